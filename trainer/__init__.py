@@ -1,0 +1,1 @@
+"""The Vision Transformer and how it learns; knows nothing of pipelines."""

@@ -1,0 +1,46 @@
+"""AdamW with a warm-up and cosine schedule. Keras 3 only, so it runs on any Keras backend."""
+
+import math
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("vitpipe")
+class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """Learning rate at a step: linear from peak/warmup_steps up to `peak`, then a half cosine down to `floor`.
+
+    The first step already learns (a rate of zero would waste it), and the last of `total_steps` reaches the floor.
+    """
+
+    def __init__(self, peak, total_steps, warmup_steps, floor):
+        if not 0 <= warmup_steps < total_steps:
+            raise ValueError(f"warmup_steps {warmup_steps} must lie within 0 and total_steps {total_steps} - 1")
+        self.peak, self.total_steps, self.warmup_steps, self.floor = peak, total_steps, warmup_steps, floor
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32") + 1.0
+        rising = self.peak * step / max(self.warmup_steps, 1)
+        progress = ops.clip((step - self.warmup_steps) / (self.total_steps - self.warmup_steps), 0.0, 1.0)
+        falling = self.floor + (self.peak - self.floor) * 0.5 * (1.0 + ops.cos(math.pi * progress))
+        return ops.where(step <= self.warmup_steps, rising, falling)
+
+    def get_config(self):
+        return {
+            "peak": self.peak,
+            "total_steps": self.total_steps,
+            "warmup_steps": self.warmup_steps,
+            "floor": self.floor,
+        }
+
+
+def adamw(model, schedule, weight_decay, clip_norm=1.0):
+    """AdamW (Loshchilov and Hutter, 2017) for a built `model`.
+
+    Decay applies to matrices only: not to biases, LayerNorm, the CLS token or the positions.
+    """
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay, global_clipnorm=clip_norm)
+    # Keras matches these against `variable.name`, which is the last part of its path.
+    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma", "cls", "positions"])
+    optimizer.build(model.trainable_variables)
+    return optimizer
