@@ -3,12 +3,11 @@
 import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
-from tensorflow_metadata.proto.v0 import schema_pb2
-from tensorflow_transform import schema_inference
 
 from trainer.examples import ID, IMAGE, LABEL
 
-_MOMENTS_TYPE = "type.googleapis.com/tensorflow.TensorProto"
+_MOMENTS = "pixel_moments"  # the file in the transform graph
+_SUMS = ["images", "r", "g", "b", "rr", "gg", "bb"]  # what the file adds up: 1, means and mean squares of each image
 
 
 def decode(encoded: tf.Tensor, size: int) -> tf.Tensor:
@@ -47,8 +46,8 @@ def decode_batch(encoded: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
 def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict) -> dict[str, tf.Tensor]:
     """Raw to transformed example: pixels as raw uint8 bytes, label, id.
 
-    `custom_config["image_size"]` is the model's image size. The mean and standard deviation of the pixels, over the
-    analysed split and per channel, are attached to the schema of the result; `read_moments` reads them.
+    `custom_config["image_size"]` is the model's image size. The moments of the pixels of the analysed split go into
+    the transform graph's folder, where `read_moments` finds them.
     """
     size = custom_config["image_size"]
 
@@ -56,8 +55,10 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict) -> dict[
         image = decode(encoded, size)
         # The pixels are the last field of a serialized tensor: cut off what stands before them.
         raw = tf.strings.substr(tf.io.serialize_tensor(image), -size * size * 3, size * size * 3)
-        pixels = tf.cast(image, tf.float32)
-        return raw, tf.reduce_mean(pixels, axis=(0, 1)), tf.reduce_mean(pixels**2, axis=(0, 1))
+        pixels = tf.cast(image, tf.int64)  # whole numbers add up exactly
+        sums = tf.reduce_sum([pixels, pixels**2], axis=(1, 2))
+        mean, mean_square = tf.unstack(tf.cast(sums / size**2, tf.float32))
+        return raw, mean, mean_square
 
     raw, mean, mean_square = tf.map_fn(
         row,
@@ -68,17 +69,17 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict) -> dict[
             tf.TensorSpec((3,), tf.float32),
         ),
     )
-    # Every image has as many pixels as the next, so the mean of their means is the mean of all pixels.
-    overall_mean = tft.mean(mean, reduce_instance_dims=False)
-    std = tf.sqrt(tft.mean(mean_square, reduce_instance_dims=False) - overall_mean**2)
-    schema_inference.annotate(_MOMENTS_TYPE, tf.io.serialize_tensor(tf.stack([overall_mean, std])))
+    # Of its analyzers' results TFT writes only vocabularies to a file. A vocabulary with weights is a table of sums.
+    sums = tf.concat([tf.ones_like(mean[:, :1]), mean, mean_square], axis=1)
+    names = tf.tile([_SUMS], [tf.shape(sums)[0], 1])
+    tft.vocabulary(names, weights=sums, store_frequency=True, vocab_filename=_MOMENTS)
     return {IMAGE: raw, LABEL: tf.reshape(inputs[LABEL], [-1]), ID: tf.reshape(inputs[ID], [-1])}
 
 
-def read_moments(transformed_schema: schema_pb2.Schema) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of the pixels (0 to 255), each float32 [3], as Transform measured them."""
-    for annotation in transformed_schema.annotation.extra_metadata:
-        if annotation.type_url == _MOMENTS_TYPE:
-            mean, std = tf.make_ndarray(tf.compat.v1.TensorProto.FromString(annotation.value))
-            return mean, std
-    raise ValueError("the transformed schema carries no pixel moments: run Transform again")
+def read_moments(transform_output: tft.TFTransformOutput) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the pixels (0 to 255), each float64 [3], as Transform measured them."""
+    with tf.io.gfile.GFile(transform_output.vocabulary_file_by_name(_MOMENTS)) as file:
+        sums = {name: float(total) for total, name in (line.split() for line in file)}
+    # Every image has as many pixels as the next, so the mean of their means is the mean of all pixels.
+    mean, mean_square = np.array([sums.get(name, 0.0) for name in _SUMS[1:]]).reshape(2, 3) / sums["images"]
+    return mean, np.sqrt(mean_square - mean**2)

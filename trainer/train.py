@@ -35,7 +35,7 @@ def run_fn(fn_args) -> None:
     schema = schema_pb2.Schema()
     with tf.io.gfile.GFile(fn_args.schema_path) as file:
         names = class_names(text_format.Parse(file.read(), schema))
-    mean, std = read_moments(tft.TFTransformOutput(fn_args.transform_output).transformed_metadata.schema)
+    mean, std = read_moments(tft.TFTransformOutput(fn_args.transform_output))
     size = model_settings.image_size
     train_split, val_split = load(fn_args.train_files, size), load(fn_args.eval_files, size)
     model = train(model_settings, training, train_split, val_split, len(names), mean, std, Path(fn_args.model_run_dir))
@@ -82,7 +82,6 @@ def train(
         optimizer=adamw(model, schedule, training.weight_decay),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=training.label_smoothing),
         metrics=["accuracy"],
-        jit_compile=True,
     )
     log.info(
         "%s parameters, %s training and %s validation images, %s steps an epoch",
@@ -96,6 +95,7 @@ def train(
         validation_data=evaluation_batches(val_split, classes, training.batch_size),
         epochs=training.epochs,
         callbacks=[EpochLog(log_dir / "history.jsonl", training.epochs, steps_per_epoch * training.batch_size), best],
+        shuffle=False,  # the batches come shuffled
         verbose=0,
     )
     log.info("kept epoch %d, the best on val: accuracy %.4f", best.best_epoch + 1, best.best)

@@ -1,0 +1,1 @@
+"""The pipeline steps that TFX does not have, one a file."""

@@ -1,0 +1,133 @@
+"""The whole graph on one page, and the only place it is described."""
+
+import hashlib
+from collections.abc import Collection
+
+from tfx.components import ExampleValidator, ImportExampleGen, StatisticsGen, Trainer, Transform
+from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
+from tfx.dsl.compiler.compiler import Compiler
+from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.dsl.components.common.resolver import Resolver
+from tfx.dsl.experimental.conditionals.conditional import Cond
+from tfx.orchestration.pipeline import Pipeline
+from tfx.proto import example_gen_pb2, pusher_pb2, range_config_pb2, trainer_pb2, transform_pb2
+from tfx.proto.orchestration import pipeline_pb2
+from tfx.types.channel import Channel
+from tfx.types.standard_artifacts import Model
+
+from components.baseline import ServingModel
+from components.evaluator import Evaluator
+from components.pusher import Pusher
+from pipeline import sources
+from pipeline.config import Settings
+
+
+def create_pipeline(settings: Settings, span: int) -> Pipeline:
+    """The graph that trains on `span` of the data and gates on the gate span's test set."""
+    data, serving = str(settings.data.dir.resolve()), str(settings.folder / "serving")
+    schema_file = settings.data.dir.resolve() / "schema.pbtxt"
+
+    examples = ImportExampleGen(
+        input_base=data, input_config=_splits("train", "val"), range_config=_exactly(span)
+    ).with_id("ImportExampleGen")
+    test_examples = ImportExampleGen(
+        input_base=data,
+        input_config=_splits("test"),
+        # Said outright: TFX would cut a single split into train and eval.
+        output_config=example_gen_pb2.Output(
+            split_config=example_gen_pb2.SplitConfig(
+                splits=[example_gen_pb2.SplitConfig.Split(name="test", hash_buckets=1)]
+            )
+        ),
+        range_config=_exactly(settings.data.gate_span),
+    ).with_id("TestExampleGen")
+
+    schema = ImportSchemaGen(schema_file=str(schema_file))
+    statistics = StatisticsGen(examples=examples.outputs["examples"], schema=schema.outputs["schema"])
+    validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
+
+    transform = Transform(
+        examples=examples.outputs["examples"],
+        schema=schema.outputs["schema"],
+        preprocessing_fn="trainer.preprocessing.preprocessing_fn",
+        splits_config=transform_pb2.SplitsConfig(analyze=["train"], transform=["train", "val"]),
+        custom_config={"image_size": settings.model.image_size},
+        disable_statistics=True,  # of raw pixels: a minute of work that says nothing
+    )
+    trainer = Trainer(
+        run_fn="trainer.train.run_fn",
+        examples=transform.outputs["transformed_examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        schema=schema.outputs["schema"],
+        train_args=trainer_pb2.TrainArgs(splits=["train"]),
+        eval_args=trainer_pb2.EvalArgs(splits=["val"]),
+        custom_config={
+            "model": settings.model.model_dump_json(),
+            "training": settings.training.model_dump_json(),
+        },
+    )
+
+    baseline = Resolver(strategy_class=ServingModel, config={"serving": serving}, model=Channel(type=Model)).with_id(
+        "Baseline"
+    )
+    evaluator = Evaluator(
+        examples=test_examples.outputs["examples"],
+        model=trainer.outputs["model"],
+        baseline_model=baseline.outputs["model"],
+        schema=schema.outputs["schema"],
+        gate=settings.gate,
+    )
+    with Cond(evaluator.outputs["blessing"].future()[0].custom_property("blessed") == 1):
+        pusher = Pusher(
+            model=trainer.outputs["model"],
+            model_blessing=evaluator.outputs["blessing"],
+            push_destination=pusher_pb2.PushDestination(
+                filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=serving)
+            ),
+        )
+
+    _stamp(schema, hashlib.sha256(schema_file.read_bytes()).hexdigest())
+    _stamp(transform, sources.digest("trainer.preprocessing"))
+    _stamp(trainer, sources.digest("trainer.train"))
+    _stamp(evaluator, sources.digest("components.evaluator"))
+    _stamp(pusher, sources.digest("components.pusher"))
+
+    return Pipeline(
+        pipeline_name=settings.name,
+        pipeline_root=str(settings.folder / "root"),
+        components=[
+            examples, test_examples, schema, statistics, validator, transform, trainer, baseline, evaluator, pusher,
+        ],
+        enable_cache=True,
+        # On one machine Beam's in-process runner beats its multi-processing one at every step of this graph.
+        beam_pipeline_args=["--direct_running_mode=in_memory", "--direct_num_workers=1"],
+    )  # fmt: skip
+
+
+def compile_graph(settings: Settings, span: int, uncached: Collection[str] = ()) -> pipeline_pb2.Pipeline:
+    """The graph as TFX's intermediate representation; the nodes named in `uncached` run whatever the cache holds."""
+    ir = Compiler().compile(create_pipeline(settings, span))
+    for node in ir.nodes:
+        # What a push must do depends on what serves at that moment, which no cache key knows.
+        if node.pipeline_node.node_info.id in ("Pusher", *uncached):
+            node.pipeline_node.execution_options.caching_options.enable_cache = False
+    return ir
+
+
+def _splits(*names: str) -> example_gen_pb2.Input:
+    return example_gen_pb2.Input(
+        splits=[
+            example_gen_pb2.Input.Split(name=name, pattern=f"span-{{SPAN}}/{name}/part-*.tfrecord") for name in names
+        ]
+    )
+
+
+def _exactly(span: int) -> range_config_pb2.RangeConfig:
+    return range_config_pb2.RangeConfig(
+        static_range=range_config_pb2.StaticRange(start_span_number=span, end_span_number=span)
+    )
+
+
+def _stamp(component: BaseComponent, digest: str) -> None:
+    """Make the digest part of the step's cache key, and of its record in ML Metadata."""
+    component.spec.exec_properties["digest"] = digest

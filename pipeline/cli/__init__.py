@@ -1,0 +1,41 @@
+"""The `vitpipe` command, one file a command group.
+
+Nothing here imports TensorFlow or TFX at module level: `vitpipe --help` answers at once.
+"""
+
+import sys
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from components.ingest import DataRefused
+from pipeline.cli import data, doctor, predict, run
+from pipeline.config import SettingsError
+from pipeline.exits import Exit
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+app.command()(doctor.doctor)
+app.add_typer(data.app, name="data")
+app.command()(run.run)
+app.command()(predict.predict)
+
+
+@app.callback()
+def vitpipe() -> None:
+    """A production training pipeline for Vision Transformers on TFX."""
+
+
+def main() -> None:
+    """Run the command; errors a person can mend end as one message and their exit code, not as a trace."""
+    try:
+        app()
+    except SettingsError as error:
+        _fail(error, Exit.USAGE)
+    except DataRefused as error:
+        _fail(error, Exit.DATA_REFUSED)
+
+
+def _fail(error: Exception, code: Exit) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print("[bold red]error:[/]", escape(str(error)))
+    sys.exit(code)

@@ -1,0 +1,58 @@
+"""What a person sees of a run: one line a node, messages of the steps as they come, a spinner on a terminal."""
+
+import logging
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from pipeline.node import Outcome, State
+
+_STYLES = {State.COMPLETE: "green", State.CACHED: "cyan", State.SKIPPED: "yellow", State.FAILED: "bold red"}
+
+
+class Display:
+    """Writes to `stream`. Log records of our own steps (packages `trainer`, `components`) appear under their node."""
+
+    def __init__(self, stream: TextIO):
+        self._console = Console(file=stream, highlight=False, soft_wrap=True)
+        self._progress = Progress(
+            SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
+            console=self._console, transient=True, disable=not self._console.is_terminal,
+        )  # fmt: skip
+        self._handler = _Lines(self)
+
+    def __enter__(self) -> "Display":
+        for package in ("trainer", "components"):
+            logging.getLogger(package).addHandler(self._handler)
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._progress.stop()
+        for package in ("trainer", "components"):
+            logging.getLogger(package).removeHandler(self._handler)
+
+    def line(self, text: str | Text) -> None:
+        self._console.print(text, markup=False)
+
+    def started(self, activity: str) -> None:
+        for task in self._progress.task_ids:
+            self._progress.remove_task(task)
+        self._progress.add_task(activity)
+
+    def ended(self, outcome: Outcome) -> None:
+        for task in self._progress.task_ids:
+            self._progress.remove_task(task)
+        state = (f"{outcome.state:<9}", _STYLES[outcome.state])
+        self.line(Text.assemble(f"{outcome.node:<18}", state, f"{outcome.seconds:7.1f} s"))
+
+
+class _Lines(logging.Handler):
+    def __init__(self, display: Display):
+        super().__init__(logging.INFO)
+        self._display = display
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._display.line("  " + record.getMessage())

@@ -1,0 +1,123 @@
+"""Settings of a run: typed, frozen, from a preset, a file, the environment and flags."""
+
+import difflib
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from components.gate import GateSettings
+from trainer.settings import Group, ModelSettings, TrainingSettings
+
+PRESETS = Path(__file__).resolve().parent.parent / "configs"
+_PREFIX = "VITPIPE_"
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used; the message names the key, the value and the cure."""
+
+
+class DataSettings(Group):
+    dir: Path = Path("data/cifar10")
+    span: int | None = Field(None, ge=0)  # the newest when not given
+    gate_span: int = Field(1, ge=0)  # whose test set the gate looks at, whatever is trained on
+
+
+class Settings(Group):
+    """All of them. A preset or file holds only what differs."""
+
+    name: str = Field("vitpipe", pattern=r"^[a-z0-9][a-z0-9-]*$")  # of the pipeline, and of its folder under `runs`
+    runs: Path = Path("runs")
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    training: TrainingSettings = TrainingSettings()
+    gate: GateSettings = GateSettings()
+
+    @property
+    def folder(self) -> Path:
+        """The run folder of this pipeline, absolute: ML Metadata keeps these paths."""
+        return (self.runs / self.name).resolve()
+
+
+def load(source: str, flags: list[str] | None = None, environment: dict[str, str] | None = None) -> Settings:
+    """Settings from a preset's name or a YAML file, under `a.b=c` flags over `VITPIPE_A__B` variables.
+
+    A file may build on a preset with `preset: NAME`.
+
+    Raises SettingsError.
+    """
+    layers = _file_layers(source)
+    for name, text in (os.environ if environment is None else environment).items():
+        if name.startswith(_PREFIX):
+            layers.append(_nested(name.removeprefix(_PREFIX).lower().split("__"), text))
+    for flag in flags or []:
+        key, equals, text = flag.partition("=")
+        if not equals:
+            raise SettingsError(f"--set {flag}: write it as key=value, for example training.epochs=10")
+        layers.append(_nested(key.split("."), text))
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        _merge(merged, layer)
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(problem) for problem in error.errors())) from None
+
+
+def presets() -> list[str]:
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def _file_layers(source: str) -> list[dict]:
+    path = PRESETS / f"{source}.yaml" if source in presets() else Path(source)
+    if not path.is_file():
+        nearest = difflib.get_close_matches(source, presets(), n=1)
+        hint = f"did you mean {nearest[0]}? " if nearest else ""
+        raise SettingsError(f"no preset or file named {source}: {hint}the presets are {', '.join(presets())}")
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path} is not YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path} must hold settings as `key: value`, not {type(content).__name__}")
+    base = content.pop("preset", None)
+    return [*(_file_layers(base) if base else []), content]
+
+
+def _nested(keys: list[str], text: str) -> dict:
+    try:
+        value: Any = yaml.safe_load(text)  # the same spelling of numbers and lists as in a file
+    except yaml.YAMLError:
+        value = text
+    for key in reversed(keys):
+        value = {key: value}
+    return value
+
+
+def _merge(into: dict, layer: dict) -> None:
+    for key, value in layer.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def _explain(problem) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        nearest = difflib.get_close_matches(key, _keys(Settings), n=1, cutoff=0.5)
+        return f"{key}: no such setting" + (f"; did you mean {nearest[0]}?" if nearest else "")
+    message = problem["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
+    return f"{key}: {message}{given}"
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += _keys(field.annotation, f"{prefix}{name}.")
+    return keys

@@ -1,0 +1,86 @@
+"""Launch one node of the compiled graph, truthfully. The local runner and the cluster both come through here."""
+
+import logging
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+from tfx.orchestration import metadata
+from tfx.orchestration.local import runner_utils
+from tfx.orchestration.portable import launcher
+from tfx.proto.orchestration import pipeline_pb2
+
+log = logging.getLogger(__name__)
+
+
+class State(StrEnum):
+    COMPLETE = "complete"
+    CACHED = "cached"  # the outputs of an equal, earlier execution were taken over
+    SKIPPED = "skipped"  # a condition of the graph did not hold
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a launch ended. `execution_id` is None where ML Metadata has no execution: skipped, or failed before it."""
+
+    node: str
+    state: State
+    seconds: float
+    execution_id: int | None = None
+    error: str = ""
+
+
+def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionConfig) -> Outcome:
+    """Run one node, its runtime parameters already bound, against the store at `connection`.
+
+    Never raises for what the node does: an exception of its executor is a FAILED outcome, its trace in the log.
+    Raises ValueError when the graph has no such node.
+    """
+    nodes = {node.pipeline_node.node_info.id: node.pipeline_node for node in ir.nodes}
+    if node_id not in nodes:
+        raise ValueError(f"no node {node_id} in the graph; it has {', '.join(nodes)}")
+    deployment = runner_utils.extract_local_deployment_config(ir)
+    started = time.monotonic()
+    arguments = sys.argv
+    sys.argv = arguments[:1]  # TFX's executors take the rest for flags of their own
+    try:
+        info = launcher.Launcher(
+            pipeline_node=nodes[node_id],
+            mlmd_connection=metadata.Metadata(connection),
+            pipeline_info=ir.pipeline_info,
+            pipeline_runtime_spec=ir.runtime_spec,
+            executor_spec=runner_utils.extract_executor_spec(deployment, node_id),
+            custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
+        ).launch()
+    except Exception as error:
+        log.exception("%s failed", node_id)
+        return Outcome(node_id, State.FAILED, time.monotonic() - started, error=_message(error))
+    finally:
+        sys.argv = arguments
+    seconds = time.monotonic() - started
+    if info is None or info.execution_id is None:
+        return Outcome(node_id, State.SKIPPED, seconds)
+    # The launcher also returns when the inputs did not resolve; only the store knows.
+    with metadata.Metadata(connection) as handle:
+        [execution] = handle.store.get_executions_by_id([info.execution_id])
+    match execution.last_known_state:
+        case mlmd.Execution.COMPLETE:
+            return Outcome(node_id, State.COMPLETE, seconds, execution.id)
+        case mlmd.Execution.CACHED:
+            return Outcome(node_id, State.CACHED, seconds, execution.id)
+        case state:
+            name = mlmd.Execution.State.Name(state)
+            return Outcome(
+                node_id, State.FAILED, seconds, execution.id, f"the execution is {name}: its inputs did not resolve"
+            )
+
+
+def _message(error: Exception) -> str:
+    """The last line of the innermost cause: Beam and TFX wrap an error in pages of their own."""
+    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return traceback.format_exception_only(error)[-1].strip().splitlines()[0]

@@ -1,0 +1,44 @@
+"""Which code a step runs, as a digest: TFX's cache does not see code that is reached by import path."""
+
+import hashlib
+import importlib.util
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import grimp
+
+_PACKAGES = ("pipeline", "components", "trainer")
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+@cache
+def digest(module: str) -> str:
+    """sha256 over the source of `module` and of every module of ours that it imports, however indirectly."""
+    imported = sorted({module, *_import_graph().find_upstream_modules(module)})
+    digest = hashlib.sha256()
+    for name in imported:
+        spec = importlib.util.find_spec(name)
+        assert spec is not None and spec.origin is not None
+        digest.update(name.encode() + b"\0" + Path(spec.origin).read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+@cache
+def _import_graph():
+    return grimp.build_graph(*_PACKAGES, cache_dir=None)
+
+
+def code_version() -> str:
+    """The commit, marked when files differ from it; outside a git checkout a digest of our sources."""
+    git = ["git", "-C", str(_ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return f"sources-{digest('pipeline.cli.run')[:12]}"
+
+
+def lock_digest() -> str:
+    """sha256 of the lock of what a run needs; empty where the lock is not shipped."""
+    lock = _ROOT / "requirements" / "base.txt"
+    return hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else ""

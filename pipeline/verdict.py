@@ -1,0 +1,46 @@
+"""What a run came to: an exit code, and in words which check, the value, the bound and where to look."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ml_metadata import MetadataStore
+
+from components.gate import Judgement
+from pipeline.exits import Exit
+from pipeline.metadata import outputs
+from pipeline.node import Outcome, State
+
+
+@dataclass(frozen=True)
+class Verdict:
+    exit: Exit
+    lines: list[str]
+    node: str = ""  # whose log says more
+
+
+def verdict(store: MetadataStore, outcomes: Sequence[Outcome]) -> Verdict:
+    """Read the verdict from the artifacts of the run: a cached step counts as much as one that ran."""
+    by_node = {outcome.node: outcome for outcome in outcomes}
+    for outcome in outcomes:
+        if outcome.state is State.FAILED:
+            return Verdict(Exit.CRASHED, [f"crashed in {outcome.node}: {outcome.error}"], outcome.node)
+
+    lines = []
+    if (evaluator := by_node.get("Evaluator")) and evaluator.execution_id:
+        [blessing] = outputs(store, evaluator.execution_id)["blessing"]
+        judgement = Judgement.model_validate_json(str(blessing.properties["judgement"]))
+        if not judgement.blessed:
+            failed = [f"  {check}" for check in judgement.checks if not check.passed]
+            return Verdict(Exit.NOT_BLESSED, ["not blessed, nothing pushed:", *failed], "Evaluator")
+        lines = [f"blessed: {'; '.join(str(check) for check in judgement.checks)}"]
+
+    if (pusher := by_node.get("Pusher")) and pusher.execution_id:
+        [pushed] = outputs(store, pusher.execution_id)["pushed_model"]
+        version, where = pushed.properties["pushed_version"], pushed.properties["pushed_destination"]
+        if pushed.properties["pushed"]:
+            lines.append(f"pushed version {version} to {where}")
+        else:
+            lines.append(f"nothing to push: version {version} in {where} is this very model")
+    if (trainer := by_node.get("Trainer")) and trainer.state is State.CACHED:
+        lines.insert(0, "nothing trained: this model was made by an earlier run")
+    return Verdict(Exit.OK, lines)

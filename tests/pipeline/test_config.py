@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import SettingsError, load, presets
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_every_preset_loads_under_its_own_name(preset):
+    assert load(preset, environment={}).name == preset
+
+
+def test_the_presets_of_the_contract_are_there():
+    assert {"sample", "cifar10-cpu", "cifar10"} <= set(presets())
+
+
+def test_flag_over_environment_over_file_over_preset_over_default(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("preset: sample\ntraining: {epochs: 7, batch_size: 8, seed: 5}\n")
+    environment = {"VITPIPE_TRAINING__EPOCHS": "8", "VITPIPE_TRAINING__BATCH_SIZE": "16", "PATH": "/bin"}
+    settings = load(str(file), ["training.epochs=9"], environment)
+    assert settings.training.epochs == 9  # flag
+    assert settings.training.batch_size == 16  # environment
+    assert settings.training.seed == 5  # file
+    assert settings.training.flip is False  # preset
+    assert settings.training.weight_decay == 0.05  # default
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(ValueError):
+        load("sample", environment={}).training.epochs = 1
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("training.epocs=3", "training.epocs: no such setting; did you mean training.epochs?"),
+        ("trainig.epochs=3", "trainig: no such setting; did you mean training?"),
+        ("training.epochs=0", r"training.epochs: .*greater than 0 \(got 0\)"),
+        ("training.epochs=many", r"training.epochs: .*integer.* \(got 'many'\)"),
+        ("model.width=30", "model: width 30 is not a multiple of heads 4"),
+        ("gate.accuracy=92", r"gate.accuracy: .*less than or equal to 1 \(got 92\)"),
+        ("name=My_Run", "name: .*pattern"),
+        ("training.epochs", "write it as key=value"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_value_and_the_cure(flag, message):
+    with pytest.raises(SettingsError, match=message):
+        load("sample", [flag], environment={})
+
+
+def test_a_wrong_variable_is_refused_too():
+    with pytest.raises(SettingsError, match=r"training.epocs: .*training.epochs"):
+        load("sample", environment={"VITPIPE_TRAINING__EPOCS": "3"})
+
+
+def test_a_misspelt_preset_is_told_the_nearest():
+    with pytest.raises(SettingsError, match="did you mean cifar10-cpu"):
+        load("cifar10-gpu")
+
+
+@pytest.mark.parametrize("content", ["- a\n- b\n", "a: [1, 2", "just words"])
+def test_a_file_that_holds_no_settings(tmp_path, content):
+    file = tmp_path / "bad.yaml"
+    file.write_text(content)
+    with pytest.raises(SettingsError, match=r"bad\.yaml"):
+        load(str(file), environment={})
+
+
+def test_the_run_folder_is_absolute():
+    folder = load("sample", ["runs=somewhere"], environment={}).folder
+    assert folder == Path.cwd() / "somewhere" / "sample"

@@ -1,0 +1,99 @@
+"""The launcher of one node, on a small graph of its own."""
+
+import sys
+
+import pytest
+from tfx.dsl.compiler.compiler import Compiler
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.dsl.experimental.conditionals.conditional import Cond
+from tfx.orchestration.pipeline import Pipeline
+from tfx.orchestration.portable import runtime_parameter_utils
+from tfx.types.standard_artifacts import Integer
+
+from pipeline import metadata
+from pipeline.node import State, launch
+
+
+@component
+def Measure(value: Parameter[int], out: OutputArtifact[Integer]):
+    out.set_int_custom_property("value", value)
+    out.value = value
+
+
+@component
+def Consume(model: InputArtifact[Integer]):
+    pass
+
+
+@component
+def Break(model: InputArtifact[Integer]):
+    raise ZeroDivisionError("one over nothing")
+
+
+@pytest.fixture
+def store(tmp_path):
+    return metadata.sqlite(tmp_path / "metadata.db")
+
+
+@pytest.fixture
+def graph(tmp_path):
+    def compiled(run_id):
+        measure = Measure(value=3)
+        with Cond(measure.outputs["out"].future()[0].custom_property("value") > 5):
+            guarded = Consume(model=measure.outputs["out"]).with_id("Guarded")
+        broken = Break(model=measure.outputs["out"])
+        pipeline = Pipeline("tiny", str(tmp_path / "root"), components=[measure, guarded, broken], enable_cache=True)
+        ir = Compiler().compile(pipeline)
+        runtime_parameter_utils.substitute_runtime_parameter(ir, {"pipeline-run-id": run_id})
+        return ir
+
+    return compiled
+
+
+def test_complete_then_cached(graph, store):
+    first = launch(graph("run-1"), "Measure", store)
+    assert (first.state, first.error) == (State.COMPLETE, "")
+    second = launch(graph("run-2"), "Measure", store)
+    assert second.state is State.CACHED
+    assert second.execution_id != first.execution_id
+    with_store = metadata.MetadataStore(store)
+    [one], [two] = (metadata.outputs(with_store, outcome.execution_id)["out"] for outcome in (first, second))
+    assert one == two
+    assert one.properties["value"] == 3
+
+
+def test_launching_a_finished_node_again_is_safe(graph, store):
+    first = launch(graph("run-1"), "Measure", store)
+    again = launch(graph("run-1"), "Measure", store)
+    assert (again.state, again.execution_id) == (State.COMPLETE, first.execution_id)
+
+
+def test_a_condition_that_does_not_hold_is_skipped(graph, store):
+    launch(graph("run-1"), "Measure", store)
+    outcome = launch(graph("run-1"), "Guarded", store)
+    assert (outcome.state, outcome.execution_id) == (State.SKIPPED, None)
+
+
+def test_an_executor_that_raises_is_failed_with_its_message(graph, store):
+    launch(graph("run-1"), "Measure", store)
+    outcome = launch(graph("run-1"), "Break", store)
+    assert outcome.state is State.FAILED
+    assert outcome.error == "ZeroDivisionError: one over nothing"
+
+
+def test_inputs_that_do_not_resolve_are_failed_where_the_launcher_returns_normally(graph, store):
+    outcome = launch(graph("run-1"), "Break", store)  # Measure has not run
+    assert outcome.state is State.FAILED
+    assert "did not resolve" in outcome.error
+
+
+def test_the_arguments_of_the_process_are_kept_from_tfx_and_put_back(graph, store):
+    arguments = sys.argv
+    launch(graph("run-1"), "Measure", store)
+    assert sys.argv is arguments
+
+
+def test_a_node_that_is_not_there_is_named(graph, store):
+    with pytest.raises(ValueError, match="no node Trainer in the graph; it has Measure"):
+        launch(graph("run-1"), "Trainer", store)

@@ -1,0 +1,197 @@
+"""Whole runs through the command, as a person starts them."""
+
+import io
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+
+
+def command(folder, *arguments):
+    return [sys.executable, "-m", "pipeline.cli", *arguments], {
+        "cwd": folder,
+        "env": {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
+        "text": True,
+    }
+
+
+def vitpipe(folder, *arguments):
+    line, options = command(folder, *arguments)
+    return subprocess.run(line, capture_output=True, **options)
+
+
+def states(done):
+    """Node and state, as the lines of a run show them."""
+    words = [line.split() for line in done.stderr.splitlines() if line.endswith(" s") and not line.startswith(" ")]
+    return {line[0]: line[1] for line in words}
+
+
+def pushed(folder, name):
+    serving = folder / "runs" / name / "serving"
+    return sorted(entry.name for entry in serving.iterdir()) if serving.exists() else []
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """A folder with the sample, one run that was killed in training, and one that went through."""
+    folder = tmp_path_factory.mktemp("sample")
+    prepared = vitpipe(folder, "data", "prepare", "sample", "--out", "data/sample")
+    assert prepared.returncode == 0, prepared.stderr
+
+    line, options = command(folder, "run", "-c", "sample")
+    killed = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **options)
+    for text in killed.stderr:
+        if "epoch 1/" in text:
+            break
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert killed.returncode == -signal.SIGKILL
+
+    return folder, vitpipe(folder, "run", "-c", "sample")
+
+
+def test_after_a_kill_the_same_command_ends_with_a_pushed_model(sample):
+    folder, done = sample
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert pushed(folder, "sample") == ["1"]
+    assert states(done)["ImportExampleGen"] == states(done)["Transform"] == "cached"  # of the killed run
+    assert states(done)["Trainer"] == states(done)["Pusher"] == "complete"
+    assert "pushed version 1" in done.stdout
+    assert "blessed: accuracy 0.9" in done.stdout
+    assert "epoch 1/" in done.stderr
+    for noise in ("WARNING", "oneDNN", "absl", "Traceback"):
+        assert noise not in done.stdout + done.stderr
+
+
+def test_the_model_says_where_it_came_from(sample):
+    folder, _ = sample
+    record = json.loads((folder / "runs" / "sample" / "serving" / "1" / "model.json").read_text())
+    assert (record["version"], record["classes"][:3]) == (1, ["zero", "one", "two"])
+    assert record["accuracy"] > 0.9
+    logs = folder / "runs" / "sample" / "logs" / record["run_id"]
+    assert "epochs:" in (logs / "settings.yaml").read_text()
+    assert (logs / "Trainer.log").stat().st_size > 0
+    with sqlite3.connect(folder / "runs" / "sample" / "metadata.db") as database:
+        rows = database.execute(
+            "select p.name, p.string_value from ContextProperty p join Context c on c.id = p.context_id"
+            " where c.name = ?",
+            [record["run_id"]],
+        )
+        facts = dict(rows.fetchall())
+    assert json.loads(facts["settings"])["training"]["batch_size"] == 64
+    assert facts["code_version"] and facts["data_digest"] and facts["trigger"] == "manual"
+
+
+def test_predict_names_the_digits(sample):
+    folder, _ = sample
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for index in range(20):
+        image = Image.fromarray((digits.images[index] / 16 * 255).astype("uint8"))
+        image.resize((32, 32), Image.Resampling.BICUBIC).save(folder / f"{index}.png")
+    files = [f"{index}.png" for index in range(20)]
+    done = vitpipe(folder, "predict", *files, "--json")
+    assert done.returncode == 0, done.stderr
+    answers = json.loads(done.stdout)
+    names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    right = [answer["class"] == names[digits.target[index]] for index, answer in enumerate(answers)]
+    assert np.mean(right) >= 0.8
+    assert all(abs(sum(answer["probabilities"]) - 1) < 1e-5 for answer in answers)
+
+    (folder / "broken.png").write_text("<html>")
+    mixed = vitpipe(folder, "predict", "0.png", "broken.png")
+    assert mixed.returncode == 3
+    assert "not a PNG or JPEG" in mixed.stdout
+
+
+def test_an_equal_run_trains_nothing_and_pushes_nothing(sample):
+    folder, _ = sample
+    done = vitpipe(folder, "run", "-c", "sample")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert states(done)["Trainer"] == states(done)["Transform"] == "cached"
+    assert "nothing trained" in done.stdout
+    assert "nothing to push" in done.stdout
+    assert pushed(folder, "sample") == ["1"]
+
+
+def test_a_model_that_misses_a_bound_is_not_pushed(sample):
+    folder, _ = sample
+    for _ in range(2):  # the second time the verdict comes from the cache
+        done = vitpipe(folder, "run", "-c", "sample", "--set", "gate.accuracy=1.0")
+        assert done.returncode == 4, done.stdout + done.stderr
+        assert "not blessed" in done.stdout
+        assert "is below 1.0000" in done.stdout
+        assert states(done)["Pusher"] == "skipped"
+    assert states(done)["Evaluator"] == "cached"
+    assert pushed(folder, "sample") == ["1"]
+
+
+def test_one_run_at_a_time(sample):
+    folder, _ = sample
+    line, options = command(folder, "run", "-c", "sample", "--dry-run")
+    first = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    assert "starting" in first.stderr.readline()
+    second = vitpipe(folder, "run", "-c", "sample", "--dry-run")
+    assert second.returncode == 2
+    assert "another run of sample is going on" in second.stderr
+    out, _ = first.communicate()
+    assert first.returncode == 0
+    assert "Trainer" in out
+
+
+def test_bad_usage_is_said_before_anything_starts(tmp_path):
+    started = time.monotonic()
+    for arguments, message in [
+        (["run", "-c", "sample"], "no data in data/sample: make some with `vitpipe data prepare"),
+        (["run", "-c", "smaple"], "did you mean sample?"),
+        (["run", "--set", "training.epocs=3"], "did you mean training.epochs?"),
+        (["predict", "nothing.png"], "nothing.png is not a file"),
+        (["predict", str(ROOT / "README.md")], "no pushed model below runs"),
+    ]:
+        done = vitpipe(tmp_path, *arguments)
+        assert done.returncode == 2, done.stderr
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+    assert time.monotonic() - started < 60
+
+
+def test_a_slice_of_the_real_cifar10(cifar10_archive, tmp_path):
+    """40 training and 10 test images a class through the whole graph; too few to learn, so the gate is left open."""
+    counts = {}
+    with tarfile.open(cifar10_archive) as archive:
+        for member in archive:
+            split, _, rest = member.name.removeprefix("./").partition("/")
+            name = rest.partition("/")[0]
+            wanted = {"train": 40, "test": 10}.get(split, 0)
+            if member.isfile() and counts.setdefault((split, name), 0) < wanted:
+                counts[split, name] += 1
+                target = tmp_path / "images" / split / name / Path(member.name).name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(archive.extractfile(member).read())
+    assert sorted(counts.values()) == [10] * 10 + [40] * 10
+    prepared = vitpipe(tmp_path, "data", "prepare", "cifar10", "--source", "images")
+    assert prepared.returncode == 0, prepared.stderr
+
+    done = vitpipe(
+        tmp_path, "run", "-c", "cifar10-cpu", "--set", "gate.accuracy=0", "--set", "training.epochs=1",
+        "--set", "training.batch_size=32", "--set", "model.depth=1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert pushed(tmp_path, "cifar10-cpu") == ["1"]
+    some = next((tmp_path / "images" / "test").rglob("*.jpg"))
+    answer = json.loads(vitpipe(tmp_path, "predict", str(some), "--json").stdout)[0]
+    assert Image.open(io.BytesIO(some.read_bytes())).size == (32, 32)
+    assert answer["class"] in {name for _, name in counts}

@@ -1,0 +1,121 @@
+"""The SavedModel, asked the way a model server asks it."""
+
+import io
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from trainer import serving
+from trainer.vit import ViT
+
+NAMES = ["cat", "dog", "ship"]
+
+
+def encoded(pixels, kind="PNG"):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def example(image_bytes=None):
+    features = {}
+    if image_bytes is not None:
+        features["image"] = tf.train.Feature(bytes_list=tf.train.BytesList(value=[image_bytes]))
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), "uint8")
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = ViT(image_size=8, classes=3, depth=1, width=8, heads=2)
+    model.head.kernel.assign(keras.random.normal(model.head.kernel.shape, seed=1))
+    return model
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    serving.export(model, NAMES, 8, str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def signatures(folder):
+    return tf.saved_model.load(str(folder)).signatures
+
+
+def test_all_signatures_give_the_answer_of_the_model(signatures, model, pixels):
+    wanted = tf.nn.softmax(model(pixels)).numpy()
+    images = [encoded(image) for image in pixels]
+    answers = [
+        signatures["serving_images"](images=tf.constant(pixels)),
+        signatures["serving_bytes"](image_bytes=tf.constant(images)),
+        signatures["serving_default"](examples=tf.constant([example(image) for image in images])),
+    ]
+    for answer in answers:
+        np.testing.assert_allclose(answer["probabilities"], wanted, atol=1e-6)
+        assert answer["label"].numpy().tolist() == wanted.argmax(1).tolist()
+        assert [name.decode() for name in answer["class"].numpy()] == [NAMES[i] for i in wanted.argmax(1)]
+        assert answer["valid"].numpy().all()
+
+
+def test_a_row_that_does_not_decode_leaves_the_others_alone(signatures, model, pixels):
+    rows = [encoded(pixels[0]), b"<html>not an image</html>", b"", encoded(pixels[1])[:-30], encoded(pixels[1])]
+    answer = signatures["serving_bytes"](image_bytes=tf.constant(rows))
+    assert answer["valid"].numpy().tolist() == [True, False, False, False, True]
+    np.testing.assert_allclose(
+        answer["probabilities"].numpy()[[0, 4]], tf.nn.softmax(model(pixels[:2])).numpy(), atol=1e-6
+    )
+    assert answer["label"].numpy()[1:4].tolist() == [-1, -1, -1]
+    assert answer["class"].numpy()[1:4].tolist() == [b"", b"", b""]
+    assert (answer["probabilities"].numpy()[1:4] == 0).all()
+
+
+def test_nothing_valid_and_nothing_at_all(signatures):
+    nothing_valid = signatures["serving_bytes"](image_bytes=tf.constant([b"no", b"neither"]))
+    assert nothing_valid["valid"].numpy().tolist() == [False, False]
+    empty = signatures["serving_bytes"](image_bytes=tf.constant([], tf.string))
+    assert empty["probabilities"].shape == (0, 3)
+
+
+def test_an_example_without_an_image_is_one_invalid_row(signatures, pixels):
+    rows = [example(), example(encoded(pixels[0]))]
+    assert signatures["serving_default"](examples=tf.constant(rows))["valid"].numpy().tolist() == [False, True]
+
+
+def test_images_of_other_sizes_modes_and_formats_are_taken(signatures):
+    rng = np.random.default_rng(0)
+    rows = [
+        encoded(rng.integers(0, 256, (50, 31, 3), "uint8"), "JPEG"),
+        encoded(rng.integers(0, 256, (3, 5, 3), "uint8")),
+        encoded(rng.integers(0, 256, (8, 8), "uint8")),
+        encoded(rng.integers(0, 256, (8, 8, 4), "uint8")),
+    ]
+    assert signatures["serving_bytes"](image_bytes=tf.constant(rows))["valid"].numpy().all()
+
+
+def test_it_loads_in_a_process_without_our_code(folder, pixels, tmp_path):
+    (tmp_path / "image.png").write_bytes(encoded(pixels[0]))
+    script = f"""
+        import sys
+        import tensorflow as tf
+        model = tf.saved_model.load({str(folder)!r})
+        answer = model.signatures["serving_bytes"](image_bytes=tf.constant([open("image.png", "rb").read()]))
+        assert not any(name.split(".")[0] in ("trainer", "components", "pipeline") for name in sys.modules)
+        print(answer["class"].numpy()[0].decode())
+    """
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", textwrap.dedent(script)], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in NAMES
