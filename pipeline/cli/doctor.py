@@ -77,7 +77,7 @@ def _is_patched(extension: str) -> bool:
 def disk() -> Finding:
     free = shutil.disk_usage(Path.cwd()).free / GIB
     verdict = Verdict.PROBLEM if free < 1 else Verdict.WARNING if free < 5 else Verdict.OK
-    return Finding(verdict, f"{free:.1f} GiB free here", "" if free >= 5 else "make room: vitpipe gc, or another disk")
+    return Finding(verdict, f"{free:.1f} GiB free here", "" if free >= 5 else "make room, or use another disk")
 
 
 def memory() -> Finding:

@@ -1,0 +1,56 @@
+"""Where images come from: a source in, a span of TFRecord shards out.
+
+    manifest = components.ingest.prepare("images", Path("data/pets"), source="pets.tar.gz")
+
+A new source is one file in `sources/` and one line in `sources/__init__.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.ingest.errors import DataRefused, UsageError
+from components.ingest.folder import span_folder, spans
+from components.ingest.source import Progress, silent
+
+if TYPE_CHECKING:
+    from components.ingest.manifest import Manifest, Recipe
+
+__all__ = ["DataRefused", "UsageError", "prepare", "span_folder", "spans"]
+
+
+def prepare(
+    kind: str,
+    out: Path,
+    source: str | None = None,
+    span: int | None = None,
+    recipe: Recipe | None = None,
+    progress: Progress = silent,
+) -> Manifest:
+    """Writes a source as a span of the data folder `out` and gives the span's manifest.
+
+    kind: a name in `components.ingest.sources.SOURCES`; source: a path or URL, None for the kind's own; span: its
+    number, None for the one after the newest. A span of the same source and recipe is not written again: without
+    `span` the newest is looked at, with `span` the one of that number. Downloads are kept in `<out>/.download`.
+
+    Memory: a few batches of images on their way through the checkers (see `checkers`) and 29 bytes for each image that
+    was read (see `spool`), however many there are. Disk: the images twice while they are written.
+    The source must not change while it is read.
+    Raises UsageError (bad argument, number taken, another writer at work) and DataRefused (the data, or the disk);
+    either way `out` keeps the spans that it had, and no part of another.
+    """
+    # Here, because these bring NumPy, Pillow and requests: whoever only catches DataRefused need not wait for them.
+    from components.ingest.manifest import Recipe
+    from components.ingest.sources import SOURCES
+    from components.ingest.write import disk_problem, write
+
+    if span is not None and span < 1:
+        raise UsageError(f"span {span}: use a number from 1")
+    if kind not in SOURCES:
+        raise UsageError(f"no source {kind!r}: use one of {', '.join(SOURCES)}")
+    try:
+        opened = SOURCES[kind](source, out / ".download", progress)
+        return write(kind, opened, out, span, recipe or Recipe(), progress)
+    except OSError as error:
+        raise DataRefused(disk_problem(error, out)) from error

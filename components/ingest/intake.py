@@ -1,0 +1,97 @@
+"""Takes in what a source holds, and refuses a source that is no data set."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from typing import NamedTuple
+
+from components.ingest.checkers import checked
+from components.ingest.errors import DataRefused
+from components.ingest.images import Shape
+from components.ingest.manifest import MAX_REJECTED_IDS, Recipe, Rejection
+from components.ingest.source import Progress, Rejected, Source
+from components.ingest.spool import Spool
+
+
+class Intake(NamedTuple):
+    """What came in, beside the images themselves: class names in index order, the one shape of all images or None."""
+
+    class_names: tuple[str, ...]
+    image_shape: Shape | None
+    rejected: tuple[Rejection, ...]
+
+
+def take_in(source: Source, spool: Spool, recipe: Recipe, progress: Progress) -> Intake:
+    """Spools every image of the source that can be used, labelled with the index of its class.
+
+    Raises DataRefused when more than `recipe.max_rejected` of the records cannot be used, an id comes twice, or the
+    classes are not those the source must have, fewer than two, unprintable, or differ only by case.
+    """
+    numbers: dict[str, int] = {}  # of the classes, as they come
+    shapes: set[Shape] = set()
+    counts: Counter[str] = Counter()  # of rejected records, by reason
+    ids: defaultdict[str, list[str]] = defaultdict(list)
+    done = 0
+    with closing(checked(source.records())) as results:
+        for done, result in enumerate(results, start=1):
+            progress("images read", done, source.total)
+            if isinstance(result, Rejected):
+                if result.class_name is not None:
+                    numbers.setdefault(result.class_name, len(numbers))
+                counts[result.reason] += 1
+                if counts[result.reason] <= MAX_REJECTED_IDS:
+                    ids[result.reason].append(result.id.decode("utf-8", "backslashreplace"))
+            else:
+                record, shape = result
+                label = numbers.setdefault(record.class_name, len(numbers))
+                spool.add(record.split, label, record.id, record.image)
+                if len(shapes) < 2:
+                    shapes.add(shape)
+    names = _class_names(numbers, source)
+    rejected = tuple(
+        Rejection(reason=reason, count=counts[reason], ids=tuple(ids[reason])) for reason in sorted(counts)
+    )
+    _refuse_rejected(rejected, done, source, recipe)
+    index = {name: label for label, name in enumerate(names)}
+    spool.relabel([index[name] for name in numbers])
+    if (id := spool.twice()) is not None:
+        raise DataRefused(f"{source.description}: holds {id.decode('utf-8', 'backslashreplace')!r} more than once")
+    return Intake(names, shapes.pop() if len(shapes) == 1 else None, rejected)
+
+
+def _class_names(found: dict[str, int], source: Source) -> tuple[str, ...]:
+    """The classes in index order."""
+    by_case: dict[str, str] = {}
+    for name in sorted(found):
+        if not name.isprintable():
+            raise DataRefused(f"{source.description}: class name {name!r} is not printable UTF-8: rename the folder")
+        if (other := by_case.setdefault(name.casefold(), name)) != name:
+            raise DataRefused(f"{source.description}: classes {other!r} and {name!r} differ only by case: merge them")
+    if source.class_names is None:
+        if len(found) < 2:
+            raise DataRefused(f"{source.description}: at least 2 classes are needed, found {sorted(found)}")
+        return tuple(sorted(found))
+    if set(found) != set(source.class_names):
+        raise DataRefused(
+            f"{source.description}: {difference(source.class_names, found)}: "
+            "rename the class folders, or prepare it as `images`"
+        )
+    return source.class_names
+
+
+def _refuse_rejected(rejections: tuple[Rejection, ...], records: int, source: Source, recipe: Recipe) -> None:
+    count = sum(rejection.count for rejection in rejections)
+    if count > recipe.max_rejected * records:
+        reasons = "; ".join(f"{r.count:,} {r.reason} (first: {r.ids[0]})" for r in rejections)
+        raise DataRefused(
+            f"{source.description}: {count:,} of {records:,} records rejected ({count / records:.1%}), "
+            f"the bound is {recipe.max_rejected:.1%}: {reasons}; repair or remove them"
+        )
+
+
+def difference(expected: Sequence[str], found: Iterable[str]) -> str:
+    """How two lists of class names differ, as a message says it."""
+    missing, unexpected = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    if not missing and not unexpected:
+        return f"expected the order {list(expected)}, found {list(found)}"
+    return f"missing classes {missing}, unexpected classes {unexpected}"

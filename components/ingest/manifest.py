@@ -1,0 +1,82 @@
+"""manifest.json: what a span holds and where it came from."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, StringConstraints, ValidationError
+
+from components.ingest.errors import DataRefused
+
+NAME = "manifest.json"
+MAX_REJECTED_IDS = 100  # listed for each reason; all are counted
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+# A manifest may have been written by anyone: a shard's name cannot lead out of the span.
+ShardName = Annotated[str, StringConstraints(pattern=r"^(train|val|test)/part-[\w.-]+\.tfrecord$")]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Recipe(_Frozen):
+    """The numbers that shape a span. Two spans of one source and one recipe hold the same."""
+
+    seed: int = 0  # of the shuffle and of what is held out
+    held_out: float = Field(default=0.1, gt=0, lt=0.5)  # of each class, for val; without splits for test too
+    examples_per_shard: PositiveInt = 2_500  # CIFAR-10: 18 training shards of 6 MB; photographs of 100 kB: 250 MB each
+    max_rejected: float = Field(default=0.01, ge=0, lt=1)  # of the records; more than this and the source is refused
+
+
+class Shard(_Frozen):
+    examples: PositiveInt
+    sha256: Sha256
+
+
+class Rejection(_Frozen):
+    reason: str
+    count: PositiveInt
+    ids: tuple[str, ...]  # the first MAX_REJECTED_IDS
+
+
+class Manifest(_Frozen):
+    """What one span holds.
+
+    counts: examples by split and class; image_shape: height, width, channels, or None when the sizes differ;
+    shards: by path inside the span.
+    """
+
+    kind: str
+    source: str
+    source_sha256: Sha256
+    recipe: Recipe
+    class_names: tuple[str, ...]
+    counts: dict[str, dict[str, NonNegativeInt]]
+    image_shape: tuple[int, int, int] | None
+    shards: dict[ShardName, Shard]
+    rejected: tuple[Rejection, ...]
+    tool_version: str
+
+    def examples(self, split: str) -> int:
+        """Number of examples in a split."""
+        return sum(self.counts[split].values())
+
+
+def read(span: Path) -> Manifest:
+    """The manifest of a span folder. Raises DataRefused when it is missing or is none."""
+    path = span / NAME
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise DataRefused(f"{path}: missing; the folder is no span that `vitpipe data prepare` wrote") from None
+    except OSError as error:
+        raise DataRefused(f"{path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise DataRefused(f"{path}: {where}: {first['msg']}") from None
+
+
+def write(manifest: Manifest, span: Path) -> None:
+    """Writes the manifest into a span folder."""
+    (span / NAME).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,119 @@
+"""Whether a data folder still holds what was written."""
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+from tensorflow_metadata.proto.v0 import schema_pb2
+
+from components.ingest import manifest as manifests
+from components.ingest import schema, tfrecord
+from components.ingest.errors import DataRefused, UsageError
+from components.ingest.folder import span_folder, spans
+from components.ingest.manifest import Manifest, Shard
+from components.ingest.source import SPLITS, Progress, silent
+from trainer.examples import class_names
+
+
+def problems(path: Path, progress: Progress = silent) -> list[str]:
+    """One line for each thing that is not as the manifest has it; none for a sound folder.
+
+    path: a data folder (every span) or one span. Each line names the file, what was expected and what was found.
+    Raises UsageError when there is no span.
+    """
+    folders = span_folders(path)
+    total = sum(1 for folder in folders for _ in folder.glob("*/*"))
+    found: list[str] = []
+    done = 0
+    for folder in folders:
+        try:
+            manifest = manifests.read(folder)
+        except DataRefused as error:
+            found.append(str(error))
+            continue
+        found += _schema_problems(folder.parent, folder, manifest)
+        found += _file_problems(folder, manifest)
+        counts: Counter[tuple[str, int]] = Counter()
+        whole = True
+        for name, shard in manifest.shards.items():
+            shard_problems = _shard_problems(folder / name, shard, counts)
+            whole = whole and not shard_problems
+            found += shard_problems
+            done += 1
+            progress("shards verified", done, total)
+        if whole:
+            found += _count_problems(folder, manifest, counts)
+    return found
+
+
+def span_folders(path: Path) -> list[Path]:
+    """The span folders that `path` means. Raises UsageError when there is none."""
+    if (path / manifests.NAME).exists():
+        return [path]
+    folders = [span_folder(path, number) for number in spans(path)]
+    if not folders:
+        raise UsageError(f"{path}: holds no span: give a folder that `vitpipe data prepare` wrote, or one of its spans")
+    return folders
+
+
+def _schema_problems(data: Path, folder: Path, manifest: Manifest) -> list[str]:
+    try:
+        found = schema.read(data)
+    except DataRefused as error:
+        return [str(error)]
+    names = class_names(found)
+    if names != list(manifest.class_names):
+        return [f"{data / schema.NAME}: expected classes {list(manifest.class_names)} ({folder.name}), found {names}"]
+    lines = []
+    features = {feature.name: feature for feature in found.feature}
+    for expected in schema.build(manifest.class_names).feature:
+        feature = features.get(expected.name)
+        if feature is None:
+            lines.append(f"{data / schema.NAME}: feature {expected.name!r}: expected, found none")
+        elif (feature.type, feature.int_domain) != (expected.type, expected.int_domain):
+            lines.append(
+                f"{data / schema.NAME}: feature {expected.name!r}: expected {_short(expected)}, found {_short(feature)}"
+            )
+    return lines
+
+
+def _short(feature: schema_pb2.Feature) -> str:
+    return f"{schema_pb2.FeatureType.Name(feature.type)} from {feature.int_domain.min} to {feature.int_domain.max}"
+
+
+def _file_problems(folder: Path, manifest: Manifest) -> list[str]:
+    expected = {manifests.NAME, *SPLITS, *manifest.shards}
+    found = (path for path in sorted(folder.rglob("*")) if path.relative_to(folder).as_posix() not in expected)
+    return [f"{path}: expected no such file, found one that the manifest does not list" for path in found]
+
+
+def _shard_problems(path: Path, shard: Shard, counts: Counter[tuple[str, int]]) -> list[str]:
+    """Adds the shard's examples to `counts`, by split and label."""
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return [f"{path}: expected sha256 {shard.sha256}, found no readable file ({error.strerror})"]
+    if digest != shard.sha256:
+        return [f"{path}: expected sha256 {shard.sha256}, found {digest}"]
+    try:
+        labels = [tfrecord.label_of(record) for record in tfrecord.read(path)]
+    except (DataRefused, ValueError) as error:
+        return [f"{path}: expected whole examples, found: {error}"]
+    counts.update((path.parent.name, label) for label in labels)
+    if len(labels) != shard.examples:
+        return [f"{path}: expected {shard.examples:,} examples, found {len(labels):,}"]
+    return []
+
+
+def _count_problems(folder: Path, manifest: Manifest, counts: Counter[tuple[str, int]]) -> list[str]:
+    lines = []
+    for split in SPLITS:
+        for label, name in enumerate(manifest.class_names):
+            expected, found = manifest.counts.get(split, {}).get(name, 0), counts.pop((split, label), 0)
+            if expected != found:
+                lines.append(f"{folder / split}: class {name!r}: expected {expected:,} examples, found {found:,}")
+    for (split, label), found in counts.items():
+        highest = len(manifest.class_names) - 1
+        lines.append(f"{folder / split}: expected labels from 0 to {highest}, found {label} in {found:,} examples")
+    return lines

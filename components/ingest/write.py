@@ -1,0 +1,162 @@
+"""Writes one span, whole or not at all."""
+
+import errno
+import hashlib
+import importlib.metadata
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from components.ingest import manifest as manifests
+from components.ingest import schema, tfrecord
+from components.ingest.errors import DataRefused, UsageError
+from components.ingest.folder import span_folder, spans
+from components.ingest.intake import Intake, difference, take_in
+from components.ingest.locks import exclusively
+from components.ingest.manifest import Manifest, Recipe, Shard
+from components.ingest.source import Progress, Source, silent
+from components.ingest.spool import Spool
+from trainer.examples import class_names
+
+_TEMPORARY = ".tmp-"
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def write(
+    kind: str, source: Source, out: Path, span: int | None, recipe: Recipe, progress: Progress = silent
+) -> Manifest:
+    """`components.ingest.prepare` from an open source. Raises OSError as well."""
+    with exclusively(out):
+        for leftover in out.glob(f"{_TEMPORARY}*"):  # of a writer that died: this process holds the lock
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        existing = spans(out)
+        number = span or (existing[-1] + 1 if existing else 1)
+        if existing and span in (None, *existing):
+            there = manifests.read(span_folder(out, span or existing[-1]))
+            if (there.kind, there.source_sha256, there.recipe) == (kind, source.sha256, recipe):
+                return there
+            if span is not None:
+                raise UsageError(
+                    f"--span {span}: {span_folder(out, span)} holds other content (from {there.source}): "
+                    f"use --span {existing[-1] + 1}, or leave --span out"
+                )
+        classes_before = class_names(schema.read(out)) if existing else None
+        with _temporary_folder(out, number) as folder:
+            with Spool(folder / "spool", recipe.seed) as spool:
+                taken = take_in(source, spool, recipe, progress)
+                if classes_before is not None and classes_before != list(taken.class_names):
+                    raise DataRefused(
+                        f"{source.description}: its classes are not those of {out / schema.NAME}: "
+                        f"{difference(classes_before, taken.class_names)}; use another --out for other classes"
+                    )
+                manifest = _write_splits(kind, source, spool, taken, recipe, folder, progress)
+            (folder / "spool").unlink()
+            manifests.write(manifest, folder)
+            _sync(folder)
+            if not existing:
+                _write_schema(out, taken.class_names)
+            folder.rename(span_folder(out, number))
+            _sync_one(out)
+        return manifest
+
+
+def _write_splits(
+    kind: str, source: Source, spool: Spool, taken: Intake, recipe: Recipe, folder: Path, progress: Progress
+) -> Manifest:
+    names = taken.class_names
+    splits = spool.split(recipe.held_out)
+    counts = {
+        split: dict(zip(names, np.bincount(rows["label"], minlength=len(names)).tolist(), strict=True))
+        for split, rows in splits.items()
+    }
+    _refuse_missing(counts, source)
+    shards: dict[str, Shard] = {}
+    written = 0
+    for split, rows in splits.items():
+        (folder / split).mkdir()
+        total = -(-len(rows) // recipe.examples_per_shard)
+        for number, part in enumerate(np.array_split(rows, total)):
+            name = f"{split}/part-{number:05}-of-{total:05}.tfrecord"
+            shards[name] = _write_shard(folder / name, spool, part)
+            written += len(part)
+            progress("images written", written, len(spool.rows))
+    return Manifest(
+        kind=kind,
+        source=source.description,
+        source_sha256=source.sha256,
+        recipe=recipe,
+        class_names=names,
+        counts=counts,
+        image_shape=taken.image_shape,
+        shards=shards,
+        rejected=taken.rejected,
+        tool_version=importlib.metadata.version("vitpipe"),
+    )
+
+
+def _refuse_missing(counts: dict[str, dict[str, int]], source: Source) -> None:
+    for split, by_class in counts.items():
+        missing = [name for name, count in by_class.items() if not count]
+        if missing:
+            raise DataRefused(
+                f"{source.description}: {len(missing)} of {len(by_class)} classes have no image in {split} "
+                f"(first: {missing[0]!r}): every class needs one in train, val and test "
+                "(val is held out of train; without splits, val and test are)"
+            )
+
+
+def _write_schema(out: Path, names: Sequence[str]) -> None:
+    new = out / f"{_TEMPORARY}{schema.NAME}"
+    new.write_text(schema.text(schema.build(names)), encoding="utf-8")
+    _sync_one(new)
+    new.rename(out / schema.NAME)
+
+
+def _write_shard(path: Path, spool: Spool, rows: np.ndarray) -> Shard:
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for row in rows:
+            id, image = spool.read(row)
+            record = tfrecord.frame(tfrecord.example(image, int(row["label"]), id))
+            digest.update(record)
+            file.write(record)
+    return Shard(examples=len(rows), sha256=digest.hexdigest())
+
+
+@contextmanager
+def _temporary_folder(out: Path, number: int) -> Iterator[Path]:
+    folder = out / f"{_TEMPORARY}span-{number}-{secrets.token_hex(4)}"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # gone already when it was renamed
+
+
+def _sync(folder: Path) -> None:
+    """Everything below `folder` is on the disk when this returns."""
+    for path in folder.rglob("*"):
+        _sync_one(path)
+    _sync_one(folder)
+
+
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def disk_problem(error: OSError, out: Path) -> str:
+    """What an OSError while preparing into `out` means, with the cure when the disk is full."""
+    where = error.filename or out
+    if error.errno in _NO_SPACE:
+        free = shutil.disk_usage(out).free
+        return f"{where}: {error.strerror}; {free:,} bytes are free: a span needs twice the size of its images"
+    return f"{where}: {error.strerror or error}"

@@ -1,0 +1,115 @@
+"""`vitpipe data`: images in, checked spans of TFRecord shards out."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+app = typer.Typer(help="Prepare and verify training data.", no_args_is_help=True)
+
+
+@app.command()
+def prepare(
+    kind: Annotated[str, typer.Argument(metavar="cifar10|images|sample", help="What kind of source it is.")],
+    source: Annotated[
+        str | None, typer.Option(help="Image folder, archive, or URL of one; cifar10 is downloaded without it.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Data folder.", show_default="data/<kind>")] = None,
+    span: Annotated[int | None, typer.Option(min=1, help="Number of the span.", show_default="the next")] = None,
+) -> None:
+    """Write a source as a span of TFRecord shards.
+
+    Every image is decoded once; what does not decode is left out and listed in manifest.json, and too much of it
+    refuses the source. A source that is the newest span already is not written again.
+    """
+    import components.ingest as ingest
+
+    out = out or Path("data", kind)
+    before = ingest.spans(out)
+    try:
+        with _progress() as progress:
+            manifest = ingest.prepare(kind, out, source, span, progress=progress)
+    except ingest.UsageError as error:
+        raise typer.BadParameter(str(error)) from None
+    number = span or ingest.spans(out)[-1]
+    folder = ingest.span_folder(out, number)
+    if number in before:
+        typer.echo(f"{folder.name} is already there and unchanged: {folder}")
+        return
+    for rejection in manifest.rejected:
+        typer.echo(f"left out {rejection.count:,}: {rejection.reason} (first: {rejection.ids[0]})", err=True)
+    sizes = ", ".join(f"{manifest.examples(split):,} {split}" for split in manifest.counts)
+    typer.echo(f"{folder}: {sizes} images of {len(manifest.class_names)} classes in {len(manifest.shards)} shards")
+
+
+@app.command()
+def verify(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data folder, or one span of it.")]) -> None:
+    """Check every shard against its manifest. Exits with 3 when something is missing, altered or too much."""
+    from components.ingest import UsageError
+    from components.ingest import verify as verification
+
+    try:
+        with _progress() as progress:
+            problems = verification.problems(folder, progress)
+    except UsageError as error:
+        raise typer.BadParameter(str(error)) from None
+    if problems:
+        typer.echo("\n".join(problems))
+        raise typer.Exit(3)
+    typer.echo(f"{folder}: {len(verification.span_folders(folder))} span(s), every shard as it was written")
+
+
+@contextmanager
+def _progress() -> Iterator["_Throttle"]:
+    """Shows progress on stderr: a bar on a terminal, a line now and then elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        lines = _Throttle(_line, every_s=5)
+        yield lines
+        lines.flush()
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as display:
+
+        def bar(what: str, done: int, total: int | None) -> None:
+            if not display.tasks or display.tasks[-1].description != what:
+                for task in display.tasks:
+                    display.update(task.id, total=task.completed)  # a bar without a total never ends by itself
+                display.add_task(what)
+            display.update(display.tasks[-1].id, completed=done, total=total)
+
+        bars = _Throttle(bar, every_s=0.1)
+        yield bars
+        bars.flush()
+
+
+def _line(what: str, done: int, total: int | None) -> None:
+    typer.echo(f"{what}: {done:,}" + ("" if total is None else f"/{total:,}"), err=True)
+
+
+class _Throttle:
+    """Shows a progress that is told for every image: now and then, and the last of each thing counted."""
+
+    def __init__(self, show: Callable[[str, int, int | None], None], every_s: float) -> None:
+        self._show = show
+        self._every_s = every_s
+        self._untold: tuple[str, int, int | None] | None = None
+        self._shown = time.monotonic()
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        if self._untold and self._untold[0] != what:
+            self.flush()
+        self._untold = (what, done, total)
+        if time.monotonic() - self._shown >= self._every_s:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._untold:
+            self._show(*self._untold)
+            self._untold = None
+            self._shown = time.monotonic()

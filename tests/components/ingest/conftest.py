@@ -1,0 +1,71 @@
+"""Small image sources, made where a test needs them."""
+
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+CLASSES = ("cat", "dog", "fox")
+
+
+@pytest.fixture(scope="session")
+def image() -> Callable[..., bytes]:
+    """image(seed, size, format) gives the bytes of a picture of noise; every seed another."""
+
+    def make(seed: int = 0, size: tuple[int, int] = (8, 8), format: str = "PNG") -> bytes:
+        pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        out = io.BytesIO()
+        Image.fromarray(pixels).save(out, format)
+        return out.getvalue()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def files(image) -> dict[str, bytes]:
+    """An image folder as {path: bytes}: 20 training and 3 test images of each of three classes."""
+    paths = [f"train/{name}/{row:02}.png" for name in CLASSES for row in range(20)]
+    paths += [f"test/{name}/{row:02}.png" for name in CLASSES for row in range(3)]
+    return {path: image(seed) for seed, path in enumerate(paths)}
+
+
+@pytest.fixture
+def folder(files, tmp_path) -> Path:
+    """`files` on the disk."""
+    return write_folder(tmp_path / "source", files)
+
+
+@pytest.fixture(scope="session")
+def in_folder() -> Callable[[Path, dict[str, bytes]], Path]:
+    """in_folder(root, {path: bytes}) writes files."""
+    return write_folder
+
+
+@pytest.fixture(scope="session")
+def in_archive() -> Callable[..., Path]:
+    """in_archive(path, {path: bytes}) packs files as the path's ending says; instead of bytes a TarInfo will do."""
+    return write_archive
+
+
+def write_folder(root: Path, files: dict[str, bytes]) -> Path:
+    for path, data in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(data)
+    return root
+
+
+def write_archive(path: Path, files: dict[str, bytes | tarfile.TarInfo]) -> Path:
+    packing = {"gz": "w:gz", "xz": "w:xz", "bz2": "w:bz2"}.get(path.suffix[1:], "w")
+    with tarfile.open(path, packing) as tar:
+        for name, data in files.items():
+            if isinstance(data, tarfile.TarInfo):
+                tar.addfile(data)
+            else:
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    return path

@@ -1,0 +1,132 @@
+"""`vitpipe data` as a person runs it."""
+
+import io
+import os
+import pty
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.ingest.sources import SOURCES
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "pipeline.cli", "data"]
+
+
+def vitpipe(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory) -> Path:
+    """An image folder without splits: 10 images of each of two classes."""
+    root = tmp_path_factory.mktemp("pets")
+    for seed in range(20):
+        pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        path = root / ("cat" if seed % 2 else "dog") / f"{seed}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    return root
+
+
+def test_help_names_every_source():
+    assert "{" + "|".join(SOURCES) + "}" in vitpipe("prepare", "--help").stdout
+
+
+def test_prepare_twice_and_verify(pets, tmp_path):
+    first = vitpipe("prepare", "images", "--source", pets, cwd=tmp_path)
+    assert (first.returncode, first.stdout) == (
+        0,
+        "data/images/span-1: 16 train, 2 val, 2 test images of 2 classes in 3 shards\n",
+    )
+    assert first.stderr.splitlines() == ["files hashed: 20", "images read: 20/20", "images written: 20/20"]
+    second = vitpipe("prepare", "images", "--source", pets, cwd=tmp_path)
+    assert (second.returncode, second.stdout) == (
+        0,
+        "span-1 is already there and unchanged: data/images/span-1\n",
+    )
+    verified = vitpipe("verify", tmp_path / "data" / "images")
+    assert (verified.returncode, len(verified.stdout.splitlines())) == (0, 1)
+
+
+def test_verify_names_each_problem(pets, tmp_path):
+    vitpipe("prepare", "images", "--source", pets, "--out", tmp_path)
+    for split in ("train", "val"):
+        (tmp_path / "span-1" / split / "part-00000-of-00001.tfrecord").unlink()
+    verified = vitpipe("verify", tmp_path)
+    assert verified.returncode == 3
+    assert len(verified.stdout.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["prepare", "cats"], "no source 'cats': use one of"),
+        (["prepare", "images"], "`images` needs --source"),
+        (["prepare", "images", "--source", "nowhere"], "--source 'nowhere': no such file or folder"),
+        (["prepare", "sample", "--span", "0"], "--span"),
+        (["verify", "nowhere"], "nowhere: holds no span"),
+    ],
+)
+def test_bad_usage_exits_with_2(arguments, message, tmp_path):
+    result = vitpipe(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_refused_data_exits_with_3(tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("../../etc/passwd"), io.BytesIO())
+    result = vitpipe("prepare", "images", "--source", tmp_path / "x.tar", "--out", tmp_path / "out")
+    assert result.returncode == 3
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ") and "member '../../etc/passwd' leads out of the archive" in line
+
+
+def test_a_terminal_shows_bars(pets, tmp_path):
+    terminal, end = pty.openpty()
+    command = [*COMMAND, "prepare", "images", "--source", str(pets), "--out", str(tmp_path)]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen(command, cwd=ROOT, stdin=end, stdout=subprocess.PIPE, stderr=end, env=environment) as process:
+        os.close(end)
+        shown = b""
+        while True:
+            try:
+                shown += os.read(terminal, 4096)
+            except OSError:  # how a terminal ends
+                break
+        stdout = process.communicate()[0].decode()
+    os.close(terminal)
+    assert process.returncode == 0
+    assert stdout.endswith("in 3 shards\n")
+    assert "images read" in shown.decode() and "━" in shown.decode() and "20/20" in shown.decode()
+
+
+def test_ctrl_c(tmp_path):
+    photo = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (500, 500, 3), dtype=np.uint8)).save(photo, "PNG")
+    for name in ("cat", "dog"):
+        (tmp_path / "source" / name).mkdir(parents=True)
+        for row in range(100):
+            (tmp_path / "source" / name / f"{row}.png").write_bytes(photo.getvalue())
+    command = [*COMMAND, "prepare", "images", "--source", str(tmp_path / "source"), "--out", str(tmp_path / "out")]
+    # A group of its own, signalled whole, as a terminal does it: the child processes are hit as well.
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        while process.poll() is None and not any((tmp_path / "out").glob(".tmp-*/spool")):
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        errors = process.communicate()[1]
+    assert process.returncode not in (0, 3)
+    assert "Traceback" not in errors
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]

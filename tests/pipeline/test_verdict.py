@@ -1,0 +1,19 @@
+from pipeline.exits import Exit
+from pipeline.metadata import MetadataStore, sqlite
+from pipeline.node import Outcome, State
+from pipeline.verdict import verdict
+
+
+def test_a_node_that_failed_is_a_crash_with_its_name_and_message(tmp_path):
+    outcomes = [
+        Outcome("Transform", State.COMPLETE, 1.0, 1),
+        Outcome("Trainer", State.FAILED, 1.0, error="ValueError: too hot"),
+    ]
+    result = verdict(MetadataStore(sqlite(tmp_path / "metadata.db")), outcomes)
+    assert (result.exit, result.node) == (Exit.CRASHED, "Trainer")
+    assert result.lines == ["crashed in Trainer: ValueError: too hot"]
+
+
+def test_a_part_of_the_graph_without_a_gate_ends_well(tmp_path):
+    outcomes = [Outcome("Transform", State.COMPLETE, 1.0, 1)]
+    assert verdict(MetadataStore(sqlite(tmp_path / "metadata.db")), outcomes).exit is Exit.OK
