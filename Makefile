@@ -6,11 +6,11 @@ export UV_PYTHON_DOWNLOADS := never
 # Without its bytecode kept, TFX takes 47 s to import instead of 12, each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-# What .venv was last set up with: it stays so until LOCK or PYTHON says otherwise.
+# What .venv was last set up with: it stays so until LOCK or PYTHON says otherwise, or the checkout was moved or copied.
 READY  := $(shell cat .venv/.ready 2>/dev/null)
 LOCK   ?= $(or $(word 1,$(READY)),dev)
-PYTHON ?= $(word 2,$(READY))
-ifneq ($(strip $(LOCK) $(PYTHON)),$(READY))
+PYTHON ?= $(word 3,$(READY))
+ifneq ($(strip $(LOCK) $(CURDIR) $(PYTHON)),$(READY))
 .PHONY: .venv/.ready
 endif
 
@@ -56,12 +56,12 @@ lock: .uv/.ready
 
 # Both .ready files are removed first and written last, so what was interrupted is made anew.
 .venv/.ready: .uv/.ready requirements/$(LOCK).txt pyproject.toml setup.py requirements/old_glibc.py
-	@test -e $@ -a "$(word 2,$(READY))" = "$(PYTHON)" || .uv/bin/uv venv --quiet --clear --python $(FOUND) .venv
+	@test -e $@ -a "$(wordlist 2,3,$(READY))" = "$(strip $(CURDIR) $(PYTHON))" || .uv/bin/uv venv --quiet --clear --python $(FOUND) .venv
 	@rm -f $@
 	.uv/bin/uv pip sync --python .venv/bin/python --require-hashes $(PLATFORM) requirements/$(LOCK).txt
 	.uv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .
 	.venv/bin/python requirements/old_glibc.py
-	@echo $(LOCK) $(PYTHON) > $@
+	@echo $(LOCK) $(CURDIR) $(PYTHON) > $@
 
 .uv/.ready: requirements/uv.txt
 	@rm -rf .uv

@@ -1,5 +1,6 @@
 """How fast `vitpipe data prepare` is, and how much memory it takes.
 
+    python benchmarks/prepare.py                       # the sample
     python benchmarks/prepare.py cifar10 ../shared/data/cifar10-images.tar.xz
 
 On two cores of a shared machine, CPython 3.11 (60,000 JPEG files of 32x32 pixels and 0.9 kB):
@@ -27,9 +28,11 @@ from components.ingest.source import SPLITS
 ROOT = Path(__file__).parents[1]
 
 
-def main(kind: str, source: str) -> None:
+def main(kind: str = "sample", source: str = "") -> None:
     with tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, "-m", "pipeline.cli", "data", "prepare", kind, "--out", out, "--source", source]
+        command = [sys.executable, "-m", "pipeline.cli", "data", "prepare", kind, "--out", out]
+        if source:
+            command += ["--source", str(Path(source).resolve())]
         start = time.perf_counter()
         process = psutil.Popen(command, cwd=ROOT)
         peak = 0
@@ -56,4 +59,4 @@ def resident(process: psutil.Process) -> int:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], str(Path(sys.argv[2]).resolve()))
+    main(*sys.argv[1:])

@@ -35,7 +35,7 @@ class Executor(executor.Executor):
         folder = Path(destination.filesystem.base_directory)
         model = artifact_utils.get_single_instance(input_dict["model"])
         serving = serving_now(folder)
-        if serving is not None and serving.model_uri == model.uri:
+        if serving is not None and serving.names(model):
             version = serving.version
             self._MarkNotPushed(pushed_model)
         else:
@@ -48,6 +48,7 @@ class Executor(executor.Executor):
                 run_id=self._context.pipeline_run_id,
                 model_id=model.id,
                 model_uri=model.uri,
+                model_created_ms=model.mlmd_artifact.create_time_since_epoch,
                 accuracy=judgement.candidate.accuracy,
                 classes=list(judgement.candidate.class_accuracy),
             )
@@ -69,6 +70,8 @@ def push(model: Path, target: Path, record: ModelRecord) -> None:
     Raises OSError when `target` is there already or the disk is full; `target` is then as it was.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in target.parent.glob(".tmp-*"):  # of a push that was killed: one run at a time
+        shutil.rmtree(leftover)
     # Beside the target, because a rename is atomic within one file system only; a model server reads numbers alone.
     temporary = Path(tempfile.mkdtemp(prefix=f".tmp-{target.name}-", dir=target.parent))
     try:

@@ -1,9 +1,17 @@
 """The folder a model server watches: one sub-folder a version, the highest one serves."""
 
+from __future__ import annotations
+
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
 
 from trainer.settings import Group
+
+if TYPE_CHECKING:  # `predict` reads records too, and need not wait for TFX
+    from tfx.types import Artifact
 
 RECORD = "model.json"
 
@@ -14,10 +22,16 @@ class ModelRecord(Group):
     version: int
     pushed_at: datetime
     run_id: str
-    model_id: int  # of the Model artifact in ML Metadata
+    # Of the Model artifact in ML Metadata. A new store may give the same id and folder again, at another time.
+    model_id: int
     model_uri: str
+    model_created_ms: int
     accuracy: float  # on the gate's test set
     classes: list[str]
+
+    def names(self, model: Artifact) -> bool:
+        """Whether this artifact is the model that was pushed."""
+        return (model.uri, model.mlmd_artifact.create_time_since_epoch) == (self.model_uri, self.model_created_ms)
 
 
 def versions(folder: Path) -> list[int]:
@@ -34,4 +48,12 @@ def serving_now(folder: Path) -> ModelRecord | None:
 
 
 def read_record(version_folder: Path) -> ModelRecord:
-    return ModelRecord.model_validate_json((version_folder / RECORD).read_text())
+    """Raises ValueError, naming the file, where there is no record or none of ours."""
+    file = version_folder / RECORD
+    try:
+        return ModelRecord.model_validate_json(file.read_text())
+    except (OSError, ValidationError) as error:
+        raise ValueError(
+            f"{file} does not say where the model came from ({type(error).__name__}): only `vitpipe` may push here; "
+            f"move {version_folder} away"
+        ) from error

@@ -99,8 +99,12 @@ def create_pipeline(settings: Settings, span: int) -> Pipeline:
             examples, test_examples, schema, statistics, validator, transform, trainer, baseline, evaluator, pusher,
         ],
         enable_cache=True,
-        # On one machine Beam's in-process runner beats its multi-processing one at every step of this graph.
-        beam_pipeline_args=["--direct_running_mode=in_memory", "--direct_num_workers=1"],
+        beam_pipeline_args=[
+            # On one machine Beam's in-process runner beats its multi-processing one at every step of this graph.
+            "--direct_running_mode=in_memory",
+            # What a remote worker would install. Without it TFX packs itself up anew for every step.
+            f"--setup_file={sources.ROOT / 'setup.py'}",
+        ],
     )  # fmt: skip
 
 

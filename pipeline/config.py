@@ -21,8 +21,8 @@ class SettingsError(Exception):
 
 class DataSettings(Group):
     dir: Path = Path("data/cifar10")
-    span: int | None = Field(None, ge=0)  # the newest when not given
-    gate_span: int = Field(1, ge=0)  # whose test set the gate looks at, whatever is trained on
+    span: int | None = Field(None, ge=1)  # the newest when not given
+    gate_span: int = Field(1, ge=1)  # whose test set the gate looks at, whatever is trained on
 
 
 class Settings(Group):
@@ -41,10 +41,15 @@ class Settings(Group):
         return (self.runs / self.name).resolve()
 
 
-def load(source: str, flags: list[str] | None = None, environment: dict[str, str] | None = None) -> Settings:
-    """Settings from a preset's name or a YAML file, under `a.b=c` flags over `VITPIPE_A__B` variables.
+def load(
+    source: str,
+    flags: list[str] | None = None,
+    environment: dict[str, str] | None = None,
+    data: dict[str, Any] | None = None,
+) -> Settings:
+    """Settings from a preset's name or a YAML file, under `VITPIPE_A__B` variables, `a.b=c` flags and `data`.
 
-    A file may build on a preset with `preset: NAME`.
+    A file may build on a preset with `preset: NAME`. `data` holds settings of the group of that name.
 
     Raises SettingsError.
     """
@@ -57,6 +62,7 @@ def load(source: str, flags: list[str] | None = None, environment: dict[str, str
         if not equals:
             raise SettingsError(f"--set {flag}: write it as key=value, for example training.epochs=10")
         layers.append(_nested(key.split("."), text))
+    layers.append({"data": data or {}})
     merged: dict[str, Any] = {}
     for layer in layers:
         _merge(merged, layer)
@@ -71,19 +77,24 @@ def presets() -> list[str]:
 
 
 def _file_layers(source: str) -> list[dict]:
-    path = PRESETS / f"{source}.yaml" if source in presets() else Path(source)
+    preset = PRESETS / f"{source}.yaml"
+    path = preset if source in presets() else Path(source)
     if not path.is_file():
         nearest = difflib.get_close_matches(source, presets(), n=1)
         hint = f"did you mean {nearest[0]}? " if nearest else ""
         raise SettingsError(f"no preset or file named {source}: {hint}the presets are {', '.join(presets())}")
     try:
         content = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not YAML: {error}") from None
     if not isinstance(content, dict):
         raise SettingsError(f"{path} must hold settings as `key: value`, not {type(content).__name__}")
-    base = content.pop("preset", None)
-    return [*(_file_layers(base) if base else []), content]
+    if path == preset or "preset" not in content:
+        return [content]
+    base = content.pop("preset")
+    if base not in presets():
+        raise SettingsError(f"{path}: no preset {base!r}; the presets are {', '.join(presets())}")
+    return [*_file_layers(base), content]
 
 
 def _nested(keys: list[str], text: str) -> dict:

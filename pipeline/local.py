@@ -1,7 +1,7 @@
 """Run the graph on this machine with TFX's LocalDagRunner, one node after the other."""
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +10,7 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.dsl.compiler import constants
 from tfx.orchestration import metadata
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
-from tfx.orchestration.portable import partial_run_utils, runtime_parameter_utils
+from tfx.orchestration.portable import runtime_parameter_utils
 from tfx.orchestration.portable.mlmd import context_lib
 from tfx.proto.orchestration import pipeline_pb2
 
@@ -40,24 +40,15 @@ class Runner(LocalDagRunner):
     outcomes: list[node.Outcome] = field(default_factory=list)
 
     def run_with_ir(self, pipeline: pipeline_pb2.Pipeline, run_options: pipeline_pb2.RunOptions | None = None) -> None:
+        if run_options:
+            raise NotImplementedError("a part of the graph: run all of it, the cache skips what is there")
         runtime_parameter_utils.substitute_runtime_parameter(
             pipeline, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: self.run_id}
         )
         nodes = [entry.pipeline_node for entry in pipeline.nodes]
         with metadata.Metadata(self.connection) as handle:
             _record_facts(handle, nodes[0], self.facts)
-            if run_options:
-                partial = run_options.partial_run
-                partial_run_utils.mark_pipeline(
-                    pipeline,
-                    from_nodes=partial.from_nodes or None,
-                    to_nodes=partial.to_nodes or None,
-                    snapshot_settings=partial.snapshot_settings,
-                )
-                partial_run_utils.snapshot(handle, pipeline)
         for pipeline_node in nodes:
-            if pipeline_node.execution_options.HasField("skip"):
-                continue
             name = pipeline_node.node_info.id
             self.started(name)
             with redirected(self.logs / f"{name}.log"):
@@ -66,17 +57,6 @@ class Runner(LocalDagRunner):
             self.ended(outcome)
             if outcome.state is node.State.FAILED:
                 break
-
-
-def partial_run(from_nodes: Iterable[str], to_nodes: Iterable[str]) -> pipeline_pb2.RunOptions | None:
-    """Options for a part of the graph, the rest taken from the latest run; None for all of it."""
-    options = pipeline_pb2.RunOptions()
-    options.partial_run.from_nodes.extend(from_nodes)
-    options.partial_run.to_nodes.extend(to_nodes)
-    if not (options.partial_run.from_nodes or options.partial_run.to_nodes):
-        return None
-    options.partial_run.snapshot_settings.latest_pipeline_run_strategy.SetInParent()
-    return options
 
 
 def _record_facts(handle: metadata.Metadata, pipeline_node: pipeline_pb2.PipelineNode, facts: dict[str, str]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import grimp
 
 _PACKAGES = ("pipeline", "components", "trainer")
-_ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @cache
@@ -31,7 +31,7 @@ def _import_graph():
 
 def code_version() -> str:
     """The commit, marked when files differ from it; outside a git checkout a digest of our sources."""
-    git = ["git", "-C", str(_ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
@@ -40,5 +40,5 @@ def code_version() -> str:
 
 def lock_digest() -> str:
     """sha256 of the lock of what a run needs; empty where the lock is not shipped."""
-    lock = _ROOT / "requirements" / "base.txt"
+    lock = ROOT / "requirements" / "base.txt"
     return hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else ""

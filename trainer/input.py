@@ -32,7 +32,7 @@ def load(patterns: list[str], size: int) -> Split:
 
     def parse(records):
         batch = tf.io.parse_example(records, features)
-        pixels = tf.io.decode_raw(batch[IMAGE], tf.uint8, fixed_length=size * size * 3)
+        pixels = tf.ensure_shape(tf.io.decode_raw(batch[IMAGE], tf.uint8), (None, size * size * 3))
         return tf.reshape(pixels, (-1, size, size, 3)), batch[LABEL], batch[ID]
 
     files = sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))

@@ -82,4 +82,4 @@ def read_moments(transform_output: tft.TFTransformOutput) -> tuple[np.ndarray, n
         sums = {name: float(total) for total, name in (line.split() for line in file)}
     # Every image has as many pixels as the next, so the mean of their means is the mean of all pixels.
     mean, mean_square = np.array([sums.get(name, 0.0) for name in _SUMS[1:]]).reshape(2, 3) / sums["images"]
-    return mean, np.sqrt(mean_square - mean**2)
+    return mean, np.sqrt(np.maximum(mean_square - mean**2, 0.0))

@@ -43,7 +43,7 @@ class TrainingSettings(Group):
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     crop_padding: int = Field(4, ge=0)  # pixels; 0 turns random crops off
     flip: bool = True  # wrong for digits, right for most photographs
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of the compute; weights stay float32
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the compute; weights stay float32
     require_gpu: bool = False
     seed: int = 0
 

@@ -20,6 +20,8 @@ class Display:
         self._progress = Progress(
             SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
             console=self._console, transient=True, disable=not self._console.is_terminal,
+            # Rich would bring everybody's output to the terminal; the libraries' belongs in the log file.
+            redirect_stdout=False, redirect_stderr=False,
         )  # fmt: skip
         self._handler = _Lines(self)
 

@@ -2,11 +2,13 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from components.serving_folder import read_record, versions
@@ -32,21 +34,34 @@ def predict(
     if as_json:
         print(json.dumps(answers, indent=2))
     else:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"model {folder}")
-        table = Table("image", "class", "probability", box=None, pad_edge=False)
-        for answer in answers:
-            share = f"{answer['probability']:.3f}" if answer["valid"] else ""
-            table.add_row(answer["image"], answer["class"] or "[red]not a PNG or JPEG image[/]", share)
-        Console(highlight=False).print(table)
+        print(f"model {folder}", file=sys.stderr)
+        _show(answers)
     if not all(answer["valid"] for answer in answers):
         raise typer.Exit(Exit.DATA_REFUSED)
+
+
+def _show(answers: list[dict]) -> None:
+    """A table on a terminal, lines with tabs elsewhere."""
+    console = Console(highlight=False)
+    table = Table("image", "class", "probability", box=None, pad_edge=False)
+    for answer in answers:
+        row = answer["image"], answer["class"] or "not a PNG or JPEG image", f"{answer['probability']:.3f}"
+        if console.is_terminal:
+            table.add_row(*map(escape, row))
+        else:
+            print(*row, sep="\t")
+    if console.is_terminal:
+        console.print(table)
 
 
 def _newest_pushed(runs: Path) -> Path:
     pushed = [folder / str(version) for folder in sorted(runs.glob("*/serving")) for version in versions(folder)[-1:]]
     if not pushed:
         raise SettingsError(f"no pushed model below {runs}: `vitpipe run` makes one, or name a folder with --model")
-    return max(pushed, key=lambda folder: read_record(folder).pushed_at)
+    try:
+        return max(pushed, key=lambda folder: read_record(folder).pushed_at)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
 
 
 def _answers(folder: Path, images: list[Path]) -> list[dict]:

@@ -11,6 +11,7 @@ import typer
 import yaml
 
 from components import ingest
+from components.ingest import manifest, schema
 from pipeline import sources
 from pipeline.config import Settings, SettingsError, load
 from pipeline.exits import Exit
@@ -22,35 +23,39 @@ def run(
     data: Annotated[Path | None, typer.Option(help="Data folder, instead of the setting data.dir.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting.")] = None,
     span: Annotated[int | None, typer.Option(help="Span to train on; the newest when not given.")] = None,
-    from_nodes: Annotated[list[str] | None, typer.Option("--from", metavar="NODE", help="First node to run.")] = None,
-    to_nodes: Annotated[list[str] | None, typer.Option("--to", metavar="NODE", help="Last node to run.")] = None,
     force: Annotated[list[str] | None, typer.Option(metavar="NODE", help="Run it whatever the cache holds.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show settings and nodes, run nothing.")] = False,
 ) -> None:
     """Train, gate and push on this machine."""
-    flags = list(overrides or [])
-    if data is not None:
-        flags.append(f"data.dir={data}")
+    chosen_data: dict[str, object] = {} if data is None else {"dir": str(data.expanduser())}
     if span is not None:
-        flags.append(f"data.span={span}")
-    settings = load(config, flags)
+        chosen_data["span"] = span
+    settings = load(config, overrides, data=chosen_data)
     chosen = _choose_span(settings)
-    folder = settings.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / ".lock", timeout=0)
+    if dry_run:
+        raise typer.Exit(_dry_run(settings, chosen))
+    settings.folder.mkdir(parents=True, exist_ok=True)
     try:
-        with lock:
-            raise typer.Exit(_run(settings, chosen, from_nodes or [], to_nodes or [], force or [], dry_run))
+        with filelock.FileLock(settings.folder / ".lock", timeout=0):
+            raise typer.Exit(_run(settings, chosen, force or []))
     except filelock.Timeout:
         raise SettingsError(
-            f"another run of {settings.name} is going on in {folder}: wait for it, or run under another name with "
-            f"--set name={settings.name}-2"
+            f"another run of {settings.name} is going on in {settings.folder}: wait for it, or run under another name "
+            f"with --set name={settings.name}-2"
         ) from None
 
 
-def _run(
-    settings: Settings, span: int, from_nodes: list[str], to_nodes: list[str], force: list[str], dry_run: bool
-) -> Exit:
+def _dry_run(settings: Settings, span: int) -> Exit:
+    with redirected(Path(os.devnull)):
+        from pipeline.build import compile_graph
+
+        graph = compile_graph(settings, span)
+    nodes = [node.pipeline_node.node_info.id for node in graph.nodes]
+    print(yaml.safe_dump(_resolved(settings, span), sort_keys=False) + f"nodes: {', '.join(nodes)}")
+    return Exit.OK
+
+
+def _run(settings: Settings, span: int, force: list[str]) -> Exit:
     folder = settings.folder
     stderr = own_stderr()
     print("starting TFX ...", file=stderr)
@@ -66,11 +71,8 @@ def _run(
         gpus = tf.config.list_physical_devices("GPU")
         graph = compile_graph(settings, span, uncached=force)
     nodes = [node.pipeline_node.node_info.id for node in graph.nodes]
-    for name in {*from_nodes, *to_nodes, *force} - {*nodes}:
-        raise SettingsError(f"no node {name} in the graph; it has {', '.join(nodes)}")
-    if dry_run:
-        print(yaml.safe_dump(_resolved(settings, span), sort_keys=False) + f"nodes: {', '.join(nodes)}")
-        return Exit.OK
+    for name in {*force} - {*nodes}:
+        raise SettingsError(f"--force {name}: no such node; the graph has {', '.join(nodes)}")
     if settings.training.require_gpu and not gpus:
         raise SettingsError(
             "training.require_gpu is true and TensorFlow sees no GPU (`vitpipe doctor` says what it sees): run on a "
@@ -81,7 +83,8 @@ def _run(
     logs = folder / "logs" / run_id
     logs.mkdir(parents=True)
     startup_log.rename(logs / "startup.log")
-    (logs / "settings.yaml").write_text(yaml.safe_dump(_resolved(settings, span), sort_keys=False))
+    facts = _facts(settings, span)
+    (logs / "run.yaml").write_text(yaml.safe_dump({**facts, "settings": _resolved(settings, span)}, sort_keys=False))
     print(f"run {run_id} of {settings.name}: span {span} of {settings.data.dir}, logs in {_shown(logs)}", file=stderr)
     connection = metadata.sqlite(folder / "metadata.db")
     with Display(stderr) as display:
@@ -89,11 +92,11 @@ def _run(
             run_id=run_id,
             connection=connection,
             logs=logs,
-            facts=_facts(settings, span),
+            facts={**facts, "settings": json.dumps(_resolved(settings, span), sort_keys=True)},
             started=display.started,
             ended=display.ended,
         )
-        runner.run_with_ir(graph, local.partial_run(from_nodes, to_nodes))
+        runner.run_with_ir(graph)
     result = verdict(metadata.MetadataStore(connection), runner.outcomes)
     for line in result.lines:
         print(line)
@@ -103,17 +106,29 @@ def _run(
 
 
 def _choose_span(settings: Settings) -> int:
-    """The span to train on. Raises SettingsError where it, or the gate's, is not there."""
-    there = ingest.spans(settings.data.dir)
+    """The span to train on.
+
+    Raises SettingsError where it, or the gate's, is not there, and DataRefused where they are not whole.
+    """
+    data = settings.data.dir
+    there = ingest.spans(data)
     if not there:
         raise SettingsError(
-            f"no data in {settings.data.dir}: make some with `vitpipe data prepare cifar10|images|sample "
-            f"--out {settings.data.dir}`, or name another folder with --data"
+            f"no data in {data}: make some with `vitpipe data prepare cifar10|images|sample --out {data}`, "
+            "or name another folder with --data"
         )
     span = settings.data.span if settings.data.span is not None else there[-1]
     for key, wanted in ("data.span", span), ("data.gate_span", settings.data.gate_span):
         if wanted not in there:
-            raise SettingsError(f"{key}: no span {wanted} in {settings.data.dir}, it has {', '.join(map(str, there))}")
+            raise SettingsError(f"{key}: no span {wanted} in {data}, it has {', '.join(map(str, there))}")
+    schema.read(data)
+    manifest.read(ingest.span_folder(data, settings.data.gate_span))
+    images = manifest.read(ingest.span_folder(data, span)).examples("train")
+    if images < settings.training.batch_size:
+        raise SettingsError(
+            f"training.batch_size {settings.training.batch_size} is more than the {images} training images of span "
+            f"{span}: --set training.batch_size={images} or less"
+        )
     return span
 
 
@@ -124,17 +139,17 @@ def _resolved(settings: Settings, span: int) -> dict:
 
 
 def _facts(settings: Settings, span: int) -> dict[str, str]:
-    """What a person must be able to say later of this run."""
+    """What a person must be able to say later of this run, beside its settings."""
 
-    def manifest(number: int) -> str:
-        return hashlib.sha256((settings.data.dir / f"span-{number}" / "manifest.json").read_bytes()).hexdigest()
+    def digest(number: int) -> str:
+        file = ingest.span_folder(settings.data.dir, number) / manifest.NAME
+        return hashlib.sha256(file.read_bytes()).hexdigest()  # the manifest holds the digest of every shard
 
     return {
-        "settings": json.dumps(_resolved(settings, span), sort_keys=True),
         "code_version": sources.code_version(),
         "lock_digest": sources.lock_digest(),
-        "data_digest": manifest(span),
-        "gate_data_digest": manifest(settings.data.gate_span),
+        "data_digest": digest(span),
+        "gate_data_digest": digest(settings.data.gate_span),
         "trigger": "manual",
         "reason": "",
     }

@@ -1,5 +1,6 @@
 from datetime import UTC, datetime
 
+import pytest
 from tfx.types.standard_artifacts import Model
 
 from components.baseline import ServingModel
@@ -7,25 +8,62 @@ from components.pusher import push
 from components.serving_folder import ModelRecord
 
 
-def model(uri):
-    artifact = Model()
-    artifact.uri = uri
-    return artifact
+@pytest.fixture
+def models(tmp_path):
+    """Two models as the store has them, their folders in place."""
+    made = []
+    for number in (1, 2):
+        artifact = Model()
+        artifact.uri = str(tmp_path / f"model-{number}")
+        artifact.mlmd_artifact.create_time_since_epoch = number
+        (tmp_path / f"model-{number}").mkdir()
+        made.append(artifact)
+    return made
 
 
-def serve(folder, version, uri):
-    saved = folder / "saved"
-    saved.mkdir(exist_ok=True)
-    record = ModelRecord(
-        version=version, pushed_at=datetime.now(UTC), run_id="r", model_id=1, model_uri=uri, accuracy=0.5, classes=["a"]
-    )
-    push(saved, folder / "serving" / str(version), record)
+@pytest.fixture
+def serve(tmp_path):
+    def push_as(version, model):
+        saved = tmp_path / "saved"
+        saved.mkdir(exist_ok=True)
+        record = ModelRecord(
+            version=version, pushed_at=datetime.now(UTC), run_id="r", model_id=1, model_uri=model.uri, accuracy=0.5,
+            model_created_ms=model.mlmd_artifact.create_time_since_epoch, classes=["a"],
+        )  # fmt: skip
+        push(saved, tmp_path / "serving" / str(version), record)
+
+    return push_as
 
 
-def test_it_is_the_model_of_the_highest_version(tmp_path):
-    strategy = ServingModel(str(tmp_path / "serving"))
-    models = {"model": [model("/one"), model("/two")]}
-    assert strategy.resolve_artifacts(None, models) == {"model": []}
-    serve(tmp_path, 9, "/two")
-    serve(tmp_path, 10, "/one")
-    assert [artifact.uri for artifact in strategy.resolve_artifacts(None, models)["model"]] == ["/one"]
+def resolve(tmp_path, models):
+    return ServingModel(str(tmp_path / "serving")).resolve_artifacts(None, {"model": models})["model"]
+
+
+def test_nothing_serves_before_the_first_push(tmp_path, models):
+    assert resolve(tmp_path, models) == []
+
+
+def test_it_is_the_model_of_the_highest_version(tmp_path, models, serve):
+    serve(9, models[1])
+    serve(10, models[0])
+    assert resolve(tmp_path, models) == [models[0]]
+
+
+def test_a_serving_model_that_the_store_does_not_know_is_not_passed_over(tmp_path, models, serve):
+    serve(1, models[0])
+    with pytest.raises(LookupError, match=r"serving/1, cannot be compared with.*move .*serving away"):
+        resolve(tmp_path, models[1:])
+
+
+def test_nor_one_whose_files_are_gone(tmp_path, models, serve):
+    serve(1, models[0])
+    (tmp_path / "model-1").rmdir()
+    with pytest.raises(LookupError, match="model-1, which is gone"):
+        resolve(tmp_path, models)
+
+
+def test_a_new_store_that_gives_the_same_folder_again_is_told_apart(tmp_path, models, serve):
+    serve(1, models[0])
+    models[0].mlmd_artifact.create_time_since_epoch = 3
+    with pytest.raises(LookupError):
+        resolve(tmp_path, models)

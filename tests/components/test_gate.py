@@ -32,6 +32,12 @@ def test_a_value_on_the_bound_passes():
     assert judge(BOUNDS, exact, None).blessed
 
 
+def test_a_float32_value_on_the_bound_passes():
+    """What TFMA reports for 162 right answers of 180."""
+    exact = Figures(accuracy=0.8999999761581421, class_accuracy={"cat": 0.5, "dog": 1.0})
+    assert judge(GateSettings(accuracy=0.9), exact, None).blessed
+
+
 def test_worse_than_the_serving_model_by_more_than_the_tolerance():
     serving = Figures(accuracy=0.88, class_accuracy={"cat": 0.88, "dog": 0.88})
     judgement = judge(BOUNDS, GOOD, serving)

@@ -11,8 +11,8 @@ from components.pusher import push
 from components.serving_folder import ModelRecord, read_record, serving_now, versions
 
 RECORD = ModelRecord(
-    version=1, pushed_at=datetime(2026, 1, 1, tzinfo=UTC), run_id="r", model_id=7, model_uri="/m", accuracy=0.9,
-    classes=["a", "b"],
+    version=1, pushed_at=datetime(2026, 1, 1, tzinfo=UTC), run_id="r", model_id=7, model_uri="/m", model_created_ms=1,
+    accuracy=0.9, classes=["a", "b"],
 )  # fmt: skip
 
 
@@ -63,6 +63,19 @@ def test_a_full_disk_leaves_the_serving_folder_as_it_was(model, tmp_path):
     )  # fmt: skip
     assert "refused" in done.stdout, done.stderr
     assert [entry.name for entry in serving.iterdir()] == ["1"]
+
+
+def test_what_a_killed_push_left_is_removed_by_the_next(model, tmp_path):
+    serving = tmp_path / "serving"
+    (serving / ".tmp-1-killed").mkdir(parents=True)
+    push(model, serving / "1", RECORD)
+    assert [entry.name for entry in serving.iterdir()] == ["1"]
+
+
+def test_a_version_that_somebody_else_pushed_is_named(tmp_path):
+    (tmp_path / "7").mkdir()
+    with pytest.raises(ValueError, match=r"7/model\.json does not say where the model came from"):
+        serving_now(tmp_path)
 
 
 def test_versions_go_by_number_and_ignore_what_is_being_written(tmp_path):

@@ -67,6 +67,20 @@ def test_a_file_that_holds_no_settings(tmp_path, content):
         load(str(file), environment={})
 
 
+@pytest.mark.parametrize("base", ["own.yaml", "5", "[sample]", "smaple"])
+def test_a_file_builds_on_presets_only(tmp_path, base):
+    file = tmp_path / "own.yaml"
+    file.write_text(f"preset: {base}\n")
+    with pytest.raises(SettingsError, match="no preset"):
+        load(str(file), environment={})
+
+
+def test_the_data_folder_may_have_any_name():
+    assert load("sample", ["data.span=3"], {}, data={"dir": "2024"}).data.model_dump() == {
+        "dir": Path("2024"), "span": 3, "gate_span": 1,
+    }  # fmt: skip
+
+
 def test_the_run_folder_is_absolute():
     folder = load("sample", ["runs=somewhere"], environment={}).folder
     assert folder == Path.cwd() / "somewhere" / "sample"

@@ -24,7 +24,7 @@ SCRIPT = """
 def test_library_output_goes_to_the_file_and_ours_to_the_terminal(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(SCRIPT)],
-        cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+        cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )  # fmt: skip
     assert done.stdout == "before\n"
     assert done.stderr == "ours\nafter\n"
