@@ -3,7 +3,26 @@
     python benchmarks/preset.py                                    # the sample
     python benchmarks/preset.py cifar10-cpu data/cifar10
 
-FIGURES
+On two cores of a shared machine (AMD EPYC without AVX-512, 66 GFLOP/s in float32), CPython 3.11, one run each;
+cifar10-cpu on CIFAR-10 re-encoded as JPEG. Seconds by node, and for the whole command:
+
+| node             | sample | cifar10-cpu |
+| ---------------- | ------ | ----------- |
+| ImportExampleGen |    3.9 |        13.6 |
+| TestExampleGen   |    2.5 |         5.3 |
+| ImportSchemaGen  |    0.1 |         0.0 |
+| StatisticsGen    |    9.1 |        15.4 |
+| ExampleValidator |    0.1 |         0.1 |
+| Transform        |   17.4 |        37.8 |
+| Trainer          |   76.9 |       978.1 |
+| Evaluator        |   11.9 |        43.4 |
+| Pusher           |    0.1 |         0.1 |
+| whole            |  RUNS_ |      1109.2 |
+| peak memory, GB  |   1.82 |        2.10 |
+| test accuracy    | 0.9665 |      0.5918 |
+
+The Trainer of cifar10-cpu made 231 to 276 images/s; four times as many on the sample, where an image has 16 patches
+instead of 64.
 """
 
 import resource
