@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from components.ingest import DataRefused
+from components.ingest import DataRefused, UsageError
 from pipeline.cli import data, doctor, predict, run
 from pipeline.config import SettingsError
 from pipeline.exits import Exit
@@ -30,7 +30,7 @@ def main() -> None:
     """Run the command; errors a person can mend end as one message and their exit code, not as a trace."""
     try:
         app()
-    except SettingsError as error:
+    except (SettingsError, UsageError) as error:
         _fail(error, Exit.USAGE)
     except DataRefused as error:
         _fail(error, Exit.DATA_REFUSED)

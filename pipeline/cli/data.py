@@ -31,11 +31,8 @@ def prepare(
 
     out = out or Path("data", kind)
     before = ingest.spans(out)
-    try:
-        with _progress() as progress:
-            manifest = ingest.prepare(kind, out, source, span, progress=progress)
-    except ingest.UsageError as error:
-        raise typer.BadParameter(str(error)) from None
+    with _progress() as progress:
+        manifest = ingest.prepare(kind, out, source, span, progress=progress)
     number = span or ingest.spans(out)[-1]
     folder = ingest.span_folder(out, number)
     if number in before:
@@ -50,14 +47,10 @@ def prepare(
 @app.command()
 def verify(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data folder, or one span of it.")]) -> None:
     """Check every shard against its manifest. Exits with 3 when something is missing, altered or too much."""
-    from components.ingest import UsageError
     from components.ingest import verify as verification
 
-    try:
-        with _progress() as progress:
-            problems = verification.problems(folder, progress)
-    except UsageError as error:
-        raise typer.BadParameter(str(error)) from None
+    with _progress() as progress:
+        problems = verification.problems(folder, progress)
     if problems:
         typer.echo("\n".join(problems))
         raise typer.Exit(3)
