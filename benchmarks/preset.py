@@ -8,17 +8,17 @@ cifar10-cpu on CIFAR-10 re-encoded as JPEG. Seconds by node, and for the whole c
 
 | node             | sample | cifar10-cpu |
 | ---------------- | ------ | ----------- |
-| ImportExampleGen |    3.9 |        13.6 |
-| TestExampleGen   |    2.5 |         5.3 |
-| ImportSchemaGen  |    0.1 |         0.0 |
-| StatisticsGen    |    9.1 |        15.4 |
+| ImportExampleGen |    4.1 |        13.6 |
+| TestExampleGen   |    2.7 |         5.3 |
+| ImportSchemaGen  |    0.0 |         0.0 |
+| StatisticsGen    |    9.7 |        15.4 |
 | ExampleValidator |    0.1 |         0.1 |
-| Transform        |   17.4 |        37.8 |
-| Trainer          |   76.9 |       978.1 |
-| Evaluator        |   11.9 |        43.4 |
+| Transform        |   16.3 |        37.8 |
+| Trainer          |   80.4 |       978.1 |
+| Evaluator        |   11.7 |        43.4 |
 | Pusher           |    0.1 |         0.1 |
-| whole            |  RUNS_ |      1109.2 |
-| peak memory, GB  |   1.82 |        2.10 |
+| whole            |  141.0 |      1109.2 |
+| peak memory, GiB |   1.53 |        1.96 |
 | test accuracy    | 0.9665 |      0.5918 |
 
 The Trainer of cifar10-cpu made 231 to 276 images/s; four times as many on the sample, where an image has 16 patches

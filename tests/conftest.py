@@ -1,9 +1,12 @@
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
+# A suite started in the background inherits an ignored Ctrl-C, and so would the commands that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 CIFAR10 = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar10-images.tar.xz"
