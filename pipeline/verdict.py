@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ml_metadata import MetadataStore
 
 from components.gate import Judgement
 from pipeline.exits import Exit
+from pipeline.logs import shown
 from pipeline.metadata import outputs
 from pipeline.node import Outcome, State
 
@@ -36,7 +38,8 @@ def verdict(store: MetadataStore, outcomes: Sequence[Outcome]) -> Verdict:
 
     if (pusher := by_node.get("Pusher")) and pusher.execution_id:
         [pushed] = outputs(store, pusher.execution_id)["pushed_model"]
-        version, where = pushed.properties["pushed_version"], pushed.properties["pushed_destination"]
+        version = pushed.properties["pushed_version"]
+        where = shown(Path(str(pushed.properties["pushed_destination"])))
         if pushed.properties["pushed"]:
             lines.append(f"pushed version {version} to {where}")
         else:

@@ -71,7 +71,7 @@ def test_after_a_kill_the_same_command_ends_with_a_pushed_model(sample):
     assert pushed(folder, "sample") == ["1"]
     assert states(done)["ImportExampleGen"] == states(done)["Transform"] == "cached"  # of the killed run
     assert states(done)["Trainer"] == states(done)["Pusher"] == "complete"
-    assert "pushed version 1" in done.stdout
+    assert "pushed version 1 to runs/sample/serving/1" in done.stdout
     assert "blessed: accuracy 0.9" in done.stdout
     assert "epoch 1/" in done.stderr
     for noise in ("WARNING", "oneDNN", "absl", "Traceback"):

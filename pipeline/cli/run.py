@@ -15,7 +15,7 @@ from components.ingest import manifest, schema
 from pipeline import sources
 from pipeline.config import Settings, SettingsError, load
 from pipeline.exits import Exit
-from pipeline.logs import own_stderr, redirected
+from pipeline.logs import own_stderr, redirected, shown
 
 
 def run(
@@ -85,7 +85,7 @@ def _run(settings: Settings, span: int, force: list[str]) -> Exit:
     startup_log.rename(logs / "startup.log")
     facts = _facts(settings, span)
     (logs / "run.yaml").write_text(yaml.safe_dump({**facts, "settings": _resolved(settings, span)}, sort_keys=False))
-    print(f"run {run_id} of {settings.name}: span {span} of {settings.data.dir}, logs in {_shown(logs)}", file=stderr)
+    print(f"run {run_id} of {settings.name}: span {span} of {settings.data.dir}, logs in {shown(logs)}", file=stderr)
     connection = metadata.sqlite(folder / "metadata.db")
     with Display(stderr) as display:
         runner = local.Runner(
@@ -101,7 +101,7 @@ def _run(settings: Settings, span: int, force: list[str]) -> Exit:
     for line in result.lines:
         print(line)
     if result.node:
-        print(f"look in {_shown(logs / result.node)}.log")
+        print(f"look in {shown(logs / result.node)}.log")
     return result.exit
 
 
@@ -153,8 +153,3 @@ def _facts(settings: Settings, span: int) -> dict[str, str]:
         "trigger": "manual",
         "reason": "",
     }
-
-
-def _shown(path: Path) -> str:
-    """Short where it lies below the current folder."""
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
