@@ -1,6 +1,5 @@
 """TFX's Pusher with a push that a model server sees whole or not at all."""
 
-import os
 import shutil
 import tempfile
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils
 from tfx.utils import proto_utils
 
+from components.disk import sync, sync_tree
 from components.gate import Judgement
 from components.serving_folder import RECORD, ModelRecord, serving_now, versions
 
@@ -78,19 +78,9 @@ def push(model: Path, target: Path, record: ModelRecord) -> None:
         shutil.copytree(model, temporary, dirs_exist_ok=True)
         (temporary / RECORD).write_text(record.model_dump_json(indent=2) + "\n")
         temporary.chmod(0o755)  # mkdtemp's 0700 would shut out a model server that runs as somebody else
-        for path in [*temporary.rglob("*"), temporary]:
-            _flush(path)
+        sync_tree(temporary)
         temporary.rename(target)
-        _flush(target.parent)
+        sync(target.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-
-
-def _flush(path: Path) -> None:
-    """To the disk, so that a power cut after the rename leaves no empty files behind it."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

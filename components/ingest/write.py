@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import importlib.metadata
-import os
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from components.disk import sync, sync_tree
 from components.ingest import manifest as manifests
 from components.ingest import schema, tfrecord
 from components.ingest.errors import DataRefused, UsageError
@@ -57,11 +57,11 @@ def write(
                 manifest = _write_splits(kind, source, spool, taken, recipe, folder, progress)
             (folder / "spool").unlink()
             manifests.write(manifest, folder)
-            _sync(folder)
+            sync_tree(folder)
             if not existing:
                 _write_schema(out, taken.class_names)
             folder.rename(span_folder(out, number))
-            _sync_one(out)
+            sync(out)
         return manifest
 
 
@@ -113,7 +113,7 @@ def _refuse_missing(counts: dict[str, dict[str, int]], source: Source) -> None:
 def _write_schema(out: Path, names: Sequence[str]) -> None:
     new = out / f"{_TEMPORARY}{schema.NAME}"
     new.write_text(schema.text(schema.build(names)), encoding="utf-8")
-    _sync_one(new)
+    sync(new)
     new.rename(out / schema.NAME)
 
 
@@ -136,21 +136,6 @@ def _temporary_folder(out: Path, number: int) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # gone already when it was renamed
-
-
-def _sync(folder: Path) -> None:
-    """Everything below `folder` is on the disk when this returns."""
-    for path in folder.rglob("*"):
-        _sync_one(path)
-    _sync_one(folder)
-
-
-def _sync_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def disk_problem(error: OSError, out: Path) -> str:
