@@ -7,8 +7,8 @@ On two cores of a shared machine, CPython 3.11 (60,000 JPEG files of 32x32 pixel
 
 | source                               | seconds      | images/s       | peak    |
 | ------------------------------------ | ------------ | -------------- | ------- |
-| .tar.xz, machine otherwise idle      | 13.5 to 16.6 | 3,617 to 4,437 | 119 MiB |
-| .tar.xz, two other busy processes    | 23 to 31     | 1,931 to 2,600 | 119 MiB |
+| .tar.xz, idle machine, three runs    | 13.6 to 13.7 | 4,376 to 4,419 | 119 MiB |
+| .tar.xz, others using both cores     | 26.3         | 2,283          | 119 MiB |
 | the same as a folder, one other busy | 22.9         | 2,621          | 112 MiB |
 | .tar, every image five times         | 108.8        | 2,756          | 118 MiB |
 
