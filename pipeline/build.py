@@ -1,6 +1,7 @@
 """The whole graph on one page, and the only place it is described."""
 
 import hashlib
+import secrets
 from collections.abc import Collection
 
 from tfx.components import ExampleValidator, ImportExampleGen, StatisticsGen, Trainer, Transform
@@ -22,8 +23,11 @@ from pipeline import sources
 from pipeline.config import Settings
 
 
-def create_pipeline(settings: Settings, span: int) -> Pipeline:
-    """The graph that trains on `span` of the data and gates on the gate span's test set."""
+def create_pipeline(settings: Settings, span: int, nonce: str = "") -> Pipeline:
+    """The graph that trains on `span` of the data and gates on the gate span's test set.
+
+    A `nonce` makes the training another one, so that it does not go on from an earlier one's checkpoints.
+    """
     data, serving = str(settings.data.dir.resolve()), str(settings.folder / "serving")
     schema_file = settings.data.dir.resolve() / "schema.pbtxt"
 
@@ -54,22 +58,27 @@ def create_pipeline(settings: Settings, span: int) -> Pipeline:
         custom_config={"image_size": settings.model.image_size},
         disable_statistics=True,  # of raw pixels: a minute of work that says nothing
     )
+    baseline = Resolver(strategy_class=ServingModel, config={"serving": serving}, model=Channel(type=Model)).with_id(
+        "Baseline"
+    )
     trainer = Trainer(
         run_fn="trainer.train.run_fn",
         examples=transform.outputs["transformed_examples"],
         transform_graph=transform.outputs["transform_graph"],
         schema=schema.outputs["schema"],
+        # An input only where it is used: as one, each push would make the next run train again.
+        base_model=baseline.outputs["model"] if settings.training.warm_start else None,
         train_args=trainer_pb2.TrainArgs(splits=["train"]),
         eval_args=trainer_pb2.EvalArgs(splits=["val"]),
         custom_config={
             "model": settings.model.model_dump_json(),
+            "augment": settings.augment.model_dump_json(),
             "training": settings.training.model_dump_json(),
+            "checkpoints": str(settings.folder / "checkpoints"),
+            "code": sources.digest("trainer.train") + nonce,
         },
     )
 
-    baseline = Resolver(strategy_class=ServingModel, config={"serving": serving}, model=Channel(type=Model)).with_id(
-        "Baseline"
-    )
     evaluator = Evaluator(
         examples=test_examples.outputs["examples"],
         model=trainer.outputs["model"],
@@ -88,7 +97,6 @@ def create_pipeline(settings: Settings, span: int) -> Pipeline:
 
     _stamp(schema, hashlib.sha256(schema_file.read_bytes()).hexdigest())
     _stamp(transform, sources.digest("trainer.preprocessing"))
-    _stamp(trainer, sources.digest("trainer.train"))
     _stamp(evaluator, sources.digest("components.evaluator"))
     _stamp(pusher, sources.digest("components.pusher"))
 
@@ -96,7 +104,7 @@ def create_pipeline(settings: Settings, span: int) -> Pipeline:
         pipeline_name=settings.name,
         pipeline_root=str(settings.folder / "root"),
         components=[
-            examples, test_examples, schema, statistics, validator, transform, trainer, baseline, evaluator, pusher,
+            examples, test_examples, schema, statistics, validator, transform, baseline, trainer, evaluator, pusher,
         ],
         enable_cache=True,
         beam_pipeline_args=[
@@ -110,7 +118,8 @@ def create_pipeline(settings: Settings, span: int) -> Pipeline:
 
 def compile_graph(settings: Settings, span: int, uncached: Collection[str] = ()) -> pipeline_pb2.Pipeline:
     """The graph as TFX's intermediate representation; the nodes named in `uncached` run whatever the cache holds."""
-    ir = Compiler().compile(create_pipeline(settings, span))
+    nonce = secrets.token_hex(4) if "Trainer" in uncached else ""
+    ir = Compiler().compile(create_pipeline(settings, span, nonce))
     for node in ir.nodes:
         # What a push must do depends on what serves at that moment, which no cache key knows.
         if node.pipeline_node.node_info.id in ("Pusher", *uncached):

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from components.gate import GateSettings
-from trainer.settings import Group, ModelSettings, TrainingSettings
+from trainer.settings import AugmentSettings, Group, ModelSettings, TrainingSettings
 
 PRESETS = Path(__file__).resolve().parent.parent / "configs"
 _PREFIX = "VITPIPE_"
@@ -32,6 +32,7 @@ class Settings(Group):
     runs: Path = Path("runs")
     data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()
+    augment: AugmentSettings = AugmentSettings()
     training: TrainingSettings = TrainingSettings()
     gate: GateSettings = GateSettings()
 

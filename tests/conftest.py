@@ -8,6 +8,8 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 # A suite started in the background inherits an ignored Ctrl-C, and so would the commands that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Tiny models are compiled for longer than they run: let XLA spend less on each program.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 CIFAR10 = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar10-images.tar.xz"
 

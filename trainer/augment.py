@@ -1,42 +1,144 @@
-"""Training augmentation as batched `keras.ops`, a choice for each image. Keras 3 only: runs on any backend.
+"""Training augmentation as batched `keras.ops`, a choice for each image. Keras 3 only: runs on any backend, compiled.
 
-Images are [N, height, width, 3] in any dtype with pixels from 0 to 255; shape and dtype are kept.
+Chance comes in with the batch, as uniform random numbers for each image, so that augmentation is a pure function:
+a repeated or resumed training, on one device or several, sees the same images.
 """
 
-from keras import layers, ops, random
+import functools
+import math
+
+import numpy as np
+from keras import ops
+from scipy.special import betaincinv
+
+from trainer import randaugment
+
+# The random numbers of an image by what takes them. A part keeps its columns when it is turned off, so that the others
+# do the same without it. RandAugment's stand last: there are as many as it does operations.
+_CROP, _FLIP, _ERASE, _MIX, _RANDAUGMENT = slice(0, 2), 2, slice(3, 11), slice(11, 15), slice(15, None)
 
 
-def random_flip(images, seed):
-    """Mirror each image left to right with probability one half."""
-    flip = random.uniform((ops.shape(images)[0], 1, 1, 1), seed=seed) < 0.5
-    return ops.where(flip, ops.flip(images, axis=2), images)
+def draws_per_image(settings) -> int:
+    """How many uniform random numbers `augment` takes for an image."""
+    return _RANDAUGMENT.start + settings.randaugment_ops * randaugment.DRAWS
 
 
-def random_crop(images, padding, seed):
-    """Pad each image by `padding` black pixels a side and cut a window of the old size out of it at random."""
-    height, width = images.shape[1:3]
-    padded = ops.pad(images, [(0, 0), (padding, padding), (padding, padding), (0, 0)])
-    corner = random.randint((ops.shape(images)[0], 2), 0, 2 * padding + 1, seed=seed)
-    rows = corner[:, 0:1] + ops.arange(height)
-    columns = corner[:, 1:2] + ops.arange(width)
-    window = ops.take_along_axis(padded, rows[:, :, None, None], axis=1)
-    return ops.take_along_axis(window, columns[:, None, :, None], axis=2)
+def augment(images, targets, draws, settings, mixing):
+    """Crop, flip, RandAugment, random erasing, Mixup and CutMix, in timm's order.
 
-
-class Augment(layers.Layer):
-    """The augmentation of a training run as a layer, so that it is compiled into the step and runs on its device.
-
-    Does nothing outside training.
+    images: whole pixels from 0 to 255 [N, height, width, 3], any dtype; targets: float32 [N, classes], one-hot; draws:
+    float32 [N, draws_per_image(settings)], uniform in [0, 1); settings: an AugmentSettings, read when compiled;
+    mixing: scalar, whether Mixup and CutMix are on in this step. N is even: rows 2j and 2j + 1 are mixed with each
+    other, so that a batch that is split over devices in even parts gives the same images.
+    Returns images float32 [N, height, width, 3], 0 to 255, and targets float32 [N, classes].
     """
+    images = ops.cast(images, "float32")
+    if settings.crop_padding:
+        images = crop(images, draws[:, _CROP], settings.crop_padding)
+    if settings.flip:
+        images = flip(images, draws[:, _FLIP])
+    if settings.randaugment_ops:
+        images = randaugment.randaugment(
+            images,
+            draws[:, _RANDAUGMENT],
+            settings.randaugment_magnitude,
+            settings.randaugment_std,
+            settings.randaugment_probability,
+        )
+    if settings.erase:
+        images = erase(images, draws[:, _ERASE], settings.erase)
+    if settings.mixup or settings.cutmix:
+        # A branch saves the work while mixing is off, and the compiler computes what stands above once, not again for
+        # each partner.
+        return ops.cond(
+            ops.cast(mixing, "bool"),
+            lambda: mix(images, targets, draws[:, _MIX], settings.mixup, settings.cutmix),
+            lambda: (images, targets),
+        )
+    return images, targets
 
-    def __init__(self, crop_padding, flip, seed, **kwargs):
-        super().__init__(autocast=False, **kwargs)  # pixels stay as they are stored
-        self.crop_padding, self.flip = crop_padding, flip
-        self.seed_generator = random.SeedGenerator(seed)
 
-    def call(self, images, training=None):
-        if training and self.crop_padding:
-            images = random_crop(images, self.crop_padding, self.seed_generator)
-        if training and self.flip:
-            images = random_flip(images, self.seed_generator)
-        return images
+def crop(images, draws, padding):
+    """Pad each image by `padding` black pixels a side and cut a window of the old size out of it. `draws` [N, 2]."""
+    height, width = images.shape[1:3]
+    corner = ops.cast(draws * (2 * padding + 1), "int32") - padding  # in the image without its padding
+    row = corner[:, 0, None] + ops.arange(height)
+    column = corner[:, 1, None] + ops.arange(width)
+    inside = ((row >= 0) & (row < height))[:, :, None] & ((column >= 0) & (column < width))[:, None, :]
+    row, column = ops.clip(row, 0, height - 1), ops.clip(column, 0, width - 1)
+    first = (ops.arange(ops.shape(images)[0]) * (height * width))[:, None, None]
+    window = ops.take(ops.reshape(images, (-1, 3)), first + row[:, :, None] * width + column[:, None, :], axis=0)
+    return ops.where(inside[..., None], window, 0.0)
+
+
+def flip(images, draws):
+    """Mirror each image left to right with probability one half. `draws` [N]."""
+    return ops.where(draws[:, None, None, None] < 0.5, images[:, :, ::-1], images)
+
+
+def erase(images, draws, probability):
+    """Random erasing (Zhong et al., 2017, arXiv:1708.04896): a rectangle of one random colour. `draws` [N, 8].
+
+    It covers 2 % to a third of the image, evenly, in a shape from 3:10 to 10:3, even in its logarithm. One that is
+    longer than the image is cut to it.
+    """
+    height, width = images.shape[1:3]
+    whether, area, aspect, top, left = (draws[:, column, None] for column in range(5))
+    area = (0.02 + (1 / 3 - 0.02) * area) * height * width
+    aspect = ops.exp((2 * aspect - 1) * math.log(10 / 3))
+    rows = ops.minimum(ops.round(ops.sqrt(area * aspect)), height)
+    columns = ops.minimum(ops.round(ops.sqrt(area / aspect)), width)
+    top, left = ops.floor(top * (height - rows + 1)), ops.floor(left * (width - columns + 1))
+    inside = _inside(top, top + rows, left, left + columns, height, width)
+    colour = ops.floor(draws[:, None, None, 5:8] * 256)
+    return ops.where((whether < probability)[..., None, None] & inside, colour, images)
+
+
+def mix(images, targets, draws, mixup, cutmix):
+    """Mixup (Zhang et al., 2017, arXiv:1710.09412) or CutMix (Yun et al., 2019, arXiv:1905.04899), for each image.
+
+    `mixup` and `cutmix` are the alphas of Beta distributions, zero for never; with both, the odds are even. The share
+    of the image that stays comes from Beta(alpha, alpha). CutMix' rectangle is cut at the border, and the targets go by
+    what is left of it. `draws` [N, 4].
+    """
+    height, width = images.shape[1:3]
+    which, share, y, x = (draws[:, column, None] for column in range(4))
+    own = ops.ones_like(images[..., :1])  # how much of each pixel stays
+    if mixup:
+        own = own * _beta(share, mixup)[..., None, None]
+    if cutmix:
+        side = ops.sqrt(1 - _beta(share, cutmix))
+        half_height, half_width = (ops.floor(ops.floor(size * side) / 2) for size in (height, width))
+        y, x = ops.floor(y * height), ops.floor(x * width)
+        inside = _inside(y - half_height, y + half_height, x - half_width, x + half_width, height, width)
+        cut = which < (0.5 if mixup else 1.0)
+        own = ops.where(cut[..., None, None], ops.where(inside, 0.0, 1.0), own)
+    share = ops.mean(own, axis=(1, 2))
+    return own * images + (1 - own) * _partners(images), share * targets + (1 - share) * _partners(targets)
+
+
+def _partners(rows):
+    """Each row's neighbour: row 1 for row 0 and row 0 for row 1, row 3 for row 2, and so on."""
+    pairs = ops.reshape(rows, (-1, 2, *rows.shape[1:]))
+    return ops.reshape(pairs[:, ::-1], (-1, *rows.shape[1:]))
+
+
+def _inside(top, bottom, left, right, height, width):
+    """Which pixels lie in a rectangle for each image, bool [N, height, width, 1]; its sides are float32 [N, 1]."""
+    row, column = ops.arange(height, dtype="float32"), ops.arange(width, dtype="float32")
+    rows, columns = (row >= top) & (row < bottom), (column >= left) & (column < right)
+    return (rows[:, :, None] & columns[:, None, :])[..., None]
+
+
+@functools.cache
+def _beta_quantiles(alpha):
+    """The quantiles of Beta(alpha, alpha) at 0, 1/1024, ... 1, float32 [1025]."""
+    return betaincinv(alpha, alpha, np.linspace(0, 1, 1025)).astype("float32")
+
+
+def _beta(uniform, alpha):
+    """Beta(alpha, alpha) from uniform random numbers, straight between the quantiles of a table."""
+    table = _beta_quantiles(alpha)
+    cell = ops.cast(uniform * 1024, "int32")
+    low, high = (ops.take(values, cell) for values in (table[:-1], table[1:]))
+    return low + (high - low) * (uniform * 1024 - ops.cast(cell, "float32"))

@@ -1,16 +1,23 @@
-"""Transformed examples to training batches."""
+"""Transformed examples to batches of pixels, labels and the random numbers that augment them."""
 
+import errno
+import hashlib
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import tensorflow as tf
 
 from trainer.examples import ID, IMAGE, LABEL
 
+NOBODY = -1  # the label of a row that only fills up a batch
+
 
 @dataclass(frozen=True)
 class Split:
-    """A split in memory: images uint8 [N, size, size, 3], labels int64 [N]."""
+    """A decoded split: images uint8 [N, size, size, 3], in memory or mapped from a file, and labels int64 [N]."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -18,11 +25,19 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def digest(self) -> str:
+        """sha256 of the labels and pixels."""
+        digest = hashlib.sha256(self.labels.tobytes())
+        for start in range(0, len(self), 4096):
+            digest.update(np.ascontiguousarray(self.images[start : start + 4096]).data)
+        return digest.hexdigest()
 
-def load(patterns: list[str], size: int) -> Split:
-    """Read a whole split of transformed examples into memory, in the order of their ids.
 
-    Beam writes records in no fixed order; the ids restore one, so that an exact repeat is possible.
+def load(patterns: list[str], size: int, memory_gib: float) -> Split:
+    """Decode a whole split once, in the order of its ids.
+
+    Beam writes records in no fixed order; the ids restore one, so that an exact repeat is possible. Above `memory_gib`
+    the pixels stay in a temporary file (in TMPDIR), mapped into memory, and the page cache keeps what fits.
     """
     features = {
         IMAGE: tf.io.FixedLenFeature([], tf.string),
@@ -33,35 +48,94 @@ def load(patterns: list[str], size: int) -> Split:
     def parse(records):
         batch = tf.io.parse_example(records, features)
         pixels = tf.ensure_shape(tf.io.decode_raw(batch[IMAGE], tf.uint8), (None, size * size * 3))
-        return tf.reshape(pixels, (-1, size, size, 3)), batch[LABEL], batch[ID]
+        return pixels, batch[LABEL], batch[ID]
 
     files = sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
-    batches = list(
+    batches = (
         tf.data.TFRecordDataset(files, compression_type="GZIP", num_parallel_reads=2)
         .batch(1024)
         .map(parse, num_parallel_calls=2)
-        .as_numpy_iterator()
+        .prefetch(2)
     )
-    if not batches:
-        raise ValueError(f"no examples in {', '.join(patterns)}")
-    images, labels, ids = (np.concatenate(parts) for parts in zip(*batches, strict=True))
-    order = np.argsort(ids)
-    return Split(images[order], labels[order])
+    labels, ids = [], []
+    try:
+        with tempfile.TemporaryFile() as spool:
+            for pixels, label, identity in batches.as_numpy_iterator():
+                spool.write(pixels.data)
+                labels.append(label)
+                ids.append(identity)
+            if not labels:
+                raise ValueError(f"no examples in {', '.join(patterns)}")
+            spool.flush()
+            order = np.argsort(np.concatenate(ids))
+            shape = (len(order), size, size, 3)
+            unordered = np.memmap(spool, np.uint8, "r", shape=shape)
+            if unordered.nbytes <= memory_gib * 2**30:
+                images = unordered[order]
+            else:
+                file = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as it is mapped)
+                for start in range(0, len(order), 4096):
+                    file.write(unordered[order[start : start + 4096]].data)
+                file.flush()
+                images = np.memmap(file, np.uint8, "r", shape=shape)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise OSError(
+            error.errno,
+            f"no space left in {tempfile.gettempdir()} for the pixels of {', '.join(patterns)}: set TMPDIR to a folder "
+            f"with room for them, twice over where they are more than training.memory_gib ({memory_gib:g} GiB)",
+        ) from None
+    return Split(images, np.concatenate(labels)[order])
 
 
-def training_batches(split: Split, classes: int, batch_size: int, seed: int) -> tf.data.Dataset:
-    """(images uint8, one-hot labels float32) in whole batches, shuffled over the whole split, anew each epoch."""
-    rows = tf.data.Dataset.from_tensor_slices((split.images, split.labels))
-    rows = rows.shuffle(len(split), seed=seed, reshuffle_each_iteration=True)
-    return _batches(rows, classes, batch_size, drop_remainder=True)
+@dataclass(frozen=True)
+class Share:
+    """The part of each batch that one worker computes: `replicas` parts of `parts`, from the one numbered `first`."""
+
+    first: int
+    replicas: int
+    parts: int
+
+    def rows(self, batch_size: int) -> list[slice]:
+        size = batch_size // self.parts
+        return [slice(part * size, (part + 1) * size) for part in range(self.first, self.first + self.replicas)]
 
 
-def evaluation_batches(split: Split, classes: int, batch_size: int) -> tf.data.Dataset:
-    """The same in order, the last batch as short as it comes."""
-    rows = tf.data.Dataset.from_tensor_slices((split.images, split.labels))
-    return _batches(rows, classes, batch_size, drop_remainder=False)
+def training_batches(
+    split: Split, batch_size: int, draws: int, seed: int, first_epoch: int, share: Share
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Without end: (images uint8 [n, size, size, 3], labels int32 [n], uniform float32 [n, draws]), n rows a replica.
+
+    Each epoch is shuffled over the whole split and drops the rows that fill no batch. What comes depends on the seed,
+    the epoch and the step alone: not on where training started, nor on how many share the batch.
+    """
+    for epoch in count(first_epoch):
+        order = np.random.default_rng((seed, epoch)).permutation(len(split))
+        for step in range(len(split) // batch_size):
+            batch = order[step * batch_size : (step + 1) * batch_size]
+            uniform = np.random.default_rng((seed, epoch, step)).random((batch_size, draws), np.float32)
+            for rows in share.rows(batch_size):
+                yield split.images[batch[rows]], split.labels[batch[rows]].astype(np.int32), uniform[rows]
 
 
-def _batches(rows, classes, batch_size, drop_remainder):
-    batches = rows.batch(batch_size, drop_remainder=drop_remainder)
-    return batches.map(lambda images, labels: (images, tf.one_hot(labels, classes))).prefetch(tf.data.AUTOTUNE)
+def evaluation_batches(split: Split, batch_size: int, share: Share) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Once, in order: (images, labels) as above. Rows labelled NOBODY fill the last batch up to the size of all."""
+    for start in range(0, len(split), batch_size):
+        images, labels = split.images[start : start + batch_size], split.labels[start : start + batch_size]
+        missing = batch_size - len(labels)
+        images = np.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
+        labels = np.pad(labels, (0, missing), constant_values=NOBODY).astype(np.int32)
+        for rows in share.rows(batch_size):
+            yield images[rows], labels[rows]
+
+
+def dataset(batches, split: Split, rows: int, draws: int = 0) -> tf.data.Dataset:
+    """The generator function `batches` as a dataset, made ahead of the step that takes from it."""
+    signature: list[tf.TensorSpec] = [
+        tf.TensorSpec((rows, *split.images.shape[1:]), tf.uint8),
+        tf.TensorSpec((rows,), tf.int32),
+    ]
+    if draws:
+        signature.append(tf.TensorSpec((rows, draws), tf.float32))
+    return tf.data.Dataset.from_generator(batches, output_signature=tuple(signature)).prefetch(4)

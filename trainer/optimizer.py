@@ -1,4 +1,4 @@
-"""AdamW with a warm-up and cosine schedule. Keras 3 only, so it runs on any Keras backend."""
+"""AdamW, its schedule, gradient clipping and weight averaging. Keras 3 only, so it runs on any Keras backend."""
 
 import math
 
@@ -34,13 +34,39 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
-def adamw(model, schedule, weight_decay, clip_norm=1.0):
-    """AdamW (Loshchilov and Hutter, 2017) for a built `model`.
+def adamw(model, schedule, weight_decay, ema_momentum=0.0):
+    """AdamW (Loshchilov and Hutter, 2017) for a built `model`, with a moving average of the weights.
 
-    Decay applies to matrices only: not to biases, LayerNorm, the CLS token or the positions.
+    Decay applies to matrices only: not to biases, LayerNorm, the CLS token or the positions. The average is read with
+    `finalize_variable_values`; without momentum there is none. Gradients come in summed over replicas and clipped.
     """
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay, global_clipnorm=clip_norm)
+    optimizer = ReducedAdamW(
+        schedule, weight_decay=weight_decay, use_ema=ema_momentum > 0, ema_momentum=ema_momentum or 0.99
+    )
     # Keras matches these against `variable.name`, which is the last part of its path.
     optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma", "cls", "positions"])
     optimizer.build(model.trainable_variables)
     return optimizer
+
+
+class ReducedAdamW(keras.optimizers.AdamW):
+    """Keras' AdamW for gradients that are already summed over the replicas of a distributed step.
+
+    Keras would sum them itself, but only after clipping, so that the bound would hold for each replica alone.
+    """
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        return list(grads_and_vars)
+
+
+def clip_by_global_norm(gradients, limit=1.0):
+    """The gradients, scaled together so that their common norm is at most `limit` (Pascanu et al., 2013)."""
+    norm = ops.sqrt(sum(ops.sum(ops.square(gradient)) for gradient in gradients))
+    scale = limit / ops.maximum(norm, limit)
+    return [gradient * scale for gradient in gradients]
+
+
+def ema_momentum(horizon_epochs, steps_per_epoch):
+    """Momentum of a moving average that looks back over about `horizon_epochs`; 0 for a horizon of none."""
+    horizon = horizon_epochs * steps_per_epoch
+    return 1.0 - 1.0 / horizon if horizon > 1 else 0.0

@@ -5,43 +5,83 @@ import tensorflow as tf
 
 from trainer.examples import IMAGE
 from trainer.preprocessing import decode_batch
+from trainer.vit import ViT
+
+# Where the SavedModel convention keeps a user's own files; nothing that serves the model reads it.
+KERAS_MODEL = "assets.extra/vit.keras"
 
 
-def export(model: keras.Model, class_names: list[str], size: int, path: str) -> None:
+def export(model: ViT, class_names: list[str], size: int, path: str) -> None:
     """Write `model` (uint8 images [N, size, size, 3] to logits) as a SavedModel with its serving signatures.
 
     serving_default  examples: string [N], serialized raw tf.Example (no label needed)
     serving_bytes    image_bytes: string [N], PNG or JPEG of any size
     serving_images   images: uint8 [N, size, size, 3]
+    explain          image_bytes: string [N]
 
     Each answers with probabilities (float32 [N, classes]), label (int64 [N]), class (string [N]) and valid (bool [N]).
-    A row that does not decode has valid false, probabilities 0, label -1 and an empty class.
+    A row that does not decode has valid false, probabilities 0, label -1 and an empty class. `explain` adds attention
+    (float32 [N, depth, heads, tokens, tokens]; 0 in such a row).
+
+    The Keras model goes along, for `load_vit`.
     """
     names = tf.constant([*class_names, ""])
 
-    def answer(images, valid):
-        probabilities = tf.where(valid[:, None], tf.nn.softmax(model(images, training=False)), 0.0)
+    # Signatures share this one graph of the model: each traced anew would take seconds, and megabytes of the file.
+    @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8)])
+    def logits_of(images):
+        return model(images, training=False)
+
+    def answer(logits, valid):
+        probabilities = tf.where(valid[:, None], tf.nn.softmax(logits), 0.0)
         label = tf.where(valid, tf.argmax(probabilities, axis=-1), -1)
         # An invalid row takes the empty name that stands after the last class.
         name = tf.gather(names, tf.where(valid, label, len(class_names)))
         return {"probabilities": probabilities, "label": label, "class": name, "valid": valid}
 
+    @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8, name="images")])
     def serving_images(images):
-        return answer(images, tf.ones(tf.shape(images)[:1], tf.bool))
+        return answer(logits_of(images), tf.ones(tf.shape(images)[:1], tf.bool))
 
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def serving_bytes(image_bytes):
-        return answer(*decode_batch(image_bytes, size))
+        images, valid = decode_batch(image_bytes, size)
+        return answer(logits_of(images), valid)
 
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
     def serving_default(examples):
         # A record without an image is an image that does not decode, not an error for its whole batch.
         feature = tf.io.FixedLenFeature([], tf.string, default_value="")
         return serving_bytes(tf.io.parse_example(examples, {IMAGE: feature})[IMAGE])
 
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    strings = tf.TensorSpec([None], tf.string)
-    pixels = tf.TensorSpec([None, size, size, 3], tf.uint8, name="images")
-    archive.add_endpoint("serving_default", serving_default, [tf.TensorSpec.from_spec(strings, name="examples")])
-    archive.add_endpoint("serving_bytes", serving_bytes, [tf.TensorSpec.from_spec(strings, name="image_bytes")])
-    archive.add_endpoint("serving_images", serving_images, [pixels])
-    archive.write_out(path, verbose=False)
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def explain(image_bytes):
+        images, valid = decode_batch(image_bytes, size)
+        logits, attention = model.explain(images)
+        return answer(logits, valid) | {"attention": tf.where(valid[:, None, None, None, None], attention, 0.0)}
+
+    served = tf.Module()
+    served.variables_of_model = [weight.value for weight in model.weights]
+    signatures = [serving_default, serving_bytes, serving_images, explain]
+    tf.saved_model.save(served, path, signatures={signature.__name__: signature for signature in signatures})
+    file = f"{path}/{KERAS_MODEL}"
+    tf.io.gfile.makedirs(file.rpartition("/")[0])
+    model.save(file)
+
+
+def load_vit(path: str) -> ViT:
+    """The Keras model of a SavedModel that `export` wrote, to explain it or to go on training from it.
+
+    Raises FileNotFoundError when the SavedModel has none, and ValueError when it holds something else.
+    """
+    file = f"{path}/{KERAS_MODEL}"
+    cure = "train from scratch (training.warm_start=false) or give a SavedModel that this pipeline's Trainer wrote"
+    if not tf.io.gfile.exists(file):
+        raise FileNotFoundError(f"{file} is missing, the Keras model beside the SavedModel: {cure}")
+    try:
+        model = keras.models.load_model(file, compile=False)
+    except Exception as error:  # whatever a broken archive, an unknown class or a changed one makes Keras raise
+        raise ValueError(f"{file} cannot be read as a Keras model ({error}): {cure}") from error
+    if not isinstance(model, ViT):
+        raise ValueError(f"{file} holds a {type(model).__name__}, not a ViT: {cure}")
+    return model

@@ -1,8 +1,16 @@
-"""What a person may set about the model and its training."""
+"""What a person may set about the model, its augmentation and its training."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SIZES = {
+    "tiny": {"depth": 6, "width": 256, "heads": 4},
+    "small": {"depth": 8, "width": 384, "heads": 6},
+    "base": {"depth": 12, "width": 768, "heads": 12},
+    "large": {"depth": 24, "width": 1024, "heads": 16},
+    "huge": {"depth": 32, "width": 1280, "heads": 16},
+}
 
 
 class Group(BaseModel):
@@ -14,13 +22,25 @@ class Group(BaseModel):
 class ModelSettings(Group):
     """The ViT. The defaults are ViT-Tiny for 32x32 images: 4,771,082 parameters with ten classes."""
 
+    size: Literal["tiny", "small", "base", "large", "huge"] = "tiny"  # depth, width and heads, where not given
     image_size: int = Field(32, gt=0)  # pixels a side; images of another size are resized to it
     patch_size: int = Field(4, gt=0)
-    depth: int = Field(6, gt=0)
-    width: int = Field(256, gt=0)
-    heads: int = Field(4, gt=0)
+    depth: int = Field(SIZES["tiny"]["depth"], gt=0)
+    width: int = Field(SIZES["tiny"]["width"], gt=0)
+    heads: int = Field(SIZES["tiny"]["heads"], gt=0)
     mlp_ratio: int = Field(4, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
+    stochastic_depth: float = Field(0.0, ge=0, lt=1)  # of the last block; rises to it from 0 at the first
+    head: Literal["cls", "mean", "seqpool"] = "cls"  # what the classifier reads
+    conv_stem: bool = False  # 3x3 convolutions instead of one patch matrix
+    mimetic: bool = False  # attention starts as trained ones look
+
+    @model_validator(mode="before")
+    @classmethod
+    def fill_from_size(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {**SIZES.get(given.get("size", "tiny"), {}), **given}
 
     @model_validator(mode="after")
     def sizes_divide(self):
@@ -31,19 +51,38 @@ class ModelSettings(Group):
         return self
 
 
+class AugmentSettings(Group):
+    """What happens to a training image. The defaults are the recipe for 200 epochs; a short training wants less."""
+
+    crop_padding: int = Field(4, ge=0)  # pixels; 0 turns random crops off
+    flip: bool = True  # wrong for digits, right for most photographs
+    randaugment_ops: int = Field(2, ge=0)  # operations an image; 0 turns RandAugment off
+    randaugment_magnitude: float = Field(9.0, ge=0, le=10)
+    randaugment_std: float = Field(0.5, ge=0)  # of the magnitude
+    randaugment_probability: float = Field(0.5, ge=0, le=1)  # of each operation
+    mixup: float = Field(0.8, ge=0)  # alpha of Mixup's Beta distribution; 0 turns it off
+    cutmix: float = Field(1.0, ge=0)  # alpha of CutMix'; with both on, each image takes one at even odds
+    mixing_epochs: float = Field(0.6, ge=0, le=1)  # share of the epochs, from the first, in which images are mixed
+    erase: float = Field(0.25, ge=0, le=1)  # probability of random erasing
+
+
 class TrainingSettings(Group):
     """The recipe."""
 
     epochs: int = Field(200, gt=0)
-    batch_size: int = Field(256, gt=0)
+    batch_size: int = Field(256, gt=0)  # images a step, over all devices
+    accumulate: int = Field(1, gt=0)  # parts that a batch is computed in, one after the other, to save memory
     learning_rate: float = Field(1.4e-3, gt=0)  # peak; 1e-3 * sqrt(batch_size / 128)
     warmup_epochs: float = Field(10, ge=0)
     final_learning_rate: float = Field(1e-5, ge=0)
     weight_decay: float = Field(0.05, ge=0)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
-    crop_padding: int = Field(4, ge=0)  # pixels; 0 turns random crops off
-    flip: bool = True  # wrong for digits, right for most photographs
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the compute; weights stay float32
+    ema_epochs: float = Field(5.0, ge=0)  # horizon of the weight average that is evaluated and exported; 0 for none
+    patience: int | None = Field(None, gt=0)  # epochs without a better val accuracy before it stops; never when not set
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # of the compute; weights stay float32
+    memory_gib: float = Field(4.0, gt=0)  # a larger split is read from the local disk instead of from memory
+    warm_start: bool = False  # from the model serving now, where there is one
+    checkpoint_seconds: float = Field(60.0, ge=0)  # least time between two checkpoints, written at an epoch's end
     require_gpu: bool = False
     seed: int = 0
 
@@ -51,4 +90,13 @@ class TrainingSettings(Group):
     def warmup_ends(self):
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs} must be less than epochs {self.epochs}")
+        return self
+
+    @model_validator(mode="after")
+    def batch_divides(self):
+        if self.batch_size % (2 * self.accumulate):
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of {2 * self.accumulate}: each of its "
+                f"{self.accumulate} parts must hold whole pairs of images, for Mixup and CutMix"
+            )
         return self

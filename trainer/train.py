@@ -1,49 +1,82 @@
 """Train a ViT on transformed examples and write the SavedModel. `run_fn` is what TFX's Trainer calls."""
 
-import json
+import hashlib
 import logging
-import math
 import time
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from trainer import serving
-from trainer.augment import Augment
+from trainer import devices, serving
+from trainer.checkpoint import Checkpoints
 from trainer.examples import class_names
-from trainer.input import Split, evaluation_batches, load, training_batches
-from trainer.optimizer import WarmupCosine, adamw
+from trainer.history import History
+from trainer.input import Split, load
+from trainer.learner import Learner
+from trainer.optimizer import WarmupCosine
 from trainer.preprocessing import read_moments
-from trainer.settings import ModelSettings, TrainingSettings
-from trainer.vit import ViT
+from trainer.settings import AugmentSettings, ModelSettings, TrainingSettings
+from trainer.vit import ViT, copy_weights
 
 log = logging.getLogger(__name__)
+
+_STEPS_PER_LOOK = 50  # steps between two looks at the loss: each look waits for the device
+_SECONDS_PER_LINE = 30  # of progress within an epoch
+
+# What of the training settings does not change its result.
+_WITHOUT_EFFECT = {"require_gpu", "memory_gib", "checkpoint_seconds"}
 
 
 def run_fn(fn_args) -> None:
     """Train on the `train` split, choose the epoch on `val`, export to `fn_args.serving_model_dir`.
 
-    `fn_args.custom_config` carries "model" and "training", the settings as JSON. The history of the epochs goes to
-    `history.jsonl` in `fn_args.model_run_dir`.
+    `fn_args.custom_config` carries "model", "augment" and "training", the settings as JSON, "checkpoints", the folder
+    that they go under, and "code", a digest of this package's sources. `fn_args.base_model`, where given, is the
+    SavedModel to start from. `fn_args.model_run_dir` receives the history and the last weights.
     """
-    model_settings = ModelSettings.model_validate_json(fn_args.custom_config["model"])
-    training = TrainingSettings.model_validate_json(fn_args.custom_config["training"])
+    config = fn_args.custom_config
+    model_settings = ModelSettings.model_validate_json(config["model"])
+    augmentation = AugmentSettings.model_validate_json(config["augment"])
+    training = TrainingSettings.model_validate_json(config["training"])
+    if training.require_gpu and not tf.config.list_physical_devices("GPU"):
+        raise RuntimeError(
+            "training.require_gpu is set and TensorFlow sees no GPU: run on a GPU worker (`vitpipe doctor` says "
+            "what TensorFlow sees), take the preset cifar10-cpu, or --set training.require_gpu=false"
+        )
+    strategy = devices.strategy()
+
     schema = schema_pb2.Schema()
     with tf.io.gfile.GFile(fn_args.schema_path) as file:
         names = class_names(text_format.Parse(file.read(), schema))
     mean, std = read_moments(tft.TFTransformOutput(fn_args.transform_output))
     size = model_settings.image_size
-    train_split, val_split = load(fn_args.train_files, size), load(fn_args.eval_files, size)
-    model = train(model_settings, training, train_split, val_split, len(names), mean, std, Path(fn_args.model_run_dir))
-    serving.export(model, names, size, fn_args.serving_model_dir)
+    train_split = load(fn_args.train_files, size, training.memory_gib)
+    val_split = load(fn_args.eval_files, size, training.memory_gib)
+
+    decisive = [
+        config["model"], config["augment"], training.model_dump_json(exclude=_WITHOUT_EFFECT), config["code"],
+        train_split.digest(), val_split.digest(), str(fn_args.base_model), str(mean), str(std),
+    ]  # fmt: skip
+    course = hashlib.sha256("\0".join(decisive).encode()).hexdigest()[:16]
+    run_dir = Path(fn_args.model_run_dir)
+    best, last = train(
+        model_settings, augmentation, training, train_split, val_split, len(names), mean, std,
+        log_dir=run_dir, checkpoints=Checkpoints(Path(config["checkpoints"], course)), strategy=strategy,
+        start=serving.load_vit(fn_args.base_model) if fn_args.base_model else None,
+    )  # fmt: skip
+    if devices.is_chief(strategy):
+        last.save(run_dir / "last.keras")
+        serving.export(best, names, size, fn_args.serving_model_dir)
 
 
 def train(
     model_settings: ModelSettings,
+    augmentation: AugmentSettings,
     training: TrainingSettings,
     train_split: Split,
     val_split: Split,
@@ -51,95 +84,143 @@ def train(
     mean,
     std,
     log_dir: Path,
-) -> ViT:
-    """A ViT with the weights of its best epoch on `val_split`, in float32."""
-    if training.require_gpu and not tf.config.list_physical_devices("GPU"):
-        raise RuntimeError(
-            "training.require_gpu is set and TensorFlow sees no GPU: run on a GPU worker (`vitpipe doctor` says "
-            "what TensorFlow sees), take the preset cifar10-cpu, or --set training.require_gpu=false"
-        )
+    checkpoints: Checkpoints,
+    strategy: tf.distribute.Strategy | None = None,
+    start: ViT | None = None,
+) -> tuple[ViT, ViT]:
+    """The ViT of the best epoch on `val_split` and that of the last, in float32.
+
+    Goes on from the newest of `checkpoints` where there is one; else from the weights of `start`, or from new ones.
+    On several workers each calls this with the same arguments and sees the same `checkpoints`.
+
+    Raises FloatingPointError when a loss is not finite, ValueError when the settings do not fit the data, the devices
+    or `start`.
+    """
+    strategy = strategy or tf.distribute.get_strategy()
     steps_per_epoch = len(train_split) // training.batch_size
     if not steps_per_epoch:
         raise ValueError(
             f"training.batch_size {training.batch_size} is more than the {len(train_split)} training images: lower it"
         )
+    precision = devices.precision() if training.precision == "auto" else training.precision
+
+    def vit(policy: str) -> ViT:
+        return ViT(
+            **model_settings.model_dump(exclude={"size"}),
+            classes=classes, mean=mean, std=std, dtype=keras.DTypePolicy(policy), name="vit",
+        )  # fmt: skip
+
     keras.utils.set_random_seed(training.seed)
-    policy = training.precision if training.precision == "float32" else f"mixed_{training.precision}"
-
-    def vit(dtype):
-        return ViT(**model_settings.model_dump(), classes=classes, mean=mean, std=std, dtype=keras.DTypePolicy(dtype))
-
-    model = vit(policy)
-    # Only the ViT is exported: what augments the images stays behind.
-    learner = keras.Sequential([Augment(training.crop_padding, training.flip, training.seed), model])
     schedule = WarmupCosine(
         training.learning_rate,
         total_steps=training.epochs * steps_per_epoch,
         warmup_steps=min(round(training.warmup_epochs * steps_per_epoch), training.epochs * steps_per_epoch - 1),
         floor=training.final_learning_rate,
     )
-    learner.compile(
-        optimizer=adamw(model, schedule, training.weight_decay),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=training.label_smoothing),
-        metrics=["accuracy"],
-        jit_compile=True,  # on two CPU cores, too, up to twice as fast where an image has 64 patches
-    )
-    log.info(
-        "%s parameters, %s training and %s validation images, %s steps an epoch",
-        f"{model.count_params():,}", f"{len(train_split):,}", f"{len(val_split):,}", f"{steps_per_epoch:,}",
+    learner = Learner(
+        lambda: vit(precision if precision == "float32" else f"mixed_{precision}"),
+        schedule, training, augmentation, steps_per_epoch, strategy,
     )  # fmt: skip
-    best = keras.callbacks.EarlyStopping(
-        "val_accuracy", mode="max", patience=training.epochs, restore_best_weights=True
-    )
-    learner.fit(
-        training_batches(train_split, classes, training.batch_size, training.seed),
-        validation_data=evaluation_batches(val_split, classes, training.batch_size),
-        epochs=training.epochs,
-        callbacks=[EpochLog(log_dir / "history.jsonl", training.epochs, steps_per_epoch * training.batch_size), best],
-        shuffle=False,  # the batches come shuffled
-        verbose=0,
-    )
-    log.info("kept epoch %d, the best on val: accuracy %.4f", best.best_epoch + 1, best.best)
-    exported = vit("float32")
-    exported.set_weights(model.get_weights())
-    return exported
+    log.info(
+        "%s parameters in %s on %s, %s training and %s validation images, %s steps an epoch",
+        f"{learner.model.count_params():,}", precision, _where(strategy), f"{len(train_split):,}",
+        f"{len(val_split):,}", f"{steps_per_epoch:,}",
+    )  # fmt: skip
+
+    initial = learner.state() | _best(learner)
+    found = checkpoints.newest(like=initial)
+    done, earlier = 0, []
+    if found:
+        arrays, info = found
+        learner.restore(arrays)
+        best_weights = [arrays[name] for name in _best(learner)]
+        done, earlier = info["epoch"], info["history"]
+    elif start is not None:
+        copy_weights(start, learner.model)
+        log.info("started from the weights of the model serving now")
+    history = History(log_dir, training.epochs, earlier)
+    _check_that_all_workers_go_on_alike(strategy, done)
+
+    batches = learner.batches(train_split, first_epoch=done)
+    saved_at, last_good = time.monotonic(), checkpoints.paths()[:1]
+    for epoch in range(done, training.epochs):
+        if _is_out_of_patience(history, training.patience):
+            break
+        started = line_at = time.monotonic()
+        mixing = epoch < augmentation.mixing_epochs * training.epochs
+        loss = right = 0.0
+        for step in range(0, steps_per_epoch, _STEPS_PER_LOOK):
+            steps = min(_STEPS_PER_LOOK, steps_per_epoch - step)
+            progress = learner.train(batches, steps, mixing)
+            if progress.bad_step >= 0:
+                raise FloatingPointError(
+                    f"the loss is not finite in epoch {epoch + 1}, step {progress.bad_step + 1}, at learning rate "
+                    f"{float(schedule(progress.bad_step)):.2e}: lower training.learning_rate. The last good checkpoint "
+                    f"is {last_good[0] if last_good else 'none: it was the first epoch'}"
+                )
+            loss, right = loss + progress.loss * steps, right + progress.accuracy * steps
+            if time.monotonic() - line_at > _SECONDS_PER_LINE:
+                line_at = time.monotonic()
+                log.info("epoch %d/%d  %d %%  loss %.3f", epoch + 1, training.epochs,
+                         100 * (step + steps) / steps_per_epoch, progress.loss)  # fmt: skip
+        trained = time.monotonic()
+        val_loss, val_accuracy = learner.evaluate(val_split)
+        better = not history.rows or val_accuracy > history.best()["val_accuracy"]
+        if better:
+            best_weights = learner.averaged.get_weights()
+        history.add(
+            {
+                "epoch": epoch + 1,
+                "loss": loss / steps_per_epoch,
+                "accuracy": right / steps_per_epoch,
+                "val_loss": val_loss,
+                "val_accuracy": val_accuracy,
+                "learning_rate": float(schedule((epoch + 1) * steps_per_epoch - 1)),
+                "images_per_second": steps_per_epoch * training.batch_size / (trained - started),
+                "seconds": time.monotonic() - started,
+            }
+        )
+        ends = epoch + 1 == training.epochs or _is_out_of_patience(history, training.patience)
+        due = time.monotonic() - saved_at >= training.checkpoint_seconds
+        if (ends or due) and devices.is_chief(strategy):
+            arrays = learner.state() | dict(zip(_best(learner), best_weights, strict=True))
+            last_good = [checkpoints.save(epoch + 1, arrays, {"history": history.rows})]
+            saved_at = time.monotonic()
+    best_row = history.best()
+    log.info(
+        "exported: the %s of epoch %d, the best on val: accuracy %.4f",
+        "weights" if learner.averaged is learner.model else "averaged weights", best_row["epoch"],
+        best_row["val_accuracy"],
+    )  # fmt: skip
+    models = vit("float32"), vit("float32")
+    learner.optimizer.finalize_variable_values(learner.averaged.trainable_variables)
+    for model, weights in zip(models, (best_weights, learner.averaged.get_weights()), strict=True):
+        model.set_weights(weights)
+    return models
 
 
-class EpochLog(keras.callbacks.Callback):
-    """One log line and one line of JSON an epoch; stops at a loss that is not finite."""
+def _best(learner: Learner) -> dict[str, np.ndarray]:
+    """The averaged weights under the names that a checkpoint keeps the best ones by."""
+    return {f"best/{number:04d}": weight for number, weight in enumerate(learner.averaged.get_weights())}
 
-    def __init__(self, history: Path, epochs: int, images: int):
-        super().__init__()
-        self.history, self.epochs, self.images = history, epochs, images
-        history.parent.mkdir(parents=True, exist_ok=True)
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self.started = time.monotonic()
+def _is_out_of_patience(history: History, patience: int | None) -> bool:
+    if patience is None or not history.rows:
+        return False
+    return history.rows[-1]["epoch"] - history.best()["epoch"] >= patience
 
-    def on_test_begin(self, logs=None):
-        self.trained = time.monotonic()
 
-    def on_epoch_end(self, epoch, logs=None):
-        learning_rate = float(self.model.optimizer.learning_rate)
-        if not math.isfinite(logs["loss"]):
-            raise FloatingPointError(
-                f"the loss is {logs['loss']} in epoch {epoch + 1}, at learning rate {learning_rate:.2e}: "
-                "lower training.learning_rate"
-            )
-        row = {
-            "epoch": epoch + 1,
-            "loss": logs["loss"],
-            "accuracy": logs["accuracy"],
-            "val_loss": logs["val_loss"],
-            "val_accuracy": logs["val_accuracy"],
-            "learning_rate": learning_rate,
-            "images_per_second": self.images / (self.trained - self.started),
-            "seconds": time.monotonic() - self.started,
-        }
-        with self.history.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        log.info(
-            "epoch %d/%d  loss %.3f  accuracy %.3f  val %.3f  %.0f images/s  %.0f s",
-            epoch + 1, self.epochs, row["loss"], row["accuracy"], row["val_accuracy"], row["images_per_second"],
-            row["seconds"],
-        )  # fmt: skip
+def _check_that_all_workers_go_on_alike(strategy: tf.distribute.Strategy, done: int) -> None:
+    mean = float(strategy.reduce("MEAN", strategy.run(lambda: tf.constant(float(done))), axis=None))
+    if mean != done:
+        raise RuntimeError(
+            f"this worker goes on after epoch {done}, others elsewhere (on average after {mean:g}): the checkpoints "
+            "must lie in a folder that all workers share"
+        )
+
+
+def _where(strategy: tf.distribute.Strategy) -> str:
+    """The devices, in words."""
+    replicas = strategy.num_replicas_in_sync
+    kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+    return f"{replicas} {kind}s" if replicas > 1 else f"one {kind}"

@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from components.ingest import DataRefused, UsageError
-from pipeline.cli import data, doctor, predict, run
+from pipeline.cli import augment, data, doctor, predict, run
 from pipeline.config import SettingsError
 from pipeline.exits import Exit
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 app.command()(doctor.doctor)
 app.add_typer(data.app, name="data")
+app.command()(augment.augment)
 app.command()(run.run)
 app.command()(predict.predict)
 

@@ -22,7 +22,7 @@ def test_flag_over_environment_over_file_over_preset_over_default(tmp_path):
     assert settings.training.epochs == 9  # flag
     assert settings.training.batch_size == 16  # environment
     assert settings.training.seed == 5  # file
-    assert settings.training.flip is False  # preset
+    assert settings.augment.flip is False  # preset
     assert settings.training.weight_decay == 0.05  # default
 
 

@@ -37,7 +37,7 @@ def pixels():
 
 @pytest.fixture(scope="module")
 def model():
-    model = ViT(image_size=8, classes=3, depth=1, width=8, heads=2)
+    model = ViT(image_size=8, patch_size=4, classes=3, depth=1, width=8, heads=2)
     model.head.kernel.assign(keras.random.normal(model.head.kernel.shape, seed=1))
     return model
 
@@ -69,6 +69,47 @@ def test_all_signatures_give_the_answer_of_the_model(signatures, model, pixels):
         assert answer["valid"].numpy().all()
 
 
+def test_explain_adds_the_attention_of_every_block_and_head(signatures, model, pixels):
+    rows = [encoded(pixels[0]), b"not an image", encoded(pixels[1])]
+    answer = signatures["explain"](image_bytes=tf.constant(rows))
+    plain = signatures["serving_bytes"](image_bytes=tf.constant(rows))
+    assert answer.keys() == plain.keys() | {"attention"}
+    np.testing.assert_allclose(answer["probabilities"], plain["probabilities"], atol=1e-6)
+    for name in ["label", "class", "valid"]:
+        assert answer[name].numpy().tolist() == plain[name].numpy().tolist()
+    assert answer["attention"].dtype == tf.float32
+    assert answer["attention"].shape == (3, 1, 2, 5, 5)
+    np.testing.assert_allclose(answer["attention"].numpy()[[0, 2]], model.explain(pixels[:2])[1], atol=1e-6)
+    assert (answer["attention"].numpy()[1] == 0).all()
+
+
+def test_the_keras_model_beside_it_is_the_same_model(folder, model, pixels):
+    loaded = serving.load_vit(str(folder))
+    np.testing.assert_array_equal(loaded(pixels), model(pixels))
+    assert loaded.get_config() == model.get_config()
+
+
+def test_weights_are_written_once(folder):
+    written = tf.train.list_variables(str(folder / "variables" / "variables"))
+    assert sum(name.endswith("VARIABLE_VALUE") for name, _ in written) == len(serving.load_vit(str(folder)).weights)
+
+
+def test_a_savedmodel_without_a_keras_model_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/assets.extra/vit.keras is missing.*warm_start=false"):
+        serving.load_vit(str(tmp_path))
+
+
+def test_a_keras_model_that_is_none_or_another_is_named(tmp_path):
+    file = tmp_path / serving.KERAS_MODEL
+    file.parent.mkdir()
+    file.write_bytes(b"no archive")
+    with pytest.raises(ValueError, match=f"{file} cannot be read"):
+        serving.load_vit(str(tmp_path))
+    keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]).save(file)
+    with pytest.raises(ValueError, match=f"{file} holds a Sequential, not a ViT"):
+        serving.load_vit(str(tmp_path))
+
+
 def test_a_row_that_does_not_decode_leaves_the_others_alone(signatures, model, pixels):
     rows = [encoded(pixels[0]), b"<html>not an image</html>", b"", encoded(pixels[1])[:-30], encoded(pixels[1])]
     answer = signatures["serving_bytes"](image_bytes=tf.constant(rows))
@@ -86,6 +127,8 @@ def test_nothing_valid_and_nothing_at_all(signatures):
     assert nothing_valid["valid"].numpy().tolist() == [False, False]
     empty = signatures["serving_bytes"](image_bytes=tf.constant([], tf.string))
     assert empty["probabilities"].shape == (0, 3)
+    explained = signatures["explain"](image_bytes=tf.constant([], tf.string))
+    assert explained["attention"].shape == (0, 1, 2, 5, 5)
 
 
 def test_an_example_without_an_image_is_one_invalid_row(signatures, pixels):

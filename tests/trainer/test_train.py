@@ -2,65 +2,147 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from trainer.input import Split
-from trainer.settings import ModelSettings, TrainingSettings
+from tests.trainer.job import PLAIN, TRAINING, split
+from trainer.checkpoint import Checkpoints
+from trainer.settings import AugmentSettings, ModelSettings, TrainingSettings
 from trainer.train import train
+from trainer.vit import ViT
 
-MODEL = ModelSettings(image_size=8, patch_size=4, depth=1, width=16, heads=2)
-MOMENTS = {"mean": [128.0] * 3, "std": [64.0] * 3}
-
-
-def split(count, seed):
-    """Two classes anybody can tell apart: dark and bright images."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 2, count)
-    return Split((rng.integers(0, 100, (count, 8, 8, 3)) + 150 * labels[:, None, None, None]).astype("uint8"), labels)
+MODEL = ModelSettings(image_size=8, depth=1, width=16, heads=2)
 
 
-def run(tmp_path, train_split=None, **settings):
-    defaults = {"epochs": 3, "batch_size": 16, "warmup_epochs": 1, "learning_rate": 1e-2, "crop_padding": 1}
-    training = TrainingSettings(**defaults | settings)
-    return train(MODEL, training, train_split or split(64, 0), split(32, 1), 2, **MOMENTS, log_dir=tmp_path)
+def run(tmp_path, training=None, augment=None, name="run", **arguments):
+    return train(
+        MODEL, AugmentSettings(**PLAIN | (augment or {})), TrainingSettings(**TRAINING | (training or {})),
+        split(64, 0), split(40, 1), classes=2, mean=[128.0] * 3, std=[64.0] * 3,
+        log_dir=tmp_path / name, checkpoints=Checkpoints(tmp_path / "checkpoints" / name), **arguments,
+    )  # fmt: skip
 
 
-def test_it_learns_and_writes_its_history(tmp_path):
-    model = run(tmp_path)
+def history(tmp_path, name="run"):
+    return [json.loads(line) for line in (tmp_path / name / "history.jsonl").read_text().splitlines()]
+
+
+def weights_equal(one, two):
+    return all(np.array_equal(left, right) for left, right in zip(one.get_weights(), two.get_weights(), strict=True))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    return folder, *run(folder)
+
+
+def test_it_learns(trained):
+    _, best, last = trained
     test = split(100, 2)
-    assert (np.array(model(test.images)).argmax(1) == test.labels).mean() > 0.95
-    rows = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
-    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    for model in (best, last):
+        assert (np.array(model(test.images)).argmax(1) == test.labels).mean() > 0.95
+        assert model.dtype_policy.name == "float32"
+
+
+def test_the_history_has_a_row_an_epoch(trained):
+    folder, _, _ = trained
+    rows = history(folder)
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     assert rows[-1]["val_accuracy"] > 0.95
+    assert rows[0]["learning_rate"] == pytest.approx(1e-2)  # the peak, at the end of the warm-up
     assert rows[-1]["learning_rate"] == pytest.approx(1e-5)
-    assert all(row["images_per_second"] > 0 and row["seconds"] > 0 for row in rows)
+    assert all(row["images_per_second"] > 0 and row["seconds"] > 0 and row["val_loss"] > 0 for row in rows)
 
 
-def test_the_same_seed_repeats_exactly_and_another_does_not(tmp_path):
-    first, again, other = (run(tmp_path, seed=seed).get_weights() for seed in (1, 1, 2))
-    for one, two in zip(first, again, strict=True):
-        np.testing.assert_array_equal(one, two)
-    assert not all(np.array_equal(one, two) for one, two in zip(first, other, strict=True))
+def test_tensorboard_finds_the_same_curves(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder, _, _ = trained
+    events = EventAccumulator(str(folder / "run"))
+    events.Reload()
+    for name in ("loss", "val_accuracy", "learning_rate", "images_per_second"):
+        curve = [(event.step, tf.make_ndarray(event.tensor_proto)) for event in events.Tensors(name)]
+        assert curve == [(row["epoch"], pytest.approx(row[name])) for row in history(folder)]
 
 
-def test_mixed_precision_exports_float32(tmp_path):
-    model = run(tmp_path, precision="bfloat16")
-    assert model.dtype_policy.name == "float32"
+def test_a_finished_training_is_not_trained_again(trained, caplog):
+    folder, best, last = trained
+    caplog.set_level("INFO")
+    again_best, again_last = run(folder)
+    assert weights_equal(best, again_best) and weights_equal(last, again_last)
+    assert "goes on from" in caplog.text and "epoch 1/4" not in caplog.text
 
 
-def test_a_gpu_that_is_required_and_missing_is_said_at_once(tmp_path):
-    import tensorflow as tf
-
-    if tf.config.list_physical_devices("GPU"):
-        pytest.skip("there is a GPU")
-    with pytest.raises(RuntimeError, match="require_gpu"):
-        run(tmp_path, require_gpu=True)
-
-
-def test_a_batch_larger_than_the_data_is_named(tmp_path):
-    with pytest.raises(ValueError, match="batch_size 128 is more than the 64"):
-        run(tmp_path, batch_size=128)
+def test_the_same_seed_repeats_exactly_and_another_does_not(trained, tmp_path):
+    _, _, last = trained
+    _, again = run(tmp_path, name="again")
+    assert weights_equal(last, again)
+    _, other = run(tmp_path, {"seed": 1}, name="other")
+    assert not weights_equal(last, other)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    with pytest.raises(FloatingPointError, match="epoch 1, at learning rate"):
-        run(tmp_path, learning_rate=1e30)
+def test_a_batch_in_parts_gives_the_same_curve(trained, tmp_path):
+    folder, _, last = trained
+    _, parted = run(tmp_path, {"accumulate": 4})
+    for whole, parts in zip(history(folder), history(tmp_path), strict=True):
+        assert parts["loss"] == pytest.approx(whole["loss"], rel=1e-4)
+    for one, two in zip(last.get_weights(), parted.get_weights(), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-4)
+
+
+def test_the_average_is_what_is_evaluated_and_exported(trained, tmp_path):
+    """With a horizon so long that the average hardly moves, it stays near the first step's weights."""
+    _, _, last = trained
+    run(tmp_path, {"ema_epochs": 1000.0, "epochs": 4}, name="slow")
+    _, raw = run(tmp_path, {"ema_epochs": 0.0}, name="raw")
+    _, slow = run(tmp_path, {"ema_epochs": 1000.0}, name="slow")
+    assert not weights_equal(last, raw)
+    change = [np.abs(np.array(model.head.kernel)).max() for model in (raw, last, slow)]
+    assert change[2] < 0.1 * change[0]  # a new head is zero: the average has hardly left it
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision_learns_and_exports_float32(tmp_path, precision):
+    best, _ = run(tmp_path, {"precision": precision})
+    assert best.dtype_policy.name == "float32"
+    assert history(tmp_path)[-1]["val_accuracy"] > 0.95
+
+
+def test_it_stops_when_val_gets_no_better(tmp_path):
+    run(tmp_path, {"epochs": 40, "patience": 3})
+    rows = history(tmp_path)
+    best = max(rows, key=lambda row: row["val_accuracy"])
+    assert len(rows) == best["epoch"] + 3 < 40
+    run(tmp_path, {"epochs": 40, "patience": 3})  # and stays stopped
+    assert len(history(tmp_path)) == len(rows)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
+    with pytest.raises(FloatingPointError, match=r"epoch 1, step 2, at learning rate .* none: it was the first epoch"):
+        run(tmp_path, {"learning_rate": 1e30, "warmup_epochs": 0}, augment={"crop_padding": 0})
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_it_starts_from_the_weights_given(tmp_path, trained, caplog):
+    _, best, _ = trained
+    caplog.set_level("INFO")
+    run(tmp_path, {"learning_rate": 1e-9, "final_learning_rate": 0.0}, name="warm", start=best)
+    assert history(tmp_path, "warm")[0]["val_accuracy"] > 0.95
+    assert "started from the weights" in caplog.text
+
+
+def test_a_start_of_another_shape_is_named(tmp_path):
+    wider = ViT(image_size=8, depth=1, width=32, heads=2, classes=2, name="vit")
+    with pytest.raises(ValueError, match=r"head.*32"):
+        run(tmp_path, start=wider)
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ({"batch_size": 128}, "batch_size 128 is more than the 64"),
+        ({"batch_size": 30, "accumulate": 4}, "batch_size 30 is not a multiple of 8"),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_named(tmp_path, training, message):
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, training)

@@ -1,0 +1,79 @@
+"""The state of a training on disk, so that a killed one goes on where it was."""
+
+import json
+import logging
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+log = logging.getLogger(__name__)
+
+_INFO = "info"  # the entry of an archive that holds everything but arrays, as JSON
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+
+
+class Checkpoints:
+    """Numbered checkpoints of one training in `folder`, which is named by a digest of all that decides its course.
+
+    A checkpoint is a numpy archive without pickled objects, whose entries carry checksums. It is written beside its
+    place and renamed into it, and the two newest are kept: one to go on from and one for when that is damaged.
+    Of other trainings, in the folder's siblings, the three touched last are kept.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2, others: int = 3):
+        self.folder, self.keep, self.others = folder, keep, others
+
+    def save(self, epoch: int, arrays: dict[str, np.ndarray], info: dict) -> Path:
+        """Write the state after `epoch` epochs; `info` is anything JSON."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"epoch-{epoch:05d}.npz"
+        partial = path.with_suffix(".tmp")
+        with partial.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays, **{_INFO: np.array(json.dumps({"epoch": epoch, **info}))})
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        for old in self.paths()[self.keep :]:
+            old.unlink()
+        others = [other for other in self.folder.parent.iterdir() if other.is_dir() and other != self.folder]
+        for other in sorted(others, key=lambda one: one.stat().st_mtime, reverse=True)[self.others :]:
+            shutil.rmtree(other)
+        return path
+
+    def paths(self) -> list[Path]:
+        """Newest first."""
+        return sorted(self.folder.glob("epoch-*.npz"), reverse=True)
+
+    def newest(self, like: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict] | None:
+        """Arrays and info of the newest checkpoint that is whole and has the names and shapes of `like`.
+
+        None when there is none. A damaged or foreign one is named in the log and the next older one tried.
+        """
+        for path in self.paths():
+            try:
+                with np.load(path, allow_pickle=False) as archive:
+                    arrays = {name: archive[name] for name in archive.files}
+                info = json.loads(str(arrays.pop(_INFO)))
+            except _DAMAGED as error:
+                log.warning("not used: %s is damaged (%s)", path, error)
+                continue
+            if foreign := _differences(arrays, like):
+                log.warning("not used: %s is of another training (%s)", path, foreign)
+                continue
+            log.info("goes on from %s", path)
+            return arrays, info
+        return None
+
+
+def _differences(arrays: dict[str, np.ndarray], like: dict[str, np.ndarray]) -> str:
+    """The first of what does not fit, in words; empty when all does."""
+    if names := sorted(arrays.keys() ^ like.keys()):
+        return f"{len(names)} arrays are missing or too many: {names[0]}"
+    for name, wanted in like.items():
+        if arrays[name].shape != wanted.shape or arrays[name].dtype != wanted.dtype:
+            found = arrays[name]
+            return f"{name} is {found.dtype} {found.shape}, not {wanted.dtype} {wanted.shape}"
+    return ""

@@ -1,0 +1,50 @@
+"""What happened in each epoch: a log line, a line of JSON, and TensorBoard's curves."""
+
+import json
+import logging
+from pathlib import Path
+
+import tensorflow as tf
+
+log = logging.getLogger(__name__)
+
+FILE = "history.jsonl"
+
+
+class History:
+    """The rows of all epochs. `folder` receives them as `history.jsonl` and as TensorBoard event files.
+
+    A row holds epoch (from 1), loss, accuracy, val_loss, val_accuracy, learning_rate, images_per_second and seconds.
+    `earlier` rows, of a training that goes on, are written out again first.
+    """
+
+    def __init__(self, folder: Path, epochs: int, earlier: list[dict]):
+        self.folder, self.epochs = folder, epochs
+        self.rows: list[dict] = []
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FILE).unlink(missing_ok=True)
+        self._curves = tf.summary.create_file_writer(str(folder))
+        for row in earlier:
+            self._keep(row)
+
+    def add(self, row: dict) -> None:
+        self._keep(row)
+        log.info(
+            "epoch %d/%d  loss %.3f  accuracy %.3f  val %.3f  %.0f images/s  %.0f s",
+            row["epoch"], self.epochs, row["loss"], row["accuracy"], row["val_accuracy"], row["images_per_second"],
+            row["seconds"],
+        )  # fmt: skip
+
+    def best(self) -> dict:
+        """The row of the best epoch on val; the first of several."""
+        return max(self.rows, key=lambda row: row["val_accuracy"])
+
+    def _keep(self, row: dict) -> None:
+        self.rows.append(row)
+        with (self.folder / FILE).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        with self._curves.as_default(step=row["epoch"]):
+            for name, value in row.items():
+                if name != "epoch":
+                    tf.summary.scalar(name, value)
+        self._curves.flush()
