@@ -149,8 +149,10 @@ def train(
         started = line_at = time.monotonic()
         mixing = epoch < augmentation.mixing_epochs * training.epochs
         loss = right = 0.0
-        for step in range(0, steps_per_epoch, _STEPS_PER_LOOK):
-            steps = min(_STEPS_PER_LOOK, steps_per_epoch - step)
+        step = timed_from = 0
+        while step < steps_per_epoch:
+            compiles = epoch == done and step == 0
+            steps = 1 if compiles else min(_STEPS_PER_LOOK, steps_per_epoch - step)
             progress = learner.train(batches, steps, mixing)
             if progress.bad_step >= 0:
                 raise FloatingPointError(
@@ -158,11 +160,15 @@ def train(
                     f"{float(schedule(progress.bad_step)):.2e}: lower training.learning_rate. The last good checkpoint "
                     f"is {last_good[0] if last_good else 'none: it was the first epoch'}"
                 )
-            loss, right = loss + progress.loss * steps, right + progress.accuracy * steps
-            if time.monotonic() - line_at > _SECONDS_PER_LINE:
-                line_at = time.monotonic()
-                log.info("epoch %d/%d  %d %%  loss %.3f", epoch + 1, training.epochs,
-                         100 * (step + steps) / steps_per_epoch, progress.loss)  # fmt: skip
+            step, loss, right = step + steps, loss + progress.loss * steps, right + progress.accuracy * steps
+            now = time.monotonic()
+            if compiles:
+                log.info("compiled the step in %.0f s", now - started)
+                started, timed_from = now, 1
+            elif now - line_at > _SECONDS_PER_LINE and step < steps_per_epoch:
+                line_at = now
+                log.info("epoch %d/%d  %d %%  loss %.3f", epoch + 1, training.epochs, 100 * step / steps_per_epoch,
+                         progress.loss)  # fmt: skip
         trained = time.monotonic()
         val_loss, val_accuracy = learner.evaluate(val_split)
         better = not history.rows or val_accuracy > history.best()["val_accuracy"]
@@ -176,7 +182,7 @@ def train(
                 "val_loss": val_loss,
                 "val_accuracy": val_accuracy,
                 "learning_rate": float(schedule((epoch + 1) * steps_per_epoch - 1)),
-                "images_per_second": steps_per_epoch * training.batch_size / (trained - started),
+                "images_per_second": (steps_per_epoch - timed_from) * training.batch_size / (trained - started),
                 "seconds": time.monotonic() - started,
             }
         )

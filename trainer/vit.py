@@ -208,8 +208,12 @@ class EncoderBlock(layers.Layer):
         self.drop = layers.Dropout(self.dropout, dtype=self.dtype_policy)
         self.skip = layers.Dropout(self.stochastic_depth, noise_shape=(None, 1, 1), dtype=self.dtype_policy)
 
-    def call(self, x, training=None):
-        return self._add_branches(x, ops.nn.dot_product_attention(*self._queries_keys_values(x)), training)
+    def call(self, x, training=None, first_only=False):
+        """With `first_only` the output holds the first token alone, [N, 1, width]: the others only give to it."""
+        q, k, v = self._queries_keys_values(x)
+        if first_only:
+            x, q = x[:, :1], q[:, :1]
+        return self._add_branches(x, ops.nn.dot_product_attention(q, k, v), training)
 
     def explain(self, x):
         """Output as of `call`, and the attention it took: float32 [N, heads, tokens, tokens], rows sum to 1.
@@ -364,9 +368,10 @@ class ViT(keras.Model):
 
     def call(self, images, training=None):
         x = self._embed(images, training)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x, training=training)
-        return self._classify(x)
+        # Of the last block the classifier may read the CLS token alone; the rest of that block's work would be lost.
+        return self._classify(self.blocks[-1](x, training=training, first_only=self.config["head"] == "cls"))
 
     def explain(self, images):
         """Logits as of `call`, and the attention of every block and head.

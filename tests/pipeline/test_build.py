@@ -3,16 +3,24 @@ import re
 import pytest
 
 from components.ingest import prepare
+from pipeline import sources
 from pipeline.build import compile_graph
 from pipeline.config import load
 
 
 @pytest.fixture(scope="module")
-def graph(tmp_path_factory):
+def settings(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     prepare("sample", folder)
-    settings = load("sample", [f"data.dir={folder}", f"runs={folder / 'runs'}"], environment={})
-    ir = compile_graph(settings, span=1, uncached=["Transform"])
+    return load("sample", [f"data.dir={folder}", f"runs={folder / 'runs'}"], environment={})
+
+
+@pytest.fixture(scope="module")
+def graph(settings):
+    return nodes(compile_graph(settings, span=1, uncached=["Transform"]))
+
+
+def nodes(ir):
     return {node.pipeline_node.node_info.id: node.pipeline_node for node in ir.nodes}
 
 
@@ -26,7 +34,25 @@ def test_the_nodes_of_the_contract_with_names_a_cluster_accepts(graph):
 
 def test_every_step_that_runs_our_code_carries_its_digest(graph):
     stamped = {name for name, node in graph.items() if "digest" in node.parameters.parameters}
-    assert stamped == {"ImportSchemaGen", "Transform", "Trainer", "Evaluator", "Pusher"}
+    assert stamped == {"ImportSchemaGen", "Transform", "Evaluator", "Pusher"}
+    # The Trainer's names its checkpoints, too.
+    assert f'"code": "{sources.digest("trainer.train")}"' in trainers_config(graph)
+
+
+def trainers_config(graph):
+    return graph["Trainer"].parameters.parameters["custom_config"].field_value.string_value
+
+
+def test_a_training_that_is_forced_has_checkpoints_of_its_own(settings):
+    configs = [trainers_config(nodes(compile_graph(settings, 1, uncached=["Trainer"]))) for _ in range(2)]
+    assert configs[0] != configs[1]
+
+
+def test_a_warm_start_takes_the_serving_model(settings):
+    warm = settings.model_copy(update={"training": settings.training.model_copy(update={"warm_start": True})})
+    inputs = nodes(compile_graph(warm, 1))["Trainer"].inputs.inputs
+    assert inputs["base_model"].channels[0].producer_node_query.id == "Baseline"
+    assert "base_model" not in nodes(compile_graph(settings, 1))["Trainer"].inputs.inputs
 
 
 def test_a_push_is_never_taken_from_the_cache_nor_what_a_person_forces(graph):
