@@ -1,7 +1,7 @@
 """How fast `vitpipe data prepare` is, and how much memory it takes.
 
     python benchmarks/prepare.py                       # the sample
-    python benchmarks/prepare.py cifar10 ../shared/data/cifar10-images.tar.xz
+    python benchmarks/prepare.py cifar10 images.tar.xz
 
 On two cores of a shared machine, CPython 3.11 (60,000 JPEG files of 32x32 pixels and 0.9 kB):
 

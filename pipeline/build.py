@@ -1,8 +1,8 @@
 """The whole graph on one page, and the only place it is described."""
 
 import hashlib
-import secrets
 from collections.abc import Collection
+from pathlib import Path
 
 from tfx.components import ExampleValidator, ImportExampleGen, StatisticsGen, Trainer, Transform
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
@@ -23,11 +23,8 @@ from pipeline import sources
 from pipeline.config import Settings
 
 
-def create_pipeline(settings: Settings, span: int, nonce: str = "") -> Pipeline:
-    """The graph that trains on `span` of the data and gates on the gate span's test set.
-
-    A `nonce` makes the training another one, so that it does not go on from an earlier one's checkpoints.
-    """
+def create_pipeline(settings: Settings, span: int) -> Pipeline:
+    """The graph that trains on `span` of the data and gates on the gate span's test set."""
     data, serving = str(settings.data.dir.resolve()), str(settings.folder / "serving")
     schema_file = settings.data.dir.resolve() / "schema.pbtxt"
 
@@ -74,8 +71,8 @@ def create_pipeline(settings: Settings, span: int, nonce: str = "") -> Pipeline:
             "model": settings.model.model_dump_json(),
             "augment": settings.augment.model_dump_json(),
             "training": settings.training.model_dump_json(),
-            "checkpoints": str(settings.folder / "checkpoints"),
-            "code": sources.digest("trainer.train") + nonce,
+            "checkpoints": str(checkpoints_folder(settings)),
+            "code": sources.digest("trainer.train"),
         },
     )
 
@@ -116,10 +113,14 @@ def create_pipeline(settings: Settings, span: int, nonce: str = "") -> Pipeline:
     )  # fmt: skip
 
 
+def checkpoints_folder(settings: Settings) -> Path:
+    """Where trainings keep what they go on from: TFX deletes the outputs of an execution that fails."""
+    return settings.folder / "checkpoints"
+
+
 def compile_graph(settings: Settings, span: int, uncached: Collection[str] = ()) -> pipeline_pb2.Pipeline:
     """The graph as TFX's intermediate representation; the nodes named in `uncached` run whatever the cache holds."""
-    nonce = secrets.token_hex(4) if "Trainer" in uncached else ""
-    ir = Compiler().compile(create_pipeline(settings, span, nonce))
+    ir = Compiler().compile(create_pipeline(settings, span))
     for node in ir.nodes:
         # What a push must do depends on what serves at that moment, which no cache key knows.
         if node.pipeline_node.node_info.id in ("Pusher", *uncached):

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
+from components import ingest
 from components.gate import GateSettings
 from trainer.settings import AugmentSettings, Group, ModelSettings, TrainingSettings
 
@@ -35,6 +36,21 @@ class Settings(Group):
     augment: AugmentSettings = AugmentSettings()
     training: TrainingSettings = TrainingSettings()
     gate: GateSettings = GateSettings()
+
+    def chosen_span(self) -> int:
+        """The span to train on: the one set, or the newest. Raises SettingsError where it or the gate's is missing."""
+        data = self.data.dir
+        there = ingest.spans(data)
+        if not there:
+            raise SettingsError(
+                f"no data in {data}: make some with `vitpipe data prepare cifar10|images|sample --out {data}`, "
+                "or name another folder with --data"
+            )
+        span = self.data.span if self.data.span is not None else there[-1]
+        for key, wanted in ("data.span", span), ("data.gate_span", self.data.gate_span):
+            if wanted not in there:
+                raise SettingsError(f"{key}: no span {wanted} in {data}, it has {', '.join(map(str, there))}")
+        return span
 
     @property
     def folder(self) -> Path:

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import shutil
-import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,16 @@ import numpy as np
 log = logging.getLogger(__name__)
 
 _INFO = "info"  # the entry of an archive that holds everything but arrays, as JSON
-_DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state after `epoch` epochs, and what else was to be kept."""
+
+    path: Path
+    epoch: int
+    arrays: dict[str, np.ndarray]
+    info: dict
 
 
 class Checkpoints:
@@ -36,7 +45,7 @@ class Checkpoints:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-        for old in self.paths()[self.keep :]:
+        for old in [*self.paths()[self.keep :], *self.folder.glob("*.tmp")]:
             old.unlink()
         others = [other for other in self.folder.parent.iterdir() if other.is_dir() and other != self.folder]
         for other in sorted(others, key=lambda one: one.stat().st_mtime, reverse=True)[self.others :]:
@@ -47,8 +56,8 @@ class Checkpoints:
         """Newest first."""
         return sorted(self.folder.glob("epoch-*.npz"), reverse=True)
 
-    def newest(self, like: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict] | None:
-        """Arrays and info of the newest checkpoint that is whole and has the names and shapes of `like`.
+    def newest(self, like: dict[str, np.ndarray]) -> Checkpoint | None:
+        """The newest checkpoint that is whole and has the names and shapes of `like`.
 
         None when there is none. A damaged or foreign one is named in the log and the next older one tried.
         """
@@ -57,14 +66,15 @@ class Checkpoints:
                 with np.load(path, allow_pickle=False) as archive:
                     arrays = {name: archive[name] for name in archive.files}
                 info = json.loads(str(arrays.pop(_INFO)))
-            except _DAMAGED as error:
+                epoch = int(info.pop("epoch"))
+            except Exception as error:  # whatever a damaged archive makes of numpy, zipfile and json
                 log.warning("not used: %s is damaged (%s)", path, error)
                 continue
             if foreign := _differences(arrays, like):
                 log.warning("not used: %s is of another training (%s)", path, foreign)
                 continue
             log.info("goes on from %s", path)
-            return arrays, info
+            return Checkpoint(path, epoch, arrays, info)
         return None
 
 

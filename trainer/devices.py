@@ -11,13 +11,10 @@ def strategy() -> tf.distribute.Strategy:
 
     Call it before anything else of TensorFlow where TF_CONFIG is set: it joins the other workers.
     """
-    gpus = tf.config.list_physical_devices("GPU")
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)  # leave the rest to others on a shared machine
     workers = json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {})
     if sum(len(workers.get(role, [])) for role in ("chief", "worker")) > 1:
         return tf.distribute.MultiWorkerMirroredStrategy()
-    if len(gpus) > 1:
+    if len(tf.config.list_physical_devices("GPU")) > 1:
         return tf.distribute.MirroredStrategy()
     return tf.distribute.get_strategy()
 
@@ -30,8 +27,20 @@ def is_chief(spread: tf.distribute.Strategy) -> bool:
     )  # fmt: skip
 
 
-def precision() -> str:
-    """The type that this machine computes a ViT in best: bfloat16 where a GPU has it, else float16, or float32."""
+def wait_for_all(spread: tf.distribute.Strategy) -> None:
+    """Return when every worker has come here."""
+    mean(spread, 0.0)
+
+
+def mean(spread: tf.distribute.Strategy, value: float) -> float:
+    """The mean of each worker's `value`."""
+    return float(spread.reduce("MEAN", spread.run(lambda: tf.constant(value)), axis=None))
+
+
+def precision(wanted: str) -> str:
+    """What to compute in. "auto" is what this machine does best: bfloat16 or float16 on a GPU, float32 on a CPU."""
+    if wanted != "auto":
+        return wanted
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         return "float32"

@@ -12,18 +12,19 @@ FILE = "history.jsonl"
 
 
 class History:
-    """The rows of all epochs. `folder` receives them as `history.jsonl` and as TensorBoard event files.
+    """The rows of all epochs. `folder`, if any, receives them as `history.jsonl` and as TensorBoard event files.
 
     A row holds epoch (from 1), loss, accuracy, val_loss, val_accuracy, learning_rate, images_per_second and seconds.
     `earlier` rows, of a training that goes on, are written out again first.
     """
 
-    def __init__(self, folder: Path, epochs: int, earlier: list[dict]):
+    def __init__(self, folder: Path | None, epochs: int, earlier: list[dict]):
         self.folder, self.epochs = folder, epochs
         self.rows: list[dict] = []
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / FILE).unlink(missing_ok=True)
-        self._curves = tf.summary.create_file_writer(str(folder))
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / FILE).unlink(missing_ok=True)
+            self._curves = tf.summary.create_file_writer(str(folder))
         for row in earlier:
             self._keep(row)
 
@@ -41,6 +42,8 @@ class History:
 
     def _keep(self, row: dict) -> None:
         self.rows.append(row)
+        if self.folder is None:
+            return
         with (self.folder / FILE).open("a") as file:
             file.write(json.dumps(row) + "\n")
         with self._curves.as_default(step=row["epoch"]):

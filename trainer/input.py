@@ -111,10 +111,10 @@ def training_batches(
     the epoch and the step alone: not on where training started, nor on how many share the batch.
     """
     for epoch in count(first_epoch):
-        order = np.random.default_rng((seed, epoch)).permutation(len(split))
+        order = np.random.default_rng((seed, epoch, 0)).permutation(len(split))
         for step in range(len(split) // batch_size):
             batch = order[step * batch_size : (step + 1) * batch_size]
-            uniform = np.random.default_rng((seed, epoch, step)).random((batch_size, draws), np.float32)
+            uniform = np.random.default_rng((seed, epoch, step + 1)).random((batch_size, draws), np.float32)
             for rows in share.rows(batch_size):
                 yield split.images[batch[rows]], split.labels[batch[rows]].astype(np.int32), uniform[rows]
 

@@ -32,7 +32,8 @@ class Learner:
     `averaged` is the ViT to evaluate: a moving average of the weights, or the model itself where there is no average.
 
     A batch is split evenly over the replicas. Their gradients are summed before they are clipped and applied, so that
-    a batch means the same on any number of devices. The whole step is one XLA program on a single device; over several,
+    a batch means the same on any number of devices (but for dropout and stochastic depth, whose chance is each
+    replica's own state). The whole step is one XLA program on a single device; over several,
     XLA compiles what each replica computes alone.
 
     Raises ValueError when the replicas cannot share a batch evenly.
@@ -62,8 +63,8 @@ class Learner:
             self.optimizer = adamw(self.model, schedule, training.weight_decay, momentum)
             self.averaged = build() if momentum else self.model
             # Gradients of float16 would round to zero: scale the loss up, and halve that when they overflow.
-            scaled = self.model.compute_dtype == "float16"
-            self.loss_scale = keras.Variable(2.0**15 if scaled else 1.0, trainable=False, name="loss_scale")
+            self._scales_loss = self.model.compute_dtype == "float16"
+            self.loss_scale = keras.Variable(2.0**15, trainable=False, name="loss_scale")
             self.finite_steps = keras.Variable(0, dtype="int32", trainable=False, name="finite_steps")
         self._weights = [weight.value for weight in self.model.trainable_weights]
         if replicas == 1:
@@ -145,16 +146,19 @@ class Learner:
             logits = self.model(images, training=True)
             losses = tf.nn.softmax_cross_entropy_with_logits(smoothed, logits)
             loss = tf.reduce_sum(losses) / self.training.batch_size
-            scaled = loss * self.loss_scale
+            scaled = loss * self.loss_scale if self._scales_loss else loss
         return loss, _right(logits, labels), tape.gradient(scaled, self._weights)
 
     def _apply(self, gradients):
-        if self.model.compute_dtype == "float16":
+        if self._scales_loss:
             gradients = self._unscale(gradients)
         self.optimizer.apply(clip_by_global_norm(gradients))
 
     def _unscale(self, gradients):
-        """The gradients without the scale of the loss; all zero when one overflowed."""
+        """The gradients without the scale of the loss; all zero when one overflowed.
+
+        Such a step still decays weights and moves on in the schedule: it is one in thousands.
+        """
         finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
         gradients = [tf.where(finite, gradient / self.loss_scale, 0.0) for gradient in gradients]
         grown = self.finite_steps >= 2000

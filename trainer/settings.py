@@ -22,7 +22,7 @@ class Group(BaseModel):
 class ModelSettings(Group):
     """The ViT. The defaults are ViT-Tiny for 32x32 images: 4,771,082 parameters with ten classes."""
 
-    size: Literal["tiny", "small", "base", "large", "huge"] = "tiny"  # depth, width and heads, where not given
+    size: Literal["tiny", "small", "base", "large", "huge"] | None = None  # gives depth, width and heads
     image_size: int = Field(32, gt=0)  # pixels a side; images of another size are resized to it
     patch_size: int = Field(4, gt=0)
     depth: int = Field(SIZES["tiny"]["depth"], gt=0)
@@ -38,9 +38,15 @@ class ModelSettings(Group):
     @model_validator(mode="before")
     @classmethod
     def fill_from_size(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
+        if not isinstance(given, dict) or given.get("size") not in SIZES:
             return given
-        return {**SIZES.get(given.get("size", "tiny"), {}), **given}
+        for key, value in SIZES[given["size"]].items():
+            if given.get(key, value) != value:
+                raise ValueError(
+                    f"size {given['size']} has {key} {value}, and {key} says {given[key]} (perhaps in the preset): "
+                    "give depth, width and heads, or give size and none of them"
+                )
+        return {**given, **SIZES[given["size"]]}
 
     @model_validator(mode="after")
     def sizes_divide(self):
@@ -48,6 +54,13 @@ class ModelSettings(Group):
             raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.conv_stem and (self.patch_size < 2 or self.patch_size & (self.patch_size - 1)):
+            raise ValueError(f"conv_stem halves the image until patch_size {self.patch_size}: make that a power of two")
+        if self.conv_stem and self.width % (self.patch_size // 2):
+            raise ValueError(f"conv_stem doubles its channels up to width {self.width}: make that a multiple of "
+                             f"{self.patch_size // 2}")  # fmt: skip
+        if self.mimetic and self.width % 4:
+            raise ValueError(f"mimetic starts from sines and cosines: make width {self.width} a multiple of 4")
         return self
 
 
@@ -84,7 +97,7 @@ class TrainingSettings(Group):
     warm_start: bool = False  # from the model serving now, where there is one
     checkpoint_seconds: float = Field(60.0, ge=0)  # least time between two checkpoints, written at an epoch's end
     require_gpu: bool = False
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
 
     @model_validator(mode="after")
     def warmup_ends(self):

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 import time
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def run_fn(fn_args) -> None:
 
     decisive = [
         config["model"], config["augment"], training.model_dump_json(exclude=_WITHOUT_EFFECT), config["code"],
-        train_split.digest(), val_split.digest(), str(fn_args.base_model), str(mean), str(std),
+        devices.precision(training.precision), train_split.digest(), val_split.digest(), str(fn_args.base_model),
     ]  # fmt: skip
     course = hashlib.sha256("\0".join(decisive).encode()).hexdigest()[:16]
     run_dir = Path(fn_args.model_run_dir)
@@ -72,6 +73,7 @@ def run_fn(fn_args) -> None:
     if devices.is_chief(strategy):
         last.save(run_dir / "last.keras")
         serving.export(best, names, size, fn_args.serving_model_dir)
+    devices.wait_for_all(strategy)  # TFX looks for the export as soon as this returns
 
 
 def train(
@@ -102,7 +104,7 @@ def train(
         raise ValueError(
             f"training.batch_size {training.batch_size} is more than the {len(train_split)} training images: lower it"
         )
-    precision = devices.precision() if training.precision == "auto" else training.precision
+    precision = devices.precision(training.precision)
 
     def vit(policy: str) -> ViT:
         return ViT(
@@ -129,20 +131,19 @@ def train(
 
     initial = learner.state() | _best(learner)
     found = checkpoints.newest(like=initial)
-    done, earlier = 0, []
+    done, earlier, last_good = 0, [], None
     if found:
-        arrays, info = found
-        learner.restore(arrays)
-        best_weights = [arrays[name] for name in _best(learner)]
-        done, earlier = info["epoch"], info["history"]
+        learner.restore(found.arrays)
+        best_weights = [found.arrays[name] for name in _best(learner)]
+        done, earlier, last_good = found.epoch, found.info["history"], found.path
     elif start is not None:
         copy_weights(start, learner.model)
         log.info("started from the weights of the model serving now")
-    history = History(log_dir, training.epochs, earlier)
+    history = History(log_dir if devices.is_chief(strategy) else None, training.epochs, earlier)
     _check_that_all_workers_go_on_alike(strategy, done)
 
     batches = learner.batches(train_split, first_epoch=done)
-    saved_at, last_good = time.monotonic(), checkpoints.paths()[:1]
+    saved_at = time.monotonic()
     for epoch in range(done, training.epochs):
         if _is_out_of_patience(history, training.patience):
             break
@@ -155,11 +156,7 @@ def train(
             steps = 1 if compiles else min(_STEPS_PER_LOOK, steps_per_epoch - step)
             progress = learner.train(batches, steps, mixing)
             if progress.bad_step >= 0:
-                raise FloatingPointError(
-                    f"the loss is not finite in epoch {epoch + 1}, step {progress.bad_step + 1}, at learning rate "
-                    f"{float(schedule(progress.bad_step)):.2e}: lower training.learning_rate. The last good checkpoint "
-                    f"is {last_good[0] if last_good else 'none: it was the first epoch'}"
-                )
+                raise _not_finite(epoch, progress.bad_step, schedule, last_good)
             step, loss, right = step + steps, loss + progress.loss * steps, right + progress.accuracy * steps
             now = time.monotonic()
             if compiles:
@@ -171,6 +168,8 @@ def train(
                          progress.loss)  # fmt: skip
         trained = time.monotonic()
         val_loss, val_accuracy = learner.evaluate(val_split)
+        if not math.isfinite(val_loss):  # the last step's loss was fine and what it made of the weights was not
+            raise _not_finite(epoch, (epoch + 1) * steps_per_epoch - 1, schedule, last_good)
         better = not history.rows or val_accuracy > history.best()["val_accuracy"]
         if better:
             best_weights = learner.averaged.get_weights()
@@ -190,7 +189,7 @@ def train(
         due = time.monotonic() - saved_at >= training.checkpoint_seconds
         if (ends or due) and devices.is_chief(strategy):
             arrays = learner.state() | dict(zip(_best(learner), best_weights, strict=True))
-            last_good = [checkpoints.save(epoch + 1, arrays, {"history": history.rows})]
+            last_good = checkpoints.save(epoch + 1, arrays, {"history": history.rows})
             saved_at = time.monotonic()
     best_row = history.best()
     log.info(
@@ -210,6 +209,13 @@ def _best(learner: Learner) -> dict[str, np.ndarray]:
     return {f"best/{number:04d}": weight for number, weight in enumerate(learner.averaged.get_weights())}
 
 
+def _not_finite(epoch: int, step: int, schedule: WarmupCosine, last_good: Path | None) -> FloatingPointError:
+    return FloatingPointError(
+        f"the loss is not finite in epoch {epoch + 1}, step {step + 1}, at learning rate {float(schedule(step)):.2e}: "
+        f"lower training.learning_rate. The last good checkpoint: {last_good or 'none was due yet'}"
+    )
+
+
 def _is_out_of_patience(history: History, patience: int | None) -> bool:
     if patience is None or not history.rows:
         return False
@@ -217,7 +223,7 @@ def _is_out_of_patience(history: History, patience: int | None) -> bool:
 
 
 def _check_that_all_workers_go_on_alike(strategy: tf.distribute.Strategy, done: int) -> None:
-    mean = float(strategy.reduce("MEAN", strategy.run(lambda: tf.constant(float(done))), axis=None))
+    mean = devices.mean(strategy, float(done))
     if mean != done:
         raise RuntimeError(
             f"this worker goes on after epoch {done}, others elsewhere (on average after {mean:g}): the checkpoints "

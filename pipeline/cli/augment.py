@@ -30,7 +30,7 @@ def augment(
 ) -> None:
     """Draw training images beside what the model sees of them in training."""
     settings = load(config, overrides, data={} if data is None else {"dir": str(data.expanduser())})
-    span = _span(settings)
+    span = ingest.span_folder(settings.data.dir, settings.chosen_span())
     names = manifest.read(span).class_names
     images, labels = _some_images(span, settings.model.image_size)
     columns = _augmented(images, np.eye(len(names), dtype="float32")[labels], settings)
@@ -43,20 +43,6 @@ def augment(
     out.parent.mkdir(parents=True, exist_ok=True)
     _sheet(grid).save(out, "PNG")
     print(shown(out))
-
-
-def _span(settings: Settings) -> Path:
-    """The folder of the span to train on. Raises SettingsError where there is none."""
-    data = settings.data.dir
-    there = ingest.spans(data)
-    span = settings.data.span if settings.data.span is not None else max(there, default=0)
-    if span not in there:
-        wanted = f"no span {span}" if there else "no data"
-        raise SettingsError(
-            f"{wanted} in {data}: make some with `vitpipe data prepare cifar10|images|sample --out {data}`, "
-            "or name another folder with --data"
-        )
-    return ingest.span_folder(data, span)
 
 
 def _some_images(span: Path, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -64,7 +65,7 @@ def _run(settings: Settings, span: int, force: list[str]) -> Exit:
         import tensorflow as tf
 
         from pipeline import local, metadata
-        from pipeline.build import compile_graph
+        from pipeline.build import checkpoints_folder, compile_graph
         from pipeline.cli.display import Display
         from pipeline.verdict import verdict
 
@@ -79,6 +80,8 @@ def _run(settings: Settings, span: int, force: list[str]) -> Exit:
             "GPU worker, take the preset cifar10-cpu, or --set training.require_gpu=false"
         )
 
+    if "Trainer" in force:  # a training that is forced starts anew
+        shutil.rmtree(checkpoints_folder(settings), ignore_errors=True)
     run_id = local.new_run_id()
     logs = folder / "logs" / run_id
     logs.mkdir(parents=True)
@@ -111,23 +114,14 @@ def _choose_span(settings: Settings) -> int:
     Raises SettingsError where it, or the gate's, is not there, and DataRefused where they are not whole.
     """
     data = settings.data.dir
-    there = ingest.spans(data)
-    if not there:
-        raise SettingsError(
-            f"no data in {data}: make some with `vitpipe data prepare cifar10|images|sample --out {data}`, "
-            "or name another folder with --data"
-        )
-    span = settings.data.span if settings.data.span is not None else there[-1]
-    for key, wanted in ("data.span", span), ("data.gate_span", settings.data.gate_span):
-        if wanted not in there:
-            raise SettingsError(f"{key}: no span {wanted} in {data}, it has {', '.join(map(str, there))}")
+    span = settings.chosen_span()
     schema.read(data)
     manifest.read(ingest.span_folder(data, settings.data.gate_span))
     images = manifest.read(ingest.span_folder(data, span)).examples("train")
     if images < settings.training.batch_size:
         raise SettingsError(
             f"training.batch_size {settings.training.batch_size} is more than the {images} training images of span "
-            f"{span}: --set training.batch_size={images} or less"
+            f"{span}: --set training.batch_size={images // 2 * 2} or less"
         )
     return span
 

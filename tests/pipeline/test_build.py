@@ -36,16 +36,8 @@ def test_every_step_that_runs_our_code_carries_its_digest(graph):
     stamped = {name for name, node in graph.items() if "digest" in node.parameters.parameters}
     assert stamped == {"ImportSchemaGen", "Transform", "Evaluator", "Pusher"}
     # The Trainer's names its checkpoints, too.
-    assert f'"code": "{sources.digest("trainer.train")}"' in trainers_config(graph)
-
-
-def trainers_config(graph):
-    return graph["Trainer"].parameters.parameters["custom_config"].field_value.string_value
-
-
-def test_a_training_that_is_forced_has_checkpoints_of_its_own(settings):
-    configs = [trainers_config(nodes(compile_graph(settings, 1, uncached=["Trainer"]))) for _ in range(2)]
-    assert configs[0] != configs[1]
+    config = graph["Trainer"].parameters.parameters["custom_config"].field_value.string_value
+    assert f'"code": "{sources.digest("trainer.train")}"' in config
 
 
 def test_a_warm_start_takes_the_serving_model(settings):

@@ -1,16 +1,18 @@
 """A tiny training as a process of its own: `python job.py FOLDER SETTINGS`, with FOLDER/checkpoints shared by all.
 
-SETTINGS is JSON: "training" and "augment" over the defaults below, "replicas" on this machine, "name" of its output.
-Writes the weights to FOLDER/<name>.npz and its history under FOLDER/<name>/; prints the trainer's log lines.
+SETTINGS is JSON: "model", "training" and "augment" over the defaults below, "replicas" on this machine.
+Writes the weights to FOLDER/weights-<worker>.npz and its history under FOLDER/log; prints the trainer's log lines.
 """
 
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 
+MODEL = {"image_size": 8, "depth": 1, "width": 16, "heads": 2}
 TRAINING = {"epochs": 4, "batch_size": 16, "warmup_epochs": 1, "learning_rate": 1e-2, "ema_epochs": 0.5}
 PLAIN = {"crop_padding": 1, "randaugment_ops": 0, "mixup": 0.0, "cutmix": 0.0, "erase": 0.0}
 
@@ -44,15 +46,16 @@ def main(folder: Path, settings: dict) -> None:
     else:
         strategy = devices.strategy()
     best, last = train(
-        ModelSettings(image_size=8, depth=1, width=16, heads=2),
+        ModelSettings(**MODEL | settings.get("model", {})),
         AugmentSettings(**PLAIN | settings.get("augment", {})),
         TrainingSettings(**TRAINING | {"checkpoint_seconds": 0} | settings.get("training", {})),
         split(64, 0), split(40, 1), classes=2, mean=[128.0] * 3, std=[64.0] * 3,
-        log_dir=folder / settings["name"], checkpoints=Checkpoints(folder / "checkpoints" / "tiny"), strategy=strategy,
+        log_dir=folder / "log", checkpoints=Checkpoints(folder / "checkpoints" / "tiny"), strategy=strategy,
     )  # fmt: skip
     weights = {f"best-{index}": weight for index, weight in enumerate(best.get_weights())}
     weights |= {f"last-{index}": weight for index, weight in enumerate(last.get_weights())}
-    np.savez(folder / f"{settings['name']}.npz", **weights)
+    worker = json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {}).get("index", 0)
+    np.savez(folder / f"weights-{worker}.npz", **weights)
 
 
 if __name__ == "__main__":

@@ -19,15 +19,18 @@ def test_the_newest_comes_back_as_it_was(checkpoints):
     assert checkpoints.newest(like=arrays(0)) is None
     for epoch in (9, 10):
         checkpoints.save(epoch, arrays(epoch), {"history": [{"epoch": epoch}]})
-    found, info = checkpoints.newest(like=arrays(0))
-    assert info == {"epoch": 10, "history": [{"epoch": 10}]}
-    assert found.keys() == arrays(0).keys()
-    np.testing.assert_array_equal(found["model/0000-kernel"], arrays(10)["model/0000-kernel"])
-    assert found["steps"] == 10
+    found = checkpoints.newest(like=arrays(0))
+    assert (found.epoch, found.info) == (10, {"history": [{"epoch": 10}]})
+    assert found.path == checkpoints.paths()[0]
+    assert found.arrays.keys() == arrays(0).keys()
+    np.testing.assert_array_equal(found.arrays["model/0000-kernel"], arrays(10)["model/0000-kernel"])
+    assert found.arrays["steps"] == 10
 
 
 def test_two_are_kept_and_nothing_half_written(checkpoints):
-    for epoch in range(1, 6):
+    checkpoints.folder.mkdir(parents=True)
+    (checkpoints.folder / "epoch-00001.tmp").write_bytes(b"killed while it was written")
+    for epoch in range(2, 6):
         checkpoints.save(epoch, arrays(epoch), {})
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["epoch-00004.npz", "epoch-00005.npz"]
 
@@ -42,16 +45,21 @@ def flip_a_bit_of_the_pixels(path):
     path.write_bytes(content)
 
 
+def claim_a_compression_that_nobody_knows(path):
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 10] = 77  # in the directory at the end
+    path.write_bytes(content)
+
+
 def empty(path):
     path.write_bytes(b"")
 
 
-@pytest.mark.parametrize("damage", [cut, flip_a_bit_of_the_pixels, empty])
+@pytest.mark.parametrize("damage", [cut, flip_a_bit_of_the_pixels, claim_a_compression_that_nobody_knows, empty])
 def test_a_damaged_one_is_named_and_the_older_one_used(checkpoints, caplog, damage):
     checkpoints.save(1, arrays(1), {})
     damage(checkpoints.save(2, arrays(2), {}))
-    _, info = checkpoints.newest(like=arrays(0))
-    assert info["epoch"] == 1
+    assert checkpoints.newest(like=arrays(0)).epoch == 1
     assert "epoch-00002.npz is damaged" in caplog.text
 
 
@@ -68,8 +76,7 @@ def test_a_damaged_one_is_named_and_the_older_one_used(checkpoints, caplog, dama
 def test_a_foreign_one_is_named_and_the_older_one_used(checkpoints, caplog, foreign, reason):
     checkpoints.save(1, arrays(1), {})
     checkpoints.save(2, foreign, {})
-    _, info = checkpoints.newest(like=arrays(0))
-    assert info["epoch"] == 1
+    assert checkpoints.newest(like=arrays(0)).epoch == 1
     assert "epoch-00002.npz is of another training" in caplog.text and reason in caplog.text
 
 
