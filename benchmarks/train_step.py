@@ -13,7 +13,18 @@ rounds take turns, and the median counts. GFLOP/s count what each computes, 1.92
 PyTorch is a contender where this Python has it, or the one named by --torch-python. bfloat16 is tried where the CPU has
 instructions for it. `--contenders` picks some, among them what is left out by default.
 
-MEASURED
+On two cores of a shared machine (AMD EPYC without AVX-512), CPython 3.11, with `--steps 1` and these contenders,
+medians of five rounds:
+
+| step                | images/s | x article | x PyTorch | GFLOP/s | of peak |
+| ------------------- | -------- | --------- | --------- | ------- | ------- |
+| matrix product      |     26.2 |      2.09 |      1.38 |    50.3 |    1.00 |
+| article             |     12.5 |      1.00 |      0.66 |    24.0 |    0.48 |
+| ours                |     20.8 |      1.67 |      1.10 |    34.9 |    0.69 |
+| PyTorch             |     18.9 |      1.51 |      1.00 |    36.3 |    0.72 |
+
+Over four fifths of our time goes into matrix products, the MLP's close to the peak. What XLA saves lies in between:
+exact GELU, LayerNorm and attention take two to three times as long without it.
 """
 
 import argparse
