@@ -69,7 +69,7 @@ def test_the_moments_are_those_of_all_pixels(transformed, pixels):
 
 
 def test_what_training_reads_is_what_serving_decodes(transformed, pixels):
-    split = load([str(transformed / "examples*")], 8)
+    split = load([str(transformed / "examples*")], 8, memory_gib=1)
     assert split.labels.tolist() == list(range(12))  # in the order of the ids
     served, valid = decode_batch(tf.constant([encoded(image) for image in pixels]), 8)
     np.testing.assert_array_equal(split.images, served)
@@ -79,4 +79,4 @@ def test_what_training_reads_is_what_serving_decodes(transformed, pixels):
 
 def test_no_examples_is_an_error_that_names_the_files(tmp_path):
     with pytest.raises(ValueError, match="nothing-here"):
-        load([str(tmp_path / "nothing-here*")], 8)
+        load([str(tmp_path / "nothing-here*")], 8, memory_gib=1)
