@@ -6,6 +6,7 @@ The formats: tensorflow/core/lib/io/record_writer.h and tensorflow/core/example/
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import google_crc32c
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
@@ -35,6 +36,16 @@ _pool = descriptor_pool.DescriptorPool()
 _pool.Add(text_format.Parse(_EXAMPLE_PROTO, descriptor_pb2.FileDescriptorProto()))
 _Example = message_factory.GetMessageClass(_pool.FindMessageTypeByName("Example"))
 
+
+
+class RawExample(NamedTuple):
+    """One raw example: see the names in `trainer.examples`."""
+
+    id: bytes
+    image: bytes
+    label: int
+
+
 _HEADER = struct.Struct("<QI")  # length and its checksum
 _FOOTER = struct.Struct("<I")  # the checksum of the data
 
@@ -49,16 +60,31 @@ def example(image: bytes, label: int, id: bytes) -> bytes:
     return message.SerializeToString()
 
 
-def label_of(data: bytes) -> int:
-    """The label of a serialized example. Raises ValueError when it has not exactly one."""
+def parse(data: bytes) -> RawExample:
+    """The features of a serialized example.
+
+    Raises ValueError, naming the feature (and the example, where it has an id), unless each is there with one value of
+    its type.
+    """
     try:
         features = {entry.key: entry.value for entry in _Example.FromString(data).features.feature}
     except DecodeError as error:
         raise ValueError(f"not a tf.Example: {error}") from error
-    values = features[LABEL].int64_list.value if LABEL in features else []
-    if len(values) != 1:
-        raise ValueError(f"feature {LABEL!r}: expected one value, found {len(values)}")
-    return values[0]
+    id, image = (_only_value(features, name, "bytes_list") for name in (ID, IMAGE))
+    label = _only_value(features, LABEL, "int64_list")
+    return RawExample(id, image, label)
+
+
+def _only_value(features: dict[str, Any], name: str, kind: str) -> Any:
+    if name not in features:
+        found = "none"
+    elif len(values := getattr(features[name], kind).value) == 1:
+        return values[0]
+    else:
+        found = f"{len(values):,} of them" if values else "another type, or no value"
+    id = features[ID].bytes_list.value if ID in features and name != ID else []
+    where = f"{id[0].decode('utf-8', 'backslashreplace')!r}: " if len(id) == 1 else ""
+    raise ValueError(f"{where}feature {name!r}: expected one {kind.removesuffix('_list')} value, found {found}")
 
 
 def frame(data: bytes) -> bytes:

@@ -2,7 +2,8 @@
 
 import hashlib
 from collections import Counter
-from pathlib import Path
+from collections.abc import Callable, Collection
+from pathlib import Path, PurePosixPath
 
 from tensorflow_metadata.proto.v0 import schema_pb2
 
@@ -25,25 +26,35 @@ def problems(path: Path, progress: Progress = silent) -> list[str]:
     total = sum(1 for folder in folders for _ in folder.glob("*/*"))
     found: list[str] = []
     done = 0
+
+    def one_more(_name: str) -> None:
+        nonlocal done
+        done += 1
+        progress("shards verified", done, total)
+
     for folder in folders:
-        try:
-            manifest = manifests.read(folder)
-        except DataRefused as error:
-            found.append(str(error))
-            continue
-        found += _schema_problems(folder.parent, folder, manifest)
-        found += _file_problems(folder, manifest)
-        counts: Counter[tuple[str, int]] = Counter()
-        whole = True
-        for name, shard in manifest.shards.items():
+        found += span_problems(folder, verified=one_more)
+    return found
+
+
+def span_problems(
+    folder: Path, splits: Collection[str] = SPLITS, verified: Callable[[str], object] = len
+) -> list[str]:
+    """The same for these splits of one span; `verified` is called with each shard's name."""
+    try:
+        manifest = manifests.read(folder)
+    except DataRefused as error:
+        return [str(error)]
+    found = _schema_problems(folder.parent, folder, manifest) + _file_problems(folder, manifest)
+    counts: Counter[tuple[str, int]] = Counter()
+    whole = True
+    for name, shard in manifest.shards.items():
+        if PurePosixPath(name).parts[0] in splits:
             shard_problems = _shard_problems(folder / name, shard, counts)
             whole = whole and not shard_problems
             found += shard_problems
-            done += 1
-            progress("shards verified", done, total)
-        if whole:
-            found += _count_problems(folder, manifest, counts)
-    return found
+            verified(name)
+    return found + (_count_problems(folder, manifest, splits, counts) if whole else [])
 
 
 def span_folders(path: Path) -> list[Path]:
@@ -96,19 +107,26 @@ def _shard_problems(path: Path, shard: Shard, counts: Counter[tuple[str, int]]) 
         return [f"{path}: expected sha256 {shard.sha256}, found no readable file ({error.strerror})"]
     if digest != shard.sha256:
         return [f"{path}: expected sha256 {shard.sha256}, found {digest}"]
+    labels: list[int] = []
+    after = "at its beginning"
     try:
-        labels = [tfrecord.label_of(record) for record in tfrecord.read(path)]
+        for record in tfrecord.read(path):
+            example = tfrecord.parse(record)
+            labels.append(example.label)
+            after = f"after {example.id.decode('utf-8', 'backslashreplace')!r}"
     except (DataRefused, ValueError) as error:
-        return [f"{path}: expected whole examples, found: {error}"]
+        return [f"{path}: expected whole examples, found {after} (record {len(labels) + 1:,}): {error}"]
     counts.update((path.parent.name, label) for label in labels)
     if len(labels) != shard.examples:
         return [f"{path}: expected {shard.examples:,} examples, found {len(labels):,}"]
     return []
 
 
-def _count_problems(folder: Path, manifest: Manifest, counts: Counter[tuple[str, int]]) -> list[str]:
+def _count_problems(
+    folder: Path, manifest: Manifest, splits: Collection[str], counts: Counter[tuple[str, int]]
+) -> list[str]:
     lines = []
-    for split in SPLITS:
+    for split in splits:
         for label, name in enumerate(manifest.class_names):
             expected, found = manifest.counts.get(split, {}).get(name, 0), counts.pop((split, label), 0)
             if expected != found:

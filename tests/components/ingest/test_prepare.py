@@ -333,5 +333,5 @@ def test_all_of_cifar10(tmp_path):
     assert [written.examples(split) for split in SPLITS] == [45_000, 5_000, 10_000]
     assert set(written.counts["val"].values()) == {500}
     assert (written.image_shape, written.rejected) == ((32, 32, 3), ())
-    labels = [tfrecord.label_of(record) for record in examples(tmp_path / "span-1" / "train")]
+    labels = [tfrecord.parse(record).label for record in examples(tmp_path / "span-1" / "train")]
     assert all(200 < labels[:2500].count(label) < 300 for label in range(10))

@@ -71,8 +71,11 @@ def test_wrong_counts(data):
     "records, found",
     [
         ([tfrecord.frame(tfrecord.example(b"", 7, b""))], "val: expected labels from 0 to 2, found 7 in 1 examples"),
-        ([tfrecord.frame(b"")], "expected whole examples, found: feature 'label': expected one value, found 0"),
-        ([b"no record"], "expected whole examples, found: "),
+        (
+            [tfrecord.frame(tfrecord.example(b"", 0, b"a")), tfrecord.frame(b"")],
+            "expected whole examples, found after 'a' (record 2): feature 'id': expected one bytes value, found none",
+        ),
+        ([b"no record"], "expected whole examples, found at its beginning (record 1): "),
         ([], "expected 6 examples, found 0"),
     ],
 )

@@ -59,7 +59,7 @@ def test_span_of_the_binary_archive(official, tmp_path):
     assert [manifest.examples(split) for split in ("train", "val", "test")] == [40, 10, 10]
     assert class_names(schema.read(tmp_path / "out")) == list(CLASS_NAMES)
     (shard,) = (tmp_path / "out" / "span-1" / "test").iterdir()
-    assert sorted(tfrecord.label_of(record) for record in tfrecord.read(shard)) == list(range(10))
+    assert sorted(tfrecord.parse(record).label for record in tfrecord.read(shard)) == list(range(10))
 
 
 def test_label_out_of_range(in_archive, tmp_path):
