@@ -1,98 +1,120 @@
 """The whole graph on one page, and the only place it is described."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
-from tfx.components import ExampleValidator, ImportExampleGen, StatisticsGen, Trainer, Transform
+from tfx.components import ExampleValidator, StatisticsGen, Transform
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.compiler.compiler import Compiler
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.dsl.experimental.conditionals.conditional import Cond
 from tfx.orchestration.pipeline import Pipeline
-from tfx.proto import example_gen_pb2, pusher_pb2, range_config_pb2, trainer_pb2, transform_pb2
+from tfx.proto import pusher_pb2, trainer_pb2, transform_pb2
 from tfx.proto.orchestration import pipeline_pb2
 from tfx.types.channel import Channel
 from tfx.types.standard_artifacts import Model
 
+from components.artifacts import DataVerdict
 from components.baseline import ServingModel
+from components.data_gate import DataGate
 from components.evaluator import Evaluator
+from components.example_gen import SpanExampleGen
+from components.image_statistics import ImageStatistics
+from components.previous_span import PreviousSpan
 from components.pusher import Pusher
+from components.trainer import Trainer
 from pipeline import sources
 from pipeline.config import Settings
 
 
-def create_pipeline(settings: Settings, span: int) -> Pipeline:
-    """The graph that trains on `span` of the data and gates on the gate span's test set."""
+def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] = MappingProxyType({})) -> Pipeline:
+    """The graph that trains on `span` of the data and gates on the gate span's test set.
+
+    accepted: a person's reason for each check of the data gate that is not to stop this run.
+    """
     data, serving = str(settings.data.dir.resolve()), str(settings.folder / "serving")
     schema_file = settings.data.dir.resolve() / "schema.pbtxt"
 
-    examples = ImportExampleGen(
-        input_base=data, input_config=_splits("train", "val"), range_config=_exactly(span)
-    ).with_id("ImportExampleGen")
-    test_examples = ImportExampleGen(
-        input_base=data,
-        input_config=_splits("test"),
-        # Said outright: TFX would cut a single split into train and eval.
-        output_config=example_gen_pb2.Output(
-            split_config=example_gen_pb2.SplitConfig(
-                splits=[example_gen_pb2.SplitConfig.Split(name="test", hash_buckets=1)]
-            )
-        ),
-        range_config=_exactly(settings.data.gate_span),
-    ).with_id("TestExampleGen")
+    examples = SpanExampleGen(data, span, ["train", "val"]).with_id("ImportExampleGen")
+    test_examples = SpanExampleGen(data, settings.data.gate_span, ["test"]).with_id("TestExampleGen")
 
     schema = ImportSchemaGen(schema_file=str(schema_file))
     statistics = StatisticsGen(examples=examples.outputs["examples"], schema=schema.outputs["schema"])
     validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
-
-    transform = Transform(
+    image_statistics = ImageStatistics(
         examples=examples.outputs["examples"],
+        test_examples=test_examples.outputs["examples"],
         schema=schema.outputs["schema"],
-        preprocessing_fn="trainer.preprocessing.preprocessing_fn",
-        splits_config=transform_pb2.SplitsConfig(analyze=["train"], transform=["train", "val"]),
-        custom_config={"image_size": settings.model.image_size},
-        disable_statistics=True,  # of raw pixels: a minute of work that says nothing
+        image_size=settings.model.image_size,
+    )
+    previous = Resolver(strategy_class=PreviousSpan, config={"span": span}, verdict=Channel(type=DataVerdict)).with_id(
+        "PreviousSpan"
+    )
+    data_gate = DataGate(
+        examples=examples.outputs["examples"],
+        test_examples=test_examples.outputs["examples"],
+        statistics=image_statistics.outputs["statistics"],
+        anomalies=validator.outputs["anomalies"],
+        previous=previous.outputs["verdict"],
+        settings=settings.data_gate,
+        accepted=dict(accepted),
     )
     baseline = Resolver(strategy_class=ServingModel, config={"serving": serving}, model=Channel(type=Model)).with_id(
         "Baseline"
     )
-    trainer = Trainer(
-        run_fn="trainer.train.run_fn",
-        examples=transform.outputs["transformed_examples"],
-        transform_graph=transform.outputs["transform_graph"],
-        schema=schema.outputs["schema"],
-        # An input only where it is used: as one, each push would make the next run train again.
-        base_model=baseline.outputs["model"] if settings.training.warm_start else None,
-        train_args=trainer_pb2.TrainArgs(splits=["train"]),
-        eval_args=trainer_pb2.EvalArgs(splits=["val"]),
-        custom_config={
-            "model": settings.model.model_dump_json(),
-            "augment": settings.augment.model_dump_json(),
-            "training": settings.training.model_dump_json(),
-            "checkpoints": str(checkpoints_folder(settings)),
-            "code": sources.digest("trainer.train"),
-        },
-    )
 
-    evaluator = Evaluator(
-        examples=test_examples.outputs["examples"],
-        model=trainer.outputs["model"],
-        baseline_model=baseline.outputs["model"],
-        schema=schema.outputs["schema"],
-        gate=settings.gate,
-    )
-    with Cond(evaluator.outputs["blessing"].future()[0].custom_property("blessed") == 1):
-        pusher = Pusher(
-            model=trainer.outputs["model"],
-            model_blessing=evaluator.outputs["blessing"],
-            push_destination=pusher_pb2.PushDestination(
-                filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=serving)
-            ),
+    verdict = data_gate.outputs["verdict"]
+    with Cond(verdict.future()[0].property("passed") == 1):
+        transform = Transform(
+            examples=examples.outputs["examples"],
+            schema=schema.outputs["schema"],
+            preprocessing_fn="trainer.preprocessing.preprocessing_fn",
+            splits_config=transform_pb2.SplitsConfig(analyze=["train"], transform=["train", "val"]),
+            custom_config={"image_size": settings.model.image_size},
+            disable_statistics=True,  # of raw pixels: a minute of work that says nothing
         )
+        trainer = Trainer(
+            run_fn="trainer.train.run_fn",
+            examples=transform.outputs["transformed_examples"],
+            transform_graph=transform.outputs["transform_graph"],
+            schema=schema.outputs["schema"],
+            # Inputs only where they are used: as one, each push would make the next run train again.
+            base_model=baseline.outputs["model"] if settings.training.warm_start else None,
+            verdict=verdict if settings.data_gate.leave_out_leaks else None,
+            train_args=trainer_pb2.TrainArgs(splits=["train"]),
+            eval_args=trainer_pb2.EvalArgs(splits=["val"]),
+            custom_config={
+                "model": settings.model.model_dump_json(),
+                "augment": settings.augment.model_dump_json(),
+                "training": settings.training.model_dump_json(),
+                "checkpoints": str(checkpoints_folder(settings)),
+                "code": sources.digest("trainer.train"),
+            },
+        )
+        evaluator = Evaluator(
+            examples=test_examples.outputs["examples"],
+            model=trainer.outputs["model"],
+            baseline_model=baseline.outputs["model"],
+            schema=schema.outputs["schema"],
+            gate=settings.gate,
+        )
+        with Cond(evaluator.outputs["blessing"].future()[0].custom_property("blessed") == 1):
+            pusher = Pusher(
+                model=trainer.outputs["model"],
+                model_blessing=evaluator.outputs["blessing"],
+                push_destination=pusher_pb2.PushDestination(
+                    filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=serving)
+                ),
+            )
 
     _stamp(schema, hashlib.sha256(schema_file.read_bytes()).hexdigest())
+    for example_gen in examples, test_examples:
+        _stamp(example_gen, sources.digest("components.example_gen"))
+    _stamp(image_statistics, sources.digest("components.image_statistics"))
+    _stamp(data_gate, sources.digest("components.data_gate"))
     _stamp(transform, sources.digest("trainer.preprocessing"))
     _stamp(evaluator, sources.digest("components.evaluator"))
     _stamp(pusher, sources.digest("components.pusher"))
@@ -101,7 +123,8 @@ def create_pipeline(settings: Settings, span: int) -> Pipeline:
         pipeline_name=settings.name,
         pipeline_root=str(settings.folder / "root"),
         components=[
-            examples, test_examples, schema, statistics, validator, transform, baseline, trainer, evaluator, pusher,
+            examples, test_examples, schema, statistics, validator, image_statistics, previous, data_gate, transform,
+            baseline, trainer, evaluator, pusher,
         ],
         enable_cache=True,
         beam_pipeline_args=[
@@ -118,28 +141,19 @@ def checkpoints_folder(settings: Settings) -> Path:
     return settings.folder / "checkpoints"
 
 
-def compile_graph(settings: Settings, span: int, uncached: Collection[str] = ()) -> pipeline_pb2.Pipeline:
+def compile_graph(
+    settings: Settings,
+    span: int,
+    uncached: Collection[str] = (),
+    accepted: Mapping[str, str] = MappingProxyType({}),
+) -> pipeline_pb2.Pipeline:
     """The graph as TFX's intermediate representation; the nodes named in `uncached` run whatever the cache holds."""
-    ir = Compiler().compile(create_pipeline(settings, span))
+    ir = Compiler().compile(create_pipeline(settings, span, accepted))
     for node in ir.nodes:
         # What a push must do depends on what serves at that moment, which no cache key knows.
         if node.pipeline_node.node_info.id in ("Pusher", *uncached):
             node.pipeline_node.execution_options.caching_options.enable_cache = False
     return ir
-
-
-def _splits(*names: str) -> example_gen_pb2.Input:
-    return example_gen_pb2.Input(
-        splits=[
-            example_gen_pb2.Input.Split(name=name, pattern=f"span-{{SPAN}}/{name}/part-*.tfrecord") for name in names
-        ]
-    )
-
-
-def _exactly(span: int) -> range_config_pb2.RangeConfig:
-    return range_config_pb2.RangeConfig(
-        static_range=range_config_pb2.StaticRange(start_span_number=span, end_span_number=span)
-    )
 
 
 def _stamp(component: BaseComponent, digest: str) -> None:

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from components import ingest
+from components.data_bounds import DataGateSettings
 from components.gate import GateSettings
 from trainer.settings import AugmentSettings, Group, ModelSettings, TrainingSettings
 
@@ -32,6 +33,7 @@ class Settings(Group):
     name: str = Field("vitpipe", pattern=r"^[a-z0-9][a-z0-9-]*$")  # of the pipeline, and of its folder under `runs`
     runs: Path = Path("runs")
     data: DataSettings = DataSettings()
+    data_gate: DataGateSettings = DataGateSettings()
     model: ModelSettings = ModelSettings()
     augment: AugmentSettings = AugmentSettings()
     training: TrainingSettings = TrainingSettings()

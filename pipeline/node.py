@@ -13,6 +13,8 @@ from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher
 from tfx.proto.orchestration import pipeline_pb2
 
+from components.ingest import DataRefused
+
 log = logging.getLogger(__name__)
 
 
@@ -25,13 +27,18 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a launch ended. `execution_id` is None where ML Metadata has no execution: skipped, or failed before it."""
+    """How a launch ended.
+
+    `execution_id` is None where ML Metadata has no execution: skipped, or failed before it. `data_refused`: it failed
+    because the data are not fit for use, which `error` says in full.
+    """
 
     node: str
     state: State
     seconds: float
     execution_id: int | None = None
     error: str = ""
+    data_refused: bool = False
 
 
 def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionConfig) -> Outcome:
@@ -58,7 +65,10 @@ def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionC
         ).launch()
     except Exception as error:
         log.exception("%s failed", node_id)
-        return Outcome(node_id, State.FAILED, time.monotonic() - started, error=_message(error))
+        seconds = time.monotonic() - started
+        if isinstance(error, DataRefused):
+            return Outcome(node_id, State.FAILED, seconds, error=str(error), data_refused=True)
+        return Outcome(node_id, State.FAILED, seconds, error=_message(error))
     finally:
         sys.argv = arguments
     seconds = time.monotonic() - started

@@ -1,11 +1,13 @@
 """What a run came to: an exit code, and in words which check, the value, the bound and where to look."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ml_metadata import MetadataStore
 
+from components.data_bounds import PAGE, Finding
 from components.gate import Judgement
 from pipeline.exits import Exit
 from pipeline.logs import shown
@@ -24,17 +26,30 @@ def verdict(store: MetadataStore, outcomes: Sequence[Outcome]) -> Verdict:
     """Read the verdict from the artifacts of the run: a cached step counts as much as one that ran."""
     by_node = {outcome.node: outcome for outcome in outcomes}
     for outcome in outcomes:
+        if outcome.data_refused:
+            return Verdict(Exit.DATA_REFUSED, [f"data refused, nothing trained: {outcome.error}"], outcome.node)
         if outcome.state is State.FAILED:
             return Verdict(Exit.CRASHED, [f"crashed in {outcome.node}: {outcome.error}"], outcome.node)
 
     lines = []
+    if (data_gate := by_node.get("DataGate")) and data_gate.execution_id:
+        [weighed] = outputs(store, data_gate.execution_id)["verdict"]
+        page = f"the span's page: {shown(Path(weighed.uri, PAGE))}"
+        findings = [Finding.model_validate(finding) for finding in json.loads(str(weighed.properties["findings"]))]
+        if not weighed.properties["passed"]:
+            stopping = [f"  {finding}" for finding in findings if finding.level == "stop"]
+            return Verdict(Exit.DATA_REFUSED, ["data refused, nothing trained:", *stopping, page], "DataGate")
+        lines = [f"{finding.level}: {finding}" for finding in findings if finding.level in ("warning", "accepted")]
+        if lines:
+            lines.append(page)
+
     if (evaluator := by_node.get("Evaluator")) and evaluator.execution_id:
         [blessing] = outputs(store, evaluator.execution_id)["blessing"]
         judgement = Judgement.model_validate_json(str(blessing.properties["judgement"]))
         if not judgement.blessed:
             failed = [f"  {check}" for check in judgement.checks if not check.passed]
-            return Verdict(Exit.NOT_BLESSED, ["not blessed, nothing pushed:", *failed], "Evaluator")
-        lines = [f"blessed: {'; '.join(str(check) for check in judgement.checks)}"]
+            return Verdict(Exit.NOT_BLESSED, [*lines, "not blessed, nothing pushed:", *failed], "Evaluator")
+        lines.append(f"blessed: {'; '.join(str(check) for check in judgement.checks)}")
 
     if (pusher := by_node.get("Pusher")) and pusher.execution_id:
         [pushed] = outputs(store, pusher.execution_id)["pushed_model"]

@@ -3,7 +3,7 @@
 import errno
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import count
 
@@ -33,8 +33,8 @@ class Split:
         return digest.hexdigest()
 
 
-def load(patterns: list[str], size: int, memory_gib: float) -> Split:
-    """Decode a whole split once, in the order of its ids.
+def load(patterns: list[str], size: int, memory_gib: float, leave_out: Collection[bytes] = ()) -> Split:
+    """Decode a whole split once, in the order of its ids, without those in `leave_out`.
 
     Beam writes records in no fixed order; the ids restore one, so that an exact repeat is possible. Above `memory_gib`
     the pixels stay in a temporary file (in TMPDIR), mapped into memory, and the page cache keeps what fits.
@@ -67,10 +67,12 @@ def load(patterns: list[str], size: int, memory_gib: float) -> Split:
             if not labels:
                 raise ValueError(f"no examples in {', '.join(patterns)}")
             spool.flush()
-            order = np.argsort(np.concatenate(ids))
+            every_id = np.concatenate(ids)
+            order = np.argsort(every_id)
+            unordered = np.memmap(spool, np.uint8, "r", shape=(len(order), size, size, 3))
+            order = order[~np.isin(every_id[order], np.array(list(leave_out), every_id.dtype))]
             shape = (len(order), size, size, 3)
-            unordered = np.memmap(spool, np.uint8, "r", shape=shape)
-            if unordered.nbytes <= memory_gib * 2**30:
+            if len(order) * unordered[0].nbytes <= memory_gib * 2**30:
                 images = unordered[order]
             else:
                 file = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as it is mapped)

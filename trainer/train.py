@@ -1,6 +1,7 @@
 """Train a ViT on transformed examples and write the SavedModel. `run_fn` is what TFX's Trainer calls."""
 
 import hashlib
+import json
 import logging
 import math
 import time
@@ -37,8 +38,9 @@ def run_fn(fn_args) -> None:
     """Train on the `train` split, choose the epoch on `val`, export to `fn_args.serving_model_dir`.
 
     `fn_args.custom_config` carries "model", "augment" and "training", the settings as JSON, "checkpoints", the folder
-    that they go under, and "code", a digest of this package's sources. `fn_args.base_model`, where given, is the
-    SavedModel to start from. `fn_args.model_run_dir` receives the history and the last weights.
+    that they go under, and "code", a digest of this package's sources; "leave_out", where given, is a file with a JSON
+    list of ids (bytes that are no UTF-8 as surrogates) of examples to do without. `fn_args.base_model`, where given, is
+    the SavedModel to start from. `fn_args.model_run_dir` receives the history and the last weights.
     """
     config = fn_args.custom_config
     model_settings = ModelSettings.model_validate_json(config["model"])
@@ -56,8 +58,13 @@ def run_fn(fn_args) -> None:
         names = class_names(text_format.Parse(file.read(), schema))
     mean, std = read_moments(tft.TFTransformOutput(fn_args.transform_output))
     size = model_settings.image_size
-    train_split = load(fn_args.train_files, size, training.memory_gib)
-    val_split = load(fn_args.eval_files, size, training.memory_gib)
+    leave_out = []
+    if "leave_out" in config:
+        leave_out = [id.encode("utf-8", "surrogateescape") for id in json.loads(Path(config["leave_out"]).read_text())]
+        log.info(f"{len(leave_out):,} examples that leak between splits are left out")
+    train_split, val_split = (
+        load(files, size, training.memory_gib, leave_out) for files in (fn_args.train_files, fn_args.eval_files)
+    )
 
     decisive = [
         config["model"], config["augment"], training.model_dump_json(exclude=_WITHOUT_EFFECT), config["code"],

@@ -24,7 +24,13 @@ class BadImage(Exception):
 
 
 def check(data: bytes) -> Shape:
-    """Decodes an image and gives its shape, with 3 channels as `tf.io.decode_image(channels=3)` will.
+    """The shape of an image that is decoded, with 3 channels as `tf.io.decode_image(channels=3)` will. See `opened`."""
+    image = opened(data)
+    return image.height, image.width, 3
+
+
+def opened(data: bytes) -> Image.Image:
+    """Decodes an image.
 
     Raises BadImage unless the bytes are a whole PNG or JPEG of at most MAX_BYTES and MAX_PIXELS.
 
@@ -41,21 +47,21 @@ def check(data: bytes) -> Shape:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large images, which are refused here, and of odd Exif data
-            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise BadImage(f"more than {MAX_PIXELS:,} pixels")
-                whole = _png_is_whole(data) if data.startswith(_PNG_SIGNATURE) else b"\xff\xd9" in data
-                if not whole:
-                    raise BadImage("does not decode")
-                image.load()
+            image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise BadImage(f"more than {MAX_PIXELS:,} pixels")
+            whole = _png_is_whole(data) if data.startswith(_PNG_SIGNATURE) else b"\xff\xd9" in data
+            if not whole:
+                raise BadImage("does not decode")
+            image.load()
     except Image.DecompressionBombError:
         raise BadImage(f"more than {MAX_PIXELS:,} pixels") from None
     except Image.UnidentifiedImageError:
         raise BadImage("not a PNG or JPEG image") from None
     except _DAMAGED:
         raise BadImage("does not decode") from None
-    return height, width, 3
+    return image
 
 
 def encode_png(image: Image.Image) -> bytes:

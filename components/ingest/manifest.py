@@ -1,5 +1,6 @@
 """manifest.json: what a span holds and where it came from."""
 
+import hashlib
 from pathlib import Path
 from typing import Annotated
 
@@ -60,6 +61,11 @@ class Manifest(_Frozen):
     def examples(self, split: str) -> int:
         """Number of examples in a split."""
         return sum(self.counts[split].values())
+
+    def digest(self) -> str:
+        """sha256 over the names and digests of the shards: equal for spans that hold the same bytes."""
+        lines = "".join(f"{self.shards[name].sha256}  {name}\n" for name in sorted(self.shards))
+        return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def read(span: Path) -> Manifest:

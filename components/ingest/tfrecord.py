@@ -37,7 +37,6 @@ _pool.Add(text_format.Parse(_EXAMPLE_PROTO, descriptor_pb2.FileDescriptorProto()
 _Example = message_factory.GetMessageClass(_pool.FindMessageTypeByName("Example"))
 
 
-
 class RawExample(NamedTuple):
     """One raw example: see the names in `trainer.examples`."""
 

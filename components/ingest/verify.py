@@ -27,7 +27,7 @@ def problems(path: Path, progress: Progress = silent) -> list[str]:
     found: list[str] = []
     done = 0
 
-    def one_more(_name: str) -> None:
+    def one_more() -> None:
         nonlocal done
         done += 1
         progress("shards verified", done, total)
@@ -38,9 +38,9 @@ def problems(path: Path, progress: Progress = silent) -> list[str]:
 
 
 def span_problems(
-    folder: Path, splits: Collection[str] = SPLITS, verified: Callable[[str], object] = len
+    folder: Path, splits: Collection[str] = SPLITS, verified: Callable[[], None] | None = None
 ) -> list[str]:
-    """The same for these splits of one span; `verified` is called with each shard's name."""
+    """The same for these splits of one span; `verified` is called after each shard."""
     try:
         manifest = manifests.read(folder)
     except DataRefused as error:
@@ -53,7 +53,8 @@ def span_problems(
             shard_problems = _shard_problems(folder / name, shard, counts)
             whole = whole and not shard_problems
             found += shard_problems
-            verified(name)
+            if verified:
+                verified()
     return found + (_count_problems(folder, manifest, splits, counts) if whole else [])
 
 

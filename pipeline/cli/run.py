@@ -1,6 +1,6 @@
 """`vitpipe run`: the whole graph on this machine."""
 
-import hashlib
+import difflib
 import json
 import os
 import shutil
@@ -12,6 +12,7 @@ import typer
 import yaml
 
 from components import ingest
+from components.data_bounds import CHECKS, NOT_ACCEPTABLE
 from components.ingest import manifest, schema
 from pipeline import sources
 from pipeline.config import Settings, SettingsError, load
@@ -24,6 +25,10 @@ def run(
     data: Annotated[Path | None, typer.Option(help="Data folder, instead of the setting data.dir.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting.")] = None,
     span: Annotated[int | None, typer.Option(help="Span to train on; the newest when not given.")] = None,
+    accept: Annotated[
+        list[str] | None, typer.Option(metavar="CHECK", help="A check of the data gate that shall not stop this run.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why it is accepted: kept in ML Metadata.")] = "",
     force: Annotated[list[str] | None, typer.Option(metavar="NODE", help="Run it whatever the cache holds.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show settings and nodes, run nothing.")] = False,
 ) -> None:
@@ -33,12 +38,13 @@ def run(
         chosen_data["span"] = span
     settings = load(config, overrides, data=chosen_data)
     chosen = _choose_span(settings)
+    accepted = _accepted(accept or [], reason)
     if dry_run:
         raise typer.Exit(_dry_run(settings, chosen))
     settings.folder.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(settings.folder / ".lock", timeout=0):
-            raise typer.Exit(_run(settings, chosen, force or []))
+            raise typer.Exit(_run(settings, chosen, accepted, force or []))
     except filelock.Timeout:
         raise SettingsError(
             f"another run of {settings.name} is going on in {settings.folder}: wait for it, or run under another name "
@@ -56,7 +62,21 @@ def _dry_run(settings: Settings, span: int) -> Exit:
     return Exit.OK
 
 
-def _run(settings: Settings, span: int, force: list[str]) -> Exit:
+def _accepted(checks: list[str], reason: str) -> dict[str, str]:
+    """The reason by check. Raises SettingsError."""
+    if bool(checks) != bool(reason.strip()):
+        raise SettingsError('--accept CHECK and --reason "..." go together: say why the data are right all the same')
+    for check in checks:
+        if check not in CHECKS:
+            nearest = difflib.get_close_matches(check, CHECKS, n=1)
+            hint = f"did you mean {nearest[0]}? " if nearest else ""
+            raise SettingsError(f"--accept {check}: no such check; {hint}the checks are {', '.join(CHECKS)}")
+        if check in NOT_ACCEPTABLE:
+            raise SettingsError(f"--accept {check}: nothing can be trained on such examples; remove them")
+    return dict.fromkeys(checks, reason.strip())
+
+
+def _run(settings: Settings, span: int, accepted: dict[str, str], force: list[str]) -> Exit:
     folder = settings.folder
     stderr = own_stderr()
     print("starting TFX ...", file=stderr)
@@ -70,7 +90,7 @@ def _run(settings: Settings, span: int, force: list[str]) -> Exit:
         from pipeline.verdict import verdict
 
         gpus = tf.config.list_physical_devices("GPU")
-        graph = compile_graph(settings, span, uncached=force)
+        graph = compile_graph(settings, span, uncached=force, accepted=accepted)
     nodes = [node.pipeline_node.node_info.id for node in graph.nodes]
     for name in {*force} - {*nodes}:
         raise SettingsError(f"--force {name}: no such node; the graph has {', '.join(nodes)}")
@@ -86,7 +106,7 @@ def _run(settings: Settings, span: int, force: list[str]) -> Exit:
     logs = folder / "logs" / run_id
     logs.mkdir(parents=True)
     startup_log.rename(logs / "startup.log")
-    facts = _facts(settings, span)
+    facts = _facts(settings, span, accepted)
     (logs / "run.yaml").write_text(yaml.safe_dump({**facts, "settings": _resolved(settings, span)}, sort_keys=False))
     print(f"run {run_id} of {settings.name}: span {span} of {settings.data.dir}, logs in {shown(logs)}", file=stderr)
     connection = metadata.sqlite(folder / "metadata.db")
@@ -132,18 +152,18 @@ def _resolved(settings: Settings, span: int) -> dict:
     return resolved
 
 
-def _facts(settings: Settings, span: int) -> dict[str, str]:
+def _facts(settings: Settings, span: int, accepted: dict[str, str]) -> dict[str, str]:
     """What a person must be able to say later of this run, beside its settings."""
 
     def digest(number: int) -> str:
-        file = ingest.span_folder(settings.data.dir, number) / manifest.NAME
-        return hashlib.sha256(file.read_bytes()).hexdigest()  # the manifest holds the digest of every shard
+        return manifest.read(ingest.span_folder(settings.data.dir, number)).digest()
 
     return {
         "code_version": sources.code_version(),
         "lock_digest": sources.lock_digest(),
         "data_digest": digest(span),
         "gate_data_digest": digest(settings.data.gate_span),
+        "accepted": json.dumps(accepted, sort_keys=True),
         "trigger": "manual",
         "reason": "",
     }

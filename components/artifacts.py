@@ -1,0 +1,19 @@
+"""Artifact types of the steps that TFX does not have."""
+
+from typing import ClassVar
+
+from tfx.types.artifact import Artifact, Property, PropertyType
+
+
+class ImageStatistics(Artifact):
+    """What was measured of a span's images, and of the gate's test set: see `components.image_statistics`."""
+
+    TYPE_NAME = "ImageStatistics"
+    PROPERTIES: ClassVar = {"span": Property(type=PropertyType.INT)}
+
+
+class DataVerdict(Artifact):
+    """What the data gate weighed, and whether training may start: see `components.data_gate`."""
+
+    TYPE_NAME = "DataVerdict"
+    PROPERTIES: ClassVar = {"span": Property(type=PropertyType.INT), "passed": Property(type=PropertyType.INT)}

@@ -1,0 +1,147 @@
+"""What data must show before anything is trained on them. Plain arithmetic on measured figures; knows no TFX."""
+
+from typing import Any, Literal
+
+import numpy as np
+from scipy.spatial.distance import jensenshannon
+
+from components.data_bounds import DataGateSettings, Finding
+from components.figures import ImageFigures, SplitFigures
+from trainer.settings import Group
+
+
+class DataVerdict(Group):
+    """Everything the data gate weighed."""
+
+    figures: ImageFigures
+    previous_span: int | None  # that it was compared with
+    findings: list[Finding]
+    left_out: int  # examples that are not trained or selected on
+    accepted: dict[str, str]  # the person's words by check
+
+    @property
+    def passed(self) -> bool:
+        return all(finding.level != "stop" for finding in self.findings)
+
+    def of_level(self, *levels: str) -> list[Finding]:
+        return [finding for finding in self.findings if finding.level in levels]
+
+
+def judge(
+    settings: DataGateSettings,
+    figures: ImageFigures,
+    anomalies: list[str],
+    previous: ImageFigures | None = None,
+    accepted: dict[str, str] | None = None,
+    left_out: int = 0,
+    examples: dict[str, list[str]] | None = None,
+) -> DataVerdict:
+    """Weigh a span against the bounds and, where an earlier one has passed, against that.
+
+    anomalies: TFDV's, in words; accepted: a person's reason for each check that is not to stop this run; left_out: how
+    many examples are left out of training because they leak, which is then no leak any more; examples: the first that
+    each check is about.
+    """
+    accepted, examples = accepted or {}, examples or {}
+    found: list[Finding] = []
+
+    def at_most(
+        check: str, value: float, text: str, cure: str = "", sense: Literal["at most", "at least"] = "at most"
+    ) -> None:
+        found.append(
+            Finding(
+                check=check, value=value, bound=getattr(settings, check), sense=sense, text=text, cure=cure,
+                examples=tuple(examples.get(check, ())), accepted=accepted.get(check),
+            )
+        )  # fmt: skip
+
+    splits, train = figures.splits, figures.splits["train"]
+    at_most("anomalies", len(anomalies), "; ".join(anomalies) or "none against the schema")
+
+    reasons = [
+        f"{count:,} in {split}: {reason}" for split, of in splits.items() for reason, count in of.undecodable.items()
+    ]
+    undecodable = sum(sum(of.undecodable.values()) for of in splits.values())
+    at_most("undecodable", undecodable, "; ".join(reasons) or "every image decodes", "repair or remove these images")
+    outside = sum(of.outside_labels for of in splits.values())
+    at_most("outside_labels", outside, f"{outside:,} labels are not from 0 to {len(train.labels) - 1}")
+    at_most("repeated_ids", figures.repeated_ids, f"{figures.repeated_ids:,} examples have the id of another")
+
+    missing = [f"{name!r} in {split}" for split, of in splits.items() for name, count in of.labels.items() if not count]
+    at_most(
+        "missing_classes", len(missing), f"no image of {', '.join(missing[:5])}" if missing else "every class is there"
+    )
+    sides = {of.smallest_side: split for split, of in splits.items() if of.smallest_side is not None}
+    if sides:
+        smallest = min(sides)
+        text = f"the smallest image has a side of {smallest} pixels, in {sides[smallest]}"
+        at_most("image_side", smallest, text, "remove it, or lower the bound", "at least")
+
+    rare, common = (pick(train.labels, key=lambda name: train.labels[name]) for pick in (min, max))
+    fewest, most = train.labels[rare], train.labels[common]
+    at_most("class_examples", fewest, f"{rare!r} has {fewest:,} images in train", "add some", "at least")
+    ratio = most / max(fewest, 1)
+    at_most("imbalance", ratio, f"{common!r} has {ratio:.1f} times the images of {rare!r}, {most:,} against {fewest:,}")
+    share = train.duplicates / max(train.images, 1)
+    at_most("duplicates", share, f"{train.duplicates:,} images in train repeat an earlier one ({share:.4f})")
+
+    leaks = [] if settings.leave_out_leaks else figures.leaks
+    cure = "prepare the data without them, or leave them out with --set data_gate.leave_out_leaks=true"
+    without = f" ({left_out:,} examples are left out of training)" if settings.leave_out_leaks else ""
+    exact = sum(leak.exact for leak in leaks)
+    where = [f"{leak.exact:,} of {leak.target} in {leak.source}" for leak in leaks if leak.exact]
+    at_most("exact_leaks", exact, f"images stand in two splits: {', '.join(where) or 'none'}{without}", cure)
+    near = {leak: leak.near / splits[leak.target].images for leak in leaks}
+    where = [f"{leak.near:,} of {leak.target} in {leak.source} ({near[leak]:.4f})" for leak in leaks if leak.near]
+    text = f"images stand nearly the same in two splits: {', '.join(where) or 'none'}{without}"
+    at_most("near_leaks", max(near.values(), default=0.0), text, cure)
+
+    if previous is not None:
+        for check, value, text in _drift(train, previous.splits["train"]):
+            at_most(
+                check, value, f"{text} since span {previous.span}", "look at what changed; --accept it if it is right"
+            )
+    return DataVerdict(
+        figures=figures,
+        previous_span=previous.span if previous else None,
+        findings=found,
+        left_out=left_out,
+        accepted=accepted,
+    )
+
+
+def _drift(now: SplitFigures, before: SplitFigures) -> list[tuple[str, float, str]]:
+    shares = {name: _shares(list(of.labels.values())) for name, of in (("now", now), ("before", before))}
+    changes = np.abs(shares["now"] - shares["before"])
+    most = int(changes.argmax())
+    name = list(now.labels)[most]
+    colour = np.abs(np.subtract(now.mean, before.mean)) / np.maximum(before.spread, 1e-9)
+    channel = int(colour.argmax())
+    drift = [
+        (
+            "drift_labels_linf", float(changes[most]),
+            f"the share of {name!r} went from {shares['before'][most]:.3f} to {shares['now'][most]:.3f}",
+        ),
+        ("drift_labels_js", _divergence(now.labels.values(), before.labels.values()), "the classes' mix changed by {}"),
+        (
+            "drift_colour", float(colour[channel]),
+            f"mean {('red', 'green', 'blue')[channel]} went from {before.mean[channel]:.1f} to {now.mean[channel]:.1f}",
+        ),
+        ("drift_brightness", _divergence(now.brightness, before.brightness), "brightness changed by {}"),
+        ("drift_sharpness", _divergence(now.sharpness, before.sharpness), "sharpness changed by {}"),
+        ("drift_sizes", _divergence(now.sides, before.sides), "image sizes changed by {}"),
+    ]  # fmt: skip
+    return [(check, value, text.format(f"{value:.3f} bits")) for check, value, text in drift]
+
+
+def _shares(counts: Any) -> np.ndarray:
+    counts = np.asarray(list(counts), float)
+    return counts / max(counts.sum(), 1)
+
+
+def _divergence(now: Any, before: Any) -> float:
+    """Jensen-Shannon divergence of two histograms, in bits; 0 where one is empty."""
+    first, second = _shares(now), _shares(before)
+    if not first.any() or not second.any():
+        return 0.0
+    return float(jensenshannon(first, second, base=2) ** 2)

@@ -1,0 +1,191 @@
+"""The data gate: it alone says whether a span may be trained on, with everything that was weighed."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pandas as pd
+from tensorflow_metadata.proto.v0 import anomalies_pb2
+from tfx import types
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+
+from components import artifacts
+from components.data_bounds import PAGE, DataGateSettings
+from components.data_checks import DataVerdict, judge
+from components.data_page import Exhibit, Picture, render
+from components.figures import ImageFigures
+from components.image_statistics import FIGURES, LEAKS, TWINS, read_table
+from components.ingest import tfrecord
+
+VERDICT = "verdict.json"
+LEAVE_OUT = "leave_out.json"  # ids (surrogateescape) of what leaks, where it is to be left out of training
+
+_SAMPLES = 8  # pictures of each class
+_MOST_SHOWN = 24  # examples of each check
+
+
+class Executor(base_executor.BaseExecutor):
+    """Judges, and draws the page.
+
+    Data that fail do not fail the step: TFX would delete its outputs, and nobody could read why. It completes with
+    `passed` 0, and what follows is skipped.
+    """
+
+    def Do(self, input_dict, output_dict, exec_properties):
+        settings = DataGateSettings.model_validate_json(exec_properties["settings"])
+        statistics = artifact_utils.get_single_instance(input_dict["statistics"])
+        folder = Path(statistics.uri)
+        figures = ImageFigures.model_validate_json((folder / FIGURES).read_text())
+        twins = pd.read_parquet(folder / TWINS)
+        left_out = _leaking(twins) if settings.leave_out_leaks else []
+        images = read_table(folder, ["split", "id", "label", "reason", "width", "height", "digest"])
+        exhibits = _exhibits(images, twins, figures)
+        previous = [_read_verdict(verdict).figures for verdict in input_dict.get("previous", [])]
+        judged = judge(
+            settings,
+            figures,
+            _anomalies(artifact_utils.get_single_instance(input_dict["anomalies"])),
+            previous=previous[0] if previous else None,
+            accepted=json.loads(exec_properties["accepted"]),
+            left_out=len(left_out),
+            examples={
+                check: [f"{one.picture.name!r} ({one.note})" for one in shown[:3]] for check, shown in exhibits.items()
+            },
+        )
+        verdict = artifact_utils.get_single_instance(output_dict["verdict"])
+        verdict.span, verdict.passed = figures.span, int(judged.passed)
+        verdict.set_string_custom_property(
+            "findings", json.dumps([finding.model_dump(mode="json") for finding in judged.findings])
+        )
+        out = Path(verdict.uri)
+        (out / VERDICT).write_text(judged.model_dump_json(indent=1) + "\n")
+        (out / LEAVE_OUT).write_text(json.dumps([id.decode("utf-8", "surrogateescape") for id in left_out]))
+        samples = _samples(images, list(figures.splits["train"].labels))
+        _fill_in([*input_dict["examples"], *input_dict["test_examples"]], [*exhibits.values(), *samples.values()])
+        (out / PAGE).write_text(render(judged, previous[0] if previous else None, samples, exhibits))
+
+
+class DataGateSpec(ComponentSpec):
+    PARAMETERS: ClassVar = {"settings": ExecutionParameter(type=str), "accepted": ExecutionParameter(type=str)}
+    INPUTS: ClassVar = {
+        "examples": ChannelParameter(type=standard_artifacts.Examples),
+        "test_examples": ChannelParameter(type=standard_artifacts.Examples),
+        "statistics": ChannelParameter(type=artifacts.ImageStatistics),
+        "anomalies": ChannelParameter(type=standard_artifacts.ExampleAnomalies),
+        "previous": ChannelParameter(type=artifacts.DataVerdict, optional=True),
+    }
+    OUTPUTS: ClassVar = {"verdict": ChannelParameter(type=artifacts.DataVerdict)}
+
+
+class DataGate(base_component.BaseComponent):
+    """Weighs a span before anything is trained on it.
+
+    Args:
+        examples, test_examples: raw examples, for their pictures.
+        statistics: of both.
+        anomalies: TFDV's.
+        previous: the verdict on the span to compare with; the channel may be empty.
+        settings: the bounds.
+        accepted: a person's words for each check that shall not stop this run.
+    """
+
+    SPEC_CLASS = DataGateSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(
+        self,
+        examples: types.BaseChannel,
+        test_examples: types.BaseChannel,
+        statistics: types.BaseChannel,
+        anomalies: types.BaseChannel,
+        previous: types.BaseChannel,
+        settings: DataGateSettings,
+        accepted: dict[str, str],
+    ):
+        super().__init__(
+            DataGateSpec(
+                examples=examples, test_examples=test_examples, statistics=statistics, anomalies=anomalies,
+                previous=previous, settings=settings.model_dump_json(), accepted=json.dumps(accepted, sort_keys=True),
+                verdict=types.Channel(type=artifacts.DataVerdict),
+            )
+        )  # fmt: skip
+
+
+def _read_verdict(artifact: types.Artifact) -> DataVerdict:
+    return DataVerdict.model_validate_json((Path(artifact.uri) / VERDICT).read_text())
+
+
+def _anomalies(artifact: types.Artifact) -> list[str]:
+    """TFDV's anomalies of every split, in words."""
+    found = []
+    for split in artifact_utils.decode_split_names(artifact.split_names):
+        [file] = Path(artifact_utils.get_split_uri([artifact], split)).iterdir()
+        anomalies = anomalies_pb2.Anomalies.FromString(file.read_bytes())
+        found += [
+            f"{feature} in {split}: {info.description or info.short_description}"
+            for feature, info in sorted(anomalies.anomaly_info.items())
+        ]
+        if anomalies.HasField("dataset_anomaly_info"):
+            found.append(f"{split}: {anomalies.dataset_anomaly_info.description}")
+    return found
+
+
+def _leaking(twins: pd.DataFrame) -> list[bytes]:
+    """The ids of what gives way, so that nothing stands in two splits any more."""
+    gives_way = [pair in LEAKS for pair in zip(twins.split, twins.twin_split, strict=True)]
+    return sorted(set(twins.id[gives_way]))
+
+
+def _exhibits(images: pd.DataFrame, twins: pd.DataFrame, figures: ImageFigures) -> dict[str, list[Exhibit]]:
+    """The first examples that each check is about."""
+    good = images[images.reason == ""]
+    classes = len(figures.splits["train"].labels)
+    leaking = twins[[pair not in LEAKS for pair in zip(twins.split, twins.twin_split, strict=True)]]
+    leaking = leaking.sort_values("correlation", ascending=False)
+    repeated = good[good.duplicated(["split", "digest"])]
+    small = good[good[["width", "height"]].min(axis=1) < 8]
+    shown = {
+        "undecodable": _rows(images[images.reason != ""], lambda row: row.reason),
+        "outside_labels": _rows(images[~images.label.between(0, classes - 1)], lambda row: f"label {row.label}"),
+        "repeated_ids": _rows(images[images.id.duplicated()], lambda row: "once more"),
+        "image_side": _rows(small, lambda row: f"{row.width}x{row.height}"),
+        "duplicates": _rows(repeated[repeated.split == "train"], lambda row: "once more"),
+        "exact_leaks": _rows(leaking[leaking.exact], lambda row: f"is in {row.twin_split}"),
+        "near_leaks": _rows(leaking[~leaking.exact], lambda row: f"{row.correlation:.2f} alike in {row.twin_split}"),
+    }
+    return {check: rows for check, rows in shown.items() if rows}
+
+
+def _rows(table: pd.DataFrame, note: Callable[[Any], str]) -> list[Exhibit]:
+    return [
+        Exhibit(
+            Picture(row.split, row.id), note(row), Picture(row.twin_split, row.twin_id) if "twin_id" in table else None
+        )
+        for row in table.head(_MOST_SHOWN).itertuples()
+    ]
+
+
+def _samples(images: pd.DataFrame, names: list[str]) -> dict[str, list[Exhibit]]:
+    train = images[(images.split == "train") & (images.reason == "")]
+    return {
+        name: [Exhibit(Picture(row.split, row.id)) for row in train[train.label == label].head(_SAMPLES).itertuples()]
+        for label, name in enumerate(names)
+    }
+
+
+def _fill_in(examples: Iterable[types.Artifact], exhibits: Iterable[list[Exhibit]]) -> None:
+    """Puts their pictures into the exhibits."""
+    wanted: dict[tuple[str, bytes], list[Picture]] = {}
+    for exhibit in (exhibit for shown in exhibits for exhibit in shown):
+        for picture in exhibit.pictures:
+            wanted.setdefault((picture.split, picture.id), []).append(picture)
+    for artifact in examples:
+        for split in artifact_utils.decode_split_names(artifact.split_names):
+            for shard in sorted(Path(artifact_utils.get_split_uri([artifact], split)).iterdir()):
+                for record in tfrecord.read(shard):
+                    example = tfrecord.parse(record)
+                    for picture in wanted.get((split, example.id), ()):
+                        picture.image = example.image

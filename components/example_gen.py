@@ -1,0 +1,108 @@
+"""TFX's ImportExampleGen for spans that `vitpipe data prepare` wrote: checked against their manifest, then copied.
+
+A span is split, shuffled and sharded already, so nothing is read into Beam, shuffled and compressed anew.
+"""
+
+import shutil
+from pathlib import Path
+
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+from tfx.components import ImportExampleGen
+from tfx.components.example_gen import driver, utils
+from tfx.dsl.components.base import base_beam_executor, executor_spec
+from tfx.proto import example_gen_pb2, range_config_pb2
+from tfx.types import artifact_utils
+from tfx.utils import proto_utils
+
+from components.ingest import DataRefused, manifest, span_folder
+from components.ingest.verify import span_problems
+
+_FOLDER, _DIGEST = "span_folder", "span_digest"
+_MOST_NAMED = 5  # problems in a message
+
+
+class Driver(driver.FileBasedDriver):
+    """Puts the span's digest into the cache key and the record, and refuses a span that has changed since it was used.
+
+    Raises DataRefused.
+    """
+
+    def resolve_exec_properties(self, exec_properties, pipeline_info, component_info):
+        try:
+            properties = super().resolve_exec_properties(exec_properties, pipeline_info, component_info)
+        except ValueError as error:  # no file of a split
+            raise DataRefused(f"{exec_properties['input_base']}: {error}") from error
+        folder = span_folder(Path(properties["input_base"]), properties[utils.SPAN_PROPERTY_NAME])
+        digest = manifest.read(folder).digest()
+        with self._metadata_handle as handle:
+            examples = handle.store.get_artifacts_by_type("Examples")
+        for used in examples:
+            known = used.custom_properties
+            if used.state != mlmd.Artifact.LIVE:  # of an ingestion that was refused itself
+                continue
+            if known[_FOLDER].string_value == str(folder) and known[_DIGEST].string_value != digest:
+                raise DataRefused(
+                    f"{folder} has changed since it was used: its shards had the digest "
+                    f"{known[_DIGEST].string_value[:12]} in {used.uri}, and have {digest[:12]} now. A span never "
+                    "changes: put it back, and prepare what is new as the next span; or start without a "
+                    "history, under another name (--set name=...)"
+                )
+        return properties | {_FOLDER: str(folder), _DIGEST: digest}
+
+    def run(self, execution_info):
+        result = super().run(execution_info)
+        [examples] = result.output_artifacts["examples"].artifacts
+        for name in _FOLDER, _DIGEST:
+            examples.custom_properties[name].string_value = result.exec_properties[name].string_value
+        return result
+
+
+class Executor(base_beam_executor.BaseBeamExecutor):  # as TFX wants it of an ExampleGen
+    """Raises DataRefused, naming the first problems, unless every shard is as the manifest has it."""
+
+    def Do(self, input_dict, output_dict, exec_properties):
+        config = example_gen_pb2.Input()
+        proto_utils.json_to_proto(exec_properties["input_config"], config)
+        splits = [split.name for split in config.splits]
+        folder = Path(exec_properties[_FOLDER])
+        if problems := span_problems(folder, splits):
+            more = len(problems) - _MOST_NAMED
+            raise DataRefused("; ".join(problems[:_MOST_NAMED]) + (f"; and {more:,} more" if more > 0 else ""))
+        examples = artifact_utils.get_single_instance(output_dict["examples"])
+        examples.split_names = artifact_utils.encode_split_names(splits)
+        for split in splits:
+            target = Path(artifact_utils.get_split_uri([examples], split))
+            target.mkdir(parents=True)
+            for shard in sorted((folder / split).iterdir()):
+                shutil.copyfile(shard, target / shard.name)
+
+
+class SpanExampleGen(ImportExampleGen):
+    """Raw examples of some splits of one span.
+
+    Args:
+        data: absolute path of the data folder.
+        span: number of the span.
+        splits: names of its splits.
+    """
+
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
+    DRIVER_CLASS = Driver
+
+    def __init__(self, data: str, span: int, splits: list[str]):
+        patterns = {name: f"span-{{SPAN}}/{name}/part-*.tfrecord" for name in splits}
+        super().__init__(
+            input_base=data,
+            input_config=example_gen_pb2.Input(
+                splits=[example_gen_pb2.Input.Split(name=name, pattern=pattern) for name, pattern in patterns.items()]
+            ),
+            # Said outright: TFX would announce that it cuts a single split into train and eval.
+            output_config=example_gen_pb2.Output(
+                split_config=example_gen_pb2.SplitConfig(
+                    splits=[example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=1) for name in splits]
+                )
+            ),
+            range_config=range_config_pb2.RangeConfig(
+                static_range=range_config_pb2.StaticRange(start_span_number=span, end_span_number=span)
+            ),
+        )

@@ -1,0 +1,314 @@
+"""Statistics of images, which TFDV does not have: what they are, how they look, and which of them come twice."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import apache_beam as beam
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+import tensorflow as tf
+from apache_beam.io.parquetio import WriteToParquetBatched
+from tfx import types
+from tfx.components.example_gen.utils import SPAN_PROPERTY_NAME
+from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+from tfx.utils import io_utils
+
+from components import artifacts
+from components.figures import BRIGHTNESS, SHARPNESS, SIDES, ImageFigures, Leak, SplitFigures
+from components.ingest import tfrecord
+from components.ingest.images import BadImage, opened
+from components.ingest.source import SPLITS
+from components.perceptual import CORRELATION, SIDE, close_pairs, edge_correlation, phash, thumbnail
+from trainer.examples import class_names
+from trainer.preprocessing import decode_batch
+
+TABLE = "images"  # a folder of Parquet files, a row an image
+TWINS = "twins.parquet"  # a row for each image that stands in another split too, with one of its twins there
+FIGURES = "figures.json"
+
+_CHUNK_IMAGES, _CHUNK_BYTES = 512, 32 * 2**20  # what is decoded at a time
+# Where an image may leak from and into; the split on the left gives way.
+LEAKS = (("train", "test"), ("val", "test"), ("train", "val"))
+_MOST_CANDIDATES = 100  # for one image: the nearest, where thousands have a hash like it
+
+_ROW = pa.schema(
+    {
+        "split": pa.string(),
+        "id": pa.binary(),
+        "label": pa.int64(),
+        "reason": pa.string(),  # why the image cannot be used; empty when it can. Then what follows is measured
+        "bytes": pa.int64(),
+        "format": pa.string(),  # and mode, as Pillow names them: JPEG RGB
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "digest": pa.binary(16),  # of the pixels
+        "hash": pa.uint64(),
+        "thumbnail": pa.binary(SIDE * SIDE),  # grey
+        # Of the pixels at the model's size, as the model gets them.
+        "mean": pa.list_(pa.float64(), 3),
+        "mean_square": pa.list_(pa.float64(), 3),
+        "brightness": pa.float64(),  # mean of the luma, 0 to 255
+        "sharpness": pa.float64(),  # variance of the luma's Laplacian
+    }
+)
+
+
+def measure_shard(source: tuple[str, str], image_size: int) -> Iterator[pa.Table]:
+    """The rows of one uncompressed shard of raw examples. source: split and path."""
+    split, path = source
+    chunk: list[tfrecord.RawExample] = []
+    size = 0
+    for record in tfrecord.read(Path(path)):
+        chunk.append(tfrecord.parse(record))
+        size += len(chunk[-1].image)
+        if len(chunk) == _CHUNK_IMAGES or size >= _CHUNK_BYTES:
+            yield _measure(split, chunk, image_size)
+            chunk, size = [], 0
+    if chunk:
+        yield _measure(split, chunk, image_size)
+
+
+def _measure(split: str, examples: list[tfrecord.RawExample], image_size: int) -> pa.Table:
+    rows: list[dict[str, Any]] = []
+    for example in examples:
+        row: dict[str, Any] = {
+            "split": split,
+            "id": example.id,
+            "label": example.label,
+            "bytes": len(example.image),
+            "reason": "",
+        }
+        try:
+            image = opened(example.image)
+        except BadImage as error:
+            row["reason"] = str(error)
+        else:
+            shape = f"{image.mode} {image.width} {image.height} ".encode()
+            row |= {
+                "format": f"{image.format} {image.mode}",
+                "width": image.width,
+                "height": image.height,
+                "digest": hashlib.blake2b(shape + image.tobytes(), digest_size=16).digest(),
+                "thumbnail": thumbnail(image).tobytes(),
+            }
+        rows.append(row)
+    # What is no image is not shown to TensorFlow, which would decode a picture of any size.
+    usable = [b"" if row["reason"] else example.image for row, example in zip(rows, examples, strict=True)]
+    pixels, valid = (tensor.numpy() for tensor in _decoder(image_size)(tf.constant(usable)))
+    for row, decoded in zip(rows, valid, strict=True):
+        if not decoded and not row["reason"]:
+            row["reason"] = "does not decode"
+    good = [row for row in rows if not row["reason"]]
+    hashes = phash(_thumbnails(row["thumbnail"] for row in good))
+    for row, hash, looks in zip(good, hashes, _looks(pixels[valid]), strict=True):
+        row |= {"hash": hash, **looks}
+    return pa.Table.from_pylist(rows, _ROW)
+
+
+@cache
+def _decoder(image_size: int) -> tf.types.experimental.PolymorphicFunction:
+    """What the model's own preprocessing makes of image bytes, and of which it makes nothing."""
+    signature = [tf.TensorSpec([None], tf.string)]
+    return tf.function(lambda encoded: decode_batch(encoded, image_size), input_signature=signature)
+
+
+def _looks(pixels: np.ndarray) -> Iterator[dict]:
+    """Figures of each image of uint8 [N, S, S, 3]."""
+    values = pixels.astype(np.float32)
+    means = values.mean(axis=(1, 2), dtype=np.float64)
+    squares = np.square(values).mean(axis=(1, 2), dtype=np.float64)
+    luma = values @ np.array([0.299, 0.587, 0.114], np.float32)
+    inner = luma[:, 1:-1, 1:-1]
+    laplacian = luma[:, :-2, 1:-1] + luma[:, 2:, 1:-1] + luma[:, 1:-1, :-2] + luma[:, 1:-1, 2:] - 4 * inner
+    for mean, square, brightness, sharpness in zip(
+        means, squares, luma.mean(axis=(1, 2)), laplacian.var(axis=(1, 2)), strict=True
+    ):
+        yield {"mean": mean, "mean_square": square, "brightness": brightness, "sharpness": sharpness}
+
+
+def _thumbnails(rows: Iterable[bytes]) -> np.ndarray:
+    return np.frombuffer(b"".join(rows), np.uint8).reshape(-1, SIDE, SIDE)
+
+
+def read_table(folder: Path, columns: list[str]) -> pd.DataFrame:
+    """Columns of the table of images in a folder of ImageStatistics."""
+    return pa.parquet.read_table(folder / TABLE, columns=columns).to_pandas()
+
+
+def figures(images: pd.DataFrame, names: list[str], leaks: list[Leak], span: int, gate_span: int) -> ImageFigures:
+    """What a table of images says on the whole. names: of the classes, in index order."""
+    return ImageFigures(
+        span=span,
+        gate_span=gate_span,
+        splits={split: _split_figures(images[images.split == split], names) for split in SPLITS},
+        repeated_ids=int(images.id.duplicated().sum()),
+        leaks=leaks,
+    )
+
+
+def _split_figures(rows: pd.DataFrame, names: list[str]) -> SplitFigures:
+    good = rows[rows.reason == ""]
+    mean, mean_square = (
+        np.stack(good[name].to_list()).mean(axis=0) if len(good) else np.zeros(3) for name in ("mean", "mean_square")
+    )
+    inside = rows.label.between(0, len(names) - 1)
+    sides = np.sqrt(good.width * good.height)
+    sizes = (good.width.astype(str) + "x" + good.height.astype(str)).value_counts()
+    return SplitFigures(
+        images=len(rows),
+        bytes=int(rows.bytes.sum()),
+        undecodable=_counts(rows.reason[rows.reason != ""].value_counts()),
+        outside_labels=int((~inside).sum()),
+        labels=dict(zip(names, np.bincount(rows.label[inside], minlength=len(names)).tolist(), strict=True)),
+        formats=_counts(good.format.value_counts()),
+        sizes=_counts(sizes.head(10)),
+        different_sizes=len(sizes),
+        smallest_side=int(good[["width", "height"]].min(axis=None)) if len(good) else None,
+        mean=mean.tolist(),
+        spread=np.sqrt(np.maximum(mean_square - mean**2, 0)).tolist(),
+        brightness=np.histogram(good.brightness, BRIGHTNESS)[0].tolist(),
+        sharpness=np.histogram(np.log2(1 + good.sharpness), SHARPNESS)[0].tolist(),
+        sides=np.histogram(np.log2(sides), SIDES)[0].tolist(),
+        duplicates=int(good.digest.duplicated().sum()),
+    )
+
+
+def _counts(series: pd.Series) -> dict[str, int]:
+    return {str(key): int(count) for key, count in series.items()}
+
+
+def find_leaks(images: pd.DataFrame) -> tuple[pd.DataFrame, list[Leak]]:
+    """Which images stand in two splits, exactly or nearly so.
+
+    images: the columns split, id, reason, digest, hash and thumbnail.
+    Gives the twins (columns split, id, twin_split, twin_id, correlation (1 for equal pixels), exact), a row for each
+    image that leaks either way, and how many there are.
+    """
+    good = images[images.reason == ""]
+    one_each = {str(split): rows.drop_duplicates("digest") for split, rows in good.groupby("split")}
+    twins, leaks = [], []
+    for source, target in LEAKS:
+        if source not in one_each or target not in one_each:
+            continue
+        pairs = _twins(one_each[source], one_each[target])
+        for split, other, split_name, other_name in (
+            ("source", "target", source, target),
+            ("target", "source", target, source),
+        ):
+            # The best twin of each picture, for every image that shows it.
+            best = pairs.sort_values("correlation", ascending=False).drop_duplicates(f"{split}_digest")
+            best = best.rename(columns={f"{split}_digest": "digest", f"{other}_id": "twin_id"})
+            shown = good.loc[good.split == split_name, ["split", "id", "digest"]].merge(best, on="digest")
+            shown["twin_split"] = other_name
+            twins.append(shown[["split", "id", "twin_split", "twin_id", "correlation", "exact"]])
+        into = twins[-1]
+        exact = int(into.exact.sum())
+        leaks.append(Leak(source=source, target=target, exact=exact, near=len(into) - exact))
+    columns = ["split", "id", "twin_split", "twin_id", "correlation", "exact"]
+    return pd.concat(twins, ignore_index=True) if twins else pd.DataFrame(columns=columns), leaks
+
+
+def _twins(source: pd.DataFrame, target: pd.DataFrame) -> pd.DataFrame:
+    """Pairs of pictures, each picture given once: source_digest, source_id, target_digest, target_id, and how close."""
+    equal = source.merge(target, on="digest", suffixes=("_source", "_target"))
+    exact = pd.DataFrame(
+        {
+            "source_digest": equal.digest, "source_id": equal.id_source, "target_digest": equal.digest,
+            "target_id": equal.id_target, "correlation": 1.0, "exact": True,
+        }
+    )  # fmt: skip
+    source, target = (rows[~rows.digest.isin(equal.digest)] for rows in (source, target))
+    hashes = source.hash.to_numpy(np.uint64)
+    found = [exact]
+    for start in range(0, len(target), _CHUNK_IMAGES):
+        part = target.iloc[start : start + _CHUNK_IMAGES]
+        i, j = close_pairs(part.hash.to_numpy(np.uint64), hashes)
+        near = pd.DataFrame({"i": i, "j": j}).groupby("i").head(_MOST_CANDIDATES)
+        if near.empty:
+            continue
+        ours, theirs = part.iloc[near.i], source.iloc[near.j]
+        correlation = edge_correlation(_thumbnails(ours.thumbnail), _thumbnails(theirs.thumbnail))
+        pairs = pd.DataFrame(
+            {
+                "source_digest": theirs.digest.to_numpy(), "source_id": theirs.id.to_numpy(),
+                "target_digest": ours.digest.to_numpy(), "target_id": ours.id.to_numpy(),
+                "correlation": correlation, "exact": False,
+            }
+        )  # fmt: skip
+        found.append(pairs[correlation >= CORRELATION])
+    return pd.concat([table for table in found if len(table)], ignore_index=True) if any(map(len, found)) else exact
+
+
+class Executor(base_beam_executor.BaseBeamExecutor):
+    """One Beam pass over the shards writes the table; what it says on the whole is worked out from it."""
+
+    def Do(self, input_dict, output_dict, exec_properties):
+        self._log_startup(input_dict, output_dict, exec_properties)
+        [examples], [test_examples] = input_dict["examples"], input_dict["test_examples"]
+        statistics = artifact_utils.get_single_instance(output_dict["statistics"])
+        folder = Path(statistics.uri)
+        shards = [
+            (split, str(shard))
+            for artifact in (examples, test_examples)
+            for split in artifact_utils.decode_split_names(artifact.split_names)
+            for shard in sorted(Path(artifact_utils.get_split_uri([artifact], split)).iterdir())
+        ]
+        with self._make_beam_pipeline() as pipeline:
+            _ = (
+                pipeline
+                | beam.Create(shards)
+                | beam.Reshuffle()
+                | beam.FlatMap(measure_shard, exec_properties["image_size"])
+                | WriteToParquetBatched(str(folder / TABLE / "part"), _ROW, file_name_suffix=".parquet")
+            )
+        schema_file = io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
+        names = class_names(io_utils.SchemaReader().read(schema_file))
+        twins, leaks = find_leaks(read_table(folder, ["split", "id", "reason", "digest", "hash", "thumbnail"]))
+        twins.to_parquet(folder / TWINS)
+        rest = read_table(folder, [name for name in _ROW.names if name not in ("hash", "thumbnail")])
+        span, gate_span = (one.get_int_custom_property(SPAN_PROPERTY_NAME) for one in (examples, test_examples))
+        found = figures(rest, names, leaks, span, gate_span)
+        (folder / FIGURES).write_text(found.model_dump_json(indent=1) + "\n")
+        statistics.span = span
+
+
+class ImageStatisticsSpec(ComponentSpec):
+    PARAMETERS: ClassVar = {"image_size": ExecutionParameter(type=int)}
+    INPUTS: ClassVar = {
+        "examples": ChannelParameter(type=standard_artifacts.Examples),
+        "test_examples": ChannelParameter(type=standard_artifacts.Examples),
+        "schema": ChannelParameter(type=standard_artifacts.Schema),
+    }
+    OUTPUTS: ClassVar = {"statistics": ChannelParameter(type=artifacts.ImageStatistics)}
+
+
+class ImageStatistics(base_beam_component.BaseBeamComponent):
+    """Measures every image of a span and of the gate's test set.
+
+    Args:
+        examples: raw examples to train and select on, as `components.example_gen` copied them.
+        test_examples: raw examples of the gate's `test` split.
+        schema: carries the class names.
+        image_size: pixels a side at which the model sees an image.
+    """
+
+    SPEC_CLASS = ImageStatisticsSpec
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
+
+    def __init__(
+        self, examples: types.BaseChannel, test_examples: types.BaseChannel, schema: types.BaseChannel, image_size: int
+    ):
+        statistics = types.Channel(type=artifacts.ImageStatistics)
+        super().__init__(
+            ImageStatisticsSpec(
+                examples=examples, test_examples=test_examples, schema=schema, image_size=image_size,
+                statistics=statistics,
+            )
+        )  # fmt: skip
