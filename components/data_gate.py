@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pandas as pd
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx import types
@@ -40,9 +41,9 @@ class Executor(base_executor.BaseExecutor):
         folder = Path(statistics.uri)
         figures = ImageFigures.model_validate_json((folder / FIGURES).read_text())
         twins = pd.read_parquet(folder / TWINS)
-        left_out = _leaking(twins) if settings.leave_out_leaks else []
+        left_out = sorted(set(twins.id[_gives_way(twins)])) if settings.leave_out_leaks else []
         images = read_table(folder, ["split", "id", "label", "reason", "width", "height", "digest"])
-        exhibits = _exhibits(images, twins, figures)
+        exhibits = _exhibits(images, twins, len(figures.splits["train"].labels), settings)
         previous = [_read_verdict(verdict).figures for verdict in input_dict.get("previous", [])]
         judged = judge(
             settings,
@@ -133,20 +134,20 @@ def _anomalies(artifact: types.Artifact) -> list[str]:
     return found
 
 
-def _leaking(twins: pd.DataFrame) -> list[bytes]:
-    """The ids of what gives way, so that nothing stands in two splits any more."""
-    gives_way = [pair in LEAKS for pair in zip(twins.split, twins.twin_split, strict=True)]
-    return sorted(set(twins.id[gives_way]))
+def _gives_way(twins: pd.DataFrame) -> np.ndarray:
+    """bool [N]: which of the twins is left out of training where none is to stand in two splits."""
+    return np.array([pair in LEAKS for pair in zip(twins.split, twins.twin_split, strict=True)], bool)
 
 
-def _exhibits(images: pd.DataFrame, twins: pd.DataFrame, figures: ImageFigures) -> dict[str, list[Exhibit]]:
+def _exhibits(
+    images: pd.DataFrame, twins: pd.DataFrame, classes: int, settings: DataGateSettings
+) -> dict[str, list[Exhibit]]:
     """The first examples that each check is about."""
     good = images[images.reason == ""]
-    classes = len(figures.splits["train"].labels)
-    leaking = twins[[pair not in LEAKS for pair in zip(twins.split, twins.twin_split, strict=True)]]
-    leaking = leaking.sort_values("correlation", ascending=False)
+    leaking = twins[~_gives_way(twins)].sort_values("correlation", ascending=False)
     repeated = good[good.duplicated(["split", "digest"])]
-    small = good[good[["width", "height"]].min(axis=1) < 8]
+    smallest = settings.image_side.stop or settings.image_side.warn or 0
+    small = good[good[["width", "height"]].min(axis=1) < smallest]
     shown = {
         "undecodable": _rows(images[images.reason != ""], lambda row: row.reason),
         "outside_labels": _rows(images[~images.label.between(0, classes - 1)], lambda row: f"label {row.label}"),

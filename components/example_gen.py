@@ -9,6 +9,7 @@ from pathlib import Path
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.components import ImportExampleGen
 from tfx.components.example_gen import driver, utils
+from tfx.components.util import examples_utils
 from tfx.dsl.components.base import base_beam_executor, executor_spec
 from tfx.proto import example_gen_pb2, range_config_pb2
 from tfx.types import artifact_utils
@@ -31,7 +32,9 @@ class Driver(driver.FileBasedDriver):
         try:
             properties = super().resolve_exec_properties(exec_properties, pipeline_info, component_info)
         except ValueError as error:  # no file of a split
-            raise DataRefused(f"{exec_properties['input_base']}: {error}") from error
+            raise DataRefused(
+                f"{exec_properties['input_base']}: a split of the span has no shard ({error}): put it back"
+            ) from error
         folder = span_folder(Path(properties["input_base"]), properties[utils.SPAN_PROPERTY_NAME])
         digest = manifest.read(folder).digest()
         with self._metadata_handle as handle:
@@ -70,6 +73,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):  # as TFX wants it of an Ex
             raise DataRefused("; ".join(problems[:_MOST_NAMED]) + (f"; and {more:,} more" if more > 0 else ""))
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         examples.split_names = artifact_utils.encode_split_names(splits)
+        examples_utils.set_payload_format(examples, example_gen_pb2.FORMAT_TF_EXAMPLE)
         for split in splits:
             target = Path(artifact_utils.get_split_uri([examples], split))
             target.mkdir(parents=True)

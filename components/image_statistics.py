@@ -38,6 +38,8 @@ _CHUNK_IMAGES, _CHUNK_BYTES = 512, 32 * 2**20  # what is decoded at a time
 LEAKS = (("train", "test"), ("val", "test"), ("train", "val"))
 _MOST_CANDIDATES = 100  # for one image: the nearest, where thousands have a hash like it
 
+_TWIN = ["split", "id", "twin_split", "twin_id", "correlation", "exact"]
+
 _ROW = pa.schema(
     {
         "split": pa.string(),
@@ -52,8 +54,8 @@ _ROW = pa.schema(
         "hash": pa.uint64(),
         "thumbnail": pa.binary(SIDE * SIDE),  # grey
         # Of the pixels at the model's size, as the model gets them.
-        "mean": pa.list_(pa.float64(), 3),
-        "mean_square": pa.list_(pa.float64(), 3),
+        "mean": pa.list_(pa.float64()),
+        "mean_square": pa.list_(pa.float64()),
         "brightness": pa.float64(),  # mean of the luma, 0 to 255
         "sharpness": pa.float64(),  # variance of the luma's Laplacian
     }
@@ -160,7 +162,8 @@ def _split_figures(rows: pd.DataFrame, names: list[str]) -> SplitFigures:
     )
     inside = rows.label.between(0, len(names) - 1)
     sides = np.sqrt(good.width * good.height)
-    sizes = (good.width.astype(str) + "x" + good.height.astype(str)).value_counts()
+    width, height = (good[name].astype(int).astype(str) for name in ("width", "height"))  # floats where some have none
+    sizes = (width + "x" + height).value_counts()
     return SplitFigures(
         images=len(rows),
         bytes=int(rows.bytes.sum()),
@@ -193,26 +196,24 @@ def find_leaks(images: pd.DataFrame) -> tuple[pd.DataFrame, list[Leak]]:
     """
     good = images[images.reason == ""]
     one_each = {str(split): rows.drop_duplicates("digest") for split, rows in good.groupby("split")}
-    twins, leaks = [], []
+    found, leaks = [pd.DataFrame(columns=_TWIN).astype({"exact": bool})], []
     for source, target in LEAKS:
-        if source not in one_each or target not in one_each:
-            continue
-        pairs = _twins(one_each[source], one_each[target])
-        for split, other, split_name, other_name in (
-            ("source", "target", source, target),
-            ("target", "source", target, source),
-        ):
-            # The best twin of each picture, for every image that shows it.
-            best = pairs.sort_values("correlation", ascending=False).drop_duplicates(f"{split}_digest")
-            best = best.rename(columns={f"{split}_digest": "digest", f"{other}_id": "twin_id"})
-            shown = good.loc[good.split == split_name, ["split", "id", "digest"]].merge(best, on="digest")
-            shown["twin_split"] = other_name
-            twins.append(shown[["split", "id", "twin_split", "twin_id", "correlation", "exact"]])
-        into = twins[-1]
-        exact = int(into.exact.sum())
-        leaks.append(Leak(source=source, target=target, exact=exact, near=len(into) - exact))
-    columns = ["split", "id", "twin_split", "twin_id", "correlation", "exact"]
-    return pd.concat(twins, ignore_index=True) if twins else pd.DataFrame(columns=columns), leaks
+        if source in one_each and target in one_each:
+            pairs = _twins(one_each[source], one_each[target])
+            leaking = _showing(good[good.split == target], pairs, "target", "source").assign(twin_split=source)
+            giving_way = _showing(good[good.split == source], pairs, "source", "target").assign(twin_split=target)
+            found += [leaking[_TWIN], giving_way[_TWIN]]
+            exact = int(leaking.exact.sum())
+            leaks.append(Leak(source=source, target=target, exact=exact, near=len(leaking) - exact))
+    filled = [table for table in found if len(table)] or found[:1]
+    return pd.concat(filled, ignore_index=True), leaks
+
+
+def _showing(images: pd.DataFrame, pairs: pd.DataFrame, side: str, other: str) -> pd.DataFrame:
+    """Every image that shows a picture of `side`, with the best of its twins on the other side."""
+    best = pairs.sort_values("correlation", ascending=False).drop_duplicates(f"{side}_digest")
+    best = best.rename(columns={f"{side}_digest": "digest", f"{other}_id": "twin_id"})
+    return images[["split", "id", "digest"]].merge(best, on="digest")
 
 
 def _twins(source: pd.DataFrame, target: pd.DataFrame) -> pd.DataFrame:
@@ -243,7 +244,7 @@ def _twins(source: pd.DataFrame, target: pd.DataFrame) -> pd.DataFrame:
             }
         )  # fmt: skip
         found.append(pairs[correlation >= CORRELATION])
-    return pd.concat([table for table in found if len(table)], ignore_index=True) if any(map(len, found)) else exact
+    return pd.concat([table for table in found if len(table)] or found[:1], ignore_index=True)
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):

@@ -6,7 +6,9 @@ from tfx import types
 from tfx.components import Trainer as TfxTrainer
 from tfx.components.trainer import executor
 from tfx.dsl.components.base import executor_spec
+from tfx.types.component_spec import ChannelParameter
 
+from components import artifacts
 from components.data_gate import LEAVE_OUT
 
 
@@ -28,4 +30,6 @@ class Trainer(TfxTrainer):
     def __init__(self, verdict: types.BaseChannel | None, **inputs):
         super().__init__(**inputs)
         if verdict is not None:
+            # TFX's Trainer makes its own spec; this one has an input more.
+            self.spec.INPUTS = {**self.spec.INPUTS, "verdict": ChannelParameter(type=artifacts.DataVerdict)}
             self.spec.inputs["verdict"] = verdict

@@ -1,0 +1,179 @@
+"""The data half of the real graph, from ingestion to the verdict."""
+
+import itertools
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tfx.orchestration.portable import runtime_parameter_utils
+
+from components.ingest import tfrecord
+from pipeline import metadata
+from pipeline.build import compile_graph
+from pipeline.config import load
+from pipeline.exits import Exit
+from pipeline.node import State, launch
+from pipeline.verdict import verdict
+from tests.components.test_image_statistics import bomb, encoded, picture
+
+_runs = itertools.count()
+
+
+def records(split, seeds, change=lambda pixels: pixels, label=lambda seed: seed % 3):
+    return [
+        tfrecord.example(encoded(change(picture(seed))), label(seed), f"{split}/{seed}.png".encode()) for seed in seeds
+    ]
+
+
+def span_of(first, rows=60, **options):
+    """Records of a span; no picture comes twice for other numbers."""
+    return {
+        "train": records("train", range(first, first + rows), **options),
+        "val": records("val", range(first + 300, first + 312)),
+        "test": records("test", range(first + 400, first + 412)),
+    }
+
+
+class Half:
+    """Runs the nodes up to Transform's condition on a folder of spans."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.store = metadata.sqlite(folder / "metadata.db")
+
+    def run(self, span, accepted=None, flags=()):
+        settings = load(
+            "sample",
+            [
+                f"data.dir={self.folder / 'data'}",
+                f"runs={self.folder / 'runs'}",
+                "data_gate.near_leaks.stop=0.05",
+                *flags,
+            ],
+            environment={},
+        )
+        ir = compile_graph(settings, span, accepted=accepted or {})
+        runtime_parameter_utils.substitute_runtime_parameter(ir, {"pipeline-run-id": f"run-{next(_runs)}"})
+        names = [node.pipeline_node.node_info.id for node in ir.nodes]
+        outcomes = []
+        for name in [name for name in names if name not in ("Baseline", "Trainer", "Evaluator", "Pusher")]:
+            outcomes.append(launch(ir, name, self.store))
+            if outcomes[-1].state is State.FAILED:
+                break
+        self.states = {outcome.node: outcome.state for outcome in outcomes}
+        return verdict(metadata.MetadataStore(self.store), outcomes)
+
+    def newest(self, type_name):
+        artifacts = metadata.MetadataStore(self.store).get_artifacts_by_type(type_name)
+        return max(artifacts, key=lambda artifact: artifact.id)
+
+
+@pytest.fixture(scope="module")
+def half(make_span, tmp_path_factory):
+    """Span 1 is good, 2 is like it, 3 is full of what is no image, 10 is much darker."""
+    folder = tmp_path_factory.mktemp("half")
+    data = folder / "data"
+    make_span(data, 1, span_of(0))
+    make_span(data, 2, span_of(1000))
+    bad = span_of(2000)
+    test_image = tfrecord.parse(span_of(0)["test"][0]).image
+    bad["train"] += [
+        tfrecord.example(image, 0, id)
+        for image, id in [
+            (b"", b"zero.png"), (b"<html><script>alert(1)</script>", b"<b>page</b>.jpg"), (bomb(), b"bomb.png"),
+            (encoded(np.zeros((1, 1, 3), "uint8")), b"dot.png"), (test_image, b"stolen.png"),
+        ]
+    ]  # fmt: skip
+    make_span(data, 3, bad)
+    make_span(data, 4, span_of(3000, label=lambda seed: 1))
+    make_span(data, 10, span_of(4000, change=lambda pixels: (pixels * 0.3).astype("uint8")))
+    return Half(folder)
+
+
+def test_a_good_span_goes_on_to_transform(half):
+    result = half.run(1)
+    assert result.exit is Exit.OK, result.lines
+    assert half.states["Transform"] is State.COMPLETE
+    verdicts = half.newest("DataVerdict")
+    assert (verdicts.properties["passed"].int_value, verdicts.properties["span"].int_value) == (1, 1)
+
+
+def test_another_good_span_is_compared_with_it_and_the_gate_keeps_its_test_set(half):
+    half.run(1)
+    result = half.run(2)
+    assert result.exit is Exit.OK, result.lines
+    assert half.states["TestExampleGen"] is State.CACHED
+    page = Path(half.newest("DataVerdict").uri, "data.html").read_text()
+    assert "Compared with span 1" in page
+    # What was worked out for the older span is still there.
+    half.run(1)
+    assert {half.states[name] for name in ("ImportExampleGen", "StatisticsGen", "ImageStatistics", "Transform")} == {
+        State.CACHED
+    }
+
+
+def test_what_is_no_image_stops_the_run_before_transform_and_is_named(half):
+    for state in State.COMPLETE, State.CACHED:  # the second time the verdict comes from the cache
+        result = half.run(3)
+        assert result.exit is Exit.DATA_REFUSED
+        assert half.states["DataGate"] is state and half.states["Transform"] is State.SKIPPED
+    text = "\n".join(result.lines)
+    assert "undecodable: 2 in train: not a PNG or JPEG image; 1 in train: more than 16,777,216 pixels" in text
+    assert "'zero.png' (not a PNG or JPEG image)" in text
+    assert "image_side: the smallest image has a side of 1 pixels, in train" in text and "'dot.png' (1x1)" in text
+    assert "exact_leaks: images stand in two splits: 1 of test in train" in text and "test/400.png" in text
+    assert "data.html" in result.lines[-1]
+
+
+def test_the_page_shows_the_offending_examples_and_runs_nothing_of_theirs(half):
+    half.run(3)
+    page = Path(half.newest("DataVerdict").uri, "data.html").read_text()
+    for id in "zero.png", "bomb.png", "dot.png", "stolen.png", "&lt;b&gt;page&lt;/b&gt;.jpg":
+        assert id in page
+    assert "<b>page" not in page and "alert(1)" not in page
+    assert "refused, nothing was trained" in page
+    assert page.count("data:image/png;base64,") > 24  # samples of each class, and the leaking pair
+    assert 'src="http' not in page and 'href="http' not in page
+    assert len(page) < 8 * 2**20
+
+
+def test_one_class_only_is_refused(half):
+    result = half.run(4)
+    assert result.exit is Exit.DATA_REFUSED
+    assert any("missing_classes: no image of 'cat' in train, 'fox' in train" in line for line in result.lines)
+
+
+def test_drift_is_refused_unless_a_person_accepts_it_in_words_that_are_kept(half):
+    half.run(1)
+    result = half.run(10)
+    assert result.exit is Exit.DATA_REFUSED
+    stopping = [line.split(":")[0].strip() for line in result.lines if line.startswith("  ")]
+    assert {"drift_brightness", "drift_colour"} <= set(stopping)
+
+    reason = "the new camera is darker"
+    accepted = half.run(10, accepted=dict.fromkeys(stopping, reason))
+    assert accepted.exit is Exit.OK, accepted.lines
+    assert half.states["Transform"] is State.COMPLETE
+    assert any(line.startswith("accepted: drift_brightness") and reason in line for line in accepted.lines)
+    kept = json.loads(half.newest("DataVerdict").custom_properties["findings"].string_value)
+    assert {finding["accepted"] for finding in kept if finding["check"] in stopping} == {reason}
+
+
+def test_leaks_may_be_left_out_of_training(half, make_span):
+    leaking = span_of(5000)
+    stolen = [tfrecord.parse(record).image for record in span_of(0)["test"][:2]]
+    leaking["train"] += [tfrecord.example(image, 0, b"stolen-%d.png" % n) for n, image in enumerate(stolen)]
+    make_span(half.folder / "data", 11, leaking)
+    assert half.run(11).exit is Exit.DATA_REFUSED
+    result = half.run(11, flags=["data_gate.leave_out_leaks=true"])
+    assert result.exit is Exit.OK, result.lines
+    left_out = json.loads(Path(half.newest("DataVerdict").uri, "leave_out.json").read_text())
+    assert left_out == ["stolen-0.png", "stolen-1.png"]
+
+
+def test_a_png_that_says_it_is_huge_is_small():
+    """What the test above calls a bomb: whole, and of 900 million pixels in a few hundred kB."""
+    data = bomb()
+    assert len(data) < 2**20 and zlib.crc32(data[12:29]) == int.from_bytes(data[29:33], "big")
