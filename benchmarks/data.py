@@ -107,7 +107,7 @@ def measure(contender: str, data: Path) -> dict[str, float]:
     """The result of `launch_all` in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, __file__, "--launch", contender, str(data), folder]
-        environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
+        environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TMPDIR": folder}  # Beam leaves folders behind
         child = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
         if child.returncode:
             sys.exit(Path(folder, "log").read_text()[-5000:])

@@ -16,7 +16,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from components import artifacts
 from components.data_bounds import PAGE, DataGateSettings
 from components.data_checks import DataVerdict, judge
-from components.data_page import Exhibit, Picture, render
+from components.data_page import Exhibit, Picture, readable, render
 from components.figures import ImageFigures
 from components.image_statistics import FIGURES, LEAKS, TWINS, read_table
 from components.ingest import tfrecord
@@ -148,14 +148,18 @@ def _exhibits(
     repeated = good[good.duplicated(["split", "digest"])]
     smallest = settings.image_side.stop or settings.image_side.warn or 0
     small = good[good[["width", "height"]].min(axis=1) < smallest]
+
+    def twin(row: Any) -> str:
+        return f"{readable(row.twin_id)!r} in {row.twin_split}"
+
     shown = {
         "undecodable": _rows(images[images.reason != ""], lambda row: row.reason),
         "outside_labels": _rows(images[~images.label.between(0, classes - 1)], lambda row: f"label {row.label}"),
         "repeated_ids": _rows(images[images.id.duplicated()], lambda row: "once more"),
-        "image_side": _rows(small, lambda row: f"{row.width}x{row.height}"),
+        "image_side": _rows(small, lambda row: f"{row.width:.0f}x{row.height:.0f}"),
         "duplicates": _rows(repeated[repeated.split == "train"], lambda row: "once more"),
-        "exact_leaks": _rows(leaking[leaking.exact], lambda row: f"is in {row.twin_split}"),
-        "near_leaks": _rows(leaking[~leaking.exact], lambda row: f"{row.correlation:.2f} alike in {row.twin_split}"),
+        "exact_leaks": _rows(leaking[leaking.exact], lambda row: f"is {twin(row)}"),
+        "near_leaks": _rows(leaking[~leaking.exact], lambda row: f"like {twin(row)}, {row.correlation:.2f}"),
     }
     return {check: rows for check, rows in shown.items() if rows}
 

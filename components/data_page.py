@@ -20,6 +20,10 @@ _COLOURS = {"train": "#4c78a8", "val": "#f58518", "test": "#54a24b"}
 _BEFORE = "#9d9da3"
 
 
+def readable(id: bytes) -> str:
+    return id.decode("utf-8", "backslashreplace")
+
+
 @dataclass
 class Picture:
     """An image of a span; `image`, its encoded bytes, is filled in when it is found."""
@@ -30,7 +34,7 @@ class Picture:
 
     @property
     def name(self) -> str:
-        return self.id.decode("utf-8", "backslashreplace")
+        return readable(self.id)
 
     @property
     def source(self) -> str:

@@ -135,7 +135,7 @@ def test_the_page_shows_the_offending_examples_and_runs_nothing_of_theirs(half):
     assert "<b>page" not in page and "alert(1)" not in page
     assert "refused, nothing was trained" in page
     assert page.count("data:image/png;base64,") > 24  # samples of each class, and the leaking pair
-    assert 'src="http' not in page and 'href="http' not in page
+    assert "http" not in page.partition("</script>")[2]  # Plotly's own code names a few addresses
     assert len(page) < 8 * 2**20
 
 
@@ -165,9 +165,9 @@ def test_leaks_may_be_left_out_of_training(half, make_span):
     leaking = span_of(5000)
     stolen = [tfrecord.parse(record).image for record in span_of(0)["test"][:2]]
     leaking["train"] += [tfrecord.example(image, 0, b"stolen-%d.png" % n) for n, image in enumerate(stolen)]
-    make_span(half.folder / "data", 11, leaking)
-    assert half.run(11).exit is Exit.DATA_REFUSED
-    result = half.run(11, flags=["data_gate.leave_out_leaks=true"])
+    make_span(half.folder / "data", 5, leaking)
+    assert half.run(5).exit is Exit.DATA_REFUSED
+    result = half.run(5, flags=["data_gate.leave_out_leaks=true"])
     assert result.exit is Exit.OK, result.lines
     left_out = json.loads(Path(half.newest("DataVerdict").uri, "leave_out.json").read_text())
     assert left_out == ["stolen-0.png", "stolen-1.png"]
