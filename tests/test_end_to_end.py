@@ -1,11 +1,13 @@
 """Whole runs through the command, as a person starts them."""
 
 import contextlib
+import hashlib
 import io
 import json
 import os
 import pty
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -17,6 +19,8 @@ import filelock
 import numpy as np
 import pytest
 from PIL import Image
+
+from components.ingest import tfrecord
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
@@ -149,6 +153,59 @@ def test_a_model_that_misses_a_bound_is_not_pushed(sample):
     assert pushed(folder, "sample") == ["1"]
 
 
+def damaged(folder, change):
+    """A copy of the sample's first span whose training records are changed, under a manifest that claims them."""
+    data = folder / "data" / change.__name__
+    shutil.copytree(folder / "data" / "sample", data)
+    [shard] = (data / "span-1" / "train").iterdir()
+    content = change([*tfrecord.read(shard)])
+    shard.write_bytes(content)
+    path = data / "span-1" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    entry = manifest["shards"][f"train/{shard.name}"]
+    entry["sha256"] = hashlib.sha256(content).hexdigest()
+    path.write_text(json.dumps(manifest))
+    return str(data.relative_to(folder))
+
+
+def cut_short(records):
+    return b"".join(map(tfrecord.frame, records))[:-50]
+
+
+def a_page_for_an_image(records):
+    last = tfrecord.parse(records[-1])
+    return b"".join(map(tfrecord.frame, [*records[:-1], tfrecord.example(b"<html>", last.label, b"page.jpg")]))
+
+
+@pytest.mark.parametrize(
+    "change, messages",
+    [
+        (
+            cut_short,
+            [
+                "data refused, nothing trained: ",
+                "/data/cut_short/span-1/train/part-",
+                "found after 'digits:",
+                "look in",
+            ],
+        ),
+        (a_page_for_an_image, ["  undecodable: 1 in train: not a PNG or JPEG image", "first: 'page.jpg'", "data.html"]),
+    ],
+)
+def test_damaged_data_end_the_run_before_anything_is_trained_and_the_old_model_serves(sample, change, messages):
+    folder, _ = sample
+    done = vitpipe(folder, "run", "-c", "sample", "--data", damaged(folder, change))
+    assert done.returncode == 3, done.stdout + done.stderr
+    for message in messages:
+        assert message in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert states(done).get("Trainer", "skipped") == "skipped"
+    assert pushed(folder, "sample") == ["1"]
+    Image.new("RGB", (32, 32)).save(folder / "some.png")
+    assert vitpipe(folder, "predict", "some.png").returncode == 0
+    assert vitpipe(folder, "data", "verify", "data/sample").returncode == 0  # nothing of the good data was touched
+
+
 def test_one_run_at_a_time(sample):
     folder, _ = sample
     with filelock.FileLock(folder / "runs" / "sample" / ".lock"):
@@ -160,7 +217,7 @@ def test_one_run_at_a_time(sample):
 def test_on_a_terminal_the_libraries_stay_in_their_log(sample):
     """A real terminal, where Rich draws its spinner; and a node that is forced runs again."""
     folder, _ = sample
-    line, options = command(folder, "run", "-c", "sample", "--force", "StatisticsGen")
+    line, options = command(folder, "run", "-c", "sample", "--force", "Evaluator")
     terminal, other_end = pty.openpty()
     options["env"] |= {"TERM": "xterm", "COLUMNS": "200"}
     process = subprocess.Popen(line, stdin=other_end, stdout=other_end, stderr=other_end, **options)
@@ -172,11 +229,11 @@ def test_on_a_terminal_the_libraries_stay_in_their_log(sample):
     assert process.wait() == 0
     text = seen.decode()
     assert "nothing to push" in text
-    assert re.search(r"StatisticsGen +complete", text)
+    assert re.search(r"Evaluator +complete", text)
     for noise in ("INFO", "absl", "WARNING"):
         assert noise not in text
     newest = max((folder / "runs" / "sample" / "logs").iterdir(), key=lambda path: path.name)
-    assert "absl" in (newest / "StatisticsGen.log").read_text()
+    assert "absl" in (newest / "Evaluator.log").read_text()
 
 
 def test_bad_usage_is_said_before_anything_starts(tmp_path):
@@ -193,6 +250,22 @@ def test_bad_usage_is_said_before_anything_starts(tmp_path):
         assert "Traceback" not in done.stderr
 
 
+def test_what_a_person_may_accept_is_said(tmp_path):
+    assert vitpipe(tmp_path, "data", "prepare", "sample", "--out", "data/sample").returncode == 0
+    for arguments, message in [
+        (["--accept", "near_leaks"], "--accept CHECK and --reason"),
+        (["--reason", "so"], "--accept CHECK and --reason"),
+        (
+            ["--accept", "near_leak", "--reason", "so"],
+            "no such check; did you mean near_leaks? the checks are anomalies,",
+        ),
+        (["--accept", "undecodable", "--reason", "so"], "nothing can be trained on such examples"),
+    ]:
+        done = vitpipe(tmp_path, "run", *arguments)
+        assert done.returncode == 2, done.stderr
+        assert message in done.stderr
+
+
 def test_a_dry_run_shows_settings_and_nodes_and_leaves_nothing(tmp_path):
     assert vitpipe(tmp_path, "data", "prepare", "sample", "--out", "data/sample").returncode == 0
     done = vitpipe(tmp_path, "run", "--dry-run", "--set", "training.epochs=7")
@@ -207,6 +280,36 @@ def test_a_span_without_its_manifest_is_refused(tmp_path):
     done = vitpipe(tmp_path, "run")
     assert done.returncode == 3
     assert "manifest.json" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_other_sizes_and_classes_by_settings_alone(tmp_path):
+    """64x64 photographs of three classes; one of train stands in test too, and is left out."""
+    rng = np.random.default_rng(0)
+    colours = {"red": (200, 60, 60), "green": (60, 200, 60), "blue": (60, 60, 200)}
+    for split, rows in {"train": 40, "test": 10}.items():
+        for name, colour in colours.items():
+            for row in range(rows):
+                small = np.clip(rng.normal(colour, 60, (8, 8, 3)), 0, 255).astype("uint8")
+                target = tmp_path / "images" / split / name / f"{row}.jpg"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(small).resize((64, 64), Image.Resampling.BICUBIC).save(target)
+    shutil.copy(tmp_path / "images" / "test" / "red" / "0.jpg", tmp_path / "images" / "train" / "red" / "copy.jpg")
+    assert vitpipe(tmp_path, "data", "prepare", "images", "--source", "images", "--out", "data/mine").returncode == 0
+    (tmp_path / "mine.yaml").write_text(
+        "preset: sample\nname: mine\ndata: {dir: data/mine}\ngate: {accuracy: 0.5, class_accuracy: 0}\n"
+        "model: {image_size: 64, patch_size: 16, depth: 1}\ntraining: {epochs: 6, batch_size: 16}\n"
+    )
+    refused = vitpipe(tmp_path, "run", "-c", "mine.yaml")
+    assert refused.returncode == 3, refused.stdout + refused.stderr
+    assert "exact_leaks" in refused.stdout and "test/red/0.jpg" in refused.stdout
+
+    done = vitpipe(tmp_path, "run", "-c", "mine.yaml", "--set", "data_gate.leave_out_leaks=true")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 examples that leak between splits are left out" in done.stderr
+    assert states(done)["ImageStatistics"] == "cached"
+    assert pushed(tmp_path, "mine") == ["1"]
+    answer = json.loads(vitpipe(tmp_path, "predict", "images/test/blue/3.jpg", "--json").stdout)[0]
+    assert answer["class"] == "blue" and len(answer["probabilities"]) == 3
 
 
 def test_a_slice_of_the_real_cifar10(cifar10_archive, tmp_path):

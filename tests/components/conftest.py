@@ -1,7 +1,5 @@
-"""Small image sources and spans, made where a test needs them."""
+"""Small image sources, made where a test needs them."""
 
-import contextlib
-import hashlib
 import io
 import tarfile
 from collections.abc import Callable
@@ -10,10 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-
-from components.ingest import manifest, schema, tfrecord
-from components.ingest.manifest import Manifest, Recipe, Shard
-from components.ingest.source import SPLITS
 
 CLASSES = ("cat", "dog", "fox")
 
@@ -75,34 +69,3 @@ def write_archive(path: Path, files: dict[str, bytes | tarfile.TarInfo]) -> Path
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
     return path
-
-
-@pytest.fixture(scope="session")
-def make_span() -> Callable[..., Path]:
-    """make_span(data, number, {split: [record]}) writes serialized examples as a span, whatever is in them."""
-    return write_span
-
-
-def write_span(data: Path, number: int, records: dict[str, list[bytes]], names: tuple[str, ...] = CLASSES) -> Path:
-    """One shard a split, and a manifest that agrees with it as far as the records can be read."""
-    folder = data / f"span-{number}"
-    counts = {split: dict.fromkeys(names, 0) for split in SPLITS}
-    shards = {}
-    for split, of in records.items():
-        name = f"{split}/part-00000-of-00001.tfrecord"
-        (folder / split).mkdir(parents=True, exist_ok=True)
-        content = b"".join(map(tfrecord.frame, of))
-        (folder / name).write_bytes(content)
-        shards[name] = Shard(examples=len(of), sha256=hashlib.sha256(content).hexdigest())
-        for record in of:
-            with contextlib.suppress(ValueError, IndexError):
-                counts[split][names[tfrecord.parse(record).label]] += 1
-    manifest.write(
-        Manifest(
-            kind="images", source="test", source_sha256="0" * 64, recipe=Recipe(), class_names=names, counts=counts,
-            image_shape=None, shards=shards, rejected=(), tool_version="0",
-        ),
-        folder,
-    )  # fmt: skip
-    (data / schema.NAME).write_text(schema.text(schema.build(names)))
-    return folder

@@ -16,7 +16,7 @@ from pipeline.config import load
 from pipeline.exits import Exit
 from pipeline.node import State, launch
 from pipeline.verdict import verdict
-from tests.components.test_image_statistics import bomb, encoded, picture
+from tests.spans import bomb, encoded, picture, write_span
 
 _runs = itertools.count()
 
@@ -71,12 +71,12 @@ class Half:
 
 
 @pytest.fixture(scope="module")
-def half(make_span, tmp_path_factory):
+def half(tmp_path_factory):
     """Span 1 is good, 2 is like it, 3 is full of what is no image, 10 is much darker."""
     folder = tmp_path_factory.mktemp("half")
     data = folder / "data"
-    make_span(data, 1, span_of(0))
-    make_span(data, 2, span_of(1000))
+    write_span(data, 1, span_of(0))
+    write_span(data, 2, span_of(1000))
     bad = span_of(2000)
     test_image = tfrecord.parse(span_of(0)["test"][0]).image
     bad["train"] += [
@@ -86,9 +86,9 @@ def half(make_span, tmp_path_factory):
             (encoded(np.zeros((1, 1, 3), "uint8")), b"dot.png"), (test_image, b"stolen.png"),
         ]
     ]  # fmt: skip
-    make_span(data, 3, bad)
-    make_span(data, 4, span_of(3000, label=lambda seed: 1))
-    make_span(data, 10, span_of(4000, change=lambda pixels: (pixels * 0.3).astype("uint8")))
+    write_span(data, 3, bad)
+    write_span(data, 4, span_of(3000, label=lambda seed: 1))
+    write_span(data, 10, span_of(4000, change=lambda pixels: (pixels * 0.3).astype("uint8")))
     return Half(folder)
 
 
@@ -161,11 +161,11 @@ def test_drift_is_refused_unless_a_person_accepts_it_in_words_that_are_kept(half
     assert {finding["accepted"] for finding in kept if finding["check"] in stopping} == {reason}
 
 
-def test_leaks_may_be_left_out_of_training(half, make_span):
+def test_leaks_may_be_left_out_of_training(half):
     leaking = span_of(5000)
     stolen = [tfrecord.parse(record).image for record in span_of(0)["test"][:2]]
     leaking["train"] += [tfrecord.example(image, 0, b"stolen-%d.png" % n) for n, image in enumerate(stolen)]
-    make_span(half.folder / "data", 5, leaking)
+    write_span(half.folder / "data", 5, leaking)
     assert half.run(5).exit is Exit.DATA_REFUSED
     result = half.run(5, flags=["data_gate.leave_out_leaks=true"])
     assert result.exit is Exit.OK, result.lines

@@ -16,13 +16,14 @@ from components.ingest import tfrecord
 from components.ingest.source import SPLITS
 from pipeline import metadata
 from pipeline.node import State, launch
+from tests.spans import write_span
 
 TOO_MANY = {"cat": 9, "dog": 9, "fox": 9}
 _runs = itertools.count()
 
 
 @pytest.fixture
-def good(make_span, image):
+def good(image):
     """Records of a good span of three classes."""
 
     def records(split, rows):
@@ -78,8 +79,8 @@ def odd_example(**features):
     return tf.train.Example(features=tf.train.Features(feature=present)).SerializeToString()
 
 
-def test_a_good_span_is_copied_as_it_is_and_found_in_the_cache(make_span, good, ingest, tmp_path):
-    folder = make_span(tmp_path / "data", 1, good)
+def test_a_good_span_is_copied_as_it_is_and_found_in_the_cache(good, ingest, tmp_path):
+    folder = write_span(tmp_path / "data", 1, good)
     assert ingest().state is State.COMPLETE
     copies = sorted((tmp_path / "root").rglob("*.tfrecord"))
     assert [copy.parent.name for copy in copies] == ["Split-train", "Split-val"]
@@ -87,8 +88,8 @@ def test_a_good_span_is_copied_as_it_is_and_found_in_the_cache(make_span, good, 
     assert ingest().state is State.CACHED
 
 
-def test_the_artifact_says_which_span_and_what_was_in_it(make_span, good, ingest, tmp_path):
-    make_span(tmp_path / "data", 10, good)
+def test_the_artifact_says_which_span_and_what_was_in_it(good, ingest, tmp_path):
+    write_span(tmp_path / "data", 10, good)
     outcome = ingest(10)
     store = metadata.MetadataStore(metadata.sqlite(tmp_path / "metadata.db"))
     [examples] = metadata.outputs(store, outcome.execution_id)["examples"]
@@ -154,8 +155,8 @@ def lying(**changes):
         (lambda folder, good: (folder / "manifest.json").write_text("{"), "manifest.json: the file: Invalid JSON"),
     ],
 )  # fmt: skip
-def test_a_damaged_span_is_refused_and_what_is_wrong_is_named(damage, message, make_span, good, ingest, tmp_path):
-    folder = make_span(tmp_path / "data", 1, good)
+def test_a_damaged_span_is_refused_and_what_is_wrong_is_named(damage, message, good, ingest, tmp_path):
+    folder = write_span(tmp_path / "data", 1, good)
     damage(folder, good)
     outcome = ingest()
     assert (outcome.state, outcome.data_refused) == (State.FAILED, True)
@@ -164,14 +165,14 @@ def test_a_damaged_span_is_refused_and_what_is_wrong_is_named(damage, message, m
     assert not list((tmp_path / "root").rglob("*.tfrecord"))  # nothing of it was taken in
 
 
-def test_a_span_that_changes_after_it_was_used_is_refused(make_span, good, ingest, tmp_path):
-    folder = make_span(tmp_path / "data", 1, good)
+def test_a_span_that_changes_after_it_was_used_is_refused(good, ingest, tmp_path):
+    folder = write_span(tmp_path / "data", 1, good)
     kept = tmp_path / "kept"
     shutil.copytree(folder, kept)
     assert ingest().state is State.COMPLETE
 
     shutil.rmtree(folder)
-    make_span(tmp_path / "data", 1, good | {"train": good["train"][:-1]})  # a sound span, but another one
+    write_span(tmp_path / "data", 1, good | {"train": good["train"][:-1]})  # a sound span, but another one
     outcome = ingest()
     assert outcome.data_refused
     assert f"{folder} has changed since it was used" in outcome.error
@@ -181,8 +182,8 @@ def test_a_span_that_changes_after_it_was_used_is_refused(make_span, good, inges
     assert ingest().state in (State.COMPLETE, State.CACHED)
 
 
-def test_a_span_that_was_refused_may_be_mended(make_span, good, ingest, tmp_path):
-    folder = make_span(tmp_path / "data", 1, good)
+def test_a_span_that_was_refused_may_be_mended(good, ingest, tmp_path):
+    folder = write_span(tmp_path / "data", 1, good)
     kept = tmp_path / "kept"
     shutil.copytree(folder, kept)
     truncated(folder, good)

@@ -1,7 +1,3 @@
-import io
-import struct
-import zlib
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,33 +6,9 @@ from PIL import Image
 from components.figures import Leak
 from components.image_statistics import figures, find_leaks, measure_shard
 from components.ingest import tfrecord
+from tests.spans import bomb, encoded, picture
 
 NAMES = ["cat", "dog", "fox"]
-
-
-def encoded(pixels, kind="PNG", **options):
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def picture(seed, size=32):
-    """Smooth noise, every seed another."""
-    small = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), "uint8")
-    return np.asarray(Image.fromarray(small).resize((size, size), Image.Resampling.BICUBIC))
-
-
-def bomb(side=30_000):
-    """A whole PNG of side x side black pixels, in a few hundred kB."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    packer = zlib.compressobj()
-    row = bytes(1 + side // 8)
-    pixels = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
-    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
 @pytest.fixture

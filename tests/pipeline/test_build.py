@@ -26,18 +26,33 @@ def nodes(ir):
 
 def test_the_nodes_of_the_contract_with_names_a_cluster_accepts(graph):
     assert set(graph) == {
-        "ImportExampleGen", "TestExampleGen", "ImportSchemaGen", "StatisticsGen", "ExampleValidator", "Transform",
-        "Trainer", "Baseline", "Evaluator", "Pusher",
+        "ImportExampleGen", "TestExampleGen", "ImportSchemaGen", "StatisticsGen", "ExampleValidator", "ImageStatistics",
+        "PreviousSpan", "DataGate", "Transform", "Trainer", "Baseline", "Evaluator", "Pusher",
     }  # fmt: skip
     assert all(re.fullmatch(r"[a-zA-Z0-9][-a-zA-Z0-9]*", name) for name in graph)
 
 
 def test_every_step_that_runs_our_code_carries_its_digest(graph):
     stamped = {name for name, node in graph.items() if "digest" in node.parameters.parameters}
-    assert stamped == {"ImportSchemaGen", "Transform", "Evaluator", "Pusher"}
+    assert stamped == {
+        "ImportExampleGen", "TestExampleGen", "ImportSchemaGen", "ImageStatistics", "DataGate", "Transform",
+        "Evaluator", "Pusher",
+    }  # fmt: skip
     # The Trainer's names its checkpoints, too.
     config = graph["Trainer"].parameters.parameters["custom_config"].field_value.string_value
     assert f'"code": "{sources.digest("trainer.train")}"' in config
+
+
+def test_nothing_is_transformed_or_trained_before_the_data_gate_has_spoken(graph):
+    conditional = {name for name, node in graph.items() if "DataGate" in node.upstream_nodes}
+    assert conditional == {"Transform", "Trainer", "Evaluator", "Pusher"}
+
+
+def test_what_leaks_is_left_out_of_training_where_that_is_asked_for(settings):
+    asked = settings.model_copy(update={"data_gate": settings.data_gate.model_copy(update={"leave_out_leaks": True})})
+    inputs = nodes(compile_graph(asked, 1))["Trainer"].inputs.inputs
+    assert inputs["verdict"].channels[0].producer_node_query.id == "DataGate"
+    assert "verdict" not in nodes(compile_graph(settings, 1))["Trainer"].inputs.inputs
 
 
 def test_a_warm_start_takes_the_serving_model(settings):

@@ -41,9 +41,13 @@ def graph(tmp_path):
     def compiled(run_id):
         measure = Measure(value=3)
         with Cond(measure.outputs["out"].future()[0].custom_property("value") > 5):
-            guarded = Consume(model=measure.outputs["out"]).with_id("Guarded")
+            guarded = Measure(value=4).with_id("Guarded")
+            with Cond(guarded.outputs["out"].future()[0].custom_property("value") > 3):
+                inner = Consume(model=guarded.outputs["out"]).with_id("Inner")
         broken = Break(model=measure.outputs["out"])
-        pipeline = Pipeline("tiny", str(tmp_path / "root"), components=[measure, guarded, broken], enable_cache=True)
+        pipeline = Pipeline(
+            "tiny", str(tmp_path / "root"), components=[measure, guarded, inner, broken], enable_cache=True
+        )
         ir = Compiler().compile(pipeline)
         runtime_parameter_utils.substitute_runtime_parameter(ir, {"pipeline-run-id": run_id})
         return ir
@@ -73,6 +77,14 @@ def test_a_condition_that_does_not_hold_is_skipped(graph, store):
     launch(graph("run-1"), "Measure", store)
     outcome = launch(graph("run-1"), "Guarded", store)
     assert (outcome.state, outcome.execution_id) == (State.SKIPPED, None)
+
+
+def test_what_follows_a_skipped_node_is_skipped_and_leaves_no_failure_in_the_store(graph, store):
+    """TFX alone would fail it: it resolves the inputs before it looks at the conditions."""
+    launch(graph("run-1"), "Measure", store)
+    launch(graph("run-1"), "Guarded", store)
+    assert launch(graph("run-1"), "Inner", store).state is State.SKIPPED
+    assert len(metadata.MetadataStore(store).get_executions()) == 1
 
 
 def test_an_executor_that_raises_is_failed_with_its_message(graph, store):

@@ -17,3 +17,9 @@ def test_a_node_that_failed_is_a_crash_with_its_name_and_message(tmp_path):
 def test_a_part_of_the_graph_without_a_gate_ends_well(tmp_path):
     outcomes = [Outcome("Transform", State.COMPLETE, 1.0, 1)]
     assert verdict(MetadataStore(sqlite(tmp_path / "metadata.db")), outcomes).exit is Exit.OK
+
+
+def test_data_that_were_refused_while_they_were_read_are_no_crash(tmp_path):
+    outcomes = [Outcome("ImportExampleGen", State.FAILED, 1.0, error="span-2: cut", data_refused=True)]
+    result = verdict(MetadataStore(sqlite(tmp_path / "metadata.db")), outcomes)
+    assert (result.exit, result.lines) == (Exit.DATA_REFUSED, ["data refused, nothing trained: span-2: cut"])

@@ -51,6 +51,13 @@ def test_a_split_is_the_same_in_memory_and_on_disk(files, split, memory_gib):
     assert loaded.digest() == split.digest()
 
 
+@pytest.mark.parametrize("memory_gib", [4.0, 1e-9])
+def test_examples_may_be_left_out(files, split, memory_gib):
+    loaded = load(files, 2, memory_gib, leave_out=[b"00", b"07", b"no such"])
+    assert loaded.labels.tolist() == [1, 2, 3, 4, 5, 6, 8, 9]
+    np.testing.assert_array_equal(loaded.images, split.images[loaded.labels])
+
+
 def test_the_digest_sees_a_pixel_and_a_label(split):
     images, labels = split.images.copy(), split.labels.copy()
     images[3, 1, 1, 2] ^= 1

@@ -1,6 +1,7 @@
 import io
 
 import apache_beam as beam
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,8 +10,12 @@ import tensorflow_transform.beam as tft_beam
 from PIL import Image
 from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 
+from components.ingest import tfrecord
+from components.ingest.images import check
+from trainer import serving
 from trainer.input import load
 from trainer.preprocessing import decode, decode_batch, preprocessing_fn, read_moments
+from trainer.vit import ViT
 
 
 def encoded(pixels, kind="PNG"):
@@ -36,19 +41,15 @@ def test_another_size_is_resized_with_antialiasing():
     assert ((small > 120) & (small < 136)).all()  # sampled without antialiasing it would be black or white
 
 
-@pytest.fixture(scope="module")
-def transformed(pixels, tmp_path_factory):
-    """Transform run on twelve images: the folder of the transform graph and the file of examples."""
-    output = tmp_path_factory.mktemp("transform")
+def run_transform(images, output):
+    """Transform run on encoded images, labelled and named by their number: its graph and examples go under `output`."""
     spec = {
         "image": tf.io.FixedLenFeature([1], tf.string),
         "label": tf.io.FixedLenFeature([1], tf.int64),
         "id": tf.io.FixedLenFeature([1], tf.string),
     }
     metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
-    rows = [
-        {"image": [encoded(image)], "label": [index], "id": [b"%02d" % index]} for index, image in enumerate(pixels)
-    ]
+    rows = [{"image": [image], "label": [index], "id": [b"%02d" % index]} for index, image in enumerate(images)]
     with beam.Pipeline() as pipeline, tft_beam.Context(str(output / "tmp")):
         # Out of order, as Beam may leave them.
         raw = (pipeline | beam.Create(rows[::-1]), metadata)
@@ -59,6 +60,11 @@ def transformed(pixels, tmp_path_factory):
         coder = tft.coders.ExampleProtoCoder(out_metadata.schema)
         _ = data | beam.Map(coder.encode) | beam.io.WriteToTFRecord(str(output / "examples"), file_name_suffix=".gz")
     return output
+
+
+@pytest.fixture(scope="module")
+def transformed(pixels, tmp_path_factory):
+    return run_transform([encoded(image) for image in pixels], tmp_path_factory.mktemp("transform"))
 
 
 def test_the_moments_are_those_of_all_pixels(transformed, pixels):
@@ -75,6 +81,45 @@ def test_what_training_reads_is_what_serving_decodes(transformed, pixels):
     np.testing.assert_array_equal(split.images, served)
     np.testing.assert_array_equal(split.images, pixels)
     assert valid.numpy().all()
+
+
+def odd_images():
+    """Of every colour mode of the two formats, in sizes that are not the model's."""
+    rng = np.random.default_rng(1)
+    colour = Image.fromarray(rng.integers(0, 256, (21, 13, 3), "uint8"))
+    images = {f"JPEG {mode}": (colour.convert(mode), "JPEG", {}) for mode in ("RGB", "L", "CMYK")}
+    images |= {f"PNG {mode}": (colour.convert(mode), "PNG", {}) for mode in ("RGB", "L", "P", "1", "RGBA", "LA")}
+    images["JPEG progressive"] = colour, "JPEG", {"progressive": True}
+    images["PNG 16 bits"] = Image.fromarray(rng.integers(0, 2**16, (21, 13), "uint16")), "PNG", {}
+    second = Image.new("RGB", colour.size)
+    images["PNG animated"] = colour, "PNG", {"save_all": True, "append_images": [second]}
+    for image, kind, options in images.values():
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **options)
+        yield buffer.getvalue()
+
+
+def test_training_evaluation_and_serving_see_the_same_pixels(tmp_path):
+    """The same files through Transform, through a raw example as the Evaluator gives it, and as bytes: equal bits."""
+    images = list(odd_images())
+    for image in images:
+        check(image)  # `data prepare` takes them all
+    run_transform(images, tmp_path)
+    trained_on = load([str(tmp_path / "examples*")], 8, memory_gib=1).images
+
+    model = ViT(image_size=8, patch_size=4, classes=3, depth=1, width=8, heads=2)
+    model.head.kernel.assign(keras.random.normal(model.head.kernel.shape, seed=1))
+    serving.export(model, ["cat", "dog", "ship"], 8, str(tmp_path / "model"))
+    signatures = tf.saved_model.load(str(tmp_path / "model")).signatures
+    trained, evaluated, served = (
+        signatures["serving_images"](images=tf.constant(trained_on)),
+        signatures["serving_default"](examples=tf.constant([tfrecord.example(image, 0, b"") for image in images])),
+        signatures["serving_bytes"](image_bytes=tf.constant(images)),
+    )
+    for answer in evaluated, served:
+        assert answer["valid"].numpy().all()
+        np.testing.assert_array_equal(answer["probabilities"], trained["probabilities"])
+    assert len(np.unique(trained["probabilities"].numpy(), axis=0)) > len(images) / 2  # the model tells them apart
 
 
 def test_no_examples_is_an_error_that_names_the_files(tmp_path):

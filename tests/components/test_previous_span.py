@@ -1,0 +1,27 @@
+from types import SimpleNamespace
+
+import pytest
+
+from components.previous_span import PreviousSpan
+
+
+def verdict(span, passed, created=0):
+    return SimpleNamespace(span=span, passed=passed, mlmd_artifact=SimpleNamespace(create_time_since_epoch=created))
+
+
+VERDICTS = [verdict(1, 1), verdict(2, 1, created=5), verdict(2, 1, created=9), verdict(3, 0), verdict(10, 1)]
+
+
+@pytest.mark.parametrize(
+    "span, expected",
+    [
+        (1, None),  # nothing is earlier
+        (2, VERDICTS[0]),
+        (4, VERDICTS[2]),  # 3 was refused; of two verdicts on 2 the newer one
+        (10, VERDICTS[2]),
+        (11, VERDICTS[4]),  # 10 comes after 2
+    ],
+)
+def test_the_highest_earlier_span_that_passed(span, expected):
+    resolved = PreviousSpan(span).resolve_artifacts(None, {"verdict": VERDICTS})
+    assert resolved == {"verdict": [expected] if expected else []}
