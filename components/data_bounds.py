@@ -2,7 +2,7 @@
 it knows neither TFX nor NumPy.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -21,8 +21,6 @@ class DataGateSettings(Group):
 
     # The data itself, in all three splits.
     anomalies: Bound = Bound(stop=0)  # at most so many that TFDV finds against the schema
-    undecodable: Bound = Bound(stop=0)  # at most so many images that do not decode
-    outside_labels: Bound = Bound(stop=0)  # at most so many labels that are no class
     repeated_ids: Bound = Bound(stop=0)  # at most so many examples with the id of another
     missing_classes: Bound = Bound(stop=0)  # at most so many classes without an image in a split
     image_side: Bound = Bound(stop=8)  # pixels at least on the shorter side: less has nothing to show
@@ -58,8 +56,12 @@ class DataGateSettings(Group):
 
 PAGE = "data.html"  # beside the verdict: what a person looks at
 CHECKS = tuple(name for name, field in DataGateSettings.model_fields.items() if isinstance(field.default, Bound))
-# What nobody can train on, whoever says so.
-NOT_ACCEPTABLE = ("undecodable", "outside_labels")
+# Images that do not decode, labels that are no class: nobody can train on one of them, whatever is set or accepted.
+UNUSABLE = ("undecodable", "outside_labels")
+
+
+Level = Literal["stop", "accepted", "warning", "ok"]
+LEVELS: tuple[Level, ...] = get_args(Level)  # the gravest first
 
 
 class Finding(Group):
@@ -75,7 +77,7 @@ class Finding(Group):
     accepted: str | None = None  # the person's words
 
     @property
-    def level(self) -> Literal["ok", "warning", "accepted", "stop"]:
+    def level(self) -> Level:
         if self._beyond(self.bound.stop):
             return "stop" if self.accepted is None else "accepted"
         return "warning" if self._beyond(self.bound.warn) else "ok"

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy.spatial.distance import jensenshannon
 
-from components.data_bounds import DataGateSettings, Finding
+from components.data_bounds import UNUSABLE, Bound, DataGateSettings, Finding, Level
 from components.figures import ImageFigures, SplitFigures
 from trainer.settings import Group
 
@@ -21,10 +21,10 @@ class DataVerdict(Group):
 
     @property
     def passed(self) -> bool:
-        return all(finding.level != "stop" for finding in self.findings)
+        return not self.of_level("stop")
 
-    def of_level(self, *levels: str) -> list[Finding]:
-        return [finding for finding in self.findings if finding.level in levels]
+    def of_level(self, level: Level) -> list[Finding]:
+        return [finding for finding in self.findings if finding.level == level]
 
 
 def judge(
@@ -45,60 +45,64 @@ def judge(
     accepted, examples = accepted or {}, examples or {}
     found: list[Finding] = []
 
-    def at_most(
+    def weigh(
         check: str, value: float, text: str, cure: str = "", sense: Literal["at most", "at least"] = "at most"
     ) -> None:
+        bound = Bound(stop=0) if check in UNUSABLE else getattr(settings, check)
         found.append(
             Finding(
-                check=check, value=value, bound=getattr(settings, check), sense=sense, text=text, cure=cure,
+                check=check, value=value, bound=bound, sense=sense, text=text, cure=cure,
                 examples=tuple(examples.get(check, ())), accepted=accepted.get(check),
             )
         )  # fmt: skip
 
     splits, train = figures.splits, figures.splits["train"]
-    at_most("anomalies", len(anomalies), "; ".join(anomalies) or "none against the schema")
+    weigh("anomalies", len(anomalies), "; ".join(anomalies) or "none against the schema")
 
     reasons = [
         f"{count:,} in {split}: {reason}" for split, of in splits.items() for reason, count in of.undecodable.items()
     ]
     undecodable = sum(sum(of.undecodable.values()) for of in splits.values())
-    at_most("undecodable", undecodable, "; ".join(reasons) or "every image decodes", "repair or remove these images")
+    weigh("undecodable", undecodable, "; ".join(reasons) or "every image decodes", "repair or remove these images")
     outside = sum(of.outside_labels for of in splits.values())
-    at_most("outside_labels", outside, f"{outside:,} labels are not from 0 to {len(train.labels) - 1}")
-    at_most("repeated_ids", figures.repeated_ids, f"{figures.repeated_ids:,} examples have the id of another")
+    weigh("outside_labels", outside, f"{outside:,} labels are not from 0 to {len(train.labels) - 1}")
+    weigh("repeated_ids", figures.repeated_ids, f"{figures.repeated_ids:,} examples have the id of another")
 
     missing = [f"{name!r} in {split}" for split, of in splits.items() for name, count in of.labels.items() if not count]
-    at_most(
+    weigh(
         "missing_classes", len(missing), f"no image of {', '.join(missing[:5])}" if missing else "every class is there"
     )
     sides = {of.smallest_side: split for split, of in splits.items() if of.smallest_side is not None}
     if sides:
         smallest = min(sides)
         text = f"the smallest image has a side of {smallest} pixels, in {sides[smallest]}"
-        at_most("image_side", smallest, text, "remove it, or lower the bound", "at least")
+        weigh("image_side", smallest, text, "remove it, or lower the bound", "at least")
 
     rare, common = (pick(train.labels, key=lambda name: train.labels[name]) for pick in (min, max))
     fewest, most = train.labels[rare], train.labels[common]
-    at_most("class_examples", fewest, f"{rare!r} has {fewest:,} images in train", "add some", "at least")
+    weigh("class_examples", fewest, f"{rare!r} has {fewest:,} images in train", "add some", "at least")
     ratio = most / max(fewest, 1)
-    at_most("imbalance", ratio, f"{common!r} has {ratio:.1f} times the images of {rare!r}, {most:,} against {fewest:,}")
+    weigh("imbalance", ratio, f"{common!r} has {ratio:.1f} times the images of {rare!r}, {most:,} against {fewest:,}")
     share = train.duplicates / max(train.images, 1)
-    at_most("duplicates", share, f"{train.duplicates:,} images in train repeat an earlier one ({share:.4f})")
+    weigh("duplicates", share, f"{train.duplicates:,} images in train repeat an earlier one ({share:.4f})")
 
     leaks = [] if settings.leave_out_leaks else figures.leaks
     cure = "prepare the data without them, or leave them out with --set data_gate.leave_out_leaks=true"
     without = f" ({left_out:,} examples are left out of training)" if settings.leave_out_leaks else ""
     exact = sum(leak.exact for leak in leaks)
     where = [f"{leak.exact:,} of {leak.target} in {leak.source}" for leak in leaks if leak.exact]
-    at_most("exact_leaks", exact, f"images stand in two splits: {', '.join(where) or 'none'}{without}", cure)
+    weigh("exact_leaks", exact, f"images stand in two splits: {', '.join(where) or 'none'}{without}", cure)
     near = {leak: leak.near / splits[leak.target].images for leak in leaks}
     where = [f"{leak.near:,} of {leak.target} in {leak.source} ({near[leak]:.4f})" for leak in leaks if leak.near]
     text = f"images stand nearly the same in two splits: {', '.join(where) or 'none'}{without}"
-    at_most("near_leaks", max(near.values(), default=0.0), text, cure)
+    weigh("near_leaks", max(near.values(), default=0.0), text, cure)
 
     if previous is not None:
-        for check, value, text in _drift(train, previous.splits["train"]):
-            at_most(
+        drift = _drift(train, previous.splits["train"])
+        if previous.image_size != figures.image_size:  # an image that is resized is another in all but its mean
+            drift = [found for found in drift if found[0] != "drift_sharpness"]
+        for check, value, text in drift:
+            weigh(
                 check, value, f"{text} since span {previous.span}", "look at what changed; --accept it if it is right"
             )
     return DataVerdict(

@@ -18,7 +18,7 @@ from components.data_bounds import PAGE, DataGateSettings
 from components.data_checks import DataVerdict, judge
 from components.data_page import Exhibit, Picture, readable, render
 from components.figures import ImageFigures
-from components.image_statistics import FIGURES, LEAKS, TWINS, read_table
+from components.image_statistics import FIGURES, LEAKS, TWINS, read_table, repeated_ids
 from components.ingest import tfrecord
 
 VERDICT = "verdict.json"
@@ -155,7 +155,7 @@ def _exhibits(
     shown = {
         "undecodable": _rows(images[images.reason != ""], lambda row: row.reason),
         "outside_labels": _rows(images[~images.label.between(0, classes - 1)], lambda row: f"label {row.label}"),
-        "repeated_ids": _rows(images[images.id.duplicated()], lambda row: "once more"),
+        "repeated_ids": _rows(images[repeated_ids(images)], lambda row: "once more"),
         "image_side": _rows(small, lambda row: f"{row.width:.0f}x{row.height:.0f}"),
         "duplicates": _rows(repeated[repeated.split == "train"], lambda row: "once more"),
         "exact_leaks": _rows(leaking[leaking.exact], lambda row: f"is {twin(row)}"),

@@ -10,6 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from components.data_bounds import LEVELS
 from components.data_checks import DataVerdict
 from components.figures import BRIGHTNESS, SHARPNESS, SIDES, ImageFigures, SplitFigures
 from components.ingest.images import BadImage, opened
@@ -75,6 +76,7 @@ def render(
     )
     return environment.get_template("data_page.html").render(
         verdict=verdict,
+        findings=[finding for level in LEVELS for finding in verdict.of_level(level)],
         figures=verdict.figures,
         previous=previous,
         samples=samples,

@@ -42,6 +42,7 @@ class Leak(Group):
 class ImageFigures(Group):
     span: int
     gate_span: int  # of the test split
+    image_size: int  # pixels a side at which the model sees an image
     splits: dict[str, SplitFigures]
-    repeated_ids: int
+    repeated_ids: int  # within the span, and within the test split
     leaks: list[Leak]

@@ -144,15 +144,23 @@ def read_table(folder: Path, columns: list[str]) -> pd.DataFrame:
     return pa.parquet.read_table(folder / TABLE, columns=columns).to_pandas()
 
 
-def figures(images: pd.DataFrame, names: list[str], leaks: list[Leak], span: int, gate_span: int) -> ImageFigures:
+def figures(
+    images: pd.DataFrame, names: list[str], leaks: list[Leak], span: int, gate_span: int, image_size: int
+) -> ImageFigures:
     """What a table of images says on the whole. names: of the classes, in index order."""
     return ImageFigures(
         span=span,
         gate_span=gate_span,
+        image_size=image_size,
         splits={split: _split_figures(images[images.split == split], names) for split in SPLITS},
-        repeated_ids=int(images.id.duplicated().sum()),
+        repeated_ids=int(repeated_ids(images).sum()),
         leaks=leaks,
     )
+
+
+def repeated_ids(images: pd.DataFrame) -> pd.Series:
+    """bool: whose id an earlier image has. The test set may be of another span, where the same names are no wonder."""
+    return pd.DataFrame({"id": images.id, "test": images.split == "test"}).duplicated()
 
 
 def _split_figures(rows: pd.DataFrame, names: list[str]) -> SplitFigures:
@@ -275,7 +283,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         twins.to_parquet(folder / TWINS)
         rest = read_table(folder, [name for name in _ROW.names if name not in ("hash", "thumbnail")])
         span, gate_span = (one.get_int_custom_property(SPAN_PROPERTY_NAME) for one in (examples, test_examples))
-        found = figures(rest, names, leaks, span, gate_span)
+        found = figures(rest, names, leaks, span, gate_span, exec_properties["image_size"])
         (folder / FIGURES).write_text(found.model_dump_json(indent=1) + "\n")
         statistics.span = span
 

@@ -40,8 +40,7 @@ def verdict(store: MetadataStore, outcomes: Sequence[Outcome]) -> Verdict:
             stopping = [f"  {finding}" for finding in findings if finding.level == "stop"]
             return Verdict(Exit.DATA_REFUSED, ["data refused, nothing trained:", *stopping, page], "DataGate")
         lines = [f"{finding.level}: {finding}" for finding in findings if finding.level in ("warning", "accepted")]
-        if lines:
-            lines.append(page)
+        lines.append(page)
 
     if (evaluator := by_node.get("Evaluator")) and evaluator.execution_id:
         [blessing] = outputs(store, evaluator.execution_id)["blessing"]

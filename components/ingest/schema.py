@@ -17,12 +17,15 @@ def build(names: Sequence[str]) -> schema_pb2.Schema:
     schema = schema_pb2.Schema()
     schema.string_domain.add(name=CLASS_NAMES_DOMAIN, value=names)
     image = schema.feature.add(name=IMAGE, type=schema_pb2.BYTES)
-    image.image_domain.SetInParent()
+    image.image_domain.SetInParent()  # so that TFDV does not count its bytes as words
+    image.annotation.comment.append("PNG or JPEG, as received")
     label = schema.feature.add(name=LABEL, type=schema_pb2.INT)
     label.int_domain.min = 0
     label.int_domain.max = len(names) - 1
     label.int_domain.is_categorical = True
-    schema.feature.add(name=ID, type=schema_pb2.BYTES)
+    label.annotation.comment.append(f"index into {CLASS_NAMES_DOMAIN}")
+    id = schema.feature.add(name=ID, type=schema_pb2.BYTES)
+    id.annotation.comment.append("where the example came from, unique within the span")
     for feature in schema.feature:
         feature.presence.min_fraction = 1
         feature.presence.min_count = 1

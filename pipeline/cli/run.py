@@ -12,7 +12,7 @@ import typer
 import yaml
 
 from components import ingest
-from components.data_bounds import CHECKS, NOT_ACCEPTABLE
+from components.data_bounds import CHECKS, UNUSABLE
 from components.ingest import manifest, schema
 from pipeline import sources
 from pipeline.config import Settings, SettingsError, load
@@ -67,12 +67,12 @@ def _accepted(checks: list[str], reason: str) -> dict[str, str]:
     if bool(checks) != bool(reason.strip()):
         raise SettingsError('--accept CHECK and --reason "..." go together: say why the data are right all the same')
     for check in checks:
+        if check in UNUSABLE:
+            raise SettingsError(f"--accept {check}: nothing can be trained on such examples; remove them")
         if check not in CHECKS:
             nearest = difflib.get_close_matches(check, CHECKS, n=1)
             hint = f"did you mean {nearest[0]}? " if nearest else ""
             raise SettingsError(f"--accept {check}: no such check; {hint}the checks are {', '.join(CHECKS)}")
-        if check in NOT_ACCEPTABLE:
-            raise SettingsError(f"--accept {check}: nothing can be trained on such examples; remove them")
     return dict.fromkeys(checks, reason.strip())
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from components.data_bounds import CHECKS, Bound, DataGateSettings
+from components.data_bounds import CHECKS, UNUSABLE, Bound, DataGateSettings
 from components.data_checks import judge
 from components.figures import ImageFigures, Leak, SplitFigures
 
@@ -17,9 +17,11 @@ def split(**changes):
     return SplitFigures(**(given | changes))
 
 
-def figures(train=None, val=None, test=None, leaks=(), span=1, repeated_ids=0):
+def figures(train=None, val=None, test=None, leaks=(), span=1, repeated_ids=0, image_size=32):
     splits = {"train": train or split(), "val": val or split(), "test": test or split()}
-    return ImageFigures(span=span, gate_span=1, splits=splits, repeated_ids=repeated_ids, leaks=list(leaks))
+    return ImageFigures(
+        span=span, gate_span=1, image_size=image_size, splits=splits, repeated_ids=repeated_ids, leaks=list(leaks)
+    )
 
 
 def of(verdict, check):
@@ -34,7 +36,9 @@ def stopped(verdict):
 def test_good_data_pass_and_every_check_but_drift_is_listed():
     verdict = judge(SETTINGS, figures(), [])
     assert verdict.passed and verdict.previous_span is None
-    assert [finding.check for finding in verdict.findings] == [name for name in CHECKS if not name.startswith("drift")]
+    assert sorted(finding.check for finding in verdict.findings) == sorted(
+        name for name in (*CHECKS, *UNUSABLE) if not name.startswith("drift")
+    )
     assert {finding.level for finding in verdict.findings} == {"ok"}
 
 
@@ -130,6 +134,11 @@ def test_drift_is_measured_against_the_previous_span(change, check, value, words
     finding = of(verdict, check)
     assert finding.level == "stop" and finding.value == pytest.approx(value, abs=1e-3)
     assert words in str(finding) and "since span 1" in str(finding)
+
+
+def test_sharpness_at_another_image_size_is_no_drift():
+    verdict = judge(SETTINGS, figures(train=split(sharpness=[300, 0]), image_size=64), [], previous=figures())
+    assert verdict.passed and "drift_sharpness" not in [finding.check for finding in verdict.findings]
 
 
 def test_one_number_of_a_bound_leaves_the_other():

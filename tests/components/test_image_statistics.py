@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from components.figures import Leak
-from components.image_statistics import figures, find_leaks, measure_shard
+from components.image_statistics import figures, find_leaks, measure_shard, repeated_ids
 from components.ingest import tfrecord
 from tests.spans import bomb, encoded, picture
 
@@ -68,7 +68,7 @@ def test_other_sizes_and_modes_are_taken(measured):
 def test_figures_of_a_span(measured):
     train = [(encoded(picture(n)), n % 2) for n in range(4)] + [(encoded(picture(0)), 0), (b"", 7)]
     images = measured(train=train, val=[(encoded(picture(9, 40)), 1)], test=[(encoded(picture(8)), 2)])
-    found = figures(images, NAMES, [], span=3, gate_span=1)
+    found = figures(images, NAMES, [], span=3, gate_span=1, image_size=32)
     assert (found.span, found.gate_span, found.repeated_ids) == (3, 1, 0)
     of = found.splits["train"]
     assert (of.images, of.outside_labels, of.duplicates) == (6, 1, 1)
@@ -82,8 +82,13 @@ def test_figures_of_a_span(measured):
     assert found.splits["val"].smallest_side == 40
 
 
+def test_an_id_comes_once_in_a_span_and_may_come_in_the_gate_s_too():
+    images = pd.DataFrame({"split": ["train", "train", "val", "test", "test"], "id": [b"a", b"b", b"a", b"a", b"b"]})
+    assert repeated_ids(images).tolist() == [False, False, True, False, False]
+
+
 def test_a_split_without_a_usable_image_has_figures_too(measured):
-    found = figures(measured(train=[(b"", 0)], val=[(b"", 0)], test=[(b"", 0)]), NAMES, [], 1, 1)
+    found = figures(measured(train=[(b"", 0)], val=[(b"", 0)], test=[(b"", 0)]), NAMES, [], 1, 1, 32)
     assert found.splits["train"].smallest_side is None
     assert found.splits["train"].mean == [0, 0, 0]
 
