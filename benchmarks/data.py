@@ -10,6 +10,23 @@ nothing is told to TFX but where the data lie, and Transform puts out float32 pi
 
 Each run is a process of its own with an empty folder, so that no node finds its result in a cache. Seconds are those of
 the launches of the nodes, without the import of TFX; peak memory is that of the process, TFX in it.
+
+60,000 images of 32x32 as JPEG, two cores with AVX-512, medians of three (least to most):
+
+| seconds                                     | ours                 | naive                | ratio |
+| ------------------------------------------- | -------------------- | -------------------- | ----- |
+| ImportExampleGen                            |        0.4 (0.4-0.4) |        3.4 (3.4-3.4) |  8.29 |
+| TestExampleGen                              |        0.1 (0.1-0.1) |                    - |     - |
+| ImageStatistics                             |     10.9 (10.7-12.2) |                    - |     - |
+| StatisticsGen                               |        3.6 (3.5-3.9) |        4.5 (4.4-4.8) |  1.26 |
+| DataGate                                    |        0.8 (0.8-0.8) |                    - |     - |
+| Transform                                   |     11.7 (11.6-12.1) |     45.3 (42.7-45.5) |  3.89 |
+| ingestion + StatisticsGen + Transform       |     15.6 (15.6-16.4) |     53.4 (50.6-53.5) |  3.41 |
+| ImportExampleGen to DataGate, and Transform |     27.5 (27.3-29.7) |                    - |     - |
+| peak memory, GiB                            |     1.31 (1.30-1.32) |     3.89 (3.88-3.95) |  2.96 |
+
+A good part of naive's Transform are the statistics of 3,072 floats an image, which are on when nothing is said. Of our
+Transform 3.5 s are TFX's gzip.
 """
 
 import hashlib

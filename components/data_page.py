@@ -19,6 +19,7 @@ from components.ingest.source import SPLITS
 _MOST_PIXELS = 96  # a side of a picture on the page
 _COLOURS = {"train": "#4c78a8", "val": "#f58518", "test": "#54a24b"}
 _BEFORE = "#9d9da3"
+_LINES = "rgba(128, 128, 128, 0.3)"  # to be seen on light and dark
 
 
 def readable(id: bytes) -> str:
@@ -108,7 +109,8 @@ def _charts(figures: ImageFigures, previous: ImageFigures | None) -> list[str]:
         figure.update_layout(
             height=320, margin={"l": 50, "r": 10, "t": 40, "b": 40}, xaxis_title=axis, yaxis_tickformat=".0%",
             template="plotly_white", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
-            font_color="#808080", legend={"orientation": "h", "y": 1.15, "x": 1, "xanchor": "right"},
+            font_color="#808080", yaxis_gridcolor=_LINES, yaxis_zerolinecolor=_LINES,
+            legend={"orientation": "h", "y": 1.15, "x": 1, "xanchor": "right"},
         )  # fmt: skip
         return figure.to_html(
             full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True}
