@@ -19,8 +19,8 @@ class Bound(Group):
 class DataGateSettings(Group):
     """A bound for each check. A file or flag may change one number and leave the other as it is."""
 
-    # The data itself, in all three splits.
-    anomalies: Bound = Bound(stop=0)  # at most so many that TFDV finds against the schema
+    anomalies: Bound = Bound(stop=0)  # at most so many that TFDV finds against the schema, in train and val
+    # In all three splits.
     repeated_ids: Bound = Bound(stop=0)  # at most so many examples with the id of another
     missing_classes: Bound = Bound(stop=0)  # at most so many classes without an image in a split
     image_side: Bound = Bound(stop=8)  # pixels at least on the shorter side: less has nothing to show
@@ -54,9 +54,13 @@ class DataGateSettings(Group):
         }
 
 
-PAGE = "data.html"  # beside the verdict: what a person looks at
+# Files of a verdict.
+PAGE = "data.html"  # what a person looks at
+LEAVE_OUT = "leave_out.json"  # ids (surrogateescape) of what is left out of training, because it leaks
+
 CHECKS = tuple(name for name, field in DataGateSettings.model_fields.items() if isinstance(field.default, Bound))
-# Images that do not decode, labels that are no class: nobody can train on one of them, whatever is set or accepted.
+# Images that do not decode, labels that are no class (which our ingestion refuses first): nobody can train on one of
+# them, whatever is set or accepted.
 UNUSABLE = ("undecodable", "outside_labels")
 
 

@@ -1,6 +1,6 @@
 """What data must show before anything is trained on them. Plain arithmetic on measured figures; knows no TFX."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from scipy.spatial.distance import jensenshannon
@@ -16,7 +16,7 @@ class DataVerdict(Group):
     figures: ImageFigures
     previous_span: int | None  # that it was compared with
     findings: list[Finding]
-    left_out: int  # examples that are not trained or selected on
+    left_out: int  # examples that are not trained or selected on, nor part of the figures' numbers of labels
     accepted: dict[str, str]  # the person's words by check
 
     @property
@@ -38,9 +38,9 @@ def judge(
 ) -> DataVerdict:
     """Weigh a span against the bounds and, where an earlier one has passed, against that.
 
-    anomalies: TFDV's, in words; accepted: a person's reason for each check that is not to stop this run; left_out: how
-    many examples are left out of training because they leak, which is then no leak any more; examples: the first that
-    each check is about.
+    figures: of what is to be trained on; anomalies: TFDV's, in words; accepted: a person's reason for each check that
+    is not to stop this run; left_out: how many examples were left out because they leak; examples: the first that each
+    check is about.
     """
     accepted, examples = accepted or {}, examples or {}
     found: list[Finding] = []
@@ -52,7 +52,7 @@ def judge(
         found.append(
             Finding(
                 check=check, value=value, bound=bound, sense=sense, text=text, cure=cure,
-                examples=tuple(examples.get(check, ())), accepted=accepted.get(check),
+                examples=tuple(examples.get(check, ())), accepted=None if check in UNUSABLE else accepted.get(check),
             )
         )  # fmt: skip
 
@@ -86,9 +86,9 @@ def judge(
     share = train.duplicates / max(train.images, 1)
     weigh("duplicates", share, f"{train.duplicates:,} images in train repeat an earlier one ({share:.4f})")
 
-    leaks = [] if settings.leave_out_leaks else figures.leaks
+    leaks = figures.leaks
     cure = "prepare the data without them, or leave them out with --set data_gate.leave_out_leaks=true"
-    without = f" ({left_out:,} examples are left out of training)" if settings.leave_out_leaks else ""
+    without = f" ({left_out:,} examples are left out of training)" if left_out else ""
     exact = sum(leak.exact for leak in leaks)
     where = [f"{leak.exact:,} of {leak.target} in {leak.source}" for leak in leaks if leak.exact]
     weigh("exact_leaks", exact, f"images stand in two splits: {', '.join(where) or 'none'}{without}", cure)
@@ -115,35 +115,38 @@ def judge(
 
 
 def _drift(now: SplitFigures, before: SplitFigures) -> list[tuple[str, float, str]]:
-    shares = {name: _shares(list(of.labels.values())) for name, of in (("now", now), ("before", before))}
+    shares = {name: _shares(of.labels) for name, of in (("now", now), ("before", before))}
     changes = np.abs(shares["now"] - shares["before"])
     most = int(changes.argmax())
     name = list(now.labels)[most]
     colour = np.abs(np.subtract(now.mean, before.mean)) / np.maximum(before.spread, 1e-9)
     channel = int(colour.argmax())
-    drift = [
+    mix, brightness, sharpness, sizes = (
+        _divergence(getattr(now, name), getattr(before, name))
+        for name in ("labels", "brightness", "sharpness", "sides")
+    )
+    return [
         (
             "drift_labels_linf", float(changes[most]),
             f"the share of {name!r} went from {shares['before'][most]:.3f} to {shares['now'][most]:.3f}",
         ),
-        ("drift_labels_js", _divergence(now.labels.values(), before.labels.values()), "the classes' mix changed by {}"),
+        ("drift_labels_js", mix, f"the classes' mix changed by {mix:.3f} bits"),
         (
             "drift_colour", float(colour[channel]),
             f"mean {('red', 'green', 'blue')[channel]} went from {before.mean[channel]:.1f} to {now.mean[channel]:.1f}",
         ),
-        ("drift_brightness", _divergence(now.brightness, before.brightness), "brightness changed by {}"),
-        ("drift_sharpness", _divergence(now.sharpness, before.sharpness), "sharpness changed by {}"),
-        ("drift_sizes", _divergence(now.sides, before.sides), "image sizes changed by {}"),
+        ("drift_brightness", brightness, f"brightness changed by {brightness:.3f} bits"),
+        ("drift_sharpness", sharpness, f"sharpness changed by {sharpness:.3f} bits"),
+        ("drift_sizes", sizes, f"image sizes changed by {sizes:.3f} bits"),
     ]  # fmt: skip
-    return [(check, value, text.format(f"{value:.3f} bits")) for check, value, text in drift]
 
 
-def _shares(counts: Any) -> np.ndarray:
-    counts = np.asarray(list(counts), float)
+def _shares(histogram: list[int] | dict[str, int]) -> np.ndarray:
+    counts = np.array(list(histogram.values() if isinstance(histogram, dict) else histogram), float)
     return counts / max(counts.sum(), 1)
 
 
-def _divergence(now: Any, before: Any) -> float:
+def _divergence(now: list[int] | dict[str, int], before: list[int] | dict[str, int]) -> float:
     """Jensen-Shannon divergence of two histograms, in bits; 0 where one is empty."""
     first, second = _shares(now), _shares(before)
     if not first.any() or not second.any():

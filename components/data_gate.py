@@ -14,15 +14,16 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components import artifacts
-from components.data_bounds import PAGE, DataGateSettings
+from components.data_bounds import LEAVE_OUT, PAGE, DataGateSettings
 from components.data_checks import DataVerdict, judge
 from components.data_page import Exhibit, Picture, readable, render
+from components.example_gen import SPAN_FOLDER
 from components.figures import ImageFigures
-from components.image_statistics import FIGURES, LEAKS, TWINS, read_table, repeated_ids
+from components.image_statistics import FIGURES, LEAKS, TWINS, read_table, repeated_ids, without
 from components.ingest import tfrecord
+from components.previous_span import DATA_FOLDER
 
 VERDICT = "verdict.json"
-LEAVE_OUT = "leave_out.json"  # ids (surrogateescape) of what leaks, where it is to be left out of training
 
 _SAMPLES = 8  # pictures of each class
 _MOST_SHOWN = 24  # examples of each check
@@ -39,10 +40,14 @@ class Executor(base_executor.BaseExecutor):
         settings = DataGateSettings.model_validate_json(exec_properties["settings"])
         statistics = artifact_utils.get_single_instance(input_dict["statistics"])
         folder = Path(statistics.uri)
-        figures = ImageFigures.model_validate_json((folder / FIGURES).read_text())
+        figures = ImageFigures.model_validate_json((folder / FIGURES).read_text("utf-8"))
         twins = pd.read_parquet(folder / TWINS)
-        left_out = sorted(set(twins.id[_gives_way(twins)])) if settings.leave_out_leaks else []
         images = read_table(folder, ["split", "id", "label", "reason", "width", "height", "digest"])
+        left_out: list[bytes] = []
+        if settings.leave_out_leaks:
+            left_out = sorted(set(twins.id[_gives_way(twins)]))
+            figures = without(figures, images, images.id.isin(left_out) & (images.split != "test"))
+            twins = twins[:0]
         exhibits = _exhibits(images, twins, len(figures.splits["train"].labels), settings)
         previous = [_read_verdict(verdict).figures for verdict in input_dict.get("previous", [])]
         judged = judge(
@@ -58,15 +63,16 @@ class Executor(base_executor.BaseExecutor):
         )
         verdict = artifact_utils.get_single_instance(output_dict["verdict"])
         verdict.span, verdict.passed = figures.span, int(judged.passed)
+        verdict.set_string_custom_property(DATA_FOLDER, _data_folder(input_dict["examples"]))
         verdict.set_string_custom_property(
             "findings", json.dumps([finding.model_dump(mode="json") for finding in judged.findings])
         )
         out = Path(verdict.uri)
-        (out / VERDICT).write_text(judged.model_dump_json(indent=1) + "\n")
+        (out / VERDICT).write_text(judged.model_dump_json(indent=1) + "\n", encoding="utf-8")
         (out / LEAVE_OUT).write_text(json.dumps([id.decode("utf-8", "surrogateescape") for id in left_out]))
         samples = _samples(images, list(figures.splits["train"].labels))
         _fill_in([*input_dict["examples"], *input_dict["test_examples"]], [*exhibits.values(), *samples.values()])
-        (out / PAGE).write_text(render(judged, previous[0] if previous else None, samples, exhibits))
+        (out / PAGE).write_text(render(judged, previous[0] if previous else None, samples, exhibits), encoding="utf-8")
 
 
 class DataGateSpec(ComponentSpec):
@@ -115,8 +121,13 @@ class DataGate(base_component.BaseComponent):
         )  # fmt: skip
 
 
+def _data_folder(examples: list[types.Artifact]) -> str:
+    """Where the spans lie that this one is compared with."""
+    return str(Path(artifact_utils.get_single_instance(examples).get_string_custom_property(SPAN_FOLDER)).parent)
+
+
 def _read_verdict(artifact: types.Artifact) -> DataVerdict:
-    return DataVerdict.model_validate_json((Path(artifact.uri) / VERDICT).read_text())
+    return DataVerdict.model_validate_json((Path(artifact.uri) / VERDICT).read_text("utf-8"))
 
 
 def _anomalies(artifact: types.Artifact) -> list[str]:
@@ -146,7 +157,8 @@ def _exhibits(
     good = images[images.reason == ""]
     leaking = twins[~_gives_way(twins)].sort_values("correlation", ascending=False)
     repeated = good[good.duplicated(["split", "digest"])]
-    smallest = settings.image_side.stop or settings.image_side.warn or 0
+    bound = settings.image_side
+    smallest = max((side for side in (bound.warn, bound.stop) if side is not None), default=0)
     small = good[good[["width", "height"]].min(axis=1) < smallest]
 
     def twin(row: Any) -> str:

@@ -3,6 +3,7 @@
 import base64
 import io
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import jinja2
@@ -13,7 +14,7 @@ from plotly.offline import get_plotlyjs
 from components.data_bounds import LEVELS
 from components.data_checks import DataVerdict
 from components.figures import BRIGHTNESS, SHARPNESS, SIDES, ImageFigures, SplitFigures
-from components.ingest.images import BadImage, opened
+from components.ingest.images import BadImage, eight_bits, opened
 from components.ingest.source import SPLITS
 
 _MOST_PIXELS = 96  # a side of a picture on the page
@@ -38,11 +39,11 @@ class Picture:
     def name(self) -> str:
         return readable(self.id)
 
-    @property
+    @cached_property
     def source(self) -> str:
         """A data URI, small; empty when the image does not decode."""
         try:
-            image = opened(self.image).convert("RGB")
+            image = eight_bits(opened(self.image)).convert("RGB")
         except BadImage:
             return ""
         image.thumbnail((_MOST_PIXELS, _MOST_PIXELS))
@@ -98,7 +99,8 @@ def _charts(figures: ImageFigures, previous: ImageFigures | None) -> list[str]:
         for split, of in splits.items():
             counts = _counts(of, name)
             used = np.flatnonzero(np.sum([_counts(other, name) for other in splits.values()], axis=0))
-            shown = slice(used[0], used[-1] + 1) if len(used) else slice(0)
+            # Of numbers without those at both ends that nothing has; of classes all of them.
+            shown = slice(used[0], used[-1] + 1) if len(used) and name != "labels" else slice(None)
             figure.add_bar(
                 x=labels[shown],
                 y=(counts / max(counts.sum(), 1))[shown],
@@ -107,7 +109,8 @@ def _charts(figures: ImageFigures, previous: ImageFigures | None) -> list[str]:
                 hovertemplate="%{x}: %{y:.1%}",
             )
         figure.update_layout(
-            height=320, margin={"l": 50, "r": 10, "t": 40, "b": 40}, xaxis_title=axis, yaxis_tickformat=".0%",
+            height=320, margin={"l": 50, "r": 10, "t": 40, "b": 40}, xaxis_title=axis, xaxis_type="category",
+            yaxis_tickformat=".0%",
             template="plotly_white", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
             font_color="#808080", yaxis_gridcolor=_LINES, yaxis_zerolinecolor=_LINES,
             legend={"orientation": "h", "y": 1.15, "x": 1, "xanchor": "right"},
@@ -122,7 +125,7 @@ def _charts(figures: ImageFigures, previous: ImageFigures | None) -> list[str]:
             "Brightness", "mean luma of an image, 0 to 255", [f"{edge:.0f}" for edge in BRIGHTNESS[:-1]], "brightness"
         ),
         chart("Sharpness", "log2 of the Laplacian's variance", [f"{edge}" for edge in SHARPNESS[:-1]], "sharpness"),
-        chart("Sizes", "pixels a side, geometric mean, at least", [f"{2**edge:.0f}" for edge in SIDES[:-1]], "sides"),
+        chart("Sizes", "pixels a side, geometric mean, at least", [f"{2**edge:.3g}" for edge in SIDES[:-1]], "sides"),
     ]
 
 

@@ -3,6 +3,7 @@
 A span is split, shuffled and sharded already, so nothing is read into Beam, shuffled and compressed anew.
 """
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tfx.utils import proto_utils
 from components.ingest import DataRefused, manifest, span_folder
 from components.ingest.verify import span_problems
 
-_FOLDER, _DIGEST = "span_folder", "span_digest"
+SPAN_FOLDER, _DIGEST = "span_folder", "span_digest"
 _MOST_NAMED = 5  # problems in a message
 
 
@@ -43,19 +44,18 @@ class Driver(driver.FileBasedDriver):
             known = used.custom_properties
             if used.state != mlmd.Artifact.LIVE:  # of an ingestion that was refused itself
                 continue
-            if known[_FOLDER].string_value == str(folder) and known[_DIGEST].string_value != digest:
+            if known[SPAN_FOLDER].string_value == str(folder) and known[_DIGEST].string_value != digest:
                 raise DataRefused(
                     f"{folder} has changed since it was used: its shards had the digest "
                     f"{known[_DIGEST].string_value[:12]} in {used.uri}, and have {digest[:12]} now. A span never "
-                    "changes: put it back, and prepare what is new as the next span; or start without a "
-                    "history, under another name (--set name=...)"
+                    "changes: put it back, and prepare what is new as the next span, or into another folder"
                 )
-        return properties | {_FOLDER: str(folder), _DIGEST: digest}
+        return properties | {SPAN_FOLDER: str(folder), _DIGEST: digest}
 
     def run(self, execution_info):
         result = super().run(execution_info)
         [examples] = result.output_artifacts["examples"].artifacts
-        for name in _FOLDER, _DIGEST:
+        for name in SPAN_FOLDER, _DIGEST:
             examples.custom_properties[name].string_value = result.exec_properties[name].string_value
         return result
 
@@ -67,10 +67,11 @@ class Executor(base_beam_executor.BaseBeamExecutor):  # as TFX wants it of an Ex
         config = example_gen_pb2.Input()
         proto_utils.json_to_proto(exec_properties["input_config"], config)
         splits = [split.name for split in config.splits]
-        folder = Path(exec_properties[_FOLDER])
+        folder = Path(exec_properties[SPAN_FOLDER])
         if problems := span_problems(folder, splits):
             more = len(problems) - _MOST_NAMED
             raise DataRefused("; ".join(problems[:_MOST_NAMED]) + (f"; and {more:,} more" if more > 0 else ""))
+        shards = manifest.read(folder).shards
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         examples.split_names = artifact_utils.encode_split_names(splits)
         examples_utils.set_payload_format(examples, example_gen_pb2.FORMAT_TF_EXAMPLE)
@@ -78,7 +79,10 @@ class Executor(base_beam_executor.BaseBeamExecutor):  # as TFX wants it of an Ex
             target = Path(artifact_utils.get_split_uri([examples], split))
             target.mkdir(parents=True)
             for shard in sorted((folder / split).iterdir()):
-                shutil.copyfile(shard, target / shard.name)
+                copy = Path(shutil.copyfile(shard, target / shard.name))
+                with copy.open("rb") as file:
+                    if hashlib.file_digest(file, "sha256").hexdigest() != shards[f"{split}/{shard.name}"].sha256:
+                        raise DataRefused(f"{shard} changed while it was read: let its writer end, and run again")
 
 
 class SpanExampleGen(ImportExampleGen):

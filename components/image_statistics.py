@@ -23,7 +23,7 @@ from tfx.utils import io_utils
 from components import artifacts
 from components.figures import BRIGHTNESS, SHARPNESS, SIDES, ImageFigures, Leak, SplitFigures
 from components.ingest import tfrecord
-from components.ingest.images import BadImage, opened
+from components.ingest.images import BadImage, eight_bits, opened
 from components.ingest.source import SPLITS
 from components.perceptual import CORRELATION, SIDE, close_pairs, edge_correlation, phash, thumbnail
 from trainer.examples import class_names
@@ -36,7 +36,8 @@ FIGURES = "figures.json"
 _CHUNK_IMAGES, _CHUNK_BYTES = 512, 32 * 2**20  # what is decoded at a time
 # Where an image may leak from and into; the split on the left gives way.
 LEAKS = (("train", "test"), ("val", "test"), ("train", "val"))
-_MOST_CANDIDATES = 100  # for one image: the nearest, where thousands have a hash like it
+_MOST_CANDIDATES = 100  # for one image: the closest, where thousands have a hash like it
+_PAIRS = 4096  # whose edges are compared at a time
 
 _TWIN = ["split", "id", "twin_split", "twin_id", "correlation", "exact"]
 
@@ -92,24 +93,25 @@ def _measure(split: str, examples: list[tfrecord.RawExample], image_size: int) -
         except BadImage as error:
             row["reason"] = str(error)
         else:
-            shape = f"{image.mode} {image.width} {image.height} ".encode()
+            pixels = eight_bits(image).convert("RGB")
+            shape = f"{image.width} {image.height} ".encode()
             row |= {
                 "format": f"{image.format} {image.mode}",
                 "width": image.width,
                 "height": image.height,
-                "digest": hashlib.blake2b(shape + image.tobytes(), digest_size=16).digest(),
+                "digest": hashlib.blake2b(shape + pixels.tobytes(), digest_size=16).digest(),
                 "thumbnail": thumbnail(image).tobytes(),
             }
         rows.append(row)
     # What is no image is not shown to TensorFlow, which would decode a picture of any size.
     usable = [b"" if row["reason"] else example.image for row, example in zip(rows, examples, strict=True)]
-    pixels, valid = (tensor.numpy() for tensor in _decoder(image_size)(tf.constant(usable)))
+    seen, valid = (tensor.numpy() for tensor in _decoder(image_size)(tf.constant(usable)))
     for row, decoded in zip(rows, valid, strict=True):
         if not decoded and not row["reason"]:
             row["reason"] = "does not decode"
     good = [row for row in rows if not row["reason"]]
     hashes = phash(_thumbnails(row["thumbnail"] for row in good))
-    for row, hash, looks in zip(good, hashes, _looks(pixels[valid]), strict=True):
+    for row, hash, looks in zip(good, hashes, _looks(seen[valid]), strict=True):
         row |= {"hash": hash, **looks}
     return pa.Table.from_pylist(rows, _ROW)
 
@@ -156,6 +158,16 @@ def figures(
         repeated_ids=int(repeated_ids(images).sum()),
         leaks=leaks,
     )
+
+
+def without(figures: ImageFigures, images: pd.DataFrame, leaking: pd.Series) -> ImageFigures:
+    """The figures of a span whose leaking examples (bool, by row of `images`) are left out: fewer labels, no leaks."""
+    splits = {}
+    for split, of in figures.splits.items():
+        labels = images.label[leaking & (images.split == split)]
+        left = {name: count - int((labels == label).sum()) for label, (name, count) in enumerate(of.labels.items())}
+        splits[split] = of.model_copy(update={"images": of.images - len(labels), "labels": left})
+    return figures.model_copy(update={"splits": splits, "leaks": []})
 
 
 def repeated_ids(images: pd.DataFrame) -> pd.Series:
@@ -219,7 +231,7 @@ def find_leaks(images: pd.DataFrame) -> tuple[pd.DataFrame, list[Leak]]:
 
 def _showing(images: pd.DataFrame, pairs: pd.DataFrame, side: str, other: str) -> pd.DataFrame:
     """Every image that shows a picture of `side`, with the best of its twins on the other side."""
-    best = pairs.sort_values("correlation", ascending=False).drop_duplicates(f"{side}_digest")
+    best = pairs.sort_values(["exact", "correlation"], ascending=False).drop_duplicates(f"{side}_digest")
     best = best.rename(columns={f"{side}_digest": "digest", f"{other}_id": "twin_id"})
     return images[["split", "id", "digest"]].merge(best, on="digest")
 
@@ -233,25 +245,22 @@ def _twins(source: pd.DataFrame, target: pd.DataFrame) -> pd.DataFrame:
             "target_id": equal.id_target, "correlation": 1.0, "exact": True,
         }
     )  # fmt: skip
-    source, target = (rows[~rows.digest.isin(equal.digest)] for rows in (source, target))
     hashes = source.hash.to_numpy(np.uint64)
     found = [exact]
     for start in range(0, len(target), _CHUNK_IMAGES):
         part = target.iloc[start : start + _CHUNK_IMAGES]
-        i, j = close_pairs(part.hash.to_numpy(np.uint64), hashes)
-        near = pd.DataFrame({"i": i, "j": j}).groupby("i").head(_MOST_CANDIDATES)
-        if near.empty:
-            continue
-        ours, theirs = part.iloc[near.i], source.iloc[near.j]
-        correlation = edge_correlation(_thumbnails(ours.thumbnail), _thumbnails(theirs.thumbnail))
-        pairs = pd.DataFrame(
-            {
-                "source_digest": theirs.digest.to_numpy(), "source_id": theirs.id.to_numpy(),
-                "target_digest": ours.digest.to_numpy(), "target_id": ours.id.to_numpy(),
-                "correlation": correlation, "exact": False,
-            }
-        )  # fmt: skip
-        found.append(pairs[correlation >= CORRELATION])
+        i, j = close_pairs(part.hash.to_numpy(np.uint64), hashes, most=_MOST_CANDIDATES)
+        for at in range(0, len(i), _PAIRS):
+            ours, theirs = part.iloc[i[at : at + _PAIRS]], source.iloc[j[at : at + _PAIRS]]
+            correlation = edge_correlation(_thumbnails(ours.thumbnail), _thumbnails(theirs.thumbnail))
+            pairs = pd.DataFrame(
+                {
+                    "source_digest": theirs.digest.to_numpy(), "source_id": theirs.id.to_numpy(),
+                    "target_digest": ours.digest.to_numpy(), "target_id": ours.id.to_numpy(),
+                    "correlation": correlation, "exact": False,
+                }
+            )  # fmt: skip
+            found.append(pairs[(correlation >= CORRELATION) & (pairs.source_digest != pairs.target_digest)])
     return pd.concat([table for table in found if len(table)] or found[:1], ignore_index=True)
 
 
@@ -284,7 +293,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         rest = read_table(folder, [name for name in _ROW.names if name not in ("hash", "thumbnail")])
         span, gate_span = (one.get_int_custom_property(SPAN_PROPERTY_NAME) for one in (examples, test_examples))
         found = figures(rest, names, leaks, span, gate_span, exec_properties["image_size"])
-        (folder / FIGURES).write_text(found.model_dump_json(indent=1) + "\n")
+        (folder / FIGURES).write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
         statistics.span = span
 
 

@@ -2,19 +2,28 @@
 
 from tfx.dsl.components.common import resolver
 
+DATA_FOLDER = "data_folder"  # property of a verdict: whose spans it is one of
+
 
 class PreviousSpan(resolver.ResolverStrategy):
-    """Of all data verdicts, the newest one that passed, of the highest span below `span`; none before the first.
+    """Of the verdicts on spans of the folder `data`, the newest that passed, of the highest span below `span`; or none.
 
     Not simply the span before: one that was refused says nothing about what data should look like.
     """
 
-    def __init__(self, span: int):
+    def __init__(self, data: str, span: int):
+        self._data = data
         self._span = span
 
     def resolve_artifacts(self, store, input_dict):
         [(key, verdicts)] = input_dict.items()
-        earlier = [verdict for verdict in verdicts if verdict.passed and verdict.span < self._span]
+        earlier = [
+            verdict
+            for verdict in verdicts
+            if verdict.passed
+            and verdict.span < self._span
+            and verdict.get_string_custom_property(DATA_FOLDER) == self._data
+        ]
         newest = max(
             earlier, key=lambda verdict: (verdict.span, verdict.mlmd_artifact.create_time_since_epoch), default=None
         )

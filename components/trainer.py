@@ -9,7 +9,7 @@ from tfx.dsl.components.base import executor_spec
 from tfx.types.component_spec import ChannelParameter
 
 from components import artifacts
-from components.data_gate import LEAVE_OUT
+from components.data_bounds import LEAVE_OUT
 
 
 class Executor(executor.GenericExecutor):

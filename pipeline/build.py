@@ -50,9 +50,11 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
         schema=schema.outputs["schema"],
         image_size=settings.model.image_size,
     )
-    previous = Resolver(strategy_class=PreviousSpan, config={"span": span}, verdict=Channel(type=DataVerdict)).with_id(
-        "PreviousSpan"
-    )
+    previous = Resolver(
+        strategy_class=PreviousSpan,
+        config={"data": data, "span": span},
+        verdict=Channel(type=DataVerdict),
+    ).with_id("PreviousSpan")
     data_gate = DataGate(
         examples=examples.outputs["examples"],
         test_examples=test_examples.outputs["examples"],
@@ -116,6 +118,7 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
     _stamp(image_statistics, sources.digest("components.image_statistics"))
     _stamp(data_gate, sources.digest("components.data_gate"))
     _stamp(transform, sources.digest("trainer.preprocessing"))
+    _stamp(trainer, sources.digest("components.trainer"))
     _stamp(evaluator, sources.digest("components.evaluator"))
     _stamp(pusher, sources.digest("components.pusher"))
 

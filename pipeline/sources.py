@@ -20,7 +20,12 @@ def digest(module: str) -> str:
     for name in imported:
         spec = importlib.util.find_spec(name)
         assert spec is not None and spec.origin is not None
-        digest.update(name.encode() + b"\0" + Path(spec.origin).read_bytes() + b"\0")
+        for file in (
+            Path(spec.origin),
+            Path(spec.origin).with_suffix(".html"),
+        ):  # a page's template lies beside its module
+            if file.is_file():
+                digest.update(name.encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
 
 

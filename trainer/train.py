@@ -58,9 +58,10 @@ def run_fn(fn_args) -> None:
         names = class_names(text_format.Parse(file.read(), schema))
     mean, std = read_moments(tft.TFTransformOutput(fn_args.transform_output))
     size = model_settings.image_size
-    leave_out = []
+    leave_out: set[bytes] = set()
     if "leave_out" in config:
-        leave_out = [id.encode("utf-8", "surrogateescape") for id in json.loads(Path(config["leave_out"]).read_text())]
+        listed = json.loads(Path(config["leave_out"]).read_text("utf-8"))
+        leave_out = {id.encode("utf-8", "surrogateescape") for id in listed}
         log.info(f"{len(leave_out):,} examples that leak between splits are left out")
     train_split, val_split = (
         load(files, size, training.memory_gib, leave_out) for files in (fn_args.train_files, fn_args.eval_files)

@@ -5,6 +5,7 @@ import struct
 import warnings
 import zlib
 
+import numpy as np
 from PIL import Image
 
 MAX_BYTES = 64 * 2**20  # of one image file
@@ -62,6 +63,13 @@ def opened(data: bytes) -> Image.Image:
     except _DAMAGED:
         raise BadImage("does not decode") from None
     return image
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """A grey image of 16 bits as its upper 8, as TensorFlow has it; Pillow would turn it white. Others as they are."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 
 def encode_png(image: Image.Image) -> bytes:

@@ -4,9 +4,19 @@ import hashlib
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from components.ingest.errors import DataRefused
+from components.ingest.source import SPLITS
 
 NAME = "manifest.json"
 MAX_REJECTED_IDS = 100  # listed for each reason; all are counted
@@ -57,6 +67,12 @@ class Manifest(_Frozen):
     shards: dict[ShardName, Shard]
     rejected: tuple[Rejection, ...]
     tool_version: str
+
+    @model_validator(mode="after")
+    def every_split_is_counted(self):
+        if set(self.counts) != set(SPLITS):
+            raise ValueError(f"counts are of {', '.join(self.counts) or 'nothing'}, expected {', '.join(SPLITS)}")
+        return self
 
     def examples(self, split: str) -> int:
         """Number of examples in a split."""

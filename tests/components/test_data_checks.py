@@ -101,11 +101,21 @@ def test_a_person_may_accept_one_check_and_not_the_others():
     assert judge(SETTINGS, bad, [], accepted={"exact_leaks": "a", "repeated_ids": "b"}).passed
 
 
-def test_leaks_that_are_left_out_are_none_any_more():
-    leak = [Leak(source="train", target="test", exact=5, near=300)]
-    verdict = judge(DataGateSettings(leave_out_leaks=True), figures(leaks=leak), [], left_out=305)
+def test_what_nobody_can_train_on_cannot_be_accepted():
+    bad = figures(train=split(undecodable={"does not decode": 2}))
+    assert stopped(judge(SETTINGS, bad, [], accepted={"undecodable": "so"})) == ["undecodable"]
+
+
+def test_what_was_left_out_is_said():
+    verdict = judge(SETTINGS, figures(), [], left_out=305)
     assert verdict.passed
     assert "305 examples are left out" in str(of(verdict, "near_leaks"))
+
+
+def test_a_class_may_have_any_name():
+    odd = split(labels={"a{b}": 300, "%s": 100})
+    verdict = judge(SETTINGS, figures(train=odd), [], previous=figures(train=split(labels={"a{b}": 100, "%s": 300})))
+    assert "'a{b}'" in str(of(verdict, "drift_labels_linf"))
 
 
 def test_an_equal_span_has_not_drifted():

@@ -173,6 +173,19 @@ def test_leaks_may_be_left_out_of_training(half):
     assert left_out == ["stolen-0.png", "stolen-1.png"]
 
 
+def test_what_is_left_is_weighed_where_leaks_are_left_out(half):
+    """Every fox of train stands in test, too."""
+    foxes = [tfrecord.parse(record).image for record in span_of(0)["test"]][:4]
+    leaking = span_of(6000, rows=20, label=lambda seed: seed % 2)
+    leaking["train"] += [tfrecord.example(image, 2, b"caf\xe9-%d.png" % n) for n, image in enumerate(foxes)]
+    write_span(half.folder / "data", 6, leaking)
+    result = half.run(6, flags=["data_gate.leave_out_leaks=true"])
+    assert result.exit is Exit.DATA_REFUSED
+    assert any("missing_classes: no image of 'fox' in train" in line for line in result.lines)
+    listed = json.loads(Path(half.newest("DataVerdict").uri, "leave_out.json").read_text())
+    assert {id.encode("utf-8", "surrogateescape") for id in listed} == {b"caf\xe9-%d.png" % n for n in range(4)}
+
+
 def test_a_png_that_says_it_is_huge_is_small():
     """What the test above calls a bomb: whole, and of 900 million pixels in a few hundred kB."""
     data = bomb()

@@ -150,6 +150,7 @@ def lying(**changes):
         (with_record(odd_example(label=[3])), "expected labels from 0 to 2, found 3 in 1 examples"),
         (with_record(b"no example"), "(record 12): not a tf.Example"),
         (lying(counts=dict.fromkeys(SPLITS, TOO_MANY)), "'cat': expected 9 examples, found 4"),
+        (lying(counts={"val": TOO_MANY}), "counts are of val, expected train, val, test"),
         (lying(class_names=["cat", "dog", "owl"]), "expected classes ['cat', 'dog', 'owl']"),
         (lambda folder, good: (folder / "manifest.json").unlink(), "manifest.json: missing"),
         (lambda folder, good: (folder / "manifest.json").write_text("{"), "manifest.json: the file: Invalid JSON"),

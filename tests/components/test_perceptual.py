@@ -39,6 +39,12 @@ def test_pairs_are_those_within_the_distance():
     assert len(close_pairs(first[:0], second, distance=64)[0]) == 0
 
 
+def test_of_many_pairs_the_closest_are_kept():
+    first, second = np.array([0], np.uint64), np.array([7, 3, 15, 1, 3], np.uint64)
+    i, j = close_pairs(first, second, distance=3, most=2)
+    assert (i.tolist(), j.tolist()) == ([0, 0], [3, 1])
+
+
 def test_pairs_of_many_are_those_found_one_by_one():
     rng = np.random.default_rng(1)
     first, second = (rng.integers(0, 2**16, size, dtype=np.uint64) for size in (50, 70))

@@ -1,15 +1,21 @@
-from types import SimpleNamespace
-
 import pytest
 
-from components.previous_span import PreviousSpan
+from components.artifacts import DataVerdict
+from components.previous_span import DATA_FOLDER, PreviousSpan
 
 
-def verdict(span, passed, created=0):
-    return SimpleNamespace(span=span, passed=passed, mlmd_artifact=SimpleNamespace(create_time_since_epoch=created))
+def verdict(span, passed, created=0, data="/data"):
+    artifact = DataVerdict()
+    artifact.span, artifact.passed = span, passed
+    artifact.set_string_custom_property(DATA_FOLDER, data)
+    artifact.mlmd_artifact.create_time_since_epoch = created
+    return artifact
 
 
-VERDICTS = [verdict(1, 1), verdict(2, 1, created=5), verdict(2, 1, created=9), verdict(3, 0), verdict(10, 1)]
+VERDICTS = [
+    verdict(1, 1), verdict(2, 1, created=5), verdict(2, 1, created=9), verdict(3, 0), verdict(10, 1),
+    verdict(9, 1, data="/other"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -23,5 +29,5 @@ VERDICTS = [verdict(1, 1), verdict(2, 1, created=5), verdict(2, 1, created=9), v
     ],
 )
 def test_the_highest_earlier_span_that_passed(span, expected):
-    resolved = PreviousSpan(span).resolve_artifacts(None, {"verdict": VERDICTS})
+    resolved = PreviousSpan("/data", span).resolve_artifacts(None, {"verdict": VERDICTS})
     assert resolved == {"verdict": [expected] if expected else []}

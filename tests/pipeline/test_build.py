@@ -36,7 +36,7 @@ def test_every_step_that_runs_our_code_carries_its_digest(graph):
     stamped = {name for name, node in graph.items() if "digest" in node.parameters.parameters}
     assert stamped == {
         "ImportExampleGen", "TestExampleGen", "ImportSchemaGen", "ImageStatistics", "DataGate", "Transform",
-        "Evaluator", "Pusher",
+        "Trainer", "Evaluator", "Pusher",
     }  # fmt: skip
     # The Trainer's names its checkpoints, too.
     config = graph["Trainer"].parameters.parameters["custom_config"].field_value.string_value
