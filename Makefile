@@ -44,7 +44,8 @@ lint: .venv/.ready
 	.venv/bin/lint-imports
 
 bench: .venv/.ready
-	for script in prepare preset input train_step; do .venv/bin/python benchmarks/$$script.py || exit 1; done
+	.venv/bin/vitpipe data prepare sample --out data/sample
+	for script in prepare data preset input train_step; do .venv/bin/python benchmarks/$$script.py || exit 1; done
 
 COMPILE := .uv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock"
