@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import pandas as pd
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx import types
@@ -18,9 +17,10 @@ from components.data_bounds import LEAVE_OUT, PAGE, DataGateSettings
 from components.data_checks import DataVerdict, judge
 from components.data_page import Exhibit, Picture, readable, render
 from components.example_gen import SPAN_FOLDER
-from components.figures import ImageFigures
-from components.image_statistics import FIGURES, LEAKS, TWINS, read_table, repeated_ids, without
+from components.figures import ImageFigures, repeated_ids, without
+from components.image_statistics import FIGURES, TWINS, read_table
 from components.ingest import tfrecord
+from components.leaks import gives_way
 from components.previous_span import DATA_FOLDER
 
 VERDICT = "verdict.json"
@@ -45,7 +45,7 @@ class Executor(base_executor.BaseExecutor):
         images = read_table(folder, ["split", "id", "label", "reason", "width", "height", "digest"])
         left_out: list[bytes] = []
         if settings.leave_out_leaks:
-            left_out = sorted(set(twins.id[_gives_way(twins)]))
+            left_out = sorted(set(twins.id[gives_way(twins)]))
             figures = without(figures, images, images.id.isin(left_out) & (images.split != "test"))
             twins = twins[:0]
         exhibits = _exhibits(images, twins, len(figures.splits["train"].labels), settings)
@@ -145,17 +145,12 @@ def _anomalies(artifact: types.Artifact) -> list[str]:
     return found
 
 
-def _gives_way(twins: pd.DataFrame) -> np.ndarray:
-    """bool [N]: which of the twins is left out of training where none is to stand in two splits."""
-    return np.array([pair in LEAKS for pair in zip(twins.split, twins.twin_split, strict=True)], bool)
-
-
 def _exhibits(
     images: pd.DataFrame, twins: pd.DataFrame, classes: int, settings: DataGateSettings
 ) -> dict[str, list[Exhibit]]:
     """The first examples that each check is about."""
     good = images[images.reason == ""]
-    leaking = twins[~_gives_way(twins)].sort_values("correlation", ascending=False)
+    leaking = twins[~gives_way(twins)].sort_values("correlation", ascending=False)
     repeated = good[good.duplicated(["split", "digest"])]
     bound = settings.image_side
     smallest = max((side for side in (bound.warn, bound.stop) if side is not None), default=0)

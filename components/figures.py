@@ -1,7 +1,9 @@
 """What was measured of the images of a span, as numbers. Knows no TFX and no TensorFlow."""
 
 import numpy as np
+import pandas as pd
 
+from components.ingest.source import SPLITS
 from trainer.settings import Group
 
 # Edges of the histograms, the same for every span, so that two can be compared.
@@ -46,3 +48,64 @@ class ImageFigures(Group):
     splits: dict[str, SplitFigures]
     repeated_ids: int  # within the span, and within the test split
     leaks: list[Leak]
+
+
+def of_images(
+    images: pd.DataFrame, names: list[str], leaks: list[Leak], span: int, gate_span: int, image_size: int
+) -> ImageFigures:
+    """What a table of images says on the whole. names: of the classes, in index order."""
+    return ImageFigures(
+        span=span,
+        gate_span=gate_span,
+        image_size=image_size,
+        splits={split: _split_figures(images[images.split == split], names) for split in SPLITS},
+        repeated_ids=int(repeated_ids(images).sum()),
+        leaks=leaks,
+    )
+
+
+def without(figures: ImageFigures, images: pd.DataFrame, leaking: pd.Series) -> ImageFigures:
+    """The figures of a span whose leaking examples (bool, by row of `images`) are left out: fewer labels, no leaks."""
+    splits = {}
+    for split, of in figures.splits.items():
+        labels = images.label[leaking & (images.split == split)]
+        left = {name: count - int((labels == label).sum()) for label, (name, count) in enumerate(of.labels.items())}
+        splits[split] = of.model_copy(update={"images": of.images - len(labels), "labels": left})
+    return figures.model_copy(update={"splits": splits, "leaks": []})
+
+
+def repeated_ids(images: pd.DataFrame) -> pd.Series:
+    """bool: whose id an earlier image has. The test set may be of another span, where the same names are no wonder."""
+    return pd.DataFrame({"id": images.id, "test": images.split == "test"}).duplicated()
+
+
+def _split_figures(rows: pd.DataFrame, names: list[str]) -> SplitFigures:
+    good = rows[rows.reason == ""]
+    mean, mean_square = (
+        np.stack(good[name].to_list()).mean(axis=0) if len(good) else np.zeros(3) for name in ("mean", "mean_square")
+    )
+    inside = rows.label.between(0, len(names) - 1)
+    sides = np.sqrt(good.width * good.height)
+    width, height = (good[name].astype(int).astype(str) for name in ("width", "height"))  # floats where some have none
+    sizes = (width + "x" + height).value_counts()
+    return SplitFigures(
+        images=len(rows),
+        bytes=int(rows.bytes.sum()),
+        undecodable=_counts(rows.reason[rows.reason != ""].value_counts()),
+        outside_labels=int((~inside).sum()),
+        labels=dict(zip(names, np.bincount(rows.label[inside], minlength=len(names)).tolist(), strict=True)),
+        formats=_counts(good.format.value_counts()),
+        sizes=_counts(sizes.head(10)),
+        different_sizes=len(sizes),
+        smallest_side=int(good[["width", "height"]].min(axis=None)) if len(good) else None,
+        mean=mean.tolist(),
+        spread=np.sqrt(np.maximum(mean_square - mean**2, 0)).tolist(),
+        brightness=np.histogram(good.brightness, BRIGHTNESS)[0].tolist(),
+        sharpness=np.histogram(np.log2(1 + good.sharpness), SHARPNESS)[0].tolist(),
+        sides=np.histogram(np.log2(sides), SIDES)[0].tolist(),
+        duplicates=int(good.digest.duplicated().sum()),
+    )
+
+
+def _counts(series: pd.Series) -> dict[str, int]:
+    return {str(key): int(count) for key, count in series.items()}

@@ -1,7 +1,7 @@
 """Statistics of images, which TFDV does not have: what they are, how they look, and which of them come twice."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,11 +21,11 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.utils import io_utils
 
 from components import artifacts
-from components.figures import BRIGHTNESS, SHARPNESS, SIDES, ImageFigures, Leak, SplitFigures
+from components.figures import of_images
 from components.ingest import tfrecord
 from components.ingest.images import BadImage, eight_bits, opened
-from components.ingest.source import SPLITS
-from components.perceptual import CORRELATION, SIDE, close_pairs, edge_correlation, phash, thumbnail
+from components.leaks import find_leaks
+from components.perceptual import SIDE, phash, thumbnail, unpacked
 from trainer.examples import class_names
 from trainer.preprocessing import decode_batch
 
@@ -34,12 +34,6 @@ TWINS = "twins.parquet"  # a row for each image that stands in another split too
 FIGURES = "figures.json"
 
 _CHUNK_IMAGES, _CHUNK_BYTES = 512, 32 * 2**20  # what is decoded at a time
-# Where an image may leak from and into; the split on the left gives way.
-LEAKS = (("train", "test"), ("val", "test"), ("train", "val"))
-_MOST_CANDIDATES = 100  # for one image: the closest, where thousands have a hash like it
-_PAIRS = 4096  # whose edges are compared at a time
-
-_TWIN = ["split", "id", "twin_split", "twin_id", "correlation", "exact"]
 
 _ROW = pa.schema(
     {
@@ -110,7 +104,7 @@ def _measure(split: str, examples: list[tfrecord.RawExample], image_size: int) -
         if not decoded and not row["reason"]:
             row["reason"] = "does not decode"
     good = [row for row in rows if not row["reason"]]
-    hashes = phash(_thumbnails(row["thumbnail"] for row in good))
+    hashes = phash(unpacked(row["thumbnail"] for row in good))
     for row, hash, looks in zip(good, hashes, _looks(seen[valid]), strict=True):
         row |= {"hash": hash, **looks}
     return pa.Table.from_pylist(rows, _ROW)
@@ -137,131 +131,9 @@ def _looks(pixels: np.ndarray) -> Iterator[dict]:
         yield {"mean": mean, "mean_square": square, "brightness": brightness, "sharpness": sharpness}
 
 
-def _thumbnails(rows: Iterable[bytes]) -> np.ndarray:
-    return np.frombuffer(b"".join(rows), np.uint8).reshape(-1, SIDE, SIDE)
-
-
 def read_table(folder: Path, columns: list[str]) -> pd.DataFrame:
     """Columns of the table of images in a folder of ImageStatistics."""
     return pa.parquet.read_table(folder / TABLE, columns=columns).to_pandas()
-
-
-def figures(
-    images: pd.DataFrame, names: list[str], leaks: list[Leak], span: int, gate_span: int, image_size: int
-) -> ImageFigures:
-    """What a table of images says on the whole. names: of the classes, in index order."""
-    return ImageFigures(
-        span=span,
-        gate_span=gate_span,
-        image_size=image_size,
-        splits={split: _split_figures(images[images.split == split], names) for split in SPLITS},
-        repeated_ids=int(repeated_ids(images).sum()),
-        leaks=leaks,
-    )
-
-
-def without(figures: ImageFigures, images: pd.DataFrame, leaking: pd.Series) -> ImageFigures:
-    """The figures of a span whose leaking examples (bool, by row of `images`) are left out: fewer labels, no leaks."""
-    splits = {}
-    for split, of in figures.splits.items():
-        labels = images.label[leaking & (images.split == split)]
-        left = {name: count - int((labels == label).sum()) for label, (name, count) in enumerate(of.labels.items())}
-        splits[split] = of.model_copy(update={"images": of.images - len(labels), "labels": left})
-    return figures.model_copy(update={"splits": splits, "leaks": []})
-
-
-def repeated_ids(images: pd.DataFrame) -> pd.Series:
-    """bool: whose id an earlier image has. The test set may be of another span, where the same names are no wonder."""
-    return pd.DataFrame({"id": images.id, "test": images.split == "test"}).duplicated()
-
-
-def _split_figures(rows: pd.DataFrame, names: list[str]) -> SplitFigures:
-    good = rows[rows.reason == ""]
-    mean, mean_square = (
-        np.stack(good[name].to_list()).mean(axis=0) if len(good) else np.zeros(3) for name in ("mean", "mean_square")
-    )
-    inside = rows.label.between(0, len(names) - 1)
-    sides = np.sqrt(good.width * good.height)
-    width, height = (good[name].astype(int).astype(str) for name in ("width", "height"))  # floats where some have none
-    sizes = (width + "x" + height).value_counts()
-    return SplitFigures(
-        images=len(rows),
-        bytes=int(rows.bytes.sum()),
-        undecodable=_counts(rows.reason[rows.reason != ""].value_counts()),
-        outside_labels=int((~inside).sum()),
-        labels=dict(zip(names, np.bincount(rows.label[inside], minlength=len(names)).tolist(), strict=True)),
-        formats=_counts(good.format.value_counts()),
-        sizes=_counts(sizes.head(10)),
-        different_sizes=len(sizes),
-        smallest_side=int(good[["width", "height"]].min(axis=None)) if len(good) else None,
-        mean=mean.tolist(),
-        spread=np.sqrt(np.maximum(mean_square - mean**2, 0)).tolist(),
-        brightness=np.histogram(good.brightness, BRIGHTNESS)[0].tolist(),
-        sharpness=np.histogram(np.log2(1 + good.sharpness), SHARPNESS)[0].tolist(),
-        sides=np.histogram(np.log2(sides), SIDES)[0].tolist(),
-        duplicates=int(good.digest.duplicated().sum()),
-    )
-
-
-def _counts(series: pd.Series) -> dict[str, int]:
-    return {str(key): int(count) for key, count in series.items()}
-
-
-def find_leaks(images: pd.DataFrame) -> tuple[pd.DataFrame, list[Leak]]:
-    """Which images stand in two splits, exactly or nearly so.
-
-    images: the columns split, id, reason, digest, hash and thumbnail.
-    Gives the twins (columns split, id, twin_split, twin_id, correlation (1 for equal pixels), exact), a row for each
-    image that leaks either way, and how many there are.
-    """
-    good = images[images.reason == ""]
-    one_each = {str(split): rows.drop_duplicates("digest") for split, rows in good.groupby("split")}
-    found, leaks = [pd.DataFrame(columns=_TWIN).astype({"exact": bool})], []
-    for source, target in LEAKS:
-        if source in one_each and target in one_each:
-            pairs = _twins(one_each[source], one_each[target])
-            leaking = _showing(good[good.split == target], pairs, "target", "source").assign(twin_split=source)
-            giving_way = _showing(good[good.split == source], pairs, "source", "target").assign(twin_split=target)
-            found += [leaking[_TWIN], giving_way[_TWIN]]
-            exact = int(leaking.exact.sum())
-            leaks.append(Leak(source=source, target=target, exact=exact, near=len(leaking) - exact))
-    filled = [table for table in found if len(table)] or found[:1]
-    return pd.concat(filled, ignore_index=True), leaks
-
-
-def _showing(images: pd.DataFrame, pairs: pd.DataFrame, side: str, other: str) -> pd.DataFrame:
-    """Every image that shows a picture of `side`, with the best of its twins on the other side."""
-    best = pairs.sort_values(["exact", "correlation"], ascending=False).drop_duplicates(f"{side}_digest")
-    best = best.rename(columns={f"{side}_digest": "digest", f"{other}_id": "twin_id"})
-    return images[["split", "id", "digest"]].merge(best, on="digest")
-
-
-def _twins(source: pd.DataFrame, target: pd.DataFrame) -> pd.DataFrame:
-    """Pairs of pictures, each picture given once: source_digest, source_id, target_digest, target_id, and how close."""
-    equal = source.merge(target, on="digest", suffixes=("_source", "_target"))
-    exact = pd.DataFrame(
-        {
-            "source_digest": equal.digest, "source_id": equal.id_source, "target_digest": equal.digest,
-            "target_id": equal.id_target, "correlation": 1.0, "exact": True,
-        }
-    )  # fmt: skip
-    hashes = source.hash.to_numpy(np.uint64)
-    found = [exact]
-    for start in range(0, len(target), _CHUNK_IMAGES):
-        part = target.iloc[start : start + _CHUNK_IMAGES]
-        i, j = close_pairs(part.hash.to_numpy(np.uint64), hashes, most=_MOST_CANDIDATES)
-        for at in range(0, len(i), _PAIRS):
-            ours, theirs = part.iloc[i[at : at + _PAIRS]], source.iloc[j[at : at + _PAIRS]]
-            correlation = edge_correlation(_thumbnails(ours.thumbnail), _thumbnails(theirs.thumbnail))
-            pairs = pd.DataFrame(
-                {
-                    "source_digest": theirs.digest.to_numpy(), "source_id": theirs.id.to_numpy(),
-                    "target_digest": ours.digest.to_numpy(), "target_id": ours.id.to_numpy(),
-                    "correlation": correlation, "exact": False,
-                }
-            )  # fmt: skip
-            found.append(pairs[(correlation >= CORRELATION) & (pairs.source_digest != pairs.target_digest)])
-    return pd.concat([table for table in found if len(table)] or found[:1], ignore_index=True)
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
@@ -292,7 +164,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         twins.to_parquet(folder / TWINS)
         rest = read_table(folder, [name for name in _ROW.names if name not in ("hash", "thumbnail")])
         span, gate_span = (one.get_int_custom_property(SPAN_PROPERTY_NAME) for one in (examples, test_examples))
-        found = figures(rest, names, leaks, span, gate_span, exec_properties["image_size"])
+        found = of_images(rest, names, leaks, span, gate_span, exec_properties["image_size"])
         (folder / FIGURES).write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
         statistics.span = span
 

@@ -1,5 +1,7 @@
 """Which images show nearly the same: a perceptual hash finds candidates, the pictures' edges confirm them."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from PIL import Image
 from scipy.fft import dct
@@ -20,6 +22,11 @@ def thumbnail(image: Image.Image) -> np.ndarray:
     if grey.size != (SIDE, SIDE):
         grey = grey.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     return np.asarray(grey)
+
+
+def unpacked(thumbnails: Iterable[bytes]) -> np.ndarray:
+    """uint8 [N, 32, 32] of the bytes of N thumbnails."""
+    return np.frombuffer(b"".join(thumbnails), np.uint8).reshape(-1, SIDE, SIDE)
 
 
 def phash(thumbnails: np.ndarray) -> np.ndarray:

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
+
+from components.ingest import tfrecord
 
 CLASSES = ("cat", "dog", "fox")
 
@@ -69,3 +72,22 @@ def write_archive(path: Path, files: dict[str, bytes | tarfile.TarInfo]) -> Path
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
     return path
+
+
+@pytest.fixture
+def measured(tmp_path):
+    """measured(split=[(image, label)]) gives the table of these splits, ids `<split>-<number>`."""
+    from components.image_statistics import measure_shard  # brings TensorFlow
+
+    def measure(**splits):
+        tables = []
+        for split, examples in splits.items():
+            path = tmp_path / split
+            records = [
+                tfrecord.example(image, label, f"{split}-{n}".encode()) for n, (image, label) in enumerate(examples)
+            ]
+            path.write_bytes(b"".join(map(tfrecord.frame, records)))
+            tables += [table.to_pandas() for table in measure_shard((split, str(path)), 32)]
+        return pd.concat(tables, ignore_index=True)
+
+    return measure
