@@ -41,9 +41,9 @@ Transform 3.5 s are TFX's gzip.
 | ImportExampleGen to DataGate, and Transform | 29.3 |    98.7 |  3.36 |
 | peak memory, GiB                            | 1.30 |    1.99 |  1.53 |
 
-So 0.3 ms an image, and 3 KiB of memory: in memory Beam keeps what a step holds. From about a million images of this size
-on (5 minutes and 4 GiB by this line) give the steps a Beam engine. Only the search for near twins takes the product of
-two splits: 1.6 ns a pair, 1.2 s here; with ten times as many different images it would be two minutes.
+So 0.3 ms an image, and 3 KiB of memory: in memory Beam keeps what a step holds. From about a million images of this
+size on (5 minutes and 4 GiB by this line) give the steps a Beam engine. Only the search for near twins takes the
+product of two splits: 1.6 ns a pair, 1.2 s here; with ten times as many different images it would be two minutes.
 """
 
 import hashlib

@@ -70,7 +70,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):  # as TFX wants it of an Ex
         folder = Path(exec_properties[SPAN_FOLDER])
         if problems := span_problems(folder, splits):
             more = len(problems) - _MOST_NAMED
-            raise DataRefused("; ".join(problems[:_MOST_NAMED]) + (f"; and {more:,} more" if more > 0 else ""))
+            named = "; ".join(problems[:_MOST_NAMED]) + (f"; and {more:,} more" if more > 0 else "")
+            raise DataRefused(f"{named}; put the span back as it was, or prepare it anew as the next")
         shards = manifest.read(folder).shards
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         examples.split_names = artifact_utils.encode_split_names(splits)

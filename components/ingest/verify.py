@@ -13,7 +13,7 @@ from components.ingest.errors import DataRefused, UsageError
 from components.ingest.folder import span_folder, spans
 from components.ingest.manifest import Manifest, Shard
 from components.ingest.source import SPLITS, Progress, silent
-from trainer.examples import class_names
+from trainer.examples import LABEL, class_names
 
 
 def problems(path: Path, progress: Progress = silent) -> list[str]:
@@ -50,7 +50,7 @@ def span_problems(
     whole = True
     for name, shard in manifest.shards.items():
         if PurePosixPath(name).parts[0] in splits:
-            shard_problems = _shard_problems(folder / name, shard, counts)
+            shard_problems = _shard_problems(folder / name, shard, len(manifest.class_names), counts)
             whole = whole and not shard_problems
             found += shard_problems
             if verified:
@@ -99,8 +99,8 @@ def _file_problems(folder: Path, manifest: Manifest) -> list[str]:
     return [f"{path}: expected no such file, found one that the manifest does not list" for path in found]
 
 
-def _shard_problems(path: Path, shard: Shard, counts: Counter[tuple[str, int]]) -> list[str]:
-    """Adds the shard's examples to `counts`, by split and label."""
+def _shard_problems(path: Path, shard: Shard, classes: int, counts: Counter[tuple[str, int]]) -> list[str]:
+    """Adds the shard's examples to `counts`, by split and label, unless there is a problem."""
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -113,10 +113,14 @@ def _shard_problems(path: Path, shard: Shard, counts: Counter[tuple[str, int]]) 
     try:
         for record in tfrecord.read(path):
             example = tfrecord.parse(record)
+            id = example.id.decode("utf-8", "backslashreplace")
+            if not 0 <= example.label < classes:
+                raise ValueError(f"{id!r}: feature {LABEL!r}: expected 0 to {classes - 1}, found {example.label}")
             labels.append(example.label)
-            after = f"after {example.id.decode('utf-8', 'backslashreplace')!r}"
+            after = f"after {id!r}"
     except (DataRefused, ValueError) as error:
-        return [f"{path}: expected whole examples, found {after} (record {len(labels) + 1:,}): {error}"]
+        found = str(error).removeprefix(f"{path}: ")
+        return [f"{path}: expected whole examples, found {after} (record {len(labels) + 1:,}): {found}"]
     counts.update((path.parent.name, label) for label in labels)
     if len(labels) != shard.examples:
         return [f"{path}: expected {shard.examples:,} examples, found {len(labels):,}"]
@@ -129,10 +133,7 @@ def _count_problems(
     lines = []
     for split in splits:
         for label, name in enumerate(manifest.class_names):
-            expected, found = manifest.counts.get(split, {}).get(name, 0), counts.pop((split, label), 0)
+            expected, found = manifest.counts.get(split, {}).get(name, 0), counts[split, label]
             if expected != found:
                 lines.append(f"{folder / split}: class {name!r}: expected {expected:,} examples, found {found:,}")
-    for (split, label), found in counts.items():
-        highest = len(manifest.class_names) - 1
-        lines.append(f"{folder / split}: expected labels from 0 to {highest}, found {label} in {found:,} examples")
     return lines

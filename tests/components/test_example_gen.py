@@ -147,7 +147,7 @@ def lying(**changes):
         (with_record(odd_example(image=None)), "feature 'image': expected one bytes value, found none"),
         (with_record(odd_example(label=[1, 2])), "'train/odd.png': feature 'label': expected one int64 value, found 2"),
         (with_record(odd_example(label=[b"cat"])), "feature 'label': expected one int64 value, found another"),
-        (with_record(odd_example(label=[3])), "expected labels from 0 to 2, found 3 in 1 examples"),
+        (with_record(odd_example(label=[3])), "'train/odd.png': feature 'label': expected 0 to 2, found 3"),
         (with_record(b"no example"), "(record 12): not a tf.Example"),
         (lying(counts=dict.fromkeys(SPLITS, TOO_MANY)), "'cat': expected 9 examples, found 4"),
         (lying(counts={"val": TOO_MANY}), "counts are of val, expected train, val, test"),

@@ -70,7 +70,10 @@ def test_wrong_counts(data):
 @pytest.mark.parametrize(
     "records, found",
     [
-        ([tfrecord.frame(tfrecord.example(b"", 7, b""))], "val: expected labels from 0 to 2, found 7 in 1 examples"),
+        (
+            [tfrecord.frame(tfrecord.example(b"", 7, b"a"))],
+            "(record 1): 'a': feature 'label': expected 0 to 2, found 7",
+        ),
         (
             [tfrecord.frame(tfrecord.example(b"", 0, b"a")), tfrecord.frame(b"")],
             "expected whole examples, found after 'a' (record 2): feature 'id': expected one bytes value, found none",
