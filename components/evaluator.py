@@ -1,40 +1,78 @@
 """TFX's Evaluator with the gate: it alone issues the ModelBlessing, with everything that was weighed."""
 
+import json
 from pathlib import Path
+from typing import ClassVar
 
+import apache_beam as beam
+import pandas as pd
+import pyarrow as pa
 import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
 from tfx import types
-from tfx.components import Evaluator as TfxEvaluator
-from tfx.components.evaluator import constants, executor
-from tfx.dsl.components.base import executor_spec
-from tfx.types import artifact_utils
-from tfx.utils import io_utils
+from tfx.components.evaluator import constants
+from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+from tfx.utils import io_utils, path_utils
 
-from components.gate import Figures, GateSettings, judge
+from components import artifacts
+from components.gate import GateSettings, judge
+from components.image_statistics import read_table
+from components.measures import answered, compare, measure
+from components.predictions import Predictions, predict
 from trainer.examples import LABEL, class_names
 
+PREDICTIONS = "predictions.parquet"  # a row an example of the test set: what each model answered
+
 _CANDIDATE, _SERVING = "candidate", "serving"
-_ACCURACY = "sparse_categorical_accuracy"
+_LOOKS = ("brightness", "sharpness")
+_THIRDS = ("low", "middle", "high")  # of the test set, by how bright or sharp an image is
 
 
-class Executor(executor.Executor):
-    """Measures with TFMA, then judges.
+class Executor(base_beam_executor.BaseBeamExecutor):
+    """Asks each model once, measures with TFMA, then judges.
 
     A model that fails does not fail the step: TFX would delete its outputs, and nobody could read why. It completes
     with `blessed` 0, and what follows is skipped.
     """
 
     def Do(self, input_dict, output_dict, exec_properties):
-        super().Do(input_dict, output_dict, exec_properties)
-        evaluation = artifact_utils.get_single_uri(output_dict["evaluation"])
+        self._log_startup(input_dict, output_dict, exec_properties)
+        settings = GateSettings.model_validate_json(exec_properties["gate"])
+        evaluation = Path(artifact_utils.get_single_uri(output_dict["evaluation"]))
         schema_file = io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
         names = class_names(io_utils.SchemaReader().read(schema_file))
-        has_serving = bool(input_dict.get("baseline_model"))
-        judgement = judge(
-            GateSettings.model_validate_json(exec_properties["gate"]),
-            _figures(evaluation, _CANDIDATE if has_serving else None, names),
-            _figures(evaluation, _SERVING, names) if has_serving else None,
-        )
+        shards = sorted(Path(artifact_utils.get_split_uri(input_dict["examples"], "test")).iterdir())
+        models = {_CANDIDATE: input_dict["model"], _SERVING: input_dict.get("baseline_model", [])}
+        answers = {
+            role: predict(path_utils.serving_model_path(model.uri), shards)
+            for role, [*of_role] in models.items()
+            for model in of_role
+        }
+        statistics = Path(artifact_utils.get_single_uri(input_dict["statistics"]))
+        table = _table(answers, read_table(statistics, ["split", "id", *_LOOKS]))
+        table.to_parquet(evaluation / PREDICTIONS)
+        with self._make_beam_pipeline() as pipeline:
+            _ = (
+                pipeline
+                | beam.Create(pa.Table.from_pandas(_for_tfma(table)).to_batches(max_chunksize=1000))
+                | tfma.ExtractEvaluateAndWriteResults(
+                    eval_config=_eval_config(list(answers)), eval_shared_model=None, output_path=str(evaluation)
+                )
+            )
+
+        labels = answers[_CANDIDATE].labels
+        figures = {}
+        for role, of_role in answers.items():
+            looks = _looks_accuracy(evaluation, role, list(answers))
+            figures[role] = measure(labels, of_role.probabilities, names, settings.confidence, looks)
+        comparison = None
+        if _SERVING in answers:
+            candidate, serving = (answered(answers[role].probabilities) for role in (_CANDIDATE, _SERVING))
+            comparison = compare(labels, candidate, serving, settings.confidence)
+        judgement = judge(settings, figures[_CANDIDATE], figures.get(_SERVING), comparison)
+
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         blessed = int(judgement.blessed)
         blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, blessed)
@@ -47,65 +85,106 @@ class Executor(executor.Executor):
         (Path(blessing.uri) / name).touch()  # the file TFX's own tools look for
 
 
-class Evaluator(TfxEvaluator):
-    """Accuracy on the `test` split, overall and by class, of the candidate and of the model serving now.
+class EvaluatorSpec(ComponentSpec):
+    PARAMETERS: ClassVar = {"gate": ExecutionParameter(type=str)}
+    INPUTS: ClassVar = {
+        "examples": ChannelParameter(type=standard_artifacts.Examples),
+        "statistics": ChannelParameter(type=artifacts.ImageStatistics),
+        "model": ChannelParameter(type=standard_artifacts.Model),
+        "baseline_model": ChannelParameter(type=standard_artifacts.Model, optional=True),
+        "schema": ChannelParameter(type=standard_artifacts.Schema),
+    }
+    OUTPUTS: ClassVar = {
+        "evaluation": ChannelParameter(type=standard_artifacts.ModelEvaluation),
+        "blessing": ChannelParameter(type=standard_artifacts.ModelBlessing),
+    }
+
+
+class Evaluator(base_beam_component.BaseBeamComponent):
+    """Weighs the candidate, and the model serving now, on the `test` split.
 
     Args:
         examples: raw examples with a `test` split.
+        statistics: how bright and sharp their images are.
         model: the candidate.
         baseline_model: the model serving now; the channel may be empty.
         schema: carries the class names.
         gate: the bounds.
     """
 
+    SPEC_CLASS = EvaluatorSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
     def __init__(
         self,
         examples: types.BaseChannel,
+        statistics: types.BaseChannel,
         model: types.BaseChannel,
         baseline_model: types.BaseChannel,
         schema: types.BaseChannel,
         gate: GateSettings,
     ):
         super().__init__(
-            examples=examples,
-            model=model,
-            baseline_model=baseline_model,
-            schema=schema,
-            example_splits=["test"],
-            eval_config=_eval_config(),
-        )
-        self.spec.exec_properties["gate"] = gate.model_dump_json()
+            EvaluatorSpec(
+                examples=examples, statistics=statistics, model=model, baseline_model=baseline_model, schema=schema,
+                gate=gate.model_dump_json(), evaluation=types.Channel(type=standard_artifacts.ModelEvaluation),
+                blessing=types.Channel(type=standard_artifacts.ModelBlessing),
+            )
+        )  # fmt: skip
 
 
-def _eval_config() -> tfma.EvalConfig:
-    # No thresholds: with one, TFX's own executor would issue a blessing before the gate has judged.
-    spec = {"signature_name": "serving_default", "prediction_key": "probabilities", "label_key": LABEL}
-    return tfma.EvalConfig(
+def _table(answers: dict[str, Predictions], images: pd.DataFrame) -> pd.DataFrame:
+    """A row an example: id, label, the thirds of its looks, and the probabilities of each model."""
+    candidate = answers[_CANDIDATE]
+    table = pd.DataFrame({"id": candidate.ids, LABEL: candidate.labels})
+    looks = images[images.split == "test"].drop_duplicates("id").set_index("id").reindex(table.id)
+    for look in _LOOKS:
+        # By rank, so that each third has its images however alike they are.
+        table[look] = pd.qcut(looks[look].rank(method="first").to_numpy(), 3, labels=_THIRDS).astype(str)
+    for role, of_role in answers.items():
+        table[role] = list(of_role.probabilities)
+    return table
+
+
+def _for_tfma(table: pd.DataFrame) -> pd.DataFrame:
+    """The same with every value in a list, as TFMA expects a feature."""
+    lists = {name: [[value] for value in table[name]] for name in (LABEL, *_LOOKS)}
+    return table[[name for name in (_CANDIDATE, _SERVING) if name in table]].assign(**lists)
+
+
+def _looks_accuracy(evaluation: Path, role: str, roles: list[str]) -> dict[str, float]:
+    """Accuracy by third, as TFMA measured it."""
+    result = tfma.load_eval_result(str(evaluation), model_name=role if len(roles) > 1 else None)
+    return {
+        f"{key[0][0]} {key[0][1]}": metrics[""][""]["sparse_categorical_accuracy"]["doubleValue"]
+        for key, metrics in sorted(result.slicing_metrics)
+        if key and key[0][0] in _LOOKS
+    }
+
+
+def _eval_config(roles: list[str]) -> config_pb2.EvalConfig:
+    """No thresholds: the gate judges. The models were asked already, so TFMA reads their answers as features."""
+
+    def metric(class_name: str, **config: object) -> config_pb2.MetricConfig:
+        return config_pb2.MetricConfig(class_name=class_name, config=json.dumps(config))
+
+    return config_pb2.EvalConfig(
         model_specs=[
-            tfma.ModelSpec(name=_CANDIDATE, **spec),
-            tfma.ModelSpec(name=_SERVING, is_baseline=True, **spec),
+            config_pb2.ModelSpec(name=role, prediction_key=role, label_key=LABEL, is_baseline=role == _SERVING)
+            for role in roles
         ],
-        slicing_specs=[tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=[LABEL])],
+        slicing_specs=[
+            config_pb2.SlicingSpec(),
+            *(config_pb2.SlicingSpec(feature_keys=[feature]) for feature in (LABEL, *_LOOKS)),
+        ],
         metrics_specs=[
-            tfma.MetricsSpec(
+            config_pb2.MetricsSpec(
                 metrics=[
-                    tfma.MetricConfig(class_name="ExampleCount"),
-                    tfma.MetricConfig(class_name="SparseCategoricalAccuracy"),
+                    metric("ExampleCount"),
+                    metric("SparseCategoricalAccuracy"),
+                    metric("SparseTopKCategoricalAccuracy", k=3, name="top_3_accuracy"),
+                    metric("SparseCategoricalCrossentropy", name="log_loss"),
                 ]
             )
         ],
-    )
-
-
-def _figures(evaluation: str, model: str | None, names: list[str]) -> Figures:
-    """Overall accuracy, and by class: among the examples of one class that is the share answered right."""
-    result = tfma.load_eval_result(evaluation, model_name=model)
-    by_slice = {key: metrics[""][""][_ACCURACY]["doubleValue"] for key, metrics in result.slicing_metrics}
-    return Figures(
-        accuracy=by_slice[()],
-        class_accuracy={
-            name: by_slice[((LABEL, index),)] for index, name in enumerate(names) if ((LABEL, index),) in by_slice
-        },
     )

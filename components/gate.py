@@ -1,42 +1,74 @@
 """What a model must show before it may serve. Plain arithmetic on measured figures; knows no TFX."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from trainer.settings import Group
 
+Interval = tuple[float, float]
+
 
 class GateSettings(Group):
-    """Bounds on the gate's test set. Accuracies and their differences are fractions, from 0 to 1."""
+    """Bounds on the gate's test set. Accuracies, their differences and calibration are fractions, from 0 to 1."""
 
     accuracy: float = Field(0.92, ge=0, le=1)  # at least this, overall
     class_accuracy: float = Field(0.0, ge=0, le=1)  # at least this, for the worst class
-    tolerance: float = Field(0.01, ge=0, le=1)  # at most this much below the model serving now
+    calibration: float = Field(0.2, ge=0, le=1)  # confidence and accuracy at most so far apart
+    tolerance: float = Field(0.01, ge=0, le=1)  # not below the model serving now by more than this, beyond doubt
+    confidence: float = Field(0.95, gt=0, lt=1)  # of every interval
 
 
 class Figures(Group):
-    """What the Evaluator measured of one model."""
+    """What was measured of one model. Intervals are exact ones of a share, at `GateSettings.confidence`."""
 
+    examples: int
     accuracy: float
-    class_accuracy: dict[str, float]  # by class name
+    accuracy_interval: Interval
+    top_3: float
+    log_loss: float
+    calibration_error: float
+    class_accuracy: dict[str, float]  # by class name: of its examples the share answered right, which is recall
+    class_accuracy_interval: dict[str, Interval]
+    class_precision: dict[str, float]  # of the answers that name it, the share that is right
+    looks_accuracy: dict[str, float]  # of the darkest third of the images (`brightness low`), and so on
+    confusion: list[list[int]]  # examples of class i (row) answered with class j
+
+
+class Comparison(Group):
+    """The candidate against the model serving now, on the same examples."""
+
+    examples: int
+    gained: int  # that only the candidate has right
+    lost: int  # that only the serving model has right
+    difference: float  # of the accuracies
+    interval: Interval  # of the difference
 
 
 class Check(Group):
-    """One bound, and whether the model kept it: `value` must be at least `bound`."""
+    """One bound, and whether the model kept it."""
 
     name: str
     value: float
     bound: float
+    sense: Literal["at least", "at most"] = "at least"
+    interval: Interval | None = None
     detail: str = ""
 
     @property
     def passed(self) -> bool:
-        # TFMA counts in float32: 162 of 180 is 0.89999998 there, and has kept a bound of 0.9.
-        return round(self.value - self.bound, 6) >= 0
+        # Computed in float32 somewhere, 162 of 180 is 0.89999998, and has kept a bound of 0.9.
+        spare = self.value - self.bound if self.sense == "at least" else self.bound - self.value
+        return round(spare, 6) >= 0
 
     def __str__(self) -> str:
-        relation = "at least" if self.passed else "below"
-        detail = f" ({self.detail})" if self.detail else ""
-        return f"{self.name} {self.value:.4f} is {relation} {self.bound:.4f}{detail}"
+        missed = "below" if self.sense == "at least" else "above"
+        interval = f"{self.interval[0]:.4f} to {self.interval[1]:.4f}" if self.interval else ""
+        detail = "; ".join(filter(None, [self.detail, interval]))
+        return (
+            f"{self.name} {self.value:.4f} is {self.sense if self.passed else missed} {self.bound:.4f}"
+            + f" ({detail})" * bool(detail)
+        )
 
 
 class Judgement(Group):
@@ -44,6 +76,8 @@ class Judgement(Group):
 
     candidate: Figures
     serving: Figures | None
+    comparison: Comparison | None
+    confidence: float
     checks: list[Check]
 
     @property
@@ -51,25 +85,47 @@ class Judgement(Group):
         return all(check.passed for check in self.checks)
 
 
-def judge(settings: GateSettings, candidate: Figures, serving: Figures | None) -> Judgement:
-    """Weigh a candidate against the bounds and, where one serves, against the model serving now."""
+def judge(
+    settings: GateSettings, candidate: Figures, serving: Figures | None = None, comparison: Comparison | None = None
+) -> Judgement:
+    """Weigh a candidate against the bounds and, where one serves, against the model serving now.
+
+    A candidate that is worse than the serving model by more than the tolerance is blocked when that is beyond doubt:
+    when even the upper end of the interval of the difference is. A few examples more or less are noise.
+    """
     worst = min(candidate.class_accuracy, key=lambda name: candidate.class_accuracy[name])
     checks = [
-        Check(name="accuracy", value=candidate.accuracy, bound=settings.accuracy),
+        Check(
+            name="accuracy",
+            value=candidate.accuracy,
+            bound=settings.accuracy,
+            interval=candidate.accuracy_interval,
+        ),
         Check(
             name="worst class accuracy",
             value=candidate.class_accuracy[worst],
             bound=settings.class_accuracy,
+            interval=candidate.class_accuracy_interval[worst],
             detail=worst,
         ),
+        Check(
+            name="calibration error",
+            value=candidate.calibration_error,
+            bound=settings.calibration,
+            sense="at most",
+        ),
     ]
-    if serving is not None:
+    if serving is not None and comparison is not None:
         checks.append(
             Check(
-                name="accuracy against the serving model",
-                value=candidate.accuracy,
-                bound=serving.accuracy - settings.tolerance,
-                detail=f"serving {serving.accuracy:.4f}, tolerance {settings.tolerance:.4f}",
+                name="most that accuracy can differ from the serving model's",
+                value=comparison.interval[1],
+                bound=-settings.tolerance,
+                interval=comparison.interval,
+                detail=f"{candidate.accuracy:.4f} against {serving.accuracy:.4f}, "
+                f"{comparison.gained:,} examples gained, {comparison.lost:,} lost",
             )
         )
-    return Judgement(candidate=candidate, serving=serving, checks=checks)
+    return Judgement(
+        candidate=candidate, serving=serving, comparison=comparison, confidence=settings.confidence, checks=checks
+    )

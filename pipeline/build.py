@@ -98,6 +98,7 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
         )
         evaluator = Evaluator(
             examples=test_examples.outputs["examples"],
+            statistics=image_statistics.outputs["statistics"],
             model=trainer.outputs["model"],
             baseline_model=baseline.outputs["model"],
             schema=schema.outputs["schema"],

@@ -1,7 +1,20 @@
-from components.gate import Figures, GateSettings, judge
+from components.gate import Comparison, Figures, GateSettings, judge
 
-BOUNDS = GateSettings(accuracy=0.8, class_accuracy=0.5, tolerance=0.02)
-GOOD = Figures(accuracy=0.85, class_accuracy={"cat": 0.9, "dog": 0.8})
+BOUNDS = GateSettings(accuracy=0.8, class_accuracy=0.5, calibration=0.1, tolerance=0.02)
+
+
+def figures(accuracy=0.85, calibration_error=0.05, **classes):
+    classes = classes or {"cat": 0.9, "dog": 0.8}
+    return Figures(
+        examples=100, accuracy=accuracy, accuracy_interval=(accuracy - 0.05, accuracy + 0.05), top_3=1.0, log_loss=0.5,
+        calibration_error=calibration_error, class_accuracy=classes,
+        class_accuracy_interval={name: (value - 0.1, value + 0.1) for name, value in classes.items()},
+        class_precision=classes, looks_accuracy={}, confusion=[[1]],
+    )  # fmt: skip
+
+
+def difference(low, high):
+    return Comparison(examples=100, gained=3, lost=9, difference=(low + high) / 2, interval=(low, high))
 
 
 def failed(judgement):
@@ -9,42 +22,42 @@ def failed(judgement):
 
 
 def test_a_first_model_needs_no_baseline():
-    assert judge(BOUNDS, GOOD, None).blessed
+    assert judge(BOUNDS, figures()).blessed
 
 
-def test_too_low_overall():
-    low = Figures(accuracy=0.79, class_accuracy={"cat": 0.79, "dog": 0.79})
-    judgement = judge(BOUNDS, low, None)
-    assert not judgement.blessed
+def test_too_low_overall_is_said_with_its_interval():
+    judgement = judge(BOUNDS, figures(accuracy=0.79))
     assert failed(judgement) == ["accuracy"]
-    assert str(judgement.checks[0]) == "accuracy 0.7900 is below 0.8000"
+    assert str(judgement.checks[0]) == "accuracy 0.7900 is below 0.8000 (0.7400 to 0.8400)"
 
 
 def test_one_bad_class_is_enough_and_is_named():
-    uneven = Figures(accuracy=0.9, class_accuracy={"cat": 1.0, "dog": 0.4})
-    judgement = judge(BOUNDS, uneven, None)
+    judgement = judge(BOUNDS, figures(accuracy=0.9, cat=1.0, dog=0.4))
     assert failed(judgement) == ["worst class accuracy"]
-    assert "dog" in str(judgement.checks[1])
+    assert str(judgement.checks[1]) == "worst class accuracy 0.4000 is below 0.5000 (dog; 0.3000 to 0.5000)"
+
+
+def test_a_model_that_is_too_sure_of_itself():
+    judgement = judge(BOUNDS, figures(calibration_error=0.11))
+    assert failed(judgement) == ["calibration error"]
+    assert str(judgement.checks[2]) == "calibration error 0.1100 is above 0.1000"
 
 
 def test_a_value_on_the_bound_passes():
-    exact = Figures(accuracy=0.8, class_accuracy={"cat": 0.5, "dog": 1.0})
-    assert judge(BOUNDS, exact, None).blessed
+    assert judge(BOUNDS, figures(accuracy=0.8, calibration_error=0.1, cat=0.5, dog=1.0)).blessed
 
 
 def test_a_float32_value_on_the_bound_passes():
-    """What TFMA reports for 162 right answers of 180."""
-    exact = Figures(accuracy=0.8999999761581421, class_accuracy={"cat": 0.5, "dog": 1.0})
-    assert judge(GateSettings(accuracy=0.9), exact, None).blessed
+    """What float32 makes of 162 right answers of 180."""
+    assert judge(GateSettings(accuracy=0.9), figures(accuracy=0.8999999761581421)).blessed
 
 
-def test_worse_than_the_serving_model_by_more_than_the_tolerance():
-    serving = Figures(accuracy=0.88, class_accuracy={"cat": 0.88, "dog": 0.88})
-    judgement = judge(BOUNDS, GOOD, serving)
-    assert failed(judgement) == ["accuracy against the serving model"]
-    assert "serving 0.8800" in str(judgement.checks[2])
+def test_worse_than_the_serving_model_beyond_doubt():
+    judgement = judge(BOUNDS, figures(), figures(accuracy=0.9), difference(-0.08, -0.03))
+    assert failed(judgement) == ["most that accuracy can differ from the serving model's"]
+    assert "0.8500 against 0.9000, 3 examples gained, 9 lost; -0.0800 to -0.0300" in str(judgement.checks[3])
 
 
-def test_slightly_worse_than_the_serving_model_is_within_the_tolerance():
-    serving = Figures(accuracy=0.86, class_accuracy={"cat": 0.88, "dog": 0.88})
-    assert judge(BOUNDS, GOOD, serving).blessed
+def test_worse_within_the_noise_or_the_tolerance_is_not_blocked():
+    assert judge(BOUNDS, figures(), figures(accuracy=0.9), difference(-0.10, 0.01)).blessed
+    assert judge(BOUNDS, figures(), figures(accuracy=0.86), difference(-0.02, -0.005)).blessed

@@ -1,0 +1,77 @@
+"""How good predictions are, and how sure that is. Knows no TFX and no TensorFlow."""
+
+import numpy as np
+from scipy.stats import binomtest, norm
+from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
+
+from components.gate import Comparison, Figures
+
+_BINS = 15  # of confidence, in the calibration error
+
+
+def measure(
+    labels: np.ndarray, probabilities: np.ndarray, names: list[str], confidence: float, looks_accuracy: dict[str, float]
+) -> Figures:
+    """labels: int [N]; probabilities: float [N, classes]; names: of the classes, in index order."""
+    answers = answered(probabilities)
+    matrix = confusion_matrix(labels, answers, labels=range(len(names)))
+    right, of_class, times_answered = matrix.diagonal(), np.bincount(labels, minlength=len(names)), matrix.sum(axis=0)
+    present = [index for index in range(len(names)) if of_class[index]]
+    shares = np.where(answers[:, None] < 0, 1 / len(names), probabilities.astype(np.float64))
+    shares /= shares.sum(axis=1, keepdims=True)  # float32 sums to 1 but for rounding
+    return Figures(
+        examples=len(labels),
+        accuracy=float((answers == labels).mean()),
+        accuracy_interval=_exact(int(right.sum()), len(labels), confidence),
+        top_3=float(top_k_accuracy_score(labels, shares, k=3, labels=range(len(names)))) if len(names) > 3 else 1.0,
+        log_loss=float(log_loss(labels, shares, labels=range(len(names)))),
+        calibration_error=calibration_error(labels, probabilities),
+        class_accuracy={names[index]: float(right[index] / of_class[index]) for index in present},
+        class_accuracy_interval={
+            names[index]: _exact(int(right[index]), int(of_class[index]), confidence) for index in present
+        },
+        class_precision={names[index]: float(right[index] / max(times_answered[index], 1)) for index in present},
+        looks_accuracy=looks_accuracy,
+        confusion=matrix.tolist(),
+    )
+
+
+def answered(probabilities: np.ndarray) -> np.ndarray:
+    """The likeliest class of each row, int [N]; -1, which is no class, for an image that did not decode."""
+    return np.where(probabilities.any(axis=1), probabilities.argmax(axis=1), -1)
+
+
+def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Expected calibration error (Guo et al., 2017): the gap of confidence and accuracy, over its bins."""
+    confidence = probabilities.max(axis=1)
+    right = answered(probabilities) == labels
+    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    gaps = np.abs(np.bincount(bins, right, _BINS) - np.bincount(bins, confidence, _BINS))
+    return float(gaps.sum() / len(labels))
+
+
+def compare(labels: np.ndarray, candidate: np.ndarray, serving: np.ndarray, confidence: float) -> Comparison:
+    """Accuracy of the candidate less that of the serving model on the same examples, by the answers of both (int [N]).
+
+    Only examples that one of them has right and the other wrong say anything about the difference, so its interval is
+    narrower than two separate ones: Agresti and Min (2005), which holds for few examples, too.
+    """
+    gained = int(((candidate == labels) & (serving != labels)).sum())
+    lost = int(((candidate != labels) & (serving == labels)).sum())
+    n, more, less = len(labels) + 2, gained + 0.5, lost + 0.5
+    middle = (more - less) / n
+    error = np.sqrt(more + less - (more - less) ** 2 / n) / n
+    reach = norm.ppf((1 + confidence) / 2) * error
+    return Comparison(
+        examples=len(labels),
+        gained=gained,
+        lost=lost,
+        difference=(gained - lost) / len(labels),
+        interval=(float(middle - reach), float(middle + reach)),
+    )
+
+
+def _exact(successes: int, trials: int, confidence: float) -> tuple[float, float]:
+    """The exact (Clopper-Pearson) interval of a share."""
+    interval = binomtest(successes, trials).proportion_ci(confidence)
+    return float(interval.low), float(interval.high)
