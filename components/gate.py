@@ -15,7 +15,7 @@ class GateSettings(Group):
     accuracy: float = Field(0.92, ge=0, le=1)  # at least this, overall
     class_accuracy: float = Field(0.0, ge=0, le=1)  # at least this, for the worst class
     calibration: float = Field(0.2, ge=0, le=1)  # confidence and accuracy at most so far apart
-    tolerance: float = Field(0.01, ge=0, le=1)  # not below the model serving now by more than this, beyond doubt
+    tolerance: float = Field(0.01, ge=0, le=1)  # at most this much below the model serving now, but for noise
     confidence: float = Field(0.95, gt=0, lt=1)  # of every interval
 
 
@@ -54,21 +54,25 @@ class Check(Group):
     sense: Literal["at least", "at most"] = "at least"
     interval: Interval | None = None
     detail: str = ""
+    noise: bool = False  # what the value says is no more than chance: then it is not held against the model
 
     @property
-    def passed(self) -> bool:
+    def kept(self) -> bool:
         # Computed in float32 somewhere, 162 of 180 is 0.89999998, and has kept a bound of 0.9.
         spare = self.value - self.bound if self.sense == "at least" else self.bound - self.value
         return round(spare, 6) >= 0
+
+    @property
+    def passed(self) -> bool:
+        return self.kept or self.noise
 
     def __str__(self) -> str:
         missed = "below" if self.sense == "at least" else "above"
         interval = f"{self.interval[0]:.4f} to {self.interval[1]:.4f}" if self.interval else ""
         detail = "; ".join(filter(None, [self.detail, interval]))
-        return (
-            f"{self.name} {self.value:.4f} is {self.sense if self.passed else missed} {self.bound:.4f}"
-            + f" ({detail})" * bool(detail)
-        )
+        noise = ", which may be noise" if self.noise and not self.kept else ""
+        bound = f"{self.sense if self.kept else missed} {self.bound:.4f}{noise}"
+        return f"{self.name} {self.value:.4f} is {bound}" + f" ({detail})" * bool(detail)
 
 
 class Judgement(Group):
@@ -90,8 +94,8 @@ def judge(
 ) -> Judgement:
     """Weigh a candidate against the bounds and, where one serves, against the model serving now.
 
-    A candidate that is worse than the serving model by more than the tolerance is blocked when that is beyond doubt:
-    when even the upper end of the interval of the difference is. A few examples more or less are noise.
+    A candidate that is worse than the serving model by more than the tolerance is blocked unless the interval of the
+    difference reaches zero: then the examples cannot tell the two apart, and it would be chance that decides.
     """
     worst = min(candidate.class_accuracy, key=lambda name: candidate.class_accuracy[name])
     checks = [
@@ -118,10 +122,11 @@ def judge(
     if serving is not None and comparison is not None:
         checks.append(
             Check(
-                name="most that accuracy can differ from the serving model's",
-                value=comparison.interval[1],
+                name="accuracy against the serving model",
+                value=comparison.difference,
                 bound=-settings.tolerance,
                 interval=comparison.interval,
+                noise=comparison.interval[1] >= 0,
                 detail=f"{candidate.accuracy:.4f} against {serving.accuracy:.4f}, "
                 f"{comparison.gained:,} examples gained, {comparison.lost:,} lost",
             )
