@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ml_metadata.proto import metadata_store_pb2 as mlmd
-from tfx.dsl.compiler import constants
 from tfx.orchestration import metadata
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher
 from tfx.proto.orchestration import pipeline_pb2
 
 from components.ingest import DataRefused
+from pipeline.metadata import execution_id
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,8 @@ def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionC
     nodes = {node.pipeline_node.node_info.id: node.pipeline_node for node in ir.nodes}
     if node_id not in nodes:
         raise ValueError(f"no node {node_id} in the graph; it has {', '.join(nodes)}")
-    if _skipped_before(nodes, node_id, connection):
+    run_id = ir.runtime_spec.pipeline_run_id.field_value.string_value
+    if _skipped_before(nodes, node_id, ir.pipeline_info.id, run_id, connection):
         return Outcome(node_id, State.SKIPPED, 0.0)
     deployment = runner_utils.extract_local_deployment_config(ir)
     started = time.monotonic()
@@ -93,7 +94,11 @@ def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionC
 
 
 def _skipped_before(
-    nodes: dict[str, pipeline_pb2.PipelineNode], node_id: str, connection: mlmd.ConnectionConfig
+    nodes: dict[str, pipeline_pb2.PipelineNode],
+    node_id: str,
+    pipeline: str,
+    run_id: str,
+    connection: mlmd.ConnectionConfig,
 ) -> bool:
     """Whether a conditional node before this one was skipped in this run: it then has no execution.
 
@@ -102,19 +107,8 @@ def _skipped_before(
     conditional = [name for name in nodes[node_id].upstream_nodes if nodes[name].inputs.conditionals]
     if not conditional:
         return False
-    [run] = [c for c in nodes[node_id].contexts.contexts if c.type.name == constants.PIPELINE_RUN_CONTEXT_TYPE_NAME]
     with metadata.Metadata(connection) as handle:
-
-        def executions(spec: pipeline_pb2.ContextSpec) -> set[int]:
-            context = handle.store.get_context_by_type_and_name(spec.type.name, spec.name.field_value.string_value)
-            return {e.id for e in handle.store.get_executions_by_context(context.id)} if context else set()
-
-        in_this_run = executions(run)
-        for name in conditional:
-            [node] = [c for c in nodes[name].contexts.contexts if c.type.name == constants.NODE_CONTEXT_TYPE_NAME]
-            if not in_this_run & executions(node):
-                return True
-    return False
+        return any(execution_id(handle.store, pipeline, run_id, name) is None for name in conditional)
 
 
 def _message(error: Exception) -> str:

@@ -152,6 +152,20 @@ def test_a_model_that_misses_a_bound_is_not_pushed(sample):
     assert states(done)["Evaluator"] == "cached"
     assert pushed(folder, "sample") == ["1"]
 
+    run_id = re.search(r"run (\S+) of sample", done.stderr)[1]
+    why = vitpipe(folder, "why", run_id)
+    assert why.returncode == 0, why.stderr
+    assert "The model was not blessed" in why.stdout and "The data passed." in why.stdout
+    assert re.search(
+        r"missed: accuracy is 0\.\d+, 0\.\d+ to 0\.\d+ with 95% confidence; it must be at least 1", why.stdout
+    )
+    assert "kept: accuracy against the serving model" in why.stdout
+    assert "weighed against the model serving then, runs/sample/root/Trainer/model/" in why.stdout
+    weighed = json.loads(vitpipe(folder, "why", run_id, "--json").stdout)
+    assert weighed["model"]["checks"][0]["bound"] == 1 and weighed["pipeline"] == "sample"
+    unknown = vitpipe(folder, "why", run_id[:-1])
+    assert unknown.returncode == 2 and f"did you mean {run_id}" in unknown.stderr
+
 
 def damaged(folder, change):
     """A copy of the sample's first span whose training records are changed, under a manifest that claims them."""
@@ -201,6 +215,8 @@ def test_damaged_data_end_the_run_before_anything_is_trained_and_the_old_model_s
     assert "Traceback" not in done.stdout + done.stderr
     assert states(done).get("Trainer", "skipped") == "skipped"
     assert pushed(folder, "sample") == ["1"]
+    why = vitpipe(folder, "why", re.search(r"run (\S+) of sample", done.stderr)[1]).stdout
+    assert "There is no verdict on a model" in why
     Image.new("RGB", (32, 32)).save(folder / "some.png")
     assert vitpipe(folder, "predict", "some.png").returncode == 0
     assert vitpipe(folder, "data", "verify", "data/sample").returncode == 0  # nothing of the good data was touched

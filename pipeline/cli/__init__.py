@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from components.ingest import DataRefused, UsageError
-from pipeline.cli import augment, data, doctor, predict, run
+from pipeline.cli import augment, data, doctor, predict, run, why
 from pipeline.config import SettingsError
 from pipeline.exits import Exit
 
@@ -19,6 +19,7 @@ app.command()(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.command()(augment.augment)
 app.command()(run.run)
+app.command()(why.why)
 app.command()(predict.predict)
 
 

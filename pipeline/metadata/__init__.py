@@ -6,6 +6,9 @@ from pathlib import Path
 from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+# Context types as TFX names them.
+_RUN, _PIPELINE, _NODE = "pipeline_run", "pipeline", "node"
+
 
 def sqlite(path: Path) -> mlmd.ConnectionConfig:
     """The connection to a store in one file, made when it is missing."""
@@ -24,6 +27,34 @@ class Artifact:
     type: str
     uri: str
     properties: dict[str, int | float | str]
+
+
+def pipeline_of(store: MetadataStore, run_id: str) -> str | None:
+    """The pipeline that a run is one of; None where the store has no such run."""
+    run = store.get_context_by_type_and_name(_RUN, run_id)
+    if run is None:
+        return None
+    # The first of its executions is in the contexts of its run, its pipeline and its node.
+    [first, *_] = store.get_executions_by_context(run.id)
+    return next(context.name for context in store.get_contexts_by_execution(first.id) if context.type == _PIPELINE)
+
+
+def execution_id(store: MetadataStore, pipeline: str, run_id: str, node: str) -> int | None:
+    """The newest execution of a node in a run; None where it has none: it was skipped, or its turn never came."""
+    contexts = [
+        store.get_context_by_type_and_name(type_name, name)
+        for type_name, name in ((_RUN, run_id), (_NODE, f"{pipeline}.{node}"))
+    ]
+    if None in contexts:
+        return None
+    in_run, of_node = ({found.id for found in store.get_executions_by_context(context.id)} for context in contexts)
+    return max(in_run & of_node, default=None)
+
+
+def run_ids(store: MetadataStore) -> list[str]:
+    """Every run of the store, oldest first."""
+    runs = store.get_contexts_by_type(_RUN)
+    return [run.name for run in sorted(runs, key=lambda run: run.create_time_since_epoch)]
 
 
 def outputs(store: MetadataStore, execution_id: int) -> dict[str, list[Artifact]]:

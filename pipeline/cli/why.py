@@ -1,0 +1,96 @@
+"""`vitpipe why`: in words, why a run's model was or was not blessed."""
+
+import difflib
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from components.data_bounds import Finding
+from components.gate import Check, Judgement
+from pipeline.config import SettingsError
+from pipeline.logs import redirected, shown
+
+
+def why(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, as it was printed when it started.")],
+    runs: Annotated[Path, typer.Option(help="Where the run folders are.")] = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Which checks a run's data and model kept and missed, with values, intervals and bounds."""
+    with redirected(Path(os.devnull)):
+        from pipeline import metadata
+
+        store, pipeline = _store_of(run, runs)
+        of_node = {name: metadata.execution_id(store, pipeline, run, name) for name in ("DataGate", "Evaluator")}
+        weighed: dict[str, Any] = {}
+        if of_node["DataGate"]:
+            [verdict] = metadata.outputs(store, of_node["DataGate"])["verdict"]
+            weighed["data"] = json.loads(str(verdict.properties["findings"]))
+        if of_node["Evaluator"]:
+            [blessing] = metadata.outputs(store, of_node["Evaluator"])["blessing"]
+            weighed["model"] = json.loads(str(blessing.properties["judgement"]))
+            weighed["baseline"] = blessing.properties.get("baseline_model_uri")
+    if as_json:
+        print(json.dumps({"run": run, "pipeline": pipeline, **weighed}, indent=2))
+        return
+    print(f"run {run} of {pipeline}")
+    for line in _data(weighed) + _model(weighed):
+        print(line)
+
+
+def _data(weighed: dict[str, Any]) -> list[str]:
+    if "data" not in weighed:
+        return ["The data gate was not reached: the run crashed, or its data were refused when they were read."]
+    findings = [Finding.model_validate(finding) for finding in weighed["data"]]
+    missed = [finding for finding in findings if finding.level != "ok"]
+    stopped = any(finding.level == "stop" for finding in missed)
+    first = "The data were refused, nothing was trained." if stopped else "The data passed."
+    return [first, *(f"  {finding.level}: {finding}" for finding in missed)]
+
+
+def _model(weighed: dict[str, Any]) -> list[str]:
+    if "model" not in weighed:
+        return ["There is no verdict on a model: the run ended before one was weighed."]
+    judgement = Judgement.model_validate(weighed["model"])
+    figures = judgement.candidate
+    right = round(figures.accuracy * figures.examples)
+    lines = [
+        f"The model was {'blessed' if judgement.blessed else 'not blessed'}: "
+        f"{right:,} of {figures.examples:,} test images right.",
+        *(f"  {_words(check, judgement.confidence)}" for check in judgement.checks),
+        f"  not bounded: top 3 {figures.top_3:.4f}, log loss {figures.log_loss:.4f}",
+    ]
+    if figures.looks_accuracy:
+        looks = ", ".join(f"{look} {accuracy:.4f}" for look, accuracy in figures.looks_accuracy.items())
+        lines.append(f"  not bounded: accuracy by thirds of the images, {looks}")
+    if weighed["baseline"]:
+        return [*lines, f"It was weighed against the model serving then, {shown(Path(weighed['baseline']))}."]
+    return [*lines, "No model served then, so it was weighed against none."]
+
+
+def _words(check: Check, confidence: float) -> str:
+    verdict = "kept" if check.kept else "below the bound, but no more than chance" if check.noise else "missed"
+    interval = ""
+    if check.interval:
+        interval = f", {check.interval[0]:.4f} to {check.interval[1]:.4f} with {confidence:.0%} confidence"
+    detail = f" ({check.detail})" if check.detail else ""
+    return f"{verdict}: {check.name}{detail} is {check.value:.4f}{interval}; it must be {check.sense} {check.bound:.4f}"
+
+
+def _store_of(run: str, runs: Path) -> tuple[Any, str]:
+    """The store that knows the run, and the run's pipeline. Raises SettingsError, naming the nearest runs."""
+    from pipeline import metadata
+
+    known: list[str] = []
+    for file in sorted(runs.glob("*/metadata.db")):
+        store = metadata.MetadataStore(metadata.sqlite(file))
+        if pipeline := metadata.pipeline_of(store, run):
+            return store, pipeline
+        known += metadata.run_ids(store)
+    if not known:
+        raise SettingsError(f"no run below {runs}: `vitpipe run` makes one, or name another folder with --runs")
+    nearest = difflib.get_close_matches(run, known, n=3) or known[-3:]
+    raise SettingsError(f"no run {run} below {runs}; did you mean {', '.join(nearest)}?")
