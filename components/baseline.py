@@ -23,11 +23,11 @@ class ServingModel(resolver.ResolverStrategy):
         if record is None:
             return {key: [] for key in input_dict}
         [(key, models)] = input_dict.items()
-        found = [model for model in models if record.names(model) and Path(model.uri).is_dir()]
+        found = [model for model in models if record.model.names(model) and Path(model.uri).is_dir()]
         if not found:
             raise LookupError(
                 f"the model serving now, {self._serving / str(record.version)}, cannot be compared with: its {RECORD} "
-                f"names {record.model_uri}, which is gone, or which this metadata store does not know. Put it back, or "
+                f"names {record.model.uri}, which is gone, or which this metadata store does not know. Put it back, or "
                 f"move {self._serving} away to start without a serving model"
             )
         return {key: found}

@@ -19,7 +19,7 @@ from tfx.utils import proto_utils
 from components.ingest import DataRefused, manifest, span_folder
 from components.ingest.verify import span_problems
 
-SPAN_FOLDER, _DIGEST = "span_folder", "span_digest"
+SPAN_FOLDER, SPAN_DIGEST = "span_folder", "span_digest"
 _MOST_NAMED = 5  # problems in a message
 
 
@@ -44,18 +44,18 @@ class Driver(driver.FileBasedDriver):
             known = used.custom_properties
             if used.state != mlmd.Artifact.LIVE:  # of an ingestion that was refused itself
                 continue
-            if known[SPAN_FOLDER].string_value == str(folder) and known[_DIGEST].string_value != digest:
+            if known[SPAN_FOLDER].string_value == str(folder) and known[SPAN_DIGEST].string_value != digest:
                 raise DataRefused(
                     f"{folder} has changed since it was used: its shards had the digest "
-                    f"{known[_DIGEST].string_value[:12]} in {used.uri}, and have {digest[:12]} now. A span never "
+                    f"{known[SPAN_DIGEST].string_value[:12]} in {used.uri}, and have {digest[:12]} now. A span never "
                     "changes: put it back, and prepare what is new as the next span, or into another folder"
                 )
-        return properties | {SPAN_FOLDER: str(folder), _DIGEST: digest}
+        return properties | {SPAN_FOLDER: str(folder), SPAN_DIGEST: digest}
 
     def run(self, execution_info):
         result = super().run(execution_info)
         [examples] = result.output_artifacts["examples"].artifacts
-        for name in SPAN_FOLDER, _DIGEST:
+        for name in SPAN_FOLDER, SPAN_DIGEST:
             examples.custom_properties[name].string_value = result.exec_properties[name].string_value
         return result
 

@@ -1,27 +1,28 @@
 """TFX's Pusher with a push that a model server sees whole or not at all."""
 
-import shutil
-import tempfile
+import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import ClassVar
 
-from tfx.components import Pusher as TfxPusher
+from tensorflow.core.protobuf import saved_model_pb2
+from tfx import types
 from tfx.components.pusher import executor
-from tfx.dsl.components.base import executor_spec
-from tfx.proto import pusher_pb2
-from tfx.types import artifact_utils
-from tfx.utils import proto_utils
+from tfx.components.pusher.executor import PUSHED_KEY
+from tfx.dsl.components.base import base_component, executor_spec
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
-from components.disk import sync, sync_tree
+from components.example_gen import SPAN_DIGEST
 from components.gate import Judgement
-from components.serving_folder import RECORD, ModelRecord, serving_now, versions
+from components.serving_folder import ModelId, ModelRecord, prune, push, serving_now, versions
 
 
 class Executor(executor.Executor):
     """Copies beside the target, then renames: TFX's own copies in place, and a crash leaves half a model serving.
 
-    The model that already serves is not pushed again. `pushed_model` then names the serving version and says
-    `pushed` 0.
+    The model that already serves is not pushed again, nor one that was rolled back. `pushed_model` then names the
+    serving version and says `pushed` 0.
     """
 
     def Do(self, input_dict, output_dict, exec_properties):
@@ -30,57 +31,92 @@ class Executor(executor.Executor):
         if not self.CheckBlessing(input_dict):
             self._MarkNotPushed(pushed_model)
             return
-        destination = pusher_pb2.PushDestination()
-        proto_utils.json_to_proto(exec_properties["push_destination"], destination)
-        folder = Path(destination.filesystem.base_directory)
-        model = artifact_utils.get_single_instance(input_dict["model"])
+        folder = Path(exec_properties["serving"])
+        model, blessing, examples = (
+            artifact_utils.get_single_instance(input_dict[key]) for key in ("model", "model_blessing", "examples")
+        )
         serving = serving_now(folder)
-        if serving is not None and serving.names(model):
+        withdrawn = serving is not None and any(one.names(model) for one in serving.withdrawn)
+        if serving is not None and (withdrawn or serving.model.names(model)):
             version = serving.version
             self._MarkNotPushed(pushed_model)
         else:
-            blessing = artifact_utils.get_single_instance(input_dict["model_blessing"])
-            judgement = Judgement.model_validate_json(blessing.get_string_custom_property("judgement"))
+            source = Path(self.GetModelPath(input_dict))
+            candidate = Judgement.model_validate_json(blessing.get_string_custom_property("judgement")).candidate
             version = max(versions(folder), default=0) + 1
             record = ModelRecord(
                 version=version,
                 pushed_at=datetime.now(UTC),
                 run_id=self._context.pipeline_run_id,
-                model_id=model.id,
-                model_uri=model.uri,
-                model_created_ms=model.mlmd_artifact.create_time_since_epoch,
-                accuracy=judgement.candidate.accuracy,
-                classes=list(judgement.candidate.class_accuracy),
+                model=ModelId(uri=model.uri, created_ms=model.mlmd_artifact.create_time_since_epoch),
+                span=examples.get_int_custom_property("span"),
+                data_digest=examples.get_string_custom_property(SPAN_DIGEST),
+                **json.loads(exec_properties["made_by"]),
+                metrics={
+                    "accuracy": candidate.accuracy,
+                    "worst_class_accuracy": min(candidate.class_accuracy.values()),
+                    "top_3": candidate.top_3,
+                    "log_loss": candidate.log_loss,
+                    "calibration_error": candidate.calibration_error,
+                },
+                signatures=_signatures(source),
+                classes=list(candidate.class_accuracy),
+                withdrawn=serving.withdrawn if serving else (),
             )
-            push(Path(self.GetModelPath(input_dict)), folder / str(version), record)
-            pushed_model.set_int_custom_property("pushed", 1)
+            push(source, folder, record)
+            prune(folder, exec_properties["keep"])
+            pushed_model.set_int_custom_property(PUSHED_KEY, 1)
+        pushed_model.set_int_custom_property("withdrawn", int(withdrawn))
         pushed_model.set_string_custom_property("pushed_version", str(version))
         pushed_model.set_string_custom_property("pushed_destination", str(folder / str(version)))
 
 
-class Pusher(TfxPusher):
-    """See `Executor`."""
+class PusherSpec(ComponentSpec):
+    PARAMETERS: ClassVar = {
+        "serving": ExecutionParameter(type=str),
+        "keep": ExecutionParameter(type=int),
+        "made_by": ExecutionParameter(type=str),
+    }
+    INPUTS: ClassVar = {
+        "model": ChannelParameter(type=standard_artifacts.Model),
+        "model_blessing": ChannelParameter(type=standard_artifacts.ModelBlessing),
+        "examples": ChannelParameter(type=standard_artifacts.Examples),
+    }
+    OUTPUTS: ClassVar = {"pushed_model": ChannelParameter(type=standard_artifacts.PushedModel)}
 
+
+class Pusher(base_component.BaseComponent):
+    """Pushes a blessed model to the folder that a model server watches.
+
+    Args:
+        model, model_blessing: the candidate and the gate's verdict.
+        examples: that it was trained on, for its record.
+        serving: absolute path of the folder.
+        keep: how many of the newest versions stay there.
+        made_by: code_version and settings_digest, for the record.
+    """
+
+    SPEC_CLASS = PusherSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
+    def __init__(
+        self,
+        model: types.BaseChannel,
+        model_blessing: types.BaseChannel,
+        examples: types.BaseChannel,
+        serving: str,
+        keep: int,
+        made_by: dict[str, str],
+    ):
+        super().__init__(
+            PusherSpec(
+                model=model, model_blessing=model_blessing, examples=examples, serving=serving, keep=keep,
+                made_by=json.dumps(made_by), pushed_model=types.Channel(type=standard_artifacts.PushedModel),
+            )
+        )  # fmt: skip
 
-def push(model: Path, target: Path, record: ModelRecord) -> None:
-    """Copy the SavedModel folder `model` to `target` with its record, so that `target` appears complete.
 
-    Raises OSError when `target` is there already or the disk is full; `target` is then as it was.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in target.parent.glob(".tmp-*"):  # of a push that was killed: one run at a time
-        shutil.rmtree(leftover)
-    # Beside the target, because a rename is atomic within one file system only; a model server reads numbers alone.
-    temporary = Path(tempfile.mkdtemp(prefix=f".tmp-{target.name}-", dir=target.parent))
-    try:
-        shutil.copytree(model, temporary, dirs_exist_ok=True)
-        (temporary / RECORD).write_text(record.model_dump_json(indent=2) + "\n")
-        temporary.chmod(0o755)  # mkdtemp's 0700 would shut out a model server that runs as somebody else
-        sync_tree(temporary)
-        temporary.rename(target)
-        sync(target.parent)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+def _signatures(model: Path) -> list[str]:
+    """The names under which a SavedModel may be asked."""
+    [graph, *_] = saved_model_pb2.SavedModel.FromString((model / "saved_model.pb").read_bytes()).meta_graphs
+    return sorted(name for name in graph.signature_def if not name.startswith("__"))

@@ -1,37 +1,56 @@
-"""The folder a model server watches: one sub-folder a version, the highest one serves."""
+"""The folder a model server watches: one sub-folder a version, the highest one serves.
+
+Imports neither TensorFlow nor TFX: `predict`, `models` and `rollback` need not wait for them.
+"""
 
 from __future__ import annotations
 
-from datetime import datetime
+import hashlib
+import shutil
+import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
+from components.disk import sync, sync_tree
 from trainer.settings import Group
 
-if TYPE_CHECKING:  # `predict` reads records too, and need not wait for TFX
+if TYPE_CHECKING:
     from tfx.types import Artifact
 
 RECORD = "model.json"
+_TEMPORARY = ".tmp-"
+
+
+class ModelId(Group):
+    """A Model artifact in ML Metadata. A new store may give the same folder again, at another time."""
+
+    uri: str
+    created_ms: int
+
+    def names(self, model: Artifact) -> bool:
+        return (model.uri, model.mlmd_artifact.create_time_since_epoch) == (self.uri, self.created_ms)
 
 
 class ModelRecord(Group):
-    """`model.json`, inside every pushed version: where the model came from."""
+    """`model.json`, inside every pushed version: where the model came from and what it is."""
 
     version: int
     pushed_at: datetime
     run_id: str
-    # Of the Model artifact in ML Metadata. A new store may give the same id and folder again, at another time.
-    model_id: int
-    model_uri: str
-    model_created_ms: int
-    accuracy: float  # on the gate's test set
-    classes: list[str]
-
-    def names(self, model: Artifact) -> bool:
-        """Whether this artifact is the model that was pushed."""
-        return (model.uri, model.mlmd_artifact.create_time_since_epoch) == (self.model_uri, self.model_created_ms)
+    model: ModelId
+    span: int  # trained on
+    data_digest: str  # of the span's shards
+    code_version: str
+    settings_digest: str  # sha256 of the resolved settings, which the run keeps in full
+    metrics: dict[str, float]  # on the gate's test set
+    signatures: list[str]
+    classes: list[str]  # in index order
+    files: dict[str, str] = Field({})  # sha256 by path, of everything but this record; filled in by `push`
+    restored_from: int | None = None  # the version that a roll-back copied
+    withdrawn: tuple[ModelId, ...] = ()  # models that were rolled back, and are not pushed again
 
 
 def versions(folder: Path) -> list[int]:
@@ -51,9 +70,95 @@ def read_record(version_folder: Path) -> ModelRecord:
     """Raises ValueError, naming the file, where there is no record or none of ours."""
     file = version_folder / RECORD
     try:
-        return ModelRecord.model_validate_json(file.read_text())
+        return ModelRecord.model_validate_json(file.read_text("utf-8"))
     except (OSError, ValidationError) as error:
         raise ValueError(
             f"{file} does not say where the model came from ({type(error).__name__}): only `vitpipe` may push here; "
             f"move {version_folder} away"
         ) from error
+
+
+def problems(version_folder: Path) -> list[str]:
+    """One line for each file that is not as it was pushed. Raises ValueError where there is no record."""
+    expected, found = read_record(version_folder).files, _digests(version_folder)
+    lines = []
+    for name in sorted(expected.keys() | found.keys()):
+        if name not in found:
+            lines.append(f"{version_folder / name}: expected sha256 {expected[name]}, found no such file")
+        elif name not in expected:
+            lines.append(f"{version_folder / name}: expected no such file, found one that was not pushed")
+        elif expected[name] != found[name]:
+            lines.append(f"{version_folder / name}: expected sha256 {expected[name]}, found {found[name]}")
+    return lines
+
+
+def push(model: Path, folder: Path, record: ModelRecord) -> None:
+    """Copy the SavedModel folder `model` to `folder/<version>` with its record, so that it appears complete.
+
+    Raises OSError when the version is there already or the disk is full; `folder` is then as it was.
+    """
+    target = folder / str(record.version)
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(f"{_TEMPORARY}*"):  # of a push that was killed: one run at a time
+        shutil.rmtree(leftover)
+    # Beside the target, because a rename is atomic within one file system only; a model server reads numbers alone.
+    temporary = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{target.name}-", dir=folder))
+    try:
+        shutil.copytree(model, temporary, dirs_exist_ok=True)
+        whole = record.model_copy(update={"files": _digests(temporary)})
+        (temporary / RECORD).write_text(whole.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        temporary.chmod(0o755)  # mkdtemp's 0700 would shut out a model server that runs as somebody else
+        sync_tree(temporary)
+        temporary.rename(target)
+        sync(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def restore(folder: Path, version: int) -> ModelRecord:
+    """Push an older version again, as a new and so the serving one; the model that served is withdrawn.
+
+    Raises ValueError when there is no such version, it serves already, or its files are not as they were pushed.
+    """
+    there = versions(folder)
+    if version not in there:
+        known = ", ".join(map(str, there)) or "none"
+        raise ValueError(f"no version {version} in {folder}: there are {known} (older ones may have been removed)")
+    source = folder / str(version)
+    old, now = read_record(source), read_record(folder / str(there[-1]))
+    if old.model == now.model:
+        raise ValueError(f"version {version} in {folder} is the model that serves already, as version {now.version}")
+    if lines := problems(source):
+        raise ValueError("; ".join(lines))
+    withdrawn = {*now.withdrawn, now.model} - {old.model}
+    record = old.model_copy(
+        update={
+            "version": there[-1] + 1,
+            "pushed_at": datetime.now(UTC),
+            "restored_from": version,
+            "withdrawn": tuple(sorted(withdrawn, key=lambda model: model.created_ms)),
+        }
+    )
+    push(source, folder, record)
+    return record
+
+
+def prune(folder: Path, keep: int) -> list[int]:
+    """Remove all versions but the newest `keep`, and give their numbers."""
+    removed = versions(folder)[:-keep]
+    for version in removed:
+        # Renamed first: a model server that lists the folder sees a whole version or none.
+        doomed = (folder / str(version)).rename(folder / f"{_TEMPORARY}removed-{version}")
+        shutil.rmtree(doomed)
+    return removed
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    digests = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name != RECORD:
+            with path.open("rb") as file:
+                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests

@@ -12,7 +12,7 @@ from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.dsl.experimental.conditionals.conditional import Cond
 from tfx.orchestration.pipeline import Pipeline
-from tfx.proto import pusher_pb2, trainer_pb2, transform_pb2
+from tfx.proto import trainer_pb2, transform_pb2
 from tfx.proto.orchestration import pipeline_pb2
 from tfx.types.channel import Channel
 from tfx.types.standard_artifacts import Model
@@ -108,9 +108,10 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
             pusher = Pusher(
                 model=trainer.outputs["model"],
                 model_blessing=evaluator.outputs["blessing"],
-                push_destination=pusher_pb2.PushDestination(
-                    filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=serving)
-                ),
+                examples=examples.outputs["examples"],
+                serving=serving,
+                keep=settings.keep_versions,
+                made_by={"code_version": sources.code_version(), "settings_digest": settings.digest()},
             )
 
     _stamp(schema, hashlib.sha256(schema_file.read_bytes()).hexdigest())

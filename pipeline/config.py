@@ -1,6 +1,7 @@
 """Settings of a run: typed, frozen, from a preset, a file, the environment and flags."""
 
 import difflib
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ class Settings(Group):
     augment: AugmentSettings = AugmentSettings()
     training: TrainingSettings = TrainingSettings()
     gate: GateSettings = GateSettings()
+    keep_versions: int = Field(10, ge=1)  # of the pushed models, the newest; a roll-back needs more than one
 
     def chosen_span(self) -> int:
         """The span to train on: the one set, or the newest. Raises SettingsError where it or the gate's is missing."""
@@ -53,6 +55,10 @@ class Settings(Group):
             if wanted not in there:
                 raise SettingsError(f"{key}: no span {wanted} in {data}, it has {', '.join(map(str, there))}")
         return span
+
+    def digest(self) -> str:
+        """sha256 of all settings."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     @property
     def folder(self) -> Path:

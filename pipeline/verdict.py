@@ -56,6 +56,8 @@ def verdict(store: MetadataStore, outcomes: Sequence[Outcome]) -> Verdict:
         where = shown(Path(str(pushed.properties["pushed_destination"])))
         if pushed.properties["pushed"]:
             lines.append(f"pushed version {version} to {where}")
+        elif pushed.properties["withdrawn"]:
+            lines.append(f"not pushed: this model was rolled back; version {version} in {where} serves")
         else:
             lines.append(f"nothing to push: version {version} in {where} is this very model")
     if (trainer := by_node.get("Trainer")) and trainer.state is State.CACHED:

@@ -93,7 +93,9 @@ def test_the_model_says_where_it_came_from(sample):
     folder, _ = sample
     record = json.loads((folder / "runs" / "sample" / "serving" / "1" / "model.json").read_text())
     assert (record["version"], record["classes"][:3]) == (1, ["zero", "one", "two"])
-    assert record["accuracy"] > 0.9
+    assert record["metrics"]["accuracy"] > 0.9 and record["span"] == 1
+    assert record["signatures"] == ["explain", "serving_bytes", "serving_default", "serving_images"]
+    assert record["files"].keys() >= {"saved_model.pb", "assets.extra/vit.keras"}
     logs = folder / "runs" / "sample" / "logs" / record["run_id"]
     assert "code_version:" in (logs / "run.yaml").read_text()
     assert (logs / "Trainer.log").stat().st_size > 0
@@ -220,6 +222,35 @@ def test_damaged_data_end_the_run_before_anything_is_trained_and_the_old_model_s
     Image.new("RGB", (32, 32)).save(folder / "some.png")
     assert vitpipe(folder, "predict", "some.png").returncode == 0
     assert vitpipe(folder, "data", "verify", "data/sample").returncode == 0  # nothing of the good data was touched
+
+
+def test_back_to_an_older_model_and_on_from_there(sample):
+    """A second model is pushed and rolled back: it serves no more, and the same run does not push it again."""
+    folder, _ = sample
+    other = ["run", "-c", "sample", "--set", "training.seed=1", "--set", "gate.tolerance=1"]
+    assert "pushed version 2" in vitpipe(folder, *other).stdout
+    back = vitpipe(folder, "rollback")
+    assert back.returncode == 0 and back.stdout.startswith("version 3 in runs/sample/serving is version 1 again"), back
+    assert pushed(folder, "sample") == ["1", "2", "3"]
+    listed = vitpipe(folder, "models", "list").stdout.splitlines()
+    assert len(listed) == 3 and listed[2].endswith("serving, version 1 again")
+
+    again = vitpipe(folder, *other)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "not pushed: this model was rolled back; version 3" in again.stdout
+    assert vitpipe(folder, "run", "-c", "sample").returncode == 0  # the model of version 1 is weighed against itself
+    assert pushed(folder, "sample") == ["1", "2", "3"]
+
+    assert vitpipe(folder, "models", "verify").returncode == 0
+    with (folder / "runs" / "sample" / "serving" / "3" / "saved_model.pb").open("ab") as file:
+        file.write(b"more")
+    for arguments in (["models", "verify"], ["predict", "some.png"]):
+        done = vitpipe(folder, *arguments)
+        assert done.returncode == 3 and "serving/3/saved_model.pb: expected sha256" in done.stdout + done.stderr
+    done = vitpipe(folder, "rollback", "9")
+    assert done.returncode == 2 and "no version 9 in" in done.stderr
+    shutil.rmtree(folder / "runs" / "sample" / "serving" / "3")
+    shutil.rmtree(folder / "runs" / "sample" / "serving" / "2")
 
 
 def test_one_run_at_a_time(sample):

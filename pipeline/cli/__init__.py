@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from components.ingest import DataRefused, UsageError
-from pipeline.cli import augment, data, doctor, predict, run, why
+from pipeline.cli import augment, data, doctor, models, predict, run, why
 from pipeline.config import SettingsError
 from pipeline.exits import Exit
 
@@ -21,6 +21,8 @@ app.command()(augment.augment)
 app.command()(run.run)
 app.command()(why.why)
 app.command()(predict.predict)
+app.add_typer(models.app, name="models")
+app.command()(models.rollback)
 
 
 @app.callback()

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from components.serving_folder import read_record, versions
+from components.ingest import DataRefused
+from components.serving_folder import RECORD, problems, read_record, versions
 from pipeline.config import SettingsError
 from pipeline.exits import Exit
 from pipeline.logs import redirected
@@ -67,6 +68,8 @@ def _newest_pushed(runs: Path) -> Path:
 def _answers(folder: Path, images: list[Path]) -> list[dict]:
     if not (folder / "saved_model.pb").is_file():
         raise SettingsError(f"{folder} holds no SavedModel: name a version folder, for example runs/sample/serving/1")
+    if (folder / RECORD).is_file() and (changed := problems(folder)):
+        raise DataRefused(f"{'; '.join(changed)}: this is not the model that was pushed; push or restore it again")
     answers = []
     with redirected(Path(os.devnull)):
         import tensorflow as tf

@@ -1,11 +1,9 @@
-from datetime import UTC, datetime
-
 import pytest
 from tfx.types.standard_artifacts import Model
 
 from components.baseline import ServingModel
-from components.pusher import push
-from components.serving_folder import ModelRecord
+from components.serving_folder import ModelId, push
+from tests.components.test_serving_folder import record
 
 
 @pytest.fixture
@@ -26,11 +24,8 @@ def serve(tmp_path):
     def push_as(version, model):
         saved = tmp_path / "saved"
         saved.mkdir(exist_ok=True)
-        record = ModelRecord(
-            version=version, pushed_at=datetime.now(UTC), run_id="r", model_id=1, model_uri=model.uri, accuracy=0.5,
-            model_created_ms=model.mlmd_artifact.create_time_since_epoch, classes=["a"],
-        )  # fmt: skip
-        push(saved, tmp_path / "serving" / str(version), record)
+        named = ModelId(uri=model.uri, created_ms=model.mlmd_artifact.create_time_since_epoch)
+        push(saved, tmp_path / "serving", record(version, model=named))
 
     return push_as
 

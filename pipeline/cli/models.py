@@ -1,0 +1,132 @@
+"""`vitpipe models` and `vitpipe rollback`: what is pushed, whether it is untouched, and back to an older one."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import filelock
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from components.ingest import DataRefused
+from components.serving_folder import ModelRecord, problems, read_record, restore, versions
+from pipeline.config import SettingsError
+from pipeline.logs import shown
+
+app = typer.Typer(help="Pushed models.", no_args_is_help=True)
+
+Runs = Annotated[Path, typer.Option(help="Where the run folders are.")]
+Pipeline = Annotated[str | None, typer.Option(help="Name of the pipeline; not needed where there is one.")]
+
+
+@app.command("list")
+def list_models(runs: Runs = Path("runs"), as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+    """Every pushed version, the one that serves last."""
+    rows = [(folder, _record(folder / str(version))) for folder in _serving(runs) for version in versions(folder)]
+    serving = {folder: record.version for folder, record in rows}
+    if as_json:
+        print(
+            json.dumps(
+                [
+                    {
+                        "pipeline": folder.parent.name,
+                        "serving": record.version == serving[folder],
+                        **record.model_dump(mode="json", exclude={"files"}),
+                    }
+                    for folder, record in rows
+                ],
+                indent=2,
+            )
+        )
+        return
+    console = Console(highlight=False)
+    table = Table("pipeline", "version", "pushed", "run", "span", "accuracy", "code", "", box=None, pad_edge=False)
+    for folder, record in rows:
+        row = (
+            folder.parent.name, str(record.version), f"{record.pushed_at:%Y-%m-%d %H:%M}", record.run_id,
+            str(record.span), f"{record.metrics['accuracy']:.4f}", record.code_version,
+            _state(record, record.version == serving[folder]),
+        )  # fmt: skip
+        if console.is_terminal:
+            table.add_row(*map(escape, row))
+        else:
+            print(*row, sep="\t")
+    if console.is_terminal:
+        console.print(table)
+
+
+@app.command()
+def verify(runs: Runs = Path("runs")) -> None:
+    """Compare every pushed file with the digest it was pushed with. Exits with 3 when one is changed."""
+    folders = [folder / str(version) for folder in _serving(runs) for version in versions(folder)]
+    try:
+        changed = [line for folder in folders for line in problems(folder)]
+    except ValueError as error:
+        raise DataRefused(str(error)) from None
+    if changed:
+        print("\n".join(changed))
+        raise typer.Exit(3)
+    print(f"{len(folders)} pushed version(s), every file as it was pushed")
+
+
+def rollback(
+    version: Annotated[int | None, typer.Argument(help="Version to go back to.", show_default="the one before")] = None,
+    pipeline: Pipeline = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Push an older model again, as the newest version, which a model server then serves.
+
+    The model that served is not pushed again by later runs.
+    """
+    folder = _only(pipeline, runs)
+    try:
+        with filelock.FileLock(folder.parent / ".lock", timeout=0):
+            record = restore(folder, _before(folder) if version is None else version)
+    except filelock.Timeout:
+        raise SettingsError(f"a run of {folder.parent.name} is going on: wait for it to end") from None
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    print(f"version {record.version} in {shown(folder)} is version {record.restored_from} again: run {record.run_id}, "
+          f"accuracy {record.metrics['accuracy']:.4f}")  # fmt: skip
+
+
+def _state(record: ModelRecord, serves: bool) -> str:
+    restored = f"version {record.restored_from} again" if record.restored_from else ""
+    return ", ".join(filter(None, ["serving" if serves else "", restored]))
+
+
+def _serving(runs: Path) -> list[Path]:
+    """Folders of pushed models. Raises SettingsError when there is none."""
+    folders = [folder for folder in sorted(runs.glob("*/serving")) if versions(folder)]
+    if not folders:
+        raise SettingsError(f"no pushed model below {runs}: `vitpipe run` makes one, or try another --runs")
+    return folders
+
+
+def _only(pipeline: str | None, runs: Path) -> Path:
+    folders = {folder.parent.name: folder for folder in _serving(runs)}
+    if pipeline is None and len(folders) > 1:
+        raise SettingsError(f"several pipelines have pushed models: say which with --pipeline {'|'.join(folders)}")
+    name = pipeline or next(iter(folders))
+    if name not in folders:
+        raise SettingsError(f"--pipeline {name}: it has pushed no model; these have: {', '.join(folders)}")
+    return folders[name]
+
+
+def _before(folder: Path) -> int:
+    """The newest version whose model is another than the one that serves, and was not rolled back itself."""
+    records = [read_record(folder / str(version)) for version in versions(folder)]
+    serving = records[-1]
+    for record in reversed(records):
+        if record.model not in (serving.model, *serving.withdrawn):
+            return record.version
+    raise ValueError(f"{folder} holds no model to go back to: only version {serving.version} and what was rolled back")
+
+
+def _record(folder: Path) -> ModelRecord:
+    try:
+        return read_record(folder)
+    except ValueError as error:
+        raise DataRefused(str(error)) from None

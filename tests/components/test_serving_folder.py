@@ -1,0 +1,184 @@
+import os
+import subprocess
+import sys
+import textwrap
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from components.serving_folder import (
+    ModelId,
+    ModelRecord,
+    problems,
+    prune,
+    push,
+    read_record,
+    restore,
+    serving_now,
+    versions,
+)
+
+
+def record(version=1, model="/m", **changes):
+    model = model if isinstance(model, ModelId) else ModelId(uri=model, created_ms=version)
+    given = {
+        "version": version, "pushed_at": datetime(2026, 1, 1, tzinfo=UTC), "run_id": f"run-{version}", "model": model,
+        "span": 1, "data_digest": "d", "code_version": "c", "settings_digest": "s", "metrics": {"accuracy": 0.9},
+        "signatures": ["serving_bytes"], "classes": ["a", "b"],
+    }  # fmt: skip
+    return ModelRecord(**(given | changes))
+
+
+@pytest.fixture
+def model(tmp_path):
+    folder = tmp_path / "model"
+    (folder / "variables").mkdir(parents=True)
+    (folder / "saved_model.pb").write_bytes(b"graph")
+    (folder / "variables" / "data").write_bytes(b"weights" * 1000)
+    return folder
+
+
+def test_a_push_is_whole_with_its_record(model, tmp_path):
+    serving = tmp_path / "serving"
+    push(model, serving, record())
+    assert (serving / "1" / "variables" / "data").read_bytes() == b"weights" * 1000
+    assert read_record(serving / "1") == serving_now(serving)
+    assert serving_now(serving).model_copy(update={"files": {}}) == record()
+    assert problems(serving / "1") == []
+    assert [entry.name for entry in serving.iterdir()] == ["1"]
+    assert (serving / "1").stat().st_mode & 0o055 == 0o055  # a model server may run as another user
+
+
+def test_a_version_is_never_overwritten(model, tmp_path):
+    serving = tmp_path / "serving"
+    push(model, serving, record())
+    with pytest.raises(OSError):
+        push(model, serving, record(run_id="other"))
+    assert read_record(serving / "1").run_id == "run-1"
+    assert [entry.name for entry in serving.iterdir()] == ["1"]
+
+
+def test_a_full_disk_leaves_the_serving_folder_as_it_was(model, tmp_path):
+    serving = tmp_path / "serving"
+    push(model, serving, record())
+    script = f"""
+        import resource
+        from pathlib import Path
+        from tests.components.test_serving_folder import push, record
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        try:
+            push(Path({str(model)!r}), Path({str(serving)!r}), record(2))
+        except OSError as error:
+            print("refused", error.strerror)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True, text=True, cwd=Path(__file__).parents[2], env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )  # fmt: skip
+    assert "refused" in done.stdout, done.stderr
+    assert [entry.name for entry in serving.iterdir()] == ["1"]
+
+
+def test_what_a_killed_push_left_is_removed_by_the_next(model, tmp_path):
+    serving = tmp_path / "serving"
+    (serving / ".tmp-1-killed").mkdir(parents=True)
+    push(model, serving, record())
+    assert [entry.name for entry in serving.iterdir()] == ["1"]
+
+
+def test_a_version_that_somebody_else_pushed_is_named(tmp_path):
+    (tmp_path / "7").mkdir()
+    with pytest.raises(ValueError, match=r"7/model\.json does not say where the model came from"):
+        serving_now(tmp_path)
+
+
+def test_versions_go_by_number_and_ignore_what_is_being_written(tmp_path):
+    for name in ("9", "10", ".tmp-11-abc", "notes"):
+        (tmp_path / name).mkdir()
+    assert versions(tmp_path) == [9, 10]
+    assert versions(tmp_path / "missing") == []
+    assert serving_now(tmp_path / "missing") is None
+
+
+@pytest.fixture
+def three(model, tmp_path):
+    """A serving folder with three models."""
+    for version in (1, 2, 3):
+        (model / "variables" / "data").write_bytes(b"weights of %d" % version)
+        push(model, tmp_path / "serving", record(version, f"/model-{version}"))
+    return tmp_path / "serving"
+
+
+def test_changed_missing_and_added_files_are_named(three):
+    assert problems(three / "2") == []
+    (three / "2" / "saved_model.pb").write_bytes(b"another graph")
+    (three / "2" / "variables" / "data").unlink()
+    (three / "2" / "extra.py").write_text("import os")
+    lines = problems(three / "2")
+    assert [line.split(": ")[0] for line in lines] == [
+        str(three / "2" / name) for name in ("extra.py", "saved_model.pb", "variables/data")
+    ]
+    assert problems(three / "1") == problems(three / "3") == []
+
+
+def test_a_roll_back_pushes_the_old_model_as_a_new_highest_version(three):
+    restored = restore(three, 1)
+    assert versions(three) == [1, 2, 3, 4]
+    assert (three / "4" / "variables" / "data").read_bytes() == b"weights of 1"
+    assert serving_now(three) == read_record(three / "4")
+    assert (restored.version, restored.restored_from, restored.run_id) == (4, 1, "run-1")
+    assert [model.uri for model in restored.withdrawn] == ["/model-3"]
+    assert problems(three / "4") == []
+
+
+def test_what_was_rolled_back_stays_withdrawn_until_it_is_restored(three):
+    restore(three, 2)
+    assert [model.uri for model in restore(three, 1).withdrawn] == ["/model-2", "/model-3"]
+    assert [model.uri for model in restore(three, 3).withdrawn] == ["/model-1", "/model-2"]
+
+
+def test_a_roll_back_to_what_is_not_there_serves_already_or_was_changed_is_refused(three):
+    with pytest.raises(ValueError, match=r"no version 7 in .*: there are 1, 2, 3"):
+        restore(three, 7)
+    with pytest.raises(ValueError, match="is the model that serves already, as version 3"):
+        restore(three, 3)
+    (three / "1" / "saved_model.pb").write_bytes(b"another graph")
+    with pytest.raises(ValueError, match=r"1/saved_model.pb: expected sha256"):
+        restore(three, 1)
+    assert versions(three) == [1, 2, 3]
+
+
+def test_the_newest_versions_are_kept(three):
+    assert prune(three, keep=2) == [1]
+    assert sorted(entry.name for entry in three.iterdir()) == ["2", "3"]
+    assert prune(three, keep=5) == []
+
+
+def test_a_reader_never_sees_half_a_model(three):
+    """Another process reads the highest version over and over, while models are restored and removed."""
+    script = f"""
+        import sys, time
+        from pathlib import Path
+        from components.serving_folder import problems, versions
+        folder, seen, end = Path({str(three)!r}), set(), time.monotonic() + 30
+        print("reading", flush=True)
+        while not (folder.parent / "stop").exists() and time.monotonic() < end:
+            newest = versions(folder)[-1]
+            assert not problems(folder / str(newest)), newest
+            seen.add(newest)
+        print(len(seen))
+    """
+    reader = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert reader.stdout.readline() == "reading\n"
+    for _ in range(60):
+        serving = serving_now(three).model
+        restore(three, next(v for v in reversed(versions(three)) if read_record(three / str(v)).model != serving))
+        prune(three, keep=3)
+    (three.parent / "stop").touch()
+    out, errors = reader.communicate(timeout=60)
+    assert reader.returncode == 0, errors
+    assert int(out) > 3
