@@ -13,6 +13,7 @@ from components.ingest import DataRefused, UsageError
 from pipeline.cli import augment, data, doctor, models, predict, run, why
 from pipeline.config import SettingsError
 from pipeline.exits import Exit
+from pipeline.model_server import ServerError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 app.command()(doctor.doctor)
@@ -38,6 +39,8 @@ def main() -> None:
         _fail(error, Exit.USAGE)
     except DataRefused as error:
         _fail(error, Exit.DATA_REFUSED)
+    except ServerError as error:
+        _fail(error, Exit.CRASHED)
 
 
 def _fail(error: Exception, code: Exit) -> None:

@@ -1,7 +1,8 @@
-"""`vitpipe predict`: ask a pushed model."""
+"""`vitpipe predict`: ask a pushed model, or a server that serves it."""
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -16,26 +17,50 @@ from components.serving_folder import RECORD, problems, read_record, versions
 from pipeline.config import SettingsError
 from pipeline.exits import Exit
 from pipeline.logs import redirected
+from pipeline.model_server import Answer, Server, ask
 
 _BATCH = 32  # images a call
+_NAME = "vit"  # the model's, as our serving manifests have it
 
 
 def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="PNG or JPEG files.")],
     model: Annotated[Path | None, typer.Option(help="SavedModel folder; the newest pushed one when not given.")] = None,
     runs: Annotated[Path, typer.Option(help="Where the run folders are.")] = Path("runs"),
+    server: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Ask this model server (TensorFlow Serving's REST).")
+    ] = None,
+    grpc: Annotated[bool, typer.Option("--grpc", help="The server's port speaks gRPC.")] = False,
+    name: Annotated[str, typer.Option(help="What the server calls the model.")] = _NAME,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Class and probability of each image."""
     for image in images:
         if not image.is_file():
             raise SettingsError(f"{image} is not a file: name PNG or JPEG files")
-    folder = model or _newest_pushed(runs)
-    answers = _answers(folder, images)
+    if server is None:
+        if grpc or name != _NAME:
+            raise SettingsError("--grpc and --name are for a model server: name it with --server HOST:PORT")
+        folder = model or _newest_pushed(runs)
+        source, rows = str(folder), _from_folder(folder, images)
+    else:
+        if model is not None:
+            raise SettingsError("--server and --model cannot be used together: leave one of them out")
+        source, rows = f"{name} at {server}", _from_server(Server(_address(server), name, grpc), images)
+    answers = [
+        {
+            "image": str(image),
+            "valid": row.valid,
+            "class": row.name,
+            "probability": max(row.probabilities),
+            "probabilities": row.probabilities,
+        }
+        for image, row in zip(images, rows, strict=True)
+    ]
     if as_json:
         print(json.dumps(answers, indent=2))
     else:
-        print(f"model {folder}", file=sys.stderr)
+        print(f"model {source}", file=sys.stderr)
         _show(answers)
     if not all(answer["valid"] for answer in answers):
         raise typer.Exit(Exit.DATA_REFUSED)
@@ -65,7 +90,7 @@ def _newest_pushed(runs: Path) -> Path:
         raise SettingsError(str(error)) from None
 
 
-def _answers(folder: Path, images: list[Path]) -> list[dict]:
+def _from_folder(folder: Path, images: list[Path]) -> list[Answer]:
     if not (folder / "saved_model.pb").is_file():
         raise SettingsError(f"{folder} holds no SavedModel: name a version folder, for example runs/sample/serving/1")
     if (folder / RECORD).is_file() and (changed := problems(folder)):
@@ -78,17 +103,25 @@ def _answers(folder: Path, images: list[Path]) -> list[dict]:
         for start in range(0, len(images), _BATCH):
             batch = images[start : start + _BATCH]
             answer = signature(image_bytes=tf.constant([image.read_bytes() for image in batch]))
-            rows = zip(
-                batch, answer["class"].numpy(), answer["probabilities"].numpy(), answer["valid"].numpy(), strict=True
-            )
-            for image, name, probabilities, valid in rows:
-                answers.append(
-                    {
-                        "image": str(image),
-                        "valid": bool(valid),
-                        "class": name.decode(),
-                        "probability": float(probabilities.max()),
-                        "probabilities": [float(p) for p in probabilities],
-                    }
-                )
+            columns = (answer[output].numpy().tolist() for output in ("valid", "class", "probabilities"))
+            for valid, name, probabilities in zip(*columns, strict=True):
+                answers.append(Answer(valid, name.decode(), probabilities))
     return answers
+
+
+def _from_server(server: Server, images: list[Path]) -> list[Answer]:
+    contents = (image.read_bytes() for image in images)
+    if not server.grpc:
+        return list(ask(server, contents))
+    with redirected(Path(os.devnull)):  # gRPC's messages bring TensorFlow and what it prints
+        return list(ask(server, contents))
+
+
+def _address(server: str) -> str:
+    match = re.fullmatch(r"(?:[\w.-]+|\[[0-9a-fA-F:.]+\]):(\d{1,5})", server, re.ASCII)
+    if not match or not 1 <= int(match[1]) <= 65535:
+        raise SettingsError(
+            f"--server {server!r} is not HOST:PORT with a port from 1 to 65535: "
+            "write it like localhost:8501 or [::1]:8501"
+        )
+    return server
