@@ -14,7 +14,7 @@ class GateSettings(Group):
 
     accuracy: float = Field(0.92, ge=0, le=1)  # at least this, overall
     class_accuracy: float = Field(0.0, ge=0, le=1)  # at least this, for the worst class
-    calibration: float = Field(0.2, ge=0, le=1)  # confidence and accuracy at most so far apart
+    calibration: float = Field(1.0, ge=0, le=1)  # confidence and accuracy at most so far apart
     tolerance: float = Field(0.01, ge=0, le=1)  # at most this much below the model serving now, but for noise
     confidence: float = Field(0.95, gt=0, lt=1)  # of every interval
 

@@ -8,7 +8,6 @@ from typing import ClassVar
 from tensorflow.core.protobuf import saved_model_pb2
 from tfx import types
 from tfx.components.pusher import executor
-from tfx.components.pusher.executor import PUSHED_KEY
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
@@ -65,7 +64,7 @@ class Executor(executor.Executor):
             )
             push(source, folder, record)
             prune(folder, exec_properties["keep"])
-            pushed_model.set_int_custom_property(PUSHED_KEY, 1)
+            pushed_model.set_int_custom_property("pushed", 1)
         pushed_model.set_int_custom_property("withdrawn", int(withdrawn))
         pushed_model.set_string_custom_property("pushed_version", str(version))
         pushed_model.set_string_custom_property("pushed_destination", str(folder / str(version)))
@@ -80,6 +79,7 @@ class PusherSpec(ComponentSpec):
     INPUTS: ClassVar = {
         "model": ChannelParameter(type=standard_artifacts.Model),
         "model_blessing": ChannelParameter(type=standard_artifacts.ModelBlessing),
+        "infra_blessing": ChannelParameter(type=standard_artifacts.InfraBlessing),
         "examples": ChannelParameter(type=standard_artifacts.Examples),
     }
     OUTPUTS: ClassVar = {"pushed_model": ChannelParameter(type=standard_artifacts.PushedModel)}
@@ -89,7 +89,7 @@ class Pusher(base_component.BaseComponent):
     """Pushes a blessed model to the folder that a model server watches.
 
     Args:
-        model, model_blessing: the candidate and the gate's verdict.
+        model, model_blessing, infra_blessing: the candidate, the gate's verdict and that of the serving check.
         examples: that it was trained on, for its record.
         serving: absolute path of the folder.
         keep: how many of the newest versions stay there.
@@ -103,6 +103,7 @@ class Pusher(base_component.BaseComponent):
         self,
         model: types.BaseChannel,
         model_blessing: types.BaseChannel,
+        infra_blessing: types.BaseChannel,
         examples: types.BaseChannel,
         serving: str,
         keep: int,
@@ -110,8 +111,9 @@ class Pusher(base_component.BaseComponent):
     ):
         super().__init__(
             PusherSpec(
-                model=model, model_blessing=model_blessing, examples=examples, serving=serving, keep=keep,
-                made_by=json.dumps(made_by), pushed_model=types.Channel(type=standard_artifacts.PushedModel),
+                model=model, model_blessing=model_blessing, infra_blessing=infra_blessing, examples=examples,
+                serving=serving, keep=keep, made_by=json.dumps(made_by),
+                pushed_model=types.Channel(type=standard_artifacts.PushedModel),
             )
         )  # fmt: skip
 

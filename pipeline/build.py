@@ -25,6 +25,7 @@ from components.example_gen import SpanExampleGen
 from components.image_statistics import ImageStatistics
 from components.previous_span import PreviousSpan
 from components.pusher import Pusher
+from components.serving_check import ServingCheck
 from components.trainer import Trainer
 from pipeline import sources
 from pipeline.config import Settings
@@ -105,14 +106,21 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
             gate=settings.gate,
         )
         with Cond(evaluator.outputs["blessing"].future()[0].custom_property("blessed") == 1):
-            pusher = Pusher(
+            serving_check = ServingCheck(
                 model=trainer.outputs["model"],
-                model_blessing=evaluator.outputs["blessing"],
-                examples=examples.outputs["examples"],
-                serving=serving,
-                keep=settings.keep_versions,
-                made_by={"code_version": sources.code_version(), "settings_digest": settings.digest()},
+                examples=test_examples.outputs["examples"],
+                settings=settings.serving_check,
             )
+            with Cond(serving_check.outputs["blessing"].future()[0].custom_property("blessed") == 1):
+                pusher = Pusher(
+                    model=trainer.outputs["model"],
+                    model_blessing=evaluator.outputs["blessing"],
+                    infra_blessing=serving_check.outputs["blessing"],
+                    examples=examples.outputs["examples"],
+                    serving=serving,
+                    keep=settings.keep_versions,
+                    made_by={"code_version": sources.code_version(), "settings_digest": settings.digest()},
+                )
 
     _stamp(schema, hashlib.sha256(schema_file.read_bytes()).hexdigest())
     for example_gen in examples, test_examples:
@@ -122,6 +130,7 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
     _stamp(transform, sources.digest("trainer.preprocessing"))
     _stamp(trainer, sources.digest("components.trainer"))
     _stamp(evaluator, sources.digest("components.evaluator"))
+    _stamp(serving_check, sources.digest("components.serving_check"))
     _stamp(pusher, sources.digest("components.pusher"))
 
     return Pipeline(
@@ -129,7 +138,7 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
         pipeline_root=str(settings.folder / "root"),
         components=[
             examples, test_examples, schema, statistics, validator, image_statistics, previous, data_gate, transform,
-            baseline, trainer, evaluator, pusher,
+            baseline, trainer, evaluator, serving_check, pusher,
         ],
         enable_cache=True,
         beam_pipeline_args=[

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 from components import ingest
 from components.data_bounds import DataGateSettings
 from components.gate import GateSettings
+from components.serving_bounds import ServingCheckSettings
 from trainer.settings import AugmentSettings, Group, ModelSettings, TrainingSettings
 
 PRESETS = Path(__file__).resolve().parent.parent / "configs"
@@ -39,6 +40,7 @@ class Settings(Group):
     augment: AugmentSettings = AugmentSettings()
     training: TrainingSettings = TrainingSettings()
     gate: GateSettings = GateSettings()
+    serving_check: ServingCheckSettings = ServingCheckSettings()
     keep_versions: int = Field(10, ge=1)  # of the pushed models, the newest; a roll-back needs more than one
 
     def chosen_span(self) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ml_metadata import MetadataStore
 
 from components.data_bounds import PAGE, Finding
-from components.gate import Judgement
+from components.gate import Check, Judgement
 from pipeline.exits import Exit
 from pipeline.logs import shown
 from pipeline.metadata import outputs
@@ -49,6 +49,13 @@ def verdict(store: MetadataStore, outcomes: Sequence[Outcome]) -> Verdict:
             failed = [f"  {check}" for check in judgement.checks if not check.passed]
             return Verdict(Exit.NOT_BLESSED, [*lines, "not blessed, nothing pushed:", *failed], "Evaluator")
         lines.append(f"blessed: {'; '.join(str(check) for check in judgement.checks)}")
+
+    if (serving := by_node.get("ServingCheck")) and serving.execution_id:
+        [infra] = outputs(store, serving.execution_id)["blessing"]
+        if not infra.properties["blessed"]:
+            checks = [Check.model_validate(check) for check in json.loads(str(infra.properties["checks"]))]
+            failed = [f"  {check}" for check in checks if not check.passed]
+            return Verdict(Exit.NOT_SERVABLE, [*lines, "cannot be served, nothing pushed:", *failed], "ServingCheck")
 
     if (pusher := by_node.get("Pusher")) and pusher.execution_id:
         [pushed] = outputs(store, pusher.execution_id)["pushed_model"]

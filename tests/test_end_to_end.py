@@ -224,6 +224,15 @@ def test_damaged_data_end_the_run_before_anything_is_trained_and_the_old_model_s
     assert vitpipe(folder, "data", "verify", "data/sample").returncode == 0  # nothing of the good data was touched
 
 
+def test_a_model_that_cannot_be_served_in_time_is_not_pushed(sample):
+    folder, _ = sample
+    change = ["--set", "serving_check.latency_ms=0.001", "--set", "training.seed=2", "--set", "gate.tolerance=1"]
+    done = vitpipe(folder, "run", "-c", "sample", *change)
+    assert done.returncode == 5, done.stdout + done.stderr
+    assert "cannot be served, nothing pushed:" in done.stdout and "latency in ms" in done.stdout
+    assert states(done)["Pusher"] == "skipped" and pushed(folder, "sample") == ["1"]
+
+
 def test_back_to_an_older_model_and_on_from_there(sample):
     """A second model is pushed and rolled back: it serves no more, and the same run does not push it again."""
     folder, _ = sample
@@ -343,7 +352,7 @@ def test_other_sizes_and_classes_by_settings_alone(tmp_path):
     shutil.copy(tmp_path / "images" / "test" / "red" / "0.jpg", tmp_path / "images" / "train" / "red" / "copy.jpg")
     assert vitpipe(tmp_path, "data", "prepare", "images", "--source", "images", "--out", "data/mine").returncode == 0
     (tmp_path / "mine.yaml").write_text(
-        "preset: sample\nname: mine\ndata: {dir: data/mine}\ngate: {accuracy: 0.5, class_accuracy: 0}\n"
+        "preset: sample\nname: mine\ndata: {dir: data/mine}\ngate: {accuracy: 0.5, class_accuracy: 0, calibration: 1}\n"
         "model: {image_size: 64, patch_size: 16, depth: 1}\ntraining: {epochs: 6, batch_size: 16}\n"
     )
     refused = vitpipe(tmp_path, "run", "-c", "mine.yaml")

@@ -6,6 +6,8 @@ IMAGE = "image"  # raw: PNG or JPEG bytes; transformed: uint8 pixels, height x w
 LABEL = "label"  # int64, 0 to classes - 1
 ID = "id"  # bytes: where the example came from
 
+MAX_PIXELS = 4096 * 4096  # of an image: 48 MiB as RGB. Read from its header, so that no more is ever decoded
+
 CLASS_NAMES_DOMAIN = "class_names"  # the schema's string domain that lists the classes in index order
 
 

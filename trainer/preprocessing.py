@@ -4,8 +4,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from trainer.examples import ID, IMAGE, LABEL
+from trainer.examples import ID, IMAGE, LABEL, MAX_PIXELS
 
+_PNG_SIGNATURE, _JPEG_SIGNATURE = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _MOMENTS = "pixel_moments"  # the file in the transform graph
 _SUMS = ["images", "r", "g", "b", "rr", "gg", "bb"]  # what the file adds up: 1, means and mean squares of each image
 
@@ -25,14 +26,37 @@ def decode(encoded: tf.Tensor, size: int) -> tf.Tensor:
     return tf.ensure_shape(tf.cond(fits, lambda: image, resized), (size, size, 3))
 
 
+def _guarded(encoded: tf.Tensor) -> tf.Tensor:
+    """The bytes, if they are a PNG or JPEG whose header promises at most MAX_PIXELS.
+
+    A few kilobytes may promise gigabytes of pixels. Raises InvalidArgumentError, before anything is decoded.
+    """
+    png = tf.equal(tf.strings.substr(encoded, 0, 8), _PNG_SIGNATURE)
+    jpeg = tf.equal(tf.strings.substr(encoded, 0, 3), _JPEG_SIGNATURE)
+
+    def png_shape():  # the first eight bytes of the first chunk's data, big-endian
+        header = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.uint8)
+        return tf.reduce_sum(tf.reshape(tf.cast(header, tf.int64), (2, 4)) * [1 << 24, 1 << 16, 1 << 8, 1], axis=1)
+
+    def jpeg_shape():
+        return tf.io.extract_jpeg_shape(encoded, tf.int64)[:2]
+
+    unusable = tf.fill([2], tf.constant(MAX_PIXELS, tf.int64))
+    shape = tf.case([(png, png_shape), (jpeg, jpeg_shape)], default=lambda: unusable)
+    with tf.control_dependencies(
+        [tf.debugging.assert_less_equal(tf.reduce_prod(shape), tf.cast(MAX_PIXELS, tf.int64))]
+    ):
+        return tf.identity(encoded)
+
+
 def decode_batch(encoded: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Encoded images (string [N]) to pixels (uint8 [N, size, size, 3]) and whether each decoded (bool [N]).
 
-    A row that does not decode is all zeros, and leaves the others alone.
+    A row that does not decode, or promises more than MAX_PIXELS, is all zeros, and leaves the others alone.
     """
     count = tf.size(encoded, tf.int64)
     rows = tf.data.Dataset.from_tensor_slices((tf.range(count), encoded))
-    decoded = rows.map(lambda row, image: (row, decode(image, size)), num_parallel_calls=tf.data.AUTOTUNE)
+    decoded = rows.map(lambda row, image: (row, decode(_guarded(image), size)), num_parallel_calls=tf.data.AUTOTUNE)
     # One more row, past the end, keeps the batch from being empty when nothing decodes.
     past_end = tf.data.Dataset.from_tensors((count, tf.zeros((size, size, 3), tf.uint8)))
     batch = decoded.ignore_errors().concatenate(past_end).batch(count + 1)

@@ -1,6 +1,7 @@
 """The SavedModel: raw bytes in, classes out, with TensorFlow alone."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from trainer.examples import IMAGE
@@ -9,9 +10,10 @@ from trainer.vit import ViT
 
 # Where the SavedModel convention keeps a user's own files; nothing that serves the model reads it.
 KERAS_MODEL = "assets.extra/vit.keras"
+WARMUP = "assets.extra/tf_serving_warmup_requests"  # where TensorFlow Serving looks for them
 
 
-def export(model: ViT, class_names: list[str], size: int, path: str) -> None:
+def export(model: ViT, class_names: list[str], size: int, path: str, warmup: np.ndarray | None = None) -> None:
     """Write `model` (uint8 images [N, size, size, 3] to logits) as a SavedModel with its serving signatures.
 
     serving_default  examples: string [N], serialized raw tf.Example (no label needed)
@@ -23,7 +25,8 @@ def export(model: ViT, class_names: list[str], size: int, path: str) -> None:
     A row that does not decode has valid false, probabilities 0, label -1 and an empty class. `explain` adds attention
     (float32 [N, depth, heads, tokens, tokens]; 0 in such a row).
 
-    The Keras model goes along, for `load_vit`.
+    The Keras model goes along, for `load_vit`; and requests made of the images `warmup` (uint8 [n, size, size, 3]),
+    which TensorFlow Serving answers before it reports the model available.
     """
     names = tf.constant([*class_names, ""])
 
@@ -67,6 +70,23 @@ def export(model: ViT, class_names: list[str], size: int, path: str) -> None:
     file = f"{path}/{KERAS_MODEL}"
     tf.io.gfile.makedirs(file.rpartition("/")[0])
     model.save(file)
+    if warmup is not None:
+        _write_warmup(warmup, f"{path}/{WARMUP}")
+
+
+def _write_warmup(images: np.ndarray, file: str) -> None:
+    """For each signature that takes images one request with one image, and one with all of them."""
+    from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
+
+    encoded = np.array([tf.io.encode_png(image).numpy() for image in images], object)
+    inputs = {"serving_bytes": ("image_bytes", encoded), "serving_images": ("images", images)}
+    with tf.io.TFRecordWriter(file) as writer:
+        for signature, (name, rows) in inputs.items():
+            for some in (rows[:1], rows):
+                request = predict_pb2.PredictRequest(model_spec=model_pb2.ModelSpec(signature_name=signature))
+                request.inputs[name].CopyFrom(tf.make_tensor_proto(some))
+                log = prediction_log_pb2.PredictLog(request=request)
+                writer.write(prediction_log_pb2.PredictionLog(predict_log=log).SerializeToString())
 
 
 def load_vit(path: str) -> ViT:

@@ -28,6 +28,7 @@ from trainer.vit import ViT, copy_weights
 log = logging.getLogger(__name__)
 
 _STEPS_PER_LOOK = 50  # steps between two looks at the loss: each look waits for the device
+_WARMUP_IMAGES = 32  # as many as clients send at once
 _SECONDS_PER_LINE = 30  # of progress within an epoch
 
 # What of the training settings does not change its result.
@@ -80,7 +81,7 @@ def run_fn(fn_args) -> None:
     )  # fmt: skip
     if devices.is_chief(strategy):
         last.save(run_dir / "last.keras")
-        serving.export(best, names, size, fn_args.serving_model_dir)
+        serving.export(best, names, size, fn_args.serving_model_dir, warmup=val_split.images[:_WARMUP_IMAGES])
     devices.wait_for_all(strategy)  # TFX looks for the export as soon as this returns
 
 

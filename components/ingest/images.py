@@ -8,8 +8,9 @@ import zlib
 import numpy as np
 from PIL import Image
 
+from trainer.examples import MAX_PIXELS
+
 MAX_BYTES = 64 * 2**20  # of one image file
-MAX_PIXELS = 4096 * 4096  # 48 MiB as RGB; read from the header, so that a bomb is never decoded
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

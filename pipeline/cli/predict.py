@@ -93,8 +93,13 @@ def _newest_pushed(runs: Path) -> Path:
 def _from_folder(folder: Path, images: list[Path]) -> list[Answer]:
     if not (folder / "saved_model.pb").is_file():
         raise SettingsError(f"{folder} holds no SavedModel: name a version folder, for example runs/sample/serving/1")
-    if (folder / RECORD).is_file() and (changed := problems(folder)):
-        raise DataRefused(f"{'; '.join(changed)}: this is not the model that was pushed; push or restore it again")
+    if (folder / RECORD).is_file():
+        try:
+            changed = problems(folder)
+        except ValueError as error:
+            raise SettingsError(str(error)) from None
+        if changed:
+            raise DataRefused(f"{'; '.join(changed)}: this is not the model that was pushed; push or restore it again")
     answers = []
     with redirected(Path(os.devnull)):
         import tensorflow as tf

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tensorflow_serving.apis import prediction_log_pb2
 
+from tests.spans import bomb
 from trainer import serving
 from trainer.vit import ViT
 
@@ -120,6 +122,23 @@ def test_a_row_that_does_not_decode_leaves_the_others_alone(signatures, model, p
     assert answer["label"].numpy()[1:4].tolist() == [-1, -1, -1]
     assert answer["class"].numpy()[1:4].tolist() == [b"", b"", b""]
     assert (answer["probabilities"].numpy()[1:4] == 0).all()
+
+
+def test_a_small_file_that_promises_huge_pictures_is_not_decoded(signatures, pixels):
+    rows = [encoded(pixels[0]), bomb(30_000), bomb(5_000), b"GIF89a" + bytes(100), encoded(pixels[1])]
+    answer = signatures["serving_bytes"](image_bytes=tf.constant(rows))
+    assert answer["valid"].numpy().tolist() == [True, False, False, False, True]
+
+
+def test_warm_up_requests_are_those_that_a_client_sends(model, pixels, signatures, tmp_path):
+    serving.export(model, NAMES, 8, str(tmp_path / "model"), warmup=pixels)
+    [*records] = tf.data.TFRecordDataset(str(tmp_path / "model" / serving.WARMUP)).as_numpy_iterator()
+    requests = [prediction_log_pb2.PredictionLog.FromString(record).predict_log.request for record in records]
+    asked = [(request.model_spec.signature_name, *request.inputs) for request in requests]
+    assert asked == [("serving_bytes", "image_bytes")] * 2 + [("serving_images", "images")] * 2
+    rows = tf.make_ndarray(requests[1].inputs["image_bytes"])
+    wanted = signatures["serving_images"](images=tf.constant(pixels))["probabilities"]
+    np.testing.assert_array_equal(signatures["serving_bytes"](image_bytes=tf.constant(rows))["probabilities"], wanted)
 
 
 def test_nothing_valid_and_nothing_at_all(signatures):
