@@ -7,6 +7,7 @@ from pydantic import Field
 from trainer.settings import Group
 
 Interval = tuple[float, float]
+OVERRIDE = "override"  # property of a blessing that a person issued: reason and time, as JSON
 
 
 class GateSettings(Group):
@@ -22,6 +23,7 @@ class GateSettings(Group):
 class Figures(Group):
     """What was measured of one model. Intervals are exact ones of a share, at `GateSettings.confidence`."""
 
+    classes: list[str]  # in index order
     examples: int
     accuracy: float
     accuracy_interval: Interval

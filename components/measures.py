@@ -20,6 +20,7 @@ def measure(
     shares = np.where(answers[:, None] < 0, 1 / len(names), probabilities.astype(np.float64))
     shares /= shares.sum(axis=1, keepdims=True)  # float32 sums to 1 but for rounding
     return Figures(
+        classes=names,
         examples=len(labels),
         accuracy=float((answers == labels).mean()),
         accuracy_interval=_exact(int(right.sum()), len(labels), confidence),

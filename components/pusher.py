@@ -1,11 +1,9 @@
 """TFX's Pusher with a push that a model server sees whole or not at all."""
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
 
-from tensorflow.core.protobuf import saved_model_pb2
 from tfx import types
 from tfx.components.pusher import executor
 from tfx.dsl.components.base import base_component, executor_spec
@@ -14,7 +12,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 
 from components.example_gen import SPAN_DIGEST
 from components.gate import Judgement
-from components.serving_folder import ModelId, ModelRecord, prune, push, serving_now, versions
+from components.serving_folder import ModelId, push_candidate, serving_now
 
 
 class Executor(executor.Executor):
@@ -31,8 +29,9 @@ class Executor(executor.Executor):
             self._MarkNotPushed(pushed_model)
             return
         folder = Path(exec_properties["serving"])
-        model, blessing, examples = (
-            artifact_utils.get_single_instance(input_dict[key]) for key in ("model", "model_blessing", "examples")
+        model, blessing, infra_blessing, examples = (
+            artifact_utils.get_single_instance(input_dict[key])
+            for key in ("model", "model_blessing", "infra_blessing", "examples")
         )
         serving = serving_now(folder)
         withdrawn = serving is not None and any(one.names(model) for one in serving.withdrawn)
@@ -40,30 +39,19 @@ class Executor(executor.Executor):
             version = serving.version
             self._MarkNotPushed(pushed_model)
         else:
-            source = Path(self.GetModelPath(input_dict))
-            candidate = Judgement.model_validate_json(blessing.get_string_custom_property("judgement")).candidate
-            version = max(versions(folder), default=0) + 1
-            record = ModelRecord(
-                version=version,
-                pushed_at=datetime.now(UTC),
+            record = push_candidate(
+                Path(self.GetModelPath(input_dict)),
+                folder,
+                exec_properties["keep"],
+                figures=Judgement.model_validate_json(blessing.get_string_custom_property("judgement")).candidate,
+                signatures=json.loads(infra_blessing.get_string_custom_property("signatures")),
                 run_id=self._context.pipeline_run_id,
                 model=ModelId(uri=model.uri, created_ms=model.mlmd_artifact.create_time_since_epoch),
                 span=examples.get_int_custom_property("span"),
                 data_digest=examples.get_string_custom_property(SPAN_DIGEST),
                 **json.loads(exec_properties["made_by"]),
-                metrics={
-                    "accuracy": candidate.accuracy,
-                    "worst_class_accuracy": min(candidate.class_accuracy.values()),
-                    "top_3": candidate.top_3,
-                    "log_loss": candidate.log_loss,
-                    "calibration_error": candidate.calibration_error,
-                },
-                signatures=_signatures(source),
-                classes=list(candidate.class_accuracy),
-                withdrawn=serving.withdrawn if serving else (),
             )
-            push(source, folder, record)
-            prune(folder, exec_properties["keep"])
+            version = record.version
             pushed_model.set_int_custom_property("pushed", 1)
         pushed_model.set_int_custom_property("withdrawn", int(withdrawn))
         pushed_model.set_string_custom_property("pushed_version", str(version))
@@ -116,9 +104,3 @@ class Pusher(base_component.BaseComponent):
                 pushed_model=types.Channel(type=standard_artifacts.PushedModel),
             )
         )  # fmt: skip
-
-
-def _signatures(model: Path) -> list[str]:
-    """The names under which a SavedModel may be asked."""
-    [graph, *_] = saved_model_pb2.SavedModel.FromString((model / "saved_model.pb").read_bytes()).meta_graphs
-    return sorted(name for name in graph.signature_def if not name.startswith("__"))

@@ -48,6 +48,7 @@ class Executor(base_executor.BaseExecutor):
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         blessed = all(one.passed for one in checks)
         blessing.set_int_custom_property("blessed", int(blessed))
+        blessing.set_string_custom_property("signatures", json.dumps(SIGNATURES))
         blessing.set_string_custom_property("checks", json.dumps([one.model_dump() for one in checks]))
         Path(blessing.uri, "INFRA_BLESSED" if blessed else "INFRA_NOT_BLESSED").touch()
 

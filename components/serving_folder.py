@@ -10,11 +10,12 @@ import shutil
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, ValidationError
 
 from components.disk import sync, sync_tree
+from components.gate import Figures
 from trainer.settings import Group
 
 if TYPE_CHECKING:
@@ -114,6 +115,35 @@ def push(model: Path, folder: Path, record: ModelRecord) -> None:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def push_candidate(
+    source: Path, folder: Path, keep: int, model: ModelId, figures: Figures, signatures: list[str], **facts: Any
+) -> ModelRecord:
+    """Push the SavedModel folder `source` as the next version, and keep the newest `keep`.
+
+    model: the artifact it is; facts: the rest of its record, by name.
+    """
+    serving = serving_now(folder)
+    record = ModelRecord(
+        version=max(versions(folder), default=0) + 1,
+        pushed_at=datetime.now(UTC),
+        metrics={
+            "accuracy": figures.accuracy,
+            "worst_class_accuracy": min(figures.class_accuracy.values()),
+            "top_3": figures.top_3,
+            "log_loss": figures.log_loss,
+            "calibration_error": figures.calibration_error,
+        },
+        signatures=signatures,
+        classes=figures.classes,
+        model=model,
+        withdrawn=tuple(one for one in serving.withdrawn if one != model) if serving else (),
+        **facts,
+    )
+    push(source, folder, record)
+    prune(folder, keep)
+    return record
 
 
 def restore(folder: Path, version: int) -> ModelRecord:

@@ -105,22 +105,23 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
             schema=schema.outputs["schema"],
             gate=settings.gate,
         )
-        with Cond(evaluator.outputs["blessing"].future()[0].custom_property("blessed") == 1):
-            serving_check = ServingCheck(
+        # Of a model that is not blessed, too: a person may bless it later, and it is pushed if it can be served.
+        serving_check = ServingCheck(
+            model=trainer.outputs["model"], examples=test_examples.outputs["examples"], settings=settings.serving_check
+        )
+        with (
+            Cond(evaluator.outputs["blessing"].future()[0].custom_property("blessed") == 1),
+            Cond(serving_check.outputs["blessing"].future()[0].custom_property("blessed") == 1),
+        ):
+            pusher = Pusher(
                 model=trainer.outputs["model"],
-                examples=test_examples.outputs["examples"],
-                settings=settings.serving_check,
+                model_blessing=evaluator.outputs["blessing"],
+                infra_blessing=serving_check.outputs["blessing"],
+                examples=examples.outputs["examples"],
+                serving=serving,
+                keep=settings.keep_versions,
+                made_by={"code_version": sources.code_version(), "settings_digest": settings.digest(span)},
             )
-            with Cond(serving_check.outputs["blessing"].future()[0].custom_property("blessed") == 1):
-                pusher = Pusher(
-                    model=trainer.outputs["model"],
-                    model_blessing=evaluator.outputs["blessing"],
-                    infra_blessing=serving_check.outputs["blessing"],
-                    examples=examples.outputs["examples"],
-                    serving=serving,
-                    keep=settings.keep_versions,
-                    made_by={"code_version": sources.code_version(), "settings_digest": settings.digest()},
-                )
 
     _stamp(schema, hashlib.sha256(schema_file.read_bytes()).hexdigest())
     for example_gen in examples, test_examples:

@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,15 @@ class Settings(Group):
                 raise SettingsError(f"{key}: no span {wanted} in {data}, it has {', '.join(map(str, there))}")
         return span
 
-    def digest(self) -> str:
-        """sha256 of all settings."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+    def resolved(self, span: int) -> str:
+        """All settings as JSON, with the span that was chosen: what a run records of itself."""
+        settings = self.model_dump(mode="json")
+        settings["data"]["span"] = span
+        return json.dumps(settings, sort_keys=True)
+
+    def digest(self, span: int) -> str:
+        """sha256 of the resolved settings."""
+        return hashlib.sha256(self.resolved(span).encode()).hexdigest()
 
     @property
     def folder(self) -> Path:

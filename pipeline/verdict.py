@@ -8,7 +8,7 @@ from pathlib import Path
 from ml_metadata import MetadataStore
 
 from components.data_bounds import PAGE, Finding
-from components.gate import Check, Judgement
+from components.gate import OVERRIDE, Check, Judgement
 from pipeline.exits import Exit
 from pipeline.logs import shown
 from pipeline.metadata import outputs
@@ -45,10 +45,13 @@ def verdict(store: MetadataStore, outcomes: Sequence[Outcome]) -> Verdict:
     if (evaluator := by_node.get("Evaluator")) and evaluator.execution_id:
         [blessing] = outputs(store, evaluator.execution_id)["blessing"]
         judgement = Judgement.model_validate_json(str(blessing.properties["judgement"]))
-        if not judgement.blessed:
+        if not blessing.properties["blessed"]:
             failed = [f"  {check}" for check in judgement.checks if not check.passed]
             return Verdict(Exit.NOT_BLESSED, [*lines, "not blessed, nothing pushed:", *failed], "Evaluator")
-        lines.append(f"blessed: {'; '.join(str(check) for check in judgement.checks)}")
+        if OVERRIDE in blessing.properties:
+            lines.append(f"blessed by a person: {json.loads(str(blessing.properties[OVERRIDE]))['reason']}")
+        else:
+            lines.append(f"blessed: {'; '.join(str(check) for check in judgement.checks)}")
 
     if (serving := by_node.get("ServingCheck")) and serving.execution_id:
         [infra] = outputs(store, serving.execution_id)["blessing"]

@@ -231,6 +231,40 @@ def test_a_model_that_cannot_be_served_in_time_is_not_pushed(sample):
     assert done.returncode == 5, done.stdout + done.stderr
     assert "cannot be served, nothing pushed:" in done.stdout and "latency in ms" in done.stdout
     assert states(done)["Pusher"] == "skipped" and pushed(folder, "sample") == ["1"]
+    run_id = re.search(r"run (\S+) of sample", done.stderr)[1]
+    assert "It cannot be served." in vitpipe(folder, "why", run_id).stdout
+
+
+def test_a_person_may_overrule_the_gate_and_their_words_are_kept(sample):
+    folder, _ = sample
+    missed = [
+        "run",
+        "-c",
+        "sample",
+        "--set",
+        "training.seed=3",
+        "--set",
+        "gate.accuracy=1",
+        "--set",
+        "gate.tolerance=1",
+    ]
+    done = vitpipe(folder, *missed)
+    assert done.returncode == 4
+    assert states(done)["ServingCheck"] == "complete" and states(done)["Pusher"] == "skipped"
+    run_id = re.search(r"run (\S+) of sample", done.stderr)[1]
+    silent = vitpipe(folder, "bless", run_id, "--reason", " ")
+    assert silent.returncode == 2 and "say why" in silent.stderr
+
+    blessed = vitpipe(folder, "bless", run_id, "--reason", "shown tonight, and no customer sees it")
+    assert blessed.returncode == 0, blessed.stdout + blessed.stderr
+    assert pushed(folder, "sample") == ["1", "2"]
+    record = json.loads((folder / "runs" / "sample" / "serving" / "2" / "model.json").read_text())
+    assert (record["run_id"], record["span"], len(record["settings_digest"])) == (run_id, 1, 64)
+    assert "shown tonight, and no customer sees it" in vitpipe(folder, "why", run_id).stdout
+    assert vitpipe(folder, "models", "verify").returncode == 0
+    again = vitpipe(folder, "bless", run_id, "--reason", "once more")
+    assert "nothing to do" in again.stdout and pushed(folder, "sample") == ["1", "2"]
+    shutil.rmtree(folder / "runs" / "sample" / "serving" / "2")
 
 
 def test_back_to_an_older_model_and_on_from_there(sample):

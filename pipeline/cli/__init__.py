@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from components.ingest import DataRefused, UsageError
-from pipeline.cli import augment, data, doctor, models, predict, run, why
+from pipeline.cli import augment, bless, data, doctor, models, predict, run, why
 from pipeline.config import SettingsError
 from pipeline.exits import Exit
 from pipeline.model_server import ServerError
@@ -21,6 +21,7 @@ app.add_typer(data.app, name="data")
 app.command()(augment.augment)
 app.command()(run.run)
 app.command()(why.why)
+app.command()(bless.bless)
 app.command()(predict.predict)
 app.add_typer(models.app, name="models")
 app.command()(models.rollback)

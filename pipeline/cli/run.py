@@ -58,7 +58,7 @@ def _dry_run(settings: Settings, span: int) -> Exit:
 
         graph = compile_graph(settings, span)
     nodes = [node.pipeline_node.node_info.id for node in graph.nodes]
-    print(yaml.safe_dump(_resolved(settings, span), sort_keys=False) + f"nodes: {', '.join(nodes)}")
+    print(yaml.safe_dump(json.loads(settings.resolved(span)), sort_keys=False) + f"nodes: {', '.join(nodes)}")
     return Exit.OK
 
 
@@ -107,7 +107,9 @@ def _run(settings: Settings, span: int, accepted: dict[str, str], force: list[st
     logs.mkdir(parents=True)
     startup_log.rename(logs / "startup.log")
     facts = _facts(settings, span, accepted)
-    (logs / "run.yaml").write_text(yaml.safe_dump({**facts, "settings": _resolved(settings, span)}, sort_keys=False))
+    (logs / "run.yaml").write_text(
+        yaml.safe_dump({**facts, "settings": json.loads(settings.resolved(span))}, sort_keys=False)
+    )
     print(f"run {run_id} of {settings.name}: span {span} of {settings.data.dir}, logs in {shown(logs)}", file=stderr)
     connection = metadata.sqlite(folder / "metadata.db")
     with Display(stderr) as display:
@@ -115,7 +117,7 @@ def _run(settings: Settings, span: int, accepted: dict[str, str], force: list[st
             run_id=run_id,
             connection=connection,
             logs=logs,
-            facts={**facts, "settings": json.dumps(_resolved(settings, span), sort_keys=True)},
+            facts={**facts, "settings": settings.resolved(span)},
             started=display.started,
             ended=display.ended,
         )
@@ -144,12 +146,6 @@ def _choose_span(settings: Settings) -> int:
             f"{span}: --set training.batch_size={images // 2 * 2} or less"
         )
     return span
-
-
-def _resolved(settings: Settings, span: int) -> dict:
-    resolved = settings.model_dump(mode="json")
-    resolved["data"]["span"] = span
-    return resolved
 
 
 def _facts(settings: Settings, span: int, accepted: dict[str, str]) -> dict[str, str]:

@@ -9,9 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from components.data_bounds import Finding
-from components.gate import Check, Judgement
+from components.gate import OVERRIDE, Check, Judgement
 from pipeline.config import SettingsError
 from pipeline.logs import redirected, shown
+
+_WEIGHING = ("DataGate", "Evaluator", "ServingCheck")
 
 
 def why(
@@ -23,8 +25,8 @@ def why(
     with redirected(Path(os.devnull)):
         from pipeline import metadata
 
-        store, pipeline = _store_of(run, runs)
-        of_node = {name: metadata.execution_id(store, pipeline, run, name) for name in ("DataGate", "Evaluator")}
+        store, pipeline = store_of(run, runs)
+        of_node = {name: metadata.execution_id(store, pipeline, run, name) for name in _WEIGHING}
         weighed: dict[str, Any] = {}
         if of_node["DataGate"]:
             [verdict] = metadata.outputs(store, of_node["DataGate"])["verdict"]
@@ -33,11 +35,16 @@ def why(
             [blessing] = metadata.outputs(store, of_node["Evaluator"])["blessing"]
             weighed["model"] = json.loads(str(blessing.properties["judgement"]))
             weighed["baseline"] = blessing.properties.get("baseline_model_uri")
+            if OVERRIDE in blessing.properties:
+                weighed["override"] = json.loads(str(blessing.properties[OVERRIDE]))
+        if of_node["ServingCheck"]:
+            [infra] = metadata.outputs(store, of_node["ServingCheck"])["blessing"]
+            weighed["serving"] = json.loads(str(infra.properties["checks"]))
     if as_json:
         print(json.dumps({"run": run, "pipeline": pipeline, **weighed}, indent=2))
         return
     print(f"run {run} of {pipeline}")
-    for line in _data(weighed) + _model(weighed):
+    for line in _data(weighed) + _model(weighed) + _serving(weighed):
         print(line)
 
 
@@ -66,9 +73,19 @@ def _model(weighed: dict[str, Any]) -> list[str]:
     if figures.looks_accuracy:
         looks = ", ".join(f"{look} {accuracy:.4f}" for look, accuracy in figures.looks_accuracy.items())
         lines.append(f"  not bounded: accuracy by thirds of the images, {looks}")
+    if override := weighed.get("override"):
+        lines.append(f"A person blessed it at {override['at']}: {override['reason']}")
     if weighed["baseline"]:
         return [*lines, f"It was weighed against the model serving then, {shown(Path(weighed['baseline']))}."]
     return [*lines, "No model served then, so it was weighed against none."]
+
+
+def _serving(weighed: dict[str, Any]) -> list[str]:
+    if "serving" not in weighed:
+        return []
+    checks = [Check.model_validate(check) for check in weighed["serving"]]
+    missed = [f"  missed: {check}" for check in checks if not check.passed]
+    return [f"It {'cannot' if missed else 'can'} be served.", *missed]
 
 
 def _words(check: Check, confidence: float) -> str:
@@ -80,7 +97,7 @@ def _words(check: Check, confidence: float) -> str:
     return f"{verdict}: {check.name}{detail} is {check.value:.4f}{interval}; it must be {check.sense} {check.bound:.4f}"
 
 
-def _store_of(run: str, runs: Path) -> tuple[Any, str]:
+def store_of(run: str, runs: Path) -> tuple[Any, str]:
     """The store that knows the run, and the run's pipeline. Raises SettingsError, naming the nearest runs."""
     from pipeline import metadata
 

@@ -26,6 +26,7 @@ class Artifact:
     id: int
     type: str
     uri: str
+    created_ms: int
     properties: dict[str, int | float | str]
 
 
@@ -49,6 +50,23 @@ def execution_id(store: MetadataStore, pipeline: str, run_id: str, node: str) ->
         return None
     in_run, of_node = ({found.id for found in store.get_executions_by_context(context.id)} for context in contexts)
     return max(in_run & of_node, default=None)
+
+
+def facts(store: MetadataStore, run_id: str) -> dict[str, str]:
+    """What a run recorded of itself: code version, digests, settings as JSON, trigger, reason."""
+    run = store.get_context_by_type_and_name(_RUN, run_id)
+    return {name: value.string_value for name, value in run.custom_properties.items()}
+
+
+def annotate(store: MetadataStore, artifact_id: int, **properties: int | str) -> None:
+    """Set custom properties of an artifact."""
+    [artifact] = store.get_artifacts_by_id([artifact_id])
+    for name, value in properties.items():
+        if isinstance(value, int):
+            artifact.custom_properties[name].int_value = value
+        else:
+            artifact.custom_properties[name].string_value = value
+    store.put_artifacts([artifact])
 
 
 def run_ids(store: MetadataStore) -> list[str]:
@@ -79,5 +97,6 @@ def _view(artifact: mlmd.Artifact) -> Artifact:
         id=artifact.id,
         type=artifact.type,
         uri=artifact.uri,
+        created_ms=artifact.create_time_since_epoch,
         properties={name: getattr(value, value.WhichOneof("value")) for name, value in values},
     )

@@ -1,0 +1,75 @@
+"""`vitpipe bless`: a person overrules the gate."""
+
+import hashlib
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import filelock
+import typer
+
+from components.gate import OVERRIDE, Judgement
+from components.serving_folder import ModelId, push_candidate, serving_now
+from pipeline.cli.why import store_of
+from pipeline.config import SettingsError
+from pipeline.exits import Exit
+from pipeline.logs import redirected, shown
+
+_SERVED = "Format-Serving"  # where TFX's Trainer puts the SavedModel
+
+
+def bless(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, as it was printed when it started.")],
+    reason: Annotated[str, typer.Option(help="Why it may serve all the same: kept in ML Metadata.")],
+    runs: Annotated[Path, typer.Option(help="Where the run folders are.")] = Path("runs"),
+) -> None:
+    """Bless the model of a run that missed a bound, and push it, if it can be served."""
+    if not reason.strip():
+        raise SettingsError('--reason "": say why the model may serve all the same')
+    with redirected(Path(os.devnull)):
+        from pipeline import metadata
+
+        store, pipeline = store_of(run, runs)
+        outputs: dict[tuple[str, str], list[metadata.Artifact]] = {}
+        for node in ("ImportExampleGen", "Trainer", "Evaluator", "ServingCheck"):
+            execution = metadata.execution_id(store, pipeline, run, node)
+            if execution is None:
+                raise SettingsError(f"run {run} has no verdict to overrule: it ended before its {node}")
+            outputs |= {(node, name): of for name, of in metadata.outputs(store, execution).items()}
+    [blessing], [infra] = outputs["Evaluator", "blessing"], outputs["ServingCheck", "blessing"]
+    [model], [examples] = outputs["Trainer", "model"], outputs["ImportExampleGen", "examples"]
+    if blessing.properties["blessed"]:
+        print(f"nothing to do: the model of run {run} is blessed")
+        return
+    if not infra.properties["blessed"]:
+        print(f"not blessed: the model of run {run} cannot be served (`vitpipe why {run}`)")
+        raise typer.Exit(Exit.NOT_SERVABLE)
+
+    facts = metadata.facts(store, run)
+    folder = (runs / pipeline).resolve()
+    made = ModelId(uri=model.uri, created_ms=model.created_ms)
+    said = {"reason": reason.strip(), "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
+    try:
+        with filelock.FileLock(folder / ".lock", timeout=0):
+            record = serving_now(folder / "serving")
+            if record is None or record.model != made:  # else a blessing that was interrupted has pushed it
+                record = push_candidate(
+                    Path(model.uri, _SERVED),
+                    folder / "serving",
+                    json.loads(facts["settings"])["keep_versions"],
+                    model=made,
+                    figures=Judgement.model_validate_json(str(blessing.properties["judgement"])).candidate,
+                    signatures=json.loads(str(infra.properties["signatures"])),
+                    run_id=run,
+                    span=examples.properties["span"],
+                    data_digest=examples.properties["span_digest"],
+                    code_version=facts["code_version"],
+                    settings_digest=hashlib.sha256(facts["settings"].encode()).hexdigest(),
+                )
+            metadata.annotate(store, blessing.id, blessed=1, **{OVERRIDE: json.dumps(said)})
+    except filelock.Timeout:
+        raise SettingsError(f"a run of {pipeline} is going on: wait for it to end") from None
+    print(f"blessed by a person: {reason.strip()}")
+    print(f"version {record.version} serves: {shown(folder / 'serving' / str(record.version))}")
