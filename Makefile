@@ -45,7 +45,7 @@ lint: .venv/.ready
 
 bench: .venv/.ready
 	.venv/bin/vitpipe data prepare sample --out data/sample
-	for script in prepare data preset input train_step; do .venv/bin/python benchmarks/$$script.py || exit 1; done
+	for script in prepare data preset input train_step serving; do .venv/bin/python benchmarks/$$script.py || exit 1; done
 
 COMPILE := .uv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock"
