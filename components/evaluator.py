@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import apache_beam as beam
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import tensorflow_model_analysis as tfma
@@ -140,7 +141,8 @@ def _table(answers: dict[str, Predictions], images: pd.DataFrame) -> pd.DataFram
     looks = images[images.split == "test"].drop_duplicates("id").set_index("id").reindex(table.id)
     for look in _LOOKS:
         # By rank, so that each third has its images however alike they are.
-        table[look] = pd.qcut(looks[look].rank(method="first").to_numpy(), 3, labels=_THIRDS).astype(str)
+        rank = looks[look].rank(method="first", na_option="top").to_numpy(int) - 1
+        table[look] = np.array(_THIRDS)[rank * 3 // len(table)]
     for role, of_role in answers.items():
         table[role] = list(of_role.probabilities)
     return table

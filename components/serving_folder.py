@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 
 from components.disk import sync, sync_tree
 from components.gate import Figures
+from components.ingest import DataRefused
 from trainer.settings import Group
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class ModelRecord(Group):
     signatures: list[str]
     classes: list[str]  # in index order
     files: dict[str, str] = Field({})  # sha256 by path, of everything but this record; filled in by `push`
+    override: str | None = None  # a person's reason, where the gate was overruled
     restored_from: int | None = None  # the version that a roll-back copied
     withdrawn: tuple[ModelId, ...] = ()  # models that were rolled back, and are not pushed again
 
@@ -74,8 +76,8 @@ def read_record(version_folder: Path) -> ModelRecord:
         return ModelRecord.model_validate_json(file.read_text("utf-8"))
     except (OSError, ValidationError) as error:
         raise ValueError(
-            f"{file} does not say where the model came from ({type(error).__name__}): only `vitpipe` may push here; "
-            f"move {version_folder} away"
+            f"{file} does not say where the model came from ({type(error).__name__}): somebody else pushed it, or an "
+            f"older vitpipe; move {version_folder} away"
         ) from error
 
 
@@ -101,7 +103,7 @@ def push(model: Path, folder: Path, record: ModelRecord) -> None:
     target = folder / str(record.version)
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(f"{_TEMPORARY}*"):  # of a push that was killed: one run at a time
-        shutil.rmtree(leftover)
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     # Beside the target, because a rename is atomic within one file system only; a model server reads numbers alone.
     temporary = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{target.name}-", dir=folder))
     try:
@@ -149,7 +151,7 @@ def push_candidate(
 def restore(folder: Path, version: int) -> ModelRecord:
     """Push an older version again, as a new and so the serving one; the model that served is withdrawn.
 
-    Raises ValueError when there is no such version, it serves already, or its files are not as they were pushed.
+    Raises ValueError when there is no such version or it serves already, DataRefused when its files are not as pushed.
     """
     there = versions(folder)
     if version not in there:
@@ -160,7 +162,7 @@ def restore(folder: Path, version: int) -> ModelRecord:
     if old.model == now.model:
         raise ValueError(f"version {version} in {folder} is the model that serves already, as version {now.version}")
     if lines := problems(source):
-        raise ValueError("; ".join(lines))
+        raise DataRefused("; ".join(lines))
     withdrawn = {*now.withdrawn, now.model} - {old.model}
     record = old.model_copy(
         update={
@@ -180,7 +182,7 @@ def prune(folder: Path, keep: int) -> list[int]:
     for version in removed:
         # Renamed first: a model server that lists the folder sees a whole version or none.
         doomed = (folder / str(version)).rename(folder / f"{_TEMPORARY}removed-{version}")
-        shutil.rmtree(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)  # what stays is removed by the next push
     return removed
 
 
@@ -188,7 +190,9 @@ def _digests(folder: Path) -> dict[str, str]:
     digests = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and name != RECORD:
+        if path.is_symlink():
+            digests[name] = "of a link, and links are not pushed"
+        elif path.is_file() and name != RECORD:
             with path.open("rb") as file:
                 digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return digests

@@ -107,7 +107,10 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
         )
         # Of a model that is not blessed, too: a person may bless it later, and it is pushed if it can be served.
         serving_check = ServingCheck(
-            model=trainer.outputs["model"], examples=test_examples.outputs["examples"], settings=settings.serving_check
+            model=trainer.outputs["model"],
+            examples=test_examples.outputs["examples"],
+            schema=schema.outputs["schema"],
+            settings=settings.serving_check,
         )
         with (
             Cond(evaluator.outputs["blessing"].future()[0].custom_property("blessed") == 1),

@@ -257,7 +257,10 @@ def test_a_person_may_overrule_the_gate_and_their_words_are_kept(sample):
     assert pushed(folder, "sample") == ["1", "2"]
     record = json.loads((folder / "runs" / "sample" / "serving" / "2" / "model.json").read_text())
     assert (record["run_id"], record["span"], len(record["settings_digest"])) == (run_id, 1, 64)
+    assert record["override"] == "shown tonight, and no customer sees it"
     assert "shown tonight, and no customer sees it" in vitpipe(folder, "why", run_id).stdout
+    once_more = vitpipe(folder, *another_model(seed=3), "--set", "gate.accuracy=1")
+    assert once_more.returncode == 0 and "the model that serves already would not be blessed" in once_more.stdout
     assert vitpipe(folder, "models", "verify").returncode == 0
     again = vitpipe(folder, "bless", run_id, "--reason", "once more")
     assert "nothing to do" in again.stdout and pushed(folder, "sample") == ["1", "2"]

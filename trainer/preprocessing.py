@@ -1,12 +1,15 @@
 """How an encoded image becomes pixels. Training, evaluation and serving all go through `decode`."""
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 
 from trainer.examples import ID, IMAGE, LABEL, MAX_PIXELS
 
-_PNG_SIGNATURE, _JPEG_SIGNATURE = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+# The size stands in PNG's first chunk. Decoders also pass over other chunks before it, which would hide it from us.
+_PNG_START, _JPEG_SIGNATURE = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\xff\xd8\xff"
 _MOMENTS = "pixel_moments"  # the file in the transform graph
 _SUMS = ["images", "r", "g", "b", "rr", "gg", "bb"]  # what the file adds up: 1, means and mean squares of each image
 
@@ -31,7 +34,7 @@ def _guarded(encoded: tf.Tensor) -> tf.Tensor:
 
     A few kilobytes may promise gigabytes of pixels. Raises InvalidArgumentError, before anything is decoded.
     """
-    png = tf.equal(tf.strings.substr(encoded, 0, 8), _PNG_SIGNATURE)
+    png = tf.equal(tf.strings.substr(encoded, 0, 16), _PNG_START)
     jpeg = tf.equal(tf.strings.substr(encoded, 0, 3), _JPEG_SIGNATURE)
 
     def png_shape():  # the first eight bytes of the first chunk's data, big-endian
@@ -49,14 +52,29 @@ def _guarded(encoded: tf.Tensor) -> tf.Tensor:
         return tf.identity(encoded)
 
 
-def decode_batch(encoded: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+def image_of(example: tf.Tensor) -> tf.Tensor:
+    """The encoded image (scalar string) of a serialized raw example; empty where it has none.
+
+    Raises InvalidArgumentError when it is no example, or its image is not one string.
+    """
+    feature = tf.io.FixedLenFeature([], tf.string, default_value="")
+    return tf.io.parse_single_example(example, {IMAGE: feature})[IMAGE]
+
+
+def decode_batch(
+    encoded: tf.Tensor, size: int, read: Callable[[tf.Tensor], tf.Tensor] = tf.identity
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Encoded images (string [N]) to pixels (uint8 [N, size, size, 3]) and whether each decoded (bool [N]).
+
+    read: what makes an encoded image of each row, where a row is something else.
 
     A row that does not decode, or promises more than MAX_PIXELS, is all zeros, and leaves the others alone.
     """
     count = tf.size(encoded, tf.int64)
     rows = tf.data.Dataset.from_tensor_slices((tf.range(count), encoded))
-    decoded = rows.map(lambda row, image: (row, decode(_guarded(image), size)), num_parallel_calls=tf.data.AUTOTUNE)
+    decoded = rows.map(
+        lambda row, image: (row, decode(_guarded(read(image)), size)), num_parallel_calls=tf.data.AUTOTUNE
+    )
     # One more row, past the end, keeps the batch from being empty when nothing decodes.
     past_end = tf.data.Dataset.from_tensors((count, tf.zeros((size, size, 3), tf.uint8)))
     batch = decoded.ignore_errors().concatenate(past_end).batch(count + 1)

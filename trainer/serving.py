@@ -4,8 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.examples import IMAGE
-from trainer.preprocessing import decode_batch
+from trainer.preprocessing import decode_batch, image_of
 from trainer.vit import ViT
 
 # Where the SavedModel convention keeps a user's own files; nothing that serves the model reads it.
@@ -53,9 +52,8 @@ def export(model: ViT, class_names: list[str], size: int, path: str, warmup: np.
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
     def serving_default(examples):
-        # A record without an image is an image that does not decode, not an error for its whole batch.
-        feature = tf.io.FixedLenFeature([], tf.string, default_value="")
-        return serving_bytes(tf.io.parse_example(examples, {IMAGE: feature})[IMAGE])
+        images, valid = decode_batch(examples, size, read=image_of)
+        return answer(logits_of(images), valid)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def explain(image_bytes):

@@ -37,7 +37,10 @@ def bless(
             execution = metadata.execution_id(store, pipeline, run, node)
             if execution is None:
                 raise SettingsError(f"run {run} has no verdict to overrule: it ended before its {node}")
-            outputs |= {(node, name): of for name, of in metadata.outputs(store, execution).items()}
+            found = metadata.outputs(store, execution)
+            if not found:
+                raise SettingsError(f"run {run} has no verdict to overrule: its {node} has not finished")
+            outputs |= {(node, name): of for name, of in found.items()}
     [blessing], [infra] = outputs["Evaluator", "blessing"], outputs["ServingCheck", "blessing"]
     [model], [examples] = outputs["Trainer", "model"], outputs["ImportExampleGen", "examples"]
     if blessing.properties["blessed"]:
@@ -67,6 +70,7 @@ def bless(
                     data_digest=examples.properties["span_digest"],
                     code_version=facts["code_version"],
                     settings_digest=hashlib.sha256(facts["settings"].encode()).hexdigest(),
+                    override=reason.strip(),
                 )
             metadata.annotate(store, blessing.id, blessed=1, **{OVERRIDE: json.dumps(said)})
     except filelock.Timeout:

@@ -87,7 +87,7 @@ def _newest_pushed(runs: Path) -> Path:
     try:
         return max(pushed, key=lambda folder: read_record(folder).pushed_at)
     except ValueError as error:
-        raise SettingsError(str(error)) from None
+        raise DataRefused(str(error)) from None
 
 
 def _from_folder(folder: Path, images: list[Path]) -> list[Answer]:
@@ -97,7 +97,7 @@ def _from_folder(folder: Path, images: list[Path]) -> list[Answer]:
         try:
             changed = problems(folder)
         except ValueError as error:
-            raise SettingsError(str(error)) from None
+            raise DataRefused(str(error)) from None
         if changed:
             raise DataRefused(f"{'; '.join(changed)}: this is not the model that was pushed; push or restore it again")
     answers = []

@@ -28,17 +28,15 @@ def why(
         store, pipeline = store_of(run, runs)
         of_node = {name: metadata.execution_id(store, pipeline, run, name) for name in _WEIGHING}
         weighed: dict[str, Any] = {}
-        if of_node["DataGate"]:
-            [verdict] = metadata.outputs(store, of_node["DataGate"])["verdict"]
+        found = {name: metadata.outputs(store, of) if of else {} for name, of in of_node.items()}
+        for verdict in found["DataGate"].get("verdict", []):
             weighed["data"] = json.loads(str(verdict.properties["findings"]))
-        if of_node["Evaluator"]:
-            [blessing] = metadata.outputs(store, of_node["Evaluator"])["blessing"]
+        for blessing in found["Evaluator"].get("blessing", []):
             weighed["model"] = json.loads(str(blessing.properties["judgement"]))
             weighed["baseline"] = blessing.properties.get("baseline_model_uri")
             if OVERRIDE in blessing.properties:
                 weighed["override"] = json.loads(str(blessing.properties[OVERRIDE]))
-        if of_node["ServingCheck"]:
-            [infra] = metadata.outputs(store, of_node["ServingCheck"])["blessing"]
+        for infra in found["ServingCheck"].get("blessing", []):
             weighed["serving"] = json.loads(str(infra.properties["checks"]))
     if as_json:
         print(json.dumps({"run": run, "pipeline": pipeline, **weighed}, indent=2))
@@ -50,7 +48,7 @@ def why(
 
 def _data(weighed: dict[str, Any]) -> list[str]:
     if "data" not in weighed:
-        return ["The data gate was not reached: the run crashed, or its data were refused when they were read."]
+        return ["The data gate has no verdict: the run crashed or goes on, or its data could not be read."]
     findings = [Finding.model_validate(finding) for finding in weighed["data"]]
     missed = [finding for finding in findings if finding.level != "ok"]
     stopped = any(finding.level == "stop" for finding in missed)
@@ -60,7 +58,7 @@ def _data(weighed: dict[str, Any]) -> list[str]:
 
 def _model(weighed: dict[str, Any]) -> list[str]:
     if "model" not in weighed:
-        return ["There is no verdict on a model: the run ended before one was weighed."]
+        return ["There is no verdict on a model: none was weighed."]
     judgement = Judgement.model_validate(weighed["model"])
     figures = judgement.candidate
     right = round(figures.accuracy * figures.examples)
@@ -104,9 +102,12 @@ def store_of(run: str, runs: Path) -> tuple[Any, str]:
     known: list[str] = []
     for file in sorted(runs.glob("*/metadata.db")):
         store = metadata.MetadataStore(metadata.sqlite(file))
-        if pipeline := metadata.pipeline_of(store, run):
-            return store, pipeline
-        known += metadata.run_ids(store)
+        here = metadata.run_ids(store)
+        if run in here:
+            if pipeline := metadata.pipeline_of(store, run):
+                return store, pipeline
+            raise SettingsError(f"run {run} ended before its first step")
+        known += here
     if not known:
         raise SettingsError(f"no run below {runs}: `vitpipe run` makes one, or name another folder with --runs")
     nearest = difflib.get_close_matches(run, known, n=3) or known[-3:]

@@ -31,13 +31,12 @@ class Artifact:
 
 
 def pipeline_of(store: MetadataStore, run_id: str) -> str | None:
-    """The pipeline that a run is one of; None where the store has no such run."""
+    """The pipeline that a run is one of; None where the store has no such run, or nothing was executed in it."""
     run = store.get_context_by_type_and_name(_RUN, run_id)
-    if run is None:
-        return None
-    # The first of its executions is in the contexts of its run, its pipeline and its node.
-    [first, *_] = store.get_executions_by_context(run.id)
-    return next(context.name for context in store.get_contexts_by_execution(first.id) if context.type == _PIPELINE)
+    # Each of its executions is in the contexts of its run, its pipeline and its node.
+    for execution in store.get_executions_by_context(run.id)[:1] if run else []:
+        return next(found.name for found in store.get_contexts_by_execution(execution.id) if found.type == _PIPELINE)
+    return None
 
 
 def execution_id(store: MetadataStore, pipeline: str, run_id: str, node: str) -> int | None:

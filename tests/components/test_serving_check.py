@@ -9,15 +9,17 @@ from components.serving_bounds import ServingCheckSettings
 from components.serving_check import check
 from tests.spans import encoded, picture
 from trainer import serving
+from trainer.preprocessing import decode_batch
 from trainer.vit import ViT
 
+NAMES = ["cat", "dog", "ship"]
 RECORDS = [tfrecord.example(encoded(picture(n), "JPEG" if n % 2 else "PNG"), 0, b"%d" % n) for n in range(6)]
 
 
-def export(folder, seed=1):
+def export(folder, seed=1, names=NAMES):
     model = ViT(image_size=8, patch_size=4, classes=3, depth=1, width=8, heads=2)
     model.head.kernel.assign(keras.random.normal(model.head.kernel.shape, seed=seed))
-    serving.export(model, ["cat", "dog", "ship"], 8, str(folder))
+    serving.export(model, names, 8, str(folder))
     return folder
 
 
@@ -32,13 +34,17 @@ def model(exported, tmp_path):
 
 
 def failed(model, **bounds):
-    return {one.name: str(one) for one in check(str(model), RECORDS, ServingCheckSettings(**bounds)) if not one.passed}
+    return {
+        one.name: str(one)
+        for one in check(str(model), RECORDS, NAMES, ServingCheckSettings(**bounds))
+        if not one.passed
+    }
 
 
 def test_a_good_model_keeps_every_bound_whatever_is_thrown_at_it(model):
-    checks = check(str(model), RECORDS, ServingCheckSettings())
+    checks = check(str(model), RECORDS, NAMES, ServingCheckSettings())
     assert all(one.passed for one in checks), checks
-    assert len(checks) == 8 and next(one.value for one in checks if one.name == "latency in ms") > 0
+    assert len(checks) == 9 and next(one.value for one in checks if one.name == "latency in ms") > 0
 
 
 def test_bounds_of_time_and_memory(model):
@@ -51,6 +57,41 @@ def test_answers_that_are_not_those_of_the_trained_model(model, tmp_path):
     other = export(tmp_path / "other", seed=2)
     shutil.copy(other / serving.KERAS_MODEL, model / serving.KERAS_MODEL)
     assert "difference from the trained model" in failed(model)
+
+
+def test_classes_in_another_order(tmp_path):
+    assert failed(export(tmp_path / "model", names=["dog", "cat", "ship"])).keys() == {"classes misnamed"}
+
+
+def test_memory_is_that_of_the_model_and_not_of_whoever_checks_it(model):
+    """The system's own peak of a child begins with that of its parent."""
+    ballast = bytearray(3 * 2**30)
+    ballast[:: 2**12] = b"x" * len(ballast[:: 2**12])
+    del ballast
+    assert failed(model, memory_gib=2.5) == {}
+
+
+def test_a_model_that_takes_everything_for_an_image(model, tmp_path):
+    """Its batches are spoilt by what is none, or it says that it is valid: neither passes."""
+    names = tf.constant([name.encode() for name in NAMES])
+    keras_model = serving.load_vit(str(model))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def serving_bytes(image_bytes):
+        count = tf.shape(image_bytes)[0]
+        images, _ = decode_batch(image_bytes, 8)
+        probabilities = tf.nn.softmax(keras_model(images, training=False))
+        label = tf.argmax(probabilities, axis=-1)
+        return {
+            "probabilities": probabilities, "label": label, "class": tf.gather(names, label),
+            "valid": tf.fill([count], True),
+        }  # fmt: skip
+
+    served = tf.Module()
+    served.variables_of_model = [weight.value for weight in keras_model.weights]
+    tf.saved_model.save(served, str(tmp_path / "lax"), signatures={"serving_bytes": serving_bytes})
+    shutil.copytree(model / "assets.extra", tmp_path / "lax" / "assets.extra")
+    assert failed(tmp_path / "lax").keys() == {"signatures missing", "hostile requests called valid"}
 
 
 def test_a_model_without_a_signature_is_said(model, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from components.ingest import DataRefused
 from components.serving_folder import (
     ModelId,
     ModelRecord,
@@ -114,7 +115,7 @@ def test_changed_missing_and_added_files_are_named(three):
     assert problems(three / "2") == []
     (three / "2" / "saved_model.pb").write_bytes(b"another graph")
     (three / "2" / "variables" / "data").unlink()
-    (three / "2" / "extra.py").write_text("import os")
+    (three / "2" / "extra.py").symlink_to(three / "1" / "saved_model.pb")
     lines = problems(three / "2")
     assert [line.split(": ")[0] for line in lines] == [
         str(three / "2" / name) for name in ("extra.py", "saved_model.pb", "variables/data")
@@ -144,7 +145,7 @@ def test_a_roll_back_to_what_is_not_there_serves_already_or_was_changed_is_refus
     with pytest.raises(ValueError, match="is the model that serves already, as version 3"):
         restore(three, 3)
     (three / "1" / "saved_model.pb").write_bytes(b"another graph")
-    with pytest.raises(ValueError, match=r"1/saved_model.pb: expected sha256"):
+    with pytest.raises(DataRefused, match=r"1/saved_model.pb: expected sha256"):
         restore(three, 1)
     assert versions(three) == [1, 2, 3]
 

@@ -1,9 +1,11 @@
 """The SavedModel, asked the way a model server asks it."""
 
 import io
+import struct
 import subprocess
 import sys
 import textwrap
+import zlib
 
 import keras
 import numpy as np
@@ -125,8 +127,22 @@ def test_a_row_that_does_not_decode_leaves_the_others_alone(signatures, model, p
 
 
 def test_a_small_file_that_promises_huge_pictures_is_not_decoded(signatures, pixels):
-    rows = [encoded(pixels[0]), bomb(30_000), bomb(5_000), b"GIF89a" + bytes(100), encoded(pixels[1])]
+    small = bomb(5_000)
+    hidden = small[:8] + b"\0\0\0\0abCd" + struct.pack(">I", zlib.crc32(b"abCd")) + small[8:]  # a chunk before the size
+    rows = [encoded(pixels[0]), bomb(30_000), small, hidden, b"GIF89a" + bytes(100), encoded(pixels[1])]
     answer = signatures["serving_bytes"](image_bytes=tf.constant(rows))
+    assert answer["valid"].numpy().tolist() == [True, False, False, False, False, True]
+
+
+def test_what_is_no_example_is_one_invalid_row(signatures, pixels):
+    two = tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"a", b"b"]))
+    number = tf.train.Feature(int64_list=tf.train.Int64List(value=[1]))
+    odd = [
+        tf.train.Example(features=tf.train.Features(feature={"image": one})).SerializeToString()
+        for one in (two, number)
+    ]
+    rows = [example(encoded(pixels[0])), b"<html>", *odd, example(encoded(pixels[1]))]
+    answer = signatures["serving_default"](examples=tf.constant(rows))
     assert answer["valid"].numpy().tolist() == [True, False, False, False, True]
 
 
