@@ -420,7 +420,8 @@ def test_a_slice_of_the_real_cifar10(cifar10_archive, tmp_path):
     assert prepared.returncode == 0, prepared.stderr
 
     done = vitpipe(
-        tmp_path, "run", "-c", "cifar10-cpu", "--set", "gate.accuracy=0", "--set", "training.epochs=1",
+        tmp_path, "run", "-c", "cifar10-cpu", "--set", "gate.accuracy=0", "--set", "gate.calibration=1",
+        "--set", "training.epochs=1",
         "--set", "training.batch_size=32", "--set", "model.depth=1",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
