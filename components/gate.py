@@ -7,7 +7,7 @@ from pydantic import Field
 from trainer.settings import Group
 
 Interval = tuple[float, float]
-OVERRIDE = "override"  # property of a blessing that a person issued: reason and time, as JSON
+OVERRIDE = "override"  # property of a blessing that a person issued, and of its model: reason and time, as JSON
 
 
 class GateSettings(Group):

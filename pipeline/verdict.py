@@ -45,12 +45,14 @@ def verdict(store: MetadataStore, outcomes: Sequence[Outcome]) -> Verdict:
     if (evaluator := by_node.get("Evaluator")) and evaluator.execution_id:
         [blessing] = outputs(store, evaluator.execution_id)["blessing"]
         judgement = Judgement.model_validate_json(str(blessing.properties["judgement"]))
-        serves = blessing.properties.get("baseline_model_id") == blessing.properties["current_model_id"]
-        if not blessing.properties["blessed"] and serves:  # a person blessed it, or the bounds were raised since
-            lines.append("the model that serves already would not be blessed:")
-            lines += [f"  {check}" for check in judgement.checks if not check.passed]
-            return Verdict(Exit.OK, [*lines, "nothing to push"])
         if not blessing.properties["blessed"]:
+            serves = blessing.properties.get("baseline_model_id") == blessing.properties["current_model_id"]
+            trained = by_node["Trainer"].execution_id
+            assert trained is not None  # a model was weighed
+            [model] = outputs(store, trained)["model"]
+            if serves and OVERRIDE in model.properties:
+                reason = json.loads(str(model.properties[OVERRIDE]))["reason"]
+                return Verdict(Exit.OK, [*lines, f"nothing to push: this model serves, blessed by a person: {reason}"])
             failed = [f"  {check}" for check in judgement.checks if not check.passed]
             return Verdict(Exit.NOT_BLESSED, [*lines, "not blessed, nothing pushed:", *failed], "Evaluator")
         if OVERRIDE in blessing.properties:

@@ -260,7 +260,8 @@ def test_a_person_may_overrule_the_gate_and_their_words_are_kept(sample):
     assert record["override"] == "shown tonight, and no customer sees it"
     assert "shown tonight, and no customer sees it" in vitpipe(folder, "why", run_id).stdout
     once_more = vitpipe(folder, *another_model(seed=3), "--set", "gate.accuracy=1")
-    assert once_more.returncode == 0 and "the model that serves already would not be blessed" in once_more.stdout
+    assert once_more.returncode == 0, once_more.stdout + once_more.stderr
+    assert "nothing to push: this model serves, blessed by a person: shown tonight" in once_more.stdout
     assert vitpipe(folder, "models", "verify").returncode == 0
     again = vitpipe(folder, "bless", run_id, "--reason", "once more")
     assert "nothing to do" in again.stdout and pushed(folder, "sample") == ["1", "2"]

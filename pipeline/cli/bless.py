@@ -73,6 +73,7 @@ def bless(
                     override=reason.strip(),
                 )
             metadata.annotate(store, blessing.id, blessed=1, **{OVERRIDE: json.dumps(said)})
+            metadata.annotate(store, model.id, **{OVERRIDE: json.dumps(said)})  # for runs that find it serving
     except filelock.Timeout:
         raise SettingsError(f"a run of {pipeline} is going on: wait for it to end") from None
     print(f"blessed by a person: {reason.strip()}")
