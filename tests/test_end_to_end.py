@@ -286,6 +286,7 @@ def test_back_to_an_older_model_and_on_from_there(sample):
     assert pushed(folder, "sample") == ["1", "2", "3"]
 
     assert vitpipe(folder, "models", "verify").returncode == 0
+    Image.new("RGB", (32, 32)).save(folder / "some.png")
     with (folder / "runs" / "sample" / "serving" / "3" / "saved_model.pb").open("ab") as file:
         file.write(b"more")
     for arguments in (["models", "verify"], ["predict", "some.png"]):
