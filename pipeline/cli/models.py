@@ -6,12 +6,10 @@ from typing import Annotated
 
 import filelock
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from components.ingest import DataRefused
 from components.serving_folder import ModelRecord, problems, read_record, restore, versions
+from pipeline.cli.tables import print_rows
 from pipeline.config import SettingsError
 from pipeline.logs import shown
 
@@ -41,20 +39,17 @@ def list_models(runs: Runs = Path("runs"), as_json: Annotated[bool, typer.Option
             )
         )
         return
-    console = Console(highlight=False)
-    table = Table("pipeline", "version", "pushed", "run", "span", "accuracy", "code", "", box=None, pad_edge=False)
-    for folder, record in rows:
-        row = (
-            folder.parent.name, str(record.version), f"{record.pushed_at:%Y-%m-%d %H:%M}", record.run_id,
-            str(record.span), f"{record.metrics['accuracy']:.4f}", record.code_version,
-            _state(record, record.version == serving[folder]),
-        )  # fmt: skip
-        if console.is_terminal:
-            table.add_row(*map(escape, row))
-        else:
-            print(*row, sep="\t")
-    if console.is_terminal:
-        console.print(table)
+    print_rows(
+        ("pipeline", "version", "pushed", "run", "span", "accuracy", "code", ""),
+        [
+            (
+                folder.parent.name, str(record.version), f"{record.pushed_at:%Y-%m-%d %H:%M}", record.run_id,
+                str(record.span), f"{record.metrics['accuracy']:.4f}", record.code_version,
+                _state(record, record.version == serving[folder]),
+            )
+            for folder, record in rows
+        ],
+    )  # fmt: skip
 
 
 @app.command()

@@ -5,15 +5,13 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from components.ingest import DataRefused
 from components.serving_folder import RECORD, problems, read_record, versions
+from pipeline.cli.tables import print_rows
 from pipeline.config import SettingsError
 from pipeline.exits import Exit
 from pipeline.logs import redirected
@@ -47,7 +45,7 @@ def predict(
         if model is not None:
             raise SettingsError("--server and --model cannot be used together: leave one of them out")
         source, rows = f"{name} at {server}", _from_server(Server(_address(server), name, grpc), images)
-    answers = [
+    answers: list[dict[str, Any]] = [
         {
             "image": str(image),
             "valid": row.valid,
@@ -61,23 +59,15 @@ def predict(
         print(json.dumps(answers, indent=2))
     else:
         print(f"model {source}", file=sys.stderr)
-        _show(answers)
+        print_rows(
+            ("image", "class", "probability"),
+            [
+                (answer["image"], answer["class"] or "not a PNG or JPEG image", f"{answer['probability']:.3f}")
+                for answer in answers
+            ],
+        )
     if not all(answer["valid"] for answer in answers):
         raise typer.Exit(Exit.DATA_REFUSED)
-
-
-def _show(answers: list[dict]) -> None:
-    """A table on a terminal, lines with tabs elsewhere."""
-    console = Console(highlight=False)
-    table = Table("image", "class", "probability", box=None, pad_edge=False)
-    for answer in answers:
-        row = answer["image"], answer["class"] or "not a PNG or JPEG image", f"{answer['probability']:.3f}"
-        if console.is_terminal:
-            table.add_row(*map(escape, row))
-        else:
-            print(*row, sep="\t")
-    if console.is_terminal:
-        console.print(table)
 
 
 def _newest_pushed(runs: Path) -> Path:
