@@ -76,7 +76,10 @@ def check(model: str, records: list[bytes], names: list[str], settings: ServingC
         np.savez(Path(folder, "requests.npz"), **arrays)
         command = [sys.executable, "-I", serving_probe.__file__, model, folder]
         try:
-            probe = subprocess.run(command, capture_output=True, text=True, timeout=_TIME_OUT, cwd=folder)
+            # TensorFlow tells of a hostile request by its bytes, which are no text.
+            probe = subprocess.run(
+                command, capture_output=True, text=True, errors="backslashreplace", timeout=_TIME_OUT, cwd=folder
+            )
         except subprocess.TimeoutExpired:
             return [_failed("answers in time", f"the process was stopped after {_TIME_OUT} s")]
         if probe.returncode:
