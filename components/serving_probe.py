@@ -19,10 +19,8 @@ _TIMED = 100  # requests with one image
 def main(model: str, folder: str) -> None:
     import tensorflow as tf
 
-    before = peak = _resident_gib()
-    start = time.perf_counter()
+    peak = 0.0
     signatures = tf.saved_model.load(model).signatures
-    load_seconds = time.perf_counter() - start
     with np.load(Path(folder, "requests.npz")) as requests:
         images = requests["images"]
         strings = {name: _strings(requests, name) for name in ("encoded", "examples", "hostile")}
@@ -61,10 +59,8 @@ def main(model: str, folder: str) -> None:
     np.savez(Path(folder, "answers.npz"), **answers)
     figures = {
         "signatures": sorted(signatures),
-        "load_seconds": load_seconds,
         "latency_ms": [float(np.percentile(milliseconds, share)) for share in (50, 99)],
         "memory_gib": max(peak, _resident_gib()),
-        "model_memory_gib": max(peak, _resident_gib()) - before,
         "modules": sorted({name.partition(".")[0] for name in sys.modules}),
     }
     Path(folder, "figures.json").write_text(json.dumps(figures))
