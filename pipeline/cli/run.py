@@ -87,6 +87,7 @@ def _run(settings: Settings, span: int, accepted: dict[str, str], force: list[st
         from pipeline import local, metadata
         from pipeline.build import checkpoints_folder, compile_graph
         from pipeline.cli.display import Display
+        from pipeline.metadata import summary
         from pipeline.verdict import verdict
 
         gpus = tf.config.list_physical_devices("GPU")
@@ -117,12 +118,14 @@ def _run(settings: Settings, span: int, accepted: dict[str, str], force: list[st
             run_id=run_id,
             connection=connection,
             logs=logs,
-            facts={**facts, "settings": settings.resolved(span)},
+            facts={**facts, "settings": settings.resolved(span), summary.PROCESS: summary.process()},
             started=display.started,
             ended=display.ended,
         )
         runner.run_with_ir(graph)
-    result = verdict(metadata.MetadataStore(connection), runner.outcomes)
+    store = metadata.MetadataStore(connection)
+    result = verdict(store, runner.outcomes)
+    metadata.record(store, run_id, **{summary.EXIT: str(int(result.exit))})
     for line in result.lines:
         print(line)
     if result.node:

@@ -57,6 +57,14 @@ def facts(store: MetadataStore, run_id: str) -> dict[str, str]:
     return {name: value.string_value for name, value in run.custom_properties.items()}
 
 
+def record(store: MetadataStore, run_id: str, **facts: str) -> None:
+    """Add to what a run recorded of itself."""
+    run = store.get_context_by_type_and_name(_RUN, run_id)
+    for name, value in facts.items():
+        run.custom_properties[name].string_value = value
+    store.put_contexts([run])
+
+
 def annotate(store: MetadataStore, artifact_id: int, **properties: int | str) -> None:
     """Set custom properties of an artifact."""
     [artifact] = store.get_artifacts_by_id([artifact_id])

@@ -1,0 +1,189 @@
+"""Where a store of ML Metadata is, and connections to it: one SQLite file, or a MySQL or MariaDB server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import tenacity
+
+if TYPE_CHECKING:
+    from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+PASSWORD = "VITPIPE_METADATA__PASSWORD"
+_SCHEMA = 10  # of the tables, since ml-metadata 1.9
+_ATTEMPTS, _TIMEOUT = 4, 10  # tries, and seconds for each to connect
+_MYSQL_GONE = {2003, 2006, 2013, 1040, 1205, 1213}  # away, went away, too many connections, lock waits, a deadlock
+
+
+class StoreError(Exception):
+    """A store that cannot be read; the message names it and the cure."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """A SQLite file, or a database on a server. The password is in no representation of it."""
+
+    file: Path | None = None
+    host: str = ""
+    port: int = 3306
+    database: str = ""
+    user: str = ""
+    password: str = field(default="", repr=False)
+
+    @classmethod
+    def parse(cls, text: str, password: str | None = None) -> Address:
+        """A path, or `mysql://USER@HOST[:PORT]/DATABASE`; the password comes from the environment.
+
+        Raises StoreError for another scheme, and for a password in the address, where every list of processes shows it.
+        """
+        if "://" not in text:
+            return cls(file=Path(text))
+        url = urlsplit(text)
+        if url.scheme != "mysql" or not url.hostname or not url.path.strip("/") or not url.username:
+            shown = f"{url.scheme}://{url.hostname or ''}{url.path}"
+            raise StoreError(f"{shown}: write a path to a SQLite file or mysql://USER@HOST[:PORT]/DATABASE")
+        if url.password is not None:
+            raise StoreError(f"mysql://{url.hostname}: a password does not belong there; put it in {PASSWORD}")
+        return cls(
+            host=url.hostname,
+            port=url.port or 3306,
+            database=unquote(url.path.strip("/")),
+            user=unquote(url.username),
+            password=os.environ.get(PASSWORD, "") if password is None else password,
+        )
+
+    def __str__(self) -> str:
+        return str(self.file) if self.file else f"mysql://{self.user}@{self.host}:{self.port}/{self.database}"
+
+    def connection_config(self) -> mlmd.ConnectionConfig:
+        """The same for `ml_metadata`, which makes a file that is missing."""
+        from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+        config = mlmd.ConnectionConfig()
+        if self.file:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            config.sqlite.filename_uri = str(self.file)
+            config.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
+        else:
+            config.mysql.host, config.mysql.port, config.mysql.database = self.host, self.port, self.database
+            config.mysql.user, config.mysql.password = self.user, self.password
+        return config
+
+
+class Connection:
+    """Reads, and nothing else."""
+
+    def __init__(self, raw: Any, marker: str):
+        self._raw, self._marker = raw, marker
+        self.calls = 0  # of the store, so far
+
+    def rows(self, sql: str, *values: object) -> list[Any]:
+        """The rows of a query, each a tuple. `?` in it is a value; one that is a list or tuple takes one `?` a member.
+
+        A list must not be empty.
+        """
+        flat: list[object] = []
+        parts = sql.split("?")
+        query = parts[0]
+        for value, rest in zip(values, parts[1:], strict=True):
+            members = list(value) if isinstance(value, list | tuple) else [value]
+            flat += members
+            query += ",".join([self._marker] * len(members)) + rest
+        self.calls += 1
+        cursor = self._raw.cursor()
+        cursor.execute(query, flat)
+        return list(cursor.fetchall())
+
+
+@contextlib.contextmanager
+def connect(address: Address) -> Iterator[Connection]:
+    """A read-only connection. Raises StoreError: no such store, none of ML Metadata, damaged, locked, away."""
+    try:
+        raw = _open(address)
+    except Exception as error:
+        raise _explained(address, error) from error
+    connection = Connection(raw, "?" if address.file else "%s")
+    try:
+        _check(address, connection)
+        yield connection
+    except _errors() as error:
+        raise _explained(address, error) from error
+    finally:
+        raw.close()
+
+
+def _open(address: Address) -> Any:
+    if address.file:
+        if not address.file.is_file():
+            raise StoreError(f"no store at {address.file}: `vitpipe run` makes one")
+        # A writer of a few milliseconds is waited for.
+        raw = sqlite3.connect(f"{address.file.resolve().as_uri()}?mode=ro", uri=True, timeout=_TIMEOUT)
+        raw.execute("BEGIN")  # every query of a question sees the same moment
+        return raw
+    import pymysql  # a tenth of a second that a SQLite file need not wait for
+
+    def gone(error: BaseException) -> bool:
+        return isinstance(error, pymysql.OperationalError) and error.args[0] in _MYSQL_GONE
+
+    @tenacity.retry(
+        stop=tenacity.stop_after_attempt(_ATTEMPTS),
+        wait=tenacity.wait_exponential(multiplier=0.25),
+        retry=tenacity.retry_if_exception(gone),
+        reraise=True,
+    )
+    def server() -> Any:
+        return pymysql.connect(
+            host=address.host, port=address.port, user=address.user, password=address.password,
+            database=address.database, connect_timeout=_TIMEOUT, read_timeout=60, charset="utf8mb4",
+        )  # fmt: skip
+
+    raw = server()
+    with raw.cursor() as cursor:
+        cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+    return raw
+
+
+def _check(address: Address, connection: Connection) -> None:
+    try:
+        versions = connection.rows("SELECT schema_version FROM MLMDEnv")
+    except _errors() as error:
+        if "MLMDEnv" in str(error):  # "no such table" and "doesn't exist"
+            raise StoreError(f"{address} is not a store of ML Metadata: it has no table MLMDEnv") from None
+        raise
+    if versions != [(_SCHEMA,)]:
+        found = ", ".join(str(version) for (version,) in versions) or "none"
+        raise StoreError(
+            f"{address} has the tables of ML Metadata's schema version {found}, this reads {_SCHEMA}: "
+            "migrate it with the ml-metadata that is installed here (its MetadataStore takes "
+            "enable_upgrade_migration=True), after a copy"
+        )
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What a query can raise; of pymysql only where it is in use."""
+    pymysql = sys.modules.get("pymysql")
+    return (sqlite3.Error, pymysql.MySQLError) if pymysql else (sqlite3.Error,)
+
+
+def _explained(address: Address, error: Exception) -> StoreError:
+    if isinstance(error, StoreError):
+        return error
+    text = str(error)
+    if "locked" in text:
+        return StoreError(f"{address} is locked by another process for more than {_TIMEOUT} s: try again, or see who")
+    if address.file:
+        return StoreError(
+            f"{address} is damaged or no SQLite file ({text}): put a copy of it back; the pushed models and the "
+            "artifacts do not depend on it"
+        )
+    return StoreError(
+        f"{address}: {text} (tried {_ATTEMPTS} times where the server was away; password from {PASSWORD})"
+    )

@@ -1,0 +1,289 @@
+"""Questions to a store, each a fixed number of queries, however much the answer or the store holds.
+
+The tables are read as they are: ml-metadata's own interface has a call for the executions of one run, none for those of
+many, and its filters need a library that its wheels are built without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+from pipeline.metadata.address import Address, Connection, connect
+from pipeline.metadata.views import COMPARED, RESOLVER, Artifact, Edge, Execution, Lineage, Run, Value
+
+# As ml-metadata numbers them.
+_ARTIFACT, _CONTEXT = 1, 2
+_ARTIFACT_STATES = {
+    0: "unknown", 1: "pending", 2: "live", 3: "marked for deletion", 4: "deleted", 5: "abandoned", 6: "reference",
+}  # fmt: skip
+_EXECUTION_STATES = {0: "unknown", 1: "new", 2: "running", 3: "complete", 4: "failed", 5: "cached", 6: "canceled"}
+_CACHED = 5
+_INTO, _OUT = (2, 3, 5), (1, 4, 6)  # declared, plain and internal inputs, and outputs
+_ARTIFACT_COLUMNS = "a.id, t.name, a.uri, a.state, a.name, a.create_time_since_epoch, a.last_update_time_since_epoch"
+_EXECUTION_COLUMNS = "e.id, t.name, e.last_known_state, e.create_time_since_epoch, e.last_update_time_since_epoch"
+_PROPERTY_COLUMNS = "p.name, p.int_value, p.double_value, p.string_value, p.byte_value, p.bool_value"
+
+
+@contextlib.contextmanager
+def reader(address: Address) -> Iterator[Reader]:
+    """A reader that sees the store as it is at this moment. Raises StoreError."""
+    with connect(address) as connection:
+        yield Reader(connection)
+
+
+class Reader:
+    """See `reader`."""
+
+    def __init__(self, connection: Connection):
+        self._connection = connection
+
+    def runs(
+        self, pipeline: str | None = None, since_ms: int = 0, limit: int | None = None, offset: int = 0
+    ) -> list[Run]:
+        """The newest runs first, `limit` of them."""
+        condition, values = "c.create_time_since_epoch >= ?", [since_ms]
+        if pipeline is not None:
+            # A run is in no context of its pipeline; its executions are in both.
+            condition += """ AND EXISTS (
+                SELECT 1 FROM Association a JOIN Association b ON b.execution_id = a.execution_id
+                JOIN Context q ON q.id = b.context_id JOIN Type s ON s.id = q.type_id
+                WHERE a.context_id = c.id AND s.name = 'pipeline' AND q.name = ?)"""
+            values.append(pipeline)  # type: ignore[arg-type]
+        return self._runs(condition, values, limit, offset)
+
+    def run(self, name: str) -> Run | None:
+        """The run of that name."""
+        return next(iter(self._runs("c.name = ?", [name])), None)
+
+    def run_names(self) -> list[str]:
+        """Of every run, newest first."""
+        return [name for _, name, _ in self._run_rows("1 = 1", [])]
+
+    def artifacts(
+        self, type_name: str | None = None, state: str | None = None, since_ms: int = 0, until_ms: int | None = None,
+        properties: Sequence[tuple[str, str]] = (), limit: int | None = None,
+    ) -> list[Artifact]:  # fmt: skip
+        """The newest artifacts first that are all of this; a property equals its text, however it is stored."""
+        conditions, values = ["a.create_time_since_epoch >= ?"], [since_ms]  # type: tuple[list[str], list[object]]
+        if type_name is not None:
+            conditions.append("t.name = ?")
+            values.append(type_name)
+        if state is not None:
+            conditions.append("a.state = ?")
+            values.append(next((number for number, name in _ARTIFACT_STATES.items() if name == state), -1))
+        if until_ms is not None:
+            conditions.append("a.create_time_since_epoch < ?")
+            values.append(until_ms)
+        for name, text in properties:
+            conditions.append(
+                "EXISTS (SELECT 1 FROM ArtifactProperty p WHERE p.artifact_id = a.id AND p.name = ? AND "
+                "(p.string_value = ? OR p.int_value = ? OR p.double_value = ?))"
+            )
+            number = _number(text)
+            values += [name, text, number, number]
+        rows = self._connection.rows(
+            f"SELECT {_ARTIFACT_COLUMNS} FROM Artifact a JOIN Type t ON t.id = a.type_id "
+            f"WHERE {' AND '.join(conditions)} ORDER BY a.create_time_since_epoch DESC, a.id DESC{_limit(limit)}",
+            *values,
+        )
+        return list(self._artifacts(rows).values())
+
+    def artifact(self, artifact_id: int) -> Artifact | None:
+        """The artifact of that id."""
+        return self._artifacts_by_id([artifact_id]).get(artifact_id)
+
+    def artifact_types(self) -> dict[str, int]:
+        """How many artifacts there are, by type."""
+        return dict(
+            self._connection.rows(
+                "SELECT t.name, count(*) FROM Artifact a JOIN Type t ON t.id = a.type_id "
+                "GROUP BY t.name ORDER BY t.name"
+            )
+        )
+
+    def lineage(self, start: int, direction: Literal["up", "down"] = "up") -> Lineage:
+        """Everything that an artifact was made of (up), or that was made of it (down).
+
+        What a step only compared with (the model that served, the span before) is shown and not gone on from: else the
+        lineage of a model would be that of every model before it. Cached executions are left out for the one that ran.
+        Raises ValueError where there is no such artifact.
+        """
+        near, far = (_OUT, _INTO) if direction == "up" else (_INTO, _OUT)
+        # A walk goes from an artifact by `near` events to executions, and on by `far` events to other artifacts. Going
+        # up, an artifact that was only compared with is a dead end; going down, so is the execution that compared.
+        walk = f"""
+            WITH RECURSIVE walk(artifact_id, goes_on) AS (
+                SELECT a.id, 1 FROM Artifact a WHERE a.id = ?
+                UNION
+                SELECT f.artifact_id, CASE WHEN f.type IN (?) AND {_has_key("f", COMPARED)} THEN 0 ELSE 1 END
+                FROM walk w
+                JOIN Event n ON n.artifact_id = w.artifact_id AND n.type IN (?)
+                JOIN Execution e ON e.id = n.execution_id AND e.last_known_state <> ?
+                JOIN Type t ON t.id = e.type_id AND t.name <> ?
+                JOIN Event f ON f.execution_id = e.id AND f.type IN (?)
+                WHERE w.goes_on = 1 AND NOT (n.type IN (?) AND {_has_key("n", COMPARED)})
+                  AND {_no_condition("n")} AND {_no_condition("f")}
+            )
+            SELECT artifact_id, MAX(goes_on) FROM walk GROUP BY artifact_id"""
+        found = self._connection.rows(walk, start, _INTO, near, _CACHED, RESOLVER, far, _INTO)
+        if not found:
+            raise ValueError(f"no artifact {start} in the store")
+        artifacts = self._artifacts_by_id([artifact for artifact, _ in found])
+        # The executions between: those whose near side is an artifact that the walk went on from.
+        walked = [artifact for artifact, goes_on in found if goes_on]
+        rows = self._connection.rows(
+            f"SELECT DISTINCT {_EXECUTION_COLUMNS} FROM Event n JOIN Execution e ON e.id = n.execution_id "
+            f"JOIN Type t ON t.id = e.type_id WHERE n.artifact_id IN (?) AND n.type IN (?) "
+            f"AND e.last_known_state <> ? AND t.name <> ? AND {_no_condition('n')} "
+            f"AND NOT (n.type IN (?) AND {_has_key('n', COMPARED)})",
+            walked, near, _CACHED, RESOLVER, _INTO,
+        )  # fmt: skip
+        executions = self._executions(rows)
+        edges = []
+        if executions:
+            for _, artifact, execution, kind, key in self._events("v.execution_id IN (?)", [list(executions)]):
+                if artifact in artifacts and not key.startswith("_"):
+                    edges.append(Edge(artifact, execution, kind in _INTO, key))
+        return Lineage(start, artifacts, executions, tuple(dict.fromkeys(edges)), self._runs_of(list(executions)))
+
+    def _run_rows(
+        self, condition: str, values: Sequence[object], limit: int | None = None, offset: int = 0
+    ) -> list[Any]:
+        return self._connection.rows(
+            "SELECT c.id, c.name, c.create_time_since_epoch FROM Context c JOIN Type t ON t.id = c.type_id "
+            f"WHERE t.name = 'pipeline_run' AND t.type_kind = {_CONTEXT} AND {condition} "
+            f"ORDER BY c.create_time_since_epoch DESC, c.id DESC{_limit(limit, offset)}",
+            *values,
+        )
+
+    def _runs(self, condition: str, values: Sequence[object], limit: int | None = None, offset: int = 0) -> list[Run]:
+        """The runs of that condition with everything in them, by eight queries."""
+        rows = self._run_rows(condition, values, limit, offset)
+        if not rows:
+            return []
+        ids = [run_id for run_id, _, _ in rows]
+        facts = self._properties("Context", "p.context_id IN (?)", ids)
+        of_run = defaultdict(list)
+        execution_rows = []
+        for run_id, *row in self._connection.rows(
+            f"SELECT s.context_id, {_EXECUTION_COLUMNS} FROM Association s JOIN Execution e ON e.id = s.execution_id "
+            "JOIN Type t ON t.id = e.type_id WHERE s.context_id IN (?) ORDER BY e.id",
+            ids,
+        ):
+            of_run[run_id].append(row[0])
+            execution_rows.append(row)
+        executions = self._executions(execution_rows, with_artifacts=True)
+        pipelines = self._contexts_of(list(executions), "pipeline")
+        runs = []
+        for run_id, name, created in rows:
+            own = [executions[execution_id] for execution_id in of_run[run_id]]
+            pipeline = next((pipelines[one.id] for one in own if one.id in pipelines), "")
+            runs.append(Run(run_id, name, pipeline, created, facts[run_id], tuple(own)))
+        return runs
+
+    def _executions(self, rows: Sequence[Any], with_artifacts: bool = False) -> dict[int, Execution]:
+        ids = list(dict.fromkeys(row[0] for row in rows))
+        if not ids:
+            return {}
+        properties = self._properties("Execution", "p.execution_id IN (?)", ids)
+        nodes = self._contexts_of(ids, "node")
+        sides: dict[bool, dict[int, dict[str, list[Artifact]]]] = {True: defaultdict(dict), False: defaultdict(dict)}
+        if with_artifacts:
+            events = self._events("v.execution_id IN (?)", [ids])
+            artifacts = self._artifacts_by_id([artifact for _, artifact, _, _, _ in events])
+            for _, artifact, execution, kind, key in events:
+                if not key.startswith("_") and kind in (*_INTO, *_OUT):  # TFX's name for what a condition reads
+                    sides[kind in _INTO][execution].setdefault(key, []).append(artifacts[artifact])
+        return {
+            execution_id: Execution(
+                id=execution_id,
+                # Context `<pipeline>.<node>`; a pipeline's name may hold dots, a node's id may not.
+                node=nodes.get(execution_id, type_name).rpartition(".")[2],
+                type=type_name,
+                state=_EXECUTION_STATES.get(state or 0, str(state)),
+                started_ms=created,
+                updated_ms=updated,
+                properties=properties[execution_id],
+                inputs={key: tuple(of) for key, of in sides[True][execution_id].items()},
+                outputs={key: tuple(of) for key, of in sides[False][execution_id].items()},
+            )
+            for execution_id, type_name, state, created, updated in rows
+        }
+
+    def _events(self, condition: str, values: Sequence[object]) -> list[Any]:
+        """Event, artifact, execution, type and name of the channel; an event with two names comes twice."""
+        return self._connection.rows(
+            "SELECT v.id, v.artifact_id, v.execution_id, v.type, p.step_key FROM Event v "
+            f"JOIN EventPath p ON p.event_id = v.id AND p.step_key IS NOT NULL WHERE {condition} ORDER BY v.id",
+            *values,
+        )
+
+    def _contexts_of(self, executions: Sequence[int], type_name: str) -> dict[int, str]:
+        """By execution the name of its context of that type."""
+        # Begun at the contexts: the table of associations has an index by context, and none by execution.
+        return dict(
+            self._connection.rows(
+                "SELECT s.execution_id, c.name FROM Type t JOIN Context c ON c.type_id = t.id "
+                "JOIN Association s ON s.context_id = c.id AND s.execution_id IN (?) WHERE t.name = ?",
+                executions, type_name,
+            )
+        )  # fmt: skip
+
+    def _runs_of(self, executions: Sequence[int]) -> dict[int, str]:
+        return self._contexts_of(executions, "pipeline_run") if executions else {}
+
+    def _artifacts_by_id(self, ids: Sequence[int]) -> dict[int, Artifact]:
+        if not ids:
+            return {}
+        rows = self._connection.rows(
+            f"SELECT {_ARTIFACT_COLUMNS} FROM Artifact a JOIN Type t ON t.id = a.type_id WHERE a.id IN (?)",
+            list(dict.fromkeys(ids)),
+        )
+        return self._artifacts(rows)
+
+    def _artifacts(self, rows: Sequence[Any]) -> dict[int, Artifact]:
+        if not rows:
+            return {}
+        properties = self._properties("Artifact", "p.artifact_id IN (?)", [row[0] for row in rows])
+        return {
+            artifact_id: Artifact(
+                artifact_id, type_name, uri or "", _ARTIFACT_STATES.get(state or 0, str(state)), name or "", created,
+                updated, properties[artifact_id],
+            )
+            for artifact_id, type_name, uri, state, name, created, updated in rows
+        }  # fmt: skip
+
+    def _properties(self, of: str, condition: str, ids: Sequence[int]) -> dict[int, dict[str, Value]]:
+        found: dict[int, dict[str, Value]] = defaultdict(dict)
+        for owner, name, *values in self._connection.rows(
+            f"SELECT p.{of.lower()}_id, {_PROPERTY_COLUMNS} FROM {of}Property p WHERE {condition}", ids
+        ):
+            found[owner][name] = next((value for value in values if value is not None), None)
+        return found
+
+
+def _has_key(event: str, keys: Sequence[str]) -> str:
+    names = ", ".join(f"'{key}'" for key in keys)
+    return f"EXISTS (SELECT 1 FROM EventPath k WHERE k.event_id = {event}.id AND k.step_key IN ({names}))"
+
+
+def _no_condition(event: str) -> str:
+    """Whether an event has a name beside those that TFX gives to what a condition of the graph reads."""
+    return (
+        f"EXISTS (SELECT 1 FROM EventPath k WHERE k.event_id = {event}.id AND k.step_key IS NOT NULL "
+        "AND SUBSTR(k.step_key, 1, 1) <> '_')"
+    )
+
+
+def _limit(limit: int | None, offset: int = 0) -> str:
+    return "" if limit is None else f" LIMIT {int(limit)} OFFSET {int(offset)}"
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
