@@ -45,6 +45,7 @@ def verdict(store: MetadataStore, outcomes: Sequence[Outcome]) -> Verdict:
     if (evaluator := by_node.get("Evaluator")) and evaluator.execution_id:
         [blessing] = outputs(store, evaluator.execution_id)["blessing"]
         judgement = Judgement.model_validate_json(str(blessing.properties["judgement"]))
+        lines += [f"warning: {warning}" for warning in judgement.warnings]
         if not blessing.properties["blessed"]:
             serves = blessing.properties.get("baseline_model_id") == blessing.properties["current_model_id"]
             trained = by_node["Trainer"].execution_id
