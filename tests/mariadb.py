@@ -46,7 +46,8 @@ class Server:
         self._process = subprocess.Popen(
             [
                 _program("mariadbd"), "--no-defaults", f"--datadir={self.folder / 'data'}", *_ACCOUNT,
-                f"--socket={self.folder / 'socket'}", "--bind-address=127.0.0.1", "--skip-name-resolve", f"--port={self.port}",
+                f"--socket={self.folder / 'socket'}", "--bind-address=127.0.0.1", "--skip-name-resolve",
+                "--character-set-server=utf8mb4", f"--port={self.port}",
             ],
             stdout=subprocess.DEVNULL, stderr=(self.folder / "log").open("a"),
         )  # fmt: skip

@@ -157,10 +157,11 @@ def _open(address: Address) -> Any:
         return pymysql.connect(
             # As bytes: pymysql takes a text for Latin-1, the server and ml_metadata for UTF-8.
             host=address.host, port=address.port, user=address.user, password=address.password.encode(),
-            database=address.database, connect_timeout=_TIMEOUT, read_timeout=60, charset="utf8mb4",
+            database=address.database, connect_timeout=_TIMEOUT, read_timeout=60, charset="latin1",
         )  # fmt: skip
 
     raw = server()
+    raw.encoding = "utf8"  # ml_metadata sends UTF-8 and tells the server that it is Latin-1; so do we
     with raw.cursor() as cursor:
         cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
     return raw
