@@ -172,7 +172,7 @@ class Writer:
         artifact = mlmd.Artifact(
             type_id=self.types[kind], state=mlmd.Artifact.LIVE, uri=f"/runs/cifar10/root/{node}/{output}/{number}"
         )
-        for name, value in properties(kind, number, span).items():
+        for name, value in properties(node, kind, number, span).items():
             if isinstance(value, int):
                 artifact.custom_properties[name].int_value = value
             else:
@@ -199,12 +199,13 @@ def facts(span: int) -> dict[str, str]:
     }  # fmt: skip
 
 
-def properties(kind: str, number: int, span: int) -> dict[str, int | str]:
+def properties(node: str, kind: str, number: int, span: int) -> dict[str, int | str]:
     """As the steps record them, of about their size."""
     common: dict[str, int | str] = {"tfx_version": "1.21.0", "is_external": 0}
     match kind:
-        case "Examples":
-            return {**common, "span": span, "span_digest": f"{span:064}", "split_names": '["train", "val"]'}
+        case "Examples" if node != "Transform":
+            splits = '["test"]' if node == "TestExampleGen" else '["train", "val"]'
+            return {**common, "span": span, "span_digest": f"{span:064}", "split_names": splits}
         case "DataVerdict":
             return {**common, "span": span, "passed": 1, "findings": json.dumps(["f" * 150] * 17)}
         case "ModelBlessing":
