@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 
 from components import ingest
 from components.data_bounds import DataGateSettings
 from components.gate import GateSettings
 from components.serving_bounds import ServingCheckSettings
+from pipeline.metadata.address import PASSWORD, Address, StoreError
 from trainer.settings import AugmentSettings, Group, ModelSettings, TrainingSettings
 
 PRESETS = Path(__file__).resolve().parent.parent / "configs"
@@ -30,6 +31,23 @@ class DataSettings(Group):
     gate_span: int = Field(1, ge=1)  # whose test set the gate looks at, whatever is trained on
 
 
+class MetadataSettings(Group):
+    """Where ML Metadata is kept. The password comes from the environment and is in no record of the settings."""
+
+    address: str = ""  # mysql://USER@HOST[:PORT]/DATABASE; the run folder's metadata.db when not given
+    password: SecretStr = SecretStr("")
+
+    @field_validator("address")
+    @classmethod
+    def is_a_server(cls, address: str) -> str:
+        try:
+            if address and Address.parse(address, password="").file:
+                raise ValueError("write mysql://USER@HOST[:PORT]/DATABASE, or nothing for the run folder's metadata.db")
+        except StoreError as error:
+            raise ValueError(str(error)) from None
+        return address
+
+
 class Settings(Group):
     """All of them. A preset or file holds only what differs."""
 
@@ -42,6 +60,7 @@ class Settings(Group):
     training: TrainingSettings = TrainingSettings()
     gate: GateSettings = GateSettings()
     serving_check: ServingCheckSettings = ServingCheckSettings()
+    metadata: MetadataSettings = MetadataSettings()
     keep_versions: int = Field(10, ge=1)  # of the pushed models, the newest; a roll-back needs more than one
 
     def chosen_span(self) -> int:
@@ -60,8 +79,11 @@ class Settings(Group):
         return span
 
     def resolved(self, span: int) -> str:
-        """All settings as JSON, with the span that was chosen: what a run records of itself."""
-        settings = self.model_dump(mode="json")
+        """All settings as JSON, with the span that was chosen: what a run records of itself.
+
+        Without where it is recorded: the same run is the same on another server.
+        """
+        settings = self.model_dump(mode="json", exclude={"metadata"})
         settings["data"]["span"] = span
         return json.dumps(settings, sort_keys=True)
 
@@ -73,6 +95,13 @@ class Settings(Group):
     def folder(self) -> Path:
         """The run folder of this pipeline, absolute: ML Metadata keeps these paths."""
         return (self.runs / self.name).resolve()
+
+    @property
+    def store(self) -> Address:
+        """Where this pipeline's ML Metadata is."""
+        if self.metadata.address:
+            return Address.parse(self.metadata.address, self.metadata.password.get_secret_value())
+        return Address(file=self.folder / "metadata.db")
 
 
 def load(
@@ -88,7 +117,9 @@ def load(
     Raises SettingsError.
     """
     layers = _file_layers(source)
-    for name, text in (os.environ if environment is None else environment).items():
+    variables = dict(os.environ if environment is None else environment)
+    password = variables.pop(PASSWORD, "")
+    for name, text in variables.items():
         if name.startswith(_PREFIX):
             layers.append(_nested(name.removeprefix(_PREFIX).lower().split("__"), text))
     for flag in flags or []:
@@ -97,7 +128,14 @@ def load(
             raise SettingsError(f"--set {flag}: write it as key=value, for example training.epochs=10")
         layers.append(_nested(key.split("."), text))
     layers.append({"data": data or {}})
-    merged: dict[str, Any] = {}
+    for layer in layers:
+        metadata = layer.get("metadata")
+        if isinstance(metadata, dict) and "password" in metadata:
+            raise SettingsError(
+                f"metadata.password: only the environment variable {PASSWORD} gives it; files are copied, and flags are "
+                "in every list of processes"
+            )
+    merged: dict[str, Any] = {"metadata": {"password": password}}  # as it is: not every password is YAML
     for layer in layers:
         _merge(merged, layer)
     try:
@@ -155,7 +193,9 @@ def _explain(problem) -> str:
         nearest = difflib.get_close_matches(key, _keys(Settings), n=1, cutoff=0.5)
         return f"{key}: no such setting" + (f"; did you mean {nearest[0]}?" if nearest else "")
     message = problem["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
+    # An address may hold a password, wrong as that is.
+    shown = not isinstance(problem["input"], dict) and not key.startswith("metadata")
+    given = f" (got {problem['input']!r})" if shown else ""
     return f"{key}: {message}{given}"
 
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import mariadb as servers
+
 os.environ["KERAS_BACKEND"] = "tensorflow"
 # A suite started in the background inherits an ignored Ctrl-C, and so would the commands that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -20,3 +22,13 @@ def cifar10_archive() -> Path:
     if not CIFAR10.is_file():
         pytest.skip(f"no CIFAR-10 at {CIFAR10}")
     return CIFAR10
+
+
+@pytest.fixture(scope="session")
+def mariadb():
+    """A server of the tests' own."""
+    if reason := servers.missing():
+        pytest.skip(reason)
+    server = servers.Server()
+    yield server
+    server.remove()

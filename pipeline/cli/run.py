@@ -18,7 +18,7 @@ from pipeline import sources
 from pipeline.config import Settings, SettingsError, load
 from pipeline.exits import Exit
 from pipeline.logs import own_stderr, redirected, shown
-from pipeline.metadata.address import Address
+from pipeline.metadata.address import check_server
 
 
 def run(
@@ -59,7 +59,8 @@ def _dry_run(settings: Settings, span: int) -> Exit:
 
         graph = compile_graph(settings, span)
     nodes = [node.pipeline_node.node_info.id for node in graph.nodes]
-    print(yaml.safe_dump(json.loads(settings.resolved(span)), sort_keys=False) + f"nodes: {', '.join(nodes)}")
+    print(yaml.safe_dump(json.loads(settings.resolved(span)), sort_keys=False), end="")
+    print(f"store: {settings.store}\nnodes: {', '.join(nodes)}")
     return Exit.OK
 
 
@@ -80,6 +81,7 @@ def _accepted(checks: list[str], reason: str) -> dict[str, str]:
 def _run(settings: Settings, span: int, accepted: dict[str, str], force: list[str]) -> Exit:
     folder = settings.folder
     stderr = own_stderr()
+    check_server(settings.store)
     print("starting TFX ...", file=stderr)
     startup_log = folder / "logs" / "startup.log"
     with redirected(startup_log):
@@ -115,7 +117,7 @@ def _run(settings: Settings, span: int, accepted: dict[str, str], force: list[st
         yaml.safe_dump({**facts, "settings": json.loads(settings.resolved(span))}, sort_keys=False)
     )
     print(f"run {run_id} of {settings.name}: span {span} of {settings.data.dir}, logs in {shown(logs)}", file=stderr)
-    address = Address(file=folder / "metadata.db")
+    address = settings.store
     connection = address.connection_config()
     with Display(stderr) as display:
         runner = local.Runner(

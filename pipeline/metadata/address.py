@@ -47,6 +47,10 @@ class Address:
         if "://" not in text:
             return cls(file=Path(text))
         url = urlsplit(text)
+        try:
+            port = url.port or 3306
+        except ValueError:  # whose message may show a password
+            raise StoreError(f"mysql://{url.hostname}: the port must be a number from 1 to 65535") from None
         if url.scheme != "mysql" or not url.hostname or not url.path.strip("/") or not url.username:
             shown = f"{url.scheme}://{url.hostname or ''}{url.path}"
             raise StoreError(f"{shown}: write a path to a SQLite file or mysql://USER@HOST[:PORT]/DATABASE")
@@ -54,7 +58,7 @@ class Address:
             raise StoreError(f"mysql://{url.hostname}: a password does not belong there; put it in {PASSWORD}")
         return cls(
             host=url.hostname,
-            port=url.port or 3306,
+            port=port,
             database=unquote(url.path.strip("/")),
             user=unquote(url.username),
             password=os.environ.get(PASSWORD, "") if password is None else password,
@@ -120,6 +124,16 @@ def connect(address: Address) -> Iterator[Connection]:
         raw.close()
 
 
+def check_server(address: Address) -> None:
+    """Raises StoreError where a server is away or lets us not in. A database without tables is fine, as is any file."""
+    if address.file:
+        return
+    try:
+        _open(address).close()
+    except Exception as error:
+        raise _explained(address, error) from error
+
+
 def _open(address: Address) -> Any:
     if address.file:
         if not address.file.is_file():
@@ -141,11 +155,13 @@ def _open(address: Address) -> Any:
     )
     def server() -> Any:
         return pymysql.connect(
-            host=address.host, port=address.port, user=address.user, password=address.password,
-            database=address.database, connect_timeout=_TIMEOUT, read_timeout=60, charset="utf8mb4",
+            # As bytes: pymysql takes a text for Latin-1, the server and ml_metadata for UTF-8.
+            host=address.host, port=address.port, user=address.user, password=address.password.encode(),
+            database=address.database, connect_timeout=_TIMEOUT, read_timeout=60, charset="latin1",
         )  # fmt: skip
 
     raw = server()
+    raw.encoding = "utf8"  # ml_metadata sends UTF-8 and tells the server that it is Latin-1; so do we
     with raw.cursor() as cursor:
         cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
     return raw

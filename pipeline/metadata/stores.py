@@ -1,6 +1,7 @@
 """Which stores there are, and in which of them a run is."""
 
 import difflib
+import os
 from pathlib import Path
 
 from pipeline.metadata.address import Address
@@ -8,12 +9,17 @@ from pipeline.metadata.reader import reader
 from pipeline.metadata.views import Run
 
 
+SERVER = "VITPIPE_METADATA__ADDRESS"  # the setting metadata.address, for every command
+
+
 class NotFound(Exception):
     """No such run, artifact or version; the message names the nearest ones."""
 
 
 def stores(runs: Path) -> dict[str, Address]:
-    """The stores of the run folders below `runs`, by pipeline."""
+    """The stores of the run folders below `runs`, by pipeline; where the environment names a server, that alone."""
+    if server := os.environ.get(SERVER):
+        return {"": Address.parse(server)}
     return {file.parent.name: Address(file=file) for file in sorted(runs.glob("*/metadata.db"))}
 
 
@@ -45,6 +51,8 @@ def find_run(name: str, runs: Path) -> tuple[Address, Run]:
 def store_of(pipeline: str | None, runs: Path) -> Address:
     """The store of one pipeline, which need not be named where there is one store only. Raises NotFound."""
     found = stores(runs)
+    if "" in found:
+        return found[""]  # one store of every pipeline
     if not found:
         raise NotFound(f"no store of ML Metadata below {runs}: `vitpipe run` makes one, or try another --runs")
     if pipeline is None and len(found) > 1:

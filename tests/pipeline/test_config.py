@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import SettingsError, load, presets
+from pipeline.metadata.address import PASSWORD
 
 
 @pytest.mark.parametrize("preset", presets())
@@ -84,3 +85,46 @@ def test_the_data_folder_may_have_any_name():
 def test_the_run_folder_is_absolute():
     folder = load("sample", ["runs=somewhere"], environment={}).folder
     assert folder == Path.cwd() / "somewhere" / "sample"
+
+
+SERVER = "mysql://vitpipe@db.example:3307/mlmd"
+
+
+def test_the_store_is_a_file_of_the_run_folder_or_a_server(tmp_path):
+    assert load("sample", [f"runs={tmp_path}"], environment={}).store.file == tmp_path / "sample" / "metadata.db"
+    settings = load("sample", [f"metadata.address={SERVER}"], {PASSWORD: "12: #3'"})
+    assert str(settings.store) == SERVER
+    assert settings.store.password == "12: #3'"
+
+
+def test_the_password_is_in_no_representation_and_the_server_not_in_the_record():
+    settings = load("sample", [f"metadata.address={SERVER}"], {PASSWORD: "s3cret"})
+    here = load("sample", environment={})
+    assert "s3cret" not in repr(settings) + str(settings.store) + repr(settings.store) + settings.model_dump_json()
+    assert settings.resolved(1) == here.resolved(1) and settings.digest(1) == here.digest(1)
+
+
+@pytest.mark.parametrize("flag", ["metadata.password=s3cret", "metadata={password: s3cret}"])
+def test_a_password_comes_from_the_environment_alone(flag, tmp_path):
+    (tmp_path / "mine.yaml").write_text("preset: sample\nmetadata: {password: s3cret}\n")
+    for source, flags in ("sample", [flag]), (str(tmp_path / "mine.yaml"), []):
+        with pytest.raises(SettingsError, match=f"only the environment variable {PASSWORD}") as refused:
+            load(source, flags, environment={})
+        assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "address, message",
+    [
+        ("mysql://u:s3cret@h/d", "a password does not belong there"),
+        ("mysql://u:s3cret@h:port/d", "port must be a number"),
+        ("postgres://u:s3cret@h/d", r"postgres://h/d: write a path .* or mysql://USER@HOST"),
+        ("mysql://h/d", "mysql://USER@HOST"),
+        ("other.db", "mysql://USER@HOST"),
+        ("[s3cret]", "string"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_and_shows_no_password(address, message):
+    with pytest.raises(SettingsError, match=f"metadata.address: .*{message}") as refused:
+        load("sample", [f"metadata.address={address}"], environment={})
+    assert "s3cret" not in str(refused.value)

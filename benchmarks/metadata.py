@@ -1,0 +1,231 @@
+"""How long questions to a store of ML Metadata take, by the number of runs in it, in a file and on a server.
+
+    python benchmarks/metadata.py [RUNS...]        # 200 and 2,000; MariaDB where `mariadbd` is installed
+"""
+
+import functools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from ml_metadata import MetadataStore
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+ROUNDS = 9
+SPAN = 10  # runs on a span of the data, of which all but the first find the steps before the training in the cache
+
+RESOLVER = "tfx.dsl.components.common.resolver.Resolver"
+CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+# The graph of pipeline/build.py: node, type, inputs by name, outputs by name with their type.
+NODES: list[tuple[str, str, dict[str, str], dict[str, str]]] = [
+    ("Baseline", RESOLVER, {}, {}),
+    ("ImportExampleGen", "components.example_gen.SpanExampleGen", {}, {"examples": "Examples"}),
+    ("ImportSchemaGen", "tfx.components.schema_gen.import_schema_gen.component.ImportSchemaGen", {},
+     {"schema": "Schema"}),
+    ("PreviousSpan", RESOLVER, {}, {}),
+    ("TestExampleGen", "components.example_gen.SpanExampleGen", {}, {"examples": "Examples"}),
+    ("ImageStatistics", "components.image_statistics.ImageStatistics",
+     {"schema": "ImportSchemaGen.schema", "test_examples": "TestExampleGen.examples",
+      "examples": "ImportExampleGen.examples"},
+     {"statistics": "ImageStatistics"}),
+    ("StatisticsGen", "tfx.components.statistics_gen.component.StatisticsGen",
+     {"schema": "ImportSchemaGen.schema", "examples": "ImportExampleGen.examples"},
+     {"statistics": "ExampleStatistics"}),
+    ("ExampleValidator", "tfx.components.example_validator.component.ExampleValidator",
+     {"schema": "ImportSchemaGen.schema", "statistics": "StatisticsGen.statistics"}, {"anomalies": "ExampleAnomalies"}),
+    ("DataGate", "components.data_gate.DataGate",
+     {"statistics": "ImageStatistics.statistics", "test_examples": "TestExampleGen.examples",
+      "examples": "ImportExampleGen.examples", "anomalies": "ExampleValidator.anomalies",
+      "previous": "PreviousSpan.verdict"},
+     {"verdict": "DataVerdict"}),
+    ("Transform", "tfx.components.transform.component.Transform",
+     {"schema": "ImportSchemaGen.schema", "examples": "ImportExampleGen.examples",
+      "_DataGate.verdict": "DataGate.verdict"},
+     {"transformed_examples": "Examples", "transform_graph": "TransformGraph",
+      "updated_analyzer_cache": "TransformCache"}),
+    ("Trainer", "components.trainer.Trainer",
+     {"transform_graph": "Transform.transform_graph", "examples": "Transform.transformed_examples",
+      "schema": "ImportSchemaGen.schema", "_DataGate.verdict": "DataGate.verdict"},
+     {"model": "Model", "model_run": "ModelRun"}),
+    ("Evaluator", "components.evaluator.Evaluator",
+     {"model": "Trainer.model", "baseline_model": "Baseline.model", "examples": "TestExampleGen.examples",
+      "statistics": "ImageStatistics.statistics", "schema": "ImportSchemaGen.schema",
+      "_DataGate.verdict": "DataGate.verdict"},
+     {"blessing": "ModelBlessing", "evaluation": "ModelEvaluation"}),
+    ("ServingCheck", "components.serving_check.ServingCheck",
+     {"model": "Trainer.model", "examples": "TestExampleGen.examples", "schema": "ImportSchemaGen.schema",
+      "_DataGate.verdict": "DataGate.verdict"},
+     {"blessing": "InfraBlessing"}),
+    ("Pusher", "components.pusher.Pusher",
+     {"model": "Trainer.model", "model_blessing": "Evaluator.blessing", "infra_blessing": "ServingCheck.blessing",
+      "examples": "ImportExampleGen.examples", "_DataGate.verdict": "DataGate.verdict"},
+     {"pushed_model": "PushedModel"}),
+]  # fmt: skip
+CACHED = [name for name, *_ in NODES[1:10] if name != "PreviousSpan"]
+ONCE = ["ImportSchemaGen", "TestExampleGen"]  # whatever the span, the same
+
+
+def generate(connection: mlmd.ConnectionConfig, runs: int) -> None:
+    """Write what so many runs of the pipeline leave, each with a model of its own that is pushed.
+
+    Every tenth run trains on a new span, the others find the steps before the training in the cache. Each model is
+    weighed against the one that was pushed before.
+    """
+    Writer(MetadataStore(connection)).write(runs)
+
+
+class Writer:
+    def __init__(self, store: MetadataStore):
+        self.store = store
+        artifacts = {name for *_, outputs in NODES for name in outputs.values()}
+        self.types = {
+            **{name: store.put_artifact_type(mlmd.ArtifactType(name=name)) for name in artifacts},
+            **{name: store.put_execution_type(mlmd.ExecutionType(name=name)) for _, name, *_ in NODES},
+            **{
+                name: store.put_context_type(mlmd.ContextType(name=name))
+                for name in ("pipeline", "pipeline_run", "node", "execution_cache")
+            },
+        }
+        names = ["pipeline", *(f"node {name}" for name, *_ in NODES)]
+        self.contexts = dict(zip(names, store.put_contexts([self._context(name) for name in names]), strict=True))
+        self.there: dict[str, int] = {}  # the newest artifact by node and output
+
+    def write(self, runs: int) -> None:
+        for number in range(runs):
+            self._run(number)
+
+    def _context(self, name: str) -> mlmd.Context:
+        kind, _, rest = name.partition(" ")
+        full = {"pipeline": "cifar10", "node": f"cifar10.{rest}"}.get(kind, rest)
+        return mlmd.Context(type_id=self.types[kind], name=full)
+
+    def _run(self, number: int) -> None:
+        """One transaction for each kind of thing: a run as it is made has hundreds."""
+        span = number // SPAN + 1
+        run = mlmd.Context(type_id=self.types["pipeline_run"], name=f"run-{number:05}")
+        for name, text in facts(span).items():
+            run.custom_properties[name].string_value = text
+        cached = {name for name in CACHED if number % SPAN or (name in ONCE and number)}
+        executed = [(name, kind) for name, kind, *_ in NODES if kind != RESOLVER and name not in cached]
+        caches = [
+            mlmd.Context(type_id=self.types["execution_cache"], name=f"{number:05}{name:.>59}") for name, _ in executed
+        ]
+        run_id, *cache_ids = self.store.put_contexts([run, *caches])
+        cache_of = {name: found for (name, _), found in zip(executed, cache_ids, strict=True)}
+
+        executions = self.store.put_executions([self._execution(name, kind, name in cached) for name, kind, *_ in NODES])
+        # What the resolvers find is taken before this run adds to it.
+        resolved = {
+            "Baseline.model": self.there.get("Trainer.model"),
+            "PreviousSpan.verdict": self.there.get("DataGate.verdict") if number % SPAN == 0 else None,
+        }
+        new = [
+            (f"{name}.{output}", self._artifact(kind, name, output, number, span))
+            for name, _, _, outputs in NODES
+            if name not in cached
+            for output, kind in outputs.items()
+        ]
+        made = dict(zip([key for key, _ in new], self.store.put_artifacts([one for _, one in new]), strict=True))
+        self.there |= made
+        known = {**self.there, **{key: found for key, found in resolved.items() if found}}
+
+        events, attributions, associations = [], [], []
+        for (name, kind, inputs, outputs), execution in zip(NODES, executions, strict=True):
+            own = [self.contexts["pipeline"], run_id, self.contexts[f"node {name}"]]
+            own += [cache_of[name]] if name in cache_of else []
+            associations += [mlmd.Association(context_id=context, execution_id=execution) for context in own]
+            if kind == RESOLVER:
+                found = {"Baseline": "Baseline.model", "PreviousSpan": "PreviousSpan.verdict"}[name]
+                if found in known:
+                    events.append(event(known[found], execution, [found.partition(".")[2]], mlmd.Event.INTERNAL_OUTPUT))
+                continue
+            by_artifact: dict[int, list[str]] = {}
+            for channel, source in inputs.items() if name not in cached else ():
+                if source in known:
+                    by_artifact.setdefault(known[source], []).append(channel)
+            events += [event(artifact, execution, keys, mlmd.Event.INPUT) for artifact, keys in by_artifact.items()]
+            for output in outputs:
+                artifact = known[f"{name}.{output}"]
+                events.append(event(artifact, execution, [output], mlmd.Event.OUTPUT))
+                for context in own if name not in cached else [run_id]:
+                    attributions.append(mlmd.Attribution(context_id=context, artifact_id=artifact))
+        self.store.put_events(events)
+        self.store.put_attributions_and_associations(attributions, associations)
+
+    def _execution(self, name: str, kind: str, cached: bool) -> mlmd.Execution:
+        state = mlmd.Execution.CACHED if cached else mlmd.Execution.COMPLETE
+        execution = mlmd.Execution(type_id=self.types[kind], last_known_state=state)
+        lengths = {"Trainer": 916, "Evaluator": 90, "Pusher": 119}
+        if kind != RESOLVER:
+            execution.custom_properties["digest"].string_value = "d" * 64
+            execution.custom_properties["settings"].string_value = "s" * lengths.get(name, 200)
+        return execution
+
+    def _artifact(self, kind: str, node: str, output: str, number: int, span: int) -> mlmd.Artifact:
+        artifact = mlmd.Artifact(
+            type_id=self.types[kind], state=mlmd.Artifact.LIVE, uri=f"/runs/cifar10/root/{node}/{output}/{number}"
+        )
+        for name, value in properties(node, kind, number, span).items():
+            if isinstance(value, int):
+                artifact.custom_properties[name].int_value = value
+            else:
+                artifact.custom_properties[name].string_value = value
+        return artifact
+
+
+def event(artifact: int, execution: int, keys: list[str], kind: int) -> mlmd.Event:
+    made = mlmd.Event(artifact_id=artifact, execution_id=execution, type=kind)  # type: ignore[arg-type]
+    for key in keys:
+        made.path.steps.add().key = key
+        made.path.steps.add().index = 0
+    return made
+
+
+@functools.cache
+def facts(span: int) -> dict[str, str]:
+    from pipeline.config import load
+
+    return {
+        "code_version": "c" * 12, "lock_digest": "l" * 64, "data_digest": f"{span:064}", "gate_data_digest": f"{1:064}",
+        "accepted": "{}", "trigger": "manual", "reason": "", "settings": load("cifar10-cpu", environment={}).resolved(span),
+        "exit": "0",
+    }  # fmt: skip
+
+
+def properties(node: str, kind: str, number: int, span: int) -> dict[str, int | str]:
+    """As the steps record them, of about their size."""
+    common: dict[str, int | str] = {"tfx_version": "1.21.0", "is_external": 0}
+    match kind:
+        case "Examples" if node != "Transform":
+            splits = '["test"]' if node == "TestExampleGen" else '["train", "val"]'
+            return {**common, "span": span, "span_digest": f"{span:064}", "split_names": splits}
+        case "DataVerdict":
+            return {**common, "span": span, "passed": 1, "findings": json.dumps(["f" * 150] * 17)}
+        case "ModelBlessing":
+            return {**common, "blessed": 1, "judgement": json.dumps(judgement(number))}
+        case "InfraBlessing":
+            return {**common, "blessed": 1, "checks": json.dumps(["c" * 130] * 10)}
+        case "PushedModel":
+            return {**common, "pushed": 1, "pushed_version": str(number + 1), "withdrawn": 0}
+    return common
+
+
+def judgement(number: int) -> dict:
+    def figures(accuracy: float) -> dict:
+        return {
+            "classes": CLASSES, "examples": 10000, "accuracy": accuracy, "accuracy_interval": [0.5711569029486, 0.6],
+            "class_accuracy": dict.fromkeys(CLASSES, 0.5888), "confusion": [[100] * 10] * 10,
+            "class_accuracy_interval": dict.fromkeys(CLASSES, [0.6124179122210397, 0.6727372150985136]),
+            "class_precision": dict.fromkeys(CLASSES, 0.6334975369458128),
+        }  # fmt: skip
+
+    checks = [{"name": "accuracy", "value": 0.5888, "bound": 0.5, "interval": [0.57, 0.59]}] * 4
+    accuracy = 0.5 + number % 1000 / 10000
+    return {"candidate": figures(accuracy), "serving": figures(accuracy - 0.0001), "confidence": 0.95, "checks": checks}

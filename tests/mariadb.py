@@ -1,0 +1,81 @@
+"""A MariaDB server of the tests' own, on a data folder that goes with it."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pymysql
+
+PASSWORD = "s3cret /'\"@:%#\\ ü"  # what shells, addresses, SQL, YAML and ASCII would each make something else of
+_ACCOUNT = ["--user=mysql"] if os.getuid() == 0 else []  # the server refuses to run as root
+
+
+def missing() -> str:
+    """Why there can be no server here; empty where there can be."""
+    programs = [name for name in ("mariadbd", "mariadb-install-db") if not _program(name)]
+    return f"no {' and '.join(programs)}: apt-get install mariadb-server" if programs else ""
+
+
+class Server:
+    """A user `vitpipe` with PASSWORD, who may do everything in databases named vitpipe_..."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="mariadb-"))  # short: the path of a socket has 107 characters
+        if _ACCOUNT:
+            shutil.chown(self.folder, "mysql")
+        with socket.socket() as any_port:
+            any_port.bind(("127.0.0.1", 0))
+            self.port = any_port.getsockname()[1]
+        subprocess.run(
+            [
+                _program("mariadb-install-db"), "--no-defaults", f"--datadir={self.folder / 'data'}",
+                "--auth-root-authentication-method=normal", "--skip-test-db", *_ACCOUNT,
+            ],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        self.start()
+        with self._root() as root, root.cursor() as cursor:
+            cursor.execute("CREATE USER vitpipe@'127.0.0.1' IDENTIFIED BY %s", [PASSWORD])
+            cursor.execute(r"GRANT ALL ON `vitpipe\_%%`.* TO vitpipe@'127.0.0.1'", [])
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [
+                _program("mariadbd"), "--no-defaults", f"--datadir={self.folder / 'data'}", *_ACCOUNT,
+                f"--socket={self.folder / 'socket'}", "--bind-address=127.0.0.1", "--skip-name-resolve",
+                "--character-set-server=utf8mb4", f"--port={self.port}",
+            ],
+            stdout=subprocess.DEVNULL, stderr=(self.folder / "log").open("a"),
+        )  # fmt: skip
+        for _ in range(300):
+            try:
+                self._root().close()
+                return
+            except pymysql.OperationalError:
+                time.sleep(0.1)
+        raise TimeoutError((self.folder / "log").read_text())
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+    def database(self, name: str) -> str:
+        """The address of a new, empty database."""
+        with self._root() as root, root.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE vitpipe_{name}")
+        return f"mysql://vitpipe@127.0.0.1:{self.port}/vitpipe_{name}"
+
+    def remove(self) -> None:
+        self.stop()
+        shutil.rmtree(self.folder)
+
+    def _root(self) -> pymysql.Connection:
+        return pymysql.connect(unix_socket=str(self.folder / "socket"), user="root")
+
+
+def _program(name: str) -> str:
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin") or ""

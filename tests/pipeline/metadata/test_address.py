@@ -1,0 +1,120 @@
+"""What is said of a store that cannot be read."""
+
+import sqlite3
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ml_metadata import MetadataStore
+
+from pipeline.metadata import address as address_module
+from pipeline.metadata.address import Address, StoreError
+from pipeline.metadata.reader import reader
+
+sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))
+
+import metadata
+
+
+def refusal(address):
+    with pytest.raises(StoreError) as refused, reader(address) as store:
+        store.runs()
+        store.artifacts()
+    assert str(address) in str(refused.value)
+    return str(refused.value)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """The bytes of a store of three runs."""
+    file = tmp_path_factory.mktemp("store") / "metadata.db"
+    metadata.generate(Address(file=file).connection_config(), 3)
+    return file.read_bytes()
+
+
+@pytest.fixture
+def store(small, tmp_path):
+    address = Address(file=tmp_path / "metadata.db")
+    address.file.write_bytes(small)
+    return address
+
+
+def test_no_such_file_is_not_made(tmp_path):
+    address = Address(file=tmp_path / "metadata.db")
+    assert "no store at" in refusal(address) and "vitpipe run" in refusal(address)
+    assert not address.file.exists()
+
+
+@pytest.mark.parametrize("content", [b"name,value\n" * 1000, b"SQLite format 3\0" + b"\xff" * 9000])
+def test_another_file_is_no_store(content, tmp_path):
+    file = tmp_path / "metadata.db"
+    file.write_bytes(content)
+    assert "damaged or no SQLite file" in refusal(Address(file=file))
+    assert file.read_bytes() == content
+
+
+def test_a_database_of_something_else_is_no_store(tmp_path):
+    with sqlite3.connect(tmp_path / "other.db") as other:
+        other.execute("CREATE TABLE Artifact (id INT)")
+    assert "is not a store of ML Metadata: it has no table MLMDEnv" in refusal(Address(file=tmp_path / "other.db"))
+
+
+def test_a_damaged_file_is_said_to_be_so(store, small):
+    half = len(small) // 2
+    store.file.write_bytes(small[:half] + bytes(255 - byte for byte in small[half:]))
+    assert "is damaged" in refusal(store) and "put a copy of it back" in refusal(store)
+
+
+def test_a_file_that_was_cut_off_is_damaged(store, small):
+    store.file.write_bytes(small[: len(small) // 2])
+    assert "is damaged" in refusal(store)
+
+
+def test_a_writer_that_does_not_end_is_waited_for_and_named(store, monkeypatch):
+    monkeypatch.setattr(address_module, "_TIMEOUT", 0.2)
+    with sqlite3.connect(store.file) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+        assert "is locked by another process for more than 0.2 s" in refusal(store)
+    with reader(store) as free:
+        assert len(free.runs()) == 3
+
+
+def test_a_reader_sees_one_moment_and_does_not_keep_a_writer_waiting(store):
+    with reader(store) as before:
+        assert len(before.run_names()) == 3
+        started = time.monotonic()
+        with sqlite3.connect(store.file, timeout=5) as writer:
+            writer.execute("UPDATE Context SET last_update_time_since_epoch = 1")
+            writer.rollback()
+        assert time.monotonic() - started < 1
+        assert len(before.runs()) == 3
+
+
+@pytest.mark.parametrize("version", [9, 11])
+def test_tables_of_another_version_are_not_guessed_at(version, store):
+    with sqlite3.connect(store.file) as writer:
+        writer.execute("UPDATE MLMDEnv SET schema_version = ?", [version])
+    assert f"schema version {version}, this reads 10" in refusal(store)
+
+
+def test_what_ml_metadata_makes_is_a_store(tmp_path):
+    address = Address(file=tmp_path / "new" / "metadata.db")
+    MetadataStore(address.connection_config())
+    with reader(address) as empty:
+        assert (empty.runs(), empty.artifacts(), empty.run_names(), empty.artifact_types()) == ([], [], [], {})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["mysql://u:s3cret@h/d", "mysql://u:s3cret@h:port/d", "mysql://u:s3cret@h:99999/d", "http://u:s3cret@h/d"],
+)
+def test_an_address_that_is_refused_shows_no_password(text):
+    with pytest.raises(StoreError) as refused:
+        Address.parse(text)
+    assert "s3cret" not in str(refused.value)
+
+
+def test_an_address_is_read_with_its_escapes():
+    address = Address.parse("mysql://us%40er@db.example/ml%20md", password="p")
+    assert (address.user, address.host, address.port, address.database) == ("us@er", "db.example", 3306, "ml md")

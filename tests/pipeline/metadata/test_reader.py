@@ -1,0 +1,130 @@
+"""Questions to stores of a few runs and of some more: answers, and how many queries they take."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.metadata.address import Address
+from pipeline.metadata.reader import reader
+from pipeline.metadata.summary import State, summarise
+
+sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))
+
+import metadata
+
+SPAN = metadata.SPAN  # runs on each span; every model is weighed against the one before
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """By the number of runs."""
+    folder = tmp_path_factory.mktemp("stores")
+    addresses = {runs: Address(file=folder / f"{runs}.db") for runs in (3, 60)}
+    for runs, address in addresses.items():
+        metadata.generate(address.connection_config(), runs)
+    return addresses
+
+
+@pytest.fixture
+def sixty(stores):
+    with reader(stores[60]) as store:
+        yield store
+
+
+def model_of(run):
+    return run.output("Trainer", "model").id
+
+
+QUESTIONS = {
+    "runs": lambda store: store.runs(),
+    "runs of a pipeline": lambda store: store.runs("cifar10", limit=20),
+    "a run": lambda store: store.run("run-00002"),
+    "names": lambda store: store.run_names(),
+    "artifacts": lambda store: store.artifacts(),
+    "blessed": lambda store: store.artifacts("ModelBlessing", "live", properties=[("blessed", "1")]),
+    "artifact": lambda store: store.artifact(1),
+    "types": lambda store: store.artifact_types(),
+    "up": lambda store: store.lineage(store.artifacts("PushedModel")[0].id),
+    "down": lambda store: store.lineage(store.artifacts("Examples")[-1].id, "down"),
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS)
+def test_sixty_runs_take_no_more_queries_than_three(question, stores):
+    calls = {}
+    for runs, address in stores.items():
+        with reader(address) as store:
+            assert question(store)
+            calls[runs] = store._connection.calls
+    assert calls[3] == calls[60] <= 12
+
+
+def test_the_newest_runs_come_first_page_by_page(sixty):
+    names = [f"run-{number:05}" for number in reversed(range(60))]
+    assert sixty.run_names() == names
+    assert [run.name for run in sixty.runs(limit=5)] == names[:5]
+    assert [run.name for run in sixty.runs(limit=5, offset=5)] == names[5:10]
+    assert [run.name for run in sixty.runs("cifar10")] == names and sixty.runs("other") == []
+    middle = sixty.run(names[30]).started_ms
+    assert {run.name for run in sixty.runs(since_ms=middle)} >= set(names[:31])
+
+
+def test_a_run_is_read_with_its_nodes_facts_and_figures(sixty):
+    run = sixty.run("run-00031")
+    assert [one.node for one in run.executions] == [name for name, *_ in metadata.NODES]
+    assert {one.node for one in run.executions if one.state == "cached"} == set(metadata.CACHED)
+    assert run.node("Transform").outputs.keys() == {"transformed_examples", "transform_graph", "updated_analyzer_cache"}
+    summary = summarise(run)
+    assert (summary.state, summary.pipeline, summary.span, summary.pushed) == (State.DONE, "cifar10", 4, "32")
+    assert summary.accuracy == pytest.approx(0.5031) and summary.blessed
+
+
+def test_conditions_of_the_graph_are_no_inputs(sixty):
+    assert set(sixty.run("run-00031").node("Trainer").inputs) == {"transform_graph", "examples", "schema"}
+
+
+def test_a_model_goes_back_to_its_examples_and_the_model_it_was_weighed_against_is_a_dead_end(sixty):
+    newest, before = sixty.runs(limit=2)
+    found = sixty.lineage(newest.output("Pusher", "pushed_model").id)
+    made = {(one.type, one.uri.rpartition("/")[2]) for one in found.artifacts.values()}
+    # Of this run 59, and of the first run on its span, 50: what it took from the cache.
+    assert {("Examples", "50"), ("Model", "59"), ("PushedModel", "59"), ("Examples", "0"), ("Schema", "0")} <= made
+    assert {number for kind, number in made if kind == "Model"} == {"59", "58"}
+    [compared] = [edge for edge in found.edges if edge.artifact == model_of(before)]
+    assert compared.compared and compared.name == "baseline_model"
+    assert "anomalies" not in {edge.name for edge in found.edges}  # a condition let the training begin, no more
+
+
+def test_what_was_taken_from_the_cache_is_the_execution_that_ran(sixty):
+    newest = sixty.runs(limit=1)[0]
+    found = sixty.lineage(newest.output("Pusher", "pushed_model").id)
+    assert {one.state for one in found.executions.values()} == {"complete"}
+    run_of = {one.node: found.runs[one.id] for one in found.executions.values()}
+    assert run_of["Trainer"] == run_of["Pusher"] == "run-00059"
+    assert run_of["ImportExampleGen"] == run_of["Transform"] == "run-00050"
+    assert run_of["ImportSchemaGen"] == run_of["TestExampleGen"] == "run-00000"
+
+
+def test_a_span_reaches_every_model_that_ate_it_and_none_that_was_only_compared(sixty):
+    examples = sixty.run("run-00020").output("ImportExampleGen", "examples")
+    assert examples.properties["span"] == 3
+    found = sixty.lineage(examples.id, "down")
+    models = {one.uri.rpartition("/")[2] for one in found.artifacts.values() if one.type == "Model"}
+    assert models == {str(number) for number in range(20, 30)}
+    pushed = {one.uri.rpartition("/")[2] for one in found.artifacts.values() if one.type == "PushedModel"}
+    assert pushed == models
+
+
+def test_a_property_is_found_by_its_text_however_it_is_stored(sixty):
+    [found] = sixty.artifacts("PushedModel", properties=[("pushed_version", "31"), ("pushed", "1")])
+    assert found == sixty.run("run-00030").output("Pusher", "pushed_model")
+    assert len(sixty.artifacts(properties=[("span", "2")])) == 2  # examples and the verdict on them
+    assert sixty.artifacts("Examples", properties=[("span", "2.5")]) == []
+    assert sixty.artifacts("Model", state="deleted") == []
+
+
+def test_there_is_no_lineage_of_nothing(sixty):
+    assert sixty.artifact(10**6) is None and sixty.run("run-9") is None
+    with pytest.raises(ValueError, match="no artifact 1000000"):
+        sixty.lineage(10**6)

@@ -1,0 +1,178 @@
+"""ML Metadata on a server: whole runs, and what is said when it is away."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ml_metadata import MetadataStore
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+from pipeline.metadata.address import PASSWORD as VARIABLE
+from pipeline.metadata.address import Address, StoreError
+from pipeline.metadata.reader import reader
+from pipeline.metadata.summary import State, summarise
+from tests.mariadb import PASSWORD
+
+ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.mysql
+SETTINGS = {  # one short training, blessed whatever it is like
+    "training.epochs": 1, "training.warmup_epochs": 0, "gate.accuracy": 0, "gate.class_accuracy": 0, "gate.calibration": 1,
+}  # fmt: skip
+RUN = ["run", "-c", "sample", *(word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}"))]
+
+
+def command(*arguments, password=PASSWORD):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", VARIABLE: password}
+    return [sys.executable, "-m", "pipeline.cli", *arguments], {"env": environment, "text": True}
+
+
+def vitpipe(folder, *arguments, password=PASSWORD):
+    line, options = command(*arguments, password=password)
+    return subprocess.run(line, cwd=folder, capture_output=True, **options)
+
+
+def questions(address):
+    """What the reader answers, but for what differs by run: ids, names and times."""
+    with reader(address) as store:
+        [run] = store.runs()
+        up = store.lineage(run.output("Pusher", "pushed_model").id)
+        down = store.lineage(run.output("ImportExampleGen", "examples").id, "down")
+        artifacts = store.artifacts()
+        assert store.run(run.name) == run and store.run_names() == [run.name]
+        assert {store.artifact(one.id) == one for one in artifacts} == {True}
+        types = store.artifact_types()
+    return {
+        "run": (run.pipeline, sorted(run.facts), summarise(run).state, summarise(run).pushed),
+        "settings": json.loads(run.facts["settings"]),
+        "executions": [
+            (one.node, one.type, one.state, sorted(one.inputs), sorted(one.outputs), sorted(one.properties))
+            for one in run.executions
+        ],
+        "artifacts": [(one.type, one.state, sorted(one.properties)) for one in artifacts],
+        "types": types,
+        "lineage": [
+            (
+                sorted(one.type for one in found.artifacts.values()),
+                sorted(one.node for one in found.executions.values()),
+                sorted((found.executions[edge.execution].node, edge.name, edge.into) for edge in found.edges),
+                set(found.runs.values()) == {run.name},
+            )
+            for found in (up, down)
+        ],
+    }
+
+
+@pytest.fixture(scope="module")
+def served(mariadb, tmp_path_factory):
+    """A folder with the sample, a run that records on the server, and its address."""
+    folder, address = tmp_path_factory.mktemp("served"), mariadb.database("run")
+    assert vitpipe(folder, "data", "prepare", "sample", "--out", "data/sample").returncode == 0
+    line, options = command(*RUN, "--set", f"metadata.address={address}")
+    process = subprocess.Popen(line, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    seen = []
+    for text in process.stderr:
+        seen.append(text)
+        if " complete " in text:  # the run goes on: others read what it has written so far
+            with reader(Address.parse(address, PASSWORD)) as store:
+                [run] = store.runs()
+                seen_states = {one.state for one in run.executions}
+            assert summarise(run).state is State.RUNNING and "complete" in seen_states
+            assert PASSWORD not in " ".join(open(f"/proc/{process.pid}/cmdline").read().split("\0"))
+    output = process.stdout.read()
+    assert process.wait() == 0, output + "".join(seen)
+    return folder, address, output + "".join(seen)
+
+
+@pytest.mark.e2e
+def test_a_run_on_a_server_pushes_a_model_and_answers_as_one_in_a_file(served, tmp_path):
+    folder, address, output = served
+    assert "pushed version 1" in output
+    assert not (folder / "runs" / "sample" / "metadata.db").exists()
+    shutil.copytree(folder / "data", tmp_path / "data")
+    here = vitpipe(tmp_path, *RUN)
+    assert here.returncode == 0, here.stderr
+    assert questions(Address.parse(address, PASSWORD)) == questions(Address(tmp_path / "runs/sample/metadata.db"))
+
+
+@pytest.mark.e2e
+def test_the_password_is_nowhere_in_what_a_run_leaves(served):
+    folder, address, output = served
+    needles = [PASSWORD, PASSWORD.split()[0], repr(PASSWORD), json.dumps(PASSWORD)]
+    texts = [output.encode()] + [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
+    with reader(Address.parse(address, PASSWORD)) as store:
+        texts.append(repr((store.runs(), store.artifacts())).encode())
+    assert len(list((folder / "runs" / "sample" / "logs").rglob("*.log"))) > 10
+    for needle in needles:
+        assert not any(needle.encode() in text for text in texts)
+    dry = vitpipe(folder, *RUN, "--dry-run", "--set", f"metadata.address={address}")
+    assert dry.returncode == 0 and f"store: {address}" in dry.stdout
+    assert not any(needle in dry.stdout + dry.stderr for needle in needles)
+
+
+@pytest.fixture
+def empty(mariadb, request):
+    """The address of a store without runs."""
+    text = mariadb.database(request.node.name.split("[")[0][-40:])
+    MetadataStore(Address.parse(text, PASSWORD).connection_config())
+    return Address.parse(text, PASSWORD)
+
+
+def test_names_beyond_ascii_are_read_as_they_were_written(empty):
+    store = MetadataStore(empty.connection_config())
+    type_id = store.put_artifact_type(mlmd.ArtifactType(name="Model"))
+    artifact = mlmd.Artifact(type_id=type_id, uri="/models/1")
+    artifact.custom_properties["classes"].string_value = "žába, 蛙, 🐸" + "." * 100_000
+    store.put_artifacts([artifact])
+    with reader(empty) as found:
+        [read] = found.artifacts()
+    assert read.properties["classes"] == artifact.custom_properties["classes"].string_value
+
+
+def test_a_wrong_password_is_refused_at_once_and_not_shown(empty):
+    started = time.monotonic()
+    with pytest.raises(StoreError, match=f"Access denied.*{VARIABLE}") as refused, reader(
+        Address.parse(str(empty), "wr0ng")
+    ):
+        pass
+    assert time.monotonic() - started < 0.2
+    assert str(empty) in str(refused.value) and "wr0ng" not in str(refused.value)
+
+
+def test_a_server_that_went_away_is_named_after_some_tries(mariadb, empty, tmp_path):
+    with reader(empty) as store:
+        assert store.runs() == []
+        mariadb.stop()
+        try:
+            with pytest.raises(StoreError) as gone:
+                started = time.monotonic()
+                with reader(empty):
+                    pass
+            waited = time.monotonic() - started
+            assert vitpipe(tmp_path, "data", "prepare", "sample", "--out", "data/sample").returncode == 0
+            done = vitpipe(tmp_path, *RUN, "--set", f"metadata.address={empty}")
+        finally:
+            mariadb.start()
+    assert str(empty) in str(gone.value) and PASSWORD not in str(gone.value)
+    assert 1 < waited < 5
+    assert done.returncode == 1 and str(empty) in done.stderr and "Traceback" not in done.stderr
+    assert PASSWORD not in done.stdout + done.stderr
+
+
+def test_a_connection_that_breaks_between_two_questions_is_a_store_error(mariadb, empty):
+    try:
+        with pytest.raises(StoreError, match="mysql://vitpipe@"), reader(empty) as store:
+            mariadb.stop()
+            store.runs()
+    finally:
+        mariadb.start()
+
+
+def test_an_empty_database_is_no_store(mariadb):
+    address = Address.parse(mariadb.database("bare"), PASSWORD)
+    with pytest.raises(StoreError, match="is not a store of ML Metadata: it has no table MLMDEnv"), reader(address):
+        pass
