@@ -120,11 +120,12 @@ def launch_all(contender: str, data: Path, folder: Path) -> dict[str, float]:
     """Seconds by node and in sum, and the peak memory of this process."""
     from tfx.orchestration.portable import runtime_parameter_utils
 
-    from pipeline import metadata, node
+    from pipeline import node
+    from pipeline.metadata.address import Address
 
     ir, names = CONTENDERS[contender](data, folder)
     runtime_parameter_utils.substitute_runtime_parameter(ir, {"pipeline-run-id": "benchmark"})
-    connection = metadata.sqlite(folder / "metadata.db")
+    connection = Address(file=folder / "metadata.db").connection_config()
     seconds = {}
     for name in names:
         outcome = node.launch(ir, name, connection)

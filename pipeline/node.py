@@ -14,7 +14,7 @@ from tfx.orchestration.portable import launcher
 from tfx.proto.orchestration import pipeline_pb2
 
 from components.ingest import DataRefused
-from pipeline.metadata import execution_id
+from pipeline.metadata.store import execution_id
 
 log = logging.getLogger(__name__)
 

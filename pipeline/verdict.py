@@ -5,13 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ml_metadata import MetadataStore
-
 from components.data_bounds import PAGE, Finding
 from components.gate import OVERRIDE, Check, Judgement
 from pipeline.exits import Exit
 from pipeline.logs import shown
-from pipeline.metadata import outputs
+from pipeline.metadata.views import Run
 from pipeline.node import Outcome, State
 
 
@@ -22,9 +20,8 @@ class Verdict:
     node: str = ""  # whose log says more
 
 
-def verdict(store: MetadataStore, outcomes: Sequence[Outcome]) -> Verdict:
+def verdict(run: Run, outcomes: Sequence[Outcome]) -> Verdict:
     """Read the verdict from the artifacts of the run: a cached step counts as much as one that ran."""
-    by_node = {outcome.node: outcome for outcome in outcomes}
     for outcome in outcomes:
         if outcome.data_refused:
             return Verdict(Exit.DATA_REFUSED, [f"data refused, nothing trained: {outcome.error}"], outcome.node)
@@ -32,8 +29,7 @@ def verdict(store: MetadataStore, outcomes: Sequence[Outcome]) -> Verdict:
             return Verdict(Exit.CRASHED, [f"crashed in {outcome.node}: {outcome.error}"], outcome.node)
 
     lines = []
-    if (data_gate := by_node.get("DataGate")) and data_gate.execution_id:
-        [weighed] = outputs(store, data_gate.execution_id)["verdict"]
+    if weighed := run.output("DataGate", "verdict"):
         page = f"the span's page: {shown(Path(weighed.uri, PAGE))}"
         findings = [Finding.model_validate(finding) for finding in json.loads(str(weighed.properties["findings"]))]
         if not weighed.properties["passed"]:
@@ -42,15 +38,12 @@ def verdict(store: MetadataStore, outcomes: Sequence[Outcome]) -> Verdict:
         lines = [f"{finding.level}: {finding}" for finding in findings if finding.level in ("warning", "accepted")]
         lines.append(page)
 
-    if (evaluator := by_node.get("Evaluator")) and evaluator.execution_id:
-        [blessing] = outputs(store, evaluator.execution_id)["blessing"]
+    if blessing := run.output("Evaluator", "blessing"):
         judgement = Judgement.model_validate_json(str(blessing.properties["judgement"]))
         if not blessing.properties["blessed"]:
             serves = blessing.properties.get("baseline_model_id") == blessing.properties["current_model_id"]
-            trained = by_node["Trainer"].execution_id
-            assert trained is not None  # a model was weighed
-            [model] = outputs(store, trained)["model"]
-            if serves and OVERRIDE in model.properties:
+            model = run.output("Trainer", "model")
+            if serves and model and OVERRIDE in model.properties:
                 reason = json.loads(str(model.properties[OVERRIDE]))["reason"]
                 return Verdict(Exit.OK, [*lines, f"nothing to push: this model serves, blessed by a person: {reason}"])
             failed = [f"  {check}" for check in judgement.checks if not check.passed]
@@ -60,15 +53,12 @@ def verdict(store: MetadataStore, outcomes: Sequence[Outcome]) -> Verdict:
         else:
             lines.append(f"blessed: {'; '.join(str(check) for check in judgement.checks)}")
 
-    if (serving := by_node.get("ServingCheck")) and serving.execution_id:
-        [infra] = outputs(store, serving.execution_id)["blessing"]
-        if not infra.properties["blessed"]:
-            checks = [Check.model_validate(check) for check in json.loads(str(infra.properties["checks"]))]
-            failed = [f"  {check}" for check in checks if not check.passed]
-            return Verdict(Exit.NOT_SERVABLE, [*lines, "cannot be served, nothing pushed:", *failed], "ServingCheck")
+    if (infra := run.output("ServingCheck", "blessing")) and not infra.properties["blessed"]:
+        checks = [Check.model_validate(check) for check in json.loads(str(infra.properties["checks"]))]
+        failed = [f"  {check}" for check in checks if not check.passed]
+        return Verdict(Exit.NOT_SERVABLE, [*lines, "cannot be served, nothing pushed:", *failed], "ServingCheck")
 
-    if (pusher := by_node.get("Pusher")) and pusher.execution_id:
-        [pushed] = outputs(store, pusher.execution_id)["pushed_model"]
+    if pushed := run.output("Pusher", "pushed_model"):
         version = pushed.properties["pushed_version"]
         where = shown(Path(str(pushed.properties["pushed_destination"])))
         if pushed.properties["pushed"]:
@@ -77,6 +67,6 @@ def verdict(store: MetadataStore, outcomes: Sequence[Outcome]) -> Verdict:
             lines.append(f"not pushed: this model was rolled back; version {version} in {where} serves")
         else:
             lines.append(f"nothing to push: version {version} in {where} is this very model")
-    if (trainer := by_node.get("Trainer")) and trainer.state is State.CACHED:
+    if (trainer := run.node("Trainer")) and trainer.state == "cached":
         lines.insert(0, "nothing trained: this model was made by an earlier run")
     return Verdict(Exit.OK, lines)

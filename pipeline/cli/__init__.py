@@ -13,6 +13,8 @@ from components.ingest import DataRefused, UsageError
 from pipeline.cli import augment, bless, data, doctor, models, predict, run, why
 from pipeline.config import SettingsError
 from pipeline.exits import Exit
+from pipeline.metadata.address import StoreError
+from pipeline.metadata.stores import NotFound
 from pipeline.model_server import ServerError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
@@ -36,11 +38,11 @@ def main() -> None:
     """Run the command; errors a person can mend end as one message and their exit code, not as a trace."""
     try:
         app()
-    except (SettingsError, UsageError) as error:
+    except (SettingsError, UsageError, NotFound) as error:
         _fail(error, Exit.USAGE)
     except DataRefused as error:
         _fail(error, Exit.DATA_REFUSED)
-    except ServerError as error:
+    except (ServerError, StoreError) as error:
         _fail(error, Exit.CRASHED)
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -12,10 +11,11 @@ import typer
 
 from components.gate import OVERRIDE, Judgement
 from components.serving_folder import ModelId, push_candidate, serving_now
-from pipeline.cli.why import store_of
 from pipeline.config import SettingsError
 from pipeline.exits import Exit
-from pipeline.logs import redirected, shown
+from pipeline.logs import shown
+from pipeline.metadata.stores import find_run
+from pipeline.metadata.views import Artifact, Run
 
 _SERVED = "Format-Serving"  # where TFX's Trainer puts the SavedModel
 
@@ -28,21 +28,9 @@ def bless(
     """Bless the model of a run that missed a bound, and push it, if it can be served."""
     if not reason.strip():
         raise SettingsError('--reason "": say why the model may serve all the same')
-    with redirected(Path(os.devnull)):
-        from pipeline import metadata
-
-        store, pipeline = store_of(run, runs)
-        outputs: dict[tuple[str, str], list[metadata.Artifact]] = {}
-        for node in ("ImportExampleGen", "Trainer", "Evaluator", "ServingCheck"):
-            execution = metadata.execution_id(store, pipeline, run, node)
-            if execution is None:
-                raise SettingsError(f"run {run} has no verdict to overrule: it ended before its {node}")
-            found = metadata.outputs(store, execution)
-            if not found:
-                raise SettingsError(f"run {run} has no verdict to overrule: its {node} has not finished")
-            outputs |= {(node, name): of for name, of in found.items()}
-    [blessing], [infra] = outputs["Evaluator", "blessing"], outputs["ServingCheck", "blessing"]
-    [model], [examples] = outputs["Trainer", "model"], outputs["ImportExampleGen", "examples"]
+    address, found = find_run(run, runs)
+    examples, model = _output(found, "ImportExampleGen", "examples"), _output(found, "Trainer", "model")
+    blessing, infra = _output(found, "Evaluator", "blessing"), _output(found, "ServingCheck", "blessing")
     if blessing.properties["blessed"]:
         print(f"nothing to do: the model of run {run} is blessed")
         return
@@ -50,8 +38,11 @@ def bless(
         print(f"not blessed: the model of run {run} cannot be served (`vitpipe why {run}`)")
         raise typer.Exit(Exit.NOT_SERVABLE)
 
-    facts = metadata.facts(store, run)
-    folder = (runs / pipeline).resolve()
+    from pipeline.metadata.store import MetadataStore, annotate
+
+    settings = str(found.facts["settings"])
+    folder = (runs / found.pipeline).resolve()
+    store = MetadataStore(address.connection_config())
     made = ModelId(uri=model.uri, created_ms=model.created_ms)
     said = {"reason": reason.strip(), "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
     try:
@@ -61,20 +52,27 @@ def bless(
                 record = push_candidate(
                     Path(model.uri, _SERVED),
                     folder / "serving",
-                    json.loads(facts["settings"])["keep_versions"],
+                    json.loads(settings)["keep_versions"],
                     model=made,
                     figures=Judgement.model_validate_json(str(blessing.properties["judgement"])).candidate,
                     signatures=json.loads(str(infra.properties["signatures"])),
-                    run_id=run,
+                    run_id=found.name,
                     span=examples.properties["span"],
                     data_digest=examples.properties["span_digest"],
-                    code_version=facts["code_version"],
-                    settings_digest=hashlib.sha256(facts["settings"].encode()).hexdigest(),
+                    code_version=str(found.facts["code_version"]),
+                    settings_digest=hashlib.sha256(settings.encode()).hexdigest(),
                     override=reason.strip(),
                 )
-            metadata.annotate(store, blessing.id, blessed=1, **{OVERRIDE: json.dumps(said)})
-            metadata.annotate(store, model.id, **{OVERRIDE: json.dumps(said)})  # for runs that find it serving
+            annotate(store, blessing.id, blessed=1, **{OVERRIDE: json.dumps(said)})
+            annotate(store, model.id, **{OVERRIDE: json.dumps(said)})  # for runs that find it serving
     except filelock.Timeout:
-        raise SettingsError(f"a run of {pipeline} is going on: wait for it to end") from None
+        raise SettingsError(f"a run of {found.pipeline} is going on: wait for it to end") from None
     print(f"blessed by a person: {reason.strip()}")
     print(f"version {record.version} serves: {shown(folder / 'serving' / str(record.version))}")
+
+
+def _output(run: Run, node: str, name: str) -> Artifact:
+    if artifact := run.output(node, name):
+        return artifact
+    ended = "has not finished" if run.node(node) else "is missing: the run ended before it"
+    raise SettingsError(f"run {run.name} has no verdict to overrule: its {node} {ended}")

@@ -18,6 +18,7 @@ from pipeline import sources
 from pipeline.config import Settings, SettingsError, load
 from pipeline.exits import Exit
 from pipeline.logs import own_stderr, redirected, shown
+from pipeline.metadata.address import Address
 
 
 def run(
@@ -84,10 +85,12 @@ def _run(settings: Settings, span: int, accepted: dict[str, str], force: list[st
     with redirected(startup_log):
         import tensorflow as tf
 
-        from pipeline import local, metadata
+        from pipeline import local
         from pipeline.build import checkpoints_folder, compile_graph
         from pipeline.cli.display import Display
         from pipeline.metadata import summary
+        from pipeline.metadata.reader import reader
+        from pipeline.metadata.store import MetadataStore, record
         from pipeline.verdict import verdict
 
         gpus = tf.config.list_physical_devices("GPU")
@@ -112,7 +115,8 @@ def _run(settings: Settings, span: int, accepted: dict[str, str], force: list[st
         yaml.safe_dump({**facts, "settings": json.loads(settings.resolved(span))}, sort_keys=False)
     )
     print(f"run {run_id} of {settings.name}: span {span} of {settings.data.dir}, logs in {shown(logs)}", file=stderr)
-    connection = metadata.sqlite(folder / "metadata.db")
+    address = Address(file=folder / "metadata.db")
+    connection = address.connection_config()
     with Display(stderr) as display:
         runner = local.Runner(
             run_id=run_id,
@@ -123,9 +127,11 @@ def _run(settings: Settings, span: int, accepted: dict[str, str], force: list[st
             ended=display.ended,
         )
         runner.run_with_ir(graph)
-    store = metadata.MetadataStore(connection)
-    result = verdict(store, runner.outcomes)
-    metadata.record(store, run_id, **{summary.EXIT: str(int(result.exit))})
+    with reader(address) as store:
+        own = store.run(run_id)
+    assert own is not None  # the runner has recorded its facts
+    result = verdict(own, runner.outcomes)
+    record(MetadataStore(connection), run_id, **{summary.EXIT: str(int(result.exit))})
     for line in result.lines:
         print(line)
     if result.node:

@@ -1,8 +1,6 @@
 """`vitpipe why`: in words, why a run's model was or was not blessed."""
 
-import difflib
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,10 +8,8 @@ import typer
 
 from components.data_bounds import Finding
 from components.gate import OVERRIDE, Check, Judgement
-from pipeline.config import SettingsError
-from pipeline.logs import redirected, shown
-
-_WEIGHING = ("DataGate", "Evaluator", "ServingCheck")
+from pipeline.logs import shown
+from pipeline.metadata.stores import find_run
 
 
 def why(
@@ -22,26 +18,21 @@ def why(
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Which checks a run's data and model kept and missed, with values, intervals and bounds."""
-    with redirected(Path(os.devnull)):
-        from pipeline import metadata
-
-        store, pipeline = store_of(run, runs)
-        of_node = {name: metadata.execution_id(store, pipeline, run, name) for name in _WEIGHING}
-        weighed: dict[str, Any] = {}
-        found = {name: metadata.outputs(store, of) if of else {} for name, of in of_node.items()}
-        for verdict in found["DataGate"].get("verdict", []):
-            weighed["data"] = json.loads(str(verdict.properties["findings"]))
-        for blessing in found["Evaluator"].get("blessing", []):
-            weighed["model"] = json.loads(str(blessing.properties["judgement"]))
-            weighed["baseline"] = blessing.properties.get("baseline_model_uri")
-            if OVERRIDE in blessing.properties:
-                weighed["override"] = json.loads(str(blessing.properties[OVERRIDE]))
-        for infra in found["ServingCheck"].get("blessing", []):
-            weighed["serving"] = json.loads(str(infra.properties["checks"]))
+    _, found = find_run(run, runs)
+    weighed: dict[str, Any] = {}
+    if verdict := found.output("DataGate", "verdict"):
+        weighed["data"] = json.loads(str(verdict.properties["findings"]))
+    if blessing := found.output("Evaluator", "blessing"):
+        weighed["model"] = json.loads(str(blessing.properties["judgement"]))
+        weighed["baseline"] = blessing.properties.get("baseline_model_uri")
+        if OVERRIDE in blessing.properties:
+            weighed["override"] = json.loads(str(blessing.properties[OVERRIDE]))
+    if infra := found.output("ServingCheck", "blessing"):
+        weighed["serving"] = json.loads(str(infra.properties["checks"]))
     if as_json:
-        print(json.dumps({"run": run, "pipeline": pipeline, **weighed}, indent=2))
+        print(json.dumps({"run": found.name, "pipeline": found.pipeline, **weighed}, indent=2))
         return
-    print(f"run {run} of {pipeline}")
+    print(f"run {found.name} of {found.pipeline}")
     for line in _data(weighed) + _model(weighed) + _serving(weighed):
         print(line)
 
@@ -93,22 +84,3 @@ def _words(check: Check, confidence: float) -> str:
         interval = f", {check.interval[0]:.4f} to {check.interval[1]:.4f} with {confidence:.0%} confidence"
     detail = f" ({check.detail})" if check.detail else ""
     return f"{verdict}: {check.name}{detail} is {check.value:.4f}{interval}; it must be {check.sense} {check.bound:.4f}"
-
-
-def store_of(run: str, runs: Path) -> tuple[Any, str]:
-    """The store that knows the run, and the run's pipeline. Raises SettingsError, naming the nearest runs."""
-    from pipeline import metadata
-
-    known: list[str] = []
-    for file in sorted(runs.glob("*/metadata.db")):
-        store = metadata.MetadataStore(metadata.sqlite(file))
-        here = metadata.run_ids(store)
-        if run in here:
-            if pipeline := metadata.pipeline_of(store, run):
-                return store, pipeline
-            raise SettingsError(f"run {run} ended before its first step")
-        known += here
-    if not known:
-        raise SettingsError(f"no run below {runs}: `vitpipe run` makes one, or name another folder with --runs")
-    nearest = difflib.get_close_matches(run, known, n=3) or known[-3:]
-    raise SettingsError(f"no run {run} below {runs}; did you mean {', '.join(nearest)}?")

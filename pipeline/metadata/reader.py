@@ -261,7 +261,8 @@ class Reader:
         for owner, name, *values in self._connection.rows(
             f"SELECT p.{of.lower()}_id, {_PROPERTY_COLUMNS} FROM {of}Property p WHERE {condition}", ids
         ):
-            found[owner][name] = next((value for value in values if value is not None), None)
+            value = next((value for value in values if value is not None), None)
+            found[owner][name] = value.hex() if isinstance(value, bytes) else value
         return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-Value = int | float | str | bytes | bool | None
+Value = int | float | str | bool | None  # bytes come as hexadecimal digits
 
 # Input channels that a step compares with: what came in by them did not make what went out.
 COMPARED = ("baseline_model", "previous")

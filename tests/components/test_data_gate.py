@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ml_metadata import MetadataStore
 from tfx.orchestration.portable import runtime_parameter_utils
 
 from components.ingest import tfrecord
-from pipeline import metadata
 from pipeline.build import compile_graph
 from pipeline.config import load
 from pipeline.exits import Exit
+from pipeline.metadata.address import Address
+from pipeline.metadata.reader import reader
 from pipeline.node import State, launch
 from pipeline.verdict import verdict
 from tests.spans import bomb, encoded, picture, write_span
@@ -41,7 +43,8 @@ class Half:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.store = metadata.sqlite(folder / "metadata.db")
+        self.address = Address(file=folder / "metadata.db")
+        self.store = self.address.connection_config()
 
     def run(self, span, accepted=None, flags=()):
         settings = load(
@@ -55,7 +58,7 @@ class Half:
             environment={},
         )
         ir = compile_graph(settings, span, accepted=accepted or {})
-        runtime_parameter_utils.substitute_runtime_parameter(ir, {"pipeline-run-id": f"run-{next(_runs)}"})
+        runtime_parameter_utils.substitute_runtime_parameter(ir, {"pipeline-run-id": (run_id := f"run-{next(_runs)}")})
         names = [node.pipeline_node.node_info.id for node in ir.nodes]
         outcomes = []
         for name in [name for name in names if name not in ("Baseline", "Trainer", "Evaluator", "Pusher")]:
@@ -63,10 +66,11 @@ class Half:
             if outcomes[-1].state is State.FAILED:
                 break
         self.states = {outcome.node: outcome.state for outcome in outcomes}
-        return verdict(metadata.MetadataStore(self.store), outcomes)
+        with reader(self.address) as store:
+            return verdict(store.run(run_id), outcomes)
 
     def newest(self, type_name):
-        artifacts = metadata.MetadataStore(self.store).get_artifacts_by_type(type_name)
+        artifacts = MetadataStore(self.store).get_artifacts_by_type(type_name)
         return max(artifacts, key=lambda artifact: artifact.id)
 
 

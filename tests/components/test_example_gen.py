@@ -14,7 +14,8 @@ from tfx.orchestration.portable import runtime_parameter_utils
 from components.example_gen import SpanExampleGen
 from components.ingest import tfrecord
 from components.ingest.source import SPLITS
-from pipeline import metadata
+from pipeline.metadata.address import Address
+from pipeline.metadata.reader import reader
 from pipeline.node import State, launch
 from tests.spans import write_span
 
@@ -47,7 +48,7 @@ def ingest(tmp_path):
         node = SpanExampleGen(str(tmp_path / "data"), span, ["train", "val"])
         ir = Compiler().compile(Pipeline("ingestion", str(tmp_path / "root"), components=[node], enable_cache=True))
         runtime_parameter_utils.substitute_runtime_parameter(ir, {"pipeline-run-id": f"run-{next(_runs)}"})
-        return launch(ir, "SpanExampleGen", metadata.sqlite(tmp_path / "metadata.db"))
+        return launch(ir, "SpanExampleGen", Address(file=tmp_path / "metadata.db").connection_config())
 
     return run
 
@@ -90,9 +91,9 @@ def test_a_good_span_is_copied_as_it_is_and_found_in_the_cache(good, ingest, tmp
 
 def test_the_artifact_says_which_span_and_what_was_in_it(good, ingest, tmp_path):
     write_span(tmp_path / "data", 10, good)
-    outcome = ingest(10)
-    store = metadata.MetadataStore(metadata.sqlite(tmp_path / "metadata.db"))
-    [examples] = metadata.outputs(store, outcome.execution_id)["examples"]
+    ingest(10)
+    with reader(Address(file=tmp_path / "metadata.db")) as store:
+        [examples] = store.artifacts("Examples")
     assert examples.properties["span"] == 10
     assert examples.properties["span_folder"] == str(tmp_path / "data" / "span-10")
     assert len(examples.properties["span_digest"]) == 64

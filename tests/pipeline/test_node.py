@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from ml_metadata import MetadataStore
 from tfx.dsl.compiler.compiler import Compiler
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
@@ -11,7 +12,8 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.orchestration.portable import runtime_parameter_utils
 from tfx.types.standard_artifacts import Integer
 
-from pipeline import metadata
+from pipeline.metadata.address import Address
+from pipeline.metadata.reader import reader
 from pipeline.node import State, launch
 
 
@@ -32,8 +34,13 @@ def Break(model: InputArtifact[Integer]):
 
 
 @pytest.fixture
-def store(tmp_path):
-    return metadata.sqlite(tmp_path / "metadata.db")
+def address(tmp_path):
+    return Address(file=tmp_path / "metadata.db")
+
+
+@pytest.fixture
+def store(address):
+    return address.connection_config()
 
 
 @pytest.fixture
@@ -55,14 +62,14 @@ def graph(tmp_path):
     return compiled
 
 
-def test_complete_then_cached(graph, store):
+def test_complete_then_cached(graph, store, address):
     first = launch(graph("run-1"), "Measure", store)
     assert (first.state, first.error) == (State.COMPLETE, "")
     second = launch(graph("run-2"), "Measure", store)
     assert second.state is State.CACHED
     assert second.execution_id != first.execution_id
-    with_store = metadata.MetadataStore(store)
-    [one], [two] = (metadata.outputs(with_store, outcome.execution_id)["out"] for outcome in (first, second))
+    with reader(address) as read:
+        one, two = (read.run(name).output("Measure", "out") for name in ("run-1", "run-2"))
     assert one == two
     assert one.properties["value"] == 3
 
@@ -84,7 +91,7 @@ def test_what_follows_a_skipped_node_is_skipped_and_leaves_no_failure_in_the_sto
     launch(graph("run-1"), "Measure", store)
     launch(graph("run-1"), "Guarded", store)
     assert launch(graph("run-1"), "Inner", store).state is State.SKIPPED
-    assert len(metadata.MetadataStore(store).get_executions()) == 1
+    assert len(MetadataStore(store).get_executions()) == 1
 
 
 def test_an_executor_that_raises_is_failed_with_its_message(graph, store):

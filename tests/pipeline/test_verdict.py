@@ -1,25 +1,27 @@
 from pipeline.exits import Exit
-from pipeline.metadata import MetadataStore, sqlite
+from pipeline.metadata.views import Run
 from pipeline.node import Outcome, State
 from pipeline.verdict import verdict
 
+RUN = Run(1, "20261125-120000-0000", "sample", 0, {}, ())
 
-def test_a_node_that_failed_is_a_crash_with_its_name_and_message(tmp_path):
+
+def test_a_node_that_failed_is_a_crash_with_its_name_and_message():
     outcomes = [
         Outcome("Transform", State.COMPLETE, 1.0, 1),
         Outcome("Trainer", State.FAILED, 1.0, error="ValueError: too hot"),
     ]
-    result = verdict(MetadataStore(sqlite(tmp_path / "metadata.db")), outcomes)
+    result = verdict(RUN, outcomes)
     assert (result.exit, result.node) == (Exit.CRASHED, "Trainer")
     assert result.lines == ["crashed in Trainer: ValueError: too hot"]
 
 
-def test_a_part_of_the_graph_without_a_gate_ends_well(tmp_path):
+def test_a_part_of_the_graph_without_a_gate_ends_well():
     outcomes = [Outcome("Transform", State.COMPLETE, 1.0, 1)]
-    assert verdict(MetadataStore(sqlite(tmp_path / "metadata.db")), outcomes).exit is Exit.OK
+    assert verdict(RUN, outcomes).exit is Exit.OK
 
 
-def test_data_that_were_refused_while_they_were_read_are_no_crash(tmp_path):
+def test_data_that_were_refused_while_they_were_read_are_no_crash():
     outcomes = [Outcome("ImportExampleGen", State.FAILED, 1.0, error="span-2: cut", data_refused=True)]
-    result = verdict(MetadataStore(sqlite(tmp_path / "metadata.db")), outcomes)
+    result = verdict(RUN, outcomes)
     assert (result.exit, result.lines) == (Exit.DATA_REFUSED, ["data refused, nothing trained: span-2: cut"])

@@ -1,0 +1,43 @@
+"""What goes through ml-metadata's own interface: all that is written beside what TFX writes."""
+
+from ml_metadata import MetadataStore
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+
+def execution_id(store: MetadataStore, pipeline: str, run_id: str, node: str) -> int | None:
+    """The newest execution of a node in a run; None where it has none: it was skipped, or its turn never came."""
+    contexts = [
+        store.get_context_by_type_and_name(type_name, name)
+        for type_name, name in (("pipeline_run", run_id), ("node", f"{pipeline}.{node}"))
+    ]
+    if None in contexts:
+        return None
+    in_run, of_node = ({found.id for found in store.get_executions_by_context(context.id)} for context in contexts)
+    return max(in_run & of_node, default=None)
+
+
+def record(store: MetadataStore, run_id: str, **facts: str) -> None:
+    """Add to what a run recorded of itself."""
+    run = store.get_context_by_type_and_name("pipeline_run", run_id)
+    for name, value in facts.items():
+        run.custom_properties[name].string_value = value
+    store.put_contexts([run])
+
+
+def annotate(store: MetadataStore, artifact_id: int, **properties: int | str) -> None:
+    """Set custom properties of an artifact."""
+    [artifact] = store.get_artifacts_by_id([artifact_id])
+    for name, value in properties.items():
+        if isinstance(value, int):
+            artifact.custom_properties[name].int_value = value
+        else:
+            artifact.custom_properties[name].string_value = value
+    store.put_artifacts([artifact])
+
+
+def mark_deleted(store: MetadataStore, artifact_ids: list[int]) -> None:
+    """Say that the files of artifacts are gone: TFX's cache then passes over them."""
+    artifacts = store.get_artifacts_by_id(artifact_ids)
+    for artifact in artifacts:
+        artifact.state = mlmd.Artifact.DELETED
+    store.put_artifacts(artifacts)
