@@ -30,9 +30,9 @@ class _Store:
             self.types[kind, name] = put(kind(name=name))
         return self.types[kind, name]
 
-    def context(self, kind: str, name: str, facts: dict = {}) -> mlmd.Context:
+    def context(self, kind: str, name: str, facts: dict[str, str] | None = None) -> mlmd.Context:
         context = mlmd.Context(type_id=self._type(mlmd.ContextType, kind), name=name)
-        _fill(context.custom_properties, facts)
+        _fill(context.custom_properties, facts or {})
         return context
 
     def artifact(self, kind: str, made_by: str, **properties: int | float | str) -> mlmd.Artifact:
@@ -66,8 +66,11 @@ class _Store:
         return outputs
 
 
-def make_store(file: Path, pipeline: str = "sample", runs: int = 30) -> list[str]:
-    """A run a day: every 7th fails, every 5th trains nothing, every 3rd of the rest is not blessed. Their names."""
+def make_store(file: Path, pipeline: str = "sample", runs: int = 30, process: str | None = None) -> list[str]:
+    """A run a day: every 7th fails, every 5th trains nothing, every 3rd of the rest is not blessed. Their names.
+
+    process: who is at the last run, which has not ended then.
+    """
     file.parent.mkdir(parents=True)
     made, names, last = _Store(file, pipeline), [], {}
     for number in range(runs):
@@ -82,6 +85,9 @@ def make_store(file: Path, pipeline: str = "sample", runs: int = 30) -> list[str
         blessed = number % 3 != 1
         if not failed and not blessed and not cached:
             facts["exit"] = "4"
+        if process and number == runs - 1:
+            facts = {**facts, "process": process}
+            del facts["exit"]
         made.store.put_contexts([made.context("pipeline_run", name, facts)])
         state = "cached" if cached else "complete"
 

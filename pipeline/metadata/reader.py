@@ -86,7 +86,8 @@ class Reader:
             values += [name, text, number, number]
         rows = self._connection.rows(
             f"SELECT {_ARTIFACT_COLUMNS} FROM Artifact a JOIN Type t ON t.id = a.type_id "
-            f"WHERE {' AND '.join(conditions)} ORDER BY a.create_time_since_epoch DESC, a.id DESC{_limit(limit, offset)}",
+            f"WHERE {' AND '.join(conditions)} ORDER BY a.create_time_since_epoch DESC, a.id DESC"
+            f"{_limit(limit, offset)}",
             *values,
         )
         return list(self._artifacts(rows).values())

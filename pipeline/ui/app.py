@@ -57,7 +57,8 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
         chosen = {name: address for name, address in known.items() if pipeline in ("", name)}
         page = runs_page(chosen, wanted if state or blessed else None, _page())
         return render_template(
-            "runs.html", page=page, stores={name: name for name in known}, runs=runs, states={one: one for one in State}, store=pipeline or None,
+            "runs.html", page=page, stores={name: name for name in known}, runs=runs,
+            states={one: one for one in State}, store=pipeline or None,
             live=any(row.summary.state is State.RUNNING for row in page.rows), **_pages("all_runs", {}),
         )  # fmt: skip
 
@@ -155,7 +156,7 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
         return render_template("problem.html", title="The store cannot be read", text=str(error)), 503
 
     for code, text in (
-        (400, "This page is asked for by a name that is not this machine's."),
+        (400, "This page answers to the names of this machine only."),
         (403, "Open the address that `vitpipe ui` printed when it started: it carries a token."),
         (404, "There is no such page."),
         (405, "These pages are to be read: nothing is written here."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
+from urllib.parse import urlsplit
 
 from flask import Flask, Response, abort, redirect, request
 from werkzeug.wrappers import Response as AnyResponse
@@ -31,9 +32,6 @@ def is_local(host: str) -> bool:
 
 def guard(app: Flask, host: str, token: str | None) -> None:
     """Let in who names this machine, or who brings the token where others can reach it; only to read."""
-    if token is None:
-        # Else a page elsewhere, whose name comes to point here, could have a browser on this machine read for it.
-        app.config["TRUSTED_HOSTS"] = ["localhost", "127.0.0.1", "[::1]", host]
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
 
     @app.before_request
@@ -41,6 +39,9 @@ def guard(app: Flask, host: str, token: str | None) -> None:
         if request.method not in ("GET", "HEAD"):
             abort(405)
         if token is None:
+            # Else a page elsewhere, whose name comes to point here, could have a browser on this machine read for it.
+            if _name(request.headers.get("Host", "")) not in ("localhost", "127.0.0.1", "::1", host):
+                abort(400)
             return None
         if _same(request.args.get("token", ""), token):
             answer = redirect(request.path, 303)
@@ -58,6 +59,14 @@ def guard(app: Flask, host: str, token: str | None) -> None:
         if response.mimetype == "text/html":
             response.headers["Cache-Control"] = "no-store"
         return response
+
+
+def _name(host: str) -> str | None:
+    """Of a header, without the port. (Flask's own TRUSTED_HOSTS knows no IPv6 address.)"""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
 
 
 def _same(given: str, token: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from datetime import UTC, datetime
 
 from pipeline.metadata.views import Value
@@ -41,13 +42,19 @@ def pretty(value: Value) -> str:
     if not isinstance(value, str):
         return "" if value is None else str(value)
     if value.startswith(_STRUCT):
-        return json.dumps(_structure(value.removeprefix(_STRUCT)), indent=2)
+        return _indented(_structure(value.removeprefix(_STRUCT)))
     if value[:1] in ("{", "["):
         try:
-            return json.dumps(json.loads(value), indent=2, ensure_ascii=False)
+            return _indented(json.loads(value))
         except ValueError:
             return value
     return value
+
+
+def _indented(value: object) -> str:
+    """JSON over several lines, but a list of plain values on one: a confusion matrix is to be seen as one."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return re.sub(r"\[\n[^\[\]{}]*\]", lambda found: re.sub(r"\n *", " ", found[0]).replace("[ ", "[", 1), text)
 
 
 def _structure(text: str) -> object:
