@@ -54,7 +54,9 @@ def pretty(value: Value) -> str:
 def _indented(value: object) -> str:
     """JSON over several lines, but a list of plain values on one: a confusion matrix is to be seen as one."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    return re.sub(r"\[\n[^\[\]{}]*\]", lambda found: re.sub(r"\n *", " ", found[0]).replace("[ ", "[", 1), text)
+    return re.sub(
+        r"\[\n *([^\[\]{}]*?)\n *\]", lambda found: f"[{' '.join(map(str.strip, found[1].splitlines()))}]", text
+    )
 
 
 def _structure(text: str) -> object:
