@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from components.ingest import DataRefused, UsageError
-from pipeline.cli import artifacts, augment, bless, data, doctor, gc, models, predict, run, runs, why
+from pipeline.cli import artifacts, augment, bless, data, doctor, gc, models, predict, run, runs, ui, why
 from pipeline.config import SettingsError
 from pipeline.exits import Exit
 from pipeline.metadata.address import StoreError
@@ -26,6 +26,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(artifacts.app, name="artifacts")
 app.command()(artifacts.lineage)
 app.command()(gc.gc)
+app.command()(ui.ui)
 app.command()(why.why)
 app.command()(bless.bless)
 app.command()(predict.predict)
