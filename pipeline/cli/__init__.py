@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from components.ingest import DataRefused, UsageError
-from pipeline.cli import augment, bless, data, doctor, models, predict, run, why
+from pipeline.cli import augment, bless, data, doctor, models, predict, report, run, why
 from pipeline.config import SettingsError
 from pipeline.exits import Exit
 from pipeline.metadata.address import StoreError
@@ -24,6 +24,7 @@ app.command()(augment.augment)
 app.command()(run.run)
 app.command()(why.why)
 app.command()(bless.bless)
+app.command()(report.report)
 app.command()(predict.predict)
 app.add_typer(models.app, name="models")
 app.command()(models.rollback)
