@@ -1,5 +1,7 @@
 """`vitpipe report`: the page of a run, or of two side by side."""
 
+import os
+import sys
 import webbrowser
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +11,8 @@ import typer
 from pipeline.logs import shown
 from pipeline.metadata.stores import NotFound, find_run
 from pipeline.report import DATA, NODE, PAGE
+
+_SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
 
 
 def report(
@@ -21,8 +25,9 @@ def report(
     folder = _folder(run, runs)
     page = folder / PAGE if other is None else _compared(folder, _folder(other, runs))
     print(shown(page))
-    if not no_open:
-        webbrowser.open(page.as_uri())  # where there is no browser it does nothing
+    # Without a screen Python would take a browser that draws text, over the whole terminal.
+    if not no_open and (sys.platform in ("darwin", "win32") or any(map(os.environ.get, _SCREENS))):
+        webbrowser.open(page.as_uri())
 
 
 def _folder(name: str, runs: Path) -> Path:

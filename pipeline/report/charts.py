@@ -35,14 +35,12 @@ def confusion(names: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:
             x=list(names), y=list(names), z=shares, zmin=0, zmax=1, colorscale=_SHADES, customdata=matrix,
             hovertemplate="%{y} taken for %{x}: %{customdata:,} images, %{z:.1%}<extra></extra>",
             text=matrix if few else None, texttemplate="%{text:,}" if few else None,
-            colorbar={"tickformat": ".0%", "thickness": 12},
+            showscale=False,
         )
     )  # fmt: skip
     chart.update_yaxes(autorange="reversed", type="category", automargin=True)
     chart.update_xaxes(type="category", automargin=True)
-    return _html(
-        chart, "Confusion: images of a class (row) and what they were taken for", "answer", "class", height=560
-    )
+    return _html(chart, "Confusion", "answer", "class", height=560, lines=False)
 
 
 def reliability(bins: Sequence[Bin]) -> str:
@@ -71,12 +69,12 @@ def confidences(bins: Sequence[Bin]) -> str:
     return _html(chart, "How sure it is", "confidence", "test images")
 
 
-def _html(chart: go.Figure, title: str, x: str, y: str, height: int = 320) -> str:
+def _html(chart: go.Figure, title: str, x: str, y: str, height: int = 320, lines: bool = True) -> str:
     chart.update_layout(
         title={"text": title}, height=height, margin={"l": 55, "r": 10, "t": 60, "b": 40}, xaxis_title=x, yaxis_title=y,
         template="plotly_white", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font_color="#808080",
         legend={"orientation": "h", "y": 1.13, "x": 1, "xanchor": "right"},
     )  # fmt: skip
     for axes in chart.update_xaxes, chart.update_yaxes:
-        axes(gridcolor=_LINES, zerolinecolor=_LINES)
+        axes(gridcolor=_LINES, zerolinecolor=_LINES, showgrid=lines)
     return chart.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True})

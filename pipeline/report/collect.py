@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 
 from components import data_page
-from components.data_bounds import PAGE
-from components.data_checks import DataVerdict
+from components.data_bounds import PAGE, Finding
 from components.data_gate import VERDICT
 from components.evaluator import PREDICTIONS
 from components.gate import OVERRIDE, Check, Judgement
@@ -81,13 +80,13 @@ def _data(run: Run) -> Data | None:
     weighed = run.output("DataGate", "verdict")
     if weighed is None:
         return None
-    verdict = DataVerdict.model_validate_json(Path(weighed.uri, VERDICT).read_text("utf-8"))
+    told = json.loads(Path(weighed.uri, VERDICT).read_text("utf-8"))
     return Data(
-        span=verdict.figures.span,
-        gate_span=verdict.figures.gate_span,
-        previous_span=verdict.previous_span,
-        labels={split: of.labels for split, of in verdict.figures.splits.items()},
-        findings=verdict.findings,
+        span=told["figures"]["span"],
+        gate_span=told["figures"]["gate_span"],
+        previous_span=told["previous_span"],
+        labels={split: of["labels"] for split, of in told["figures"]["splits"].items()},
+        findings=[Finding.model_validate(finding) for finding in json.loads(str(weighed.properties["findings"]))],
         page=str(Path(weighed.uri, PAGE)),
     )
 

@@ -63,7 +63,7 @@ def write(store: Reader, run: Run, folders: list[Path]) -> None:
     report = collect(store, run)
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in (DATA, report.model_dump_json(indent=1) + "\n"), (PAGE, render(report, folder)):
+        for name, text in (DATA, report.as_json()), (PAGE, render(report, folder)):
             part = folder / f".tmp-{name}"
             part.write_text(text, "utf-8")
             part.replace(folder / name)

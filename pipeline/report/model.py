@@ -1,10 +1,9 @@
 """What a report says, as values. The page is drawn from it alone, and `report.json` is this."""
 
+import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
-
-from pydantic import ValidationError
 
 from components.data_bounds import Finding
 from components.gate import Check, Judgement
@@ -97,10 +96,14 @@ class Report(Group):
     lineage_of: str  # which artifact `lineage` is of
     lineage: str  # SVG
 
+    def as_json(self) -> str:
+        """For `read`. Python's own JSON: a figure may be infinite, which pydantic's makes null of."""
+        return json.dumps(self.model_dump(mode="json"), indent=1) + "\n"
+
     @classmethod
     def read(cls, file: Path) -> Self:
         """Raises StoreError where it is no report, or one of another version."""
         try:
-            return cls.model_validate_json(file.read_text("utf-8"))
-        except (ValidationError, UnicodeDecodeError) as error:
+            return cls.model_validate(json.loads(file.read_text("utf-8")))
+        except ValueError as error:  # of JSON, of UTF-8 and of pydantic
             raise StoreError(f"{file} is no report that this version reads: {str(error).splitlines()[0]}") from None
