@@ -57,6 +57,7 @@ def _of_run(run: Run, outcomes: Sequence[Outcome]) -> Verdict:
 
     if blessing := run.output("Evaluator", "blessing"):
         judgement = Judgement.model_validate_json(str(blessing.properties["judgement"]))
+        lines += [f"warning: {warning}" for warning in judgement.warnings]
         if not blessing.properties["blessed"]:
             serves = blessing.properties.get("baseline_model_id") == blessing.properties["current_model_id"]
             model = run.output("Trainer", "model")

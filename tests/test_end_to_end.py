@@ -244,6 +244,37 @@ def another_model(seed):
     return ["run", "-c", "sample", *(word for key, value in settings.items() for word in ("--set", f"{key}={value}"))]
 
 
+def shuffled_labels(records):
+    """Of training only: the model that learns them is asked about test images that are labelled right."""
+    examples = [tfrecord.parse(record) for record in records]
+    labels = np.random.default_rng(0).permutation([example.label for example in examples])
+    shuffled = [
+        tfrecord.example(example.image, int(label), example.id) for example, label in zip(examples, labels, strict=True)
+    ]
+    return b"".join(map(tfrecord.frame, shuffled))
+
+
+def test_a_model_that_learnt_shuffled_labels_is_stopped_by_every_bound_of_accuracy(sample):
+    folder, _ = sample
+    arguments = ["--data", damaged(folder, shuffled_labels), "--set", "training.epochs=3"]
+    done = vitpipe(folder, "run", "-c", "sample", *arguments)
+    assert done.returncode == 4, done.stdout + done.stderr
+    for name in ("accuracy 0.", "worst class accuracy 0.", "accuracy against the serving model -0."):
+        assert re.search(rf"^  {re.escape(name)}\d+ is below -?0\.", done.stdout, re.MULTILINE), done.stdout
+    assert pushed(folder, "sample") == ["1"]
+    why = vitpipe(folder, "why", re.search(r"run (\S+) of sample", done.stderr)[1]).stdout
+    assert "The data passed." in why and "missed: accuracy against the serving model" in why
+
+
+def test_a_model_that_learnt_less_than_the_serving_one_is_stopped_by_the_comparison_alone(sample):
+    folder, _ = sample
+    done = vitpipe(folder, *another_model(seed=4), "--set", "gate.tolerance=0.01")
+    assert done.returncode == 4, done.stdout + done.stderr
+    verdict = done.stdout[done.stdout.index("not blessed, nothing pushed:") :].splitlines()
+    assert verdict[1].startswith("  accuracy against the serving model -0.") and verdict[2].startswith("look in")
+    assert "examples gained" in verdict[1] and pushed(folder, "sample") == ["1"]
+
+
 def test_a_model_that_cannot_be_served_in_time_is_not_pushed(sample):
     folder, _ = sample
     done = vitpipe(folder, *another_model(seed=2), "--set", "serving_check.latency_ms=0.001")

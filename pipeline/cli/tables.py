@@ -1,9 +1,11 @@
 """Rows for a person, or for another program."""
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 
@@ -14,7 +16,28 @@ def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         for row in rows:
             print(*row, sep="\t")
         return
-    table = Table(*columns, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=True)
     for row in rows:
         table.add_row(*map(escape, row))
-    console.print(table)
+    print_whole(table)
+
+
+def print_whole(picture: RenderableType) -> None:
+    """A table or tree with lines as long as they are, which a narrow terminal wraps: half a run's id is of no use."""
+    console = Console(highlight=False)
+    width = Measurement.get(console, console.options.update(max_width=10_000), picture).maximum
+    Console(highlight=False, width=max(console.width, width)).print(picture)
+
+
+def when(moment: datetime) -> str:
+    """In the time of this place."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}" if minutes else f"{seconds:.1f} s"

@@ -58,6 +58,10 @@ class Reader:
         """The run of that name."""
         return next(iter(self._runs("c.name = ?", [name])), None)
 
+    def runs_named(self, names: Sequence[str]) -> list[Run]:
+        """The runs of those names, newest first."""
+        return self._runs("c.name IN (?)", [names]) if names else []
+
     def run_names(self) -> list[str]:
         """Of every run, newest first."""
         return [name for _, name, _ in self._run_rows("1 = 1", [])]
