@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.gate import Figures
+from pipeline.metadata.compare import flat
 from pipeline.report import charts
 from pipeline.report.document import document, duration, plain, share
 from pipeline.report.model import Report
-from pipeline.report.page import flat, overall
+from pipeline.report.page import overall
 
 
 def render(first: Report, second: Report) -> str:

@@ -1,11 +1,11 @@
 """The page of one run."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from components.gate import Figures, Judgement
+from pipeline.metadata.compare import flat
 from pipeline.metadata.summary import State
 from pipeline.report import charts
 from pipeline.report.document import document, figure, share
@@ -48,17 +48,6 @@ def overall(models: list[Figures | None]) -> dict[str, list[str]]:
         "calibration error": of_each(lambda of: figure(of.calibration_error)),
         **{f"accuracy, {look}": of_each(lambda of, look=look: share(of.looks_accuracy.get(look))) for look in looks},
     }  # fmt: skip
-
-
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted keys, as a flag takes them."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = value
-    return found
 
 
 def _sections(report: Report) -> list[str]:
