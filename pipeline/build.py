@@ -29,7 +29,6 @@ from components.serving_check import ServingCheck
 from components.trainer import Trainer
 from pipeline import sources
 from pipeline.config import Settings
-from pipeline.metadata.address import Address
 from pipeline.report import NODE as REPORT
 from pipeline.report.component import RunReport
 
@@ -134,9 +133,7 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
         baseline, trainer, evaluator, serving_check, pusher,
     ]  # fmt: skip
     # After all of them, and without an input of any: whatever was skipped, there is a report.
-    report = RunReport(
-        store=str(Address(file=settings.folder / "metadata.db")), reports=str(settings.folder / "reports")
-    )
+    report = RunReport(store=str(settings.store), reports=str(settings.folder / "reports"))
     report.add_upstream_nodes(steps)
 
     _stamp(schema, hashlib.sha256(schema_file.read_bytes()).hexdigest())
