@@ -50,9 +50,14 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Expected calibration error (Guo et al., 2017): the gap of confidence and accuracy, over its bins."""
     confidence = probabilities.max(axis=1)
     right = answered(probabilities) == labels
-    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    bins = binned(confidence)
     gaps = np.abs(np.bincount(bins, right, _BINS) - np.bincount(bins, confidence, _BINS))
     return float(gaps.sum() / len(labels))
+
+
+def binned(confidence: np.ndarray) -> np.ndarray:
+    """The bin of each confidence, int [N]."""
+    return np.minimum((confidence * _BINS).astype(int), _BINS - 1)
 
 
 def compare(labels: np.ndarray, candidate: np.ndarray, serving: np.ndarray, confidence: float) -> Comparison:

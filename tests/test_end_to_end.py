@@ -51,6 +51,13 @@ def states(done):
     return {line[0]: line[1] for line in words}
 
 
+def reported(folder, done):
+    """What the report of a run says, whose page it names."""
+    page = folder / re.search(r"^the report: (\S+)$", done.stdout, re.MULTILINE)[1]
+    assert page.stat().st_size < 8 << 20
+    return json.loads((page.parent / "report.json").read_text())
+
+
 def pushed(folder, name):
     serving = folder / "runs" / name / "serving"
     return sorted(entry.name for entry in serving.iterdir()) if serving.exists() else []
@@ -152,6 +159,8 @@ def test_a_model_that_misses_a_bound_is_not_pushed(sample):
         assert "is below 1.0000" in done.stdout
         assert states(done)["Pusher"] == "skipped"
     assert states(done)["Evaluator"] == "cached"
+    report = reported(folder, done)
+    assert (report["state"], report["judgement"]["checks"][0]["bound"]) == ("not blessed", 1)
     assert pushed(folder, "sample") == ["1"]
 
     run_id = re.search(r"run (\S+) of sample", done.stderr)[1]
@@ -216,6 +225,8 @@ def test_damaged_data_end_the_run_before_anything_is_trained_and_the_old_model_s
         assert message in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert states(done).get("Trainer", "skipped") == "skipped"
+    report = reported(folder, done)
+    assert report["state"] == "data refused" and "data refused, nothing trained" in report["verdict"][0]
     assert pushed(folder, "sample") == ["1"]
     why = vitpipe(folder, "why", re.search(r"run (\S+) of sample", done.stderr)[1]).stdout
     assert "There is no verdict on a model" in why

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from components.ingest import DataRefused, UsageError
-from pipeline.cli import artifacts, augment, bless, data, doctor, gc, models, predict, run, runs, ui, why
+from pipeline.cli import artifacts, augment, bless, data, doctor, gc, models, predict, report, run, runs, ui, why
 from pipeline.config import SettingsError
 from pipeline.exits import Exit
 from pipeline.metadata.address import StoreError
@@ -29,6 +29,7 @@ app.command()(gc.gc)
 app.command()(ui.ui)
 app.command()(why.why)
 app.command()(bless.bless)
+app.command()(report.report)
 app.command()(predict.predict)
 app.add_typer(models.app, name="models")
 app.command()(models.rollback)

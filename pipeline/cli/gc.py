@@ -13,9 +13,10 @@ from rich.progress import track
 from components.serving_folder import read_record, versions
 from pipeline.cli.tables import print_rows
 from pipeline.config import SettingsError
+from pipeline.metadata.address import ADDRESS, Address
 from pipeline.metadata.garbage import garbage
 from pipeline.metadata.reader import reader
-from pipeline.metadata.stores import NotFound, stores
+from pipeline.metadata.stores import NotFound, server
 
 _BATCH = 50  # artifacts between two notes to the store
 
@@ -30,24 +31,26 @@ def gc(
 
     ML Metadata then calls their artifacts deleted, and runs do not find them in the cache.
     """
-    found = stores(runs)
+    found = {folder.parent.name: folder.parent.resolve() for folder in sorted(runs.glob("*/root"))}
     if pipeline is not None and pipeline not in found:
-        raise NotFound(f"--pipeline {pipeline}: no such store below {runs}; there are {', '.join(found) or 'none'}")
+        raise NotFound(f"--pipeline {pipeline}: no artifacts below {runs}; there are {', '.join(found) or 'none'}")
     for name in [pipeline] if pipeline else found:
-        folder = (runs / name).resolve()
+        file = found[name] / "metadata.db"
+        address = Address(file=file) if file.is_file() else server()
+        if address is None:
+            raise NotFound(f"{file} is not there: name the server that knows {name} by the variable {ADDRESS}")
         try:
-            with filelock.FileLock(folder / ".lock", timeout=0):
-                _collect(folder, keep, dry_run)
+            with filelock.FileLock(found[name] / ".lock", timeout=0):
+                _collect(found[name], address, keep, dry_run)
         except filelock.Timeout:
             raise SettingsError(f"a run of {name} is going on: wait for it to end") from None
 
 
-def _collect(folder: Path, keep: int, dry_run: bool) -> None:
-    address = stores(folder.parent)[folder.name]
+def _collect(folder: Path, address: Address, keep: int, dry_run: bool) -> None:
     serving = folder / "serving"
     pushed = [read_record(serving / str(version)).model for version in versions(serving)]
     with reader(address) as store:
-        doomed = garbage(store, folder / "root", keep, pushed)
+        doomed = garbage(store, folder.name, folder / "root", keep, pushed)
     sizes = {one.id: _bytes(Path(one.uri)) for one in doomed}
     by_type: dict[str, list[int]] = {}
     for one in doomed:

@@ -13,11 +13,11 @@ from pipeline.metadata.views import Artifact
 MARKED = "marked for deletion"
 
 
-def garbage(store: Reader, root: Path, keep: int, pushed: Collection[ModelId]) -> list[Artifact]:
+def garbage(store: Reader, pipeline: str, root: Path, keep: int, pushed: Collection[ModelId]) -> list[Artifact]:
     """Of the artifacts below `root`, those that are none of these, oldest first:
 
-    - what went into a node of the newest `keep` runs or came out of it, found in the cache or not: a cache entry that
-      they hit or made is among it;
+    - what went into a node of the newest `keep` runs of the pipeline or came out of it, found in the cache or not: a
+      cache entry that they hit or made is among it;
     - the models of `pushed`: the one that serves is the next candidate's baseline, and a roll-back makes it of another;
     - of each span the newest verdict, which the next span is compared with.
 
@@ -25,7 +25,7 @@ def garbage(store: Reader, root: Path, keep: int, pushed: Collection[ModelId]) -
     """
     needed = {
         artifact.id
-        for run in store.runs(limit=keep)
+        for run in store.runs(pipeline, limit=keep)
         for execution in run.executions
         for channels in (execution.inputs, execution.outputs)
         for artifacts in channels.values()
