@@ -53,7 +53,7 @@ def questions(address):
             (one.node, one.type, one.state, sorted(one.inputs), sorted(one.outputs), sorted(one.properties))
             for one in run.executions
         ],
-        "artifacts": [(one.type, one.state, sorted(one.properties)) for one in artifacts],
+        "artifacts": sorted((one.type, one.state, sorted(one.properties)) for one in artifacts),
         "types": types,
         "lineage": [
             (
