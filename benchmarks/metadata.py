@@ -1,16 +1,11 @@
 """How long questions to a store of ML Metadata take, by the number of runs in it, in a file and on a server.
 
-    python benchmarks/metadata.py [RUNS...]        # 200 and 2,000; MariaDB where `mariadbd` is installed
+python benchmarks/metadata.py [RUNS...]        # 200 and 2,000; MariaDB where `mariadbd` is installed
 """
 
 import functools
 import json
-import os
-import statistics
-import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 
 from ml_metadata import MetadataStore
@@ -120,7 +115,9 @@ class Writer:
         run_id, *cache_ids = self.store.put_contexts([run, *caches])
         cache_of = {name: found for (name, _), found in zip(executed, cache_ids, strict=True)}
 
-        executions = self.store.put_executions([self._execution(name, kind, name in cached) for name, kind, *_ in NODES])
+        executions = self.store.put_executions(
+            [self._execution(name, kind, name in cached) for name, kind, *_ in NODES]
+        )
         # What the resolvers find is taken before this run adds to it.
         resolved = {
             "Baseline.model": self.there.get("Trainer.model"),

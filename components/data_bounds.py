@@ -56,6 +56,7 @@ class DataGateSettings(Group):
 
 # Files of a verdict.
 PAGE = "data.html"  # what a person looks at
+DATA_FOLDER = "data_folder"  # property of a verdict: whose spans it is one of
 LEAVE_OUT = "leave_out.json"  # ids (surrogateescape) of what is left out of training, because it leaks
 
 CHECKS = tuple(name for name, field in DataGateSettings.model_fields.items() if isinstance(field.default, Bound))

@@ -13,7 +13,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components import artifacts
-from components.data_bounds import LEAVE_OUT, PAGE, DataGateSettings
+from components.data_bounds import DATA_FOLDER, LEAVE_OUT, PAGE, DataGateSettings
 from components.data_checks import DataVerdict, judge
 from components.data_page import Exhibit, Picture, readable, render
 from components.example_gen import SPAN_FOLDER
@@ -21,7 +21,6 @@ from components.figures import ImageFigures, repeated_ids, without
 from components.image_statistics import FIGURES, TWINS, read_table
 from components.ingest import tfrecord
 from components.leaks import gives_way
-from components.previous_span import DATA_FOLDER
 
 VERDICT = "verdict.json"
 

@@ -51,6 +51,11 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             for role, [*of_role] in models.items()
             for model in of_role
         }
+        if differing := answers[_CANDIDATE].misnamed(names):
+            raise ValueError(f"the candidate cannot be judged: {differing}; train it again on these data")
+        incomparable = ""
+        if _SERVING in answers and (incomparable := answers[_SERVING].misnamed(names)):
+            del answers[_SERVING]  # of other data: which of its answers are right cannot be said
         statistics = Path(artifact_utils.get_single_uri(input_dict["statistics"]))
         table = _table(answers, read_table(statistics, ["split", "id", *_LOOKS]))
         table.to_parquet(evaluation / PREDICTIONS)
@@ -72,7 +77,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         if _SERVING in answers:
             candidate, serving = (answered(answers[role].probabilities) for role in (_CANDIDATE, _SERVING))
             comparison = compare(labels, candidate, serving, settings.confidence)
-        judgement = judge(settings, figures[_CANDIDATE], figures.get(_SERVING), comparison)
+        judgement = judge(settings, figures[_CANDIDATE], figures.get(_SERVING), comparison, incomparable)
 
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         blessed = int(judgement.blessed)

@@ -7,6 +7,7 @@ from pydantic import Field
 from trainer.settings import Group
 
 Interval = tuple[float, float]
+_AGAINST = "accuracy against the serving model"
 OVERRIDE = "override"  # property of a blessing that a person issued, and of its model: reason and time, as JSON
 
 
@@ -85,6 +86,23 @@ class Judgement(Group):
     comparison: Comparison | None
     confidence: float
     checks: list[Check]
+    incomparable: str = ""  # why the model serving now was not compared with
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a person should know although it decides nothing."""
+        lines = [f"not compared with the serving model: {self.incomparable}"] if self.incomparable else []
+        for check in self.checks:
+            if check.name == _AGAINST and check.interval:
+                # A loss of just the tolerance is held against a model only if its interval ends below zero.
+                reach = (check.interval[1] - check.interval[0]) / 2
+                if reach > -check.bound:
+                    lines.append(
+                        f"{self.candidate.examples:,} test images are too few to tell a loss of {-check.bound:.4f} "
+                        f"(gate.tolerance) from chance: the difference from the serving model is known to within "
+                        f"{reach:.4f}; take more test images, or a wider tolerance"
+                    )
+        return lines
 
     @property
     def blessed(self) -> bool:
@@ -92,12 +110,17 @@ class Judgement(Group):
 
 
 def judge(
-    settings: GateSettings, candidate: Figures, serving: Figures | None = None, comparison: Comparison | None = None
+    settings: GateSettings,
+    candidate: Figures,
+    serving: Figures | None = None,
+    comparison: Comparison | None = None,
+    incomparable: str = "",
 ) -> Judgement:
     """Weigh a candidate against the bounds and, where one serves, against the model serving now.
 
     A candidate that is worse than the serving model by more than the tolerance is blocked unless the interval of the
     difference reaches zero: then the examples cannot tell the two apart, and it would be chance that decides.
+    incomparable: why there is no comparison although a model serves.
     """
     worst = min(candidate.class_accuracy, key=lambda name: candidate.class_accuracy[name])
     checks = [
@@ -124,7 +147,7 @@ def judge(
     if serving is not None and comparison is not None:
         checks.append(
             Check(
-                name="accuracy against the serving model",
+                name=_AGAINST,
                 value=comparison.difference,
                 bound=-settings.tolerance,
                 interval=comparison.interval,
@@ -134,5 +157,6 @@ def judge(
             )
         )
     return Judgement(
-        candidate=candidate, serving=serving, comparison=comparison, confidence=settings.confidence, checks=checks
-    )
+        candidate=candidate, serving=serving, comparison=comparison, confidence=settings.confidence, checks=checks,
+        incomparable=incomparable,
+    )  # fmt: skip

@@ -12,12 +12,16 @@ _BINS = 15  # of confidence, in the calibration error
 def measure(
     labels: np.ndarray, probabilities: np.ndarray, names: list[str], confidence: float, looks_accuracy: dict[str, float]
 ) -> Figures:
-    """labels: int [N]; probabilities: float [N, classes]; names: of the classes, in index order."""
+    """labels: int [N]; probabilities: float [N, classes], finite, a row of zeros for no answer; names: in index order.
+
+    An example without an answer is wrong, among the three likeliest too, and its class has probability 0.
+    """
     answers = answered(probabilities)
     matrix = confusion_matrix(labels, answers, labels=range(len(names)))
     right, of_class, times_answered = matrix.diagonal(), np.bincount(labels, minlength=len(names)), matrix.sum(axis=0)
     present = [index for index in range(len(names)) if of_class[index]]
-    shares = np.where(answers[:, None] < 0, 1 / len(names), probabilities.astype(np.float64))
+    others = np.arange(len(names)) != labels[:, None]
+    shares = np.where(answers[:, None] < 0, others, probabilities.astype(np.float64))
     shares /= shares.sum(axis=1, keepdims=True)  # float32 sums to 1 but for rounding
     return Figures(
         classes=names,
@@ -38,7 +42,7 @@ def measure(
 
 
 def answered(probabilities: np.ndarray) -> np.ndarray:
-    """The likeliest class of each row, int [N]; -1, which is no class, for an image that did not decode."""
+    """The likeliest class of each row, int [N]; -1, which is no class, for a row of zeros."""
     return np.where(probabilities.any(axis=1), probabilities.argmax(axis=1), -1)
 
 
@@ -46,9 +50,14 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Expected calibration error (Guo et al., 2017): the gap of confidence and accuracy, over its bins."""
     confidence = probabilities.max(axis=1)
     right = answered(probabilities) == labels
-    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    bins = binned(confidence)
     gaps = np.abs(np.bincount(bins, right, _BINS) - np.bincount(bins, confidence, _BINS))
     return float(gaps.sum() / len(labels))
+
+
+def binned(confidence: np.ndarray) -> np.ndarray:
+    """The bin of each confidence, int [N]."""
+    return np.minimum((confidence * _BINS).astype(int), _BINS - 1)
 
 
 def compare(labels: np.ndarray, candidate: np.ndarray, serving: np.ndarray, confidence: float) -> Comparison:

@@ -16,12 +16,25 @@ _BATCH = 256
 class Predictions:
     """Of N examples, in the order of their shards: ids [N], labels int64 [N], probabilities float32 [N, classes].
 
-    An image that the model could not decode has probabilities 0, and so is answered wrong.
+    An image that the model could not decode, or answered with what are no finite numbers, has probabilities 0, and so
+    is answered wrong. `classes`: the names that the model gave to its answers, by label.
     """
 
     ids: list[bytes]
     labels: np.ndarray
     probabilities: np.ndarray
+    classes: dict[int, str]
+
+    def misnamed(self, names: list[str]) -> str:
+        """In words, how the model's classes differ from `names`, in index order; empty when they do not."""
+        if (width := self.probabilities.shape[1]) != len(names):
+            return f"it has {width} classes and the data {len(names)}"
+        other = [
+            f"{label} {name!r}, which is {names[label]!r} in the data"
+            for label, name in sorted(self.classes.items())
+            if names[label] != name
+        ]
+        return f"it calls class {', '.join(other)}" if other else ""
 
 
 def predict(model: str, shards: Iterable[Path]) -> Predictions:
@@ -29,6 +42,7 @@ def predict(model: str, shards: Iterable[Path]) -> Predictions:
     loaded = tf.saved_model.load(model)  # held: a signature alone does not keep its weights alive
     answer = loaded.signatures["serving_default"]
     ids, labels, probabilities = [], [], []
+    classes: dict[int, str] = {}
     for shard in shards:
         records = list(tfrecord.read(shard))
         examples = [tfrecord.parse(record) for record in records]
@@ -36,5 +50,10 @@ def predict(model: str, shards: Iterable[Path]) -> Predictions:
         labels += [example.label for example in examples]
         for start in range(0, len(records), _BATCH):
             batch = tf.constant(records[start : start + _BATCH])
-            probabilities.append(answer(examples=batch)["probabilities"].numpy())
-    return Predictions(ids, np.array(labels, np.int64), np.concatenate(probabilities))
+            answers = {output: values.numpy() for output, values in answer(examples=batch).items()}
+            finite = np.isfinite(answers["probabilities"]).all(axis=1)
+            probabilities.append(np.where(finite[:, None], answers["probabilities"], 0))
+            named = answers["valid"] & finite
+            pairs = zip(answers["label"][named].tolist(), answers["class"][named], strict=True)
+            classes |= {label: name.decode() for label, name in pairs}
+    return Predictions(ids, np.array(labels, np.int64), np.concatenate(probabilities), classes)

@@ -2,7 +2,7 @@
 
 from tfx.dsl.components.common import resolver
 
-DATA_FOLDER = "data_folder"  # property of a verdict: whose spans it is one of
+from components.data_bounds import DATA_FOLDER
 
 
 class PreviousSpan(resolver.ResolverStrategy):

@@ -19,15 +19,12 @@ class Executor(executor.Executor):
     """Copies beside the target, then renames: TFX's own copies in place, and a crash leaves half a model serving.
 
     The model that already serves is not pushed again, nor one that was rolled back. `pushed_model` then names the
-    serving version and says `pushed` 0.
+    serving version and says `pushed` 0. Whether the model is blessed is the graph's condition for this step.
     """
 
     def Do(self, input_dict, output_dict, exec_properties):
         self._log_startup(input_dict, output_dict, exec_properties)
         pushed_model = artifact_utils.get_single_instance(output_dict["pushed_model"])
-        if not self.CheckBlessing(input_dict):
-            self._MarkNotPushed(pushed_model)
-            return
         folder = Path(exec_properties["serving"])
         model, blessing, infra_blessing, examples = (
             artifact_utils.get_single_instance(input_dict[key])

@@ -99,8 +99,10 @@ def check(model: str, records: list[bytes], names: list[str], settings: ServingC
 
     differences = {name: _difference(found, wanted[: len(found)]) for name, found in of("probabilities").items()}
     spoilt = max((_difference(mixed[[0, -1]], wanted[:2]) for mixed in of("probabilities", True).values()), default=0.0)
-    labels = np.array([str(names[label]).encode() for label in wanted.argmax(axis=1)])
+    labels = np.array([names[label].encode() if label < len(names) else b"" for label in wanted.argmax(axis=1)])
     misnamed = sum(int((found != labels[: len(found)]).sum()) for found in of("class").values())
+    misnamed += abs(wanted.shape[1] - len(names))
+    not_finite = sum(int((~np.isfinite(found)).any(axis=1).sum()) for found in of("probabilities").values())
     refused = sum(int((~found).sum()) for found in of("valid").values())
     accepted = sum(int(found[1:-1].sum()) for found in of("valid", True).values())
     worst = max(differences, key=lambda name: differences[name], default="")
@@ -112,6 +114,7 @@ def check(model: str, records: list[bytes], names: list[str], settings: ServingC
         Check(name="modules of ours it needs", value=len(ours), bound=0, sense="at most", detail=", ".join(ours)),
         Check(name="difference from the trained model", value=differences.get(worst, 0), bound=_CLOSE, sense="at most",
               detail=f"largest in {worst}"),
+        Check(name="answers that are no finite numbers", value=not_finite, bound=0, sense="at most"),
         Check(name="classes misnamed", value=misnamed, bound=0, sense="at most"),
         Check(name="good images called invalid", value=refused, bound=0, sense="at most"),
         Check(name="hostile requests called valid", value=accepted, bound=0, sense="at most",
@@ -162,8 +165,8 @@ class ServingCheck(base_component.BaseComponent):
 
 
 def _difference(found: np.ndarray, wanted: np.ndarray) -> float:
-    """The largest; infinite where something is not a number."""
-    return float(np.nan_to_num(np.abs(found - wanted), nan=np.inf).max())
+    """The largest; 1, the most that probabilities can differ by, where something is no finite number."""
+    return float(np.nan_to_num(np.abs(found - wanted), nan=1, posinf=1).max())
 
 
 def _failed(name: str, detail: str) -> Check:

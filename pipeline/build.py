@@ -29,6 +29,8 @@ from components.serving_check import ServingCheck
 from components.trainer import Trainer
 from pipeline import sources
 from pipeline.config import Settings
+from pipeline.report import NODE as REPORT
+from pipeline.report.component import RunReport
 
 
 def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] = MappingProxyType({})) -> Pipeline:
@@ -126,6 +128,14 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
                 made_by={"code_version": sources.code_version(), "settings_digest": settings.digest(span)},
             )
 
+    steps = [
+        examples, test_examples, schema, statistics, validator, image_statistics, previous, data_gate, transform,
+        baseline, trainer, evaluator, serving_check, pusher,
+    ]  # fmt: skip
+    # After all of them, and without an input of any: whatever was skipped, there is a report.
+    report = RunReport(store=str(settings.store), reports=str(settings.folder / "reports"))
+    report.add_upstream_nodes(steps)
+
     _stamp(schema, hashlib.sha256(schema_file.read_bytes()).hexdigest())
     for example_gen in examples, test_examples:
         _stamp(example_gen, sources.digest("components.example_gen"))
@@ -136,14 +146,12 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
     _stamp(evaluator, sources.digest("components.evaluator"))
     _stamp(serving_check, sources.digest("components.serving_check"))
     _stamp(pusher, sources.digest("components.pusher"))
+    _stamp(report, sources.digest("pipeline.report.component"))
 
     return Pipeline(
         pipeline_name=settings.name,
         pipeline_root=str(settings.folder / "root"),
-        components=[
-            examples, test_examples, schema, statistics, validator, image_statistics, previous, data_gate, transform,
-            baseline, trainer, evaluator, serving_check, pusher,
-        ],
+        components=[*steps, report],
         enable_cache=True,
         beam_pipeline_args=[
             # On one machine Beam's in-process runner beats its multi-processing one at every step of this graph.
@@ -151,7 +159,7 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
             # What a remote worker would install. Without it TFX packs itself up anew for every step.
             f"--setup_file={sources.ROOT / 'setup.py'}",
         ],
-    )  # fmt: skip
+    )
 
 
 def checkpoints_folder(settings: Settings) -> Path:
@@ -168,8 +176,9 @@ def compile_graph(
     """The graph as TFX's intermediate representation; the nodes named in `uncached` run whatever the cache holds."""
     ir = Compiler().compile(create_pipeline(settings, span, accepted))
     for node in ir.nodes:
-        # What a push must do depends on what serves at that moment, which no cache key knows.
-        if node.pipeline_node.node_info.id in ("Pusher", *uncached):
+        # What a push must do depends on what serves at that moment, and a report on all of its run: no cache key
+        # knows either.
+        if node.pipeline_node.node_info.id in ("Pusher", REPORT, *uncached):
             node.pipeline_node.execution_options.caching_options.enable_cache = False
     return ir
 

@@ -16,6 +16,7 @@ from tfx.proto.orchestration import pipeline_pb2
 
 from pipeline import node
 from pipeline.logs import redirected
+from pipeline.report import NODE as REPORT
 
 
 def new_run_id() -> str:
@@ -27,8 +28,8 @@ def new_run_id() -> str:
 class Runner(LocalDagRunner):
     """LocalDagRunner whose nodes go through `node.launch`.
 
-    It stops at the first node that fails, writes a log file a node, and keeps the facts of the run where they can be
-    asked for: as properties of the run in ML Metadata.
+    It stops at the first node that fails; only where the data were refused there is still a report. It writes a log
+    file a node, and keeps the facts of the run where they can be asked for: as properties of the run in ML Metadata.
     """
 
     run_id: str
@@ -48,15 +49,20 @@ class Runner(LocalDagRunner):
         nodes = [entry.pipeline_node for entry in pipeline.nodes]
         with metadata.Metadata(self.connection) as handle:
             _record_facts(handle, nodes[0], self.facts)
+        refused = False
         for pipeline_node in nodes:
             name = pipeline_node.node_info.id
+            if refused and name != REPORT:
+                continue
             self.started(name)
             with redirected(self.logs / f"{name}.log"):
                 outcome = node.launch(pipeline, name, self.connection)
             self.outcomes.append(outcome)
             self.ended(outcome)
             if outcome.state is node.State.FAILED:
-                break
+                if not outcome.data_refused:
+                    break
+                refused = True
 
 
 def _record_facts(handle: metadata.Metadata, pipeline_node: pipeline_pb2.PipelineNode, facts: dict[str, str]) -> None:

@@ -14,9 +14,11 @@ from tfx.orchestration.portable import launcher
 from tfx.proto.orchestration import pipeline_pb2
 
 from components.ingest import DataRefused
-from pipeline.metadata.store import execution_id
+from pipeline.metadata.store import execution_id, record
 
 log = logging.getLogger(__name__)
+
+REFUSED = "data_refused"  # fact of a run: in full why its data are not fit for use, where a step found it by reading
 
 
 class State(StrEnum):
@@ -71,6 +73,9 @@ def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionC
         log.exception("%s failed", node_id)
         seconds = time.monotonic() - started
         if isinstance(error, DataRefused):
+            # The execution that failed keeps no message, and a report is to have it.
+            with metadata.Metadata(connection) as handle:
+                record(handle.store, run_id, **{REFUSED: str(error)})
             return Outcome(node_id, State.FAILED, seconds, error=str(error), data_refused=True)
         return Outcome(node_id, State.FAILED, seconds, error=_message(error))
     finally:
@@ -100,11 +105,15 @@ def _skipped_before(
     run_id: str,
     connection: mlmd.ConnectionConfig,
 ) -> bool:
-    """Whether a conditional node before this one was skipped in this run: it then has no execution.
+    """Whether a conditional node that this one has inputs of was skipped in this run: it then has no execution.
 
-    TFX resolves the inputs of a node before it looks at its conditions, and would fail the node for want of them.
+    TFX resolves the inputs of a node before it looks at its conditions, and would fail the node for want of them. A
+    node that only comes after another, and takes nothing of it, is not skipped with it.
     """
-    conditional = [name for name in nodes[node_id].upstream_nodes if nodes[name].inputs.conditionals]
+    makers = {
+        channel.producer_node_query.id for spec in nodes[node_id].inputs.inputs.values() for channel in spec.channels
+    }
+    conditional = [name for name in makers & nodes.keys() if nodes[name].inputs.conditionals]
     if not conditional:
         return False
     with metadata.Metadata(connection) as handle:

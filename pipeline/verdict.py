@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from components.data_bounds import PAGE, Finding
@@ -11,6 +11,7 @@ from pipeline.exits import Exit
 from pipeline.logs import shown
 from pipeline.metadata.views import Run
 from pipeline.node import Outcome, State
+from pipeline.report import NODE as REPORT
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,23 @@ class Verdict:
 
 
 def verdict(run: Run, outcomes: Sequence[Outcome]) -> Verdict:
-    """Read the verdict from the artifacts of the run: a cached step counts as much as one that ran."""
+    """Read the verdict from the artifacts of the run: a cached step counts as much as one that ran.
+
+    A report that failed changes nothing in what the run came to, and is told of.
+    """
+    found = _of_run(run, [outcome for outcome in outcomes if outcome.node != REPORT])
+    lines = [*found.lines]
+    if report := run.output(REPORT, "report"):
+        lines.append(f"the report: {shown(Path(str(report.properties['page'])))}")
+    lines += [
+        f"warning: {REPORT} failed, so there is no report: {outcome.error}; look in its log, {REPORT}.log"
+        for outcome in outcomes
+        if outcome.node == REPORT and outcome.state is State.FAILED
+    ]
+    return replace(found, lines=lines)
+
+
+def _of_run(run: Run, outcomes: Sequence[Outcome]) -> Verdict:
     for outcome in outcomes:
         if outcome.data_refused:
             return Verdict(Exit.DATA_REFUSED, [f"data refused, nothing trained: {outcome.error}"], outcome.node)
@@ -40,6 +57,7 @@ def verdict(run: Run, outcomes: Sequence[Outcome]) -> Verdict:
 
     if blessing := run.output("Evaluator", "blessing"):
         judgement = Judgement.model_validate_json(str(blessing.properties["judgement"]))
+        lines += [f"warning: {warning}" for warning in judgement.warnings]
         if not blessing.properties["blessed"]:
             serves = blessing.properties.get("baseline_model_id") == blessing.properties["current_model_id"]
             model = run.output("Trainer", "model")

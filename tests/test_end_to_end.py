@@ -51,6 +51,13 @@ def states(done):
     return {line[0]: line[1] for line in words}
 
 
+def reported(folder, done):
+    """What the report of a run says, whose page it names."""
+    page = folder / re.search(r"^the report: (\S+)$", done.stdout, re.MULTILINE)[1]
+    assert page.stat().st_size < 8 << 20
+    return json.loads((page.parent / "report.json").read_text())
+
+
 def pushed(folder, name):
     serving = folder / "runs" / name / "serving"
     return sorted(entry.name for entry in serving.iterdir()) if serving.exists() else []
@@ -152,6 +159,8 @@ def test_a_model_that_misses_a_bound_is_not_pushed(sample):
         assert "is below 1.0000" in done.stdout
         assert states(done)["Pusher"] == "skipped"
     assert states(done)["Evaluator"] == "cached"
+    report = reported(folder, done)
+    assert (report["state"], report["judgement"]["checks"][0]["bound"]) == ("not blessed", 1)
     assert pushed(folder, "sample") == ["1"]
 
     run_id = re.search(r"run (\S+) of sample", done.stderr)[1]
@@ -216,6 +225,8 @@ def test_damaged_data_end_the_run_before_anything_is_trained_and_the_old_model_s
         assert message in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert states(done).get("Trainer", "skipped") == "skipped"
+    report = reported(folder, done)
+    assert report["state"] == "data refused" and "data refused, nothing trained" in report["verdict"][0]
     assert pushed(folder, "sample") == ["1"]
     why = vitpipe(folder, "why", re.search(r"run (\S+) of sample", done.stderr)[1]).stdout
     assert "There is no verdict on a model" in why
@@ -231,6 +242,37 @@ def another_model(seed):
         "gate.accuracy": 0, "gate.class_accuracy": 0, "gate.calibration": 1, "gate.tolerance": 1,
     }  # fmt: skip
     return ["run", "-c", "sample", *(word for key, value in settings.items() for word in ("--set", f"{key}={value}"))]
+
+
+def shuffled_labels(records):
+    """Of training only: the model that learns them is asked about test images that are labelled right."""
+    examples = [tfrecord.parse(record) for record in records]
+    labels = np.random.default_rng(0).permutation([example.label for example in examples])
+    shuffled = [
+        tfrecord.example(example.image, int(label), example.id) for example, label in zip(examples, labels, strict=True)
+    ]
+    return b"".join(map(tfrecord.frame, shuffled))
+
+
+def test_a_model_that_learnt_shuffled_labels_is_stopped_by_every_bound_of_accuracy(sample):
+    folder, _ = sample
+    arguments = ["--data", damaged(folder, shuffled_labels), "--set", "training.epochs=3"]
+    done = vitpipe(folder, "run", "-c", "sample", *arguments)
+    assert done.returncode == 4, done.stdout + done.stderr
+    for name in ("accuracy 0.", "worst class accuracy 0.", "accuracy against the serving model -0."):
+        assert re.search(rf"^  {re.escape(name)}\d+ is below -?0\.", done.stdout, re.MULTILINE), done.stdout
+    assert pushed(folder, "sample") == ["1"]
+    why = vitpipe(folder, "why", re.search(r"run (\S+) of sample", done.stderr)[1]).stdout
+    assert "The data passed." in why and "missed: accuracy against the serving model" in why
+
+
+def test_a_model_that_learnt_less_than_the_serving_one_is_stopped_by_the_comparison_alone(sample):
+    folder, _ = sample
+    done = vitpipe(folder, *another_model(seed=4), "--set", "gate.tolerance=0.01")
+    assert done.returncode == 4, done.stdout + done.stderr
+    verdict = done.stdout[done.stdout.index("not blessed, nothing pushed:") :].splitlines()
+    assert verdict[1].startswith("  accuracy against the serving model -0.") and verdict[2].startswith("look in")
+    assert "examples gained" in verdict[1] and pushed(folder, "sample") == ["1"]
 
 
 def test_a_model_that_cannot_be_served_in_time_is_not_pushed(sample):

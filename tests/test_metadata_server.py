@@ -135,8 +135,9 @@ def test_names_beyond_ascii_are_read_as_they_were_written(empty):
 
 def test_a_wrong_password_is_refused_at_once_and_not_shown(empty):
     started = time.monotonic()
-    with pytest.raises(StoreError, match=f"Access denied.*{VARIABLE}") as refused, reader(
-        Address.parse(str(empty), "wr0ng")
+    with (
+        pytest.raises(StoreError, match=f"Access denied.*{VARIABLE}") as refused,
+        reader(Address.parse(str(empty), "wr0ng")),
     ):
         pass
     assert time.monotonic() - started < 0.2

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from components.ingest import DataRefused, UsageError
-from pipeline.cli import artifacts, augment, bless, data, doctor, models, predict, run, runs, why
+from pipeline.cli import artifacts, augment, bless, data, doctor, gc, models, predict, report, run, runs, ui, why
 from pipeline.config import SettingsError
 from pipeline.exits import Exit
 from pipeline.metadata.address import StoreError
@@ -25,8 +25,11 @@ app.command()(run.run)
 app.add_typer(runs.app, name="runs")
 app.add_typer(artifacts.app, name="artifacts")
 app.command()(artifacts.lineage)
+app.command()(gc.gc)
+app.command()(ui.ui)
 app.command()(why.why)
 app.command()(bless.bless)
+app.command()(report.report)
 app.command()(predict.predict)
 app.add_typer(models.app, name="models")
 app.command()(models.rollback)

@@ -10,6 +10,7 @@ import filelock
 import typer
 
 from components.gate import OVERRIDE, Judgement
+from components.ingest import DataRefused
 from components.serving_folder import ModelId, push_candidate, serving_now
 from pipeline.config import SettingsError
 from pipeline.exits import Exit
@@ -67,6 +68,13 @@ def bless(
             annotate(store, model.id, **{OVERRIDE: json.dumps(said)})  # for runs that find it serving
     except filelock.Timeout:
         raise SettingsError(f"a run of {found.pipeline} is going on: wait for it to end") from None
+    except ValueError as error:
+        raise DataRefused(str(error)) from None
+    except OSError as error:
+        raise SettingsError(
+            f"{error.filename or folder / 'serving'} cannot be written ({error.strerror or error}): make room there or "
+            f"give yourself the right, then bless run {run} again"
+        ) from None
     print(f"blessed by a person: {reason.strip()}")
     print(f"version {record.version} serves: {shown(folder / 'serving' / str(record.version))}")
 

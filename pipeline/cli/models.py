@@ -83,6 +83,11 @@ def rollback(
         raise SettingsError(f"a run of {folder.parent.name} is going on: wait for it to end") from None
     except ValueError as error:
         raise SettingsError(str(error)) from None
+    except OSError as error:
+        raise SettingsError(
+            f"{error.filename or folder} cannot be written ({error.strerror or error}): make room there or give "
+            "yourself the right, then roll back again"
+        ) from None
     print(f"version {record.version} in {shown(folder)} is version {record.restored_from} again: run {record.run_id}, "
           f"accuracy {record.metrics['accuracy']:.4f}")  # fmt: skip
 

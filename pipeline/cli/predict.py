@@ -94,7 +94,14 @@ def _from_folder(folder: Path, images: list[Path]) -> list[Answer]:
     with redirected(Path(os.devnull)):
         import tensorflow as tf
 
-        signature = tf.saved_model.load(str(folder)).signatures["serving_bytes"]
+        try:
+            loaded = tf.saved_model.load(str(folder))  # held: a signature alone does not keep its weights alive
+            signature = loaded.signatures["serving_bytes"]
+        except Exception as error:  # TensorFlow has a class of errors for each thing that is broken
+            raise DataRefused(
+                f"{folder} does not load as a model with the signature serving_bytes ({type(error).__name__}): push or "
+                "restore it again, or name another folder with --model"
+            ) from None
         for start in range(0, len(images), _BATCH):
             batch = images[start : start + _BATCH]
             answer = signature(image_bytes=tf.constant([image.read_bytes() for image in batch]))

@@ -57,6 +57,7 @@ def _model(weighed: dict[str, Any]) -> list[str]:
         f"The model was {'blessed' if judgement.blessed else 'not blessed'}: "
         f"{right:,} of {figures.examples:,} test images right.",
         *(f"  {_words(check, judgement.confidence)}" for check in judgement.checks),
+        *(f"  warning: {warning}" for warning in judgement.warnings),
         f"  not bounded: top 3 {figures.top_3:.4f}, log loss {figures.log_loss:.4f}",
     ]
     if figures.looks_accuracy:
@@ -64,8 +65,10 @@ def _model(weighed: dict[str, Any]) -> list[str]:
         lines.append(f"  not bounded: accuracy by thirds of the images, {looks}")
     if override := weighed.get("override"):
         lines.append(f"A person blessed it at {override['at']}: {override['reason']}")
-    if weighed["baseline"]:
+    if weighed["baseline"] and judgement.comparison:
         return [*lines, f"It was weighed against the model serving then, {shown(Path(weighed['baseline']))}."]
+    if weighed["baseline"]:
+        return [*lines, f"The model serving then, {shown(Path(weighed['baseline']))}, could not be weighed against."]
     return [*lines, "No model served then, so it was weighed against none."]
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 PASSWORD = "VITPIPE_METADATA__PASSWORD"
+ADDRESS = "VITPIPE_METADATA__ADDRESS"  # the setting metadata.address
 _SCHEMA = 10  # of the tables, since ml-metadata 1.9
 _ATTEMPTS, _TIMEOUT = 4, 10  # tries, and seconds for each to connect
 _MYSQL_GONE = {2003, 2006, 2013, 1040, 1205, 1213}  # away, went away, too many connections, lock waits, a deadlock

@@ -97,7 +97,7 @@ class Reader:
 
     def artifacts(
         self, type_name: str | None = None, state: str | None = None, since_ms: int = 0, until_ms: int | None = None,
-        properties: Sequence[tuple[str, str]] = (), limit: int | None = None,
+        properties: Sequence[tuple[str, str]] = (), limit: int | None = None, offset: int = 0,
     ) -> list[Artifact]:  # fmt: skip
         """The newest artifacts first that are all of this; a property equals its text, however it is stored."""
         conditions, values = ["a.create_time_since_epoch >= ?"], [since_ms]  # type: tuple[list[str], list[object]]
@@ -122,7 +122,8 @@ class Reader:
             values += [name, text, name, number, name, number]
         rows = self._connection.rows(
             f"SELECT {_ARTIFACT_COLUMNS} FROM Artifact a JOIN Type t ON t.id = a.type_id "
-            f"WHERE {' AND '.join(conditions)} ORDER BY a.create_time_since_epoch DESC, a.id DESC{_limit(limit)}",
+            f"WHERE {' AND '.join(conditions)} ORDER BY a.create_time_since_epoch DESC, a.id DESC"
+            f"{_limit(limit, offset)}",
             *values,
         )
         return list(self._artifacts(rows).values())
@@ -184,6 +185,27 @@ class Reader:
                 if artifact in artifacts and not key.startswith("_"):
                     edges.append(Edge(artifact, execution, kind in _INTO, key))
         return Lineage(start, artifacts, executions, tuple(dict.fromkeys(edges)), self._runs_of(list(executions)))
+
+    def around(self, artifact_id: int) -> Lineage:
+        """The executions that put an artifact out and that took it in: cached ones and resolvers, too.
+
+        Raises ValueError where there is no such artifact.
+        """
+        artifacts = self._artifacts_by_id([artifact_id])
+        if not artifacts:
+            raise ValueError(f"no artifact {artifact_id} in the store")
+        rows = self._connection.rows(
+            f"SELECT DISTINCT {_EXECUTION_COLUMNS} FROM Event v JOIN Execution e ON e.id = v.execution_id "
+            f"JOIN Type t ON t.id = e.type_id WHERE v.artifact_id = ? AND {_no_condition('v')}",
+            artifact_id,
+        )
+        edges = [
+            Edge(artifact_id, execution, kind in _INTO, key)
+            for _, _, execution, kind, key in self._events("v.artifact_id = ?", [artifact_id])
+            if not key.startswith("_")
+        ]
+        executions = self._executions(rows)
+        return Lineage(artifact_id, artifacts, executions, tuple(dict.fromkeys(edges)), self._runs_of(list(executions)))
 
     def _run_rows(
         self, condition: str, values: Sequence[object], limit: int | None = None, offset: int = 0

@@ -35,9 +35,18 @@ def annotate(store: MetadataStore, artifact_id: int, **properties: int | str) ->
     store.put_artifacts([artifact])
 
 
+def mark_for_deletion(store: MetadataStore, artifact_ids: list[int]) -> None:
+    """Say that the files of artifacts are about to go: TFX's cache then passes over them."""
+    _set_state(store, artifact_ids, mlmd.Artifact.MARKED_FOR_DELETION)
+
+
 def mark_deleted(store: MetadataStore, artifact_ids: list[int]) -> None:
-    """Say that the files of artifacts are gone: TFX's cache then passes over them."""
+    """Say that the files of artifacts are gone."""
+    _set_state(store, artifact_ids, mlmd.Artifact.DELETED)
+
+
+def _set_state(store: MetadataStore, artifact_ids: list[int], state: int) -> None:
     artifacts = store.get_artifacts_by_id(artifact_ids)
     for artifact in artifacts:
-        artifact.state = mlmd.Artifact.DELETED
+        artifact.state = state
     store.put_artifacts(artifacts)

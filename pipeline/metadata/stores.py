@@ -8,7 +8,6 @@ from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 from pipeline.metadata.views import Run
 
-
 SERVER = "VITPIPE_METADATA__ADDRESS"  # the setting metadata.address, for every command
 
 

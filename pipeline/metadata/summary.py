@@ -25,7 +25,7 @@ class State(StrEnum):
     DONE = "done"
 
 
-_BY_EXIT = {
+BY_EXIT = {
     Exit.OK: State.DONE, Exit.CRASHED: State.FAILED, Exit.DATA_REFUSED: State.REFUSED,
     Exit.NOT_BLESSED: State.NOT_BLESSED, Exit.NOT_SERVABLE: State.NOT_SERVABLE,
 }  # fmt: skip
@@ -75,7 +75,7 @@ def summarise(run: Run) -> Summary:
 def state_of(run: Run) -> State:
     """How a run ended, or whether it goes on."""
     if EXIT in run.facts:
-        return _BY_EXIT[Exit(int(str(run.facts[EXIT])))]
+        return BY_EXIT[Exit(int(str(run.facts[EXIT])))]
     if PROCESS in run.facts:
         return State.RUNNING if _lives(json.loads(str(run.facts[PROCESS]))) else State.DIED
     newest = {execution.node: execution for execution in run.executions}  # in order of their ids

@@ -69,3 +69,20 @@ def test_chance_blocks_nobody_and_is_said():
     judgement = judge(BOUNDS, figures(), figures(accuracy=0.9), difference(-0.11, 0.01))
     assert judgement.blessed
     assert "is below -0.0200, which may be noise (" in str(judgement.checks[3])
+
+
+def test_too_few_images_to_tell_a_loss_of_the_tolerance_is_a_warning():
+    judgement = judge(BOUNDS, figures(), figures(), difference(-0.03, 0.02))
+    assert judgement.blessed
+    assert judgement.warnings == [
+        "100 test images are too few to tell a loss of 0.0200 (gate.tolerance) from chance: the difference from the "
+        "serving model is known to within 0.0250; take more test images, or a wider tolerance"
+    ]
+    assert judge(BOUNDS, figures(), figures(), difference(-0.02, 0.019)).warnings == []
+    assert judge(BOUNDS, figures()).warnings == []
+
+
+def test_a_serving_model_that_was_not_compared_with_is_a_warning():
+    judgement = judge(BOUNDS, figures(), incomparable="it has 3 classes and the data 2")
+    assert judgement.blessed
+    assert judgement.warnings == ["not compared with the serving model: it has 3 classes and the data 2"]

@@ -1,7 +1,8 @@
 import pytest
 
 from components.artifacts import DataVerdict
-from components.previous_span import DATA_FOLDER, PreviousSpan
+from components.data_bounds import DATA_FOLDER
+from components.previous_span import PreviousSpan
 
 
 def verdict(span, passed, created=0, data="/data"):

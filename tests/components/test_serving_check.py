@@ -1,6 +1,7 @@
 import shutil
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -16,9 +17,9 @@ NAMES = ["cat", "dog", "ship"]
 RECORDS = [tfrecord.example(encoded(picture(n), "JPEG" if n % 2 else "PNG"), 0, b"%d" % n) for n in range(6)]
 
 
-def export(folder, seed=1, names=NAMES):
+def export(folder, seed=1, names=NAMES, scale=1.0):
     model = ViT(image_size=8, patch_size=4, classes=3, depth=1, width=8, heads=2)
-    model.head.kernel.assign(keras.random.normal(model.head.kernel.shape, seed=seed))
+    model.head.kernel.assign(scale * keras.random.normal(model.head.kernel.shape, seed=seed))
     serving.export(model, names, 8, str(folder))
     return folder
 
@@ -44,7 +45,7 @@ def failed(model, **bounds):
 def test_a_good_model_keeps_every_bound_whatever_is_thrown_at_it(model):
     checks = check(str(model), RECORDS, NAMES, ServingCheckSettings())
     assert all(one.passed for one in checks), checks
-    assert len(checks) == 9 and next(one.value for one in checks if one.name == "latency in ms") > 0
+    assert len(checks) == 10 and next(one.value for one in checks if one.name == "latency in ms") > 0
 
 
 def test_bounds_of_time_and_memory(model):
@@ -61,6 +62,21 @@ def test_answers_that_are_not_those_of_the_trained_model(model, tmp_path):
 
 def test_classes_in_another_order(tmp_path):
     assert failed(export(tmp_path / "model", names=["dog", "cat", "ship"])).keys() == {"classes misnamed"}
+
+
+def test_a_class_too_many(model):
+    missed = {one.name for one in check(str(model), RECORDS, NAMES[:2], ServingCheckSettings()) if not one.passed}
+    assert missed == {"classes misnamed"}
+
+
+def test_answers_that_are_no_numbers(tmp_path):
+    missed = failed(export(tmp_path / "model", scale=np.nan))
+    assert missed.keys() == {"answers that are no finite numbers", "difference from the trained model"} | (
+        missed.keys() & {"difference that hostile requests make to others", "classes misnamed"}
+    )
+    assert missed["answers that are no finite numbers"].startswith(
+        "answers that are no finite numbers 28.0000 is above"
+    )
 
 
 def test_memory_is_that_of_the_model_and_not_of_whoever_checks_it(model):

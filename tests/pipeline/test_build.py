@@ -28,6 +28,7 @@ def test_the_nodes_of_the_contract_with_names_a_cluster_accepts(graph):
     assert set(graph) == {
         "ImportExampleGen", "TestExampleGen", "ImportSchemaGen", "StatisticsGen", "ExampleValidator", "ImageStatistics",
         "PreviousSpan", "DataGate", "Transform", "Trainer", "Baseline", "Evaluator", "ServingCheck", "Pusher",
+        "RunReport",
     }  # fmt: skip
     assert all(re.fullmatch(r"[a-zA-Z0-9][-a-zA-Z0-9]*", name) for name in graph)
 
@@ -36,7 +37,7 @@ def test_every_step_that_runs_our_code_carries_its_digest(graph):
     stamped = {name for name, node in graph.items() if "digest" in node.parameters.parameters}
     assert stamped == {
         "ImportExampleGen", "TestExampleGen", "ImportSchemaGen", "ImageStatistics", "DataGate", "Transform",
-        "Trainer", "Evaluator", "ServingCheck", "Pusher",
+        "Trainer", "Evaluator", "ServingCheck", "Pusher", "RunReport",
     }  # fmt: skip
     # The Trainer's names its checkpoints, too.
     config = graph["Trainer"].parameters.parameters["custom_config"].field_value.string_value
@@ -44,8 +45,8 @@ def test_every_step_that_runs_our_code_carries_its_digest(graph):
 
 
 def test_nothing_is_transformed_or_trained_before_the_data_gate_has_spoken(graph):
-    conditional = {name for name, node in graph.items() if "DataGate" in node.upstream_nodes}
-    assert conditional == {"Transform", "Trainer", "Evaluator", "ServingCheck", "Pusher"}
+    after = {name for name, node in graph.items() if "DataGate" in node.upstream_nodes}
+    assert after - {"RunReport"} == {"Transform", "Trainer", "Evaluator", "ServingCheck", "Pusher"}
 
 
 def test_what_leaks_is_left_out_of_training_where_that_is_asked_for(settings):
@@ -64,7 +65,7 @@ def test_a_warm_start_takes_the_serving_model(settings):
 
 def test_a_push_is_never_taken_from_the_cache_nor_what_a_person_forces(graph):
     cached = {name: node.execution_options.caching_options.enable_cache for name, node in graph.items()}
-    assert {name for name, enabled in cached.items() if not enabled} == {"Pusher", "Transform"}
+    assert {name for name, enabled in cached.items() if not enabled} == {"Pusher", "RunReport", "Transform"}
 
 
 def test_a_changed_bound_reaches_the_evaluator_and_the_record_of_a_push_alone(graph, tmp_path):
@@ -75,3 +76,10 @@ def test_a_changed_bound_reaches_the_evaluator_and_the_record_of_a_push_alone(gr
         for settings in (load("sample", [*flags, *more], {}) for more in ([], ["gate.accuracy=0.5"]))
     ]
     assert [name for name in graphs[0] if graphs[0][name] != graphs[1][name]] == ["Evaluator", "Pusher"]
+
+
+def test_the_report_comes_after_every_other_node_and_hangs_on_none(graph):
+    assert next(reversed(graph)) == "RunReport"
+    report = graph["RunReport"]
+    assert set(report.upstream_nodes) == set(graph) - {"RunReport"}
+    assert not report.inputs.inputs and not report.inputs.conditionals

@@ -52,8 +52,10 @@ def graph(tmp_path):
             with Cond(guarded.outputs["out"].future()[0].custom_property("value") > 3):
                 inner = Consume(model=guarded.outputs["out"]).with_id("Inner")
         broken = Break(model=measure.outputs["out"])
+        last = Measure(value=5).with_id("Last")
+        last.add_upstream_nodes([guarded, inner])
         pipeline = Pipeline(
-            "tiny", str(tmp_path / "root"), components=[measure, guarded, inner, broken], enable_cache=True
+            "tiny", str(tmp_path / "root"), components=[measure, guarded, inner, broken, last], enable_cache=True
         )
         ir = Compiler().compile(pipeline)
         runtime_parameter_utils.substitute_runtime_parameter(ir, {"pipeline-run-id": run_id})
@@ -92,6 +94,12 @@ def test_what_follows_a_skipped_node_is_skipped_and_leaves_no_failure_in_the_sto
     launch(graph("run-1"), "Guarded", store)
     assert launch(graph("run-1"), "Inner", store).state is State.SKIPPED
     assert len(MetadataStore(store).get_executions()) == 1
+
+
+def test_what_only_comes_after_a_skipped_node_runs(graph, store):
+    launch(graph("run-1"), "Measure", store)
+    launch(graph("run-1"), "Guarded", store)
+    assert launch(graph("run-1"), "Last", store).state is State.COMPLETE
 
 
 def test_an_executor_that_raises_is_failed_with_its_message(graph, store):

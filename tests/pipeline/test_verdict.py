@@ -25,3 +25,13 @@ def test_data_that_were_refused_while_they_were_read_are_no_crash():
     outcomes = [Outcome("ImportExampleGen", State.FAILED, 1.0, error="span-2: cut", data_refused=True)]
     result = verdict(RUN, outcomes)
     assert (result.exit, result.lines) == (Exit.DATA_REFUSED, ["data refused, nothing trained: span-2: cut"])
+
+
+def test_a_report_that_failed_changes_no_verdict_and_is_told_of_last():
+    passed = [Outcome("Transform", State.COMPLETE, 1.0, 1)]
+    refused = [Outcome("ImportExampleGen", State.FAILED, 1.0, error="span-2: cut", data_refused=True)]
+    report = Outcome("RunReport", State.FAILED, 1.0, error="OSError: disk full")
+    for outcomes in passed, refused:
+        result = verdict(RUN, [*outcomes, report])
+        assert (result.exit, result.node) == (verdict(RUN, outcomes).exit, verdict(RUN, outcomes).node)
+        assert result.lines[-1].startswith("warning: RunReport failed") and "OSError: disk full" in result.lines[-1]

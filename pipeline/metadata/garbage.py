@@ -1,0 +1,43 @@
+"""Artifacts whose files nothing needs any more."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from components.data_bounds import DATA_FOLDER
+from components.serving_folder import ModelId
+from pipeline.metadata.reader import Reader
+from pipeline.metadata.views import Artifact
+
+MARKED = "marked for deletion"
+
+
+def garbage(store: Reader, pipeline: str, root: Path, keep: int, pushed: Collection[ModelId]) -> list[Artifact]:
+    """Of the artifacts below `root`, those that are none of these, oldest first:
+
+    - what went into a node of the newest `keep` runs of the pipeline or came out of it, found in the cache or not: a cache entry that
+      they hit or made is among it;
+    - the models of `pushed`: the one that serves is the next candidate's baseline, and a roll-back makes it of another;
+    - of each span the newest verdict, which the next span is compared with.
+
+    What an earlier call marked and did not remove, because it was interrupted, is garbage still: no run finds it.
+    """
+    needed = {
+        artifact.id
+        for run in store.runs(pipeline, limit=keep)
+        for execution in run.executions
+        for channels in (execution.inputs, execution.outputs)
+        for artifacts in channels.values()
+        for artifact in artifacts
+    }
+    models = {(model.uri, model.created_ms) for model in pushed}
+    live = [one for one in store.artifacts(state="live") if Path(one.uri).is_relative_to(root)]
+    needed |= {one.id for one in live if (one.uri, one.created_ms) in models}
+    newest: dict[tuple[object, object], int] = {}
+    for one in live:  # newest first
+        if one.type == "DataVerdict" and one.properties.get("passed") == 1:
+            newest.setdefault((one.properties.get(DATA_FOLDER), one.properties.get("span")), one.id)
+    needed |= set(newest.values())
+    marked = [one for one in store.artifacts(state=MARKED) if Path(one.uri).is_relative_to(root)]
+    return sorted([*(one for one in live if one.id not in needed), *marked], key=lambda one: one.id)

@@ -1,0 +1,179 @@
+"""Gathers what a report says: from ML Metadata, and from the artifacts that it names."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from components import data_page
+from components.data_bounds import PAGE, Finding
+from components.data_gate import VERDICT
+from components.evaluator import PREDICTIONS
+from components.gate import OVERRIDE, Check, Judgement
+from components.ingest import tfrecord
+from components.measures import answered, binned
+from pipeline.metadata.picture import lineage_svg
+from pipeline.metadata.reader import Reader
+from pipeline.metadata.summary import BY_EXIT, EXIT, PROCESS, settings_of
+from pipeline.metadata.views import Artifact, Run
+from pipeline.node import REFUSED, Outcome, State
+from pipeline.report import NODE
+from pipeline.report.model import Bin, Data, Epoch, Mistake, Node, Override, Picture, Report
+from pipeline.verdict import verdict
+from trainer.history import FILE as HISTORY
+
+_SAMPLES = 8  # pictures of a class
+_MOST_SAMPLES = 160  # on the page, so that a thousand classes do not make it huge
+_MISTAKES = 24
+
+
+def collect(store: Reader, run: Run) -> Report:
+    """The report of a run that has not crashed."""
+    result = verdict(run, _outcomes(run))
+    executions = [execution for execution in run.executions if execution.node != NODE]
+    judgement = _judgement(run)
+    names = judgement.candidate.classes if judgement else []
+    predictions = _predictions(run)
+    infra = run.output("ServingCheck", "blessing")
+    made = (("Pusher", "pushed_model"), ("Trainer", "model"), ("DataGate", "verdict"))
+    subject = next((artifact for node, name in made if (artifact := run.output(node, name))), None)
+    data = _data(run)
+    classes = names or (list(next(iter(data.labels.values()))) if data else [])
+    return Report(
+        run=run.name,
+        pipeline=run.pipeline,
+        started=run.started,
+        seconds=(max((one.updated_ms for one in executions), default=run.started_ms) - run.started_ms) / 1000,
+        state=BY_EXIT[result.exit],
+        verdict=result.lines,
+        facts={
+            name: str(value) for name, value in sorted(run.facts.items()) if name not in ("settings", EXIT, PROCESS)
+        },
+        settings=settings_of(run),
+        data=data,
+        samples=_samples(run.output("ImportExampleGen", "examples"), classes),
+        history=_history(run),
+        judgement=judgement,
+        override=_override(run),
+        calibration=_calibration(predictions),
+        mistakes=_mistakes(predictions, names, run.output("TestExampleGen", "examples")),
+        serving=[Check.model_validate(check) for check in json.loads(str(infra.properties["checks"]))] if infra else [],
+        nodes=[Node(name=one.node, state=one.state, seconds=one.seconds) for one in executions],
+        lineage_of=f"{subject.type} {subject.id}" if subject else "",
+        lineage=lineage_svg(store.lineage(subject.id)) if subject else "",
+    )
+
+
+def _outcomes(run: Run) -> list[Outcome]:
+    """Of the nodes that failed, as the verdict wants them: all else it reads from the artifacts."""
+    refused = run.facts.get(REFUSED)
+    return [
+        Outcome(one.node, State.FAILED, one.seconds, one.id, str(refused or "see its log"), data_refused=bool(refused))
+        for one in run.executions
+        if one.state == "failed" and one.node != NODE and run.node(one.node) == one
+    ]
+
+
+def _data(run: Run) -> Data | None:
+    weighed = run.output("DataGate", "verdict")
+    if weighed is None:
+        return None
+    told = json.loads(Path(weighed.uri, VERDICT).read_text("utf-8"))
+    return Data(
+        span=told["figures"]["span"],
+        gate_span=told["figures"]["gate_span"],
+        previous_span=told["previous_span"],
+        labels={split: of["labels"] for split, of in told["figures"]["splits"].items()},
+        findings=[Finding.model_validate(finding) for finding in json.loads(str(weighed.properties["findings"]))],
+        page=str(Path(weighed.uri, PAGE)),
+    )
+
+
+def _samples(examples: Artifact | None, classes: list[str]) -> dict[str, list[Picture]]:
+    """The first of each class that is trained on; of the first classes, where there are very many."""
+    if examples is None or not classes:
+        return {}
+    each = max(1, min(_SAMPLES, _MOST_SAMPLES // len(classes)))
+    found: dict[int, list[Picture]] = {label: [] for label in range(min(len(classes), _MOST_SAMPLES))}
+    missing = len(found) * each
+    for example in _raw(examples, "train"):
+        of_class = found.get(example.label)
+        if of_class is not None and len(of_class) < each:
+            of_class.append(_picture("train", example.id, example.image))
+            missing -= 1
+            if not missing:
+                break
+    return {classes[label]: pictures for label, pictures in found.items()}
+
+
+def _history(run: Run) -> list[Epoch]:
+    trained = run.output("Trainer", "model_run")
+    if trained is None:
+        return []
+    return [Epoch.model_validate_json(line) for line in Path(trained.uri, HISTORY).read_text().splitlines()]
+
+
+def _judgement(run: Run) -> Judgement | None:
+    blessing = run.output("Evaluator", "blessing")
+    return Judgement.model_validate_json(str(blessing.properties["judgement"])) if blessing else None
+
+
+def _override(run: Run) -> Override | None:
+    blessing = run.output("Evaluator", "blessing")
+    if blessing is None or OVERRIDE not in blessing.properties:
+        return None
+    return Override.model_validate_json(str(blessing.properties[OVERRIDE]))
+
+
+def _predictions(run: Run) -> pd.DataFrame | None:
+    """What the candidate answered on the test set: id, label, answer (-1: did not decode), confidence."""
+    evaluation = run.output("Evaluator", "evaluation")
+    if evaluation is None:
+        return None
+    table = pd.read_parquet(Path(evaluation.uri, PREDICTIONS), columns=["id", "label", "candidate"])
+    probabilities = np.stack(table.pop("candidate").to_list())
+    return table.assign(answer=answered(probabilities), confidence=probabilities.max(axis=1))
+
+
+def _calibration(predictions: pd.DataFrame | None) -> list[Bin]:
+    if predictions is None:
+        return []
+    right = predictions.answer == predictions.label
+    rows = pd.DataFrame({"confidence": predictions.confidence, "right": right})
+    bins = rows.groupby(binned(predictions.confidence.to_numpy()))
+    return [
+        Bin(examples=len(of_bin), confidence=of_bin.confidence.mean(), accuracy=of_bin.right.mean())
+        for _, of_bin in bins
+    ]
+
+
+def _mistakes(predictions: pd.DataFrame | None, names: list[str], examples: Artifact | None) -> list[Mistake]:
+    if predictions is None or examples is None:
+        return []
+    wrong = predictions[(predictions.answer != predictions.label) & (predictions.answer >= 0)]
+    worst = wrong.sort_values("confidence", ascending=False, kind="stable").head(_MISTAKES)
+    wanted = set(worst.id)
+    images = {example.id: example.image for example in _raw(examples, "test") if example.id in wanted}
+    return [
+        Mistake(
+            picture=_picture("test", row.id, images[row.id]),
+            label=names[row.label],
+            answer=names[row.answer],
+            confidence=row.confidence,
+        )
+        for row in worst.itertuples()
+    ]
+
+
+def _raw(examples: Artifact, split: str) -> Iterator[tfrecord.RawExample]:
+    shards: Iterable[Path] = sorted(Path(examples.uri, f"Split-{split}").iterdir())
+    for shard in shards:
+        for record in tfrecord.read(shard):
+            yield tfrecord.parse(record)
+
+
+def _picture(split: str, id: bytes, image: bytes) -> Picture:
+    picture = data_page.Picture(split, id, image)
+    return Picture(id=picture.name, source=picture.source)

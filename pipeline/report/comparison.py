@@ -1,0 +1,72 @@
+"""The page that sets two runs side by side."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from components.gate import Figures
+from pipeline.metadata.compare import flat
+from pipeline.report import charts
+from pipeline.report.document import document, duration, plain, share
+from pipeline.report.model import Report
+from pipeline.report.page import overall
+
+
+def render(first: Report, second: Report) -> str:
+    """One HTML file that needs no network."""
+    runs = [first, second]
+    candidates = [run.judgement.candidate if run.judgement else None for run in runs]
+    return document(
+        "comparison.html",
+        runs=runs,
+        figures=_figures(runs) | overall(candidates),
+        settings=differing(flat(first.settings), flat(second.settings)),
+        facts=differing(first.facts, second.facts),
+        classes=_classes(candidates),
+        charts=_charts(runs),
+    )
+
+
+def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Both values of each key whose values differ; empty where one has none."""
+    keys = dict.fromkeys([*first, *second])
+    return {
+        key: tuple(plain(of[key]) if key in of else "" for of in (first, second))  # type: ignore[misc]
+        for key in keys
+        if first.get(key) != second.get(key)
+    }
+
+
+def _figures(runs: list[Report]) -> dict[str, list[str]]:
+    return {
+        "state": [str(run.state) for run in runs],
+        "started": [f"{run.started:%Y-%m-%d %H:%M:%S}" for run in runs],
+        "took": [duration(run.seconds) for run in runs],
+        "span": [str(run.data.span) if run.data else "" for run in runs],
+        "epochs": [str(len(run.history)) if run.history else "" for run in runs],
+        "best on val": [share(max((row.val_accuracy for row in run.history), default=None)) for run in runs],
+        **{
+            name: [next((f"{check.value:.4g}" for check in run.serving if check.name == name), "") for run in runs]
+            for name in ("latency in ms", "memory in GiB")
+        },
+    }
+
+
+def _classes(candidates: list[Figures | None]) -> list[tuple[str, list[float | None], float | None]]:
+    """Recall by class in both, and the change; the largest change first."""
+    names = dict.fromkeys(name for of in candidates if of for name in of.class_accuracy)
+    rows = []
+    for name in names:
+        before, after = (of.class_accuracy.get(name) if of else None for of in candidates)
+        rows.append((name, [before, after], None if before is None or after is None else after - before))
+    return sorted(rows, key=lambda row: -abs(row[2] or 0))
+
+
+def _charts(runs: list[Report]) -> list[str]:
+    wanted = (("Accuracy on val", "val_accuracy", ".0%"), ("Loss on val", "val_loss", ""),
+              ("Accuracy in training", "accuracy", ".0%"), ("Loss in training", "loss", ""))  # fmt: skip
+    trained = [run for run in runs if run.history]
+    return [
+        charts.curves(title, "", {run.run: (run.history, figure) for run in trained}, format)
+        for title, figure, format in wanted
+        if trained
+    ]

@@ -1,0 +1,109 @@
+"""What a report says, as values. The page is drawn from it alone, and `report.json` is this."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+from components.data_bounds import Finding
+from components.gate import Check, Judgement
+from pipeline.metadata.address import StoreError
+from pipeline.metadata.summary import State
+from trainer.settings import Group
+
+
+class Picture(Group):
+    """An example and its image as a data URI, which is empty where the image does not decode."""
+
+    id: str
+    source: str
+
+
+class Data(Group):
+    """What was trained and measured on. `labels`: images by split and class."""
+
+    span: int
+    gate_span: int
+    previous_span: int | None  # that it was compared with
+    labels: dict[str, dict[str, int]]
+    findings: list[Finding]
+    page: str  # the span's own page, absolute
+
+
+class Epoch(Group):
+    """A row of the training's history."""
+
+    epoch: int
+    loss: float
+    accuracy: float
+    val_loss: float
+    val_accuracy: float
+    learning_rate: float
+    images_per_second: float
+    seconds: float
+
+
+class Bin(Group):
+    """Test images that the model is about equally sure of."""
+
+    examples: int
+    confidence: float  # mean of the answers' probabilities
+    accuracy: float
+
+
+class Mistake(Group):
+    """A test image that the model is sure of, and wrong."""
+
+    picture: Picture
+    label: str
+    answer: str
+    confidence: float
+
+
+class Override(Group):
+    """A person's words over the gate's."""
+
+    reason: str
+    at: str
+
+
+class Node(Group):
+    name: str
+    state: str
+    seconds: float
+
+
+class Report(Group):
+    """Everything on the page of a run; what a run did not come to is None or empty."""
+
+    run: str
+    pipeline: str
+    started: datetime
+    seconds: float
+    state: State
+    verdict: list[str]  # lines, as the command prints them
+    facts: dict[str, str]  # code version, digests, trigger, reason
+    settings: dict[str, Any]
+    data: Data | None
+    samples: dict[str, list[Picture]]  # by class, of what is trained on
+    history: list[Epoch]
+    judgement: Judgement | None
+    override: Override | None
+    calibration: list[Bin]
+    mistakes: list[Mistake]
+    serving: list[Check]
+    nodes: list[Node]
+    lineage_of: str  # which artifact `lineage` is of
+    lineage: str  # SVG
+
+    def as_json(self) -> str:
+        """For `read`. Python's own JSON: a figure may be infinite, which pydantic's makes null of."""
+        return json.dumps(self.model_dump(mode="json"), indent=1) + "\n"
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """Raises StoreError where it is no report, or one of another version."""
+        try:
+            return cls.model_validate(json.loads(file.read_text("utf-8")))
+        except ValueError as error:  # of JSON, of UTF-8 and of pydantic
+            raise StoreError(f"{file} is no report that this version reads: {str(error).splitlines()[0]}") from None

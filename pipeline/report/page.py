@@ -1,0 +1,97 @@
+"""The page of one run."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from components.gate import Figures, Judgement
+from pipeline.metadata.compare import flat
+from pipeline.metadata.summary import State
+from pipeline.report import charts
+from pipeline.report.document import document, figure, share
+from pipeline.report.model import Report
+
+_MOST_CLASSES = 200  # in the heat map: more is no picture any longer, and megabytes
+
+
+def render(report: Report, folder: Path) -> str:
+    """One HTML file that needs no network. folder: where it will lie, for its links."""
+    judgement = report.judgement
+    return document(
+        "page.html",
+        report=report,
+        colour="ok" if report.state is State.DONE else "stop",
+        sections=_sections(report),
+        data_page=os.path.relpath(report.data.page, folder) if report.data else "",
+        best=max(report.history, key=lambda row: row.val_accuracy, default=None),
+        overall=overall([judgement.candidate, judgement.serving]) if judgement else {},
+        classes=_classes(judgement) if judgement else [],
+        longest=max((node.seconds for node in report.nodes), default=0) or 1,
+        settings=flat(report.settings),
+        charts=_charts(report),
+    )
+
+
+def overall(models: list[Figures | None]) -> dict[str, list[str]]:
+    """Figures in words, of each model by name; empty where there is none."""
+
+    def of_each(text: Any) -> list[str]:
+        return [text(of) if of else "" for of in models]
+
+    looks = dict.fromkeys(look for of in models if of for look in of.looks_accuracy)
+    return {
+        "test images": of_each(lambda of: f"{of.examples:,}"),
+        "accuracy": of_each(lambda of: f"{share(of.accuracy)} ({share(of.accuracy_interval[0])} to "
+                                       f"{share(of.accuracy_interval[1])})"),
+        "top 3": of_each(lambda of: share(of.top_3)),
+        "log loss": of_each(lambda of: figure(of.log_loss)),
+        "calibration error": of_each(lambda of: figure(of.calibration_error)),
+        **{f"accuracy, {look}": of_each(lambda of, look=look: share(of.looks_accuracy.get(look))) for look in looks},
+    }  # fmt: skip
+
+
+def _sections(report: Report) -> list[str]:
+    there = {
+        "data": report.data, "training": report.history, "gate": report.judgement, "classes": report.judgement,
+        "calibration": report.calibration, "mistakes": report.mistakes, "serving": report.serving, "steps": True,
+        "lineage": report.lineage, "settings": True,
+    }  # fmt: skip
+    return [name for name, content in there.items() if content]
+
+
+def _classes(judgement: Judgement) -> list[dict[str, Any]]:
+    """A row a class that the test set has, the worst first."""
+    candidate, serving = judgement.candidate, judgement.serving
+    rows = []
+    for place, (name, counts) in enumerate(zip(candidate.classes, candidate.confusion, strict=True)):
+        if name not in candidate.class_accuracy:
+            continue
+        wrong = {other: count for other, count in enumerate(counts) if other != place and count}
+        most = max(wrong, key=lambda other: wrong[other], default=None)
+        rows.append(
+            {
+                "name": name,
+                "recall": candidate.class_accuracy[name],
+                "interval": candidate.class_accuracy_interval[name],
+                "precision": candidate.class_precision[name],
+                "serving": serving.class_accuracy.get(name) if serving else None,
+                "taken_for": "" if most is None else f"{candidate.classes[most]}, {wrong[most]:,}",
+            }
+        )
+    return sorted(rows, key=lambda row: row["recall"])
+
+
+def _charts(report: Report) -> dict[str, Any]:
+    drawn: dict[str, Any] = {}
+    if rows := report.history:
+        drawn["training"] = [
+            charts.curves("Accuracy", "share", {"train": (rows, "accuracy"), "val": (rows, "val_accuracy")}, ".0%"),
+            charts.curves("Loss", "", {"train": (rows, "loss"), "val": (rows, "val_loss")}),
+            charts.curves("Learning rate at the end of an epoch", "", {"learning rate": (rows, "learning_rate")}),
+            charts.curves("Speed", "images/s", {"images/s": (rows, "images_per_second")}),
+        ]
+    if report.judgement and len(report.judgement.candidate.classes) <= _MOST_CLASSES:
+        drawn["confusion"] = charts.confusion(report.judgement.candidate.classes, report.judgement.candidate.confusion)
+    if report.calibration:
+        drawn["calibration"] = [charts.reliability(report.calibration), charts.confidences(report.calibration)]
+    return drawn

@@ -1,0 +1,1 @@
+"""A page over ML Metadata: reads, and never writes. Rendered here; a browser needs no script to walk it."""

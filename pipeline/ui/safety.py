@@ -1,0 +1,73 @@
+"""Who may ask, and what a browser may do with the answer."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from urllib.parse import urlsplit
+
+from flask import Flask, Response, abort, redirect, request
+from werkzeug.wrappers import Response as AnyResponse
+
+_COOKIE = "vitpipe_token"
+_PAGE = (
+    "default-src 'none'; script-src 'self'; style-src 'self' {inline}; img-src 'self' data:; connect-src 'self'; "
+    "frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+# A report brings its own script and style. It gets no origin: it can neither read these pages nor ask anyone.
+REPORT = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
+    "base-uri 'none'; frame-ancestors 'self'"
+)
+PAGE, CHARTS = _PAGE.format(inline=""), _PAGE.format(inline="'unsafe-inline'")  # Plotly writes styles
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine reaches what listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def guard(app: Flask, host: str, token: str | None) -> None:
+    """Let in who names this machine, or who brings the token where others can reach it; only to read."""
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+
+    @app.before_request
+    def admitted() -> AnyResponse | None:
+        if request.method not in ("GET", "HEAD"):
+            abort(405)
+        if token is None:
+            # Else a page elsewhere, whose name comes to point here, could have a browser on this machine read for it.
+            if _name(request.headers.get("Host", "")) not in ("localhost", "127.0.0.1", "::1", host):
+                abort(400)
+            return None
+        if _same(request.args.get("token", ""), token):
+            answer = redirect(request.path, 303)
+            answer.set_cookie(_COOKIE, token, httponly=True, samesite="Strict")
+            return answer
+        if not _same(request.cookies.get(_COOKIE, ""), token):
+            abort(403)
+        return None
+
+    @app.after_request
+    def marked(response: Response) -> Response:
+        response.headers.setdefault("Content-Security-Policy", PAGE)
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        if response.mimetype == "text/html":
+            response.headers["Cache-Control"] = "no-store"
+        return response
+
+
+def _name(host: str) -> str | None:
+    """Of a header, without the port. (Flask's own TRUSTED_HOSTS knows no IPv6 address.)"""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
+
+
+def _same(given: str, token: str) -> bool:
+    return secrets.compare_digest(given.encode(), token.encode())

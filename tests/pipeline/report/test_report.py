@@ -1,0 +1,120 @@
+"""Reports of small runs through the command."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.gate import Check
+from pipeline.report import page
+from pipeline.report.model import Report
+
+ROOT = Path(__file__).resolve().parents[3]
+SHORT = {"training.epochs": 2, "training.warmup_epochs": 0, "gate.class_accuracy": 0, "gate.calibration": 1}
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+
+def vitpipe(folder, *arguments, **environment):
+    options = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **environment}
+    command = [sys.executable, "-m", "pipeline.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=options)
+
+
+def run(folder, **settings):
+    words = [word for key, value in (SHORT | settings).items() for word in ("--set", f"{key}={value}")]
+    return vitpipe(folder, "run", "-c", "sample", *words)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder, and two runs in it of which the second trains nothing and misses a bound; a page each."""
+    folder = tmp_path_factory.mktemp("report")
+    assert vitpipe(folder, "data", "prepare", "sample", "--out", "data/sample").returncode == 0
+    done = [run(folder, **{"gate.accuracy": 0}), run(folder, **{"gate.accuracy": 1})]
+    assert [one.returncode for one in done] == [0, 4], [one.stdout + one.stderr for one in done]
+    return folder, [folder / re.search(r"^the report: (\S+)$", one.stdout, re.MULTILINE)[1] for one in done]
+
+
+@pytest.fixture(scope="module")
+def report(runs):
+    return Report.read(runs[1][0].with_name("report.json"))
+
+
+def test_it_says_what_the_store_and_the_artifacts_say(runs, report):
+    folder, [first, _] = runs
+    assert first == folder / "runs" / "sample" / "reports" / report.run / "report.html"
+    assert report.state == "done" and report.verdict[-1].startswith("pushed version 1")
+    assert [row.epoch for row in report.history] == [1, 2]
+    assert sum(of_bin.examples for of_bin in report.calibration) == report.judgement.candidate.examples == 179
+    wrong = 179 - round(179 * report.judgement.candidate.accuracy)
+    assert len(report.mistakes) == min(wrong, 24)
+    assert report.mistakes[0].confidence == max(mistake.confidence for mistake in report.mistakes)
+    assert all(mistake.label != mistake.answer for mistake in report.mistakes)
+    assert sum(report.data.labels["train"].values()) == 1439
+    assert len(report.samples) == 10 and all(len(pictures) == 8 for pictures in report.samples.values())
+    assert {"Trainer", "Pusher"} < {node.name for node in report.nodes}
+    assert "latency in ms" in {check.name for check in report.serving}
+
+
+def test_the_page_is_one_file_that_needs_no_network(runs):
+    html = runs[1][0].read_text()
+    assert len(html) < 8 << 20
+    assert not re.search(r"<(script|link|img|iframe)[^>]*(src|href)=[\"']?(https?:)?//", html)
+    for heading in "Data", "Training", "Gate", "Classes", "Calibration", "Most confident mistakes", "Lineage":
+        assert f">{heading}</h2>" in html
+    assert html.count("data:image/png;base64,") >= 80
+    link = re.search(r'<a href="([^"]+data\.html)">', html)[1]
+    assert (runs[1][0].parent / link).is_file()
+
+
+def test_the_artifact_is_the_same_report(runs, report):
+    files = list((runs[0] / "runs" / "sample" / "root" / "RunReport" / "report").glob("*/report.json"))
+    assert report in [Report.read(file) for file in files]
+
+
+def test_names_from_the_data_are_text(report, tmp_path):
+    named = report.model_copy(update={"samples": {"<script>alert(1)</script>": []}})
+    html = page.render(named, tmp_path)
+    assert "<b>&lt;script&gt;alert(1)" in html and "<script>alert(1)" not in html
+
+
+def test_an_infinite_figure_is_read_again(report, tmp_path):
+    broken = report.model_copy(update={"serving": [Check(name="difference", value=float("inf"), bound=1)]})
+    (tmp_path / "report.json").write_text(broken.as_json())
+    assert Report.read(tmp_path / "report.json") == broken
+
+
+def test_the_command_finds_the_page_and_opens_it(runs, report):
+    folder, [_, second] = runs
+    found = vitpipe(folder, "report", report.run, "--no-open")
+    assert (found.returncode, found.stdout) == (0, f"runs/sample/reports/{report.run}/report.html\n")
+    opened = vitpipe(folder, "report", "last", BROWSER="echo opened %s")
+    assert opened.stdout.splitlines()[-1] == f"opened {second.as_uri()}"
+    unknown = vitpipe(folder, "report", report.run[:-1], "--no-open")
+    assert unknown.returncode == 2 and f"did you mean {report.run}" in unknown.stderr
+
+
+def test_two_runs_side_by_side(runs, report):
+    folder, [first, second] = runs
+    other = second.parent.name
+    done = vitpipe(folder, "report", report.run, other, "--no-open")
+    assert done.stdout == f"runs/sample/reports/{report.run}/against-{other}.html\n", done.stderr
+    html = first.with_name(f"against-{other}.html").read_text()
+    assert '<td>gate.accuracy</td><td class="long">0.0</td><td class="long">1.0</td>' in html
+    assert "<td>training.epochs</td>" not in html and "not blessed" in html and "Accuracy on val" in html
+
+
+def test_a_report_that_cannot_be_written_does_not_hide_what_the_run_came_to(runs):
+    folder, _ = runs
+    reports = folder / "runs" / "other" / "reports"
+    reports.parent.mkdir()
+    reports.write_text("a file where the folder should be")
+    done = run(folder, **{"gate.accuracy": 0, "name": "other"})
+    assert done.returncode == 0, done.stderr
+    assert "pushed version 1" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("warning: RunReport failed")
+    gone = vitpipe(folder, "report", "last", "--no-open")
+    assert gone.returncode == 2 and "has no report" in gone.stderr

@@ -1,0 +1,15 @@
+import pytest
+
+from pipeline.metadata.address import StoreError
+from pipeline.report.comparison import differing
+from pipeline.report.model import Report
+
+
+def test_what_is_no_report_is_said(tmp_path):
+    (tmp_path / "report.json").write_text("{}")
+    with pytest.raises(StoreError, match="no report that this version reads"):
+        Report.read(tmp_path / "report.json")
+
+
+def test_only_what_differs():
+    assert differing({"a": 1, "b": None}, {"a": 1, "b": [2], "c": "x"}) == {"b": ("null", "[2]"), "c": ("", "x")}

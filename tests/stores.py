@@ -1,0 +1,161 @@
+"""A store of ML Metadata as TFX and the project fill it, without running anything."""
+
+import json
+import sqlite3
+from pathlib import Path
+
+from ml_metadata import MetadataStore
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+DAY_MS = 86_400_000
+_FIRST_MS = 1_760_000_000_000
+_STATES = {"complete": mlmd.Execution.COMPLETE, "cached": mlmd.Execution.CACHED, "failed": mlmd.Execution.FAILED}
+
+
+class _Store:
+    def __init__(self, file: Path, pipeline: str):
+        config = mlmd.ConnectionConfig()
+        config.sqlite.filename_uri = str(file)
+        config.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
+        self.store, self.pipeline, self.types = MetadataStore(config), pipeline, {}
+        self.root = file.parent / "root"
+
+    def _type(self, kind: type, name: str) -> int:
+        put = {
+            mlmd.ArtifactType: self.store.put_artifact_type,
+            mlmd.ExecutionType: self.store.put_execution_type,
+            mlmd.ContextType: self.store.put_context_type,
+        }[kind]
+        if (kind, name) not in self.types:
+            self.types[kind, name] = put(kind(name=name))
+        return self.types[kind, name]
+
+    def context(self, kind: str, name: str, facts: dict[str, str] | None = None) -> mlmd.Context:
+        context = mlmd.Context(type_id=self._type(mlmd.ContextType, kind), name=name)
+        _fill(context.custom_properties, facts or {})
+        return context
+
+    def artifact(self, kind: str, made_by: str, **properties: int | float | str) -> mlmd.Artifact:
+        uri = str(self.root / made_by / kind.lower())
+        artifact = mlmd.Artifact(
+            type_id=self._type(mlmd.ArtifactType, kind), uri=uri, state=mlmd.Artifact.LIVE, type=kind
+        )
+        _fill(artifact.custom_properties, properties)
+        return artifact
+
+    def node(self, run: str, name: str, state: str, inputs: dict, outputs: dict) -> dict:
+        """Outputs by name, with their ids."""
+        execution = mlmd.Execution(
+            type_id=self._type(mlmd.ExecutionType, f"components.{name}"), last_known_state=_STATES[state]
+        )
+        pairs = []
+        for kind, named in ((mlmd.Event.INPUT, inputs), (mlmd.Event.OUTPUT, outputs)):
+            for key, artifact in named.items():
+                event = mlmd.Event(type=kind)
+                event.path.steps.add().key = key
+                event.path.steps.add().index = 0
+                pairs.append((artifact, event))
+        contexts = [
+            self.context("pipeline", self.pipeline),
+            self.context("pipeline_run", run),
+            self.context("node", f"{self.pipeline}.{name}"),
+        ]
+        _, ids, _ = self.store.put_execution(execution, pairs, contexts, reuse_context_if_already_exist=True)
+        for id, (artifact, _) in zip(ids, pairs, strict=True):
+            artifact.id = id
+        return outputs
+
+
+def make_store(file: Path, pipeline: str = "sample", runs: int = 30, process: str | None = None) -> list[str]:
+    """A run a day: every 7th fails, every 5th trains nothing, every 3rd of the rest is not blessed. Their names.
+
+    process: who is at the last run, which has not ended then.
+    """
+    file.parent.mkdir(parents=True)
+    made, names, last = _Store(file, pipeline), [], {}
+    for number in range(runs):
+        name = f"{pipeline}-run-{number:03}"
+        names.append(name)
+        failed, cached = number % 7 == 6, bool(last) and number % 5 == 4
+        facts = {
+            "trigger": "manual", "code_version": "0123456789ab", "exit": "1" if failed else "0",
+            "settings": json.dumps({"name": pipeline, "data": {"span": number + 1}}),
+        }  # fmt: skip
+        accuracy = round(0.9 - 0.3 / (number + 1), 4)
+        blessed = number % 3 != 1
+        if not failed and not blessed and not cached:
+            facts["exit"] = "4"
+        if process and number == runs - 1:
+            facts = {**facts, "process": process}
+            del facts["exit"]
+        made.store.put_contexts([made.context("pipeline_run", name, facts)])
+        state = "cached" if cached else "complete"
+
+        def taken(key, kind, maker, **properties):
+            return last[key] if cached else made.artifact(kind, f"{maker}/{number}", **properties)  # noqa: B023
+
+        examples = taken("examples", "Examples", "ImportExampleGen", span=number + 1, split_names='["train", "val"]')
+        made.node(name, "ImportExampleGen", state, {}, {"examples": examples})
+        verdict = taken(
+            "verdict", "DataVerdict", "DataGate", passed=1, span=number + 1, data_folder="data",
+            findings=json.dumps(_findings(number)),
+        )  # fmt: skip
+        made.node(name, "DataGate", state, {"examples": examples}, {"verdict": verdict})
+        if failed:
+            made.node(name, "Trainer", "failed", {"examples": examples}, {})
+            continue
+        model = taken("model", "Model", "Trainer")
+        made.node(name, "Trainer", state, {"examples": examples}, {"model": model})
+        judgement = {"candidate": {"accuracy": accuracy}, "checks": [_check(accuracy, blessed)]}
+        blessing = taken(
+            "blessing", "ModelBlessing", "Evaluator", blessed=int(blessed), judgement=json.dumps(judgement)
+        )
+        weighed = {"examples": examples, "model": model}
+        if "served" in last and not cached:
+            weighed["baseline_model"] = last["served"]
+        made.node(name, "Evaluator", state, weighed, {"blessing": blessing})
+        if blessed and not cached:
+            pushed = made.artifact("PushedModel", f"Pusher/{number}", pushed=1, pushed_version=str(number))
+            made.node(name, "Pusher", state, {"model": model, "model_blessing": blessing}, {"pushed_model": pushed})
+            last["served"] = model
+        last |= {"examples": examples, "verdict": verdict, "model": model, "blessing": blessing}
+    _spread(file)
+    return names
+
+
+def _fill(properties, values: dict) -> None:
+    for name, value in values.items():
+        field = {int: "int_value", float: "double_value", str: "string_value"}[type(value)]
+        setattr(properties[name], field, value)
+
+
+def _check(accuracy: float, blessed: bool) -> dict:
+    return {"name": "accuracy", "value": accuracy, "bound": accuracy - 0.1 if blessed else 1.0, "sense": "at least"}
+
+
+def _findings(number: int) -> list[dict]:
+    return [
+        {"check": check, "value": value, "bound": {"warn": 0.05, "stop": 0.2}, "sense": "at most", "text": "changed"}
+        for check, value in (("drift_brightness", number / 200), ("drift_colour", (number % 4) / 50))
+    ]
+
+
+def _spread(file: Path) -> None:
+    """Let a day pass between runs, and some seconds in a node: ML Metadata stamps everything with now."""
+    with sqlite3.connect(file) as database:
+        database.execute(
+            "UPDATE Context SET create_time_since_epoch = ? + id * ? WHERE type_id = "
+            "(SELECT id FROM Type WHERE name = 'pipeline_run')",
+            (_FIRST_MS, DAY_MS),
+        )
+        database.execute(
+            "UPDATE Execution SET create_time_since_epoch = (SELECT c.create_time_since_epoch + e.id * 10 "
+            "FROM Association a JOIN Context c ON c.id = a.context_id JOIN Type t ON t.id = c.type_id "
+            "JOIN Execution e ON e.id = a.execution_id "
+            "WHERE a.execution_id = Execution.id AND t.name = 'pipeline_run')"
+        )
+        database.execute(
+            "UPDATE Execution SET last_update_time_since_epoch = create_time_since_epoch + "
+            "CASE last_known_state WHEN 5 THEN 3 ELSE 7000 + id * 37 END"
+        )
+    database.close()
