@@ -16,8 +16,8 @@ MARKED = "marked for deletion"
 def garbage(store: Reader, pipeline: str, root: Path, keep: int, pushed: Collection[ModelId]) -> list[Artifact]:
     """Of the artifacts below `root`, those that are none of these, oldest first:
 
-    - what went into a node of the newest `keep` runs of the pipeline or came out of it, found in the cache or not: a cache entry that
-      they hit or made is among it;
+    - what went into a node of the newest `keep` runs of the pipeline or came out of it, found in the cache or not: a
+      cache entry that they hit or made is among it;
     - the models of `pushed`: the one that serves is the next candidate's baseline, and a roll-back makes it of another;
     - of each span the newest verdict, which the next span is compared with.
 

@@ -4,21 +4,25 @@ import difflib
 import os
 from pathlib import Path
 
-from pipeline.metadata.address import Address
+from pipeline.metadata.address import ADDRESS, Address
 from pipeline.metadata.reader import reader
 from pipeline.metadata.views import Run
-
-SERVER = "VITPIPE_METADATA__ADDRESS"  # the setting metadata.address, for every command
 
 
 class NotFound(Exception):
     """No such run, artifact or version; the message names the nearest ones."""
 
 
+def server() -> Address | None:
+    """The server that the environment names, for every command. Raises StoreError for what is no address."""
+    address = os.environ.get(ADDRESS)
+    return Address.parse(address) if address else None
+
+
 def stores(runs: Path) -> dict[str, Address]:
     """The stores of the run folders below `runs`, by pipeline; where the environment names a server, that alone."""
-    if server := os.environ.get(SERVER):
-        return {"": Address.parse(server)}
+    if away := server():
+        return {away.database: away}
     return {file.parent.name: Address(file=file) for file in sorted(runs.glob("*/metadata.db"))}
 
 
@@ -49,9 +53,9 @@ def find_run(name: str, runs: Path) -> tuple[Address, Run]:
 
 def store_of(pipeline: str | None, runs: Path) -> Address:
     """The store of one pipeline, which need not be named where there is one store only. Raises NotFound."""
+    if away := server():
+        return away  # one store of every pipeline
     found = stores(runs)
-    if "" in found:
-        return found[""]  # one store of every pipeline
     if not found:
         raise NotFound(f"no store of ML Metadata below {runs}: `vitpipe run` makes one, or try another --runs")
     if pipeline is None and len(found) > 1:

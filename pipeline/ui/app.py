@@ -21,6 +21,7 @@ from pipeline.ui.listing import SIZE, page_of, runs_page
 from pipeline.ui.nearby import nearest
 from pipeline.ui.weighed import weighed
 
+_SERVER = "server"  # in addresses, the store that is no file
 _BOXES = 120  # of a lineage, the nearest
 _ARTIFACT_STATES = ("live", "pending", "marked for deletion", "deleted", "abandoned")
 
@@ -32,33 +33,44 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
     app.jinja_env.filters.update(when=shown.when, duration=shown.duration, pretty=shown.pretty, looks=shown.looks)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
 
+    def known() -> dict[str, Address]:
+        return {name or _SERVER: address for name, address in stores(runs).items()}
+
     def address_of(store: str) -> Address:
-        return stores(runs).get(store) or abort(404, f"There is no store {store} below {runs}.")
+        return known().get(store) or abort(404, f"There is no store {store} below {runs}.")
 
     def run_of(store: str, name: str) -> Run:
         with reader(address_of(store)) as found:
             return found.run(name) or abort(404, f"There is no run {name} in {store}.")
 
-    def report_folder(store: str, run: str) -> Path | None:
-        folder = (runs / store / "reports").resolve()
-        inside = (folder / run).resolve()
-        return inside if inside.parent == folder and (inside / "report.html").is_file() else None
+    def report_folder(store: str, run: Run) -> Path | None:
+        parts = run.pipeline or store, "reports", run.name
+        folder = runs.resolve().joinpath(*parts)  # of names that are in a store, and may be anything there
+        inside = folder.resolve() == folder and folder.relative_to(runs.resolve()).parts == parts
+        return folder if inside and (folder / "report.html").is_file() else None
 
     @app.get("/")
     def all_runs() -> str:
-        known = stores(runs)
+        all_stores = known()
         pipeline, state, blessed = (request.args.get(name, "") for name in ("pipeline", "state", "blessed"))
-        if pipeline:
-            address_of(pipeline)
+        # A server keeps the runs of many pipelines in one store.
+        store = _SERVER if _SERVER in all_stores else pipeline
+        if store:
+            address_of(store)
+        name = "" if store == pipeline else pipeline
 
         def wanted(summary: Summary) -> bool:
-            return state in ("", summary.state) and (not blessed or summary.blessed is (blessed == "yes"))
+            return (
+                name in ("", summary.pipeline)
+                and state in ("", summary.state)
+                and (not blessed or summary.blessed is (blessed == "yes"))
+            )
 
-        chosen = {name: address for name, address in known.items() if pipeline in ("", name)}
-        page = runs_page(chosen, wanted if state or blessed else None, _page())
+        chosen = {one: address for one, address in all_stores.items() if store in ("", one)}
+        page = runs_page(chosen, wanted if name or state or blessed else None, _page())
         return render_template(
-            "runs.html", page=page, stores={name: name for name in known}, runs=runs,
-            states={one: one for one in State}, store=pipeline or None,
+            "runs.html", page=page, stores={one: one for one in all_stores}, runs=runs,
+            states={one: one for one in State}, store=store or None,
             live=any(row.summary.state is State.RUNNING for row in page.rows), **_pages("all_runs", {}),
         )  # fmt: skip
 
@@ -76,12 +88,12 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
             "run.html", run=found, summary=summarise(found), store=store, settings=settings_of(found),
             states={one.id: state_of_node(one, state) for one in found.executions}, weighed=weighed(found),
             picture=markupsafe.Markup(run_svg(found, states, lambda _, id: f"#execution-{id}")),
-            report=report_folder(store, found.name), live=state is State.RUNNING,
+            report=report_folder(store, found), live=state is State.RUNNING,
         )  # fmt: skip
 
     @app.get("/<store>/runs/<run>/report/<path:file>")
     def report(store: str, run: str, file: str) -> Response:
-        folder = report_folder(store, run_of(store, run).name) or abort(404, f"Run {run} has no report.")
+        folder = report_folder(store, run_of(store, run)) or abort(404, f"Run {run} has no report.")
         if not (folder / file).resolve().is_relative_to(folder):  # by a link, too
             abort(404)
         response = send_from_directory(folder, file)

@@ -138,3 +138,23 @@ def test_a_locked_store_is_said(tmp_path, monkeypatch):
 
 def test_no_store_at_all(tmp_path):
     assert "vitpipe run" in create_app(tmp_path).test_client().get("/").text
+
+
+def test_a_store_that_the_environment_names_is_the_only_one(runs, monkeypatch):
+    monkeypatch.setenv("VITPIPE_METADATA__ADDRESS", str(runs / "other" / "metadata.db"))
+    client = create_app(runs).test_client()
+    assert run_links(client.get("/").text)[0] == ("server", "other-run-002")
+    assert len(run_links(client.get("/?pipeline=other").text)) == 3
+    assert run_links(client.get("/?pipeline=sample").text) == []
+    for path in ("/server/runs/other-run-000", "/server/artifacts", "/server/charts", "/server/artifacts/1/down"):
+        assert client.get(path).status_code == 200
+
+
+def test_a_run_of_another_name_is_no_way_out(tmp_path):
+    make_store(tmp_path / "runs" / "good" / "metadata.db", "..", runs=1)
+    report = tmp_path / "reports" / "..-run-000" / "report.html"
+    report.parent.mkdir(parents=True)
+    report.write_text("outside")
+    client = create_app(tmp_path / "runs").test_client()
+    assert client.get("/good/runs/..-run-000").status_code == 200
+    assert client.get("/good/runs/..-run-000/report/report.html").status_code == 404
