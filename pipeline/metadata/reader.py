@@ -148,8 +148,8 @@ class Reader:
         lineage of a model would be that of every model before it. Cached executions are left out for the one that ran.
         Raises ValueError where there is no such artifact.
         """
-        # A walk goes from an artifact by an event `n` to an execution `e`, and on by `f` to other artifacts. Going up, an
-        # artifact that was only compared with is a dead end; going down, so is the execution that compared.
+        # A walk goes from an artifact by an event `n` to an execution `e`, and on by `f` to other artifacts. Going up,
+        # an artifact that was only compared with is a dead end; going down, so is the execution that compared.
         if direction == "up":
             near, far = _MADE, _INTO
             near_values: list[object] = [_OUT, _CACHED, RESOLVER]
@@ -210,9 +210,10 @@ class Reader:
     def _run_rows(
         self, condition: str, values: Sequence[object], limit: int | None = None, offset: int = 0
     ) -> list[Any]:
+        # A page is found by time: the plus keeps SQLite from the index by type, and from sorting every run.
+        type_id = "c.type_id" if limit is None else "+c.type_id"
         return self._connection.rows(
-            # A page is found by time: the plus keeps SQLite from the index by type, and from sorting every run.
-            f"SELECT c.id, c.name, c.create_time_since_epoch FROM Context c WHERE {'' if limit is None else '+'}c.type_id "
+            f"SELECT c.id, c.name, c.create_time_since_epoch FROM Context c WHERE {type_id} "
             f"= (SELECT t.id FROM Type t WHERE t.name = 'pipeline_run' AND t.type_kind = {_CONTEXT}) AND {condition} "
             f"ORDER BY c.create_time_since_epoch DESC, c.id DESC{_limit(limit, offset)}",
             *values,
