@@ -1,11 +1,16 @@
 """How long questions to a store of ML Metadata take, by the number of runs in it, in a file and on a server.
 
-python benchmarks/metadata.py [RUNS...]        # 200 and 2,000; MariaDB where `mariadbd` is installed
+    python benchmarks/metadata.py [RUNS...]        # 200 and 2,000; MariaDB where `mariadbd` is installed
 """
 
 import functools
 import json
+import os
+import statistics
+import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 from ml_metadata import MetadataStore
@@ -191,8 +196,8 @@ def facts(span: int) -> dict[str, str]:
 
     return {
         "code_version": "c" * 12, "lock_digest": "l" * 64, "data_digest": f"{span:064}", "gate_data_digest": f"{1:064}",
-        "accepted": "{}", "trigger": "manual", "reason": "", "settings": load("cifar10-cpu", environment={}).resolved(span),
-        "exit": "0",
+        "accepted": "{}", "trigger": "manual", "reason": "", "exit": "0",
+        "settings": load("cifar10-cpu", environment={}).resolved(span),
     }  # fmt: skip
 
 
@@ -219,10 +224,63 @@ def judgement(number: int) -> dict:
         return {
             "classes": CLASSES, "examples": 10000, "accuracy": accuracy, "accuracy_interval": [0.5711569029486, 0.6],
             "class_accuracy": dict.fromkeys(CLASSES, 0.5888), "confusion": [[100] * 10] * 10,
-            "class_accuracy_interval": dict.fromkeys(CLASSES, [0.6124179122210397, 0.6727372150985136]),
+            "class_accuracy_interval": {name: [0.6124179122210397, 0.6727372150985136] for name in CLASSES},
             "class_precision": dict.fromkeys(CLASSES, 0.6334975369458128),
         }  # fmt: skip
 
     checks = [{"name": "accuracy", "value": 0.5888, "bound": 0.5, "interval": [0.57, 0.59]}] * 4
     accuracy = 0.5 + number % 1000 / 10000
     return {"candidate": figures(accuracy), "serving": figures(accuracy - 0.0001), "confidence": 0.95, "checks": checks}
+
+
+def measure(address: str, password: str, runs: int) -> None:
+    """Time the commands as a person waits for them, with the start of Python, each in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "VITPIPE_METADATA__PASSWORD": password}
+    folder = None
+    if address.startswith("mysql:"):
+        environment["VITPIPE_METADATA__ADDRESS"] = address
+    else:
+        folder = str(Path(address).parents[1])
+    questions = {"runs list": ["runs", "list"], "lineage": ["lineage", f"v{runs}"]}
+    for name, words in questions.items():
+        line = [sys.executable, "-m", "pipeline.cli", *words, *(["--runs", folder] if folder else [])]
+        seconds, cores = [], []
+        for _ in range(ROUNDS):
+            start, before = time.perf_counter(), os.times()
+            done = subprocess.run(line, env=environment, capture_output=True, text=True)
+            seconds.append(time.perf_counter() - start)
+            after = os.times()
+            cores.append(sum(after[2:4]) - sum(before[2:4]))
+            assert done.returncode == 0 and f"run-{runs - 1:05}" in done.stdout, done.stdout + done.stderr
+        kind = "SQLite" if folder else "MariaDB"
+        print(
+            f"{kind}, {runs:,} runs: {name} {statistics.median(seconds):.2f} s, from {min(seconds):.2f} to "
+            f"{max(seconds):.2f}; of a core {statistics.median(cores):.2f}",
+            flush=True,
+        )
+
+
+def main(sizes: list[int]) -> None:
+    from pipeline.metadata.address import Address
+    from tests import mariadb
+
+    server = None if mariadb.missing() else mariadb.Server()
+    if not server:
+        print(mariadb.missing())
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            for runs in sizes:
+                addresses = [f"{folder}/{runs}/cifar10/metadata.db"]
+                addresses += [server.database(str(runs))] if server else []
+                for address in addresses:
+                    start = time.perf_counter()
+                    generate(Address.parse(address, mariadb.PASSWORD).connection_config(), runs)
+                    print(f"{address}: written in {time.perf_counter() - start:.0f} s", flush=True)
+                    measure(address, mariadb.PASSWORD, runs)
+    finally:
+        if server:
+            server.remove()
+
+
+if __name__ == "__main__":
+    main([int(word) for word in sys.argv[1:]] or [200, 2000])

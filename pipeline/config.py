@@ -132,8 +132,8 @@ def load(
         metadata = layer.get("metadata")
         if isinstance(metadata, dict) and "password" in metadata:
             raise SettingsError(
-                f"metadata.password: only the environment variable {PASSWORD} gives it; files are copied, and flags are "
-                "in every list of processes"
+                f"metadata.password: only the environment variable {PASSWORD} gives it; files are copied, and flags "
+                "are in every list of processes"
             )
     merged: dict[str, Any] = {"metadata": {"password": password}}  # as it is: not every password is YAML
     for layer in layers:
