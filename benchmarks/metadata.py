@@ -1,6 +1,6 @@
 """How long questions to a store of ML Metadata take, by the number of runs in it, in a file and on a server.
 
-    python benchmarks/metadata.py [RUNS...]        # 200 and 2,000; MariaDB where `mariadbd` is installed
+python benchmarks/metadata.py [RUNS...]        # 200 and 2,000; MariaDB where `mariadbd` is installed
 """
 
 import functools
