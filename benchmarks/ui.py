@@ -4,21 +4,20 @@
     python benchmarks/ui.py --runs DIR --times 20
 
 It asks for the newest run, the oldest artifact (from which most has come) and the newest one (which most has led to).
-Every question opens the store anew. Medians of 20 in milliseconds, two cores; the stores of 30 and 1,000 runs are those
-that `tests/stores.py` makes, with up to 5 nodes a run, and the third holds two runs of `cifar10-cpu` with 14:
+Every question opens the store anew. Medians of 20 in milliseconds on two cores that other work kept busy (a load of 6).
+The 30 runs are those that `tests/stores.py` makes, with up to 5 nodes each; cifar10-cpu has two true runs with 14; the
+1,000 with 14 are those that `generate` of `benchmarks/metadata.py` writes:
 
-| page                                   | 30 runs | 1,000 runs | cifar10-cpu |
-| -------------------------------------- | ------- | ---------- | ----------- |
-| runs, newest first                     |      13 |         11 |           6 |
-| runs, a state that none has: reads all |      14 |        301 |           2 |
-| a run                                  |       7 |          7 |          14 |
-| artifacts                              |       6 |          6 |           4 |
-| an artifact                            |       4 |          6 |           4 |
-| lineage up                             |       7 |          8 |          11 |
-| lineage down                           |       7 |          9 |          13 |
-| charts                                 |      19 |         95 |           7 |
-
-Other work kept both cores busy (a load of 6.5); with the cores free the slowest, the filter of 1,000 runs, took 120.
+| page                                   | 30 runs | cifar10-cpu | 1,000 runs |
+| -------------------------------------- | ------- | ----------- | ---------- |
+| runs, newest first                     |       8 |           6 |         23 |
+| runs, a state that none has: reads all |       3 |           1 |        318 |
+| a run                                  |       7 |          13 |          3 |
+| artifacts                              |       2 |           6 |          2 |
+| an artifact                            |       1 |           4 |          5 |
+| lineage up                             |       6 |           8 |         26 |
+| lineage down                           |       3 |           9 |         34 |
+| charts, of 200 runs at most            |      15 |           7 |        228 |
 """
 
 import argparse

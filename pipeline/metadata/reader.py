@@ -69,9 +69,10 @@ class Reader:
         self._connection = connection
 
     def runs(
-        self, pipeline: str | None = None, since_ms: int = 0, limit: int | None = None, offset: int = 0
-    ) -> list[Run]:
-        """The newest runs first, `limit` of them."""
+        self, pipeline: str | None = None, since_ms: int = 0, limit: int | None = None, offset: int = 0,
+        whole: bool = True,
+    ) -> list[Run]:  # fmt: skip
+        """The newest runs first, `limit` of them. Not whole, their executions have no artifacts and no properties."""
         condition, values = "c.create_time_since_epoch >= ?", [since_ms]
         if pipeline is not None:
             # A run is in no context of its pipeline; its executions are in both. Not as EXISTS, which MariaDB answers
@@ -81,7 +82,7 @@ class Reader:
                 JOIN Context q ON q.id = b.context_id JOIN Type s ON s.id = q.type_id
                 WHERE a.context_id = c.id AND s.name = 'pipeline' LIMIT 1) = ?"""
             values.append(pipeline)  # type: ignore[arg-type]
-        return self._runs(condition, values, limit, offset)
+        return self._runs(condition, values, limit, offset, whole)
 
     def run(self, name: str) -> Run | None:
         """The run of that name."""
@@ -219,7 +220,9 @@ class Reader:
             *values,
         )
 
-    def _runs(self, condition: str, values: Sequence[object], limit: int | None = None, offset: int = 0) -> list[Run]:
+    def _runs(
+        self, condition: str, values: Sequence[object], limit: int | None = None, offset: int = 0, whole: bool = True
+    ) -> list[Run]:
         """The runs of that condition with everything in them, by eight queries."""
         rows = self._run_rows(condition, values, limit, offset)
         if not rows:
@@ -235,7 +238,7 @@ class Reader:
         ):
             of_run[run_id].append(row[0])
             execution_rows.append(row)
-        executions = self._executions(execution_rows, with_artifacts=True)
+        executions = self._executions(execution_rows, with_artifacts=whole, with_properties=whole)
         pipelines = self._contexts_of(list(executions), "pipeline")
         runs = []
         for run_id, name, created in rows:
@@ -244,11 +247,15 @@ class Reader:
             runs.append(Run(run_id, name, pipeline, created, facts[run_id], tuple(own)))
         return runs
 
-    def _executions(self, rows: Sequence[Any], with_artifacts: bool = False) -> dict[int, Execution]:
+    def _executions(
+        self, rows: Sequence[Any], with_artifacts: bool = False, with_properties: bool = True
+    ) -> dict[int, Execution]:
         ids = list(dict.fromkeys(row[0] for row in rows))
         if not ids:
             return {}
-        properties = self._properties("Execution", "p.execution_id IN (?)", ids)
+        properties = (
+            self._properties("Execution", "p.execution_id IN (?)", ids) if with_properties else defaultdict(dict)
+        )
         nodes = self._contexts_of(ids, "node")
         sides: dict[bool, dict[int, dict[str, list[Artifact]]]] = {True: defaultdict(dict), False: defaultdict(dict)}
         if with_artifacts:

@@ -67,7 +67,7 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
             )
 
         chosen = {one: address for one, address in all_stores.items() if store in ("", one)}
-        page = runs_page(chosen, wanted if name or state or blessed else None, _page())
+        page = runs_page(chosen, _page(), state, wanted if name or blessed else None)
         return render_template(
             "runs.html", page=page, stores={one: one for one in all_stores}, runs=runs,
             states={one: one for one in State}, store=store or None,

@@ -81,5 +81,8 @@ def _figure(title: str, traces: list[dict[str, Any]], form: str, range_mode: str
 
 def _drift(run: Run) -> dict[str, float]:
     verdict = last_output(run, "DataVerdict")
-    findings = json.loads(str(verdict.properties.get("findings", "[]"))) if verdict else []
-    return {one["check"]: one["value"] for one in findings if one["check"].startswith("drift_")}
+    try:
+        findings = json.loads(str(verdict.properties.get("findings", "[]"))) if verdict else []
+        return {one["check"]: float(one["value"]) for one in findings if one["check"].startswith("drift_")}
+    except (ValueError, TypeError, KeyError):
+        return {}  # another's, under the same name

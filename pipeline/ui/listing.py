@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from pipeline.metadata.address import Address, StoreError
 from pipeline.metadata.reader import reader
-from pipeline.metadata.summary import Summary, summarise
+from pipeline.metadata.summary import Summary, state_of, summarise
 
 SIZE = 20  # rows of a page
 Row = TypeVar("Row")
@@ -39,15 +39,17 @@ def page_of(rows: Sequence[Row], number: int, skipped: int = 0, problems: Sequen
     return Page(rows[start : start + SIZE], number, len(rows) > start + SIZE, problems)
 
 
-def runs_page(stores: Mapping[str, Address], wanted: Callable[[Summary], bool] | None, number: int) -> Page[RunRow]:
+def runs_page(
+    stores: Mapping[str, Address], number: int, state: str = "", wanted: Callable[[Summary], bool] | None = None
+) -> Page[RunRow]:
     """The newest runs of all stores first. Raises StoreError where none can be read."""
     # What a state is, a database cannot say: rows before the page are read, but for a plain list of one store.
-    skipped = (number - 1) * SIZE if wanted is None and len(stores) == 1 else 0
+    skipped = (number - 1) * SIZE if not state and wanted is None and len(stores) == 1 else 0
     rows: list[RunRow] = []
     problems: list[StoreError] = []
     for name, address in stores.items():
         try:
-            found = _summaries(address, wanted or (lambda _: True), number * SIZE + 1 - skipped, skipped)
+            found = _summaries(address, state, wanted, number * SIZE + 1 - skipped, skipped)
         except StoreError as error:
             problems.append(error)
         else:
@@ -58,14 +60,19 @@ def runs_page(stores: Mapping[str, Address], wanted: Callable[[Summary], bool] |
     return page_of(rows, number, skipped, [str(problem) for problem in problems])
 
 
-def _summaries(address: Address, wanted: Callable[[Summary], bool], count: int, offset: int) -> list[Summary]:
-    """The newest `count` that are wanted, or fewer."""
-    batch = min(count, 100)
+def _summaries(
+    address: Address, state: str, wanted: Callable[[Summary], bool] | None, count: int, offset: int
+) -> list[Summary]:
+    """The newest `count` that are in the state and wanted, or fewer."""
+    batch = max(count, 100) if state or wanted else count
     rows: list[Summary] = []
     with reader(address) as store:
         for start in itertools.count(offset, batch):
-            runs = store.runs(limit=batch, offset=start)
-            rows += [summary for summary in map(summarise, runs) if wanted(summary)]
-            if len(rows) >= count or len(runs) < batch:
+            runs = store.runs(limit=batch, offset=start, whole=not state)
+            last = len(runs) < batch
+            if state:  # few are like that, and the state of the others is all that was to be known
+                runs = store.runs_named([run.name for run in runs if state_of(run) == state])
+            rows += [summary for summary in map(summarise, runs) if wanted is None or wanted(summary)]
+            if last or len(rows) >= count:
                 return rows[:count]
     raise AssertionError("counts without end")

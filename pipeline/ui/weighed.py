@@ -26,7 +26,7 @@ def weighed(run: Run) -> list[Line]:
     """Every check of the data, the model and its serving, in the order they are made; a person's words last."""
     try:
         return [*_data(run), *_model(run), *_serving(run)]
-    except (pydantic.ValidationError, ValueError, KeyError):
+    except (pydantic.ValidationError, ValueError, TypeError, KeyError):
         return []  # written by another version, or not by us: the artifacts' own pages show it as it is
 
 
