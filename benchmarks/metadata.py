@@ -4,7 +4,7 @@
 
 The commands as a person waits for them, with the start of Python, nine times each. 2,000 runs are 28,000 executions and
 14,000 artifacts (96 MB of SQLite), each run with a model of its own; one in ten is on a new span, the others find the
-steps before the training in the cache. Writing them, one run after the other, took 140 s in SQLite and 147 s in MariaDB.
+steps before the training in the cache. Written one run after the other, in 139 s to SQLite and in 147 s to MariaDB.
 
 Two cores, on which others ran five processes: seconds that passed (the quickest and the middle one), and of a core:
 
@@ -15,8 +15,8 @@ Two cores, on which others ran five processes: seconds that passed (the quickest
 | MariaDB, 200     | 0.75, 0.87        | 0.55      | 0.64, 0.84                    | 0.55      |
 | MariaDB, 2,000   | 0.59, 0.63        | 0.57      | 0.59, 1.55                    | 0.61      |
 
-Nearly all of it is the start: of 2,000 runs the queries take 9 ms and 5 ms in SQLite, 30 ms and 11 ms in MariaDB; of 200
-runs, in MariaDB, 25 ms and 5 ms.
+Nearly all of it is the start: of 2,000 runs the queries take 9 ms and 5 ms in SQLite, 30 ms and 11 ms in MariaDB; of
+200 runs, in MariaDB, 25 ms and 5 ms.
 """
 
 import functools
