@@ -1,8 +1,5 @@
 """How long questions to a store of ML Metadata take, by the number of runs in it, in a file and on a server.
 
-<<<<<<< HEAD
-python benchmarks/metadata.py [RUNS...]        # 200 and 2,000; MariaDB where `mariadbd` is installed
-=======
     python benchmarks/metadata.py [RUNS...]        # 200 and 2,000; MariaDB where `mariadbd` is installed
 
 The commands as a person waits for them, with the start of Python, nine times each. 2,000 runs are 28,000 executions and
@@ -20,7 +17,6 @@ Two cores, on which others ran five processes: seconds that passed (the quickest
 
 Nearly all of it is the start: of 2,000 runs the queries take 9 ms and 5 ms in SQLite, 30 ms and 11 ms in MariaDB; of
 200 runs, in MariaDB, 25 ms and 5 ms.
->>>>>>> mysql
 """
 
 import functools
