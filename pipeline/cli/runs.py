@@ -132,8 +132,10 @@ def export(pipeline: PipelineName = None, runs: Runs = Path("runs")) -> None:
     """Every run in full as a line of JSON, the newest first, for other catalogues."""
     for address in _stores(runs):
         with reader(address) as store:
-            for run in _newest(store, pipeline):
-                print(json.dumps(_in_full(run)))
+            lines = [json.dumps(_in_full(run)) for run in _newest(store, pipeline)]
+        # Not before: a pager that waits for a person would keep the file locked, and a run waits to write to it.
+        for line in lines:
+            print(line)
 
 
 def _stores(runs: Path) -> list[Any]:
