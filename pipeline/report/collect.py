@@ -49,7 +49,9 @@ def collect(store: Reader, run: Run) -> Report:
         state=BY_EXIT[result.exit],
         verdict=result.lines,
         facts={
-            name: str(value) for name, value in sorted(run.facts.items()) if name not in ("settings", EXIT, PROCESS, REFUSED)
+            name: str(value)
+            for name, value in sorted(run.facts.items())
+            if name not in ("settings", EXIT, PROCESS, REFUSED)
         },
         settings=settings_of(run),
         data=data,

@@ -12,7 +12,7 @@ from flask import Flask, Response, abort, render_template, request, send_file, s
 from pipeline.metadata.address import Address, StoreError
 from pipeline.metadata.picture import STYLE, lineage_svg, run_svg
 from pipeline.metadata.reader import reader
-from pipeline.metadata.stores import stores
+from pipeline.metadata.stores import server, stores
 from pipeline.metadata.summary import State, Summary, settings_of, state_of, state_of_node, summarise
 from pipeline.metadata.views import Run
 from pipeline.ui import safety, shown
@@ -34,7 +34,8 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
 
     def known() -> dict[str, Address]:
-        return {name or _SERVER: address for name, address in stores(runs).items()}
+        away = server()
+        return {_SERVER: away} if away else stores(runs)
 
     def address_of(store: str) -> Address:
         return known().get(store) or abort(404, f"There is no store {store} below {runs}.")
