@@ -8,6 +8,7 @@ import pytest
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 from pipeline.metadata.summary import State, summarise
+from tests.mariadb import PASSWORD
 
 sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))
 
@@ -16,13 +17,17 @@ import metadata
 SPAN = metadata.SPAN  # runs on each span; every model is weighed against the one before
 
 
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory):
+@pytest.fixture(scope="module", params=["file", pytest.param("server", marks=pytest.mark.mysql)])
+def stores(request, tmp_path_factory):
     """By the number of runs."""
-    folder = tmp_path_factory.mktemp("stores")
-    addresses = {runs: Address(file=folder / f"{runs}.db") for runs in (3, 60)}
-    for runs, address in addresses.items():
-        metadata.generate(address.connection_config(), runs)
+    addresses = {}
+    for runs in (3, 60):
+        if request.param == "server":
+            server = request.getfixturevalue("mariadb")
+            addresses[runs] = Address.parse(server.database(f"reader_{runs}"), PASSWORD)
+        else:
+            addresses[runs] = Address(file=tmp_path_factory.mktemp("stores") / "metadata.db")
+        metadata.generate(addresses[runs].connection_config(), runs)
     return addresses
 
 
