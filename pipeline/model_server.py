@@ -9,7 +9,6 @@ import json
 import textwrap
 from array import array
 from collections.abc import Iterable, Iterator
-from http.client import BadStatusLine
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -78,6 +77,8 @@ def batches(images: Iterable[bytes]) -> Iterator[list[bytes]]:
 
 def _rest(server: Server, images: list[bytes]) -> list[Answer]:
     """https://www.tensorflow.org/tfx/serving/api_rest, in its row format."""
+    from http.client import BadStatusLine
+
     import requests
 
     instances = [{"b64": base64.b64encode(image).decode()} for image in images]

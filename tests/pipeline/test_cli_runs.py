@@ -131,3 +131,11 @@ def test_a_span_goes_on_to_every_model_that_ate_it(vitpipe):
         assert vitpipe("lineage", "span-4", "--down", "--format", kind)[1].splitlines()[0] == first
     code, _ = vitpipe("lineage", "span-99")
     assert code == 2 and "no run has read span-99" in vitpipe.said
+
+
+def test_a_command_that_reads_loads_nothing_heavy():
+    """Where the time of a listing goes: it is to answer as fast as a person types."""
+    heavy = {"numpy", "pandas", "plotly", "tensorflow", "tfx", "ml_metadata", "flask", "igraph", "PIL", "requests"}
+    code = f"import sys, pipeline.cli; print(sorted({heavy} & sys.modules.keys()))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout == "[]\n"
