@@ -33,7 +33,7 @@ class Runner(LocalDagRunner):
     """
 
     run_id: str
-    connection: mlmd.ConnectionConfig
+    connection: mlmd.ConnectionConfig = field(repr=False)  # a password is in it
     logs: Path
     facts: dict[str, str]
     started: Callable[[str], None]

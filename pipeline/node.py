@@ -14,7 +14,7 @@ from tfx.orchestration.portable import launcher
 from tfx.proto.orchestration import pipeline_pb2
 
 from components.ingest import DataRefused
-from pipeline.metadata.store import execution_id, record
+from pipeline.metadata.store import execution_id, mark_failed, record
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +72,14 @@ def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionC
     except Exception as error:
         log.exception("%s failed", node_id)
         seconds = time.monotonic() - started
-        if isinstance(error, DataRefused):
-            # The execution that failed keeps no message, and a report is to have it.
-            with metadata.Metadata(connection) as handle:
+        refused = isinstance(error, DataRefused)
+        with metadata.Metadata(connection) as handle:
+            # What a driver raises leaves the execution running, as TFX has it.
+            if (failed := execution_id(handle.store, ir.pipeline_info.id, run_id, node_id)) is not None:
+                mark_failed(handle.store, failed)
+            if refused:  # an execution keeps no message, and a report is to have it
                 record(handle.store, run_id, **{REFUSED: str(error)})
+        if refused:
             return Outcome(node_id, State.FAILED, seconds, error=str(error), data_refused=True)
         return Outcome(node_id, State.FAILED, seconds, error=_message(error))
     finally:
@@ -122,6 +126,8 @@ def _skipped_before(
 
 def _message(error: Exception) -> str:
     """The last line of the innermost cause: Beam and TFX wrap an error in pages of their own."""
-    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
+    seen: list[Exception] = []
+    while isinstance(error.__cause__, Exception) and error not in seen:
+        seen.append(error)
         error = error.__cause__
     return traceback.format_exception_only(error)[-1].strip().splitlines()[0]

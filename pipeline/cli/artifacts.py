@@ -116,7 +116,7 @@ def lineage(
 
 def _find(store: Reader, text: str, serving: Path | None) -> Artifact:
     """Raises NotFound."""
-    if text.isdecimal():
+    if text.isdecimal() and len(text) < 19:  # more is no id in a database
         if found := store.artifact(int(text)):
             return found
         raise NotFound(f"no artifact {text}; `vitpipe artifacts list` shows the newest")
@@ -133,9 +133,12 @@ def _find(store: Reader, text: str, serving: Path | None) -> Artifact:
 def _pushed(store: Reader, version: str, serving: Path | None) -> Artifact:
     """What a run pushed as that version; where a person did, the model that it is."""
     if found := store.artifacts("PushedModel", properties=[("pushed_version", version), ("pushed", "1")]):
-        return found[-1]
+        return found[0]  # of several, the newest: a folder that was moved away is numbered from 1 again
     if serving and (serving / version).is_dir():
-        made = read_record(serving / version).model
+        try:
+            made = read_record(serving / version).model
+        except ValueError as error:
+            raise NotFound(str(error)) from None
         for model in store.artifacts("Model"):
             if (model.uri, model.created_ms) == (made.uri, made.created_ms):
                 return model

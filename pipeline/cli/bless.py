@@ -32,6 +32,8 @@ def bless(
     address, found = find_run(run, runs)
     examples, model = _output(found, "ImportExampleGen", "examples"), _output(found, "Trainer", "model")
     blessing, infra = _output(found, "Evaluator", "blessing"), _output(found, "ServingCheck", "blessing")
+    if model.state != "live" or not Path(model.uri).is_dir():
+        raise SettingsError(f"the model of run {found.name} is not there any more: {model.uri} ({model.state})")
     if blessing.properties["blessed"]:
         print(f"nothing to do: the model of run {run} is blessed")
         return

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import track
 
+from components.ingest import DataRefused
 from components.serving_folder import read_record, versions
 from pipeline.cli.tables import print_rows
 from pipeline.config import SettingsError
@@ -36,8 +37,8 @@ def gc(
         raise NotFound(f"--pipeline {pipeline}: no artifacts below {runs}; there are {', '.join(found) or 'none'}")
     for name in [pipeline] if pipeline else found:
         file = found[name] / "metadata.db"
-        address = Address(file=file) if file.is_file() else server()
-        if address is None:
+        address = server() or Address(file=file)
+        if address.file and not file.is_file():
             raise NotFound(f"{file} is not there: name the server that knows {name} by the variable {ADDRESS}")
         try:
             with filelock.FileLock(found[name] / ".lock", timeout=0):
@@ -48,7 +49,10 @@ def gc(
 
 def _collect(folder: Path, address: Address, keep: int, dry_run: bool) -> None:
     serving = folder / "serving"
-    pushed = [read_record(serving / str(version)).model for version in versions(serving)]
+    try:
+        pushed = [read_record(serving / str(version)).model for version in versions(serving)]
+    except ValueError as error:  # which models must stay is not known then
+        raise DataRefused(str(error)) from None
     with reader(address) as store:
         doomed = garbage(store, folder.name, folder / "root", keep, pushed)
     sizes = {one.id: _bytes(Path(one.uri)) for one in doomed}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import tenacity
 
@@ -21,6 +21,7 @@ PASSWORD = "VITPIPE_METADATA__PASSWORD"
 ADDRESS = "VITPIPE_METADATA__ADDRESS"  # the setting metadata.address
 _SCHEMA = 10  # of the tables, since ml-metadata 1.9
 _ATTEMPTS, _TIMEOUT = 4, 10  # tries, and seconds for each to connect
+_MOST_VALUES = 30_000  # in a query: SQLite takes 32,766, where its builder has not said otherwise
 _MYSQL_GONE = {2003, 2006, 2013, 1040, 1205, 1213}  # away, went away, too many connections, lock waits, a deadlock
 
 
@@ -47,14 +48,17 @@ class Address:
         """
         if "://" not in text:
             return cls(file=Path(text))
-        url = urlsplit(text)
+        # No message shows the text: a password may stand in it, wrong as that is, and anywhere if it is not quoted.
+        wanted = "write a path to a SQLite file or mysql://USER@HOST[:PORT]/DATABASE, without a password"
         try:
+            url = urlsplit(text)
             port = url.port or 3306
-        except ValueError:  # whose message may show a password
-            raise StoreError(f"mysql://{url.hostname}: the port must be a number from 1 to 65535") from None
+        except ValueError:
+            raise StoreError(
+                f"the address of ML Metadata cannot be read (host, or port from 1 to 65535): {wanted}"
+            ) from None
         if url.scheme != "mysql" or not url.hostname or not url.path.strip("/") or not url.username:
-            shown = f"{url.scheme}://{url.hostname or ''}{url.path}"
-            raise StoreError(f"{shown}: write a path to a SQLite file or mysql://USER@HOST[:PORT]/DATABASE")
+            raise StoreError(f"the address of ML Metadata, {url.scheme}://..., lacks something: {wanted}")
         if url.password is not None:
             raise StoreError(f"mysql://{url.hostname}: a password does not belong there; put it in {PASSWORD}")
         return cls(
@@ -66,7 +70,11 @@ class Address:
         )
 
     def __str__(self) -> str:
-        return str(self.file) if self.file else f"mysql://{self.user}@{self.host}:{self.port}/{self.database}"
+        """As `parse` reads it again."""
+        if self.file:
+            return str(self.file)
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"mysql://{quote(self.user, safe='')}@{host}:{self.port}/{quote(self.database, safe='')}"
 
     def connection_config(self) -> mlmd.ConnectionConfig:
         """The same for `ml_metadata`, which makes a file that is missing."""
@@ -93,8 +101,12 @@ class Connection:
     def rows(self, sql: str, *values: object) -> list[Any]:
         """The rows of a query, each a tuple. `?` in it is a value; one that is a list or tuple takes one `?` a member.
 
-        A list must not be empty.
+        A list must not be empty. One that is longer than SQLite takes is asked for in parts, whose rows follow each other.
         """
+        for place, value in enumerate(values):
+            if isinstance(value, list | tuple) and len(value) > _MOST_VALUES:
+                parts_of = [value[start : start + _MOST_VALUES] for start in range(0, len(value), _MOST_VALUES)]
+                return [row for part in parts_of for row in self.rows(sql, *values[:place], part, *values[place + 1 :])]
         flat: list[object] = []
         parts = sql.split("?")
         query = parts[0]
@@ -111,10 +123,7 @@ class Connection:
 @contextlib.contextmanager
 def connect(address: Address) -> Iterator[Connection]:
     """A read-only connection. Raises StoreError: no such store, none of ML Metadata, damaged, locked, away."""
-    try:
-        raw = _open(address)
-    except Exception as error:
-        raise _explained(address, error) from error
+    raw = _open(address)
     connection = Connection(raw, "?" if address.file else "%s")
     try:
         _check(address, connection)
@@ -129,16 +138,20 @@ def check_server(address: Address) -> None:
     """Raises StoreError where a server is away or lets us not in. A database without tables is fine, as is any file."""
     if address.file:
         return
+    _open(address).close()
+
+
+def _open(address: Address) -> Any:
+    if address.file and not address.file.is_file():
+        raise StoreError(f"no store at {address.file}: `vitpipe run` makes one")
     try:
-        _open(address).close()
+        return _opened(address)
     except Exception as error:
         raise _explained(address, error) from error
 
 
-def _open(address: Address) -> Any:
+def _opened(address: Address) -> Any:
     if address.file:
-        if not address.file.is_file():
-            raise StoreError(f"no store at {address.file}: `vitpipe run` makes one")
         # A writer of a few milliseconds is waited for.
         raw = sqlite3.connect(f"{address.file.resolve().as_uri()}?mode=ro", uri=True, timeout=_TIMEOUT)
         raw.execute("BEGIN")  # every query of a question sees the same moment
@@ -191,10 +204,8 @@ def _errors() -> tuple[type[Exception], ...]:
 
 
 def _explained(address: Address, error: Exception) -> StoreError:
-    if isinstance(error, StoreError):
-        return error
     text = str(error)
-    if "locked" in text:
+    if address.file and "locked" in text:
         return StoreError(f"{address} is locked by another process for more than {_TIMEOUT} s: try again, or see who")
     if address.file:
         return StoreError(

@@ -32,7 +32,11 @@ def garbage(store: Reader, pipeline: str, root: Path, keep: int, pushed: Collect
         for artifact in artifacts
     }
     models = {(model.uri, model.created_ms) for model in pushed}
-    live = [one for one in store.artifacts(state="live") if Path(one.uri).is_relative_to(root)]
+    # A server may know artifacts of another machine that has the same paths: what is not here is not ours to judge.
+    live = [
+        one for one in store.artifacts(state="live") if Path(one.uri).is_relative_to(root) and Path(one.uri).exists()
+    ]
+    folders = {one.uri for one in live if one.id in needed}
     needed |= {one.id for one in live if (one.uri, one.created_ms) in models}
     newest: dict[tuple[object, object], int] = {}
     for one in live:  # newest first
@@ -40,4 +44,5 @@ def garbage(store: Reader, pipeline: str, root: Path, keep: int, pushed: Collect
             newest.setdefault((one.properties.get(DATA_FOLDER), one.properties.get("span")), one.id)
     needed |= set(newest.values())
     marked = [one for one in store.artifacts(state=MARKED) if Path(one.uri).is_relative_to(root)]
-    return sorted([*(one for one in live if one.id not in needed), *marked], key=lambda one: one.id)
+    doomed = [one for one in live if one.id not in needed and one.uri not in folders]
+    return sorted([*doomed, *marked], key=lambda one: one.id)

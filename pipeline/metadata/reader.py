@@ -7,6 +7,7 @@ many, and its filters need a library that its wheels are built without.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -350,6 +351,7 @@ def _limit(limit: int | None, offset: int = 0) -> str:
 
 def _number(text: str) -> float | None:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None

@@ -24,6 +24,14 @@ def record(store: MetadataStore, run_id: str, **facts: str) -> None:
     store.put_contexts([run])
 
 
+def mark_failed(store: MetadataStore, execution: int) -> None:
+    """Say that an execution failed, where it has not ended otherwise."""
+    [found] = store.get_executions_by_id([execution])
+    if found.last_known_state in (mlmd.Execution.NEW, mlmd.Execution.RUNNING):
+        found.last_known_state = mlmd.Execution.FAILED
+        store.put_executions([found])
+
+
 def annotate(store: MetadataStore, artifact_id: int, **properties: int | str) -> None:
     """Set custom properties of an artifact."""
     [artifact] = store.get_artifacts_by_id([artifact_id])

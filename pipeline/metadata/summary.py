@@ -134,7 +134,8 @@ def _lives(process: dict[str, Any]) -> bool:
     import psutil
 
     try:
-        return round(psutil.Process(process["pid"]).create_time()) == process["started"]
+        # Worked out from the time of the start of the machine, which a clock that is set moves a little.
+        return abs(psutil.Process(process["pid"]).create_time() - process["started"]) <= 2
     except psutil.Error:
         return False
 

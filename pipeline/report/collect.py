@@ -14,6 +14,7 @@ from components.evaluator import PREDICTIONS
 from components.gate import OVERRIDE, Check, Judgement
 from components.ingest import tfrecord
 from components.measures import answered, binned
+from pipeline.metadata.nearby import nearest
 from pipeline.metadata.picture import lineage_svg
 from pipeline.metadata.reader import Reader
 from pipeline.metadata.summary import BY_EXIT, EXIT, PROCESS, settings_of
@@ -27,6 +28,7 @@ from trainer.history import FILE as HISTORY
 _SAMPLES = 8  # pictures of a class
 _MOST_SAMPLES = 160  # on the page, so that a thousand classes do not make it huge
 _MISTAKES = 24
+_BOXES = 120  # of the lineage, the nearest: warm starts make it that of every model before
 
 
 def collect(store: Reader, run: Run) -> Report:
@@ -64,7 +66,7 @@ def collect(store: Reader, run: Run) -> Report:
         serving=[Check.model_validate(check) for check in json.loads(str(infra.properties["checks"]))] if infra else [],
         nodes=[Node(name=one.node, state=one.state, seconds=one.seconds) for one in executions],
         lineage_of=f"{subject.type} {subject.id}" if subject else "",
-        lineage=lineage_svg(store.lineage(subject.id)) if subject else "",
+        lineage=lineage_svg(nearest(store.lineage(subject.id), _BOXES)) if subject else "",
     )
 
 

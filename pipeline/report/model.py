@@ -105,5 +105,5 @@ class Report(Group):
         """Raises StoreError where it is no report, or one of another version."""
         try:
             return cls.model_validate(json.loads(file.read_text("utf-8")))
-        except ValueError as error:  # of JSON, of UTF-8 and of pydantic
+        except (OSError, ValueError) as error:  # of JSON, of UTF-8 and of pydantic
             raise StoreError(f"{file} is no report that this version reads: {str(error).splitlines()[0]}") from None

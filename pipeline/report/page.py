@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from components.data_bounds import LEVELS
 from components.gate import Figures, Judgement
 from pipeline.metadata.compare import flat
 from pipeline.metadata.summary import State
@@ -20,6 +21,8 @@ def render(report: Report, folder: Path) -> str:
     return document(
         "page.html",
         report=report,
+        # What stopped the run first.
+        findings=sorted(report.data.findings, key=lambda one: LEVELS.index(one.level)) if report.data else [],
         colour="ok" if report.state is State.DONE else "stop",
         sections=_sections(report),
         data_page=os.path.relpath(report.data.page, folder) if report.data else "",

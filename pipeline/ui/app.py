@@ -10,6 +10,7 @@ import markupsafe
 from flask import Flask, Response, abort, render_template, request, send_file, send_from_directory, url_for
 
 from pipeline.metadata.address import Address, StoreError
+from pipeline.metadata.nearby import nearest
 from pipeline.metadata.picture import STYLE, lineage_svg, run_svg
 from pipeline.metadata.reader import reader
 from pipeline.metadata.stores import server, stores
@@ -18,10 +19,9 @@ from pipeline.metadata.views import Run
 from pipeline.ui import safety, shown
 from pipeline.ui.history import MOST, figures, moments
 from pipeline.ui.listing import SIZE, page_of, runs_page
-from pipeline.ui.nearby import nearest
 from pipeline.ui.weighed import weighed
 
-_SERVER = "server"  # in addresses, the store that is no file
+_SERVER = "@server"  # in addresses, the store that is no file; no pipeline has such a name
 _BOXES = 120  # of a lineage, the nearest
 _ARTIFACT_STATES = ("live", "pending", "marked for deletion", "deleted", "abandoned")
 
@@ -47,7 +47,11 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
     def report_folder(store: str, run: Run) -> Path | None:
         parts = run.pipeline or store, "reports", run.name
         folder = runs.resolve().joinpath(*parts)  # of names that are in a store, and may be anything there
-        inside = folder.resolve() == folder and folder.relative_to(runs.resolve()).parts == parts
+        inside = (
+            folder.is_relative_to(runs.resolve())
+            and folder.resolve() == folder
+            and folder.relative_to(runs.resolve()).parts == parts
+        )
         return folder if inside and (folder / "report.html").is_file() else None
 
     @app.get("/")
@@ -114,7 +118,7 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
             states={one: one for one in _ARTIFACT_STATES}, **_pages("all_artifacts", {"store": store}),
         )  # fmt: skip
 
-    @app.get("/<store>/artifacts/<int:artifact>")
+    @app.get("/<store>/artifacts/<int(max=9223372036854775807):artifact>")
     def one_artifact(store: str, artifact: int) -> str:
         with reader(address_of(store)) as found:
             try:
@@ -123,7 +127,7 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
                 abort(404, f"There is no artifact {artifact} in {store}.")
         return render_template("artifact.html", artifact=around.artifacts[artifact], around=around, store=store)
 
-    @app.get("/<store>/artifacts/<int:artifact>/<any(up, down):direction>")
+    @app.get("/<store>/artifacts/<int(max=9223372036854775807):artifact>/<any(up, down):direction>")
     def lineage(store: str, artifact: int, direction: Any) -> str:
         with reader(address_of(store)) as found:
             try:
@@ -187,7 +191,7 @@ def _problem(text: str) -> Any:
 
 
 def _page() -> int:
-    return max(request.args.get("page", 1, type=int), 1)
+    return min(max(request.args.get("page", 1, type=int), 1), 1_000_000)
 
 
 def _pages(endpoint: str, names: dict[str, str]) -> dict[str, Any]:

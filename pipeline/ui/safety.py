@@ -45,7 +45,7 @@ def guard(app: Flask, host: str, token: str | None) -> None:
             return None
         if _same(request.args.get("token", ""), token):
             answer = redirect(request.path, 303)
-            answer.set_cookie(_COOKIE, token, httponly=True, samesite="Strict")
+            answer.set_cookie(_COOKIE, token, httponly=True, samesite="Lax")
             return answer
         if not _same(request.cookies.get(_COOKIE, ""), token):
             abort(403)

@@ -43,7 +43,7 @@ class Half:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.address = Address(file=folder / "metadata.db")
+        self.address = Address(file=folder / "runs" / "sample" / "metadata.db")
         self.store = self.address.connection_config()
 
     def run(self, span, accepted=None, flags=()):
@@ -128,7 +128,7 @@ def test_what_is_no_image_stops_the_run_before_transform_and_is_named(half):
     assert "'zero.png' (not a PNG or JPEG image)" in text
     assert "image_side: the smallest image has a side of 1 pixels, in train" in text and "'dot.png' (1x1)" in text
     assert "exact_leaks: images stand in two splits: 1 of test in train" in text and "test/400.png" in text
-    assert "data.html" in result.lines[-1]
+    assert "data.html" in result.lines[-2] and "report.html" in result.lines[-1]
 
 
 def test_the_page_shows_the_offending_examples_and_runs_nothing_of_theirs(half):

@@ -117,8 +117,10 @@ def test_a_password_comes_from_the_environment_alone(flag, tmp_path):
     "address, message",
     [
         ("mysql://u:s3cret@h/d", "a password does not belong there"),
-        ("mysql://u:s3cret@h:port/d", "port must be a number"),
-        ("postgres://u:s3cret@h/d", r"postgres://h/d: write a path .* or mysql://USER@HOST"),
+        ("mysql://u:s3cret@h:port/d", "port from 1 to 65535"),
+        ("postgres://u:s3cret@h/d", r"postgres://...*: write a path .* or mysql://USER@HOST"),
+        ("mysql://u:/s3cret@h/d", "mysql://USER@HOST"),
+        ("mysql://[s3cret/d", "mysql://USER@HOST"),
         ("mysql://h/d", "mysql://USER@HOST"),
         ("other.db", "mysql://USER@HOST"),
         ("[s3cret]", "string"),

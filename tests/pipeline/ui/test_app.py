@@ -143,10 +143,10 @@ def test_no_store_at_all(tmp_path):
 def test_a_store_that_the_environment_names_is_the_only_one(runs, monkeypatch):
     monkeypatch.setenv("VITPIPE_METADATA__ADDRESS", str(runs / "other" / "metadata.db"))
     client = create_app(runs).test_client()
-    assert run_links(client.get("/").text)[0] == ("server", "other-run-002")
+    assert run_links(client.get("/").text)[0] == ("@server", "other-run-002")
     assert len(run_links(client.get("/?pipeline=other").text)) == 3
     assert run_links(client.get("/?pipeline=sample").text) == []
-    for path in ("/server/runs/other-run-000", "/server/artifacts", "/server/charts", "/server/artifacts/1/down"):
+    for path in ("/@server/runs/other-run-000", "/@server/artifacts", "/@server/charts", "/@server/artifacts/1/down"):
         assert client.get(path).status_code == 200
 
 

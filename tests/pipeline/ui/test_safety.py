@@ -35,7 +35,7 @@ def test_beyond_this_machine_the_token_is_asked_for(runs):
     answer = client.get("/sample/charts?token=right")
     assert (answer.status_code, answer.location) == (303, "/sample/charts")
     cookie = answer.headers["Set-Cookie"]
-    assert "HttpOnly" in cookie and "SameSite=Strict" in cookie
+    assert "HttpOnly" in cookie and "SameSite=Lax" in cookie
     assert client.get("/").status_code == 200
 
 

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from pipeline.metadata.nearby import nearest
 from pipeline.metadata.views import Artifact, Edge, Execution, Lineage
-from pipeline.ui.nearby import nearest
 from pipeline.ui.shown import duration, pretty
 
 
