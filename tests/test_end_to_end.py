@@ -301,6 +301,8 @@ def test_a_person_may_overrule_the_gate_and_their_words_are_kept(sample):
     assert (record["run_id"], record["span"], len(record["settings_digest"])) == (run_id, 1, 64)
     assert record["override"] == "shown tonight, and no customer sees it"
     assert "shown tonight, and no customer sees it" in vitpipe(folder, "why", run_id).stdout
+    listed = json.loads(vitpipe(folder, "runs", "list", "--json").stdout)[0]
+    assert (listed["run"], listed["state"], listed["blessed"], listed["pushed"]) == (run_id, "done", True, "2")
     once_more = vitpipe(folder, *another_model(seed=3), "--set", "gate.accuracy=1")
     assert once_more.returncode == 0, once_more.stdout + once_more.stderr
     assert "nothing to push: this model serves, blessed by a person: shown tonight" in once_more.stdout
@@ -338,6 +340,22 @@ def test_back_to_an_older_model_and_on_from_there(sample):
     assert done.returncode == 2 and "no version 9 in" in done.stderr
     shutil.rmtree(folder / "runs" / "sample" / "serving" / "3")
     shutil.rmtree(folder / "runs" / "sample" / "serving" / "2")
+
+
+def test_the_runs_can_be_read_and_what_no_kept_run_needs_can_go(sample):
+    folder, _ = sample
+    runs = json.loads(vitpipe(folder, "runs", "list", "--limit", "0", "--json").stdout)
+    assert runs[-1]["state"] == "died"  # the one that was killed
+    assert {"done", "not blessed", "data refused", "not servable"} <= {run["state"] for run in runs}
+    lineage = vitpipe(folder, "lineage", "v1")
+    assert lineage.returncode == 0 and "data/sample/span-1, sha256 " in lineage.stdout, lineage.stderr
+
+    assert vitpipe(folder, "run", "-c", "sample").returncode == 0
+    freed = vitpipe(folder, "gc", "--keep", "1")
+    assert freed.returncode == 0 and "removed" in freed.stdout, freed.stderr
+    assert "deleted" in vitpipe(folder, "artifacts", "list", "--type", "Model").stdout
+    again = vitpipe(folder, "run", "-c", "sample")  # finds all of the kept run, and the model that serves
+    assert again.returncode == 0 and "nothing trained" in again.stdout, again.stdout + again.stderr
 
 
 def test_one_run_at_a_time(sample):

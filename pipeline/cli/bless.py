@@ -16,6 +16,7 @@ from pipeline.config import SettingsError
 from pipeline.exits import Exit
 from pipeline.logs import shown
 from pipeline.metadata.stores import find_run
+from pipeline.metadata.summary import EXIT, PUSHED
 from pipeline.metadata.views import Artifact, Run
 
 _SERVED = "Format-Serving"  # where TFX's Trainer puts the SavedModel
@@ -41,7 +42,7 @@ def bless(
         print(f"not blessed: the model of run {run} cannot be served (`vitpipe why {run}`)")
         raise typer.Exit(Exit.NOT_SERVABLE)
 
-    from pipeline.metadata.store import MetadataStore, annotate
+    from pipeline.metadata.store import MetadataStore, annotate, record
 
     settings = str(found.facts["settings"])
     folder = (runs / found.pipeline).resolve()
@@ -50,9 +51,9 @@ def bless(
     said = {"reason": reason.strip(), "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
     try:
         with filelock.FileLock(folder / ".lock", timeout=0):
-            record = serving_now(folder / "serving")
-            if record is None or record.model != made:  # else a blessing that was interrupted has pushed it
-                record = push_candidate(
+            pushed = serving_now(folder / "serving")
+            if pushed is None or pushed.model != made:  # else a blessing that was interrupted has pushed it
+                pushed = push_candidate(
                     Path(model.uri, _SERVED),
                     folder / "serving",
                     json.loads(settings)["keep_versions"],
@@ -68,6 +69,7 @@ def bless(
                 )
             annotate(store, blessing.id, blessed=1, **{OVERRIDE: json.dumps(said)})
             annotate(store, model.id, **{OVERRIDE: json.dumps(said)})  # for runs that find it serving
+            record(store, found.name, **{EXIT: str(int(Exit.OK)), PUSHED: str(pushed.version)})
     except filelock.Timeout:
         raise SettingsError(f"a run of {found.pipeline} is going on: wait for it to end") from None
     except ValueError as error:
@@ -78,7 +80,7 @@ def bless(
             f"give yourself the right, then bless run {run} again"
         ) from None
     print(f"blessed by a person: {reason.strip()}")
-    print(f"version {record.version} serves: {shown(folder / 'serving' / str(record.version))}")
+    print(f"version {pushed.version} serves: {shown(folder / 'serving' / str(pushed.version))}")
 
 
 def _output(run: Run, node: str, name: str) -> Artifact:

@@ -54,11 +54,9 @@ class Address:
             url = urlsplit(text)
             port = url.port or 3306
         except ValueError:
-            raise StoreError(
-                f"the address of ML Metadata cannot be read (host, or port from 1 to 65535): {wanted}"
-            ) from None
+            raise StoreError(f"the address has no host, or no port from 1 to 65535: {wanted}") from None
         if url.scheme != "mysql" or not url.hostname or not url.path.strip("/") or not url.username:
-            raise StoreError(f"the address of ML Metadata, {url.scheme}://..., lacks something: {wanted}")
+            raise StoreError(f"{url.scheme}://...: {wanted}")
         if url.password is not None:
             raise StoreError(f"mysql://{url.hostname}: a password does not belong there; put it in {PASSWORD}")
         return cls(
@@ -101,7 +99,7 @@ class Connection:
     def rows(self, sql: str, *values: object) -> list[Any]:
         """The rows of a query, each a tuple. `?` in it is a value; one that is a list or tuple takes one `?` a member.
 
-        A list must not be empty. One that is longer than SQLite takes is asked for in parts, whose rows follow each other.
+        A list must not be empty. One that is longer than SQLite takes is asked for in parts, one after the other.
         """
         for place, value in enumerate(values):
             if isinstance(value, list | tuple) and len(value) > _MOST_VALUES:

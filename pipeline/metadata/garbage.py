@@ -33,9 +33,8 @@ def garbage(store: Reader, pipeline: str, root: Path, keep: int, pushed: Collect
     }
     models = {(model.uri, model.created_ms) for model in pushed}
     # A server may know artifacts of another machine that has the same paths: what is not here is not ours to judge.
-    live = [
-        one for one in store.artifacts(state="live") if Path(one.uri).is_relative_to(root) and Path(one.uri).exists()
-    ]
+    ours = [one for one in store.artifacts(state="live") if Path(one.uri).is_relative_to(root)]
+    live = [one for one in ours if Path(one.uri).exists()]
     folders = {one.uri for one in live if one.id in needed}
     needed |= {one.id for one in live if (one.uri, one.created_ms) in models}
     newest: dict[tuple[object, object], int] = {}

@@ -12,7 +12,8 @@ from typing import Any
 from pipeline.exits import Exit
 from pipeline.metadata.views import Artifact, Execution, Run
 
-PROCESS, EXIT = "process", "exit"  # facts of a run: who runs it, as JSON; its exit code, once it has ended
+# Facts of a run: who runs it, as JSON; its exit code, once it has ended; the version that a person's blessing pushed.
+PROCESS, EXIT, PUSHED = "process", "exit", "pushed"
 
 
 class State(StrEnum):
@@ -68,7 +69,7 @@ def summarise(run: Run) -> Summary:
         code_version=_text(run.facts.get("code_version")),
         accuracy=accuracy,
         blessed=None if blessing is None else blessing.properties.get("blessed") == 1,
-        pushed=_pushed(pushed),
+        pushed=_pushed(pushed) or _text(run.facts.get(PUSHED)),
     )
 
 
