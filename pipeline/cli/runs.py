@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.tables import duration, print_rows, when
+from pipeline.cli.tables import print_rows, when
+from pipeline.duration import duration
 from pipeline.metadata import stores
 from pipeline.metadata.compare import differences
 from pipeline.metadata.reader import Reader, reader

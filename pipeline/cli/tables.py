@@ -34,10 +34,3 @@ def print_whole(picture: RenderableType) -> None:
 def when(moment: datetime) -> str:
     """In the time of this place."""
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}" if minutes else f"{seconds:.1f} s"

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.gate import Figures
+from pipeline.duration import duration
 from pipeline.metadata.compare import flat
 from pipeline.report import charts
-from pipeline.report.document import document, duration, plain, share
+from pipeline.report.document import document, plain, share
 from pipeline.report.model import Report
 from pipeline.report.page import overall
 

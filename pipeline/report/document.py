@@ -8,6 +8,7 @@ import jinja2
 from plotly.offline import get_plotlyjs
 
 from components.gate import Check
+from pipeline.duration import duration
 from pipeline.metadata.picture import STYLE
 
 
@@ -27,13 +28,6 @@ def share(value: float | None) -> str:
 
 def figure(value: float | None) -> str:
     return "" if value is None else f"{value:,.4g}"
-
-
-def duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
 
 
 def allowed(check: Check) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import markupsafe
 from flask import Flask, Response, abort, render_template, request, send_file, send_from_directory, url_for
 
+from pipeline.duration import duration
 from pipeline.metadata.address import Address, StoreError
 from pipeline.metadata.nearby import nearest
 from pipeline.metadata.picture import STYLE, lineage_svg, run_svg
@@ -30,7 +31,7 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
     """The pages of the stores below `runs`. token: what a browser must bring; None where only this machine can ask."""
     app = Flask(__name__, static_url_path="/-")
     safety.guard(app, host, token)
-    app.jinja_env.filters.update(when=shown.when, duration=shown.duration, pretty=shown.pretty, looks=shown.looks)
+    app.jinja_env.filters.update(when=shown.when, duration=duration, pretty=shown.pretty, looks=shown.looks)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
 
     def known() -> dict[str, Address]:

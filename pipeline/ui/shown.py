@@ -28,15 +28,6 @@ def when(time: datetime | int) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
-def duration(seconds: float) -> str:
-    """In the units that a person would use."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
 def pretty(value: Value) -> str:
     """JSON and TFX's structures over several lines; other values as they are."""
     if not isinstance(value, str):

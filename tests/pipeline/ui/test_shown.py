@@ -2,9 +2,10 @@ import json
 
 import pytest
 
+from pipeline.duration import duration
 from pipeline.metadata.nearby import nearest
 from pipeline.metadata.views import Artifact, Edge, Execution, Lineage
-from pipeline.ui.shown import duration, pretty
+from pipeline.ui.shown import pretty
 
 
 @pytest.mark.parametrize(
