@@ -1,8 +1,9 @@
 """`vitpipe gc`: remove the files of artifacts that nothing needs any more."""
 
+import json
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import filelock
 import typer
@@ -18,6 +19,7 @@ from pipeline.metadata.address import ADDRESS, Address
 from pipeline.metadata.garbage import garbage
 from pipeline.metadata.reader import reader
 from pipeline.metadata.stores import NotFound, server
+from pipeline.metadata.views import Artifact
 
 _BATCH = 50  # artifacts between two notes to the store
 
@@ -27,6 +29,7 @@ def gc(
     pipeline: Annotated[str | None, typer.Option(help="Of this pipeline only.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, remove nothing.")] = False,
     runs: Annotated[Path, typer.Option(help="Where the run folders are.")] = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Remove files that no kept run, no pushed model and no comparison with an earlier span needs.
 
@@ -35,6 +38,7 @@ def gc(
     found = {folder.parent.name: folder.parent.resolve() for folder in sorted(runs.glob("*/root"))}
     if pipeline is not None and pipeline not in found:
         raise NotFound(f"--pipeline {pipeline}: no artifacts below {runs}; there are {', '.join(found) or 'none'}")
+    removed: list[dict[str, Any]] = []
     for name in [pipeline] if pipeline else found:
         file = found[name] / "metadata.db"
         address = server() or Address(file=file)
@@ -42,43 +46,57 @@ def gc(
             raise NotFound(f"{file} is not there: name the server that knows {name} by the variable {ADDRESS}")
         try:
             with filelock.FileLock(found[name] / ".lock", timeout=0):
-                _collect(found[name], address, keep, dry_run)
+                doomed = _doomed(found[name], address, keep)
+                sizes = [_bytes(Path(one.uri)) for one in doomed]
+                if not dry_run:
+                    _remove(doomed, address)
         except filelock.Timeout:
             raise SettingsError(f"a run of {name} is going on: wait for it to end") from None
+        of_pipeline = [
+            {"pipeline": name, "id": one.id, "type": one.type, "uri": one.uri, "bytes": size}
+            for one, size in zip(doomed, sizes, strict=True)
+        ]
+        removed += of_pipeline
+        if not as_json:
+            _say(name, of_pipeline, dry_run)
+    if as_json:
+        print(json.dumps(removed, indent=2))
 
 
-def _collect(folder: Path, address: Address, keep: int, dry_run: bool) -> None:
+def _doomed(folder: Path, address: Address, keep: int) -> list[Artifact]:
     serving = folder / "serving"
     try:
         pushed = [read_record(serving / str(version)).model for version in versions(serving)]
     except ValueError as error:  # which models must stay is not known then
         raise DataRefused(str(error)) from None
     with reader(address) as store:
-        doomed = garbage(store, folder.name, folder / "root", keep, pushed)
-    sizes = {one.id: _bytes(Path(one.uri)) for one in doomed}
-    by_type: dict[str, list[int]] = {}
-    for one in doomed:
-        by_type.setdefault(one.type, []).append(sizes[one.id])
-    rows = [(name, str(len(of_type)), decimal(sum(of_type))) for name, of_type in sorted(by_type.items())]
-    print_rows(("type", "artifacts", "size"), rows)
-    total = f"{len(doomed)} artifacts, {decimal(sum(sizes.values()))}"
-    if dry_run or not doomed:
-        print(f"{folder.name}: {total} would be removed" if doomed else f"{folder.name}: nothing to remove")
-        return
+        return garbage(store, folder.name, folder / "root", keep, pushed)
 
+
+def _remove(doomed: list[Artifact], address: Address) -> None:
     from pipeline.metadata.store import MetadataStore, mark_deleted, mark_for_deletion
 
-    writer = MetadataStore(address.connection_config())
+    store = MetadataStore(address.connection_config())
     # Before the first file goes: what is half removed when this process is killed must not be found in the cache.
-    mark_for_deletion(writer, [one.id for one in doomed])
+    mark_for_deletion(store, [one.id for one in doomed])
     batches = [doomed[start : start + _BATCH] for start in range(0, len(doomed), _BATCH)]
-    for batch in track(batches, f"{folder.name}: removing", console=Console(stderr=True), transient=True):
+    for batch in track(batches, "removing", console=Console(stderr=True), transient=True):
         for one in batch:
             shutil.rmtree(one.uri, ignore_errors=True)
             if Path(one.uri).exists():
                 raise SettingsError(f"{one.uri} cannot be removed: may this user write there? Then start again")
-        mark_deleted(writer, [one.id for one in batch])
-    print(f"{folder.name}: {total} removed")
+        mark_deleted(store, [one.id for one in batch])
+
+
+def _say(pipeline: str, removed: list[dict[str, Any]], dry_run: bool) -> None:
+    sizes: dict[str, list[int]] = {}
+    for one in removed:
+        sizes.setdefault(one["type"], []).append(one["bytes"])
+    rows = [(name, str(len(of_type)), decimal(sum(of_type))) for name, of_type in sorted(sizes.items())]
+    print_rows(("type", "artifacts", "size"), rows)
+    total = f"{len(removed)} artifacts, {decimal(sum(one['bytes'] for one in removed))}"
+    done = "would be removed" if dry_run else "removed"
+    print(f"{pipeline}: {total} {done}" if removed else f"{pipeline}: nothing to remove")
 
 
 def _bytes(folder: Path) -> int:

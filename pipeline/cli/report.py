@@ -1,5 +1,6 @@
 """`vitpipe report`: the page of a run, or of two side by side."""
 
+import json
 import os
 import sys
 import webbrowser
@@ -20,9 +21,14 @@ def report(
     other: Annotated[str | None, typer.Argument(metavar="RUN", help="Another one, to compare with.")] = None,
     no_open: Annotated[bool, typer.Option("--no-open", help="Only print where the page is.")] = False,
     runs: Annotated[Path, typer.Option(help="Where the run folders are.")] = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print what the reports hold, open nothing.")] = False,
 ) -> None:
     """Open the report of a run, or a page that compares two: figures, curves, and the settings that differ."""
     folder = _folder(run, runs)
+    if as_json:
+        of_each = [json.loads((_folder(one, runs) / DATA).read_text("utf-8")) for one in (run, other) if one]
+        print(json.dumps(of_each if other else of_each[0], indent=2))
+        return
     page = folder / PAGE if other is None else _compared(folder, _folder(other, runs))
     print(shown(page))
     # Without a screen Python would take a browser that draws text, over the whole terminal.

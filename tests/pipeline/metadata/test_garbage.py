@@ -1,5 +1,6 @@
 """`vitpipe gc` on a store of thirty runs whose artifacts lie on the disk."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -57,10 +58,15 @@ def test_what_no_kept_run_needs_goes_and_the_store_says_so(folder, monkeypatch, 
     assert "would be removed" in capsys.readouterr().out
     assert artifacts(folder) == before and all(Path(one.uri).is_dir() for one in before)
 
+    assert vitpipe(monkeypatch, "gc", "--keep", 2, "--dry-run", "--json", "--runs", folder) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {one["bytes"] for one in told} == {3000} and artifacts(folder) == before
+
     assert vitpipe(monkeypatch, "gc", "--keep", 2, "--runs", folder) == 0
     after = {one.id: one for one in artifacts(folder)}
     assert all(after[number].state == "live" and Path(after[number].uri).is_dir() for number in kept)
     gone = [one for one in after.values() if one.state == "deleted"]
+    assert {one.id for one in gone} == {one["id"] for one in told}
     assert {"Model", "Examples", "PushedModel"} <= {one.type for one in gone} and len(gone) > len(before) / 2
     assert not any(Path(one.uri).exists() for one in gone)
     assert all(Path(one.uri).is_dir() for one in after.values() if one.type == "DataVerdict")  # newest of its span
