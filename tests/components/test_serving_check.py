@@ -61,7 +61,8 @@ def test_answers_that_are_not_those_of_the_trained_model(model, tmp_path):
 
 
 def test_classes_in_another_order(tmp_path):
-    assert failed(export(tmp_path / "model", names=["dog", "cat", "ship"])).keys() == {"classes misnamed"}
+    # None keeps its place: with weights by chance, all six images may be of one class.
+    assert failed(export(tmp_path / "model", names=["dog", "ship", "cat"])).keys() == {"classes misnamed"}
 
 
 def test_a_class_too_many(model):
