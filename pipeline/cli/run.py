@@ -7,14 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Annotated
 
-import filelock
 import typer
 import yaml
 
-from components import ingest
 from components.data_bounds import CHECKS, UNUSABLE
-from components.ingest import manifest, schema
-from pipeline import sources
+from pipeline import start
 from pipeline.config import Settings, SettingsError, load
 from pipeline.exits import Exit
 from pipeline.logs import own_stderr, redirected, shown
@@ -38,19 +35,12 @@ def run(
     if span is not None:
         chosen_data["span"] = span
     settings = load(config, overrides, data=chosen_data)
-    chosen = _choose_span(settings)
+    chosen = start.choose_span(settings)
     accepted = _accepted(accept or [], reason)
     if dry_run:
         raise typer.Exit(_dry_run(settings, chosen))
-    settings.folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with filelock.FileLock(settings.folder / ".lock", timeout=0):
-            raise typer.Exit(_run(settings, chosen, accepted, force or []))
-    except filelock.Timeout:
-        raise SettingsError(
-            f"another run of {settings.name} is going on in {settings.folder}: wait for it, or run under another name "
-            f"with --set name={settings.name}-2"
-        ) from None
+    with start.alone(settings):
+        raise typer.Exit(_run(settings, chosen, accepted, force or []))
 
 
 def _dry_run(settings: Settings, span: int) -> Exit:
@@ -108,14 +98,12 @@ def _run(settings: Settings, span: int, accepted: dict[str, str], force: list[st
 
     if "Trainer" in force:  # a training that is forced starts anew
         shutil.rmtree(checkpoints_folder(settings), ignore_errors=True)
-    run_id = local.new_run_id()
-    logs = folder / "logs" / run_id
+    run_id = start.new_run_id()
+    logs = start.logs_folder(settings, run_id)
     logs.mkdir(parents=True)
     startup_log.rename(logs / "startup.log")
-    facts = _facts(settings, span, accepted)
-    (logs / "run.yaml").write_text(
-        yaml.safe_dump({**facts, "settings": json.loads(settings.resolved(span))}, sort_keys=False)
-    )
+    facts = start.facts(settings, span, accepted, trigger="manual", reason="")
+    start.write_facts(logs, facts, settings, span)
     print(f"run {run_id} of {settings.name}: span {span} of {settings.data.dir}, logs in {shown(logs)}", file=stderr)
     address = settings.store
     connection = address.connection_config()
@@ -139,38 +127,3 @@ def _run(settings: Settings, span: int, accepted: dict[str, str], force: list[st
     if result.node:
         print(f"look in {shown(logs / result.node)}.log")
     return result.exit
-
-
-def _choose_span(settings: Settings) -> int:
-    """The span to train on.
-
-    Raises SettingsError where it, or the gate's, is not there, and DataRefused where they are not whole.
-    """
-    data = settings.data.dir
-    span = settings.chosen_span()
-    schema.read(data)
-    manifest.read(ingest.span_folder(data, settings.data.gate_span))
-    images = manifest.read(ingest.span_folder(data, span)).examples("train")
-    if images < settings.training.batch_size:
-        raise SettingsError(
-            f"training.batch_size {settings.training.batch_size} is more than the {images} training images of span "
-            f"{span}: --set training.batch_size={images // 2 * 2} or less"
-        )
-    return span
-
-
-def _facts(settings: Settings, span: int, accepted: dict[str, str]) -> dict[str, str]:
-    """What a person must be able to say later of this run, beside its settings."""
-
-    def digest(number: int) -> str:
-        return manifest.read(ingest.span_folder(settings.data.dir, number)).digest()
-
-    return {
-        "code_version": sources.code_version(),
-        "lock_digest": sources.lock_digest(),
-        "data_digest": digest(span),
-        "gate_data_digest": digest(settings.data.gate_span),
-        "accepted": json.dumps(accepted, sort_keys=True),
-        "trigger": "manual",
-        "reason": "",
-    }

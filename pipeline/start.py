@@ -1,0 +1,85 @@
+"""What a run starts with, on one machine and on a cluster: the span it trains on, and what it says of itself."""
+
+import contextlib
+import json
+import secrets
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import filelock
+import yaml
+
+from components import ingest
+from components.ingest import manifest, schema
+from pipeline import sources
+from pipeline.config import Settings, SettingsError
+
+
+def new_run_id() -> str:
+    """Unique, sorts by time, and made of what a cluster accepts in a name."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def choose_span(settings: Settings) -> int:
+    """The span to train on: the one set, or the newest.
+
+    Raises SettingsError where it, or the gate's, is not there, and DataRefused where they are not whole.
+    """
+    data = settings.data.dir
+    span = settings.chosen_span()
+    schema.read(data)
+    manifest.read(ingest.span_folder(data, settings.data.gate_span))
+    images = manifest.read(ingest.span_folder(data, span)).examples("train")
+    if images < settings.training.batch_size:
+        raise SettingsError(
+            f"training.batch_size {settings.training.batch_size} is more than the {images} training images of span "
+            f"{span}: --set training.batch_size={images // 2 * 2} or less"
+        )
+    return span
+
+
+def facts(settings: Settings, span: int, accepted: Mapping[str, str], trigger: str, reason: str) -> dict[str, str]:
+    """What a person must be able to say later of this run, beside its settings.
+
+    trigger: what started it: `manual`, `span` for data that landed, `schedule`. reason: why, in words.
+    """
+
+    def digest(number: int) -> str:
+        return manifest.read(ingest.span_folder(settings.data.dir, number)).digest()
+
+    return {
+        "code_version": sources.code_version(),
+        "lock_digest": sources.lock_digest(),
+        "data_digest": digest(span),
+        "gate_data_digest": digest(settings.data.gate_span),
+        "accepted": json.dumps(accepted, sort_keys=True),
+        "trigger": trigger,
+        "reason": reason,
+    }
+
+
+def write_facts(logs: Path, facts: Mapping[str, str], settings: Settings, span: int) -> None:
+    """The same beside the logs of a run, for who has no store at hand."""
+    (logs / "run.yaml").write_text(
+        yaml.safe_dump({**facts, "settings": json.loads(settings.resolved(span))}, sort_keys=False)
+    )
+
+
+def logs_folder(settings: Settings, run_id: str) -> Path:
+    """Where the log files of a run are."""
+    return settings.folder / "logs" / run_id
+
+
+@contextlib.contextmanager
+def alone(settings: Settings) -> Iterator[None]:
+    """While no other process has the run folder of this pipeline to itself. Raises SettingsError when one has."""
+    settings.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(settings.folder / ".lock", timeout=0):
+            yield
+    except filelock.Timeout:
+        raise SettingsError(
+            f"another run of {settings.name} is going on in {settings.folder}: wait for it, or run under another name "
+            f"with --set name={settings.name}-2"
+        ) from None
