@@ -14,6 +14,7 @@ from components import ingest
 from components.data_bounds import DataGateSettings
 from components.gate import GateSettings
 from components.serving_bounds import ServingCheckSettings
+from pipeline.cluster_settings import KubeflowSettings
 from pipeline.metadata.address import PASSWORD, Address, StoreError
 from trainer.settings import AugmentSettings, Group, ModelSettings, TrainingSettings
 
@@ -61,6 +62,7 @@ class Settings(Group):
     gate: GateSettings = GateSettings()
     serving_check: ServingCheckSettings = ServingCheckSettings()
     metadata: MetadataSettings = MetadataSettings()
+    kubeflow: KubeflowSettings = KubeflowSettings()
     keep_versions: int = Field(10, ge=1)  # of the pushed models, the newest; a roll-back needs more than one
 
     def chosen_span(self) -> int:
@@ -81,9 +83,9 @@ class Settings(Group):
     def resolved(self, span: int) -> str:
         """All settings as JSON, with the span that was chosen: what a run records of itself.
 
-        Without where it is recorded: the same run is the same on another server.
+        Without where it is recorded and on which machines it runs: the same run is the same elsewhere.
         """
-        settings = self.model_dump(mode="json", exclude={"metadata"})
+        settings = self.model_dump(mode="json", exclude={"metadata", "kubeflow"})
         settings["data"]["span"] = span
         return json.dumps(settings, sort_keys=True)
 

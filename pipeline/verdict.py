@@ -10,7 +10,7 @@ from components.gate import OVERRIDE, Check, Judgement
 from pipeline.exits import Exit
 from pipeline.logs import shown
 from pipeline.metadata.views import Run
-from pipeline.node import Outcome, State
+from pipeline.node import REFUSED, Outcome, State
 from pipeline.report import NODE as REPORT
 
 
@@ -36,6 +36,16 @@ def verdict(run: Run, outcomes: Sequence[Outcome]) -> Verdict:
         if outcome.node == REPORT and outcome.state is State.FAILED
     ]
     return replace(found, lines=lines)
+
+
+def outcomes(run: Run) -> list[Outcome]:
+    """Of the nodes that failed, as ML Metadata knows them: all else the verdict reads from the artifacts."""
+    refused = run.facts.get(REFUSED)
+    return [
+        Outcome(one.node, State.FAILED, one.seconds, one.id, str(refused or "see its log"), data_refused=bool(refused))
+        for one in run.executions
+        if one.state == "failed" and one.node != REPORT and run.node(one.node) == one
+    ]
 
 
 def _of_run(run: Run, outcomes: Sequence[Outcome]) -> Verdict:

@@ -19,10 +19,10 @@ from pipeline.metadata.picture import lineage_svg
 from pipeline.metadata.reader import Reader
 from pipeline.metadata.summary import BY_EXIT, EXIT, PROCESS, settings_of
 from pipeline.metadata.views import Artifact, Run
-from pipeline.node import REFUSED, Outcome, State
+from pipeline.node import REFUSED
 from pipeline.report import NODE
 from pipeline.report.model import Bin, Data, Epoch, Mistake, Node, Override, Picture, Report
-from pipeline.verdict import verdict
+from pipeline.verdict import outcomes, verdict
 from trainer.history import FILE as HISTORY
 
 _SAMPLES = 8  # pictures of a class
@@ -33,7 +33,7 @@ _BOXES = 120  # of the lineage, the nearest: warm starts make it that of every m
 
 def collect(store: Reader, run: Run) -> Report:
     """The report of a run that has not crashed."""
-    result = verdict(run, _outcomes(run))
+    result = verdict(run, outcomes(run))
     executions = [execution for execution in run.executions if execution.node != NODE]
     judgement = _judgement(run)
     names = judgement.candidate.classes if judgement else []
@@ -68,16 +68,6 @@ def collect(store: Reader, run: Run) -> Report:
         lineage_of=f"{subject.type} {subject.id}" if subject else "",
         lineage=lineage_svg(nearest(store.lineage(subject.id), _BOXES)) if subject else "",
     )
-
-
-def _outcomes(run: Run) -> list[Outcome]:
-    """Of the nodes that failed, as the verdict wants them: all else it reads from the artifacts."""
-    refused = run.facts.get(REFUSED)
-    return [
-        Outcome(one.node, State.FAILED, one.seconds, one.id, str(refused or "see its log"), data_refused=bool(refused))
-        for one in run.executions
-        if one.state == "failed" and one.node != NODE and run.node(one.node) == one
-    ]
 
 
 def _data(run: Run) -> Data | None:
