@@ -136,7 +136,8 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
     report = RunReport(store=str(settings.store), reports=str(settings.folder / "reports"))
     report.add_upstream_nodes(steps)
 
-    _stamp(schema, hashlib.sha256(schema_file.read_bytes()).hexdigest())
+    # Where the graph is compiled for elsewhere, the data need not be here.
+    _stamp(schema, hashlib.sha256(schema_file.read_bytes()).hexdigest() if schema_file.exists() else "")
     for example_gen in examples, test_examples:
         _stamp(example_gen, sources.digest("components.example_gen"))
     _stamp(image_statistics, sources.digest("components.image_statistics"))

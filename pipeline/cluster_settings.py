@@ -26,9 +26,7 @@ class StepSettings(Group):
     model_config = ConfigDict(coerce_numbers_to_str=True)  # cpu: 4
 
     image: str = ""  # kubeflow.gpu_image where gpus are asked for, else kubeflow.image
-    cpu: str = Field(
-        "1", pattern=r"^[0-9]+(\.[0-9]+)?m?$"
-    )  # asked for; a step may take more where a machine has it idle
+    cpu: str = Field("1", pattern=r"^[0-9]+(\.[0-9]+)?m?$")  # asked for; more where a machine has it idle
     memory: str = Field("4Gi", pattern=_BYTES)  # asked for, and the most
     gpus: int = Field(0, ge=0)
     gpu_type: str = "nvidia.com/gpu"
@@ -52,7 +50,7 @@ class KubeflowSettings(Group):
     service_account: str = "vitpipe-steps"
     claim: str = "vitpipe"  # a ReadWriteMany volume: data and runs lie in it
     mount: str = Field("/vitpipe", pattern=r"^/[^/].*")  # the folder of every step that relative paths start from
-    metadata: str = "mysql://vitpipe@vitpipe-metadata/vitpipe"  # the address of ML Metadata as seen from a step
+    metadata: str = "mysql://vitpipe@vitpipe-metadata/vitpipe"  # address of ML Metadata, as seen from a step
     metadata_secret: SecretKey = "vitpipe-metadata/password"
     pod_annotations: dict[str, str] = Field(default_factory=dict)
     retries: int = Field(2, ge=0)

@@ -10,6 +10,7 @@ from tfx.proto.orchestration import pipeline_pb2
 
 from pipeline import node
 from pipeline.logs import redirected
+from pipeline.outcome import Outcome, State
 from pipeline.registration import register
 from pipeline.report import NODE as REPORT
 
@@ -27,8 +28,8 @@ class Runner(LocalDagRunner):
     logs: Path
     facts: dict[str, str]
     started: Callable[[str], None]
-    ended: Callable[[node.Outcome], None]
-    outcomes: list[node.Outcome] = field(default_factory=list)
+    ended: Callable[[Outcome], None]
+    outcomes: list[Outcome] = field(default_factory=list)
 
     def run_with_ir(self, pipeline: pipeline_pb2.Pipeline, run_options: pipeline_pb2.RunOptions | None = None) -> None:
         if run_options:
@@ -44,7 +45,7 @@ class Runner(LocalDagRunner):
                 outcome = node.launch(pipeline, name, self.connection)
             self.outcomes.append(outcome)
             self.ended(outcome)
-            if outcome.state is node.State.FAILED:
+            if outcome.state is State.FAILED:
                 if not outcome.data_refused:
                     break
                 refused = True

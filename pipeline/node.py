@@ -1,11 +1,11 @@
 """Launch one node of the compiled graph, truthfully. The local runner and the cluster both come through here."""
 
 import logging
+import shutil
 import sys
 import time
 import traceback
-from dataclasses import dataclass
-from enum import StrEnum
+from pathlib import Path
 
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.orchestration import metadata
@@ -15,39 +15,17 @@ from tfx.proto.orchestration import pipeline_pb2
 
 from components.ingest import DataRefused
 from pipeline.metadata.store import execution_id, mark_failed, record
+from pipeline.outcome import REFUSED, Outcome, State
 
 log = logging.getLogger(__name__)
-
-REFUSED = "data_refused"  # fact of a run: in full why its data are not fit for use, where a step found it by reading
-
-
-class State(StrEnum):
-    COMPLETE = "complete"
-    CACHED = "cached"  # the outputs of an equal, earlier execution were taken over
-    SKIPPED = "skipped"  # a condition of the graph did not hold
-    FAILED = "failed"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a launch ended.
-
-    `execution_id` is None where ML Metadata has no execution: skipped, or failed before it. `data_refused`: it failed
-    because the data are not fit for use, which `error` says in full.
-    """
-
-    node: str
-    state: State
-    seconds: float
-    execution_id: int | None = None
-    error: str = ""
-    data_refused: bool = False
 
 
 def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionConfig) -> Outcome:
     """Run one node, its runtime parameters already bound, against the store at `connection`.
 
-    Never raises for what the node does: an exception of its executor is a FAILED outcome, its trace in the log.
+    Never raises for what the node does: an exception of its executor is a FAILED outcome, its trace in the log. Asked
+    to end (SystemExit), it says in the store that the node failed, and ends. Launched again in the same run, a node
+    that was killed or failed is run anew, and one that is complete stays so.
     Raises ValueError when the graph has no such node.
     """
     nodes = {node.pipeline_node.node_info.id: node.pipeline_node for node in ir.nodes}
@@ -56,6 +34,7 @@ def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionC
     run_id = ir.runtime_spec.pipeline_run_id.field_value.string_value
     if _skipped_before(nodes, node_id, ir.pipeline_info.id, run_id, connection):
         return Outcome(node_id, State.SKIPPED, 0.0)
+    _clear_attempt(ir, node_id, run_id, connection)
     deployment = runner_utils.extract_local_deployment_config(ir)
     started = time.monotonic()
     arguments = sys.argv
@@ -69,6 +48,11 @@ def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionC
             executor_spec=runner_utils.extract_executor_spec(deployment, node_id),
             custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
         ).launch()
+    except SystemExit:
+        with metadata.Metadata(connection) as handle:
+            if (stopped := execution_id(handle.store, ir.pipeline_info.id, run_id, node_id)) is not None:
+                mark_failed(handle.store, stopped)
+        raise
     except Exception as error:
         log.exception("%s failed", node_id)
         seconds = time.monotonic() - started
@@ -122,6 +106,21 @@ def _skipped_before(
         return False
     with metadata.Metadata(connection) as handle:
         return any(execution_id(handle.store, pipeline, run_id, name) is None for name in conditional)
+
+
+def _clear_attempt(ir: pipeline_pb2.Pipeline, node_id: str, run_id: str, connection: mlmd.ConnectionConfig) -> None:
+    """Make room for another attempt at a node: TFX takes the same execution, and leaves what lies in its folders."""
+    with metadata.Metadata(connection) as handle:
+        if (earlier := execution_id(handle.store, ir.pipeline_info.id, run_id, node_id)) is None:
+            return
+        [execution] = handle.store.get_executions_by_id([earlier])
+        if execution.last_known_state not in (mlmd.Execution.NEW, mlmd.Execution.RUNNING, mlmd.Execution.FAILED):
+            return
+        log.info("another attempt at execution %d", earlier)
+        for leftover in Path(ir.runtime_spec.pipeline_root.field_value.string_value, node_id).glob(f"*/{earlier}"):
+            shutil.rmtree(leftover)
+        execution.last_known_state = mlmd.Execution.RUNNING
+        handle.store.put_executions([execution])
 
 
 def _message(error: Exception) -> str:

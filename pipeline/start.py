@@ -14,6 +14,10 @@ from components import ingest
 from components.ingest import manifest, schema
 from pipeline import sources
 from pipeline.config import Settings, SettingsError
+from pipeline.metadata import summary
+from pipeline.metadata.reader import Reader
+
+_LOOKED_AT = 200  # of the newest runs, in search of one that goes on
 
 
 def new_run_id() -> str:
@@ -69,6 +73,17 @@ def write_facts(logs: Path, facts: Mapping[str, str], settings: Settings, span: 
 def logs_folder(settings: Settings, run_id: str) -> Path:
     """Where the log files of a run are."""
     return settings.folder / "logs" / run_id
+
+
+def going_on(store: Reader, pipeline: str) -> list[str]:
+    """The runs of a pipeline that a cluster has begun and that have not said how they ended."""
+    return [
+        run.name
+        for run in store.runs(limit=_LOOKED_AT, whole=False)
+        if summary.settings_of(run).get("name") == pipeline
+        and "kubeflow" in json.loads(str(run.facts.get(summary.PROCESS, "{}")))
+        and summary.EXIT not in run.facts
+    ]
 
 
 @contextlib.contextmanager

@@ -9,8 +9,9 @@ from components.data_bounds import PAGE, Finding
 from components.gate import OVERRIDE, Check, Judgement
 from pipeline.exits import Exit
 from pipeline.logs import shown
+from pipeline.metadata.summary import EXIT
 from pipeline.metadata.views import Run
-from pipeline.node import REFUSED, Outcome, State
+from pipeline.outcome import REFUSED, Outcome, State
 from pipeline.report import NODE as REPORT
 
 
@@ -54,6 +55,8 @@ def _of_run(run: Run, outcomes: Sequence[Outcome]) -> Verdict:
             return Verdict(Exit.DATA_REFUSED, [f"data refused, nothing trained: {outcome.error}"], outcome.node)
         if outcome.state is State.FAILED:
             return Verdict(Exit.CRASHED, [f"crashed in {outcome.node}: {outcome.error}"], outcome.node)
+    if run.facts.get(EXIT) == str(int(Exit.CRASHED)):
+        return Verdict(Exit.CRASHED, ["crashed in a step that left no trace in ML Metadata: its own log says more"])
 
     lines = []
     if weighed := run.output("DataGate", "verdict"):

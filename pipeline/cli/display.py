@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from pipeline.node import Outcome, State
+from pipeline.outcome import Outcome, State
 
 _STYLES = {State.COMPLETE: "green", State.CACHED: "cyan", State.SKIPPED: "yellow", State.FAILED: "bold red"}
 

@@ -130,8 +130,8 @@ def _pushed(model: Artifact | None) -> str | None:
 
 
 def _lives(process: dict[str, Any]) -> bool:
-    if process["host"] != socket.gethostname():
-        return True  # as far as one can see from here
+    if process.get("host") != socket.gethostname():
+        return True  # as far as one can see from here; a run on a cluster is no process
     import psutil
 
     try:

@@ -19,7 +19,7 @@ from pipeline.metadata.picture import lineage_svg
 from pipeline.metadata.reader import Reader
 from pipeline.metadata.summary import BY_EXIT, EXIT, PROCESS, settings_of
 from pipeline.metadata.views import Artifact, Run
-from pipeline.node import REFUSED
+from pipeline.outcome import REFUSED
 from pipeline.report import NODE
 from pipeline.report.model import Bin, Data, Epoch, Mistake, Node, Override, Picture, Report
 from pipeline.verdict import outcomes, verdict

@@ -16,7 +16,8 @@ from pipeline.config import load
 from pipeline.exits import Exit
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
-from pipeline.node import State, launch
+from pipeline.node import launch
+from pipeline.outcome import State
 from pipeline.verdict import verdict
 from tests.spans import bomb, encoded, picture, write_span
 

@@ -16,7 +16,8 @@ from components.ingest import tfrecord
 from components.ingest.source import SPLITS
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
-from pipeline.node import State, launch
+from pipeline.node import launch
+from pipeline.outcome import State
 from tests.spans import write_span
 
 TOO_MANY = {"cat": 9, "dog": 9, "fox": 9}

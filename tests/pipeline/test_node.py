@@ -14,7 +14,8 @@ from tfx.types.standard_artifacts import Integer
 
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
-from pipeline.node import State, launch
+from pipeline.node import launch
+from pipeline.outcome import State
 
 
 @component

@@ -1,6 +1,6 @@
 from pipeline.exits import Exit
 from pipeline.metadata.views import Run
-from pipeline.node import Outcome, State
+from pipeline.outcome import Outcome, State
 from pipeline.verdict import verdict
 
 RUN = Run(1, "20261125-120000-0000", "sample", 0, {}, ())

@@ -1,0 +1,97 @@
+"""`python -m kubeflow.report`: the last step, whatever became of the ones before it.
+
+It says in ML Metadata how a run ended that did not come to a verdict, launches the node RunReport, and puts the page
+and the figures where Kubeflow Pipelines shows them. A report that fails changes nothing in what the run came to.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from kubeflow import step
+from pipeline.exits import Exit
+from pipeline.logs import redirected
+from pipeline.metadata import summary
+from pipeline.metadata.address import Address, StoreError
+from pipeline.metadata.reader import reader
+from pipeline.metadata.store import MetadataStore, mark_failed, record
+from pipeline.metadata.views import Run
+from pipeline.outcome import REFUSED, State
+from pipeline.report import NODE
+
+
+def main() -> None:
+    """Run the step."""
+    parser = step.run_parser(__doc__)
+    parser.add_argument("--page", type=Path, required=True, help="where Kubeflow takes the report from")
+    parser.add_argument("--executor-input", required=True, help="where it takes the figures from")
+    arguments = step.parse(parser)
+    logs = arguments.folder / "logs" / arguments.run_id
+    address = Address.parse(arguments.store)
+    if (run := _read(address, arguments.run_id)) is None:
+        step.end(Exit.OK, f"run {arguments.run_id} did not start, so there is nothing to report")
+    _end_what_died(MetadataStore(address.connection_config()), run)
+    with redirected(logs / f"{NODE}.log"):
+        from pipeline import node
+
+        graph = step.read_graph(logs)
+        outcome = node.launch(graph, NODE, address.connection_config()) if graph else None
+    if outcome is None or outcome.state is State.FAILED:
+        why = outcome.error if outcome else f"{logs / step.GRAPH} is missing"
+        step.end(Exit.OK, f"warning: there is no report: {why}; look in {logs / NODE}.log")
+    run = _read(address, arguments.run_id)
+    assert run is not None
+    page = run.output(NODE, "report")
+    assert page is not None
+    publish(run, Path(str(page.properties["page"])), arguments.page, json.loads(arguments.executor_input))
+    step.end(Exit.OK, f"the report: {page.properties['page']}")
+
+
+def _read(address: Address, run_id: str) -> Run | None:
+    try:
+        with reader(address) as store:
+            return store.run(run_id)
+    except StoreError as error:
+        step.end(Exit.CRASHED, str(error))
+
+
+def _end_what_died(store: MetadataStore, run: Run) -> None:
+    """All other steps have ended by now: what still runs in the store was killed, and without a verdict it crashed."""
+    for execution in run.executions:
+        if execution.state in ("new", "running") and execution.node != NODE:
+            mark_failed(store, execution.id)
+    if summary.EXIT not in run.facts:
+        code = Exit.DATA_REFUSED if REFUSED in run.facts else Exit.CRASHED
+        record(store, run.name, **{summary.EXIT: str(int(code))})
+
+
+def publish(run: Run, page: Path, target: Path, executor_input: dict[str, Any]) -> None:
+    """Copy the page to where Kubeflow takes the artifact `report` from, and name the figures of `metrics`.
+
+    executor_input: the message ExecutorInput of Kubeflow Pipelines' pipeline_spec.proto, as JSON.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(page, target)
+    outputs = executor_input["outputs"]
+    [metrics] = outputs["artifacts"]["metrics"]["artifacts"]
+    told = {"artifacts": {"metrics": {"artifacts": [{**metrics, "metadata": figures(run)}]}}}
+    file = Path(outputs["outputFile"])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(told), "utf-8")
+
+
+def figures(run: Run) -> dict[str, float]:
+    """What the gate measured of the candidate; nothing where no model came so far."""
+    judgement = summary.judgement_of(run)
+    if not judgement:
+        return {}
+    candidate = judgement["candidate"]
+    return {
+        **{name: candidate[name] for name in ("accuracy", "top_3", "log_loss", "calibration_error")},
+        "worst_class_accuracy": min(candidate["class_accuracy"].values()),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""What the steps of a run on a cluster share: where the graph of the run is, and how they end."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from tfx.proto.orchestration import pipeline_pb2
+
+GRAPH = "graph.json"  # beside the logs of a run: the graph as its steps run it
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """With what every step is told."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("--root", type=Path, required=True, help="folder that relative paths start from")
+    made.add_argument("--run-id", required=True)
+    return made
+
+
+def run_parser(description: str) -> argparse.ArgumentParser:
+    """With what every step of a run that has started is told."""
+    made = parser(description)
+    made.add_argument("--folder", type=Path, required=True, help="of the pipeline: runs/<name>")
+    made.add_argument("--store", required=True, help="address of ML Metadata, without a password")
+    return made
+
+
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments of this process, which goes to its root."""
+    arguments = parser.parse_args()
+    os.chdir(arguments.root)
+    return arguments
+
+
+def read_graph(logs: Path) -> "pipeline_pb2.Pipeline | None":
+    """The graph of a run, bound to it; None where the run has not started."""
+    from google.protobuf import json_format
+
+    # The first two are packed in the graph: what is not imported is not known.
+    from tfx.proto.orchestration import executable_spec_pb2, local_deployment_config_pb2, pipeline_pb2  # noqa: F401
+
+    try:
+        text = (logs / GRAPH).read_text("utf-8")
+    except FileNotFoundError:
+        return None
+    return json_format.Parse(text, pipeline_pb2.Pipeline())
+
+
+def write_graph(ir: "pipeline_pb2.Pipeline", logs: Path) -> None:
+    """Whole or not at all."""
+    from google.protobuf import json_format
+
+    part = logs / f".tmp-{GRAPH}"
+    part.write_text(json_format.MessageToJson(ir, sort_keys=True), "utf-8")
+    part.replace(logs / GRAPH)
+
+
+def end(code: int, *lines: str) -> NoReturn:
+    """Say what became of the step and leave. Who reads the log of a pod finds the code in its last line.
+
+    The launcher of Kubeflow Pipelines makes 1 of every code that is not 0.
+    """
+    for line in lines[:-1]:
+        print(line)
+    print(f"vitpipe: exit {int(code)}: {lines[-1]}", flush=True)
+    sys.exit(int(code))

@@ -1,0 +1,29 @@
+"""How the launch of a node ended. Knows no TFX, so that who only asks for a verdict need not import it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+REFUSED = "data_refused"  # fact of a run: in full why its data are not fit for use, where a step found it by reading
+
+
+class State(StrEnum):
+    COMPLETE = "complete"
+    CACHED = "cached"  # the outputs of an equal, earlier execution were taken over
+    SKIPPED = "skipped"  # a condition of the graph did not hold
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a launch ended.
+
+    `execution_id` is None where ML Metadata has no execution: skipped, or failed before it. `data_refused`: it failed
+    because the data are not fit for use, which `error` says in full.
+    """
+
+    node: str
+    state: State
+    seconds: float
+    execution_id: int | None = None
+    error: str = ""
+    data_refused: bool = False

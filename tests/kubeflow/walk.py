@@ -1,0 +1,112 @@
+"""Walks a compiled package without a cluster: kfp's local runner, with each container's command as a process here.
+
+The local runner reads the package, resolves its placeholders and keeps its order. What it has no notion of is done
+here: the retries that a task is allowed, and the exit task of a pipeline whose steps failed. Placement has no effect.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from unittest import mock
+
+import yaml
+from kfp import components, local
+from kfp.local import status, subprocess_task_handler, task_handler_interface
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Attempt:
+    """A container that was started, and how it ended."""
+
+    module: str
+    arguments: list[str]
+    code: int
+    output: str
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """The node, or the module of a step that is no node."""
+        return self.arguments[-1] if self.module == "kubeflow.node" else self.module
+
+    @property
+    def run_id(self) -> str:
+        return next(one for one in self.arguments if one.startswith("--run-id=")).removeprefix("--run-id=")
+
+
+@dataclass
+class Walk:
+    """What a walk did, in order."""
+
+    attempts: list[Attempt] = field(default_factory=list)
+    succeeded: bool = False
+
+    def codes(self, name: str) -> list[int]:
+        return [one.code for one in self.attempts if one.name == name]
+
+    def last(self, name: str) -> Attempt:
+        return [one for one in self.attempts if one.name == name][-1]
+
+
+def walk(
+    package: str,
+    folder: Path,
+    environment: dict[str, str],
+    watch: Callable[[subprocess.Popen, list[str], int], None] | None = None,
+    **parameters: object,
+) -> Walk:
+    """Run a package to its end; `watch` sees each process with its arguments and the number of the attempt."""
+    done = Walk()
+    # The one placeholder of ours that the local runner does not know.
+    text = package.replace("{{$.pipeline_job_schedule_time_utc}}", "2026-01-01T00:00:00Z")
+    platforms = text.split("\n---\n", 1)
+    spec = yaml.safe_load(platforms[0])
+    limits = _retries(spec)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **environment}
+
+    class OnHost(task_handler_interface.ITaskHandler):
+        def __init__(self, image, full_command, pipeline_root, runner):
+            self._command = full_command
+
+        def run(self) -> status.Status:
+            python, dash_m, module, *arguments = self._command
+            assert (python, dash_m) == ("python", "-m")
+            task = arguments[-1] if module == "kubeflow.node" else module
+            for number in range(limits[task] + 1):
+                started = time.monotonic()
+                process = subprocess.Popen(
+                    [sys.executable, dash_m, module, *arguments],
+                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+                )  # fmt: skip
+                if watch:
+                    watch(process, [module, *arguments], number)
+                output, _ = process.communicate()
+                seconds = time.monotonic() - started
+                done.attempts.append(Attempt(module, arguments, process.returncode, output, seconds))
+                if process.returncode == 0:
+                    return status.Status.SUCCESS
+            return status.Status.FAILURE
+
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(folder), raise_on_error=False)
+    with mock.patch.object(subprocess_task_handler, "SubprocessTaskHandler", OnHost):
+        components.load_component_from_text(text)(**parameters)
+    return done
+
+
+def _retries(spec: dict) -> dict[str, int]:
+    """Allowed to each task, by the node or module that it runs."""
+    found = {}
+    for component in spec["components"].values():
+        for task in component.get("dag", {}).get("tasks", {}).values():
+            label = spec["components"][task["componentRef"]["name"]]["executorLabel"]
+            container = spec["deploymentSpec"]["executors"][label]["container"]
+            module = container["command"][-1]
+            name = container["args"][-1] if module == "kubeflow.node" else module
+            found[name] = task.get("retryPolicy", {}).get("maxRetryCount", 0)
+    return found | {"kubeflow.report": 0}
