@@ -5,19 +5,21 @@ writes its graph beside its logs, where the other steps find it.
 """
 
 import json
+import os
 from collections.abc import Mapping
 
 import requests
+from pydantic import SecretStr
 
 from components.gate import GateSettings
 from components.ingest import DataRefused, UsageError
 from kubeflow import step
 from pipeline import start
-from pipeline.config import DataSettings, Settings, SettingsError
+from pipeline.config import DataSettings, MetadataSettings, Settings, SettingsError
 from pipeline.exits import Exit
 from pipeline.logs import redirected
 from pipeline.metadata import summary
-from pipeline.metadata.address import Address, StoreError, check_server
+from pipeline.metadata.address import PASSWORD, StoreError, check_server
 from pipeline.metadata.reader import reader
 
 NEWEST = -1  # as a span: a parameter of a pipeline on Kubeflow has no way to say "none"
@@ -57,12 +59,15 @@ def main() -> None:
 
 
 def settings_of(text: str, span: int, gate: Mapping[str, float]) -> Settings:
-    """The settings as compiled, with what this run was started with in their place."""
+    """The settings as compiled, with what this run was started with, and the password from the environment."""
     settings = Settings.model_validate_json(text)
     return settings.model_copy(
         update={
             "data": DataSettings(**settings.data.model_dump() | ({} if span == NEWEST else {"span": span})),
             "gate": GateSettings(**settings.gate.model_dump() | dict(gate)),
+            "metadata": MetadataSettings(
+                address=settings.metadata.address, password=SecretStr(os.environ.get(PASSWORD, ""))
+            ),
         }
     )
 
@@ -74,7 +79,7 @@ def begin(settings: Settings, run_id: str, trigger: str, reason: str, take_over:
     `start.choose_span` raises.
     """
     logs = start.logs_folder(settings, run_id)
-    address = Address.parse(settings.metadata.address)
+    address = settings.store
     span = start.choose_span(settings)
     check_server(address)
     with start.alone(settings):
