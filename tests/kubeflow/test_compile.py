@@ -106,7 +106,7 @@ def test_a_run_is_given_its_span_and_its_gate(spec):
     inputs = spec.root.input_definitions.parameters
     defaults = {name: json_format.MessageToDict(one.default_value) for name, one in inputs.items()}
     assert defaults == {
-        "span": -1, "trigger": "manual", "reason": "", "take_over": "", "gate_accuracy": 0.92,
+        "span": -1, "trigger": "manual", "reason": "", "accept": "", "take_over": "", "gate_accuracy": 0.92,
         "gate_class_accuracy": 0.8, "gate_calibration": 1, "gate_tolerance": 0.01, "gate_confidence": 0.95,
     }  # fmt: skip
 

@@ -18,7 +18,7 @@ from tests.kubeflow.walk import ROOT
 @pytest.fixture
 def begun(settings):
     """A run whose first step has ended."""
-    begin(settings, "run-1", "manual", "", "", "")
+    begin(settings, "run-1")
     return settings
 
 

@@ -17,8 +17,6 @@ from pipeline.metadata.store import record
 from pipeline.metadata.summary import EXIT, State, summarise
 from pipeline.start import logs_folder
 
-NOWHERE = "http://127.0.0.1:1"  # nobody listens there
-
 
 @pytest.fixture
 def api():
@@ -47,12 +45,8 @@ def run(settings, name):
         return store.run(name)
 
 
-def start(settings, run_id, trigger="manual", reason="", take_over="", api=NOWHERE):
-    return begin(settings, run_id, trigger, reason, take_over, api)
-
-
 def test_the_other_steps_find_the_graph_and_every_type(settings):
-    assert start(settings, "run-1", trigger="schedule", reason="due at three") == 2  # the newest span
+    assert begin(settings, "run-1", trigger="schedule", reason="due at three") == 2  # the newest span
     graph = read_graph(logs_folder(settings, "run-1"))
     assert graph.runtime_spec.pipeline_run_id.field_value.string_value == "run-1"
     store = MetadataStore(settings.store.connection_config())
@@ -68,24 +62,24 @@ def test_the_other_steps_find_the_graph_and_every_type(settings):
 
 
 def test_started_once_more_it_is_the_same_run(settings):
-    start(settings, "run-1")
+    begin(settings, "run-1")
     before = (logs_folder(settings, "run-1") / "graph.json").read_text()
-    start(settings, "run-1")
+    begin(settings, "run-1")
     assert (logs_folder(settings, "run-1") / "graph.json").read_text() == before
 
 
 def test_a_second_run_is_refused_until_the_first_has_ended(settings):
-    start(settings, "run-1")
+    begin(settings, "run-1")
     with pytest.raises(SettingsError, match=r"run run-1 of cifar10 is going on.*take_over=run-1"):
-        start(settings, "run-2")
+        begin(settings, "run-2")
     assert run(settings, "run-2") is None
     record(MetadataStore(settings.store.connection_config()), "run-1", **{EXIT: "0"})
-    start(settings, "run-2")
+    begin(settings, "run-2")
 
 
 def test_a_run_that_a_person_says_is_dead_is_taken_over(settings):
-    start(settings, "run-1")
-    start(settings, "run-2", take_over="run-1")
+    begin(settings, "run-1")
+    begin(settings, "run-2", take_over="run-1")
     assert summarise(run(settings, "run-1")).state is State.FAILED
     assert run(settings, "run-1").facts["taken_over_by"] == "run-2"
 
@@ -93,30 +87,30 @@ def test_a_run_that_a_person_says_is_dead_is_taken_over(settings):
 def test_a_run_that_kubeflow_terminated_is_taken_over(settings, api):
     address, states = api
     states["run-1"] = "RUNNING"
-    start(settings, "run-1", api=address)
+    begin(settings, "run-1", api=address)
     with pytest.raises(SettingsError, match="is going on"):
-        start(settings, "run-2", api=address)
+        begin(settings, "run-2", api=address)
     states["run-1"] = "CANCELED"
-    start(settings, "run-2", api=address)
+    begin(settings, "run-2", api=address)
     assert summarise(run(settings, "run-1")).state is State.FAILED
 
 
 def test_another_pipeline_is_not_in_the_way(settings):
-    start(settings, "run-1")
+    begin(settings, "run-1")
     other = settings.model_copy(update={"name": "other"})
-    assert start(other, "run-2") == 2
+    assert begin(other, "run-2") == 2
 
 
 def test_a_run_on_one_machine_is_in_the_way(settings):
     settings.folder.mkdir(parents=True)
     with filelock.FileLock(settings.folder / ".lock"), pytest.raises(SettingsError, match="another run of cifar10"):
-        start(settings, "run-1")
+        begin(settings, "run-1")
 
 
 def test_a_broken_span_is_refused(settings):
     (settings.data.dir / "span-2" / "manifest.json").write_text("{")
     with pytest.raises(DataRefused):
-        start(settings, "run-1")
+        begin(settings, "run-1")
 
 
 def test_what_a_run_is_started_with_takes_the_place_of_the_settings(settings):
@@ -125,3 +119,8 @@ def test_what_a_run_is_started_with_takes_the_place_of_the_settings(settings):
     changed = settings_of(text, 1, {"accuracy": 0.5})
     assert (changed.data.span, changed.gate.accuracy) == (1, 0.5)
     assert changed.gate.class_accuracy == settings.gate.class_accuracy
+
+
+def test_a_check_that_a_person_accepts_is_a_fact_of_the_run(settings):
+    begin(settings, "run-1", reason="new camera", accepted={"drift_colour": "new camera"})
+    assert json.loads(run(settings, "run-1").facts["accepted"]) == {"drift_colour": "new camera"}
