@@ -32,6 +32,7 @@ _PARAMETERS = {
     **{f"gate_{name}": f"The setting gate.{name}." for name in GateSettings.model_fields},
     "trigger": "What started the run: manual, schedule or span.",
     "reason": "Why, in words: kept in ML Metadata.",
+    "accept": "Checks of the data gate that shall not stop the run, with commas; takes a reason.",
     "take_over": "A run of this pipeline that seems to go on and does not.",
 }
 
@@ -122,7 +123,7 @@ def _pipeline(settings: Settings, edges: dict[str, list[str]]) -> BaseComponent:
     defaults = {
         "span": NEWEST,
         **{f"gate_{name}": value for name, value in settings.gate.model_dump().items()},
-        "trigger": "manual", "reason": "", "take_over": "",
+        "trigger": "manual", "reason": "", "accept": "", "take_over": "",
     }  # fmt: skip
     types = {name: type(value) for name, value in defaults.items()}
     before_another = {before for name in edges if name != REPORT for before in edges[name]}

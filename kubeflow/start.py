@@ -5,19 +5,22 @@ writes its graph beside its logs, where the other steps find it.
 """
 
 import json
+import os
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import requests
+from pydantic import SecretStr
 
 from components.gate import GateSettings
 from components.ingest import DataRefused, UsageError
 from kubeflow import step
 from pipeline import start
-from pipeline.config import DataSettings, Settings, SettingsError
+from pipeline.config import DataSettings, MetadataSettings, Settings, SettingsError
 from pipeline.exits import Exit
 from pipeline.logs import redirected
 from pipeline.metadata import summary
-from pipeline.metadata.address import Address, StoreError, check_server
+from pipeline.metadata.address import PASSWORD, StoreError, check_server
 from pipeline.metadata.reader import reader
 
 NEWEST = -1  # as a span: a parameter of a pipeline on Kubeflow has no way to say "none"
@@ -34,6 +37,7 @@ def main() -> None:
         parser.add_argument(f"--gate-{name.replace('_', '-')}", type=float, help=f"instead of the setting gate.{name}")
     parser.add_argument("--trigger", default="manual")
     parser.add_argument("--reason", default="")
+    parser.add_argument("--accept", default="", help="checks of the data gate that shall not stop it, with commas")
     parser.add_argument("--due", default="", help="when a schedule wanted the run")
     parser.add_argument("--take-over", default="", help="a run that is not going on any more, whatever it seems")
     parser.add_argument("--api", default="", help="address of Kubeflow Pipelines' REST API, asked for other runs")
@@ -43,7 +47,10 @@ def main() -> None:
     reason = arguments.reason or (f"due {arguments.due}" if arguments.trigger == "schedule" else "")
     try:
         settings = settings_of(arguments.settings, arguments.span, gate)
-        span = begin(settings, arguments.run_id, arguments.trigger, reason, arguments.take_over, arguments.api)
+        accepted = start.accepted([name.strip() for name in arguments.accept.split(",") if name.strip()], reason)
+        span = begin(
+            settings, arguments.run_id, arguments.trigger, reason, accepted, arguments.take_over, arguments.api
+        )
     except (SettingsError, UsageError) as error:
         step.end(Exit.USAGE, str(error))
     except DataRefused as error:
@@ -57,24 +64,37 @@ def main() -> None:
 
 
 def settings_of(text: str, span: int, gate: Mapping[str, float]) -> Settings:
-    """The settings as compiled, with what this run was started with in their place."""
+    """The settings as compiled, with what this run was started with, and the password from the environment."""
     settings = Settings.model_validate_json(text)
     return settings.model_copy(
         update={
             "data": DataSettings(**settings.data.model_dump() | ({} if span == NEWEST else {"span": span})),
             "gate": GateSettings(**settings.gate.model_dump() | dict(gate)),
+            "metadata": MetadataSettings(
+                address=settings.metadata.address, password=SecretStr(os.environ.get(PASSWORD, ""))
+            ),
         }
     )
 
 
-def begin(settings: Settings, run_id: str, trigger: str, reason: str, take_over: str, api: str) -> int:
+def begin(
+    settings: Settings,
+    run_id: str,
+    trigger: str = "manual",
+    reason: str = "",
+    accepted: Mapping[str, str] = MappingProxyType({}),
+    take_over: str = "",
+    api: str = "",
+) -> int:
     """Register the run and write its graph; its span. Once more does no harm.
 
+    accepted: see `create_pipeline`. take_over: a run that does not go on, whatever it seems. api: of Kubeflow
+    Pipelines, to ask what became of another run.
     Raises SettingsError where another run of the pipeline is going on, StoreError where ML Metadata is away, and what
     `start.choose_span` raises.
     """
     logs = start.logs_folder(settings, run_id)
-    address = Address.parse(settings.metadata.address)
+    address = settings.store
     span = start.choose_span(settings)
     check_server(address)
     with start.alone(settings):
@@ -86,7 +106,7 @@ def begin(settings: Settings, run_id: str, trigger: str, reason: str, take_over:
             from pipeline.metadata.store import record
             from pipeline.registration import register
 
-            graph = compile_graph(settings, span)
+            graph = compile_graph(settings, span, accepted=accepted)
             connection = address.connection_config()
             store = MetadataStore(connection)  # makes the tables
             with reader(address) as read:
@@ -98,7 +118,7 @@ def begin(settings: Settings, run_id: str, trigger: str, reason: str, take_over:
                         f"with take_over={other}"
                     )
                 record(store, other, **{summary.EXIT: str(int(Exit.CRASHED)), TAKEN_OVER: run_id})
-            facts = start.facts(settings, span, {}, trigger, reason)
+            facts = start.facts(settings, span, accepted, trigger, reason)
             start.write_facts(logs, facts, settings, span)
             process = json.dumps({"kubeflow": run_id})
             facts |= {"settings": settings.resolved(span), summary.PROCESS: process}

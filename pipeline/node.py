@@ -64,8 +64,8 @@ def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionC
             if refused:  # an execution keeps no message, and a report is to have it
                 record(handle.store, run_id, **{REFUSED: str(error)})
         if refused:
-            return Outcome(node_id, State.FAILED, seconds, error=str(error), data_refused=True)
-        return Outcome(node_id, State.FAILED, seconds, error=_message(error))
+            return Outcome(node_id, State.FAILED, seconds, failed, str(error), data_refused=True)
+        return Outcome(node_id, State.FAILED, seconds, failed, _message(error))
     finally:
         sys.argv = arguments
     seconds = time.monotonic() - started

@@ -1,9 +1,10 @@
 """What a run starts with, on one machine and on a cluster: the span it trains on, and what it says of itself."""
 
 import contextlib
+import difflib
 import json
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import filelock
 import yaml
 
 from components import ingest
+from components.data_bounds import CHECKS, UNUSABLE
 from components.ingest import manifest, schema
 from pipeline import sources
 from pipeline.config import Settings, SettingsError
@@ -57,10 +59,27 @@ def facts(settings: Settings, span: int, accepted: Mapping[str, str], trigger: s
         "lock_digest": sources.lock_digest(),
         "data_digest": digest(span),
         "gate_data_digest": digest(settings.data.gate_span),
-        "accepted": json.dumps(accepted, sort_keys=True),
+        "accepted": json.dumps(dict(accepted), sort_keys=True),
         "trigger": trigger,
         "reason": reason,
     }
+
+
+def accepted(checks: Sequence[str], reason: str, flag: str = "") -> dict[str, str]:
+    """The reason by check of the data gate that shall not stop a run. Raises SettingsError.
+
+    flag: what stands before the names of the two where a person gave them.
+    """
+    if checks and not reason.strip():
+        raise SettingsError(f'{flag}accept CHECK and {flag}reason "..." go together: say why the data are right anyway')
+    for check in checks:
+        if check in UNUSABLE:
+            raise SettingsError(f"{flag}accept {check}: nothing can be trained on such examples; remove them")
+        if check not in CHECKS:
+            nearest = difflib.get_close_matches(check, CHECKS, n=1)
+            hint = f"did you mean {nearest[0]}? " if nearest else ""
+            raise SettingsError(f"{flag}accept {check}: no such check; {hint}the checks are {', '.join(CHECKS)}")
+    return dict.fromkeys(checks, reason.strip())
 
 
 def write_facts(logs: Path, facts: Mapping[str, str], settings: Settings, span: int) -> None:

@@ -2,10 +2,16 @@
 
 import json
 import sqlite3
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+from pipeline.metadata.address import Address
+from pipeline.metadata.reader import Reader, reader
+from pipeline.metadata.summary import summarise
+from pipeline.metadata.views import Artifact
 
 DAY_MS = 86_400_000
 _FIRST_MS = 1_760_000_000_000
@@ -121,6 +127,51 @@ def make_store(file: Path, pipeline: str = "sample", runs: int = 30, process: st
         last |= {"examples": examples, "verdict": verdict, "model": model, "blessing": blessing}
     _spread(file)
     return names
+
+
+def questions(address: Address) -> dict:
+    """What the reader answers of a store with one run, but for what differs by run: ids, names and times."""
+    with reader(address) as store:
+        [run] = store.runs()
+        artifacts = store.artifacts()
+        assert store.run(run.name) == run and store.run_names() == [run.name]
+        assert {store.artifact(one.id) == one for one in artifacts} == {True}
+        return {
+            "artifacts": sorted((one.type, one.state, sorted(one.properties)) for one in artifacts),
+            "types": store.artifact_types(),
+            **answers(store, run.name),
+        }
+
+
+def answers(store: Reader, name: str) -> dict:
+    """The same of one run of a store."""
+    run = store.run(name)
+    up = store.lineage(run.output("Pusher", "pushed_model").id)
+    down = store.lineage(run.output("ImportExampleGen", "examples").id, "down")
+    return {
+        "run": (run.pipeline, sorted(run.facts), summarise(run).state, summarise(run).pushed),
+        "settings": json.loads(run.facts["settings"]),
+        "executions": sorted(
+            (one.node, one.type, one.state, _shapes(one.inputs), _shapes(one.outputs), sorted(one.properties))
+            for one in run.executions
+        ),
+        "lineage": [
+            (
+                sorted(one.type for one in found.artifacts.values()),
+                sorted(one.node for one in found.executions.values()),
+                sorted((found.executions[edge.execution].node, edge.name, edge.into) for edge in found.edges),
+                set(found.runs.values()) == {run.name},
+            )
+            for found in (up, down)
+        ],
+    }
+
+
+def _shapes(channels: Mapping[str, Sequence[Artifact]]) -> list:
+    return sorted(
+        (name, [(one.type, one.state, sorted(one.properties)) for one in artifacts])
+        for name, artifacts in channels.items()
+    )
 
 
 def _fill(properties, values: dict) -> None:

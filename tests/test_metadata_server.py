@@ -17,6 +17,7 @@ from pipeline.metadata.address import Address, StoreError
 from pipeline.metadata.reader import reader
 from pipeline.metadata.summary import State, summarise
 from tests.mariadb import PASSWORD
+from tests.stores import questions
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.mysql
@@ -35,37 +36,6 @@ def command(*arguments, password=PASSWORD):
 def vitpipe(folder, *arguments, password=PASSWORD):
     line, options = command(*arguments, password=password)
     return subprocess.run(line, cwd=folder, capture_output=True, **options)
-
-
-def questions(address):
-    """What the reader answers, but for what differs by run: ids, names and times."""
-    with reader(address) as store:
-        [run] = store.runs()
-        up = store.lineage(run.output("Pusher", "pushed_model").id)
-        down = store.lineage(run.output("ImportExampleGen", "examples").id, "down")
-        artifacts = store.artifacts()
-        assert store.run(run.name) == run and store.run_names() == [run.name]
-        assert {store.artifact(one.id) == one for one in artifacts} == {True}
-        types = store.artifact_types()
-    return {
-        "run": (run.pipeline, sorted(run.facts), summarise(run).state, summarise(run).pushed),
-        "settings": json.loads(run.facts["settings"]),
-        "executions": [
-            (one.node, one.type, one.state, sorted(one.inputs), sorted(one.outputs), sorted(one.properties))
-            for one in run.executions
-        ],
-        "artifacts": sorted((one.type, one.state, sorted(one.properties)) for one in artifacts),
-        "types": types,
-        "lineage": [
-            (
-                sorted(one.type for one in found.artifacts.values()),
-                sorted(one.node for one in found.executions.values()),
-                sorted((found.executions[edge.execution].node, edge.name, edge.into) for edge in found.edges),
-                set(found.runs.values()) == {run.name},
-            )
-            for found in (up, down)
-        ],
-    }
 
 
 @pytest.fixture(scope="module")

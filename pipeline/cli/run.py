@@ -1,6 +1,6 @@
 """`vitpipe run`: the whole graph on this machine."""
 
-import difflib
+import contextlib
 import json
 import os
 import shutil
@@ -10,12 +10,12 @@ from typing import Annotated
 import typer
 import yaml
 
-from components.data_bounds import CHECKS, UNUSABLE
 from pipeline import start
 from pipeline.config import Settings, SettingsError, load
 from pipeline.exits import Exit
 from pipeline.logs import own_stderr, redirected, shown
-from pipeline.metadata.address import check_server
+from pipeline.metadata.address import StoreError, check_server
+from pipeline.metadata.reader import reader
 
 
 def run(
@@ -36,10 +36,13 @@ def run(
         chosen_data["span"] = span
     settings = load(config, overrides, data=chosen_data)
     chosen = start.choose_span(settings)
-    accepted = _accepted(accept or [], reason)
+    if reason and not accept:
+        raise SettingsError('--accept CHECK and --reason "..." go together: name the check that shall not stop the run')
+    accepted = start.accepted(accept or [], reason, flag="--")
     if dry_run:
         raise typer.Exit(_dry_run(settings, chosen))
     with start.alone(settings):
+        _refuse_beside_a_cluster(settings)
         raise typer.Exit(_run(settings, chosen, accepted, force or []))
 
 
@@ -54,18 +57,13 @@ def _dry_run(settings: Settings, span: int) -> Exit:
     return Exit.OK
 
 
-def _accepted(checks: list[str], reason: str) -> dict[str, str]:
-    """The reason by check. Raises SettingsError."""
-    if bool(checks) != bool(reason.strip()):
-        raise SettingsError('--accept CHECK and --reason "..." go together: say why the data are right all the same')
-    for check in checks:
-        if check in UNUSABLE:
-            raise SettingsError(f"--accept {check}: nothing can be trained on such examples; remove them")
-        if check not in CHECKS:
-            nearest = difflib.get_close_matches(check, CHECKS, n=1)
-            hint = f"did you mean {nearest[0]}? " if nearest else ""
-            raise SettingsError(f"--accept {check}: no such check; {hint}the checks are {', '.join(CHECKS)}")
-    return dict.fromkeys(checks, reason.strip())
+def _refuse_beside_a_cluster(settings: Settings) -> None:
+    with contextlib.suppress(StoreError), reader(settings.store) as store:  # which the first run makes
+        for run_id in start.going_on(store, settings.name):
+            raise SettingsError(
+                f"run {run_id} of {settings.name} is going on, on a cluster: wait for it, or run under another name "
+                f"with --set name={settings.name}-2"
+            )
 
 
 def _run(settings: Settings, span: int, accepted: dict[str, str], force: list[str]) -> Exit:
@@ -81,7 +79,6 @@ def _run(settings: Settings, span: int, accepted: dict[str, str], force: list[st
         from pipeline.build import checkpoints_folder, compile_graph
         from pipeline.cli.display import Display
         from pipeline.metadata import summary
-        from pipeline.metadata.reader import reader
         from pipeline.metadata.store import MetadataStore, record
         from pipeline.verdict import verdict
 

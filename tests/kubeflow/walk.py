@@ -4,6 +4,7 @@ The local runner reads the package, resolves its placeholders and keeps its orde
 here: the retries that a task is allowed, and the exit task of a pipeline whose steps failed. Placement has no effect.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -45,7 +46,6 @@ class Walk:
     """What a walk did, in order."""
 
     attempts: list[Attempt] = field(default_factory=list)
-    succeeded: bool = False
 
     def codes(self, name: str) -> list[int]:
         return [one.code for one in self.attempts if one.name == name]
@@ -65,8 +65,7 @@ def walk(
     done = Walk()
     # The one placeholder of ours that the local runner does not know.
     text = package.replace("{{$.pipeline_job_schedule_time_utc}}", "2026-01-01T00:00:00Z")
-    platforms = text.split("\n---\n", 1)
-    spec = yaml.safe_load(platforms[0])
+    spec = next(yaml.safe_load_all(text))
     limits = _retries(spec)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **environment}
 
@@ -93,9 +92,25 @@ def walk(
                     return status.Status.SUCCESS
             return status.Status.FAILURE
 
+    def report() -> None:
+        """What the backend runs after the steps whatever became of them; the local runner stops before it."""
+        spec_of_report = spec["deploymentSpec"]["executors"]["exec-run-report"]["container"]
+        outputs = {"metrics": {"artifacts": [{"name": "metrics", "uri": str(folder / "metrics")}]}}
+        values = {
+            "{{$.inputs.parameters['run_id']}}": done.attempts[0].run_id,
+            "{{$.outputs.artifacts['report'].path}}": str(folder / "report.html"),
+            "{{$}}": json.dumps({"outputs": {"artifacts": outputs, "outputFile": str(folder / "output.json")}}),
+        }
+        arguments = spec_of_report["args"]
+        for placeholder, value in values.items():
+            arguments = [one.replace(placeholder, value) for one in arguments]
+        OnHost("", [*spec_of_report["command"], *arguments], "", None).run()
+
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(folder), raise_on_error=False)
     with mock.patch.object(subprocess_task_handler, "SubprocessTaskHandler", OnHost):
         components.load_component_from_text(text)(**parameters)
+    if not done.codes("kubeflow.report"):
+        report()
     return done
 
 

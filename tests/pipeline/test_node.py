@@ -4,6 +4,7 @@ import sys
 
 import pytest
 from ml_metadata import MetadataStore
+from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.dsl.compiler.compiler import Compiler
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
@@ -34,6 +35,11 @@ def Break(model: InputArtifact[Integer]):
     raise ZeroDivisionError("one over nothing")
 
 
+@component
+def Leave(model: InputArtifact[Integer]):
+    sys.exit(143)
+
+
 @pytest.fixture
 def address(tmp_path):
     return Address(file=tmp_path / "metadata.db")
@@ -53,10 +59,14 @@ def graph(tmp_path):
             with Cond(guarded.outputs["out"].future()[0].custom_property("value") > 3):
                 inner = Consume(model=guarded.outputs["out"]).with_id("Inner")
         broken = Break(model=measure.outputs["out"])
+        leaving = Leave(model=measure.outputs["out"])
         last = Measure(value=5).with_id("Last")
         last.add_upstream_nodes([guarded, inner])
         pipeline = Pipeline(
-            "tiny", str(tmp_path / "root"), components=[measure, guarded, inner, broken, last], enable_cache=True
+            "tiny",
+            str(tmp_path / "root"),
+            components=[measure, guarded, inner, broken, leaving, last],
+            enable_cache=True,
         )
         ir = Compiler().compile(pipeline)
         runtime_parameter_utils.substitute_runtime_parameter(ir, {"pipeline-run-id": run_id})
@@ -125,3 +135,49 @@ def test_the_arguments_of_the_process_are_kept_from_tfx_and_put_back(graph, stor
 def test_a_node_that_is_not_there_is_named(graph, store):
     with pytest.raises(ValueError, match="no node Trainer in the graph; it has Measure"):
         launch(graph("run-1"), "Trainer", store)
+
+
+def leftover(tmp_path, execution):
+    """A file that an attempt left in the folder of its output."""
+    file = tmp_path / "root" / "Measure" / "out" / str(execution) / "half-written"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("")
+    return file
+
+
+def state(store, execution):
+    [found] = MetadataStore(store).get_executions_by_id([execution])
+    return mlmd.Execution.State.Name(found.last_known_state)
+
+
+def test_a_node_that_was_killed_is_run_anew_in_the_same_run(graph, store, tmp_path):
+    first = launch(graph("run-1"), "Measure", store)
+    [execution] = MetadataStore(store).get_executions_by_id([first.execution_id])
+    execution.last_known_state = mlmd.Execution.RUNNING  # as SIGKILL leaves it
+    MetadataStore(store).put_executions([execution])
+    half = leftover(tmp_path, first.execution_id)
+    again = launch(graph("run-1"), "Measure", store)
+    assert (again.state, state(store, again.execution_id)) == (State.COMPLETE, "COMPLETE")
+    assert not half.exists()
+
+
+def test_what_a_complete_node_has_made_is_left_alone(graph, store, tmp_path):
+    first = launch(graph("run-1"), "Measure", store)
+    made = leftover(tmp_path, first.execution_id)
+    assert launch(graph("run-1"), "Measure", store).state is State.COMPLETE
+    assert made.exists()
+
+
+def test_a_node_that_failed_can_be_launched_again(graph, store):
+    assert launch(graph("run-1"), "Break", store).state is State.FAILED  # Measure has not run
+    launch(graph("run-1"), "Measure", store)
+    again = launch(graph("run-1"), "Break", store)
+    assert again.error == "ZeroDivisionError: one over nothing"
+    assert state(store, again.execution_id) == "FAILED"
+
+
+def test_a_node_that_is_asked_to_end_is_failed_in_the_store(graph, store):
+    launch(graph("run-1"), "Measure", store)
+    with pytest.raises(SystemExit):
+        launch(graph("run-1"), "Leave", store)
+    assert [state(store, one.id) for one in MetadataStore(store).get_executions()] == ["COMPLETE", "FAILED"]

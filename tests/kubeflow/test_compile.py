@@ -1,0 +1,187 @@
+"""The compiled package: what the cluster is told, and what is refused before it is told anything."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from google.protobuf import json_format
+from kfp.kubernetes import kubernetes_executor_config_pb2 as kubernetes_pb2
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+from kubeflow.compile import START, VERDICT, package, task_name
+from pipeline.build import compile_graph
+from pipeline.config import SettingsError, load
+from pipeline.report import NODE as REPORT
+
+GOLDEN = Path(__file__).parent / "cifar10.yaml"
+IMAGES = ["kubeflow.image=registry.example/vitpipe:1", "kubeflow.gpu_image=registry.example/vitpipe-gpu:1"]
+ARGO_NAME = r"[a-zA-Z0-9][-a-zA-Z0-9]*"
+
+
+def settings(*flags, preset="cifar10"):
+    return load(preset, [*IMAGES, *flags], environment={})
+
+
+@pytest.fixture(scope="module")
+def documents():
+    return list(yaml.safe_load_all(package(settings())))
+
+
+@pytest.fixture(scope="module")
+def spec(documents):
+    return json_format.ParseDict(documents[0], pipeline_spec_pb2.PipelineSpec())
+
+
+@pytest.fixture(scope="module")
+def tasks(spec):
+    return spec.components["comp-exit-handler-1"].dag.tasks
+
+
+def container(spec, task):
+    return json_format.MessageToDict(spec.deployment_spec)["executors"][f"exec-{task}"]["container"]
+
+
+def of_kubernetes(documents, task):
+    executors = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    return json_format.ParseDict(executors[f"exec-{task}"], kubernetes_pb2.KubernetesExecutorConfig())
+
+
+def test_the_package_is_as_it_was():
+    """On purpose changed: `VITPIPE_GOLDEN=1 pytest tests/kubeflow/test_compile.py`, and look at the difference."""
+    text = package(settings())
+    if os.environ.get("VITPIPE_GOLDEN"):
+        GOLDEN.write_text(text)
+    assert text == GOLDEN.read_text()
+
+
+def test_there_is_a_task_for_each_node_and_its_edges_are_those_of_the_graph(spec, tasks):
+    graph = {entry.pipeline_node.node_info.id: entry.pipeline_node for entry in compile_graph(settings(), 1).nodes}
+    names = {task_name(node): node for node in graph if node != REPORT}
+    assert tasks.keys() == {*names, task_name(START), task_name(VERDICT)}
+    for task, node in names.items():
+        before = {task_name(name) for name in graph[node].upstream_nodes} or {task_name(START)}
+        assert set(tasks[task].dependent_tasks) == before
+        assert tasks[task].task_info.name == node
+        assert container(spec, task)["command"] == ["python", "-m", "kubeflow.node"]
+        assert container(spec, task)["args"][-1] == node
+
+
+def test_the_verdict_comes_after_every_node_and_is_not_tried_again(tasks):
+    reached, open_ends = set(), [task_name(VERDICT)]
+    while open_ends:
+        before = set(tasks[open_ends.pop()].dependent_tasks) - reached
+        reached |= before
+        open_ends += before
+    assert reached == tasks.keys() - {task_name(VERDICT)}
+    assert tasks[task_name(VERDICT)].retry_policy.max_retry_count == 0
+    assert tasks["trainer"].retry_policy.max_retry_count == 2
+    assert tasks["trainer"].retry_policy.backoff_duration.seconds == 60
+
+
+def test_the_report_is_the_exit_task_so_that_a_crash_has_one_too(spec):
+    """As a plain task that ignores failures it would be an exit hook of every step."""
+    root = spec.root.dag.tasks
+    assert root.keys() == {"exit-handler-1", "run-report"}
+    strategy = pipeline_spec_pb2.PipelineTaskSpec.TriggerPolicy.ALL_UPSTREAM_TASKS_COMPLETED
+    assert root["run-report"].trigger_policy.strategy == strategy
+    assert list(root["run-report"].dependent_tasks) == ["exit-handler-1"]
+    outputs = spec.components["comp-run-report"].output_definitions.artifacts
+    assert {name: one.artifact_type.schema_title for name, one in outputs.items()} == {
+        "metrics": "system.Metrics", "report": "system.HTML",
+    }  # fmt: skip
+
+
+def test_tfx_caches_and_the_cluster_does_not(tasks):
+    assert not any(task.caching_options.enable_cache for task in tasks.values())
+
+
+def test_names_are_such_that_argo_takes_them(spec, tasks):
+    for name in [*tasks, *spec.root.dag.tasks, *spec.components, spec.pipeline_info.name]:
+        assert re.fullmatch(ARGO_NAME, name)
+
+
+def test_a_run_is_given_its_span_and_its_gate(spec):
+    inputs = spec.root.input_definitions.parameters
+    defaults = {name: json_format.MessageToDict(one.default_value) for name, one in inputs.items()}
+    assert defaults == {
+        "span": -1, "trigger": "manual", "reason": "", "accept": "", "take_over": "", "gate_accuracy": 0.92,
+        "gate_class_accuracy": 0.8, "gate_calibration": 1, "gate_tolerance": 0.01, "gate_confidence": 0.95,
+    }  # fmt: skip
+
+
+def test_a_step_has_the_volume_and_the_password_by_reference(documents):
+    for task in "start", "trainer", "verdict", "run-report":
+        config = of_kubernetes(documents, task)
+        [mount] = config.pvc_mount
+        assert (mount.constant, mount.mount_path) == ("vitpipe", "/vitpipe")
+        [secret] = config.secret_as_env
+        [key] = secret.key_to_env
+        assert (secret.secret_name, key.secret_key, key.env_var) == (
+            "vitpipe-metadata", "password", "VITPIPE_METADATA__PASSWORD",
+        )  # fmt: skip
+        assert config.pod_metadata.labels == {"app.kubernetes.io/part-of": "vitpipe"}
+
+
+def test_the_trainer_alone_has_a_gpu_and_its_image(spec, documents):
+    trainer, evaluator = container(spec, "trainer"), container(spec, "evaluator")
+    assert trainer["resources"]["accelerator"]["resourceType"] == "nvidia.com/gpu"
+    assert trainer["image"] == "registry.example/vitpipe-gpu:1"
+    assert "accelerator" not in evaluator["resources"]
+    assert evaluator["image"] == "registry.example/vitpipe:1"
+    [shared] = of_kubernetes(documents, "trainer").empty_dir_mounts
+    assert (shared.mount_path, shared.medium, shared.size_limit) == ("/dev/shm", "Memory", "2Gi")
+
+
+def test_placement_comes_from_the_settings_of_a_step():
+    text = package(
+        settings(
+            "kubeflow.step.memory=6Gi", "kubeflow.steps.Trainer.memory=24Gi",
+            'kubeflow.steps.Trainer.node_selector={"cloud.google.com/gke-accelerator": nvidia-l4}',
+            'kubeflow.steps.Trainer.tolerations=[{key: gpu, effect: NoSchedule}]',
+            "kubeflow.steps.Transform.volumes={/scratch: fast-disk}",
+            "kubeflow.steps.Transform.secrets={TOKEN: hub/token}",
+            "kubeflow.image_pull_secrets=[registry]", 'kubeflow.pod_annotations={"gke-gcsfuse/volumes": "true"}',
+        )
+    )  # fmt: skip
+    documents = list(yaml.safe_load_all(text))
+    spec = json_format.ParseDict(documents[0], pipeline_spec_pb2.PipelineSpec())
+    limits = {task: container(spec, task)["resources"]["memoryLimit"] for task in ("trainer", "evaluator")}
+    assert limits == {"trainer": pytest.approx(24 * 1.073741824), "evaluator": pytest.approx(6 * 1.073741824)}
+    trainer, transform = of_kubernetes(documents, "trainer"), of_kubernetes(documents, "transform")
+    assert trainer.node_selector.labels == {"cloud.google.com/gke-accelerator": "nvidia-l4"}
+    [toleration] = trainer.tolerations
+    assert (toleration.key, toleration.operator, toleration.effect) == ("gpu", "Exists", "NoSchedule")
+    assert [(one.constant, one.mount_path) for one in transform.pvc_mount][1:] == [("fast-disk", "/scratch")]
+    assert {one.secret_name for one in transform.secret_as_env} == {"vitpipe-metadata", "hub"}
+    assert not transform.tolerations
+    for config in trainer, transform:
+        assert [one.secret_name for one in config.image_pull_secret] == ["registry"]
+        assert config.pod_metadata.annotations == {"gke-gcsfuse/volumes": "true"}
+
+
+def test_no_secret_is_in_it():
+    password = "s3cret-of-the-store"
+    with_password = load("cifar10", IMAGES, environment={"VITPIPE_METADATA__PASSWORD": password})
+    assert password not in package(with_password)
+
+
+@pytest.mark.parametrize(
+    ("flag", "says"),
+    [
+        ("data.dir=s3://bucket/data", "data.dir s3:/bucket/data: TensorFlow 2.21 reads local paths and gs://"),
+        ("runs=gs://bucket/runs", "mount it as the claim"),
+        ("runs=/home/me/runs", "the steps share what lies below kubeflow.mount, /vitpipe"),
+        ("kubeflow.image=''", "kubeflow.image is not set, and Start runs in it"),
+        ("kubeflow.gpu_image=''", "kubeflow.gpu_image is not set, and Trainer runs in it"),
+        ("kubeflow.steps.Trainer.gpus=0", "training.require_gpu is true"),
+        ("kubeflow.steps.Trianer.gpus=1", "did you mean Trainer?"),
+        ("kubeflow.metadata=/vitpipe/metadata.db", "write mysql://USER@HOST"),
+        ("kubeflow.metadata=mysql://vitpipe:secret@host/db", "a password does not belong there"),
+    ],
+)
+def test_what_cannot_work_there_is_refused_here(flag, says):
+    with pytest.raises(SettingsError, match=re.escape(says)) as refused:
+        package(settings(flag))
+    assert "secret" not in str(refused.value)

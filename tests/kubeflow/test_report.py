@@ -1,0 +1,84 @@
+"""The last step of a run on a cluster, after a step that was killed for good."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from ml_metadata import MetadataStore
+
+from kubeflow.start import begin
+from pipeline.metadata.reader import reader
+from pipeline.metadata.store import execution_id
+from pipeline.metadata.summary import EXIT, State, summarise
+from tests.kubeflow.walk import ROOT
+
+
+@pytest.fixture
+def begun(settings):
+    """A run whose first step has ended."""
+    begin(settings, "run-1")
+    return settings
+
+
+def report(settings, folder):
+    told = {
+        "outputs": {
+            "artifacts": {"metrics": {"artifacts": [{"name": "metrics", "uri": "minio://x/metrics"}]}},
+            "outputFile": str(folder / "kfp" / "output.json"),
+        }
+    }
+    line = [
+        sys.executable, "-m", "kubeflow.report", f"--root={folder}", f"--folder={settings.folder}", "--run-id=run-1",
+        f"--store={settings.store}", f"--page={folder / 'kfp' / 'report'}", f"--executor-input={json.dumps(told)}",
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+    return subprocess.run(line, capture_output=True, text=True, env=environment)
+
+
+def run(settings):
+    with reader(settings.store) as store:
+        return store.run("run-1")
+
+
+def test_a_run_whose_step_was_killed_has_crashed_and_is_reported(begun, tmp_path):
+    from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+    from kubeflow.step import read_graph
+    from pipeline.node import launch
+    from pipeline.start import logs_folder
+
+    connection = begun.store.connection_config()
+    launch(read_graph(logs_folder(begun, "run-1")), "ImportSchemaGen", connection)
+    store = MetadataStore(connection)
+    [execution] = store.get_executions_by_id([execution_id(store, begun.name, "run-1", "ImportSchemaGen")])
+    execution.last_known_state = mlmd.Execution.RUNNING  # as SIGKILL leaves it
+    store.put_executions([execution])
+
+    done = report(begun, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = run(begun)
+    assert (found.facts[EXIT], summarise(found).state) == ("1", State.FAILED)
+    assert found.node("ImportSchemaGen").state == "failed"
+    page = (tmp_path / "kfp" / "report").read_text()
+    assert "crashed in ImportSchemaGen" in page
+    told = json.loads((tmp_path / "kfp" / "output.json").read_text())
+    assert told["artifacts"]["metrics"]["artifacts"] == [
+        {"name": "metrics", "uri": "minio://x/metrics", "metadata": {}}
+    ]
+
+
+def test_a_run_without_a_trace_of_what_failed_has_crashed_all_the_same(begun, tmp_path):
+    done = report(begun, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "left no trace in ML Metadata" in (tmp_path / "kfp" / "report").read_text()
+    assert run(begun).facts[EXIT] == "1"
+
+
+def test_a_run_that_did_not_start_is_no_error(settings, tmp_path):
+    settings.folder.mkdir(parents=True)
+    MetadataStore(settings.store.connection_config())
+    done = report(settings, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "did not start" in done.stdout

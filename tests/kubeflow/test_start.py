@@ -1,0 +1,126 @@
+"""The first step of a run on a cluster: one run of a pipeline at a time, and what the others find."""
+
+import http.server
+import json
+import threading
+
+import filelock
+import pytest
+from ml_metadata import MetadataStore
+
+from components.ingest import DataRefused
+from kubeflow.start import NEWEST, begin, settings_of
+from kubeflow.step import read_graph
+from pipeline.config import SettingsError
+from pipeline.metadata.reader import reader
+from pipeline.metadata.store import record
+from pipeline.metadata.summary import EXIT, State, summarise
+from pipeline.start import logs_folder
+
+
+@pytest.fixture
+def api():
+    """Kubeflow Pipelines' answer to what became of a run."""
+    states = {}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            run_id = self.path.removeprefix("/apis/v2beta1/runs/")
+            self.send_response(200 if run_id in states else 404)
+            self.end_headers()
+            self.wfile.write(json.dumps({"run_id": run_id, "state": states.get(run_id)}).encode())
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", states
+    server.shutdown()
+    server.server_close()
+
+
+def run(settings, name):
+    with reader(settings.store) as store:
+        return store.run(name)
+
+
+def test_the_other_steps_find_the_graph_and_every_type(settings):
+    assert begin(settings, "run-1", trigger="schedule", reason="due at three") == 2  # the newest span
+    graph = read_graph(logs_folder(settings, "run-1"))
+    assert graph.runtime_spec.pipeline_run_id.field_value.string_value == "run-1"
+    store = MetadataStore(settings.store.connection_config())
+    executions = {one.name for one in store.get_execution_types()}
+    artifacts = {one.name for one in store.get_artifact_types()}
+    for entry in graph.nodes:
+        assert entry.pipeline_node.node_info.type.name in executions
+        for output in entry.pipeline_node.outputs.outputs.values():
+            assert output.artifact_spec.type.name in artifacts
+    found = run(settings, "run-1")
+    assert (found.facts["trigger"], found.facts["reason"]) == ("schedule", "due at three")
+    assert summarise(found).state is State.RUNNING
+
+
+def test_started_once_more_it_is_the_same_run(settings):
+    begin(settings, "run-1")
+    before = (logs_folder(settings, "run-1") / "graph.json").read_text()
+    begin(settings, "run-1")
+    assert (logs_folder(settings, "run-1") / "graph.json").read_text() == before
+
+
+def test_a_second_run_is_refused_until_the_first_has_ended(settings):
+    begin(settings, "run-1")
+    with pytest.raises(SettingsError, match=r"run run-1 of cifar10 is going on.*take_over=run-1"):
+        begin(settings, "run-2")
+    assert run(settings, "run-2") is None
+    record(MetadataStore(settings.store.connection_config()), "run-1", **{EXIT: "0"})
+    begin(settings, "run-2")
+
+
+def test_a_run_that_a_person_says_is_dead_is_taken_over(settings):
+    begin(settings, "run-1")
+    begin(settings, "run-2", take_over="run-1")
+    assert summarise(run(settings, "run-1")).state is State.FAILED
+    assert run(settings, "run-1").facts["taken_over_by"] == "run-2"
+
+
+def test_a_run_that_kubeflow_terminated_is_taken_over(settings, api):
+    address, states = api
+    states["run-1"] = "RUNNING"
+    begin(settings, "run-1", api=address)
+    with pytest.raises(SettingsError, match="is going on"):
+        begin(settings, "run-2", api=address)
+    states["run-1"] = "CANCELED"
+    begin(settings, "run-2", api=address)
+    assert summarise(run(settings, "run-1")).state is State.FAILED
+
+
+def test_another_pipeline_is_not_in_the_way(settings):
+    begin(settings, "run-1")
+    other = settings.model_copy(update={"name": "other"})
+    assert begin(other, "run-2") == 2
+
+
+def test_a_run_on_one_machine_is_in_the_way(settings):
+    settings.folder.mkdir(parents=True)
+    with filelock.FileLock(settings.folder / ".lock"), pytest.raises(SettingsError, match="another run of cifar10"):
+        begin(settings, "run-1")
+
+
+def test_a_broken_span_is_refused(settings):
+    (settings.data.dir / "span-2" / "manifest.json").write_text("{")
+    with pytest.raises(DataRefused):
+        begin(settings, "run-1")
+
+
+def test_what_a_run_is_started_with_takes_the_place_of_the_settings(settings):
+    text = settings.model_dump_json(exclude={"metadata": {"password"}, "kubeflow": True})
+    assert settings_of(text, NEWEST, {}).data.span is None
+    changed = settings_of(text, 1, {"accuracy": 0.5})
+    assert (changed.data.span, changed.gate.accuracy) == (1, 0.5)
+    assert changed.gate.class_accuracy == settings.gate.class_accuracy
+
+
+def test_a_check_that_a_person_accepts_is_a_fact_of_the_run(settings):
+    begin(settings, "run-1", reason="new camera", accepted={"drift_colour": "new camera"})
+    assert json.loads(run(settings, "run-1").facts["accepted"]) == {"drift_colour": "new camera"}

@@ -1,0 +1,130 @@
+"""Whole runs of compiled packages without a cluster, each step a process of its own, on a MariaDB server."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from kubeflow.compile import package
+from pipeline.config import load
+from pipeline.metadata.address import PASSWORD as VARIABLE
+from pipeline.metadata.address import Address
+from pipeline.metadata.reader import reader
+from pipeline.metadata.summary import EXIT, State, summarise
+from tests.kubeflow.walk import ROOT, walk
+from tests.mariadb import PASSWORD
+from tests.stores import answers
+
+pytestmark = [pytest.mark.e2e, pytest.mark.mysql, pytest.mark.timeout(1200)]
+SETTINGS = [
+    "training.epochs=6", "training.warmup_epochs=1", "training.checkpoint_seconds=0", "gate.class_accuracy=0",
+    "gate.calibration=1",
+]  # fmt: skip
+
+
+def vitpipe(folder, *arguments):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+    line = [sys.executable, "-m", "pipeline.cli", *arguments]
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True, env=environment)
+
+
+def stop_first_training(process, arguments, attempt, how, folder):
+    """Once it has a checkpoint."""
+    if arguments[-1] != "Trainer" or attempt:
+        return
+    while not list(folder.glob("runs/*/checkpoints/*/*")) and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(how)
+
+
+class Stop:
+    """What a walk is watched by; goes to another process, so it is no closure."""
+
+    def __init__(self, how, folder):
+        self._how, self._folder = how, folder
+
+    def __call__(self, process, arguments, attempt):
+        stop_first_training(process, arguments, attempt, self._how, self._folder)
+
+
+@pytest.fixture(scope="module")
+def walks(mariadb, tmp_path_factory):
+    """Two pipelines at once on one store, the first training of each stopped: one is pushed, one is not blessed."""
+    first = tmp_path_factory.mktemp("walks")
+    assert vitpipe(first, "data", "prepare", "sample", "--out", "data/sample").returncode == 0
+    second = tmp_path_factory.mktemp("walks")
+    shutil.copytree(first / "data", second / "data")
+    address = mariadb.database("walks")
+    begun = []
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        for folder, name, accuracy, how in (first, "sample", 0, signal.SIGKILL), (second, "other", 1, signal.SIGTERM):
+            flags = [
+                *SETTINGS, f"name={name}", f"gate.accuracy={accuracy}", "kubeflow.image=vitpipe:1",
+                f"kubeflow.mount={folder}", f"kubeflow.metadata={address}",
+            ]  # fmt: skip
+            text = package(load("sample", flags, environment={}))
+            begun.append(pool.submit(walk, text, folder / "kfp", {VARIABLE: PASSWORD}, Stop(how, folder)))
+        pushed, stopped = (walked.result() for walked in begun)
+    return (first, pushed), (second, stopped), Address.parse(address, PASSWORD)
+
+
+def run_of(address, done):
+    with reader(address) as store:
+        return store.run(done.attempts[0].run_id)
+
+
+def test_a_run_goes_on_from_a_checkpoint_after_a_kill_and_pushes_a_model(walks):
+    (folder, done), _, address = walks
+    assert [one.name for one in done.attempts if one.code] == ["Trainer"], done.attempts
+    assert done.codes("Trainer") == [-signal.SIGKILL, 0]
+    assert "goes on from" in done.last("Trainer").output and "epoch 1/" not in done.last("Trainer").output
+    assert "pushed version 1" in done.last("kubeflow.verdict").output
+    assert done.last("kubeflow.verdict").output.rstrip().endswith("vitpipe: exit 0: done")
+    assert (folder / "runs" / "sample" / "serving" / "1" / "model.json").is_file()
+    run = run_of(address, done)
+    assert run.facts[EXIT] == "0"
+    assert {one.state for one in run.executions} == {"complete"}
+
+
+def test_a_run_that_is_stopped_fails_with_the_code_of_a_run_on_one_machine_and_is_reported(walks):
+    _, (folder, done), address = walks
+    assert done.codes("Trainer") == [128 + signal.SIGTERM, 0]
+    assert "goes on from" in done.last("Trainer").output
+    assert done.last("Pusher").output.rstrip().endswith("vitpipe: exit 0: Pusher is skipped")
+    assert done.codes("kubeflow.verdict") == [4]
+    assert "accuracy 0." in done.last("kubeflow.verdict").output
+    assert done.last("kubeflow.verdict").output.rstrip().endswith("vitpipe: exit 4: not blessed")
+    assert not (folder / "runs" / "other" / "serving").exists()
+    assert summarise(run_of(address, done)).state is State.NOT_BLESSED
+    page = (folder / "kfp" / "report.html").read_text()
+    assert "not blessed, nothing pushed" in page
+    told = json.loads((folder / "kfp" / "output.json").read_text())
+    [metrics] = told["artifacts"]["metrics"]["artifacts"]
+    assert 0 < metrics["metadata"]["accuracy"] < 1
+
+
+def test_the_store_says_the_same_as_after_a_run_with_localdagrunner(walks, tmp_path):
+    (folder, done), _, address = walks
+    shutil.copytree(folder / "data", tmp_path / "data")
+    here = vitpipe(tmp_path, "run", "-c", "sample", *[word for flag in SETTINGS for word in ("--set", flag)],
+                   "--set", "gate.accuracy=0")  # fmt: skip
+    assert here.returncode == 0, here.stderr
+    with reader(address) as server, reader(Address(tmp_path / "runs/sample/metadata.db")) as file:
+        [run_id] = file.run_names()
+        assert answers(server, done.attempts[0].run_id) == answers(file, run_id)
+
+
+def test_no_password_is_in_what_the_steps_leave(walks):
+    for folder, done in walks[:2]:
+        texts = [one.output for one in done.attempts] + [
+            path.read_text(errors="replace") for path in Path(folder, "runs").rglob("*") if path.is_file()
+        ]
+        assert not any(PASSWORD in text or PASSWORD.split()[0] in text for text in texts)
