@@ -31,9 +31,11 @@ def main() -> None:
     address = Address.parse(arguments.store)
     if (run := _read(address, arguments.run_id)) is None:
         step.end(Exit.OK, f"run {arguments.run_id} did not start, so there is nothing to report")
+    reported_before = run.output(NODE, "report") is not None
     _end_what_died(MetadataStore(address.connection_config()), run)
     with redirected(logs / f"{NODE}.log"):
         from pipeline import node
+        from pipeline.report.component import write
 
         graph = step.read_graph(logs)
         outcome = node.launch(graph, NODE, address.connection_config()) if graph else None
@@ -44,8 +46,12 @@ def main() -> None:
     assert run is not None
     page = run.output(NODE, "report")
     assert page is not None
-    publish(run, Path(str(page.properties["page"])), arguments.page, json.loads(arguments.executor_input))
-    step.end(Exit.OK, f"the report: {page.properties['page']}")
+    file = Path(str(page.properties["page"]))
+    if reported_before:  # and failed steps were tried again since; TFX runs no complete node twice
+        with reader(address) as store:
+            write(store, run, [Path(page.uri), file.parent])
+    publish(run, file, arguments.page, json.loads(arguments.executor_input))
+    step.end(Exit.OK, f"the report: {file}")
 
 
 def _read(address: Address, run_id: str) -> Run | None:

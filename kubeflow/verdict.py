@@ -3,6 +3,8 @@
 Comes after all nodes, so it is reached only where none of them failed. A run that was stopped fails here.
 """
 
+from dataclasses import replace
+
 from kubeflow import step
 from pipeline.exits import Exit
 from pipeline.metadata import summary
@@ -22,7 +24,8 @@ def main() -> None:
     except StoreError as error:
         step.end(Exit.CRASHED, str(error))
     assert run is not None  # its first step recorded it
-    result = verdict(run, outcomes(run))
+    # Not what an earlier attempt at the run came to, before a person had its failed steps tried again.
+    result = verdict(replace(run, facts={**run.facts, summary.EXIT: ""}), outcomes(run))
     record(MetadataStore(address.connection_config()), run.name, **{summary.EXIT: str(int(result.exit))})
     step.end(result.exit, *result.lines, summary.BY_EXIT[result.exit])
 

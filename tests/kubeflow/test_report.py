@@ -22,6 +22,15 @@ def begun(settings):
     return settings
 
 
+def step(module, settings, folder, *arguments):
+    line = [
+        sys.executable, "-m", module, f"--root={folder}", f"--folder={settings.folder}", "--run-id=run-1",
+        f"--store={settings.store}", *arguments,
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+    return subprocess.run(line, capture_output=True, text=True, env=environment)
+
+
 def report(settings, folder):
     told = {
         "outputs": {
@@ -29,12 +38,13 @@ def report(settings, folder):
             "outputFile": str(folder / "kfp" / "output.json"),
         }
     }
-    line = [
-        sys.executable, "-m", "kubeflow.report", f"--root={folder}", f"--folder={settings.folder}", "--run-id=run-1",
-        f"--store={settings.store}", f"--page={folder / 'kfp' / 'report'}", f"--executor-input={json.dumps(told)}",
-    ]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
-    return subprocess.run(line, capture_output=True, text=True, env=environment)
+    return step(
+        "kubeflow.report",
+        settings,
+        folder,
+        f"--page={folder / 'kfp' / 'report'}",
+        f"--executor-input={json.dumps(told)}",
+    )
 
 
 def run(settings):
@@ -50,7 +60,8 @@ def test_a_run_whose_step_was_killed_has_crashed_and_is_reported(begun, tmp_path
     from pipeline.start import logs_folder
 
     connection = begun.store.connection_config()
-    launch(read_graph(logs_folder(begun, "run-1")), "ImportSchemaGen", connection)
+    graph = read_graph(logs_folder(begun, "run-1"))
+    launch(graph, "ImportSchemaGen", connection)
     store = MetadataStore(connection)
     [execution] = store.get_executions_by_id([execution_id(store, begun.name, "run-1", "ImportSchemaGen")])
     execution.last_known_state = mlmd.Execution.RUNNING  # as SIGKILL leaves it
