@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from kubeflow.start import begin
 from pipeline.config import MetadataSettings
 from pipeline.metadata.reader import reader
+from tests.kubeflow.conftest import begin
 from tests.kubeflow.walk import ROOT
 from tests.mariadb import PASSWORD
 
