@@ -1,4 +1,4 @@
-"""The graph as a package for Kubeflow Pipelines 2.x: one task a node, with TFX's own launcher in each.
+"""The graph as a package for Kubeflow Pipelines 2.14 or newer: one task a node, with TFX's own launcher in each.
 
 The cluster only schedules. Drivers, resolvers, the cache and the conditions are TFX's, as on one machine, so nothing of
 the graph is translated but its edges. (TFX's own KubeflowV2DagRunner writes what only Vertex AI runs.)
@@ -25,8 +25,11 @@ from pipeline.metadata.address import PASSWORD, Address, StoreError
 from pipeline.report import NODE as REPORT
 
 START, VERDICT = "Start", "Verdict"  # the steps that are no nodes of the graph
+_SOON = 5  # seconds
 _LABEL = "app.kubernetes.io/part-of", "vitpipe"  # of every pod: what the network policies go by
-_LONGEST_BACKOFF = "3600s"
+# What Kubeflow's SDK calls the longest back-off, Argo takes for the time after which a task that once failed is over,
+# however many attempts it has left. The SDK allows an hour at most, and a training may last for days.
+_DEADLINE, _NO_DEADLINE = "backoffMaxDuration: 3600s", f"backoffMaxDuration: {30 * 24 * 3600}s"
 _PARAMETERS = {
     "span": "Span of the data to train on; -1 for the newest.",
     **{f"gate_{name}": f"The setting gate.{name}." for name in GateSettings.model_fields},
@@ -42,12 +45,13 @@ def package(settings: Settings) -> str:
 
     Raises SettingsError for what cannot work on a cluster.
     """
+    check(settings)
     edges = _edges(settings)
-    check(settings, list(edges))
+    _check_steps(settings, [START, *edges, VERDICT])
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "package.yaml")
         compiler.Compiler().compile(_pipeline(settings, edges), str(file))
-        return file.read_text("utf-8")
+        return file.read_text("utf-8").replace(_DEADLINE, _NO_DEADLINE)
 
 
 def task_name(step: str) -> str:
@@ -55,20 +59,14 @@ def task_name(step: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", step).lower()
 
 
-def check(settings: Settings, nodes: Sequence[str]) -> None:
+def check(settings: Settings) -> None:
     """Raises SettingsError for what would fail on the cluster, or work there and not do what was meant."""
     cluster, mount = settings.kubeflow, PurePosixPath(settings.kubeflow.mount)
-    steps = [START, *nodes, VERDICT]
-    for name in cluster.steps:
-        if name not in steps:
-            nearest = difflib.get_close_matches(name, steps, n=1)
-            hint = f"did you mean {nearest[0]}? " if nearest else ""
-            raise SettingsError(f"kubeflow.steps.{name}: no such step; {hint}the steps are {', '.join(steps)}")
     for key, path in ("data.dir", settings.data.dir), ("runs", settings.runs):
         scheme, cut, _ = str(path).partition(":/")
         if cut:
             raise SettingsError(f"{key} {path}: {_why_not(scheme)}")
-        if path.is_absolute() and not PurePosixPath(path).is_relative_to(mount):
+        if ".." in path.parts or (path.is_absolute() and not PurePosixPath(path).is_relative_to(mount)):
             raise SettingsError(
                 f"{key} {path}: the steps share what lies below kubeflow.mount, {mount}, and no other folder: move it "
                 "there, or give a path that is relative to it"
@@ -83,8 +81,23 @@ def check(settings: Settings, nodes: Sequence[str]) -> None:
             "training.require_gpu is true and kubeflow.steps.Trainer.gpus is 0: --set kubeflow.steps.Trainer.gpus=1, "
             "or --set training.require_gpu=false"
         )
+
+
+def _check_steps(settings: Settings, steps: Sequence[str]) -> None:
+    cluster = settings.kubeflow
+    for name in cluster.steps:
+        if name not in steps:
+            nearest = difflib.get_close_matches(name, steps, n=1)
+            hint = f"did you mean {nearest[0]}? " if nearest else ""
+            raise SettingsError(f"kubeflow.steps.{name}: no such step; {hint}the steps are {', '.join(steps)}")
     for name in steps:
         step = cluster.step_of(name)
+        claims = [cluster.claim, *step.volumes.values()]
+        if len({*claims}) < len(claims):  # Kubeflow names a volume of the pod after its claim
+            raise SettingsError(
+                f"kubeflow.steps.{name}.volumes: a claim can be mounted once in a step, and {', '.join(claims)} names "
+                f"one twice ({cluster.claim} is at {cluster.mount} in every step)"
+            )
         key = "kubeflow.gpu_image" if step.gpus else "kubeflow.image"
         if not _image(settings, step):
             raise SettingsError(
@@ -134,7 +147,8 @@ def _pipeline(settings: Settings, edges: dict[str, list[str]]) -> BaseComponent:
         report = _report_task(settings, in_run)
         with dsl.ExitHandler(report, name="steps"):
             start = _task(
-                settings, START, "kubeflow.start", [root, f"--api={cluster.api}", f"--settings={text}"],
+                settings, START, "kubeflow.start",
+                [root, f"--nodes={','.join(edges)}", f"--api={cluster.api}", f"--settings={text}"],
                 {**types, "due": str}, {**given, "due": dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER},
             )  # fmt: skip
             tasks: dict[str, PipelineTask] = {}
@@ -200,11 +214,9 @@ def _configured(
     task = dsl.container_component(command)(run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER, **given)
     task.set_display_name(step)
     task.set_caching_options(False)  # TFX's cache knows the code and the data
-    if step != VERDICT:  # it fails where the run was stopped, and would again
-        task.set_retry(
-            cluster.retries, backoff_duration=f"{cluster.backoff_seconds}s", backoff_factor=2,
-            backoff_max_duration=_LONGEST_BACKOFF,
-        )  # fmt: skip
+    # The verdict fails where the run was stopped, and would again: it is tried once more for a pod that was lost.
+    retries, seconds = (1, _SOON) if step == VERDICT else (cluster.retries, cluster.backoff_seconds)
+    task.set_retry(retries, backoff_duration=f"{seconds}s", backoff_factor=2, backoff_max_duration="3600s")
     task.set_cpu_request(own.cpu).set_memory_request(own.memory).set_memory_limit(own.memory)
     if own.gpus:
         task.set_accelerator_type(own.gpu_type).set_accelerator_limit(own.gpus)

@@ -1,7 +1,8 @@
 """`python -m kubeflow.node NODE`: one node of the graph, through TFX's launcher.
 
 Ends with 0 where the node is complete, cached or skipped, 3 where it found the data unfit, 1 where it failed, and 143
-where it was asked to end, as on a machine that is drained. Started again it goes on.
+where it was asked to end, as on a machine that is drained. In a pod that leaves it a second before it is killed, so
+nothing depends on what it does then: started again, it goes on.
 """
 
 import signal
@@ -14,6 +15,7 @@ from pipeline.cli.display import Display
 from pipeline.exits import Exit
 from pipeline.logs import own_stderr, redirected
 from pipeline.metadata.address import Address, StoreError, check_server
+from pipeline.metadata.summary import EXIT
 from pipeline.outcome import State
 
 _TERMINATED = 128 + signal.SIGTERM
@@ -40,7 +42,10 @@ def main() -> None:
     stderr = own_stderr()
     with redirected(log):
         from pipeline import node
+        from pipeline.metadata.store import MetadataStore, forget
 
+        # Of a run whose failed steps a person has tried again: it is going on.
+        forget(MetadataStore(address.connection_config()), arguments.run_id, EXIT)
         with Display(stderr) as display:
             display.started(arguments.node)
             outcome = node.launch(graph, arguments.node, address.connection_config())

@@ -1,7 +1,7 @@
 """`python -m kubeflow.report`: the last step, whatever became of the ones before it.
 
 It says in ML Metadata how a run ended that did not come to a verdict, launches the node RunReport, and puts the page
-and the figures where Kubeflow Pipelines shows them. A report that fails changes nothing in what the run came to.
+and the figures where Kubeflow Pipelines shows them. A RunReport that fails changes nothing in what the run came to.
 """
 
 import json
@@ -13,12 +13,13 @@ from kubeflow import step
 from pipeline.exits import Exit
 from pipeline.logs import redirected
 from pipeline.metadata import summary
-from pipeline.metadata.address import Address, StoreError
+from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 from pipeline.metadata.store import MetadataStore, mark_failed, record
 from pipeline.metadata.views import Run
-from pipeline.outcome import REFUSED, State
+from pipeline.outcome import State
 from pipeline.report import NODE
+from pipeline.verdict import outcomes
 
 
 def main() -> None:
@@ -29,31 +30,30 @@ def main() -> None:
     arguments = step.parse(parser)
     logs = arguments.folder / "logs" / arguments.run_id
     address = Address.parse(arguments.store)
-    if (run := _read(address, arguments.run_id)) is None:
+    # The first step makes this folder right before it registers the run.
+    if not logs.exists() or (run := step.read_run(address, arguments.run_id)) is None:
         step.end(Exit.OK, f"run {arguments.run_id} did not start, so there is nothing to report")
+    reported_before = run.output(NODE, "report") is not None
     _end_what_died(MetadataStore(address.connection_config()), run)
     with redirected(logs / f"{NODE}.log"):
         from pipeline import node
+        from pipeline.report.component import write
 
         graph = step.read_graph(logs)
         outcome = node.launch(graph, NODE, address.connection_config()) if graph else None
     if outcome is None or outcome.state is State.FAILED:
         why = outcome.error if outcome else f"{logs / step.GRAPH} is missing"
         step.end(Exit.OK, f"warning: there is no report: {why}; look in {logs / NODE}.log")
-    run = _read(address, arguments.run_id)
+    run = step.read_run(address, arguments.run_id)
     assert run is not None
     page = run.output(NODE, "report")
     assert page is not None
-    publish(run, Path(str(page.properties["page"])), arguments.page, json.loads(arguments.executor_input))
-    step.end(Exit.OK, f"the report: {page.properties['page']}")
-
-
-def _read(address: Address, run_id: str) -> Run | None:
-    try:
+    file = Path(str(page.properties["page"]))
+    if reported_before:  # and failed steps were tried again since; TFX runs no complete node twice
         with reader(address) as store:
-            return store.run(run_id)
-    except StoreError as error:
-        step.end(Exit.CRASHED, str(error))
+            write(store, run, [Path(page.uri), file.parent])
+    publish(run, file, arguments.page, json.loads(arguments.executor_input))
+    step.end(Exit.OK, f"the report: {file}")
 
 
 def _end_what_died(store: MetadataStore, run: Run) -> None:
@@ -62,7 +62,8 @@ def _end_what_died(store: MetadataStore, run: Run) -> None:
         if execution.state in ("new", "running") and execution.node != NODE:
             mark_failed(store, execution.id)
     if summary.EXIT not in run.facts:
-        code = Exit.DATA_REFUSED if REFUSED in run.facts else Exit.CRASHED
+        refused = any(outcome.data_refused for outcome in outcomes(run))
+        code = Exit.DATA_REFUSED if refused else Exit.CRASHED
         record(store, run.name, **{summary.EXIT: str(int(code))})
 
 

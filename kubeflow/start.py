@@ -6,17 +6,17 @@ writes its graph beside its logs, where the other steps find it.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 import requests
-from pydantic import SecretStr
+from pydantic import ValidationError
 
 from components.gate import GateSettings
 from components.ingest import DataRefused, UsageError
 from kubeflow import step
-from pipeline import start
-from pipeline.config import DataSettings, MetadataSettings, Settings, SettingsError
+from pipeline import sources, start
+from pipeline.config import Settings, SettingsError, explained
 from pipeline.exits import Exit
 from pipeline.logs import redirected
 from pipeline.metadata import summary
@@ -24,7 +24,6 @@ from pipeline.metadata.address import PASSWORD, StoreError, check_server
 from pipeline.metadata.reader import reader
 
 NEWEST = -1  # as a span: a parameter of a pipeline on Kubeflow has no way to say "none"
-TAKEN_OVER = "taken_over_by"  # fact of a run that was found dead when the next one started
 _ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}  # states of a run, of Kubeflow Pipelines' REST API
 
 
@@ -35,7 +34,8 @@ def main() -> None:
     parser.add_argument("--span", type=int, default=NEWEST, help=f"to train on; {NEWEST} for the newest")
     for name in GateSettings.model_fields:
         parser.add_argument(f"--gate-{name.replace('_', '-')}", type=float, help=f"instead of the setting gate.{name}")
-    parser.add_argument("--trigger", default="manual")
+    parser.add_argument("--nodes", required=True, help="of the graph as it was compiled, with commas")
+    parser.add_argument("--trigger", choices=start.TRIGGERS, default="manual")
     parser.add_argument("--reason", default="")
     parser.add_argument("--accept", default="", help="checks of the data gate that shall not stop it, with commas")
     parser.add_argument("--due", default="", help="when a schedule wanted the run")
@@ -44,13 +44,16 @@ def main() -> None:
     arguments = step.parse(parser)
     given = {name: getattr(arguments, f"gate_{name}") for name in GateSettings.model_fields}
     gate = {name: value for name, value in given.items() if value is not None}
-    reason = arguments.reason or (f"due {arguments.due}" if arguments.trigger == "schedule" else "")
+    reason = arguments.reason
+    if arguments.trigger == "schedule" and not reason and not arguments.due.startswith("{{"):  # before KFP 2.16
+        reason = f"due {arguments.due}"
     try:
         settings = settings_of(arguments.settings, arguments.span, gate)
         accepted = start.accepted([name.strip() for name in arguments.accept.split(",") if name.strip()], reason)
         span = begin(
-            settings, arguments.run_id, arguments.trigger, reason, accepted, arguments.take_over, arguments.api
-        )
+            settings, arguments.run_id, nodes=arguments.nodes.split(","), trigger=arguments.trigger, reason=reason,
+            accepted=accepted, take_over=arguments.take_over, api=arguments.api,
+        )  # fmt: skip
     except (SettingsError, UsageError) as error:
         step.end(Exit.USAGE, str(error))
     except DataRefused as error:
@@ -64,22 +67,26 @@ def main() -> None:
 
 
 def settings_of(text: str, span: int, gate: Mapping[str, float]) -> Settings:
-    """The settings as compiled, with what this run was started with, and the password from the environment."""
-    settings = Settings.model_validate_json(text)
-    return settings.model_copy(
-        update={
-            "data": DataSettings(**settings.data.model_dump() | ({} if span == NEWEST else {"span": span})),
-            "gate": GateSettings(**settings.gate.model_dump() | dict(gate)),
-            "metadata": MetadataSettings(
-                address=settings.metadata.address, password=SecretStr(os.environ.get(PASSWORD, ""))
-            ),
-        }
-    )
+    """The settings as compiled, with what this run was started with, and the password from the environment.
+
+    Raises SettingsError for a value out of its bounds.
+    """
+    settings = json.loads(text)
+    if span != NEWEST:
+        settings["data"]["span"] = span
+    settings["gate"].update(gate)
+    settings["metadata"]["password"] = os.environ.get(PASSWORD, "")
+    try:
+        return Settings.model_validate(settings)
+    except ValidationError as error:
+        raise explained(error) from None
 
 
 def begin(
     settings: Settings,
     run_id: str,
+    *,
+    nodes: Collection[str],
     trigger: str = "manual",
     reason: str = "",
     accepted: Mapping[str, str] = MappingProxyType({}),
@@ -88,8 +95,8 @@ def begin(
 ) -> int:
     """Register the run and write its graph; its span. Once more does no harm.
 
-    accepted: see `create_pipeline`. take_over: a run that does not go on, whatever it seems. api: of Kubeflow
-    Pipelines, to ask what became of another run.
+    nodes: that the cluster has a task for. accepted: see `create_pipeline`. take_over: a run that does not go on,
+    whatever it seems. api: of Kubeflow Pipelines, to ask what became of another run.
     Raises SettingsError where another run of the pipeline is going on, StoreError where ML Metadata is away, and what
     `start.choose_span` raises.
     """
@@ -107,6 +114,12 @@ def begin(
             from pipeline.registration import register
 
             graph = compile_graph(settings, span, accepted=accepted)
+            here = {entry.pipeline_node.node_info.id for entry in graph.nodes}
+            if here != {*nodes}:
+                raise SettingsError(
+                    f"the package has tasks for other nodes than the graph of this image ({sources.code_version()}): "
+                    f"they differ in {', '.join(sorted(here ^ {*nodes}))}. Compile it with the version of the image"
+                )
             connection = address.connection_config()
             store = MetadataStore(connection)  # makes the tables
             with reader(address) as read:
@@ -117,20 +130,21 @@ def begin(
                         f"run {other} of {settings.name} is going on: wait for it. If it is not, start this one again "
                         f"with take_over={other}"
                     )
-                record(store, other, **{summary.EXIT: str(int(Exit.CRASHED)), TAKEN_OVER: run_id})
-            facts = start.facts(settings, span, accepted, trigger, reason)
-            start.write_facts(logs, facts, settings, span)
+                record(store, other, **{summary.EXIT: str(int(Exit.CRASHED)), summary.TAKEN_OVER: run_id})
             process = json.dumps({"kubeflow": run_id})
-            facts |= {"settings": settings.resolved(span), summary.PROCESS: process}
+            facts = start.facts(settings, span, accepted, trigger, reason, process)
+            start.write_facts(logs, facts)
             register(graph, run_id, facts, connection)
             step.write_graph(graph, logs)
     return span
 
 
 def _has_ended(api: str, run_id: str) -> bool:
-    """Whether Kubeflow Pipelines knows the run and says so. A run that it terminated had no last step."""
+    """Whether Kubeflow Pipelines says so, or knows no such run. A run that it terminated had no last step."""
     try:
         answer = requests.get(f"{api}/apis/v2beta1/runs/{run_id}", timeout=10)
+        if answer.status_code == requests.codes.not_found:
+            return True
         return answer.status_code == requests.codes.ok and answer.json().get("state") in _ENDED
     except (requests.RequestException, ValueError):
         return False

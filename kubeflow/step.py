@@ -6,6 +6,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from pipeline.exits import Exit
+from pipeline.metadata.address import Address, StoreError
+from pipeline.metadata.reader import reader
+from pipeline.metadata.views import Run
+
 if TYPE_CHECKING:
     from tfx.proto.orchestration import pipeline_pb2
 
@@ -56,6 +61,15 @@ def write_graph(ir: "pipeline_pb2.Pipeline", logs: Path) -> None:
     part = logs / f".tmp-{GRAPH}"
     part.write_text(json_format.MessageToJson(ir, sort_keys=True), "utf-8")
     part.replace(logs / GRAPH)
+
+
+def read_run(address: Address, run_id: str) -> Run | None:
+    """The run as ML Metadata knows it. Ends the step where that is away."""
+    try:
+        with reader(address) as store:
+            return store.run(run_id)
+    except StoreError as error:
+        end(Exit.CRASHED, str(error))
 
 
 def end(code: int, *lines: str) -> NoReturn:

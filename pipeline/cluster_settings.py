@@ -6,8 +6,9 @@ from pydantic import ConfigDict, Field
 
 from trainer.settings import Group
 
-_BYTES = r"^[0-9]+(\.[0-9]+)?([KMGT]i?)?$"
+_BYTES = r"^[0-9]+([KMGT]i?)?$"
 
+Folder = Annotated[str, Field(pattern=r"^/[^/]")]
 SecretKey = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*/[A-Za-z0-9._-]+$")]  # a Secret and a key in it
 
 
@@ -33,7 +34,7 @@ class StepSettings(Group):
     shared_memory: str = Field("", pattern=f"^$|{_BYTES}")  # of /dev/shm, a part of memory; 64 MiB when not given
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: list[Toleration] = Field(default_factory=list)
-    volumes: dict[str, str] = Field(default_factory=dict)  # folders that claims are mounted at, beside kubeflow.claim
+    volumes: dict[Folder, str] = Field(default_factory=dict)  # claims, beside kubeflow.claim
     secrets: dict[str, SecretKey] = Field(default_factory=dict)  # environment variables
 
 
@@ -49,7 +50,7 @@ class KubeflowSettings(Group):
     image_pull_secrets: list[str] = Field(default_factory=list)
     service_account: str = "vitpipe-steps"
     claim: str = "vitpipe"  # a ReadWriteMany volume: data and runs lie in it
-    mount: str = Field("/vitpipe", pattern=r"^/[^/].*")  # the folder of every step that relative paths start from
+    mount: Folder = "/vitpipe"  # the folder of every step that relative paths start from
     metadata: str = "mysql://vitpipe@vitpipe-metadata/vitpipe"  # address of ML Metadata, as seen from a step
     metadata_secret: SecretKey = "vitpipe-metadata/password"
     pod_annotations: dict[str, str] = Field(default_factory=dict)

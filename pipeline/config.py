@@ -52,7 +52,8 @@ class MetadataSettings(Group):
 class Settings(Group):
     """All of them. A preset or file holds only what differs."""
 
-    name: str = Field("vitpipe", pattern=r"^[a-z0-9][a-z0-9-]*$")  # of the pipeline, and of its folder under `runs`
+    # Of the pipeline, and of its folder under `runs`.
+    name: str = Field("vitpipe", pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=63)
     runs: Path = Path("runs")
     data: DataSettings = DataSettings()
     data_gate: DataGateSettings = DataGateSettings()
@@ -143,7 +144,7 @@ def load(
     try:
         return Settings.model_validate(merged)
     except ValidationError as error:
-        raise SettingsError("\n".join(_explain(problem) for problem in error.errors())) from None
+        raise explained(error) from None
 
 
 def presets() -> list[str]:
@@ -187,6 +188,11 @@ def _merge(into: dict, layer: dict) -> None:
             _merge(into[key], value)
         else:
             into[key] = value
+
+
+def explained(error: ValidationError) -> SettingsError:
+    """What is wrong with the values of settings, a line for each."""
+    return SettingsError("\n".join(_explain(problem) for problem in error.errors()))
 
 
 def _explain(problem) -> str:

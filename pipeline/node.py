@@ -14,7 +14,8 @@ from tfx.orchestration.portable import launcher
 from tfx.proto.orchestration import pipeline_pb2
 
 from components.ingest import DataRefused
-from pipeline.metadata.store import execution_id, mark_failed, record
+from pipeline.metadata.store import execution_id, mark_failed
+from pipeline.metadata.views import RESOLVER
 from pipeline.outcome import REFUSED, Outcome, State
 
 log = logging.getLogger(__name__)
@@ -60,9 +61,8 @@ def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionC
         with metadata.Metadata(connection) as handle:
             # What a driver raises leaves the execution running, as TFX has it.
             if (failed := execution_id(handle.store, ir.pipeline_info.id, run_id, node_id)) is not None:
-                mark_failed(handle.store, failed)
-            if refused:  # an execution keeps no message, and a report is to have it
-                record(handle.store, run_id, **{REFUSED: str(error)})
+                # An execution keeps no message, and a report is to have this one.
+                mark_failed(handle.store, failed, **{REFUSED: str(error)} if refused else {})
         if refused:
             return Outcome(node_id, State.FAILED, seconds, failed, str(error), data_refused=True)
         return Outcome(node_id, State.FAILED, seconds, failed, _message(error))
@@ -116,10 +116,14 @@ def _clear_attempt(ir: pipeline_pb2.Pipeline, node_id: str, run_id: str, connect
         [execution] = handle.store.get_executions_by_id([earlier])
         if execution.last_known_state not in (mlmd.Execution.NEW, mlmd.Execution.RUNNING, mlmd.Execution.FAILED):
             return
+        if execution.type == RESOLVER:  # of which each attempt is another execution
+            mark_failed(handle.store, earlier)
+            return
         log.info("another attempt at execution %d", earlier)
         for leftover in Path(ir.runtime_spec.pipeline_root.field_value.string_value, node_id).glob(f"*/{earlier}"):
             shutil.rmtree(leftover)
         execution.last_known_state = mlmd.Execution.RUNNING
+        execution.custom_properties.pop(REFUSED, None)
         handle.store.put_executions([execution])
 
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-REFUSED = "data_refused"  # fact of a run: in full why its data are not fit for use, where a step found it by reading
+# Property of an execution that failed: in full why the data are not fit for use, where it found that by reading them.
+REFUSED = "data_refused"
 
 
 class State(StrEnum):

@@ -19,7 +19,7 @@ from pipeline.config import Settings, SettingsError
 from pipeline.metadata import summary
 from pipeline.metadata.reader import Reader
 
-_LOOKED_AT = 200  # of the newest runs, in search of one that goes on
+TRIGGERS = ("manual", "span", "schedule")  # a person, data that landed, a clock
 
 
 def new_run_id() -> str:
@@ -45,10 +45,12 @@ def choose_span(settings: Settings) -> int:
     return span
 
 
-def facts(settings: Settings, span: int, accepted: Mapping[str, str], trigger: str, reason: str) -> dict[str, str]:
-    """What a person must be able to say later of this run, beside its settings.
+def facts(
+    settings: Settings, span: int, accepted: Mapping[str, str], trigger: str, reason: str, process: str
+) -> dict[str, str]:
+    """What a person must be able to say later of this run.
 
-    trigger: what started it: `manual`, `span` for data that landed, `schedule`. reason: why, in words.
+    trigger: what started it, of TRIGGERS. reason: why, in words. process: who runs it, see `summary.process`.
     """
 
     def digest(number: int) -> str:
@@ -62,6 +64,8 @@ def facts(settings: Settings, span: int, accepted: Mapping[str, str], trigger: s
         "accepted": json.dumps(dict(accepted), sort_keys=True),
         "trigger": trigger,
         "reason": reason,
+        "settings": settings.resolved(span),
+        summary.PROCESS: process,
     }
 
 
@@ -82,11 +86,10 @@ def accepted(checks: Sequence[str], reason: str, flag: str = "") -> dict[str, st
     return dict.fromkeys(checks, reason.strip())
 
 
-def write_facts(logs: Path, facts: Mapping[str, str], settings: Settings, span: int) -> None:
+def write_facts(logs: Path, facts: Mapping[str, str]) -> None:
     """The same beside the logs of a run, for who has no store at hand."""
-    (logs / "run.yaml").write_text(
-        yaml.safe_dump({**facts, "settings": json.loads(settings.resolved(span))}, sort_keys=False)
-    )
+    told = {name: value for name, value in facts.items() if name != summary.PROCESS}
+    (logs / "run.yaml").write_text(yaml.safe_dump({**told, "settings": json.loads(facts["settings"])}, sort_keys=False))
 
 
 def logs_folder(settings: Settings, run_id: str) -> Path:
@@ -98,19 +101,29 @@ def going_on(store: Reader, pipeline: str) -> list[str]:
     """The runs of a pipeline that a cluster has begun and that have not said how they ended."""
     return [
         run.name
-        for run in store.runs(limit=_LOOKED_AT, whole=False)
+        for run in store.runs_without(summary.EXIT)
         if summary.settings_of(run).get("name") == pipeline
         and "kubeflow" in json.loads(str(run.facts.get(summary.PROCESS, "{}")))
-        and summary.EXIT not in run.facts
     ]
 
 
 @contextlib.contextmanager
 def alone(settings: Settings) -> Iterator[None]:
-    """While no other process has the run folder of this pipeline to itself. Raises SettingsError when one has."""
-    settings.folder.mkdir(parents=True, exist_ok=True)
+    """While no other process has the run folder of this pipeline to itself. Raises SettingsError when one has.
+
+    Also where what lies there is of another store of ML Metadata: the folders of artifacts are named by ids of one.
+    """
+    folder, store = settings.folder, settings.store
+    folder.mkdir(parents=True, exist_ok=True)
+    here = folder / "metadata.db"
+    if (folder / "root").exists() and here.exists() != (store.file is not None):
+        other = here if here.exists() else "a server, or a metadata.db that is gone"
+        raise SettingsError(
+            f"{folder} holds artifacts that another store of ML Metadata knows ({other}), and this run would record in "
+            f"{store}: take the other store, or another name with --set name={settings.name}-2"
+        )
     try:
-        with filelock.FileLock(settings.folder / ".lock", timeout=0):
+        with filelock.FileLock(folder / ".lock", timeout=0):
             yield
     except filelock.Timeout:
         raise SettingsError(

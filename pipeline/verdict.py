@@ -41,9 +41,15 @@ def verdict(run: Run, outcomes: Sequence[Outcome]) -> Verdict:
 
 def outcomes(run: Run) -> list[Outcome]:
     """Of the nodes that failed, as ML Metadata knows them: all else the verdict reads from the artifacts."""
-    refused = run.facts.get(REFUSED)
     return [
-        Outcome(one.node, State.FAILED, one.seconds, one.id, str(refused or "see its log"), data_refused=bool(refused))
+        Outcome(
+            one.node,
+            State.FAILED,
+            one.seconds,
+            one.id,
+            str(one.properties.get(REFUSED, "see its log")),
+            data_refused=REFUSED in one.properties,
+        )
         for one in run.executions
         if one.state == "failed" and one.node != REPORT and run.node(one.node) == one
     ]

@@ -99,8 +99,8 @@ def _run(settings: Settings, span: int, accepted: dict[str, str], force: list[st
     logs = start.logs_folder(settings, run_id)
     logs.mkdir(parents=True)
     startup_log.rename(logs / "startup.log")
-    facts = start.facts(settings, span, accepted, trigger="manual", reason="")
-    start.write_facts(logs, facts, settings, span)
+    facts = start.facts(settings, span, accepted, trigger="manual", reason="", process=summary.process())
+    start.write_facts(logs, facts)
     print(f"run {run_id} of {settings.name}: span {span} of {settings.data.dir}, logs in {shown(logs)}", file=stderr)
     address = settings.store
     connection = address.connection_config()
@@ -109,7 +109,7 @@ def _run(settings: Settings, span: int, accepted: dict[str, str], force: list[st
             run_id=run_id,
             connection=connection,
             logs=logs,
-            facts={**facts, "settings": settings.resolved(span), summary.PROCESS: summary.process()},
+            facts=facts,
             started=display.started,
             ended=display.ended,
         )

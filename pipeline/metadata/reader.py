@@ -85,6 +85,11 @@ class Reader:
             values.append(pipeline)  # type: ignore[arg-type]
         return self._runs(condition, values, limit, offset, whole)
 
+    def runs_without(self, fact: str) -> list[Run]:
+        """The runs that have not recorded a fact of themselves, newest first, and not whole."""
+        condition = "NOT EXISTS (SELECT 1 FROM ContextProperty p WHERE p.context_id = c.id AND p.name = ?)"
+        return self._runs(condition, [fact], whole=False)
+
     def run(self, name: str) -> Run | None:
         """The run of that name."""
         return next(iter(self._runs("c.name = ?", [name])), None)

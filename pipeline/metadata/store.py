@@ -24,12 +24,22 @@ def record(store: MetadataStore, run_id: str, **facts: str) -> None:
     store.put_contexts([run])
 
 
-def mark_failed(store: MetadataStore, execution: int) -> None:
-    """Say that an execution failed, where it has not ended otherwise."""
+def forget(store: MetadataStore, run_id: str, fact: str) -> None:
+    """Take back what a run recorded of itself."""
+    run = store.get_context_by_type_and_name("pipeline_run", run_id)
+    if fact in run.custom_properties:
+        del run.custom_properties[fact]
+        store.put_contexts([run])
+
+
+def mark_failed(store: MetadataStore, execution: int, **properties: str) -> None:
+    """Say that an execution failed, where it has not ended otherwise, and what is to be known of it."""
     [found] = store.get_executions_by_id([execution])
     if found.last_known_state in (mlmd.Execution.NEW, mlmd.Execution.RUNNING):
         found.last_known_state = mlmd.Execution.FAILED
-        store.put_executions([found])
+    for name, value in properties.items():
+        found.custom_properties[name].string_value = value
+    store.put_executions([found])
 
 
 def annotate(store: MetadataStore, artifact_id: int, **properties: int | str) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 from pipeline.exits import Exit
 from pipeline.metadata.views import Artifact, Execution, Run
 
-# Facts of a run: who runs it, as JSON; its exit code, once it has ended; the version that a person's blessing pushed.
-PROCESS, EXIT, PUSHED = "process", "exit", "pushed"
+# Facts of a run: who runs it, as JSON; its exit code, once it has ended; the version that a person's blessing pushed;
+# the run that found it dead.
+PROCESS, EXIT, PUSHED, TAKEN_OVER = "process", "exit", "pushed", "taken_over_by"
 
 
 class State(StrEnum):

@@ -19,7 +19,6 @@ from pipeline.metadata.picture import lineage_svg
 from pipeline.metadata.reader import Reader
 from pipeline.metadata.summary import BY_EXIT, EXIT, PROCESS, settings_of
 from pipeline.metadata.views import Artifact, Run
-from pipeline.outcome import REFUSED
 from pipeline.report import NODE
 from pipeline.report.model import Bin, Data, Epoch, Mistake, Node, Override, Picture, Report
 from pipeline.verdict import outcomes, verdict
@@ -51,9 +50,7 @@ def collect(store: Reader, run: Run) -> Report:
         state=BY_EXIT[result.exit],
         verdict=result.lines,
         facts={
-            name: str(value)
-            for name, value in sorted(run.facts.items())
-            if name not in ("settings", EXIT, PROCESS, REFUSED)
+            name: str(value) for name, value in sorted(run.facts.items()) if name not in ("settings", EXIT, PROCESS)
         },
         settings=settings_of(run),
         data=data,

@@ -8,10 +8,10 @@ import sys
 import pytest
 from ml_metadata import MetadataStore
 
-from kubeflow.start import begin
 from pipeline.metadata.reader import reader
 from pipeline.metadata.store import execution_id
 from pipeline.metadata.summary import EXIT, State, summarise
+from tests.kubeflow.conftest import begin
 from tests.kubeflow.walk import ROOT
 
 
@@ -22,19 +22,23 @@ def begun(settings):
     return settings
 
 
-def report(settings, folder):
-    told = {
-        "outputs": {
-            "artifacts": {"metrics": {"artifacts": [{"name": "metrics", "uri": "minio://x/metrics"}]}},
-            "outputFile": str(folder / "kfp" / "output.json"),
-        }
-    }
+def step(module, settings, folder, *arguments):
     line = [
-        sys.executable, "-m", "kubeflow.report", f"--root={folder}", f"--folder={settings.folder}", "--run-id=run-1",
-        f"--store={settings.store}", f"--page={folder / 'kfp' / 'report'}", f"--executor-input={json.dumps(told)}",
+        sys.executable, "-m", module, f"--root={folder}", f"--folder={settings.folder}", "--run-id=run-1",
+        f"--store={settings.store}", *arguments,
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
     return subprocess.run(line, capture_output=True, text=True, env=environment)
+
+
+def report(settings, folder):
+    outputs = {
+        "artifacts": {"metrics": {"artifacts": [{"name": "metrics", "uri": "minio://x/metrics"}]}},
+        "outputFile": str(folder / "kfp" / "output.json"),
+    }
+    executor_input = json.dumps({"outputs": outputs})
+    shown = [f"--page={folder / 'kfp' / 'report'}", f"--executor-input={executor_input}"]
+    return step("kubeflow.report", settings, folder, *shown)
 
 
 def run(settings):
@@ -50,7 +54,8 @@ def test_a_run_whose_step_was_killed_has_crashed_and_is_reported(begun, tmp_path
     from pipeline.start import logs_folder
 
     connection = begun.store.connection_config()
-    launch(read_graph(logs_folder(begun, "run-1")), "ImportSchemaGen", connection)
+    graph = read_graph(logs_folder(begun, "run-1"))
+    launch(graph, "ImportSchemaGen", connection)
     store = MetadataStore(connection)
     [execution] = store.get_executions_by_id([execution_id(store, begun.name, "run-1", "ImportSchemaGen")])
     execution.last_known_state = mlmd.Execution.RUNNING  # as SIGKILL leaves it
@@ -64,9 +69,18 @@ def test_a_run_whose_step_was_killed_has_crashed_and_is_reported(begun, tmp_path
     page = (tmp_path / "kfp" / "report").read_text()
     assert "crashed in ImportSchemaGen" in page
     told = json.loads((tmp_path / "kfp" / "output.json").read_text())
-    assert told["artifacts"]["metrics"]["artifacts"] == [
-        {"name": "metrics", "uri": "minio://x/metrics", "metadata": {}}
-    ]
+    [metrics] = told["artifacts"]["metrics"]["artifacts"]
+    assert metrics == {"name": "metrics", "uri": "minio://x/metrics", "metadata": {}}
+
+    # A person has Kubeflow try the failed steps of the same run again, and now they end well.
+    done = step("kubeflow.node", begun, tmp_path, "ImportSchemaGen")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert summarise(run(begun)).state is State.RUNNING
+    assert step("kubeflow.verdict", begun, tmp_path).returncode == 0
+    done = report(begun, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert summarise(run(begun)).state is State.DONE
+    assert "crashed" not in (tmp_path / "kfp" / "report").read_text()
 
 
 def test_a_run_without_a_trace_of_what_failed_has_crashed_all_the_same(begun, tmp_path):
@@ -77,8 +91,6 @@ def test_a_run_without_a_trace_of_what_failed_has_crashed_all_the_same(begun, tm
 
 
 def test_a_run_that_did_not_start_is_no_error(settings, tmp_path):
-    settings.folder.mkdir(parents=True)
-    MetadataStore(settings.store.connection_config())
     done = report(settings, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "did not start" in done.stdout

@@ -9,13 +9,15 @@ import pytest
 from ml_metadata import MetadataStore
 
 from components.ingest import DataRefused
-from kubeflow.start import NEWEST, begin, settings_of
+from kubeflow import start
+from kubeflow.start import NEWEST, settings_of
 from kubeflow.step import read_graph
 from pipeline.config import SettingsError
 from pipeline.metadata.reader import reader
 from pipeline.metadata.store import record
 from pipeline.metadata.summary import EXIT, State, summarise
 from pipeline.start import logs_folder
+from tests.kubeflow.conftest import begin
 
 
 @pytest.fixture
@@ -93,6 +95,7 @@ def test_a_run_that_kubeflow_terminated_is_taken_over(settings, api):
     states["run-1"] = "CANCELED"
     begin(settings, "run-2", api=address)
     assert summarise(run(settings, "run-1")).state is State.FAILED
+    begin(settings, "run-3", api=address)  # run-2 was deleted there, with all its traces
 
 
 def test_another_pipeline_is_not_in_the_way(settings):
@@ -116,6 +119,8 @@ def test_a_broken_span_is_refused(settings):
 def test_what_a_run_is_started_with_takes_the_place_of_the_settings(settings):
     text = settings.model_dump_json(exclude={"metadata": {"password"}, "kubeflow": True})
     assert settings_of(text, NEWEST, {}).data.span is None
+    with pytest.raises(SettingsError, match=r"gate.accuracy: .*2\.0"):
+        settings_of(text, 1, {"accuracy": 2.0})
     changed = settings_of(text, 1, {"accuracy": 0.5})
     assert (changed.data.span, changed.gate.accuracy) == (1, 0.5)
     assert changed.gate.class_accuracy == settings.gate.class_accuracy
@@ -124,3 +129,14 @@ def test_what_a_run_is_started_with_takes_the_place_of_the_settings(settings):
 def test_a_check_that_a_person_accepts_is_a_fact_of_the_run(settings):
     begin(settings, "run-1", reason="new camera", accepted={"drift_colour": "new camera"})
     assert json.loads(run(settings, "run-1").facts["accepted"]) == {"drift_colour": "new camera"}
+
+
+def test_a_package_of_another_graph_than_that_of_the_image_is_refused(settings):
+    with pytest.raises(SettingsError, match=r"they differ in .*Trainer.*Compile it with the version of the image"):
+        start.begin(settings, "run-1", nodes=["ImportExampleGen"])
+
+
+def test_a_folder_with_artifacts_of_another_store_is_refused(settings):
+    (settings.folder / "root").mkdir(parents=True)
+    with pytest.raises(SettingsError, match="holds artifacts that another store of ML Metadata knows"):
+        begin(settings, "run-1")

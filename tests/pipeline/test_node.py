@@ -8,11 +8,14 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.dsl.compiler.compiler import Compiler
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
+from tfx.dsl.components.common.resolver import Resolver
 from tfx.dsl.experimental.conditionals.conditional import Cond
 from tfx.orchestration.pipeline import Pipeline
 from tfx.orchestration.portable import runtime_parameter_utils
-from tfx.types.standard_artifacts import Integer
+from tfx.types.channel import Channel
+from tfx.types.standard_artifacts import Integer, Model
 
+from components.baseline import ServingModel
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 from pipeline.node import launch
@@ -60,12 +63,15 @@ def graph(tmp_path):
                 inner = Consume(model=guarded.outputs["out"]).with_id("Inner")
         broken = Break(model=measure.outputs["out"])
         leaving = Leave(model=measure.outputs["out"])
+        baseline = Resolver(
+            strategy_class=ServingModel, config={"serving": str(tmp_path / "serving")}, model=Channel(type=Model)
+        ).with_id("Baseline")
         last = Measure(value=5).with_id("Last")
         last.add_upstream_nodes([guarded, inner])
         pipeline = Pipeline(
             "tiny",
             str(tmp_path / "root"),
-            components=[measure, guarded, inner, broken, leaving, last],
+            components=[measure, guarded, inner, broken, leaving, baseline, last],
             enable_cache=True,
         )
         ir = Compiler().compile(pipeline)
@@ -133,7 +139,7 @@ def test_the_arguments_of_the_process_are_kept_from_tfx_and_put_back(graph, stor
 
 
 def test_a_node_that_is_not_there_is_named(graph, store):
-    with pytest.raises(ValueError, match="no node Trainer in the graph; it has Measure"):
+    with pytest.raises(ValueError, match="no node Trainer in the graph; it has Baseline, Measure"):
         launch(graph("run-1"), "Trainer", store)
 
 
@@ -150,15 +156,27 @@ def state(store, execution):
     return mlmd.Execution.State.Name(found.last_known_state)
 
 
+def killed(store, execution_id):
+    """As SIGKILL leaves it."""
+    [execution] = MetadataStore(store).get_executions_by_id([execution_id])
+    execution.last_known_state = mlmd.Execution.RUNNING
+    MetadataStore(store).put_executions([execution])
+
+
 def test_a_node_that_was_killed_is_run_anew_in_the_same_run(graph, store, tmp_path):
     first = launch(graph("run-1"), "Measure", store)
-    [execution] = MetadataStore(store).get_executions_by_id([first.execution_id])
-    execution.last_known_state = mlmd.Execution.RUNNING  # as SIGKILL leaves it
-    MetadataStore(store).put_executions([execution])
+    killed(store, first.execution_id)
     half = leftover(tmp_path, first.execution_id)
     again = launch(graph("run-1"), "Measure", store)
     assert (again.state, state(store, again.execution_id)) == (State.COMPLETE, "COMPLETE")
     assert not half.exists()
+
+
+def test_a_resolver_that_was_killed_does_not_run_for_ever(graph, store):
+    first = launch(graph("run-1"), "Baseline", store)
+    killed(store, first.execution_id)
+    again = launch(graph("run-1"), "Baseline", store)
+    assert [state(store, one.execution_id) for one in (first, again)] == ["FAILED", "COMPLETE"]
 
 
 def test_what_a_complete_node_has_made_is_left_alone(graph, store, tmp_path):

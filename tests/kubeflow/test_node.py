@@ -1,0 +1,65 @@
+"""Single steps as the processes that a cluster starts."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.config import MetadataSettings
+from pipeline.metadata.reader import reader
+from tests.kubeflow.conftest import begin
+from tests.kubeflow.walk import ROOT
+from tests.mariadb import PASSWORD
+
+
+def step(settings, folder, node, **environment):
+    line = [
+        sys.executable, "-m", "kubeflow.node", "--run-id=run-1", f"--root={folder}", f"--folder={settings.folder}",
+        f"--store={settings.store}", node,
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **environment}
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def ended(process):
+    output, _ = process.communicate()
+    return process.returncode, output.rstrip().splitlines()
+
+
+@pytest.mark.mysql
+def test_nodes_that_start_at_the_same_moment_are_not_in_each_others_way(settings, tmp_path, mariadb):
+    address = MetadataSettings(address=mariadb.database("together"), password=PASSWORD)
+    settings = settings.model_copy(update={"metadata": address})
+    begin(settings, "run-1")
+    nodes = ["ImportSchemaGen", "ImportExampleGen", "TestExampleGen"]
+    steps = [step(settings, tmp_path, node, VITPIPE_METADATA__PASSWORD=PASSWORD) for node in nodes]
+    for node, process in zip(nodes, steps, strict=True):
+        code, lines = ended(process)
+        assert (code, lines[-1]) == (0, f"vitpipe: exit 0: {node} is complete"), lines
+    with reader(settings.store) as store:
+        assert {one.node: one.state for one in store.run("run-1").executions} == dict.fromkeys(nodes, "complete")
+
+
+def test_unfit_data_are_told_from_a_crash_and_the_log_is_in_the_output(settings, tmp_path):
+    begin(settings, "run-1")
+    [shard] = (settings.data.dir / "span-2" / "train").glob("*.tfrecord")
+    shard.write_bytes(shard.read_bytes()[:-1])
+    code, lines = ended(step(settings, tmp_path, "ImportExampleGen"))
+    assert code == 3
+    assert lines[-1].startswith("vitpipe: exit 3: data refused: ") and shard.name in lines[-1]
+    assert any(line.startswith("Traceback") for line in lines)
+    with reader(settings.store) as store:
+        assert store.run("run-1").node("ImportExampleGen").state == "failed"
+
+
+def test_a_step_of_a_run_that_has_not_started_says_so(settings, tmp_path):
+    settings.folder.mkdir(parents=True)
+    code, lines = ended(step(settings, tmp_path, "Trainer"))
+    assert code == 1 and "run run-1 has not started" in lines[-1]
+
+
+def test_a_store_that_is_away_is_named(settings, tmp_path):
+    away = MetadataSettings(address="mysql://vitpipe@127.0.0.1:1/vitpipe")
+    code, lines = ended(step(settings.model_copy(update={"metadata": away}), tmp_path, "Trainer"))
+    assert code == 1 and "mysql://vitpipe@127.0.0.1:1/vitpipe" in lines[-1]
