@@ -1,7 +1,4 @@
-"""kubeflow/serving/ is right by Kubernetes' schemas and TensorFlow Serving's messages, and its files agree.
-
-The two kustomizations are resolved here, as far as these use kustomize: resources, and a ConfigMap from files.
-"""
+"""kubeflow/serving/ is right by Kubernetes' schemas and TensorFlow Serving's messages, and its files agree."""
 
 from pathlib import Path
 
@@ -11,9 +8,11 @@ import yaml
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-SERVING = Path(__file__).resolve().parents[2] / "kubeflow" / "serving"
+from tests.kubeflow import kustomize
+from tests.kubeflow.kustomize import KUBERNETES, resources
+
+SERVING = kustomize.KUBEFLOW / "serving"
 CONFIG = SERVING / "config"
-KUBERNETES = ["1.30", "1.37"]
 MODEL = "vit"
 SERVES = f"/v1/models/{MODEL}/metadata"  # answers 200 only while a version serves
 ANSWERS = f"/v1/models/{MODEL}"
@@ -37,23 +36,8 @@ MESSAGES = {
 }
 
 
-def resources(folder: Path) -> list[dict]:
-    """What `kubectl apply -k folder` would send, without the digest in the ConfigMap's name."""
-    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
-    found = []
-    for name in kustomization.get("resources", []):
-        path = folder / name
-        found += resources(path) if path.is_dir() else list(yaml.safe_load_all(path.read_text()))
-    for generated in kustomization.get("configMapGenerator", []):
-        data = {name: (folder / name).read_text() for name in generated["files"]}
-        metadata = {"name": generated["name"]}
-        found.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
-    return found
-
-
 def one(folder: str, kind: str) -> dict:
-    (found,) = [resource for resource in resources(SERVING / folder) if resource["kind"] == kind]
-    return found
+    return kustomize.one(resources(SERVING / folder), kind)
 
 
 def plain_pod() -> tuple[dict, dict]:
