@@ -35,12 +35,17 @@ def _import_graph():
 
 
 def code_version() -> str:
-    """The commit, marked when files differ from it; outside a git checkout a digest of our sources."""
+    """The commit, marked when files differ from it.
+
+    Where there is no checkout: what the image was built from, which kubeflow/images/Dockerfile writes down, or else a
+    digest of our sources.
+    """
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return f"sources-{digest('pipeline.cli.run')[:12]}"
+        built_from = ROOT / "CODE_VERSION"
+        return built_from.read_text().strip() if built_from.is_file() else f"sources-{digest('pipeline.cli.run')[:12]}"
 
 
 def lock_digest() -> str:

@@ -28,6 +28,7 @@ from pipeline.exits import Exit
 LOCK = Path(__file__).resolve().parents[2] / "requirements" / "base.txt"
 GIB = 1 << 30
 REINSTALL = "rm -r .venv && make setup"  # make alone sees that nothing changed, and does nothing
+GPU_LOCK = "make setup LOCK=gpu; in a container, the GPU image"
 
 
 class Verdict(StrEnum):
@@ -80,14 +81,24 @@ def disk() -> Finding:
     return Finding(verdict, f"{free:.1f} GiB free here", "" if free >= 5 else "make room, or use another disk")
 
 
-def memory() -> Finding:
+def memory(cgroup: Path = Path("/sys/fs/cgroup")) -> Finding:
+    """What is free on the machine or, where that is less, below the limit of the container."""
     meminfo = Path("/proc/meminfo")
     if not meminfo.exists():
         return Finding(Verdict.OK, f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / GIB:.1f} GiB in all")
     kibibytes = dict(line.split(":") for line in meminfo.read_text().splitlines())["MemAvailable"].split()[0]
     available = int(kibibytes) * 1024 / GIB
-    cure = "" if available >= 4 else "close something: a run on many images may be killed"
-    return Finding(Verdict.WARNING if cure else Verdict.OK, f"{available:.1f} GiB available", cure)
+    found, cure = f"{available:.1f} GiB available", "close something: a run on many images may be killed"
+    limit = cgroup / "memory.max"  # not there in the root group, which is what a machine without containers shows
+    if limit.is_file() and limit.read_text().strip() != "max":
+        most, used = (int((cgroup / name).read_text()) for name in ("memory.max", "memory.current"))
+        cache = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())["inactive_file"]
+        below = (most - used + int(cache)) / GIB
+        if below < available:
+            available = below
+            found = f"{below:.1f} GiB available of this container's {most / GIB:.1f}"
+            cure = "give the container more: a run on many images may be killed"
+    return Finding(Verdict.OK, found) if available >= 4 else Finding(Verdict.WARNING, found, cure)
 
 
 def lock() -> Finding:
@@ -165,7 +176,7 @@ def gpus() -> Finding:
         details = [tf.config.experimental.get_device_details(gpu) for gpu in found]
         return Finding(Verdict.OK, ", ".join(detail.get("device_name", "unnamed") for detail in details))
     if Path("/dev/nvidia0").exists():
-        return Finding(Verdict.WARNING, "there is one, but TensorFlow does not see it", "make setup LOCK=gpu")
+        return Finding(Verdict.WARNING, "there is one, but TensorFlow does not see it", GPU_LOCK)
     return Finding(Verdict.OK, "none: training runs on the CPU")
 
 

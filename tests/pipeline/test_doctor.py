@@ -97,3 +97,20 @@ def test_a_version_that_differs_from_the_lock_is_named(front):
     finding = examine("Lock")["Lock"]
     assert finding.verdict == Verdict.WARNING
     assert "rich 0.0.1 (lock ==" in finding.found
+
+
+def test_in_a_container_its_limit_is_the_memory_that_counts(tmp_path):
+    gib = 1 << 30
+    (tmp_path / "memory.current").write_text(f"{gib}\n")
+    (tmp_path / "memory.stat").write_text(f"anon 1\ninactive_file {gib // 2}\nactive_file 1\n")
+    (tmp_path / "memory.max").write_text(f"{gib * 3 // 2}\n")
+    finding = doctor.memory(tmp_path)
+    assert finding.verdict == Verdict.WARNING
+    assert finding.found == "1.0 GiB available of this container's 1.5"  # files that nobody reads make room
+    assert "container" in finding.cure
+
+    machine = doctor.memory(tmp_path / "no-such-group").found
+    (tmp_path / "memory.max").write_text("max\n")
+    assert "container" not in doctor.memory(tmp_path).found
+    (tmp_path / "memory.max").write_text(f"{1 << 50}\n")
+    assert "container" not in machine + doctor.memory(tmp_path).found

@@ -40,12 +40,23 @@ def test_a_step_changes_with_the_code_it_reaches_and_with_no_other(copy):
     assert edited[1:] == [preprocessing, pusher]
 
 
-def test_outside_a_checkout_the_code_version_is_a_digest_of_the_sources(copy):
+def version_in(folder):
     done = subprocess.run(
         [sys.executable, "-c", "from pipeline.sources import code_version; print(code_version())"],
-        cwd=copy, capture_output=True, text=True, env={"GIT_CEILING_DIRECTORIES": str(copy.parent), "PATH": "/usr/bin"},
+        cwd=folder, capture_output=True, text=True,
+        env={"GIT_CEILING_DIRECTORIES": str(folder.parent), "PATH": "/usr/bin"},
     )  # fmt: skip
-    assert done.stdout.startswith("sources-"), done.stderr
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_outside_a_checkout_the_code_version_is_a_digest_of_the_sources(copy):
+    assert version_in(copy).startswith("sources-")
+
+
+def test_an_image_knows_what_it_was_built_from(copy):
+    (copy / "CODE_VERSION").write_text("0123456789ab-dirty\n")
+    assert version_in(copy) == "0123456789ab-dirty"
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")

@@ -1,0 +1,138 @@
+"""The images: what goes into them, and rules for the Dockerfile that need no engine to check."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from docker.utils.build import exclude_paths  # .dockerignore, as Docker reads it
+
+ROOT = Path(__file__).resolve().parents[2]
+KEPT_OUT = ("data", "runs", ".git", ".venv", ".uv", ".cache", "vitpipe.egg-info")
+PATTERNS = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+
+
+def instructions() -> list[tuple[str, str]]:
+    """(`RUN`, its text) and so on, comments left out and continued lines joined."""
+    lines = (ROOT / "kubeflow" / "images" / "Dockerfile").read_text().splitlines()
+    text = "\n".join(line for line in lines if not line.lstrip().startswith("#")).replace("\\\n", " ")
+    return [
+        (name, " ".join(rest.split())) for name, _, rest in (line.partition(" ") for line in text.splitlines() if line)
+    ]
+
+
+def texts(name: str) -> list[str]:
+    return [text for found, text in instructions() if found == name]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Path:
+    """A checkout in use: with data, runs, an environment and what people leave lying about."""
+    folder = tmp_path_factory.mktemp("checkout")
+    ignored = shutil.ignore_patterns(*KEPT_OUT, ".*_cache", "__pycache__")
+    shutil.copytree(ROOT, folder, ignore=ignored, dirs_exist_ok=True)
+    for name in KEPT_OUT:
+        (folder / name).mkdir()
+        (folder / name / "file").touch()
+    (folder / ".env").write_text("VITPIPE_METADATA__PASSWORD=1234")
+    for package in "pipeline", "components":
+        (folder / package / "__pycache__").mkdir()
+        (folder / package / "__pycache__" / "old.cpython-311.pyc").touch()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def context(checkout) -> set[str]:
+    """The files of the checkout that an image may be given."""
+    return {name for name in exclude_paths(str(checkout), PATTERNS) if (checkout / name).is_file()}
+
+
+@pytest.fixture
+def image(checkout, context, tmp_path) -> Path:
+    """The code as it lies in an image."""
+    for name in context:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(checkout / name, tmp_path / name)
+    return tmp_path
+
+
+def test_an_image_is_given_the_code_and_nothing_else(checkout, context):
+    folders = "components", "configs", "kubeflow", "pipeline", "requirements", "trainer"
+    code = {
+        str(file.relative_to(checkout))
+        for folder in folders
+        for file in (checkout / folder).rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    for_people = {name for name in code if re.match(r"kubeflow/(images|manifests|serving)/", name)}
+    assert for_people
+    # Docker's build asks for its own two files by itself.
+    assert context - {".dockerignore"} == code - for_people | {"setup.py", "pyproject.toml", "README.md"}
+
+
+def test_a_step_has_the_same_digest_in_an_image_as_in_a_checkout(image):
+    script = (
+        "from pipeline.sources import digest, lock_digest;"
+        "print(lock_digest(), *map(digest, ['trainer.preprocessing', 'components.trainer', 'components.data_gate',"
+        "'pipeline.report.component', 'pipeline.cli.run']))"
+    )
+    found = [
+        subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=True).stdout
+        for folder in (ROOT, image)
+    ]
+    assert found[0] == found[1]
+    assert len(set(found[0].split())) == 6
+
+
+def test_an_image_has_what_beam_packs_for_its_workers(image):
+    subprocess.run([sys.executable, "setup.py", "--quiet", "sdist"], cwd=image, check=True, capture_output=True)
+    (package,) = (image / "dist").glob("vitpipe-*.tar.gz")
+    with tarfile.open(package) as opened:
+        names = {name.partition("/")[2] for name in opened.getnames()}
+    assert {"trainer/train.py", "kubeflow/node.py", "pipeline/report/page.html", "pyproject.toml"} <= names
+
+
+def test_the_base_is_pinned_by_tag():
+    stages: list[str] = []
+    for text in texts("FROM"):
+        base, _, name = text.partition(" AS ")
+        assert base in stages or re.fullmatch(r"[a-z/.]+:[0-9][\w.-]*", base), base
+        stages.append(name)
+
+
+def test_it_runs_as_the_user_that_owns_the_volume():
+    assert texts("USER") == ["10001:10001"]
+    names = [name for name, _ in instructions()]
+    assert "RUN" not in names[names.index("USER") :]
+
+
+def test_every_library_is_held_against_its_hash():
+    installed = [
+        part for text in texts("RUN") for part in text.split(" && ") if re.search(r"\bpip (install|sync)\b", part)
+    ]
+    assert len(installed) == 3
+    for command in installed:
+        ours = "--no-deps --no-build-isolation --editable ." in command
+        assert ours or "--require-hashes" in command, command
+
+
+def test_what_is_copied_is_there(context):
+    for text in texts("COPY"):
+        *sources, _ = text.split()
+        if not sources[0].startswith("--from="):
+            for source in (name.replace("${LOCK}", lock) for name in sources for lock in ("base", "gpu")):
+                assert source == "." or source in context, source
+
+
+def test_what_builds_the_image_does_not_stay_in_it():
+    """Its last stage takes finished folders from others, and runs nothing."""
+    last = instructions()[max(number for number, (name, _) in enumerate(instructions()) if name == "FROM") :]
+    copied = [text for name, text in last if name == "COPY"]
+    assert copied and all(
+        text.startswith(("--from=libraries /opt/vitpipe/.venv ", "--from=ours /ours ")) for text in copied
+    )
+    assert "RUN" not in [name for name, _ in last]
+    assert last[0] == ("FROM", "python")
