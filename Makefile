@@ -42,6 +42,7 @@ lint: .venv/.ready
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	.venv/bin/hadolint kubeflow/images/Dockerfile
 
 bench: .venv/.ready
 	.venv/bin/vitpipe data prepare sample --out data/sample

@@ -220,6 +220,7 @@ def _configured(
     task.set_cpu_request(own.cpu).set_memory_request(own.memory).set_memory_limit(own.memory)
     if own.gpus:
         task.set_accelerator_type(own.gpu_type).set_accelerator_limit(own.gpus)
+    kubernetes.empty_dir_mount(task, "tmp", "/tmp")  # for who forbids containers to write to their root
     if own.shared_memory:
         kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", medium="Memory", size_limit=own.shared_memory)
     for claim, folder in {cluster.claim: cluster.mount, **{name: at for at, name in own.volumes.items()}}.items():

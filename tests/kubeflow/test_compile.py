@@ -135,7 +135,7 @@ def test_the_trainer_alone_has_a_gpu_and_its_image(spec, documents):
     assert trainer["image"] == "registry.example/vitpipe-gpu:1"
     assert "accelerator" not in evaluator["resources"]
     assert evaluator["image"] == "registry.example/vitpipe:1"
-    [shared] = of_kubernetes(documents, "trainer").empty_dir_mounts
+    _, shared = of_kubernetes(documents, "trainer").empty_dir_mounts
     assert (shared.mount_path, shared.medium, shared.size_limit) == ("/dev/shm", "Memory", "2Gi")
 
 
