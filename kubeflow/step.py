@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from tfx.proto.orchestration import pipeline_pb2
 
 GRAPH = "graph.json"  # beside the logs of a run: the graph as its steps run it
+_SAYS = "vitpipe: "  # before what a step says of itself, for its log holds more: of libraries, and of the launcher
+_EXIT = re.compile(rf"{_SAYS}exit (\d+): (.*)")
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -73,11 +76,20 @@ def read_run(address: Address, run_id: str) -> Run | None:
 
 
 def end(code: int, *lines: str) -> NoReturn:
-    """Say what became of the step and leave. Who reads the log of a pod finds the code in its last line.
+    """Say what became of the step and leave. `said` finds it in the log of the pod.
 
     The launcher of Kubeflow Pipelines makes 1 of every code that is not 0.
     """
-    for line in lines[:-1]:
-        print(line)
-    print(f"vitpipe: exit {int(code)}: {lines[-1]}", flush=True)
+    for line in "\n".join(lines[:-1]).splitlines():
+        print(f"{_SAYS}{line}")
+    print(f"{_SAYS}exit {int(code)}: {' '.join(lines[-1].splitlines())}", flush=True)
     sys.exit(int(code))
+
+
+def said(log: str) -> tuple[int, list[str]] | None:
+    """The code and the lines, the last one included, of the `end` in a log; None where the step did not come to it."""
+    ours = [line for line in log.splitlines() if line.startswith(_SAYS)]
+    for at in reversed(range(len(ours))):
+        if found := _EXIT.fullmatch(ours[at]):
+            return int(found[1]), [*(line.removeprefix(_SAYS) for line in ours[:at]), found[2]]
+    return None

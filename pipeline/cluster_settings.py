@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, SecretStr
 
 from trainer.settings import Group
 
@@ -41,7 +41,8 @@ class StepSettings(Group):
 class KubeflowSettings(Group):
     """Where the graph runs. None of it changes a model, so a run does not record it."""
 
-    endpoint: str = "http://localhost:8080"  # of Kubeflow Pipelines, as seen from here
+    endpoint: str = "http://localhost:8080"  # of Kubeflow Pipelines, as seen from here: its page's, or its API's
+    token: SecretStr = SecretStr("")  # for the endpoint; from the environment, and in no record of the settings
     api: str = "http://ml-pipeline.kubeflow:8888"  # the same as seen from a step
     namespace: str = "kubeflow"  # of the runs
     image: str = ""

@@ -20,6 +20,8 @@ from trainer.settings import AugmentSettings, Group, ModelSettings, TrainingSett
 
 PRESETS = Path(__file__).resolve().parent.parent / "configs"
 _PREFIX = "VITPIPE_"
+TOKEN = "VITPIPE_KUBEFLOW__TOKEN"
+_SECRETS = {("metadata", "password"): PASSWORD, ("kubeflow", "token"): TOKEN}  # what only the environment gives
 
 
 class SettingsError(Exception):
@@ -121,7 +123,7 @@ def load(
     """
     layers = _file_layers(source)
     variables = dict(os.environ if environment is None else environment)
-    password = variables.pop(PASSWORD, "")
+    secrets = {key: variables.pop(variable, "") for key, variable in _SECRETS.items()}
     for name, text in variables.items():
         if name.startswith(_PREFIX):
             layers.append(_nested(name.removeprefix(_PREFIX).lower().split("__"), text))
@@ -132,13 +134,15 @@ def load(
         layers.append(_nested(key.split("."), text))
     layers.append({"data": data or {}})
     for layer in layers:
-        metadata = layer.get("metadata")
-        if isinstance(metadata, dict) and "password" in metadata:
-            raise SettingsError(
-                f"metadata.password: only the environment variable {PASSWORD} gives it; files are copied, and flags "
-                "are in every list of processes"
-            )
-    merged: dict[str, Any] = {"metadata": {"password": password}}  # as it is: not every password is YAML
+        for (group, key), variable in _SECRETS.items():
+            given = layer.get(group)
+            if isinstance(given, dict) and key in given:
+                raise SettingsError(
+                    f"{group}.{key}: only the environment variable {variable} gives it; files are copied, and flags "
+                    "are in every list of processes"
+                )
+    # As they are: not every password is YAML.
+    merged: dict[str, Any] = {group: {key: text} for (group, key), text in secrets.items()}
     for layer in layers:
         _merge(merged, layer)
     try:

@@ -3,7 +3,10 @@
 Nothing here imports TensorFlow or TFX at module level: `vitpipe --help` answers at once.
 """
 
+import contextlib
+import importlib.metadata
 import sys
+from collections.abc import Iterable
 
 import typer
 from rich.console import Console
@@ -33,6 +36,31 @@ app.command()(report.report)
 app.command()(predict.predict)
 app.add_typer(models.app, name="models")
 app.command()(models.rollback)
+
+
+def _add_layers_above() -> None:
+    """Groups of commands of layers that this one may not import: entry points of our own distribution."""
+    found: Iterable[importlib.metadata.EntryPoint] = ()
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        found = importlib.metadata.distribution("vitpipe").entry_points.select(group="vitpipe.commands")
+    for entry in found:
+        try:
+            app.add_typer(entry.load(), name=entry.name)
+        except (ImportError, AttributeError) as error:
+            _unavailable(entry.name, f"{entry.value} does not load: {error}; `vitpipe doctor` may say more")
+    if not found:
+        _unavailable("kfp", "this installation is older than the code, and does not know it: `make setup`")
+
+
+def _unavailable(name: str, why: str) -> None:
+    def command() -> None:
+        raise SettingsError(f"vitpipe {name}: {why}")
+
+    anything = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    app.command(name, hidden=True, context_settings=anything)(command)
+
+
+_add_layers_above()
 
 
 @app.callback()

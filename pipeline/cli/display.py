@@ -40,13 +40,17 @@ class Display:
         self._console.print(text, markup=False)
 
     def started(self, activity: str) -> None:
-        for task in self._progress.task_ids:
-            self._progress.remove_task(task)
+        self.idle()
         self._progress.add_task(activity)
 
-    def ended(self, outcome: Outcome) -> None:
+    def idle(self) -> None:
+        """Nothing goes on, so that what is printed elsewhere stands alone."""
         for task in self._progress.task_ids:
             self._progress.remove_task(task)
+        self._progress.refresh()
+
+    def ended(self, outcome: Outcome) -> None:
+        self.idle()
         state = (f"{outcome.state:<9}", _STYLES[outcome.state])
         self.line(Text.assemble(f"{outcome.node:<18}", state, f"{outcome.seconds:7.1f} s"))
 

@@ -1,9 +1,12 @@
 import pytest
+from kfp import compiler, dsl, kubernetes
 
 from components.ingest import tfrecord
 from kubeflow import start
+from kubeflow.compile import task_name
 from pipeline.build import compile_graph
 from pipeline.config import load
+from tests.kubeflow import kfp_server
 from tests.spans import encoded, picture, write_span
 
 
@@ -25,3 +28,40 @@ def begin(settings, run_id, **given):
 
 def example(label, seed):
     return tfrecord.example(encoded(picture(10 * label + seed)), label, f"{label}/{seed}".encode())
+
+
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory):
+    """Two packages of one pipeline, in files: like those of kubeflow/compile.py, with four steps and no TFX."""
+
+    def task(node, word):
+        def step():
+            return dsl.ContainerSpec(image="registry.example/vitpipe:1", command=["python"], args=[word])
+
+        step.__name__ = task_name(node).replace("-", "_")
+        made = dsl.container_component(step)().set_display_name(node).set_retry(2)
+        return kubernetes.add_pod_label(made, "app.kubernetes.io/part-of", "vitpipe")
+
+    def package(word):
+        @dsl.pipeline(name="sample")
+        def steps(span: int = -1, trigger: str = "manual", reason: str = "", accept: str = "", take_over: str = ""):
+            with dsl.ExitHandler(task("RunReport", word), name="steps"):
+                trainer = task("Trainer", word).after(task("Start", word))
+                task("Verdict", word).after(trainer)
+
+        file = tmp_path_factory.mktemp("packages") / f"{word}.yaml"
+        compiler.Compiler().compile(steps, str(file))
+        return file
+
+    return [package("one"), package("other")]
+
+
+@pytest.fixture
+def kfp():
+    return kfp_server.Kfp()
+
+
+@pytest.fixture
+def endpoint(kfp):
+    with kfp_server.served(kfp) as address:
+        yield address

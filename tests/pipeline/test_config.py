@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import SettingsError, load, presets
+from pipeline.config import TOKEN, SettingsError, load, presets
 from pipeline.metadata.address import PASSWORD
 
 
@@ -97,18 +97,20 @@ def test_the_store_is_a_file_of_the_run_folder_or_a_server(tmp_path):
     assert settings.store.password == "12: #3'"
 
 
-def test_the_password_is_in_no_representation_and_the_server_not_in_the_record():
-    settings = load("sample", [f"metadata.address={SERVER}"], {PASSWORD: "s3cret"})
+def test_secrets_are_in_no_representation_and_the_server_not_in_the_record():
+    settings = load("sample", [f"metadata.address={SERVER}"], {PASSWORD: "s3cret", TOKEN: "s3cret"})
+    assert settings.kubeflow.token.get_secret_value() == "s3cret"
     here = load("sample", environment={})
     assert "s3cret" not in repr(settings) + str(settings.store) + repr(settings.store) + settings.model_dump_json()
     assert settings.resolved(1) == here.resolved(1) and settings.digest(1) == here.digest(1)
 
 
-@pytest.mark.parametrize("flag", ["metadata.password=s3cret", "metadata={password: s3cret}"])
-def test_a_password_comes_from_the_environment_alone(flag, tmp_path):
-    (tmp_path / "mine.yaml").write_text("preset: sample\nmetadata: {password: s3cret}\n")
-    for source, flags in ("sample", [flag]), (str(tmp_path / "mine.yaml"), []):
-        with pytest.raises(SettingsError, match=f"only the environment variable {PASSWORD}") as refused:
+@pytest.mark.parametrize("group, key, variable", [("metadata", "password", PASSWORD), ("kubeflow", "token", TOKEN)])
+@pytest.mark.parametrize("flag", ["{group}.{key}=s3cret", "{group}={{{key}: s3cret}}"])
+def test_a_secret_comes_from_the_environment_alone(group, key, variable, flag, tmp_path):
+    (tmp_path / "mine.yaml").write_text(f"preset: sample\n{group}: {{{key}: s3cret}}\n")
+    for source, flags in ("sample", [flag.format(group=group, key=key)]), (str(tmp_path / "mine.yaml"), []):
+        with pytest.raises(SettingsError, match=f"only the environment variable {variable}") as refused:
             load(source, flags, environment={})
         assert "s3cret" not in str(refused.value)
 

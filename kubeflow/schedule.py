@@ -1,0 +1,81 @@
+"""The schedule of a pipeline: one, of the version that was deployed last.
+
+Kubeflow's recurring runs cannot be changed, and each is bound to a version. So a schedule is moved by making a new one,
+and the newest counts. The ones before it are disabled after that: two for a moment rather than none, since the first
+step of a run refuses a second one at the same time, while nobody notices a run that does not come. A call that was
+killed in between leaves two; the next one finds that.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from kubeflow.client import Client, Schedule, Version
+from pipeline.config import SettingsError
+
+
+def current(client: Client) -> Schedule | None:
+    """The one that counts; what is left of others goes."""
+    found = client.schedules()
+    for other in found[1:]:
+        _retire(client, other)
+    return found[0] if found else None
+
+
+def put(client: Client, version: Version, parameters: Mapping[str, Any], *, cron: str, interval_s: int) -> bool:
+    """From now on at the moments of `cron`, or every so many seconds; False where it was so already."""
+    before = current(client)
+    wanted = (cron, interval_s, True, version.id, dict(parameters), client.service_account)
+    if before and wanted == (
+        before.cron, before.interval_s, before.enabled, before.version, dict(before.parameters), before.service_account
+    ):  # fmt: skip
+        return False
+    since = None if cron else datetime.now(UTC).replace(microsecond=0)
+    client.add_schedule(version, parameters, cron=cron, interval_s=interval_s, since=since)
+    if before:
+        _retire(client, before)
+    return True
+
+
+def move(client: Client, version: Version) -> bool:
+    """To a version, at the same times, paused where it is; False where there is none to move."""
+    before = current(client)
+    if before is None or (before.version, before.service_account) == (version.id, client.service_account):
+        return False
+    client.add_schedule(
+        version, before.parameters, cron=before.cron, interval_s=before.interval_s, since=_last_moment(before),
+        enabled=before.enabled,
+    )  # fmt: skip
+    _retire(client, before)
+    return True
+
+
+def delete(client: Client, schedule: Schedule) -> None:
+    """Raises SettingsError while a run of it is going on, which would end with it; it is paused then."""
+    client.disable(schedule)
+    if runs := client.going_on(schedule):
+        raise SettingsError(
+            f"paused, and not deleted: run {runs[0].id} that it started is going on, and Kubernetes would delete it, "
+            "too; delete it again when that has ended"
+        )
+    client.delete(schedule)
+
+
+def _retire(client: Client, schedule: Schedule) -> None:
+    """Kubernetes deletes the runs of a schedule along with it: while one is going on, it is disabled and kept."""
+    if schedule.enabled:
+        client.disable(schedule)
+    if not client.going_on(schedule):
+        client.delete(schedule)
+
+
+def _last_moment(schedule: Schedule) -> datetime | None:
+    """The last moment of an interval, from which a new schedule counts on; none where there is a cron.
+
+    Counted from its own beginning, a pipeline that is deployed often would never run; from the old one's, it would at
+    once, since Kubeflow makes up for one missed moment.
+    """
+    if not schedule.interval_s:
+        return None
+    since, interval = schedule.since or schedule.created, timedelta(seconds=schedule.interval_s)
+    return since + (datetime.now(UTC) - since) // interval * interval

@@ -1,0 +1,502 @@
+"""Kubeflow Pipelines for tests: the part of its REST API that is used, over a real socket, with a memory.
+
+Paths, bodies and statuses are those of its API server (backend/src/apiserver of kubeflow/pipelines 2.17). Whatever is
+asked or answered in version 2 of the API is compared with its definition, as kfp_server_api has it, so that neither
+side can drift from it. A run does what a test lets it do: see `play`.
+"""
+
+import contextlib
+import email
+import email.policy
+import hashlib
+import json
+import re
+import ssl
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+import kfp_server_api
+import yaml
+from dateutil.parser import isoparse
+
+GONE_ON = {"PENDING", "RUNNING"}
+NEVER = "1970-01-01T00:00:00Z"
+GROUP = "exit-handler-1"
+PHASES = {"SUCCEEDED": "Succeeded", "FAILED": "Failed", "RUNNING": "Running", "SKIPPED": "Skipped"}
+
+
+class Refused(Exception):
+    """status: of HTTP; code: of gRPC, which stands in the body."""
+
+    def __init__(self, status, code, message):
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+@dataclass
+class Failure:
+    """Of the next `times` requests whose `METHOD /path` has a match for `pattern`."""
+
+    pattern: str
+    status: int = 0  # none: the connection breaks off
+    times: int = 1
+    body: str = '{"code": 14, "message": "out of order"}'
+    kind: str = "application/json"
+    headers: dict = field(default_factory=dict)
+    done: bool = False  # the server does what it was asked, and the answer gets lost
+    delay_s: float = 0.0  # before all that; status -1: and then answers as always
+
+
+class Kfp:
+    def __init__(self, *, token="", multi_user=False, page=False):
+        self.token, self.multi_user = token, multi_user
+        self.page = page  # the address is that of the page, which has no /apis/v1alpha1
+        self.pipelines, self.versions, self.experiments = {}, {}, {}
+        self.runs, self.recurring = {}, {}
+        self.packages = {}  # text by version
+        self.steps = {}  # of a run, in the order they were played: task -> how
+        self.logs = {}  # text by pod
+        self.ended_with_their_schedule = []  # runs that Kubernetes deleted
+        self.failures, self.requests = [], []
+        self._clock = datetime(2026, 1, 1, tzinfo=UTC)
+
+    # What a test lets happen.
+
+    def fail(self, pattern, status=0, **how):
+        self.failures.append(Failure(pattern, status, **how))
+
+    def asked(self, pattern):
+        return [line for line in self.requests if re.search(pattern, line)]
+
+    def play(self, run_id, task, state="SUCCEEDED", log="", *, attempts=1, seconds=3):
+        """A step of a run comes to be in a state; the last attempt has this log."""
+        run = self.runs[run_id]
+        run["state"] = "RUNNING"
+        self.steps[run_id][task] = {
+            "state": state, "attempts": attempts, "started": self.now(), "finished": NEVER,
+        }  # fmt: skip
+        if state not in GONE_ON:
+            self._clock += timedelta(seconds=seconds - 1)
+            self.steps[run_id][task]["finished"] = self.now()
+        pods = self.pods(run_id, task)
+        self.logs.update(dict.fromkeys(pods[:-1], "an attempt that failed\n"))
+        self.logs[pods[-1]] = log
+
+    def end(self, run_id, state):
+        self.runs[run_id] |= {"state": state, "finished_at": self.now()}
+
+    def tick(self, recurring_id):
+        """The moment of a schedule comes."""
+        one = self.recurring[recurring_id]
+        going_on = [
+            run for run in self.runs.values()
+            if run.get("recurring_run_id") == recurring_id and run["state"] in GONE_ON
+        ]  # fmt: skip
+        if one["mode"] != "ENABLE" or len(going_on) >= int(one["max_concurrency"]):
+            return None
+        fields = ("experiment_id", "pipeline_version_reference", "runtime_config", "service_account")
+        body = {name: one[name] for name in fields if name in one}
+        body |= {"display_name": f"{one['display_name']}-tick-{len(self.runs)}"}
+        return self._add_run(body, recurring_run_id=recurring_id)["run_id"]
+
+    def pods(self, run_id, task):
+        names = [node["name"] for node in self.nodes(run_id).values() if node["type"] == "Pod"]
+        return [_pod(self._workflow(run_id), name) for name in names if f".{task}.executor" in name]
+
+    def now(self):
+        """Each moment is another second, which is as fine as the server's clock is."""
+        self._clock += timedelta(seconds=1)
+        return f"{self._clock:%Y-%m-%dT%H:%M:%SZ}"
+
+    # The API, version 2.
+
+    def healthz(self, query, body):
+        return {
+            "commit_sha": "c0ffee",
+            "tag_name": "2.17.0",
+            "multi_user": self.multi_user,
+            "pipeline_store": "database",
+        }
+
+    def create_pipeline(self, query, body):
+        if any(one["display_name"] == body["display_name"] for one in self.pipelines.values()):
+            raise Refused(409, 6, f"Already exist error: The name {body['display_name']} already exist")
+        return self._add(self.pipelines, "pipeline_id", {"name": body["display_name"], **body})
+
+    def list_pipelines(self, query, body):
+        return self._page(self.pipelines, "pipelines", query, ("display_name", "name"))
+
+    def upload_version(self, query, body):
+        pipeline, name = query["pipelineid"], query["name"]
+        if not any(self._is_spec(one) for one in yaml.safe_load_all(body)):
+            raise Refused(400, None, "Failed to read a pipeline spec file")
+        if any(one["name"] == name and one["pipeline_id"] == pipeline for one in self.versions.values()):
+            raise Refused(409, None, "Failed to create a pipeline version")
+        documents = list(yaml.safe_load_all(body))
+        [spec] = [one for one in documents if self._is_spec(one)]
+        platform = [one for one in documents if not self._is_spec(one)]
+        made = self._add(
+            self.versions, "pipeline_version_id",
+            {
+                "pipeline_id": pipeline, "name": name, "display_name": query.get("display_name", name),
+                "pipeline_spec": {"pipeline_spec": spec, "platform_spec": platform[0]} if platform else spec,
+            },
+        )  # fmt: skip
+        self.packages[made["pipeline_version_id"]] = body
+        return made
+
+    def list_versions(self, query, body, pipeline):
+        versions = {key: one for key, one in self.versions.items() if one["pipeline_id"] == pipeline}
+        return self._page(versions, "pipeline_versions", query, ("display_name", "name"))
+
+    def get_version(self, query, body, pipeline, version):
+        return self._get(self.versions, version, "PipelineVersion")
+
+    def create_experiment(self, query, body):
+        if any(one["display_name"] == body["display_name"] for one in self.experiments.values()):
+            raise Refused(409, 6, f"Already exist error: The name {body['display_name']} already exists")
+        return self._add(self.experiments, "experiment_id", {**body, "storage_state": "AVAILABLE"})
+
+    def list_experiments(self, query, body):
+        return self._page(self.experiments, "experiments", query, ("display_name",))
+
+    def create_run(self, query, body):
+        return self._add_run(body)
+
+    def list_runs(self, query, body):
+        runs = {key: one for key, one in self.runs.items() if one["experiment_id"] == query["experiment_id"]}
+        return self._page(runs, "runs", query, ("display_name", "recurring_run_id"))
+
+    def get_run(self, query, body, run_id):
+        return self._get(self.runs, run_id, "Run") | {"run_details": {"task_details": self._task_details(run_id)}}
+
+    def create_recurring(self, query, body):
+        trigger = body["trigger"]
+        if "cron_schedule" in trigger and len(trigger["cron_schedule"]["cron"].split()) != 6:
+            raise Refused(400, 3, "Invalid input error: Schedule cron is not as robfig/cron reads it")
+        if not 1 <= int(body["max_concurrency"]) <= 10:
+            raise Refused(400, 3, "Invalid input error: The max concurrency must be between 1 and 10")
+        self._check_source(body)
+        status = {"ENABLE": "ENABLED", "DISABLE": "DISABLED"}[body["mode"]]
+        return self._add(self.recurring, "recurring_run_id", {**body, "status": status, "namespace": "kubeflow"})
+
+    def list_recurring(self, query, body):
+        found = {key: one for key, one in self.recurring.items() if one["experiment_id"] == query["experiment_id"]}
+        return self._page(found, "recurringRuns", query, ("display_name",))
+
+    def enable(self, query, body, one):
+        self._get(self.recurring, one, "Job").update(mode="ENABLE", status="ENABLED")
+        return {}
+
+    def disable(self, query, body, one):
+        self._get(self.recurring, one, "Job").update(mode="DISABLE", status="DISABLED")
+        return {}
+
+    def delete_recurring(self, query, body, one):
+        self._get(self.recurring, one, "Job")
+        del self.recurring[one]
+        for run_id, run in self.runs.items():
+            if run.get("recurring_run_id") == one and run["state"] in GONE_ON:
+                self.ended_with_their_schedule.append(run_id)
+        return {}
+
+    # Beside it.
+
+    def get_run_v1(self, query, body, run_id):
+        """apiRunDetail of backend/api/v1beta1/swagger/run.swagger.json."""
+        run = self._get(self.runs, run_id, "Run")
+        workflow = {"metadata": {"name": self._workflow(run_id)}, "status": {"nodes": self.nodes(run_id)}}
+        return {
+            "run": {"id": run_id, "name": run["display_name"]},
+            "pipeline_runtime": {"workflow_manifest": json.dumps(workflow)},
+        }
+
+    def log(self, run_id, pod):
+        """An error follows upon status 200."""
+        if pod in self.logs:
+            return self.logs[pod]
+        text = f"Failed to read logs for run {run_id}: pods {pod!r} not found"
+        return json.dumps({"error_message": text, "error_details": f"{text}\nat some line"}, separators=(",", ":"))
+
+    def nodes(self, run_id):
+        """What Argo keeps of a run: drivers and groups beside the steps, and a step's pods below two more nodes."""
+        name = self._workflow(run_id)
+        group = f"{name}.root.{GROUP}"
+        nodes = {}
+
+        def add(path, kind, template, boundary, state, started, finished):
+            node = {
+                "id": _id(name, path), "name": path, "displayName": path.rpartition(".")[2], "type": kind,
+                "templateName": template, "phase": PHASES[state], "startedAt": started, "children": [],
+            }  # fmt: skip
+            if boundary:
+                node["boundaryID"] = _id(name, boundary)
+            if finished != NEVER:
+                node["finishedAt"] = finished
+            nodes[node["id"]] = node
+            return node
+
+        begun = self.runs[run_id]["created_at"]
+        for path, boundary in ((name, None), (f"{name}.root", name), (group, f"{name}.root")):
+            add(path, "DAG", "root", boundary, "RUNNING", begun, NEVER)
+            add(f"{path}-driver", "Pod", "system-dag-driver", boundary, "SUCCEEDED", begun, begun)
+        before = nodes[_id(name, group)]
+        for task, how in self.steps[run_id].items():
+            above = f"{group}.onExit" if task == "run-report" else group
+            times = how["state"], how["started"], how["finished"]
+            path = f"{above}.{task}"
+            driver = add(f"{path}-driver", "Pod", "system-container-driver", group, "SUCCEEDED", how["started"],
+                         how["started"])  # fmt: skip
+            before["children"].append(driver["id"])
+            step = add(path, "DAG", "retry-system-container-executor", group, *times)
+            driver["children"].append(step["id"])
+            retry = add(f"{path}.executor", "Retry", "retry-system-container-impl", path, *times)
+            step["children"].append(retry["id"])
+            for attempt in range(how["attempts"]):
+                last = attempt == how["attempts"] - 1
+                state = how["state"] if last else "FAILED"
+                pod = add(f"{path}.executor({attempt})", "Pod", "retry-system-container-impl", path, state, *times[1:])
+                retry["children"].append(pod["id"])
+                before = pod  # what comes next hangs below a pod of what came before
+        return nodes
+
+    def _task_details(self, run_id):
+        """As the server makes them of Argo's nodes: names and times, and no pod of a task's own."""
+        states = {phase: state for state, phase in PHASES.items()}
+        return [
+            {
+                "run_id": run_id, "task_id": str(uuid.uuid5(uuid.NAMESPACE_OID, node["id"])),
+                "display_name": node["displayName"], "create_time": self.runs[run_id]["created_at"],
+                "start_time": node["startedAt"], "end_time": node.get("finishedAt", NEVER),
+                "state": states[node["phase"]], "child_tasks": [{"pod_name": child} for child in node["children"]],
+            }
+            for _, node in sorted(self.nodes(run_id).items())
+        ]  # fmt: skip
+
+    def _workflow(self, run_id):
+        return f"{self.runs[run_id]['display_name'].split('-')[0]}-{run_id[:5]}"
+
+    def _add_run(self, body, **more):
+        self._check_source(body)
+        made = self._add(
+            self.runs, "run_id",
+            {**body, **more, "state": "PENDING", "storage_state": "AVAILABLE", "finished_at": NEVER},
+        )  # fmt: skip
+        made["scheduled_at"] = made["created_at"]
+        self.steps[made["run_id"]] = {}
+        return made
+
+    def _check_source(self, body):
+        reference = body["pipeline_version_reference"]
+        version = self._get(self.versions, reference["pipeline_version_id"], "PipelineVersion")
+        if version["pipeline_id"] != reference["pipeline_id"]:
+            raise Refused(400, 3, "Invalid input error: Pipeline version belongs to another pipeline")
+        if body["experiment_id"] not in self.experiments:
+            raise Refused(404, 5, "Experiment not found")
+        spec = version["pipeline_spec"].get("pipeline_spec", version["pipeline_spec"])
+        known = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+        if unknown := body.get("runtime_config", {}).get("parameters", {}).keys() - known.keys():
+            raise Refused(400, 3, f"Invalid input error: parameters {sorted(unknown)} are not in the pipeline's inputs")
+
+    def _add(self, into, key, content):
+        made = {key: str(uuid.uuid4()), "created_at": self.now(), **content}
+        into[made[key]] = made
+        return made
+
+    @staticmethod
+    def _get(of, key, what):
+        if key not in of:
+            raise Refused(404, 5, f"Failed to get: ResourceNotFoundError: {what} {key} not found.")
+        return of[key]
+
+    @staticmethod
+    def _is_spec(document):
+        return isinstance(document, dict) and document.get("schemaVersion") == "2.1.0" and "pipelineInfo" in document
+
+    @staticmethod
+    def _page(of, field, query, filtered):
+        rows = list(of.values())
+        for predicate in json.loads(query.get("filter", "{}")).get("predicates", []):
+            key, value = predicate["key"], predicate["string_value"]
+            if key not in filtered:
+                raise Refused(400, 3, f"Invalid input error: invalid filter key {key}")
+            holds = {"EQUALS": str.__eq__, "IS_SUBSTRING": str.__contains__}[predicate["operation"]]
+            rows = [row for row in rows if holds(row.get(key, ""), value)]
+        if query.get("sort_by", "created_at desc") != "created_at desc":
+            raise Refused(400, 3, f"Invalid input error: Invalid sorting field: {query['sort_by']}")
+        rows.sort(key=lambda row: row["created_at"], reverse=True)
+        first, size = int(query.get("page_token") or 0), int(query.get("page_size") or 20)
+        answer = {field: rows[first : first + size], "total_size": len(rows)}
+        return answer | ({"next_page_token": str(first + size)} if first + size < len(rows) else {})
+
+
+_V2 = "/apis/v2beta1"
+# Method, path, what answers, the kind of the body, the kind of the answer.
+_ROUTES = [
+    ("GET", f"{_V2}/healthz", Kfp.healthz, None, "V2beta1GetHealthzResponse"),
+    ("POST", f"{_V2}/pipelines", Kfp.create_pipeline, "V2beta1Pipeline", "V2beta1Pipeline"),
+    ("GET", f"{_V2}/pipelines", Kfp.list_pipelines, None, "V2beta1ListPipelinesResponse"),
+    ("POST", f"{_V2}/pipelines/upload_version", Kfp.upload_version, "file", "V2beta1PipelineVersion"),
+    ("GET", f"{_V2}/pipelines/([^/]+)/versions", Kfp.list_versions, None, "V2beta1ListPipelineVersionsResponse"),
+    ("GET", f"{_V2}/pipelines/([^/]+)/versions/([^/]+)", Kfp.get_version, None, "V2beta1PipelineVersion"),
+    ("POST", f"{_V2}/experiments", Kfp.create_experiment, "V2beta1Experiment", "V2beta1Experiment"),
+    ("GET", f"{_V2}/experiments", Kfp.list_experiments, None, "V2beta1ListExperimentsResponse"),
+    ("POST", f"{_V2}/runs", Kfp.create_run, "V2beta1Run", "V2beta1Run"),
+    ("GET", f"{_V2}/runs", Kfp.list_runs, None, "V2beta1ListRunsResponse"),
+    ("GET", f"{_V2}/runs/([^/:]+)", Kfp.get_run, None, "V2beta1Run"),
+    ("POST", f"{_V2}/recurringruns", Kfp.create_recurring, "V2beta1RecurringRun", "V2beta1RecurringRun"),
+    ("GET", f"{_V2}/recurringruns", Kfp.list_recurring, None, "V2beta1ListRecurringRunsResponse"),
+    ("POST", f"{_V2}/recurringruns/([^/:]+):enable", Kfp.enable, None, "object"),
+    ("POST", f"{_V2}/recurringruns/([^/:]+):disable", Kfp.disable, None, "object"),
+    ("DELETE", f"{_V2}/recurringruns/([^/:]+)", Kfp.delete_recurring, None, "object"),
+    ("GET", "/apis/v1beta1/runs/([^/]+)", Kfp.get_run_v1, None, "v1"),
+]
+_UNDOCUMENTED = {"V2beta1GetHealthzResponse": {"commit_sha", "tag_name"}}  # the server's main.go writes them
+
+
+def problems(value, kind, at=""):
+    """In what a JSON value is not of a kind of the API's definition, as kfp_server_api has it."""
+    if match := re.fullmatch(r"list\[(.+)\]", kind):
+        if not isinstance(value, list):
+            return [f"{at} is no list"]
+        return [problem for index, one in enumerate(value) for problem in problems(one, match[1], f"{at}[{index}]")]
+    if match := re.fullmatch(r"dict\(str, (.+)\)", kind):
+        if not isinstance(value, dict):
+            return [f"{at} is no object"]
+        return [problem for key, one in value.items() for problem in problems(one, match[1], f"{at}.{key}")]
+    if kind == "object":
+        return []
+    if kind == "datetime":
+        with contextlib.suppress(ValueError, TypeError):
+            isoparse(value)
+            return []
+        return [f"{at} {value!r} is no time"]
+    if basic := {"str": str, "int": int, "bool": bool}.get(kind):
+        return [] if type(value) is basic else [f"{at} {value!r} is no {kind}"]
+    model = getattr(kfp_server_api, kind)
+    if hasattr(model, "allowable_values"):
+        return [] if value in model.allowable_values else [f"{at} {value!r} is none of {model.allowable_values}"]
+    if not isinstance(value, dict):
+        return [f"{at} is no object"]
+    kinds = {model.attribute_map[name]: of for name, of in model.openapi_types.items()}
+    known = kinds.keys() | _UNDOCUMENTED.get(kind, set())
+    return [f"{at}.{key} is not in the definition of {kind}" for key in value.keys() - known] + [
+        problem for key in value.keys() & kinds.keys() for problem in problems(value[key], kinds[key], f"{at}.{key}")
+    ]
+
+
+@contextlib.contextmanager
+def served(kfp, certificate=None):
+    """The address under which it answers. certificate: a file with it and its key, for https."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        wbufsize = -1  # an answer as one packet: the second of two waits 40 ms
+
+        def handle_any(self):
+            url = urlsplit(self.path)
+            query = {key: values[-1] for key, values in parse_qs(url.query).items()}
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            line = f"{self.command} {url.path}"
+            kfp.requests.append(line)
+            failure = next((one for one in kfp.failures if one.times and re.search(one.pattern, line)), None)
+            if failure:
+                failure.times -= 1
+                time.sleep(failure.delay_s)
+                if failure.status >= 0:
+                    if failure.done:
+                        self.answer_of(url.path, query, body)
+                    if not failure.status:
+                        self.close_connection = True
+                        return
+                    self.send(failure.status, failure.body, failure.kind, failure.headers)
+                    return
+            self.send(*self.answer_of(url.path, query, body))
+
+        do_GET = do_POST = do_DELETE = handle_any
+
+        def answer_of(self, path, query, body):
+            if kfp.token and self.headers.get("Authorization") != f"Bearer {kfp.token}":
+                return 401, json.dumps(
+                    {"code": 16, "message": "Request header error: there is no user identity header."}
+                )
+            if match := re.fullmatch(r"/apis/v1alpha1/runs/([^/]+)/nodes/([^/]+)/log", path):
+                if not kfp.page:
+                    return 200, kfp.log(*match.groups()), "text/plain"
+            elif path == "/k8s/pod/logs" and kfp.page:
+                found = kfp.logs.get(query["podname"])
+                return (200, found, "text/plain") if found is not None else (404, "pod not found", "text/plain")
+            else:
+                with contextlib.suppress(StopIteration):
+                    return self.answer_of_api(path, query, body)
+            if kfp.page:
+                return 200, "<!doctype html><html>Kubeflow Pipelines</html>", "text/html"
+            return 404, json.dumps({"code": 5, "message": "Not Found", "details": []})
+
+        def answer_of_api(self, path, query, body):
+            route = next(one for one in _ROUTES if one[0] == self.command and re.fullmatch(one[1], path))
+            pattern, answers, takes, gives = route[1:]
+            try:
+                if takes == "file":
+                    content = self.uploaded(body)
+                elif takes:
+                    content = json.loads(body)
+                    if found := problems(content, takes):
+                        raise Refused(400, 3, f"proto: {found[0]}")
+                else:
+                    content = None
+                answer = answers(kfp, query, content, *re.fullmatch(pattern, path).groups())
+            except Refused as error:
+                if error.code is None:  # the server of uploads
+                    said = {"error_message": str(error), "error_details": f"Error: {error}"}
+                else:
+                    said = {"code": error.code, "message": str(error), "details": []}
+                return error.status, json.dumps(said)
+            if gives != "v1":
+                found = problems(answer, gives)
+                assert not found, found
+            return 200, json.dumps(answer)
+
+        def uploaded(self, body):
+            head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
+            message = email.message_from_bytes(head + body, policy=email.policy.default)
+            [part] = [one for one in message.iter_parts() if one.get_param("name", header="content-disposition")]
+            assert part.get_filename().endswith(".yaml")
+            return part.get_payload(decode=True).decode()
+
+        def send(self, status, text, kind="application/json", headers=()):
+            with contextlib.suppress(ConnectionError):  # a client that waited long enough
+                self.send_response(status)
+                for name, value in {"Content-Type": kind, **dict(headers)}.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(text.encode())))
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+        def log_message(self, *arguments):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        try:
+            yield f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+def _id(workflow, path):
+    return workflow if path == workflow else f"{workflow}-{int(hashlib.sha256(path.encode()).hexdigest()[:8], 16)}"
+
+
+def _pod(workflow, path):
+    return f"{workflow}-retry-system-container-impl-{_id(workflow, path).rpartition('-')[2]}"

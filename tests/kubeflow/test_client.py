@@ -1,0 +1,508 @@
+"""The client against a real socket: what it asks, what it makes of the answers, and what of failures."""
+
+import ipaddress
+import itertools
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from kubeflow import schedule, watch
+from kubeflow.client import Client
+from kubeflow.connection import Away, Unsure
+from pipeline.config import SettingsError, load
+from pipeline.exits import Exit
+from pipeline.metadata.stores import NotFound
+from pipeline.model_server import ServerError
+from pipeline.outcome import State
+from tests.kubeflow import kfp_server
+
+TOKEN = "t0ken.of-somebody"
+MANUAL = {"trigger": "manual", "reason": ""}
+NIGHTLY = {"trigger": "schedule", "reason": ""}
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def settings(endpoint):
+    return load("sample", [f"kubeflow.endpoint={endpoint}"], environment={})
+
+
+@pytest.fixture
+def client(settings, said):
+    return connected(settings, said)
+
+
+def connected(settings, said=None, **waiting):
+    waiting = {"connect_s": 2, "answer_s": 2, "back_off_s": 0.01, **waiting}
+    return Client(settings, (said if said is not None else []).append, **waiting)
+
+
+@pytest.fixture
+def version(client, packages):
+    return client.deploy(packages[0].read_text(), "c0de")
+
+
+@pytest.fixture
+def run(client, version):
+    return client.start(version, "sample-1", MANUAL)
+
+
+def steps(kfp, run, *played):
+    for task, state, *log in played:
+        kfp.play(run.id, task, state, *log)
+
+
+# Deploying and starting.
+
+
+def test_an_equal_package_is_uploaded_once(kfp, client, packages):
+    first = client.deploy(packages[0].read_text(), "c0de")
+    again = client.deploy(packages[0].read_text(), "other-c0de")
+    other = client.deploy(packages[1].read_text(), "c0de")
+    back = client.deploy(packages[0].read_text(), "c0de")
+    assert first.new and other.new and not again.new and not back.new
+    assert first.id == again.id == back.id != other.id
+    assert re.fullmatch("c0de-[0-9a-f]{12}", first.name) and len(kfp.pipelines) == 1
+    assert kfp.packages[first.id] == packages[0].read_text()
+
+
+@pytest.mark.parametrize("path", ["POST /apis/v2beta1/pipelines$", "POST .*/upload_version", "POST .*/experiments"])
+def test_a_name_that_somebody_else_took_meanwhile_is_theirs(kfp, client, packages, path):
+    """409: here the answer to a request that was done after all."""
+    kfp.fail(path, 409, done=True, body='{"code": 6, "message": "Already exist error"}')
+    version = client.deploy(packages[0].read_text(), "c0de")
+    client.start(version, "sample-1", MANUAL)
+    assert (len(kfp.pipelines), len(kfp.versions), len(kfp.experiments)) == (1, 1, 1)
+
+
+def test_a_run_is_of_the_version_and_has_what_it_was_given(kfp, client, version):
+    run = client.start(version, "sample-1", {**MANUAL, "span": 2})
+    made = kfp.runs[run.id]
+    assert made["pipeline_version_reference"]["pipeline_version_id"] == version.id
+    assert made["runtime_config"]["parameters"] == {**MANUAL, "span": 2}
+    assert made["service_account"] == "vitpipe-steps"
+    assert kfp.experiments[made["experiment_id"]]["display_name"] == "sample"
+
+
+def test_a_run_whose_making_was_not_answered_is_found_and_not_made_twice(kfp, client, version):
+    kfp.fail("POST .*/runs", 0, done=True)
+    run = client.start(version, "sample-1", MANUAL)
+    assert list(kfp.runs) == [run.id]
+
+
+def test_a_run_that_may_have_been_made_is_not_asked_for_again(kfp, client, version):
+    kfp.fail("POST .*/runs", 504)
+    with pytest.raises(Unsure, match=r"504.*may have been made, or not; `vitpipe kfp status`"):
+        client.start(version, "sample-1", MANUAL)
+    assert len(kfp.asked("POST .*/runs")) == 1
+
+
+@pytest.mark.parametrize("users", [False, True])
+def test_a_namespace_is_named_where_the_server_has_users(kfp, packages, settings, users):
+    kfp.multi_user = users
+    client = connected(settings)
+    client.start(client.deploy(packages[0].read_text(), "c0de"), "sample-1", MANUAL)
+    named = {one.get("namespace") for one in (*kfp.pipelines.values(), *kfp.experiments.values())}
+    assert named == ({"kubeflow"} if users else {None})
+
+
+# Runs, their steps and logs.
+
+
+def test_the_steps_of_a_run_are_its_containers(kfp, client, run):
+    steps(kfp, run, ("start", "SUCCEEDED"), ("trainer", "RUNNING"))
+    found = client.run(run.id)
+    assert [(task.node, task.state) for task in found.tasks] == [
+        ("Start", "SUCCEEDED"), ("Trainer", "RUNNING"), ("RunReport", "PENDING"), ("Verdict", "PENDING"),
+    ]  # fmt: skip
+    assert found.tasks[0].seconds == 3 and found.tasks[1].finished is None and found.tasks[2].seconds is None
+    assert found.state == "RUNNING" and not found.ended
+
+
+@pytest.mark.parametrize("page", [False, True])
+def test_the_log_is_that_of_the_last_attempt(kfp, client, run, page):
+    """page: the address is that of the page, which shows itself where the server has its logs."""
+    kfp.page = page
+    kfp.play(run.id, "start", "SUCCEEDED", "of the start")
+    kfp.play(run.id, "trainer", "SUCCEEDED", "at last", attempts=3)
+    pods = client.pods(run.id)["trainer"]
+    assert pods == kfp.pods(run.id, "trainer") and len(pods) == 3
+    assert [client.log(run.id, pod) for pod in pods] == ["an attempt that failed\n"] * 2 + ["at last"]
+
+
+def test_a_pod_that_is_gone_has_no_log(kfp, client, run):
+    with pytest.raises(ServerError, match="404"):
+        client.log(run.id, "gone")
+    kfp.fail("/k8s/pod/logs", 500, body="Could not get main container logs: HttpError")
+    with pytest.raises(ServerError, match="Could not get main container logs"):
+        client.log(run.id, "gone")
+
+
+def test_a_run_is_found_by_what_a_person_has_of_it(kfp, client, version):
+    runs = [client.start(version, name, MANUAL) for name in ("sample-a1", "sample-a2", "sample-b1")]
+    assert client.find(runs[0].id).id == client.find(runs[0].id[:8]).id == client.find("sample-a1").id == runs[0].id
+    assert client.find("last").id == client.find("sample-b").id == runs[2].id
+    with pytest.raises(NotFound, match="sample-a is the beginning of 2 runs: sample-a2, sample-a1"):
+        client.find("sample-a")
+    with pytest.raises(NotFound, match=r"no run sample-x1 of sample at .*: the nearest are sample-"):
+        client.find("sample-x1")
+    assert [run.id for run in client.runs()] == [run.id for run in reversed(runs)]
+
+
+def test_a_run_of_another_pipeline_is_found_by_its_id(client, run, endpoint):
+    elsewhere = connected(load("cifar10", [f"kubeflow.endpoint={endpoint}"], environment={}))
+    assert elsewhere.find(run.id).name == "sample-1"
+
+
+def test_where_nothing_was_started_it_says_how(client, endpoint):
+    with pytest.raises(NotFound, match=f"sample has no run at {endpoint}: `vitpipe kfp submit`"):
+        client.find("last")
+
+
+# Watching.
+
+
+class Seen:
+    def __init__(self):
+        self.started, self.ended = [], []
+
+    def watch(self, client, run):
+        return watch.watch(client, run.id, started=self.started.append, ended=self.ended.append)
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    monkeypatch.setattr(watch, "POLL_S", 0.01)
+    return Seen()
+
+
+def between_polls(monkeypatch, *moments):
+    """Each of these happens while the client waits."""
+    left = iter(moments)
+
+    def sleep(_):
+        next(left, lambda: None)()
+
+    monkeypatch.setattr(watch.time, "sleep", sleep)
+
+
+NOISE = 'I1125 10:00:00.000000      1 launcher_v2.go:206] ExecutorOutput: {\n\t"parameters": {}\n}\n'
+
+
+def test_each_node_is_told_of_once_as_it_ends(kfp, client, run, seen, monkeypatch):
+    def first():
+        steps(kfp, run, ("start", "SUCCEEDED", "vitpipe: exit 0: run x: span 1 of data\n"), ("trainer", "RUNNING"))
+
+    def then():
+        log = f"{NOISE}vitpipe: exit 0: Trainer is cached\n{NOISE}"
+        steps(kfp, run, ("trainer", "SUCCEEDED", log), ("verdict", "SKIPPED"), ("run-report", "FAILED"))
+        kfp.end(run.id, "FAILED")
+
+    between_polls(monkeypatch, first, lambda: None, then)
+    assert seen.watch(client, run).state == "FAILED"
+    assert [(one.node, one.state, one.seconds) for one in seen.ended] == [
+        ("Start", State.COMPLETE, 3), ("Trainer", State.CACHED, 3), ("Verdict", State.SKIPPED, 3),
+        ("RunReport", State.FAILED, 3),
+    ]  # fmt: skip
+    assert [activity for activity, _ in itertools.groupby(seen.started)] == ["waiting", "Trainer"]
+
+
+def test_a_server_that_is_away_for_a_while_is_waited_for(kfp, client, run, seen, said, monkeypatch):
+    kfp.fail(f"GET .*/runs/{run.id}", 503, times=7)
+    between_polls(monkeypatch, lambda: kfp.end(run.id, "SUCCEEDED"))
+    assert seen.watch(client, run).state == "SUCCEEDED"
+    assert "is not ready: 503" in said[0] and said[0].endswith("(2 of 4)") and len(said) == 6
+
+
+def test_a_server_that_stays_away_is_given_up(kfp, client, run, seen, monkeypatch):
+    monkeypatch.setattr(watch, "_AWAY_S", 0)
+    kfp.fail(f"GET .*/runs/{run.id}", 503, times=99)
+    with pytest.raises(Away, match=r"tried 4 times: .* the run goes on all the same"):
+        seen.watch(client, run)
+
+
+VERDICT = "vitpipe: blessed: accuracy 0.97\nvitpipe: pushed version 2\nvitpipe: exit 0: done\n"
+REFUSED = "vitpipe: not blessed, nothing pushed:\nvitpipe:   accuracy 0.1\nvitpipe: exit 4: not blessed\n"
+CRASHED = "Trace\nvitpipe: the log: runs/x.log\nvitpipe: exit 1: crashed in Trainer: out of memory\n"
+
+
+@pytest.mark.parametrize(
+    ("state", "played", "code", "lines"),
+    [
+        ("SUCCEEDED", [("verdict", "SUCCEEDED", NOISE + VERDICT + NOISE)], 0,
+         ["blessed: accuracy 0.97", "pushed version 2"]),
+        ("FAILED", [("verdict", "FAILED", REFUSED)], 4, ["not blessed, nothing pushed:", "  accuracy 0.1"]),
+        ("FAILED", [("start", "FAILED", "vitpipe: exit 2: run y is going on: wait\n")], 2, ["run y is going on: wait"]),
+        ("FAILED", [("start", "FAILED", "vitpipe: exit 3: data refused: no span\n")], 3, ["data refused: no span"]),
+        ("FAILED", [("start", "SUCCEEDED", ""), ("trainer", "FAILED", CRASHED), ("run-report", "SUCCEEDED", "")], 1,
+         ["the log: runs/x.log", "crashed in Trainer: out of memory"]),
+        ("FAILED", [("trainer", "FAILED", "vitpipe: exit 143: terminated\n")], 1, ["terminated"]),
+        ("FAILED", [("trainer", "FAILED", "epoch 1\nepoch 2\n")], 1,
+         ["epoch 1", "epoch 2", "crashed in Trainer: it was killed"]),
+        # A report that fails changes nothing.
+        ("FAILED", [("verdict", "SUCCEEDED", VERDICT), ("run-report", "FAILED", "")], 0,
+         ["blessed: accuracy 0.97", "pushed version 2"]),
+        ("CANCELED", [("trainer", "FAILED", "epoch 1\n")], 1,
+         ["terminated on the cluster before it came to a verdict"]),
+        ("FAILED", [], 1, ["crashed before its steps, or between them"]),
+    ],
+)  # fmt: skip
+def test_the_exit_code_is_that_of_a_run_on_one_machine(kfp, client, run, state, played, code, lines):
+    steps(kfp, run, *played)
+    kfp.end(run.id, state)
+    end = watch.ending(client, client.run(run.id))
+    assert (end.exit, end.lines) == (Exit(code), lines)
+
+
+def test_where_the_log_is_gone_it_says_how_to_look(kfp, client, run):
+    steps(kfp, run, ("trainer", "FAILED", "x"))
+    kfp.end(run.id, "FAILED")
+    [pod] = kfp.pods(run.id, "trainer")
+    kfp.logs.clear()
+    end = watch.ending(client, client.run(run.id))
+    assert end.exit is Exit.CRASHED and end.lines[0].startswith("Trainer failed, and its log cannot be read: ")
+    assert end.look == f"kubectl logs -n kubeflow {pod} -c main"
+
+
+def test_a_server_without_version_1_of_its_api_shows_no_log_and_all_else(kfp, client, run):
+    steps(kfp, run, ("verdict", "SUCCEEDED", VERDICT))
+    kfp.end(run.id, "SUCCEEDED")
+    kfp.fail("/apis/v1beta1", 404, times=99)
+    end = watch.ending(client, client.run(run.id))
+    assert end.exit is Exit.OK and "cannot be read" in end.lines[0]
+    assert end.look == f"kubectl logs -n kubeflow -l pipeline/runid={run.id} --prefix --tail=-1 -c main"
+
+
+# Schedules.
+
+
+def test_a_schedule_runs_one_at_a_time_and_makes_nothing_up(kfp, client, version):
+    assert schedule.put(client, version, NIGHTLY, cron="0 0 3 * * *", interval_s=0)
+    [made] = kfp.recurring.values()
+    assert made["trigger"] == {"cron_schedule": {"cron": "0 0 3 * * *"}}
+    assert (made["max_concurrency"], made["no_catchup"], made["mode"]) == ("1", True, "ENABLE")
+    assert made["runtime_config"]["parameters"] == NIGHTLY and made["service_account"] == "vitpipe-steps"
+    assert not schedule.put(client, version, NIGHTLY, cron="0 0 3 * * *", interval_s=0)
+    assert len(kfp.asked("POST .*/recurringruns$")) == 1
+
+
+def test_there_is_one_schedule(kfp, client, version):
+    schedule.put(client, version, NIGHTLY, cron="0 0 3 * * *", interval_s=0)
+    assert schedule.put(client, version, NIGHTLY, cron="", interval_s=3600)
+    [made] = kfp.recurring.values()
+    assert made["trigger"]["periodic_schedule"]["interval_second"] == "3600"
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_new_version_takes_the_schedule_over_as_it_is(kfp, client, version, packages, enabled):
+    schedule.put(client, version, NIGHTLY, cron="0 0 3 * * *", interval_s=0)
+    if not enabled:
+        client.disable(schedule.current(client))
+    new = client.deploy(packages[1].read_text(), "c0de")
+    assert schedule.move(client, new) and not schedule.move(client, new)
+    [made] = kfp.recurring.values()
+    assert made["pipeline_version_reference"]["pipeline_version_id"] == new.id
+    assert made["trigger"] == {"cron_schedule": {"cron": "0 0 3 * * *"}}
+    assert made["mode"] == ("ENABLE" if enabled else "DISABLE")
+
+
+def test_without_a_schedule_there_is_none_to_move(kfp, client, version):
+    assert not schedule.move(client, version) and not kfp.recurring
+
+
+def test_a_run_of_the_schedule_survives_its_move(kfp, client, version, packages):
+    """Kubernetes deletes runs along with the schedule that started them."""
+    schedule.put(client, version, NIGHTLY, cron="0 0 3 * * *", interval_s=0)
+    [old] = kfp.recurring
+    run_id = kfp.tick(old)
+    schedule.move(client, client.deploy(packages[1].read_text(), "c0de"))
+    modes = {key: one["mode"] for key, one in kfp.recurring.items()}
+    assert modes.pop(old) == "DISABLE" and list(modes.values()) == ["ENABLE"]
+    kfp.end(run_id, "SUCCEEDED")
+    assert schedule.current(client).id in modes and list(kfp.recurring) == list(modes)
+    assert kfp.ended_with_their_schedule == []
+
+
+@pytest.mark.parametrize("broken", ["POST .*:disable", "GET .*/runs$", "DELETE "])
+def test_a_move_that_was_cut_off_is_finished_by_the_next_call(kfp, client, version, packages, broken):
+    schedule.put(client, version, NIGHTLY, cron="0 0 3 * * *", interval_s=0)
+    [old] = kfp.recurring
+    new = client.deploy(packages[1].read_text(), "c0de")
+    kfp.fail(broken, 500)
+    with pytest.raises(ServerError):
+        schedule.move(client, new)
+    assert any(one["mode"] == "ENABLE" for one in kfp.recurring.values())  # never none
+    assert not schedule.move(client, new)
+    [left] = kfp.recurring
+    assert left != old and kfp.recurring[left]["mode"] == "ENABLE"
+
+
+def test_a_schedule_that_cannot_be_made_leaves_the_one_before(kfp, client, version, packages):
+    schedule.put(client, version, NIGHTLY, cron="0 0 3 * * *", interval_s=0)
+    before = dict(kfp.recurring)
+    kfp.fail("POST .*/recurringruns$", 503, times=9)
+    with pytest.raises(Away, match="tried 4 times"):
+        schedule.move(client, client.deploy(packages[1].read_text(), "c0de"))
+    assert kfp.recurring == before
+
+
+def test_an_interval_keeps_its_beat_over_moves(kfp, client, version, packages):
+    """From its own beginning a pipeline that is deployed often would never run, from an old one it would at once."""
+    schedule.put(client, version, NIGHTLY, cron="", interval_s=3600)
+    [made] = kfp.recurring.values()
+    began = datetime.now(UTC) - timedelta(hours=50, minutes=20)
+    made["trigger"]["periodic_schedule"]["start_time"] = began.isoformat()
+    schedule.move(client, client.deploy(packages[1].read_text(), "c0de"))
+    [moved] = kfp.recurring.values()
+    since = datetime.fromisoformat(moved["trigger"]["periodic_schedule"]["start_time"])
+    assert since == began + timedelta(hours=50)
+
+
+def test_a_schedule_of_somebody_else_in_the_experiment_is_left_alone(kfp, client, version):
+    schedule.put(client, version, NIGHTLY, cron="0 0 3 * * *", interval_s=0)
+    [ours] = kfp.recurring.values()
+    kfp.recurring["theirs"] = {**ours, "recurring_run_id": "theirs", "display_name": "by hand", "created_at": kfp.now()}
+    assert schedule.current(client).id == ours["recurring_run_id"] and "theirs" in kfp.recurring
+
+
+def test_deleting_does_not_end_a_run(kfp, client, version):
+    schedule.put(client, version, NIGHTLY, cron="0 0 3 * * *", interval_s=0)
+    [one] = kfp.recurring
+    run_id = kfp.tick(one)
+    with pytest.raises(SettingsError, match=f"paused, and not deleted: run {run_id} .* is going on"):
+        schedule.delete(client, schedule.current(client))
+    assert kfp.recurring[one]["mode"] == "DISABLE" and kfp.tick(one) is None
+    kfp.end(run_id, "SUCCEEDED")
+    schedule.delete(client, schedule.current(client))
+    assert not kfp.recurring and not kfp.ended_with_their_schedule
+
+
+# A server that does not do what it should.
+
+
+def test_a_busy_server_is_asked_four_times(kfp, settings, said):
+    kfp.fail("healthz", 503, times=3)
+    connected(settings, said)
+    assert len(kfp.requests) == 4 and [line[-8:] for line in said] == ["(2 of 4)", "(3 of 4)", "(4 of 4)"]
+    kfp.fail("healthz", 503, times=4)
+    with pytest.raises(Away, match=r"tried 4 times: http\S+ is not ready: 503 .*out of order"):
+        connected(settings)
+
+
+def test_a_slow_server_is_waited_for_as_long_as_is_said(kfp, settings, said):
+    kfp.fail("healthz", -1, delay_s=0.5)
+    connected(settings, said, answer_s=0.2)
+    assert "gave no answer within 0.2 s; trying again" in said[0]
+    kfp.fail("healthz", -1, times=4, delay_s=0.5)
+    with pytest.raises(Away, match=r"tried 4 times: \S+ gave no answer within 0.2 s"):
+        connected(settings, answer_s=0.2)
+
+
+def test_what_changes_something_is_not_asked_twice(kfp, client, version):
+    kfp.fail("POST .*/recurringruns$", 0, done=True)
+    with pytest.raises(Unsure, match="broke off"):
+        schedule.put(client, version, NIGHTLY, cron="0 0 3 * * *", interval_s=0)
+    assert len(kfp.recurring) == len(kfp.asked("POST .*/recurringruns$")) == 1
+
+
+@pytest.mark.parametrize(
+    ("failure", "error", "message"),
+    [
+        ({"status": 403, "body": '{"code": 7, "message": "not yours"}'}, SettingsError, "403 .*not yours.*more rights"),
+        ({"status": 302, "headers": {"Location": "http://login.example/"}}, SettingsError, "wants a token .302"),
+        ({"status": 200, "body": "<html>log in</html>", "kind": "text/html"}, ServerError, "it sent text/html"),
+        ({"status": 200, "body": '{"status": "up"}'}, ServerError, "a health report that is none of its"),
+        ({"status": 404, "body": "404 page not found"}, ServerError, "no API of Kubeflow Pipelines 2 .* it is older"),
+        ({"status": 500, "body": "<html>oops</html>"}, ServerError, "refuses the request: 500"),
+        ({"status": 500, "body": '{"message": "' + 900 * "x" + '"}'}, ServerError, "x{400} ...$"),
+    ],
+)
+def test_what_is_wrong_is_said(kfp, settings, failure, error, message):
+    kfp.fail("healthz", **failure)
+    with pytest.raises(error, match=message):
+        connected(settings)
+    assert len(kfp.requests) == 1
+
+
+def test_no_server(said):
+    with pytest.raises(Away, match=r"tried 4 times: no Kubeflow Pipelines at http://127.0.0.1:9: .*port-forward"):
+        connected(load("sample", ["kubeflow.endpoint=http://127.0.0.1:9"], environment={}), said)
+    with pytest.raises(Away, match=r"no Kubeflow Pipelines at http://nowhere\.invalid: "):
+        connected(load("sample", ["kubeflow.endpoint=http://nowhere.invalid"], environment={}))
+
+
+@pytest.mark.parametrize("address", ["localhost:8080", "ftp://h", "http://"])
+def test_an_endpoint_that_is_none(address):
+    with pytest.raises(SettingsError, match=r"kubeflow\.endpoint .*: write http://HOST:PORT"):
+        connected(load("sample", [f"kubeflow.endpoint={address}"], environment={}))
+
+
+def test_a_password_in_the_endpoint_is_not_shown():
+    with pytest.raises(SettingsError, match="VITPIPE_KUBEFLOW__TOKEN") as raised:
+        connected(load("sample", ["kubeflow.endpoint=http://me:s3cret@h"], environment={}))
+    assert "s3cret" not in str(raised.value)
+
+
+def test_a_token_is_sent_and_a_wrong_one_told(kfp, endpoint):
+    def settings(token):
+        variables = {"VITPIPE_KUBEFLOW__TOKEN": token}
+        return load("sample", [f"kubeflow.endpoint={endpoint}"], environment=variables)
+
+    kfp.token = TOKEN
+    connected(settings(f"{TOKEN}\n"))
+    for token, what in (("", "wants a token"), ("wr0ng", "refuses the token")):
+        with pytest.raises(SettingsError, match=what) as raised:
+            connected(settings(token))
+        assert "VITPIPE_KUBEFLOW__TOKEN" in str(raised.value) and TOKEN not in str(raised.value)
+        assert not token or token not in str(raised.value)
+    with pytest.raises(SettingsError, match="characters beyond ASCII, or several lines"):
+        connected(settings("two\nlines"))
+
+
+def test_a_token_does_not_follow_a_redirect(kfp, endpoint):
+    elsewhere = kfp_server.Kfp()
+    with kfp_server.served(elsewhere) as other:
+        kfp.fail("healthz", 307, headers={"Location": f"{other}/apis/v2beta1/healthz"})
+        variables = {"VITPIPE_KUBEFLOW__TOKEN": TOKEN}
+        with pytest.raises(SettingsError, match="307"):
+            connected(load("sample", [f"kubeflow.endpoint={endpoint}"], environment=variables))
+    assert elsewhere.requests == []
+
+
+def test_a_certificate_that_nobody_trusts_and_one_that_a_file_names(kfp, tmp_path, monkeypatch):
+    file = tmp_path / "own.pem"
+    file.write_bytes(own_certificate())
+    with kfp_server.served(kfp, file) as address:
+        settings = load("sample", [f"kubeflow.endpoint={address}"], environment={})
+        with pytest.raises(ServerError, match=r"not trusted: .*self-signed certificate.*; the variable SSL_CERT_FILE"):
+            connected(settings)
+        monkeypatch.setenv("SSL_CERT_FILE", str(file))
+        connected(settings)
+
+
+def own_certificate():
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "kfp")])
+    now, day = datetime.now(UTC), timedelta(days=1)
+    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - day, now + day)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    certificate = made.add_extension(address, critical=False).sign(key, hashes.SHA256())
+    pem = serialization.Encoding.PEM
+    own = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return certificate.public_bytes(pem) + own
+
+
+def test_the_server_of_these_tests_speaks_as_the_definition_has_it():
+    """It compares all it says; this is that the comparison finds something."""
+    assert kfp_server.problems({"run_id": "x", "created_at": "2026-01-01T00:00:00Z"}, "V2beta1Run") == []
+    for wrong in ({"runid": "x"}, {"run_id": 1}, {"created_at": "soon"}, {"state": "DONE"}, {"run_details": []}):
+        assert kfp_server.problems(wrong, "V2beta1Run")
+    assert kfp_server.problems({"max_concurrency": 1}, "V2beta1RecurringRun")  # Go writes int64 as a string
