@@ -5,6 +5,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,26 @@ RunName = Annotated[str, typer.Argument(metavar="RUN", help="Id or name of the r
 
 _SHOWN = 20  # runs in a listing
 _INTERRUPTED = 128 + signal.SIGINT
+
+
+@app.command("compile")
+def compile_package(
+    config: Config = "sample",
+    overrides: Overrides = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to; else it is printed.")
+    ] = None,
+) -> None:
+    """The package of a preset: what a run on a cluster is made of, with no secret in it."""
+    text = _compiled(load(config, overrides))
+    if output is None:
+        print(text, end="")
+        return
+    try:
+        output.write_text(text, "utf-8")
+    except OSError as error:
+        raise SettingsError(f"--output {output}: {error.strerror}") from None
+    print(f"{output}: {len(text.encode()):,} bytes; `vitpipe kfp submit --package {output}` runs it", file=sys.stderr)
 
 
 @app.command()

@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from kubeflow.compile import START, VERDICT, package, task_name
 from pipeline.build import compile_graph
 from pipeline.config import SettingsError, load
 from pipeline.report import NODE as REPORT
+from tests.kubeflow.walk import ROOT
 
 GOLDEN = Path(__file__).parent / "cifar10.yaml"
 IMAGES = ["kubeflow.image=registry.example/vitpipe:1", "kubeflow.gpu_image=registry.example/vitpipe-gpu:1"]
@@ -54,6 +57,18 @@ def test_the_package_is_as_it_was():
     if os.environ.get("VITPIPE_GOLDEN"):
         GOLDEN.write_text(text)
     assert text == GOLDEN.read_text()
+
+
+def test_the_command_writes_it(tmp_path):
+    words = [word for flag in IMAGES for word in ("--set", flag)]
+    line = [sys.executable, "-m", "pipeline.cli", "kfp", "compile", "-c", "cifar10", *words]
+    options = {"cwd": tmp_path, "capture_output": True, "text": True, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
+    written = subprocess.run([*line, "-o", "package.yaml"], **options)
+    assert (written.returncode, written.stdout) == (0, ""), written.stderr
+    assert (tmp_path / "package.yaml").read_text() == GOLDEN.read_text()
+    refused = subprocess.run([*line, "--set", "runs=gs://bucket/runs"], **options)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "runs gs:/bucket/runs" in refused.stderr and "Traceback" not in refused.stderr
 
 
 def test_there_is_a_task_for_each_node_and_its_edges_are_those_of_the_graph(spec, tasks):
