@@ -17,7 +17,8 @@ from components.ingest import manifest, schema
 from pipeline import sources
 from pipeline.config import Settings, SettingsError
 from pipeline.metadata import summary
-from pipeline.metadata.reader import Reader
+from pipeline.metadata.address import StoreError
+from pipeline.metadata.reader import Reader, reader
 
 TRIGGERS = ("manual", "span", "schedule")  # a person, data that landed, a clock
 
@@ -130,3 +131,16 @@ def alone(settings: Settings) -> Iterator[None]:
             f"another run of {settings.name} is going on in {settings.folder}: wait for it, or run under another name "
             f"with --set name={settings.name}-2"
         ) from None
+
+
+@contextlib.contextmanager
+def only_run(settings: Settings) -> Iterator[None]:
+    """`alone`, and no run of this pipeline goes on on a cluster either. Raises SettingsError."""
+    with alone(settings):
+        with contextlib.suppress(StoreError), reader(settings.store) as store:  # which the first run makes
+            for run_id in going_on(store, settings.name):
+                raise SettingsError(
+                    f"run {run_id} of {settings.name} is going on, on a cluster: wait for it, or run under another "
+                    f"name with --set name={settings.name}-2"
+                )
+        yield
