@@ -136,8 +136,8 @@ class Watcher:
         return False
 
 
-def run_child(command: Sequence[str]) -> int:
-    """Run a command to its end, and end it when this process is interrupted. 1 where a signal ended it.
+def run_child(command: Sequence[str], say: Callable[[str], None]) -> int:
+    """Run a command to its end, and end it when this process is interrupted. 1 where a signal ended it, which is said.
 
     Interrupted again while it ends, it is killed.
     """
@@ -154,6 +154,8 @@ def run_child(command: Sequence[str]) -> int:
                 os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
         raise
+    if code < 0:
+        say(f"the run was ended by {signal.Signals(-code).name}")
     return code if code in list(Exit) else Exit.CRASHED
 
 

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
 SETTINGS = {
     "name": "digits", "data.dir": "data/digits",
-    "model.depth": 2, "training.epochs": 15, "training.checkpoint_seconds": 0, "training.warm_start": "true",
+    "model.depth": 2, "training.epochs": 25, "training.checkpoint_seconds": 0, "training.warm_start": "true",
     "gate.accuracy": 0.6, "gate.class_accuracy": 0, "gate.calibration": 1,
 }  # fmt: skip
 
@@ -85,17 +85,18 @@ def story(tmp_path_factory):
 
     watching = Watching(folder)
     watching.until("waiting for another span in data/digits, looking every 0.2 s")
-    land(folder, 1, slice(0, 1000))
-    watching.until("epoch 3/15")
+    land(folder, 1, slice(0, 900))
+    watching.until("epoch 3/25")
     said["ended"] = watching.end(signal.SIGTERM)  # as when a machine is restarted
 
     watching = Watching(folder)
     said[1] = watching.until("waiting for another span")
-    land(folder, 2, slice(1000, 1400), dark=True)
+    said["another look"] = vitpipe(folder, *watch("--once"))  # while the other watcher is there
+    land(folder, 2, slice(900, 1200), dark=True)
     said[2] = watching.until("waiting for another span")
     said["interrupted"] = watching.end(signal.SIGINT)
 
-    land(folder, 3, slice(1400, None), shuffled=True)
+    land(folder, 3, slice(1200, None), shuffled=True)
     said[3] = vitpipe(folder, *watch("--once"))
     return folder, said
 
@@ -104,9 +105,12 @@ def test_a_good_span_is_pushed_by_a_training_that_went_on_where_it_was_ended(sto
     _, said = story
     code, rest = said["ended"]
     assert code == 0 and rest.endswith("stopped\n") and "Traceback" not in rest
-    assert "goes on from" in said[1] and "epoch 15/15" in said[1] and "epoch 2/" not in said[1]
+    assert "goes on from" in said[1] and "epoch 25/25" in said[1] and "epoch 2/" not in said[1]
     assert "span 1 landed, none was trained on before: a run starts" in said[1]
     assert "pushed version 1 to runs/digits/serving/1" in said[1]
+    # Though another model serves now, from which a warm start would begin.
+    again = said["another look"]
+    assert again.returncode == 0 and "span 1 and ended: done" in again.stderr, again.stderr
 
 
 def test_a_span_that_drifted_is_stopped_by_the_data_gate(story):
@@ -141,6 +145,7 @@ def test_each_run_says_what_started_it_and_why(story):
         (3, "not blessed", "span", None), (2, "data refused", "span", None),
         (1, "done", "span", "1"), (1, "died", "span", None),
     ]  # fmt: skip
+    assert "Trainer\tfailed" in vitpipe(folder, "runs", "show", runs[-1]["run"]).stdout  # asked to end, it said so
     shown = vitpipe(folder, "runs", "show", "last").stdout
     assert "trigger: span" in shown and "reason: span 3 landed, 1 was the last one trained on" in shown
     # A warm start: from the model that serves.

@@ -36,7 +36,7 @@ def watch(
 
     def train(span: int, reason: str) -> int:
         _say(f"{reason}: a run starts")
-        return run_child([*run, "--span", str(span), "--trigger", TRIGGER, "--reason", reason])
+        return run_child([*run, "--span", str(span), "--trigger", TRIGGER, "--reason", reason], _say)
 
     for asked in signal.SIGTERM, signal.SIGHUP:
         if signal.getsignal(asked) is not signal.SIG_IGN:  # nohup
