@@ -51,7 +51,8 @@ class Watcher:
     def once(self) -> int:
         """One look, without any waiting: the exit code of the run, and 0 where there was nothing to do.
 
-        Raises DataRefused for a span without a manifest, and StoreError.
+        Raises DataRefused for a span without a manifest, StoreError, and SettingsError for a store that is not the one
+        of the run folder.
         """
         span = self._newest()
         if span is None:
@@ -186,5 +187,5 @@ def _another_run(settings: Settings) -> bool:
     try:
         with start.only_run(settings):
             return False
-    except SettingsError:
+    except start.AnotherRun:
         return True

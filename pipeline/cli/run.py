@@ -6,7 +6,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 import yaml
@@ -17,8 +17,6 @@ from pipeline.exits import Exit
 from pipeline.logs import own_stderr, redirected, shown
 from pipeline.metadata.address import check_server
 from pipeline.metadata.reader import reader
-
-MANUAL = "manual"  # as a trigger: a person
 
 
 def run(
@@ -32,7 +30,9 @@ def run(
     reason: Annotated[str, typer.Option(help="Why it is accepted: kept in ML Metadata.")] = "",
     force: Annotated[list[str] | None, typer.Option(metavar="NODE", help="Run it whatever the cache holds.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show settings and nodes, run nothing.")] = False,
-    trigger: Annotated[str, typer.Option(hidden=True, help="What started it; --reason is then why.")] = MANUAL,
+    trigger: Annotated[
+        Literal["manual", "span", "schedule"], typer.Option(hidden=True, help="What started it; --reason is then why.")
+    ] = "manual",
 ) -> None:
     """Train, gate and push on this machine."""
     chosen_data: dict[str, object] = {} if data is None else {"dir": str(data.expanduser())}
@@ -40,7 +40,7 @@ def run(
         chosen_data["span"] = span
     settings = load(config, overrides, data=chosen_data)
     chosen = start.choose_span(settings)
-    if reason and not accept and trigger == MANUAL:
+    if reason and not accept and trigger == "manual":
         raise SettingsError('--accept CHECK and --reason "..." go together: name the check that shall not stop the run')
     accepted = start.accepted(accept or [], reason, flag="--")
     if dry_run:

@@ -243,6 +243,15 @@ def test_a_store_that_cannot_be_read_is_asked_again(pipeline):
     assert pipeline.spans == [1]
 
 
+def test_a_run_folder_of_another_store_is_a_fault_and_nothing_to_wait_for(pipeline):
+    pipeline.land(1)
+    (pipeline.settings.folder / "root").mkdir(parents=True)
+    for look in pipeline.once, Watcher(pipeline.settings, pipeline.train, pipeline.say, FAST).forever:
+        with pytest.raises(SettingsError, match="another store of ML Metadata"):
+            look()
+    assert pipeline.spans == []
+
+
 def test_a_span_without_a_manifest_is_refused(pipeline):
     (pipeline.settings.data.dir / "span-1").mkdir()
     with pytest.raises(DataRefused, match=r"manifest.json: missing"):
