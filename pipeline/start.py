@@ -17,9 +17,14 @@ from components.ingest import manifest, schema
 from pipeline import sources
 from pipeline.config import Settings, SettingsError
 from pipeline.metadata import summary
-from pipeline.metadata.reader import Reader
+from pipeline.metadata.address import StoreError
+from pipeline.metadata.reader import Reader, reader
 
 TRIGGERS = ("manual", "span", "schedule")  # a person, data that landed, a clock
+
+
+class AnotherRun(SettingsError):
+    """One of this pipeline is going on; the message names it and the cure."""
 
 
 def new_run_id() -> str:
@@ -109,9 +114,10 @@ def going_on(store: Reader, pipeline: str) -> list[str]:
 
 @contextlib.contextmanager
 def alone(settings: Settings) -> Iterator[None]:
-    """While no other process has the run folder of this pipeline to itself. Raises SettingsError when one has.
+    """While no other process has the run folder of this pipeline to itself. Raises AnotherRun when one has.
 
-    Also where what lies there is of another store of ML Metadata: the folders of artifacts are named by ids of one.
+    And SettingsError where what lies there is of another store of ML Metadata: the folders of artifacts are named by
+    ids of one.
     """
     folder, store = settings.folder, settings.store
     folder.mkdir(parents=True, exist_ok=True)
@@ -126,7 +132,20 @@ def alone(settings: Settings) -> Iterator[None]:
         with filelock.FileLock(folder / ".lock", timeout=0):
             yield
     except filelock.Timeout:
-        raise SettingsError(
+        raise AnotherRun(
             f"another run of {settings.name} is going on in {settings.folder}: wait for it, or run under another name "
             f"with --set name={settings.name}-2"
         ) from None
+
+
+@contextlib.contextmanager
+def only_run(settings: Settings) -> Iterator[None]:
+    """`alone`, and no run of this pipeline goes on on a cluster either. Raises AnotherRun and SettingsError."""
+    with alone(settings):
+        with contextlib.suppress(StoreError), reader(settings.store) as store:  # which the first run makes
+            for run_id in going_on(store, settings.name):
+                raise AnotherRun(
+                    f"run {run_id} of {settings.name} is going on, on a cluster: wait for it, or run under another "
+                    f"name with --set name={settings.name}-2"
+                )
+        yield

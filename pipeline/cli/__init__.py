@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from components.ingest import DataRefused, UsageError
-from pipeline.cli import artifacts, augment, bless, data, doctor, gc, models, predict, report, run, runs, ui, why
+from pipeline.cli import artifacts, augment, bless, data, doctor, gc, models, predict, report, run, runs, ui, watch, why
 from pipeline.config import SettingsError
 from pipeline.exits import Exit
 from pipeline.metadata.address import StoreError
@@ -25,6 +25,7 @@ app.command()(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.command()(augment.augment)
 app.command()(run.run)
+app.command()(watch.watch)
 app.add_typer(runs.app, name="runs")
 app.add_typer(artifacts.app, name="artifacts")
 app.command()(artifacts.lineage)

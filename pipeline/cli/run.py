@@ -1,11 +1,12 @@
 """`vitpipe run`: the whole graph on this machine."""
 
-import contextlib
 import json
 import os
 import shutil
+import signal
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, NoReturn
 
 import typer
 import yaml
@@ -14,7 +15,7 @@ from pipeline import start
 from pipeline.config import Settings, SettingsError, load
 from pipeline.exits import Exit
 from pipeline.logs import own_stderr, redirected, shown
-from pipeline.metadata.address import StoreError, check_server
+from pipeline.metadata.address import check_server
 from pipeline.metadata.reader import reader
 
 
@@ -29,6 +30,9 @@ def run(
     reason: Annotated[str, typer.Option(help="Why it is accepted: kept in ML Metadata.")] = "",
     force: Annotated[list[str] | None, typer.Option(metavar="NODE", help="Run it whatever the cache holds.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show settings and nodes, run nothing.")] = False,
+    trigger: Annotated[
+        Literal["manual", "span", "schedule"], typer.Option(hidden=True, help="What started it; --reason is then why.")
+    ] = "manual",
 ) -> None:
     """Train, gate and push on this machine."""
     chosen_data: dict[str, object] = {} if data is None else {"dir": str(data.expanduser())}
@@ -36,14 +40,14 @@ def run(
         chosen_data["span"] = span
     settings = load(config, overrides, data=chosen_data)
     chosen = start.choose_span(settings)
-    if reason and not accept:
+    if reason and not accept and trigger == "manual":
         raise SettingsError('--accept CHECK and --reason "..." go together: name the check that shall not stop the run')
     accepted = start.accepted(accept or [], reason, flag="--")
     if dry_run:
         raise typer.Exit(_dry_run(settings, chosen))
-    with start.alone(settings):
-        _refuse_beside_a_cluster(settings)
-        raise typer.Exit(_run(settings, chosen, accepted, force or []))
+    signal.signal(signal.SIGTERM, _end)
+    with start.only_run(settings):
+        raise typer.Exit(_run(settings, chosen, accepted, force or [], trigger, reason))
 
 
 def _dry_run(settings: Settings, span: int) -> Exit:
@@ -57,16 +61,13 @@ def _dry_run(settings: Settings, span: int) -> Exit:
     return Exit.OK
 
 
-def _refuse_beside_a_cluster(settings: Settings) -> None:
-    with contextlib.suppress(StoreError), reader(settings.store) as store:  # which the first run makes
-        for run_id in start.going_on(store, settings.name):
-            raise SettingsError(
-                f"run {run_id} of {settings.name} is going on, on a cluster: wait for it, or run under another name "
-                f"with --set name={settings.name}-2"
-            )
+def _end(*_: object) -> NoReturn:
+    """Asked to end: what is open is closed, and the node that runs has failed. Whoever asks twice changes nothing."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(128 + signal.SIGTERM)
 
 
-def _run(settings: Settings, span: int, accepted: dict[str, str], force: list[str]) -> Exit:
+def _run(settings: Settings, span: int, accepted: dict[str, str], force: list[str], trigger: str, reason: str) -> Exit:
     folder = settings.folder
     stderr = own_stderr()
     check_server(settings.store)
@@ -99,7 +100,7 @@ def _run(settings: Settings, span: int, accepted: dict[str, str], force: list[st
     logs = start.logs_folder(settings, run_id)
     logs.mkdir(parents=True)
     startup_log.rename(logs / "startup.log")
-    facts = start.facts(settings, span, accepted, trigger="manual", reason="", process=summary.process())
+    facts = start.facts(settings, span, accepted, trigger, reason="" if accepted else reason, process=summary.process())
     start.write_facts(logs, facts)
     print(f"run {run_id} of {settings.name}: span {span} of {settings.data.dir}, logs in {shown(logs)}", file=stderr)
     address = settings.store

@@ -29,6 +29,10 @@ class StoreError(Exception):
     """A store that cannot be read; the message names it and the cure."""
 
 
+class NoStore(StoreError):
+    """There is none yet: the first run makes it."""
+
+
 @dataclass(frozen=True)
 class Address:
     """A SQLite file, or a database on a server. The password is in no representation of it."""
@@ -141,7 +145,7 @@ def check_server(address: Address) -> None:
 
 def _open(address: Address) -> Any:
     if address.file and not address.file.is_file():
-        raise StoreError(f"no store at {address.file}: `vitpipe run` makes one")
+        raise NoStore(f"no store at {address.file}: `vitpipe run` makes one")
     try:
         return _opened(address)
     except Exception as error:
@@ -184,7 +188,7 @@ def _check(address: Address, connection: Connection) -> None:
         versions = connection.rows("SELECT schema_version FROM MLMDEnv")
     except _errors() as error:
         if "MLMDEnv" in str(error):  # "no such table" and "doesn't exist"
-            raise StoreError(f"{address} is not a store of ML Metadata: it has no table MLMDEnv") from None
+            raise NoStore(f"{address} is not a store of ML Metadata: it has no table MLMDEnv") from None
         raise
     if versions != [(_SCHEMA,)]:
         found = ", ".join(str(version) for (version,) in versions) or "none"

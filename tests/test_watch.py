@@ -1,0 +1,153 @@
+"""Three spans through `vitpipe watch`, as they land: a good one, one that drifted, and one that makes a worse model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+
+SETTINGS = {
+    "name": "digits", "data.dir": "data/digits",
+    "model.depth": 2, "training.epochs": 25, "training.checkpoint_seconds": 0, "training.warm_start": "true",
+    "gate.accuracy": 0.6, "gate.class_accuracy": 0, "gate.calibration": 1,
+}  # fmt: skip
+
+
+def command(folder, *arguments):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "XLA_FLAGS": ""}
+    return [sys.executable, "-m", "pipeline.cli", *map(str, arguments)], {
+        "cwd": folder, "env": environment, "text": True,
+    }  # fmt: skip
+
+
+def vitpipe(folder, *arguments):
+    line, options = command(folder, *arguments)
+    return subprocess.run(line, capture_output=True, **options)
+
+
+def watch(*options):
+    settings = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
+    return ["watch", "-c", "sample", *settings, *options]
+
+
+class Watching:
+    """The command at work, whose lines are waited for."""
+
+    def __init__(self, folder):
+        line, options = command(folder, *watch("--every", 0.2, "--settle", 1))
+        self.lines = []
+        self._process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+
+    def until(self, text):
+        for line in self._process.stdout:
+            self.lines.append(line)
+            if text in line:
+                return "".join(self.lines)
+        pytest.fail(f"it ended without {text!r}:\n" + "".join(self.lines))
+
+    def end(self, by):
+        self._process.send_signal(by)
+        rest, _ = self._process.communicate(timeout=120)
+        return self._process.returncode, rest
+
+
+def land(folder, span, rows, dark=False, shuffled=False):
+    """Digits as a person has them, in a folder a class; no digit is in two spans."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    labels = digits.target[rows]
+    if shuffled:
+        labels = np.random.default_rng(0).permutation(labels)
+    source = folder / f"images-{span}"
+    for number, (image, label) in enumerate(zip(digits.images[rows], labels, strict=True)):
+        pixels = (image / 16 * (90 if dark else 255)).astype("uint8")
+        path = source / str(label) / f"{span}-{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).resize((32, 32), Image.Resampling.BICUBIC).save(path)
+    done = vitpipe(folder, "data", "prepare", "images", "--source", source, "--out", "data/digits", "--span", span)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory):
+    """A folder in which it has happened, and what was said to each span."""
+    folder, said = tmp_path_factory.mktemp("watch"), {}
+    (folder / "data" / "digits").mkdir(parents=True)
+
+    watching = Watching(folder)
+    watching.until("waiting for another span in data/digits, looking every 0.2 s")
+    land(folder, 1, slice(0, 900))
+    watching.until("epoch 3/25")
+    said["ended"] = watching.end(signal.SIGTERM)  # as when a machine is restarted
+
+    watching = Watching(folder)
+    said[1] = watching.until("waiting for another span")
+    said["another look"] = vitpipe(folder, *watch("--once"))  # while the other watcher is there
+    land(folder, 2, slice(900, 1200), dark=True)
+    said[2] = watching.until("waiting for another span")
+    said["interrupted"] = watching.end(signal.SIGINT)
+
+    land(folder, 3, slice(1200, None), shuffled=True)
+    said[3] = vitpipe(folder, *watch("--once"))
+    return folder, said
+
+
+def test_a_good_span_is_pushed_by_a_training_that_went_on_where_it_was_ended(story):
+    _, said = story
+    code, rest = said["ended"]
+    assert code == 0 and rest.endswith("stopped\n") and "Traceback" not in rest
+    assert "goes on from" in said[1] and "epoch 25/25" in said[1] and "epoch 2/" not in said[1]
+    assert "span 1 landed, none was trained on before: a run starts" in said[1]
+    assert "pushed version 1 to runs/digits/serving/1" in said[1]
+    # Though another model serves now, from which a warm start would begin.
+    again = said["another look"]
+    assert again.returncode == 0 and "span 1 and ended: done" in again.stderr, again.stderr
+
+
+def test_a_span_that_drifted_is_stopped_by_the_data_gate(story):
+    _, said = story
+    assert "span 2 landed, 1 was the last one trained on: a run starts" in said[2]
+    assert "data refused, nothing trained:" in said[2] and "drift_brightness: brightness changed by" in said[2]
+    assert said["interrupted"][0] == 0
+
+
+def test_a_span_that_makes_a_worse_model_is_stopped_by_the_gate(story):
+    _, said = story
+    assert said[3].returncode == 4, said[3].stdout + said[3].stderr
+    assert "span 3 landed, 1 was the last one trained on: a run starts" in said[3].stderr
+    assert "not blessed, nothing pushed:" in said[3].stdout
+    assert "accuracy against the serving model -0." in said[3].stdout
+
+
+def test_the_first_model_serves_and_no_span_is_trained_on_again(story):
+    folder, _ = story
+    again = vitpipe(folder, *watch("--once"))
+    assert again.returncode == 0 and "nothing to do: run" in again.stderr, again.stderr
+    assert "span 3 and ended: not blessed" in again.stderr
+    [serving] = (folder / "runs" / "digits" / "serving").iterdir()
+    record = json.loads((serving / "model.json").read_text())
+    assert (record["version"], record["span"]) == (1, 1)
+
+
+def test_each_run_says_what_started_it_and_why(story):
+    folder, _ = story
+    runs = json.loads(vitpipe(folder, "runs", "list", "--json").stdout)
+    assert [(run["span"], run["state"], run["trigger"], run["pushed"]) for run in runs] == [
+        (3, "not blessed", "span", None), (2, "data refused", "span", None),
+        (1, "done", "span", "1"), (1, "died", "span", None),
+    ]  # fmt: skip
+    assert "Trainer\tfailed" in vitpipe(folder, "runs", "show", runs[-1]["run"]).stdout  # asked to end, it said so
+    shown = vitpipe(folder, "runs", "show", "last").stdout
+    assert "trigger: span" in shown and "reason: span 3 landed, 1 was the last one trained on" in shown
+    # A warm start: from the model that serves.
+    [trainer] = [line for line in shown.splitlines() if line.startswith("Trainer\t")]
+    assert "base_model:" in trainer
