@@ -61,6 +61,7 @@ lock: .uv/.ready
 	@test -e $@ -a "$(wordlist 2,3,$(READY))" = "$(strip $(CURDIR) $(PYTHON))" || .uv/bin/uv venv --quiet --clear --python $(FOUND) .venv
 	@rm -f $@
 	.uv/bin/uv pip sync --python .venv/bin/python --require-hashes $(PLATFORM) requirements/$(LOCK).txt
+	@rm -rf vitpipe.egg-info # of an older state: it would hide the newer metadata from who runs in this folder
 	.uv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .
 	.venv/bin/python requirements/old_glibc.py
 	@echo $(LOCK) $(CURDIR) $(PYTHON) > $@
