@@ -58,13 +58,13 @@ class Watcher:
         if span is None:
             self.say(f"nothing to do: no span in {self.settings.data.dir} yet")
             return Exit.OK
-        reason = self._due(span)
-        if not reason:
+        if not self._due(span):
             return Exit.OK
         if _another_run(self.settings):
             self.say(f"span {span} is left to a later look: another run of {self.settings.name} is going on")
             return Exit.OK
-        return self.train(span, reason)
+        reason = self._due(span)  # again: what another run came to is in the store before it lets go of the folder
+        return self.train(span, reason) if reason else Exit.OK
 
     def forever(self) -> None:
         """Look again and again, until this process is interrupted."""
@@ -98,13 +98,16 @@ class Watcher:
         """Train on it if that is to be done, once no other run goes on. False where it failed."""
         said = False
         try:
-            while (reason := self._due(span)) and _another_run(self.settings):
+            while self._due(span):
+                if not _another_run(self.settings):
+                    reason = self._due(span)  # again, as in `once`
+                    return not reason or self.train(span, reason) in VERDICTS
                 if not said:
                     self.say(f"span {span} waits for another run of {self.settings.name} to end")
                     said = True
                 if not self._stays_newest(span, self.pace.every):
                     return True
-            return not reason or self.train(span, reason) in VERDICTS
+            return True
         except (DataRefused, StoreError) as error:
             self.say(str(error))
             return False
