@@ -26,7 +26,10 @@ from dateutil.parser import isoparse
 
 GONE_ON = {"PENDING", "RUNNING"}
 NEVER = "1970-01-01T00:00:00Z"
+NOT_YET = "0001-01-01T00:00:00Z"  # of a step
 GROUP = "exit-handler-1"
+# Templates of a step, by the metadata of its pods: no annotation and one label.
+EXECUTOR, IMPL = "metadata-0-1-retry-system-container-executor", "metadata-0-1-retry-system-container-impl"
 PHASES = {"SUCCEEDED": "Succeeded", "FAILED": "Failed", "RUNNING": "Running", "SKIPPED": "Skipped"}
 
 
@@ -53,7 +56,7 @@ class Failure:
 
 
 class Kfp:
-    def __init__(self, *, token="", multi_user=False, page=False):
+    def __init__(self, *, token="", multi_user=False, page=True):
         self.token, self.multi_user = token, multi_user
         self.page = page  # the address is that of the page, which has no /apis/v1alpha1
         self.pipelines, self.versions, self.experiments = {}, {}, {}
@@ -217,10 +220,10 @@ class Kfp:
         }
 
     def log(self, run_id, pod):
-        """An error follows upon status 200."""
-        if pod in self.logs:
+        """An error follows upon status 200. A server without users looks for pods in no namespace and finds none."""
+        if self.multi_user and pod in self.logs:
             return self.logs[pod]
-        text = f"Failed to read logs for run {run_id}: pods {pod!r} not found"
+        text = f"BadRequestError: Failed to read logs for run {run_id}: InternalServerError: Failed to read logs"
         return json.dumps({"error_message": text, "error_details": f"{text}\nat some line"}, separators=(",", ":"))
 
     def nodes(self, run_id):
@@ -253,14 +256,14 @@ class Kfp:
             driver = add(f"{path}-driver", "Pod", "system-container-driver", group, "SUCCEEDED", how["started"],
                          how["started"])  # fmt: skip
             before["children"].append(driver["id"])
-            step = add(path, "DAG", "retry-system-container-executor", group, *times)
+            step = add(path, "DAG", EXECUTOR, group, *times)
             driver["children"].append(step["id"])
-            retry = add(f"{path}.executor", "Retry", "retry-system-container-impl", path, *times)
+            retry = add(f"{path}.executor", "Retry", IMPL, path, *times)
             step["children"].append(retry["id"])
             for attempt in range(how["attempts"]):
                 last = attempt == how["attempts"] - 1
                 state = how["state"] if last else "FAILED"
-                pod = add(f"{path}.executor({attempt})", "Pod", "retry-system-container-impl", path, state, *times[1:])
+                pod = add(f"{path}.executor({attempt})", "Pod", IMPL, path, state, *times[1:])
                 retry["children"].append(pod["id"])
                 before = pod  # what comes next hangs below a pod of what came before
         return nodes
@@ -272,7 +275,7 @@ class Kfp:
             {
                 "run_id": run_id, "task_id": str(uuid.uuid5(uuid.NAMESPACE_OID, node["id"])),
                 "display_name": node["displayName"], "create_time": self.runs[run_id]["created_at"],
-                "start_time": node["startedAt"], "end_time": node.get("finishedAt", NEVER),
+                "start_time": node["startedAt"], "end_time": node.get("finishedAt", NOT_YET),
                 "state": states[node["phase"]], "child_tasks": [{"pod_name": child} for child in node["children"]],
             }
             for _, node in sorted(self.nodes(run_id).items())
@@ -293,7 +296,9 @@ class Kfp:
 
     def _check_source(self, body):
         reference = body["pipeline_version_reference"]
-        version = self._get(self.versions, reference["pipeline_version_id"], "PipelineVersion")
+        version = self.versions.get(reference["pipeline_version_id"])
+        if version is None:
+            raise Refused(500, 13, "InternalServerError: Failed to create a run due to error fetching manifest")
         if version["pipeline_id"] != reference["pipeline_id"]:
             raise Refused(400, 3, "Invalid input error: Pipeline version belongs to another pipeline")
         if body["experiment_id"] not in self.experiments:
@@ -430,13 +435,15 @@ def served(kfp, certificate=None):
                     return 200, kfp.log(*match.groups()), "text/plain"
             elif path == "/k8s/pod/logs" and kfp.page:
                 found = kfp.logs.get(query["podname"])
-                return (200, found, "text/plain") if found is not None else (404, "pod not found", "text/plain")
+                if found is not None:
+                    return 200, found, "text/plain"
+                return 500, "Could not get main container logs: Error: Unable to retrieve workflow status", "text/html"
             else:
                 with contextlib.suppress(StopIteration):
                     return self.answer_of_api(path, query, body)
             if kfp.page:
-                return 200, "<!doctype html><html>Kubeflow Pipelines</html>", "text/html"
-            return 404, json.dumps({"code": 5, "message": "Not Found", "details": []})
+                return 404, f"<!DOCTYPE html><html><pre>Cannot GET {path}</pre></html>", "text/html"
+            return 404, json.dumps({"code": 5, "message": "Not Found"})
 
         def answer_of_api(self, path, query, body):
             route = next(one for one in _ROUTES if one[0] == self.command and re.fullmatch(one[1], path))
@@ -499,4 +506,4 @@ def _id(workflow, path):
 
 
 def _pod(workflow, path):
-    return f"{workflow}-retry-system-container-impl-{_id(workflow, path).rpartition('-')[2]}"
+    return f"{workflow}-{IMPL}-{_id(workflow, path).rpartition('-')[2]}"
