@@ -109,7 +109,7 @@ class Kfp:
 
     def pods(self, run_id, task):
         names = [node["name"] for node in self.nodes(run_id).values() if node["type"] == "Pod"]
-        return [_pod(self._workflow(run_id), name) for name in names if f".{task}.executor" in name]
+        return [_pod(self._workflow(run_id), name) for name in names if f".{task}(0).executor(" in name]
 
     def now(self):
         """Each moment is another second, which is as fine as the server's clock is."""
@@ -227,9 +227,11 @@ class Kfp:
         return json.dumps({"error_message": text, "error_details": f"{text}\nat some line"}, separators=(",", ":"))
 
     def nodes(self, run_id):
-        """What Argo keeps of a run: drivers and groups beside the steps, and a step's pods below two more nodes."""
+        """What Argo keeps of a run: drivers and groups beside the steps, and a step's pods below two more nodes.
+
+        As it is with kubeflow/manifests/pipelines/retries.yaml: each node stands above its one attempt.
+        """
         name = self._workflow(run_id)
-        group = f"{name}.root.{GROUP}"
         nodes = {}
 
         def add(path, kind, template, boundary, state, started, finished):
@@ -244,26 +246,35 @@ class Kfp:
             nodes[node["id"]] = node
             return node
 
+        def add_tried(path, kind, *rest):
+            above, attempt = add(path, "Retry", *rest), add(f"{path}(0)", kind, *rest)
+            above["children"].append(attempt["id"])
+            return above, attempt
+
         begun = self.runs[run_id]["created_at"]
-        for path, boundary in ((name, None), (f"{name}.root", name), (group, f"{name}.root")):
-            add(path, "DAG", "root", boundary, "RUNNING", begun, NEVER)
-            add(f"{path}-driver", "Pod", "system-dag-driver", boundary, "SUCCEEDED", begun, begun)
-        before = nodes[_id(name, group)]
+        root, group = f"{name}(0).root", f"{name}(0).root(0).{GROUP}"
+        for path, boundary in ((name, None), (root, f"{name}(0)"), (group, f"{root}(0)")):
+            _, before = add_tried(path, "DAG", "root", boundary, "RUNNING", begun, NEVER)
+            add_tried(f"{path}-driver", "Pod", "system-dag-driver", boundary, "SUCCEEDED", begun, begun)
         for task, how in self.steps[run_id].items():
-            above = f"{group}.onExit" if task == "run-report" else group
             times = how["state"], how["started"], how["finished"]
+            above = f"{group}(0)"
+            if task == "run-report":
+                above = f"{group}.onExit(0)"
+                add_tried(f"{group}.onExit", "DAG", "exit-hook-root-run-report", f"{root}(0)", *times)
             path = f"{above}.{task}"
-            driver = add(f"{path}-driver", "Pod", "system-container-driver", group, "SUCCEEDED", how["started"],
-                         how["started"])  # fmt: skip
+            driver, driven = add_tried(
+                f"{path}-driver", "Pod", "system-container-driver", above, "SUCCEEDED", how["started"], how["started"]
+            )
             before["children"].append(driver["id"])
-            step = add(path, "DAG", EXECUTOR, group, *times)
-            driver["children"].append(step["id"])
-            retry = add(f"{path}.executor", "Retry", IMPL, path, *times)
-            step["children"].append(retry["id"])
+            step, tried = add_tried(path, "DAG", EXECUTOR, above, *times)
+            driven["children"].append(step["id"])
+            retry = add(f"{path}(0).executor", "Retry", IMPL, f"{path}(0)", *times)
+            tried["children"].append(retry["id"])
             for attempt in range(how["attempts"]):
                 last = attempt == how["attempts"] - 1
                 state = how["state"] if last else "FAILED"
-                pod = add(f"{path}.executor({attempt})", "Pod", IMPL, path, state, *times[1:])
+                pod = add(f"{path}(0).executor({attempt})", "Pod", IMPL, f"{path}(0)", state, *times[1:])
                 retry["children"].append(pod["id"])
                 before = pod  # what comes next hangs below a pod of what came before
         return nodes
