@@ -399,13 +399,19 @@ def _run(answer: api.V2beta1Run) -> Run:
     return Run(
         answer.run_id,
         answer.display_name,
-        answer.state or "PENDING",
+        _state(answer),
         answer.created_at,
         _moment(answer.finished_at),
         (answer.runtime_config.parameters if answer.runtime_config else None) or {},
         reference.pipeline_version_id if reference else "",
         (answer.error.message if answer.error else None) or "",
     )
+
+
+def _state(answer: api.V2beta1Run) -> str:
+    """A run that a person terminated ends as FAILED, and only its history says so."""
+    history = [one.state for one in answer.state_history or []]
+    return "CANCELED" if history[-2:] == ["CANCELING", "FAILED"] else answer.state or "PENDING"
 
 
 def _replaced(run: Run, tasks: list[Task]) -> Run:

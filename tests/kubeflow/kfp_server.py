@@ -91,7 +91,10 @@ class Kfp:
         self.logs[pods[-1]] = log
 
     def end(self, run_id, state):
-        self.runs[run_id] |= {"state": state, "finished_at": self.now()}
+        """CANCELED: after a person terminated it, which the server's history of the run tells from a failure."""
+        before, last = ("CANCELING", "FAILED") if state == "CANCELED" else ("RUNNING", state)
+        history = [{"update_time": self.now(), "state": one} for one in (before, last)]
+        self.runs[run_id] |= {"state": last, "finished_at": self.now(), "state_history": history}
 
     def tick(self, recurring_id):
         """The moment of a schedule comes."""
