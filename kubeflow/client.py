@@ -275,9 +275,9 @@ class Client:
         """What a pod has written so far. Raises ServerError.
 
         The server has no way to follow a log. Behind the address of the page its own log is out of reach, and the
-        page's own is there.
+        page's own is there. Without users, the server of 2.17 looks for pods in no namespace and finds none.
         """
-        answer = "nothing"
+        answers: list[ServerError] = []
         for path, query in (
             (f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log", {}),
             ("/k8s/pod/logs", {"podname": pod, "runid": run_id, "podnamespace": self._cluster.namespace}),
@@ -285,13 +285,14 @@ class Client:
             try:
                 text, kind = self._server.text(path, **query)
             except ServerError as error:
-                answer = str(error)
+                answers.append(error)
                 continue
             if text.startswith('{"error_message":'):  # with status 200, for the log has begun
-                answer = json.loads(text)["error_message"]
+                answers.append(ServerError(json.loads(text)["error_message"]))
             elif "html" not in kind:
                 return text
-        raise ServerError(answer)
+        # The address has one of the two; what the other answers is only that it is not there.
+        raise next((one for one in answers if not isinstance(one, NotThere)), ServerError(str(answers[-1])))
 
     def kubectl(self, run_id: str, pod: str = "") -> str:
         """How to read a log past the server."""
@@ -398,13 +399,19 @@ def _run(answer: api.V2beta1Run) -> Run:
     return Run(
         answer.run_id,
         answer.display_name,
-        answer.state or "PENDING",
+        _state(answer),
         answer.created_at,
         _moment(answer.finished_at),
         (answer.runtime_config.parameters if answer.runtime_config else None) or {},
         reference.pipeline_version_id if reference else "",
         (answer.error.message if answer.error else None) or "",
     )
+
+
+def _state(answer: api.V2beta1Run) -> str:
+    """A run that a person terminated ends as FAILED, and only its history says so."""
+    history = [one.state for one in answer.state_history or []]
+    return "CANCELED" if history[-2:] == ["CANCELING", "FAILED"] else answer.state or "PENDING"
 
 
 def _replaced(run: Run, tasks: list[Task]) -> Run:

@@ -42,10 +42,11 @@ def main() -> None:
     stderr = own_stderr()
     with redirected(log):
         from pipeline import node
-        from pipeline.metadata.store import MetadataStore, forget
+        from pipeline.metadata.store import MetadataStore, forget, record
 
         # Of a run whose failed steps a person has tried again: it is going on.
-        forget(MetadataStore(address.connection_config()), arguments.run_id, EXIT)
+        store = MetadataStore(address.connection_config())
+        tried_again = forget(store, arguments.run_id, EXIT)
         with Display(stderr) as display:
             display.started(arguments.node)
             outcome = node.launch(graph, arguments.node, address.connection_config())
@@ -53,6 +54,8 @@ def main() -> None:
     if outcome.state is State.FAILED:
         _show_end(log)
         code = Exit.DATA_REFUSED if outcome.data_refused else Exit.CRASHED
+        if tried_again:  # kubeflow/report.py has told how the run ended, and does not a second time
+            record(store, arguments.run_id, **{EXIT: str(int(code))})
         what = "data refused" if outcome.data_refused else f"crashed in {outcome.node}"
         step.end(code, f"the log: {log}", f"{what}: {outcome.error}")
     step.end(Exit.OK, f"{outcome.node} is {outcome.state}")

@@ -33,11 +33,9 @@ def main() -> None:
     # The first step makes this folder right before it registers the run.
     if not logs.exists() or (run := step.read_run(address, arguments.run_id)) is None:
         step.end(Exit.OK, f"run {arguments.run_id} did not start, so there is nothing to report")
-    reported_before = run.output(NODE, "report") is not None
     _end_what_died(MetadataStore(address.connection_config()), run)
     with redirected(logs / f"{NODE}.log"):
         from pipeline import node
-        from pipeline.report.component import write
 
         graph = step.read_graph(logs)
         outcome = node.launch(graph, NODE, address.connection_config()) if graph else None
@@ -49,11 +47,21 @@ def main() -> None:
     page = run.output(NODE, "report")
     assert page is not None
     file = Path(str(page.properties["page"]))
-    if reported_before:  # and failed steps were tried again since; TFX runs no complete node twice
-        with reader(address) as store:
-            write(store, run, [Path(page.uri), file.parent])
     publish(run, file, arguments.page, json.loads(arguments.executor_input))
     step.end(Exit.OK, f"the report: {file}")
+
+
+def write_again(address: Address, run: Run) -> None:
+    """What came of steps that a person has had tried again, into the report that there is: nothing where there is none.
+
+    Kubeflow Pipelines tries again what failed, and so not the report.
+    """
+    if (page := run.output(NODE, "report")) is None:
+        return
+    from pipeline.report.component import write
+
+    with reader(address) as store:
+        write(store, run, [Path(page.uri), Path(str(page.properties["page"])).parent])
 
 
 def _end_what_died(store: MetadataStore, run: Run) -> None:

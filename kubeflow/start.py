@@ -140,7 +140,7 @@ def begin(
 
 
 def _has_ended(api: str, run_id: str) -> bool:
-    """Whether Kubeflow Pipelines says so, or knows no such run. A run that it terminated had no last step."""
+    """Whether Kubeflow Pipelines says so, or knows no such run. A run that was deleted had no last step."""
     try:
         answer = requests.get(f"{api}/apis/v2beta1/runs/{run_id}", timeout=10)
         if answer.status_code == requests.codes.not_found:

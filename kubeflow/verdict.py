@@ -6,9 +6,12 @@ Comes after all nodes, so it is reached only where none of them failed. A run th
 from dataclasses import replace
 
 from kubeflow import step
+from kubeflow.report import write_again
+from pipeline.logs import redirected
 from pipeline.metadata import summary
 from pipeline.metadata.address import Address
 from pipeline.metadata.store import MetadataStore, record
+from pipeline.report import NODE
 from pipeline.verdict import outcomes, verdict
 
 
@@ -21,6 +24,8 @@ def main() -> None:
     # Whatever an earlier attempt at the run came to, before a person had its failed steps tried again.
     result = verdict(replace(run, facts={**run.facts, summary.EXIT: ""}), outcomes(run))
     record(MetadataStore(address.connection_config()), run.name, **{summary.EXIT: str(int(result.exit))})
+    with redirected(arguments.folder / "logs" / arguments.run_id / f"{NODE}.log"):
+        write_again(address, replace(run, facts={**run.facts, summary.EXIT: str(int(result.exit))}))
     step.end(result.exit, *result.lines, summary.BY_EXIT[result.exit])
 
 

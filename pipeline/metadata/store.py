@@ -24,12 +24,14 @@ def record(store: MetadataStore, run_id: str, **facts: str) -> None:
     store.put_contexts([run])
 
 
-def forget(store: MetadataStore, run_id: str, fact: str) -> None:
-    """Take back what a run recorded of itself."""
+def forget(store: MetadataStore, run_id: str, fact: str) -> bool:
+    """Take back what a run recorded of itself; False where it had not."""
     run = store.get_context_by_type_and_name("pipeline_run", run_id)
-    if fact in run.custom_properties:
-        del run.custom_properties[fact]
-        store.put_contexts([run])
+    if fact not in run.custom_properties:
+        return False
+    del run.custom_properties[fact]
+    store.put_contexts([run])
+    return True
 
 
 def mark_failed(store: MetadataStore, execution: int, **properties: str) -> None:

@@ -26,7 +26,10 @@ from dateutil.parser import isoparse
 
 GONE_ON = {"PENDING", "RUNNING"}
 NEVER = "1970-01-01T00:00:00Z"
+NOT_YET = "0001-01-01T00:00:00Z"  # of a step
 GROUP = "exit-handler-1"
+# Templates of a step, by the metadata of its pods: no annotation and one label.
+EXECUTOR, IMPL = "metadata-0-1-retry-system-container-executor", "metadata-0-1-retry-system-container-impl"
 PHASES = {"SUCCEEDED": "Succeeded", "FAILED": "Failed", "RUNNING": "Running", "SKIPPED": "Skipped"}
 
 
@@ -53,7 +56,7 @@ class Failure:
 
 
 class Kfp:
-    def __init__(self, *, token="", multi_user=False, page=False):
+    def __init__(self, *, token="", multi_user=False, page=True):
         self.token, self.multi_user = token, multi_user
         self.page = page  # the address is that of the page, which has no /apis/v1alpha1
         self.pipelines, self.versions, self.experiments = {}, {}, {}
@@ -88,7 +91,10 @@ class Kfp:
         self.logs[pods[-1]] = log
 
     def end(self, run_id, state):
-        self.runs[run_id] |= {"state": state, "finished_at": self.now()}
+        """CANCELED: after a person terminated it, which the server's history of the run tells from a failure."""
+        before, last = ("CANCELING", "FAILED") if state == "CANCELED" else ("RUNNING", state)
+        history = [{"update_time": self.now(), "state": one} for one in (before, last)]
+        self.runs[run_id] |= {"state": last, "finished_at": self.now(), "state_history": history}
 
     def tick(self, recurring_id):
         """The moment of a schedule comes."""
@@ -106,7 +112,7 @@ class Kfp:
 
     def pods(self, run_id, task):
         names = [node["name"] for node in self.nodes(run_id).values() if node["type"] == "Pod"]
-        return [_pod(self._workflow(run_id), name) for name in names if f".{task}.executor" in name]
+        return [_pod(self._workflow(run_id), name) for name in names if f".{task}(0).executor(" in name]
 
     def now(self):
         """Each moment is another second, which is as fine as the server's clock is."""
@@ -217,16 +223,18 @@ class Kfp:
         }
 
     def log(self, run_id, pod):
-        """An error follows upon status 200."""
-        if pod in self.logs:
+        """An error follows upon status 200. A server without users looks for pods in no namespace and finds none."""
+        if self.multi_user and pod in self.logs:
             return self.logs[pod]
-        text = f"Failed to read logs for run {run_id}: pods {pod!r} not found"
+        text = f"BadRequestError: Failed to read logs for run {run_id}: InternalServerError: Failed to read logs"
         return json.dumps({"error_message": text, "error_details": f"{text}\nat some line"}, separators=(",", ":"))
 
     def nodes(self, run_id):
-        """What Argo keeps of a run: drivers and groups beside the steps, and a step's pods below two more nodes."""
+        """What Argo keeps of a run: drivers and groups beside the steps, and a step's pods below two more nodes.
+
+        As it is with kubeflow/manifests/pipelines/retries.yaml: each node stands above its one attempt.
+        """
         name = self._workflow(run_id)
-        group = f"{name}.root.{GROUP}"
         nodes = {}
 
         def add(path, kind, template, boundary, state, started, finished):
@@ -241,26 +249,35 @@ class Kfp:
             nodes[node["id"]] = node
             return node
 
+        def add_tried(path, kind, *rest):
+            above, attempt = add(path, "Retry", *rest), add(f"{path}(0)", kind, *rest)
+            above["children"].append(attempt["id"])
+            return above, attempt
+
         begun = self.runs[run_id]["created_at"]
-        for path, boundary in ((name, None), (f"{name}.root", name), (group, f"{name}.root")):
-            add(path, "DAG", "root", boundary, "RUNNING", begun, NEVER)
-            add(f"{path}-driver", "Pod", "system-dag-driver", boundary, "SUCCEEDED", begun, begun)
-        before = nodes[_id(name, group)]
+        root, group = f"{name}(0).root", f"{name}(0).root(0).{GROUP}"
+        for path, boundary in ((name, None), (root, f"{name}(0)"), (group, f"{root}(0)")):
+            _, before = add_tried(path, "DAG", "root", boundary, "RUNNING", begun, NEVER)
+            add_tried(f"{path}-driver", "Pod", "system-dag-driver", boundary, "SUCCEEDED", begun, begun)
         for task, how in self.steps[run_id].items():
-            above = f"{group}.onExit" if task == "run-report" else group
             times = how["state"], how["started"], how["finished"]
+            above = f"{group}(0)"
+            if task == "run-report":
+                above = f"{group}.onExit(0)"
+                add_tried(f"{group}.onExit", "DAG", "exit-hook-root-run-report", f"{root}(0)", *times)
             path = f"{above}.{task}"
-            driver = add(f"{path}-driver", "Pod", "system-container-driver", group, "SUCCEEDED", how["started"],
-                         how["started"])  # fmt: skip
+            driver, driven = add_tried(
+                f"{path}-driver", "Pod", "system-container-driver", above, "SUCCEEDED", how["started"], how["started"]
+            )
             before["children"].append(driver["id"])
-            step = add(path, "DAG", "retry-system-container-executor", group, *times)
-            driver["children"].append(step["id"])
-            retry = add(f"{path}.executor", "Retry", "retry-system-container-impl", path, *times)
-            step["children"].append(retry["id"])
+            step, tried = add_tried(path, "DAG", EXECUTOR, above, *times)
+            driven["children"].append(step["id"])
+            retry = add(f"{path}(0).executor", "Retry", IMPL, f"{path}(0)", *times)
+            tried["children"].append(retry["id"])
             for attempt in range(how["attempts"]):
                 last = attempt == how["attempts"] - 1
                 state = how["state"] if last else "FAILED"
-                pod = add(f"{path}.executor({attempt})", "Pod", "retry-system-container-impl", path, state, *times[1:])
+                pod = add(f"{path}(0).executor({attempt})", "Pod", IMPL, f"{path}(0)", state, *times[1:])
                 retry["children"].append(pod["id"])
                 before = pod  # what comes next hangs below a pod of what came before
         return nodes
@@ -272,7 +289,7 @@ class Kfp:
             {
                 "run_id": run_id, "task_id": str(uuid.uuid5(uuid.NAMESPACE_OID, node["id"])),
                 "display_name": node["displayName"], "create_time": self.runs[run_id]["created_at"],
-                "start_time": node["startedAt"], "end_time": node.get("finishedAt", NEVER),
+                "start_time": node["startedAt"], "end_time": node.get("finishedAt", NOT_YET),
                 "state": states[node["phase"]], "child_tasks": [{"pod_name": child} for child in node["children"]],
             }
             for _, node in sorted(self.nodes(run_id).items())
@@ -293,7 +310,9 @@ class Kfp:
 
     def _check_source(self, body):
         reference = body["pipeline_version_reference"]
-        version = self._get(self.versions, reference["pipeline_version_id"], "PipelineVersion")
+        version = self.versions.get(reference["pipeline_version_id"])
+        if version is None:
+            raise Refused(500, 13, "InternalServerError: Failed to create a run due to error fetching manifest")
         if version["pipeline_id"] != reference["pipeline_id"]:
             raise Refused(400, 3, "Invalid input error: Pipeline version belongs to another pipeline")
         if body["experiment_id"] not in self.experiments:
@@ -430,13 +449,15 @@ def served(kfp, certificate=None):
                     return 200, kfp.log(*match.groups()), "text/plain"
             elif path == "/k8s/pod/logs" and kfp.page:
                 found = kfp.logs.get(query["podname"])
-                return (200, found, "text/plain") if found is not None else (404, "pod not found", "text/plain")
+                if found is not None:
+                    return 200, found, "text/plain"
+                return 500, "Could not get main container logs: Error: Unable to retrieve workflow status", "text/html"
             else:
                 with contextlib.suppress(StopIteration):
                     return self.answer_of_api(path, query, body)
             if kfp.page:
-                return 200, "<!doctype html><html>Kubeflow Pipelines</html>", "text/html"
-            return 404, json.dumps({"code": 5, "message": "Not Found", "details": []})
+                return 404, f"<!DOCTYPE html><html><pre>Cannot GET {path}</pre></html>", "text/html"
+            return 404, json.dumps({"code": 5, "message": "Not Found"})
 
         def answer_of_api(self, path, query, body):
             route = next(one for one in _ROUTES if one[0] == self.command and re.fullmatch(one[1], path))
@@ -499,4 +520,4 @@ def _id(workflow, path):
 
 
 def _pod(workflow, path):
-    return f"{workflow}-retry-system-container-impl-{_id(workflow, path).rpartition('-')[2]}"
+    return f"{workflow}-{IMPL}-{_id(workflow, path).rpartition('-')[2]}"

@@ -8,6 +8,8 @@ import pytest
 
 from pipeline.config import MetadataSettings
 from pipeline.metadata.reader import reader
+from pipeline.metadata.store import MetadataStore, record
+from pipeline.metadata.summary import EXIT
 from tests.kubeflow.conftest import begin
 from tests.kubeflow.walk import ROOT
 from tests.mariadb import PASSWORD
@@ -51,6 +53,16 @@ def test_unfit_data_are_told_from_a_crash_and_the_log_is_in_the_output(settings,
     assert any(line.startswith("Traceback") for line in lines)
     with reader(settings.store) as store:
         assert store.run("run-1").node("ImportExampleGen").state == "failed"
+
+
+def test_a_run_whose_failed_step_a_person_tries_again_ends_where_that_fails_again(settings, tmp_path):
+    begin(settings, "run-1")
+    [shard] = (settings.data.dir / "span-2" / "train").glob("*.tfrecord")
+    shard.write_bytes(shard.read_bytes()[:-1])
+    record(MetadataStore(settings.store.connection_config()), "run-1", **{EXIT: "1"})  # as the report says it
+    assert ended(step(settings, tmp_path, "ImportExampleGen"))[0] == 3
+    with reader(settings.store) as store:
+        assert store.run("run-1").facts[EXIT] == "3"
 
 
 def test_a_step_of_a_run_that_has_not_started_says_so(settings, tmp_path):
