@@ -33,9 +33,11 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Model:
+    """What is asked of either kind: its sizes, its class names, and two functions."""
+
     path: Path
     size: int  # pixels a side
-    patch_size: float
+    patch_size: float  # pixels a side
     has_cls: bool
     classes: list[str]  # in index order
     vit: ViT | None  # None where a SavedModel comes without

@@ -80,7 +80,9 @@ def measure(
     data: where they are from; tell: takes what goes on. Images that do not decode are left out.
     Raises DataRefused where none does.
     """
-    sums, seen, right, pixels, orders = None, 0, 0, [], []
+    sums, seen, right = None, 0, 0
+    pixels: list[np.ndarray] = []
+    orders: list[np.ndarray] = []
     for start in range(0, len(encoded), _BATCH):
         tell(f"attention: {start:,} of {len(encoded):,} images")
         found = model.explain(encoded[start : start + _BATCH])
@@ -92,7 +94,7 @@ def measure(
         sums = of_batch if sums is None else sums + of_batch
         right += int((found.probabilities.argmax(1) == np.array(labels[start : start + _BATCH])[found.valid]).sum())
         seen += len(found.pixels)
-        if start < curves:
+        if sum(len(of) for of in pixels) < curves:
             pixels.append(found.pixels)
             orders.append(explain.order(maps[:, -1, -1]))  # rollout through all blocks
         heads, tokens = found.attention.shape[2:4]

@@ -76,6 +76,11 @@ def test_figures_are_of_the_images_that_decode(images):
     assert found.to_itself[0] == [0, 0, 0.5] and found.distance[0][rollout] == 0
 
 
+def test_curves_are_over_images_that_decode_even_if_many_do_not(images):
+    found = measure(known_model(NEEDED), "here", [*[b"broken"] * 127, *images], [1] * 133, 4, print)
+    assert found.images == 6 and found.removal.images == 4
+
+
 def test_images_of_which_none_decodes_are_refused(images):
     model = known_model(NEEDED)
     nothing = np.zeros((0, 8, 8, 3), "uint8")
