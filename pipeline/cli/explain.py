@@ -23,7 +23,7 @@ _IMAGES, _CURVES = 1000, 200
 def explain(
     images: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[IMAGE|ID]...", help="PNG or JPEG files, or ids of examples; none: the model itself."),
+        typer.Argument(metavar="IMAGE|ID", help="PNG or JPEG files, or ids of examples; none: the model itself."),
     ] = None,
     model: Annotated[
         Path | None,
@@ -49,7 +49,9 @@ def explain(
     """Draw attention over images, of every block and head, on one page; without images, the page of the model."""
     if images and (count, curves) != (None, None):
         raise SettingsError("--images and --curves are for the model's page: leave them out, or name no image")
-    folder = model or newest_pushed(runs)
+    from pipeline.explain import given
+
+    folder = given.model(model or newest_pushed(runs))
     if images:
         told, lines, broken = _of_images(folder, images, data, runs, out)
     else:
@@ -68,7 +70,7 @@ def explain(
 
 def _of_images(folder: Path, names: list[str], data: Path | None, runs: Path, out: Path):
     from components.ingest import manifest
-    from pipeline.explain.data import by_id, gate_span, given_span
+    from pipeline.explain.given import by_id, gate_span, given_span
 
     files = {name: Path(name).read_bytes() for name in names if Path(name).is_file()}
     ids = [name for name in names if name not in files]
@@ -109,7 +111,7 @@ def _of_model(folder: Path, data: Path | None, runs: Path, out: Path, count: int
     from itertools import islice
 
     from components.ingest import manifest
-    from pipeline.explain.data import examples, gate_span, given_span
+    from pipeline.explain.given import examples, gate_span, given_span
 
     span = given_span(data) if data else gate_span(folder, runs)
     names = manifest.read(span).class_names

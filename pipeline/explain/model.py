@@ -11,14 +11,12 @@ import tensorflow as tf
 from components.ingest import DataRefused
 from components.serving_folder import RECORD, read_record
 from pipeline.config import SettingsError
-from pipeline.pushed import check
 from trainer.explain import layout
 from trainer.preprocessing import decode_batch
 from trainer.serving import KERAS_MODEL
 from trainer.vit import ViT
 
 _IMAGES = 32  # a call: attention of ViT-Tiny takes 0.4 MB an image
-_LAST = "last.keras"  # in the Trainer's model_run folder
 
 
 @dataclass(frozen=True)
@@ -46,25 +44,15 @@ class Model:
 
 
 def open_model(path: Path, names: Sequence[str] | None = None) -> Model:
-    """The model of a SavedModel folder, of a `.keras` file, or of a folder in which a Trainer left its last weights.
+    """The model of a SavedModel folder or `.keras` file, as `pipeline.explain.given.model` gives it.
 
     names: of the classes, where the model does not know them; their numbers stand in for them otherwise.
-    Raises SettingsError where there is no model, DataRefused where it does not load or cannot be explained.
+    Raises DataRefused where it does not load or cannot be explained, SettingsError for names that are too many or few.
     """
-    if (path / _LAST).is_file():
-        path = path / _LAST
-    if path.suffix == ".keras" and path.is_file():
-        return _of_keras(path, names)
-    if path.suffix == ".npz" or any(path.glob("epoch-*.npz")):
-        raise SettingsError(
-            f"{path} is a checkpoint to go on from, arrays without a model: name {_LAST} in the Trainer's model_run "
-            "folder, for example runs/sample/root/Trainer/model_run/5"
-        )
-    return _of_saved_model(path, names)
+    return _of_keras(path, names) if path.is_file() else _of_saved_model(path, names)
 
 
 def _of_saved_model(folder: Path, names: Sequence[str] | None) -> Model:
-    check(folder)
     try:
         loaded = tf.saved_model.load(str(folder))  # held below: a signature alone does not keep its weights alive
         images, explain = (loaded.signatures[name] for name in ("serving_images", "explain"))

@@ -1,4 +1,4 @@
-"""Where a model's test images are, and examples by their id."""
+"""What a person names, found before a library is loaded: a model, its test images, examples by their id."""
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -9,6 +9,28 @@ from components.serving_folder import RECORD, read_record
 from pipeline.config import SettingsError
 from pipeline.metadata.stores import NotFound, find_run
 from pipeline.metadata.summary import settings_of
+from pipeline.pushed import check
+
+_LAST = "last.keras"  # in the Trainer's model_run folder
+
+
+def model(path: Path) -> Path:
+    """A `.keras` file, or the folder of a SavedModel that is as it was pushed.
+
+    path: one of them, or a folder in which a Trainer left its last weights. Raises SettingsError where it is none, and
+    DataRefused where the SavedModel was changed.
+    """
+    if (path / _LAST).is_file():
+        return path / _LAST
+    if path.suffix == ".keras" and path.is_file():
+        return path
+    if path.suffix == ".npz" or any(path.glob("epoch-*.npz")):
+        raise SettingsError(
+            f"{path} is a checkpoint to go on from, arrays without a model: name {_LAST} in the Trainer's model_run "
+            "folder, for example runs/sample/root/Trainer/model_run/5"
+        )
+    check(path)
+    return path
 
 
 def given_span(data: Path) -> Path:
@@ -21,24 +43,24 @@ def given_span(data: Path) -> Path:
     return ingest.span_folder(data, there[0])
 
 
-def gate_span(model: Path, runs: Path) -> Path:
+def gate_span(pushed: Path, runs: Path) -> Path:
     """The span on whose test set the gate looked at a pushed model. Raises SettingsError where nobody knows it."""
     cure = "say where the test images are with --data"
-    if not (model / RECORD).is_file():
-        raise SettingsError(f"{model} has no {RECORD}, which says what it was tested on: {cure}")
+    if not (pushed / RECORD).is_file():
+        raise SettingsError(f"{pushed} has no {RECORD}, which says what it was tested on: {cure}")
     try:
-        record = read_record(model)
+        record = read_record(pushed)
         _, run = find_run(record.run_id, runs)
     except ValueError as error:
         raise DataRefused(str(error)) from None
     except NotFound as error:
-        raise SettingsError(f"{error}; the run that made {model} knows its data: {cure}") from None
+        raise SettingsError(f"{error}; the run that made {pushed} knows its data: {cure}") from None
     data = settings_of(run).get("data")
     if not data:
         raise SettingsError(f"run {run.name} recorded no settings: {cure}")
     span = ingest.span_folder(Path(data["dir"]), data["gate_span"])
     if not (span / manifest.NAME).is_file():
-        raise SettingsError(f"{span}, the test images of {model}, is not there: {cure}")
+        raise SettingsError(f"{span}, the test images of {pushed}, is not there: {cure}")
     return span
 
 
