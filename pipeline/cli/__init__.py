@@ -13,7 +13,23 @@ from rich.console import Console
 from rich.markup import escape
 
 from components.ingest import DataRefused, UsageError
-from pipeline.cli import artifacts, augment, bless, data, doctor, gc, models, predict, report, run, runs, ui, watch, why
+from pipeline.cli import (
+    artifacts,
+    augment,
+    bless,
+    data,
+    doctor,
+    explain,
+    gc,
+    models,
+    predict,
+    report,
+    run,
+    runs,
+    ui,
+    watch,
+    why,
+)  # fmt: skip
 from pipeline.config import SettingsError
 from pipeline.exits import Exit
 from pipeline.metadata.address import StoreError
@@ -35,6 +51,7 @@ app.command()(why.why)
 app.command()(bless.bless)
 app.command()(report.report)
 app.command()(predict.predict)
+app.command()(explain.explain)
 app.add_typer(models.app, name="models")
 app.command()(models.rollback)
 

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from components.ingest import DataRefused
-from components.serving_folder import RECORD, problems, read_record, versions
 from pipeline.cli.tables import print_rows
 from pipeline.config import SettingsError
 from pipeline.exits import Exit
 from pipeline.logs import redirected
 from pipeline.model_server import Answer, Server, ask
+from pipeline.pushed import check, newest_pushed
 
 _BATCH = 32  # images a call
 _NAME = "vit"  # the model's, as our serving manifests have it
@@ -39,7 +39,7 @@ def predict(
     if server is None:
         if grpc or name != _NAME:
             raise SettingsError("--grpc and --name are for a model server: name it with --server HOST:PORT")
-        folder = model or _newest_pushed(runs)
+        folder = model or newest_pushed(runs)
         source, rows = str(folder), _from_folder(folder, images)
     else:
         if model is not None:
@@ -70,26 +70,8 @@ def predict(
         raise typer.Exit(Exit.DATA_REFUSED)
 
 
-def _newest_pushed(runs: Path) -> Path:
-    pushed = [folder / str(version) for folder in sorted(runs.glob("*/serving")) for version in versions(folder)[-1:]]
-    if not pushed:
-        raise SettingsError(f"no pushed model below {runs}: `vitpipe run` makes one, or name a folder with --model")
-    try:
-        return max(pushed, key=lambda folder: read_record(folder).pushed_at)
-    except ValueError as error:
-        raise DataRefused(str(error)) from None
-
-
 def _from_folder(folder: Path, images: list[Path]) -> list[Answer]:
-    if not (folder / "saved_model.pb").is_file():
-        raise SettingsError(f"{folder} holds no SavedModel: name a version folder, for example runs/sample/serving/1")
-    if (folder / RECORD).is_file():
-        try:
-            changed = problems(folder)
-        except ValueError as error:
-            raise DataRefused(str(error)) from None
-        if changed:
-            raise DataRefused(f"{'; '.join(changed)}: this is not the model that was pushed; push or restore it again")
+    check(folder)
     answers = []
     with redirected(Path(os.devnull)):
         import tensorflow as tf

@@ -8,6 +8,7 @@ from pipeline.report.model import Bin, Epoch
 
 _LINES = "rgba(128, 128, 128, 0.3)"
 _COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2")
+_MORE_COLOURS = (*_COLOURS, "#e45756", "#72b7b2", "#eeca3b", "#9d755d")
 _SHADES = [[0, "rgba(76, 120, 168, 0)"], [1, "rgba(76, 120, 168, 1)"]]
 
 Epochs = Sequence[Epoch]
@@ -67,6 +68,32 @@ def confidences(bins: Sequence[Bin]) -> str:
     )  # fmt: skip
     chart.update_xaxes(range=[0, 1])
     return _html(chart, "How sure it is", "confidence", "test images")
+
+
+def by_block(title: str, axis: str, names: Sequence[str], rows: Sequence[Sequence[float]], even: float) -> str:
+    """A line a head over the blocks. rows: [block][head]; even: what attention that is the same to all would have."""
+    chart = go.Figure()
+    blocks = list(range(1, len(rows) + 1))
+    for place, name in enumerate(names):
+        chart.add_scatter(
+            x=blocks, y=[row[place] for row in rows], name=name, mode="lines+markers",
+            line={"color": _MORE_COLOURS[place % len(_MORE_COLOURS)], "dash": "solid" if "head" in name else "dash"},
+        )  # fmt: skip
+    chart.add_hline(y=even, line={"dash": "dot", "color": "#808080"})
+    chart.update_xaxes(dtick=1 if len(rows) <= 12 else None)
+    chart.update_yaxes(rangemode="tozero")
+    return _html(chart, title, "block", axis)
+
+
+def removal(name: str, shares: Sequence[float], rollout: Sequence[float], random: Sequence[float]) -> str:
+    """Deletion or insertion: the probability of the answer over the share of the patches that were moved."""
+    chart = go.Figure()
+    for place, (order, values) in enumerate({"rollout's order": rollout, "random order": random}.items()):
+        chart.add_scatter(x=list(shares), y=list(values), name=order, mode="lines", line={"color": _COLOURS[place]})
+    chart.update_xaxes(range=[0, 1], tickformat=".0%")
+    chart.update_yaxes(range=[0, 1])
+    moved = "taken out" if name == "deletion" else "put in"
+    return _html(chart, name.capitalize(), f"patches {moved}", "probability of the answer")
 
 
 def _html(chart: go.Figure, title: str, x: str, y: str, height: int = 320, lines: bool = True) -> str:

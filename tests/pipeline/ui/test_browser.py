@@ -1,6 +1,5 @@
 """The pages in a browser: what a person sees, with a mouse, a keyboard and a small screen."""
 
-import shutil
 import threading
 
 import pytest
@@ -18,18 +17,6 @@ PAGES = (
     "/", "/?pipeline=sample&state=failed", "/sample/runs/sample-run-028", "/sample/artifacts", "/sample/artifacts/2",
     "/sample/artifacts/5/up", "/sample/artifacts/1/down", "/sample/charts",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no Chromium on the PATH")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

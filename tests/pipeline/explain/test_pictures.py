@@ -1,0 +1,44 @@
+import numpy as np
+
+from pipeline.explain import pictures
+
+RNG = np.random.default_rng(0)
+
+
+def rgba(patches, side):
+    return np.array(pictures.coloured(np.float32(patches), side).convert("RGBA"))
+
+
+def test_a_value_has_one_colour_whatever_else_is_in_the_map():
+    lone, among = rgba([0.04] * 4, 8), rgba([0.04, 1, 1, 1], 8)
+    assert (lone == lone[0, 0]).all() and (among[0, 0] == lone[0, 0]).all()
+
+
+def test_more_attention_is_redder_and_hides_more_and_none_hides_nothing():
+    shown = np.array([rgba([value], 1)[0, 0] for value in (0, 0.1, 1)], int)
+    assert shown[0, 3] == 0 and (np.diff(shown[:, 3]) > 0).all() and (np.diff(shown[:, 1]) < 0).all()
+
+
+def test_an_overlay_is_coloured_where_attention_is_and_grey_elsewhere():
+    pixels = RNG.integers(0, 256, (8, 8, 3), "uint8")
+    picture = np.array(pictures.overlay(pixels, np.float32([0, 0, 0, 1])), int)
+    assert picture.shape == (256, 256, 3)
+    assert (picture[:64, :64].max(-1) == picture[:64, :64].min(-1)).all()
+    assert (picture[224:, 224:, 0] - picture[224:, 224:, 1] > 100).all()
+
+
+def test_the_grid_stands_between_the_patches_and_nowhere_else():
+    picture = np.array(pictures.gridded(np.full((8, 8, 3), 99, "uint8"), 2))
+    marked = (picture != 99).all(-1)
+    assert marked[128].all() and marked[:, 128].all() and marked.sum() == 4 * 256 - 4
+
+
+def test_likeness_of_a_patch_to_itself_is_full_red_at_its_place():
+    picture = np.array(pictures.similarities(np.eye(4, dtype="float32") * 2 - 1))
+    side = (picture.shape[0] - 3) // 2  # of one map
+    for number in range(4):
+        row, column = divmod(number, 2)
+        tile = picture[row * (side + 3) :, column * (side + 3) :][:side, :side]
+        red = (tile == [178, 24, 43]).all(-1)
+        blue = (tile == [33, 102, 172]).all(-1)
+        assert red[row * side // 2, column * side // 2] and red.sum() == side**2 / 4 and blue.sum() == side**2 * 3 / 4
