@@ -4,6 +4,7 @@
 """
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -95,10 +96,13 @@ def submit(
         display.idle()
         print(f"run {run.id}\n{client.link(run.id)}", flush=True)
         display.started("looking for a schedule")
-        if schedule.move(client, version):
-            display.line(f"the schedule of {settings.name} is moved to {version.name}")
+        try:
+            if schedule.move(client, version):
+                display.line(f"the schedule of {settings.name} is moved to {version.name}")
+        except ServerError as error:
+            display.line(f"its schedule is not moved, which the next submit or schedule does: {error}")
         if watch:
-            raise typer.Exit(_watch(client, run.id, display))
+            raise typer.Exit(_watch(client, run.id, display, _again(config, overrides)))
 
 
 @app.command()
@@ -120,8 +124,7 @@ def status(
             return print_runs(runs, client, as_json)
         found = client.find(run or "last")
         if watch:
-            code = _watch(client, found.id, display, as_json)
-            raise typer.Exit(code)
+            raise typer.Exit(_watch(client, found.id, display, _again(config, overrides), as_json))
         display.idle()
         print_run(found, client, as_json)
 
@@ -198,7 +201,7 @@ def set_schedule(
         if found is None:
             raise NotFound(f'{settings.name} has no schedule: `vitpipe kfp schedule --cron "0 3 * * *"` makes one')
         if delete:
-            schedule.delete(client, found)
+            schedule.delete(client)
             print(f"the schedule of {settings.name} is deleted")
         elif pause:
             client.disable(found)
@@ -249,10 +252,15 @@ def _read(package: Path, settings: Settings) -> str:
     return text
 
 
-def _watch(client: "Client", run_id: str, display: Display, as_json: bool = False) -> Exit:
+def _again(config: str, overrides: list[str] | None) -> str:
+    """The settings of this call, as the next one wants them."""
+    return shlex.join(["-c", config, *[word for one in overrides or [] for word in ("--set", one)]])
+
+
+def _watch(client: "Client", run_id: str, display: Display, again: str, as_json: bool = False) -> Exit:
     from kubeflow.watch import ending, watch
 
-    go_on = f"vitpipe kfp status {run_id} --watch"
+    go_on = f"vitpipe kfp status {run_id} --watch {again}"
     try:
         run = watch(client, run_id, started=display.started, ended=display.ended)
         display.started("reading the verdict")
@@ -260,8 +268,8 @@ def _watch(client: "Client", run_id: str, display: Display, as_json: bool = Fals
     except KeyboardInterrupt:
         display.line(f"the run goes on; to go on watching: {go_on}")
         raise typer.Exit(_INTERRUPTED) from None
-    except ServerError as error:
-        raise ServerError(f"{error}; to go on watching: {go_on}") from error
+    except (ServerError, SettingsError) as error:
+        raise type(error)(f"{error}; to go on watching: {go_on}") from error
     display.idle()
     if as_json:
         print_run(run, client, as_json)

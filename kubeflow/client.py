@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import kfp_server_api as api
 
 from kubeflow.connection import Connection, Exists, NotThere, Unsure
-from pipeline.config import Settings
+from kubeflow.step import ENDED
+from pipeline.config import Settings, SettingsError
 from pipeline.metadata.stores import NotFound
 from pipeline.model_server import ServerError
 
-ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}  # states of a run and of its tasks
 _PAGE = 100
 _DIGEST = 12  # characters of a package's sha256 in the name of its version
 _NAMED = "EQUALS"
@@ -284,8 +284,8 @@ class Client:
         ):
             try:
                 text, kind = self._server.text(path, **query)
-            except ServerError as error:
-                answers.append(error)
+            except (ServerError, SettingsError) as error:  # the one may be refused and the other not
+                answers.append(error if isinstance(error, ServerError) else ServerError(str(error)))
                 continue
             if text.startswith('{"error_message":'):  # with status 200, for the log has begun
                 answers.append(ServerError(json.loads(text)["error_message"]))

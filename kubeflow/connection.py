@@ -156,7 +156,8 @@ class Connection(kfp_server_api.ApiClient):
             return Exists(f"{self.endpoint}: {said}")
         if error.status in _PASSING:
             text = f"{self.endpoint} is not ready: {said}"
-            return self._unanswered(method, text) if error.status == 504 else _Passing(text)
+            # A proxy may say so of a request that the server behind it has carried out.
+            return _Passing(text) if error.status == 429 else self._unanswered(method, text)
         return ServerError(f"{self.endpoint} refuses the request: {said}")
 
     def _unanswered(self, method: str, text: str) -> ServerError:
@@ -181,11 +182,15 @@ class Connection(kfp_server_api.ApiClient):
 
 
 def _checked(endpoint: str) -> str:
-    url = urlsplit(endpoint)
-    if url.scheme not in ("http", "https") or not url.hostname:
-        raise SettingsError(f"kubeflow.endpoint {endpoint}: write http://HOST:PORT or https://HOST/PATH")
-    if url.username or url.password:
+    if "@" in endpoint:  # and is not repeated
         raise SettingsError(f"kubeflow.endpoint: a password does not belong there; a token goes into {TOKEN}")
+    try:
+        url = urlsplit(endpoint)
+        known = url.scheme in ("http", "https") and url.hostname and url.port != 0
+    except ValueError:
+        known = False
+    if not known:
+        raise SettingsError(f"kubeflow.endpoint {endpoint}: write http://HOST:PORT or https://HOST/PATH")
     return endpoint.rstrip("/")
 
 

@@ -6,11 +6,13 @@ step of a run refuses a second one at the same time, while nobody notices a run 
 killed in between leaves two; the next one finds that.
 """
 
+import contextlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from kubeflow.client import Client, Schedule, Version
+from kubeflow.connection import NotThere
 from pipeline.config import SettingsError
 
 
@@ -50,23 +52,31 @@ def move(client: Client, version: Version) -> bool:
     return True
 
 
-def delete(client: Client, schedule: Schedule) -> None:
-    """Raises SettingsError while a run of it is going on, which would end with it; it is paused then."""
-    client.disable(schedule)
-    if runs := client.going_on(schedule):
-        raise SettingsError(
-            f"paused, and not deleted: run {runs[0].id} that it started is going on, and Kubernetes would delete it, "
-            "too; delete it again when that has ended"
-        )
-    client.delete(schedule)
+def delete(client: Client) -> None:
+    """All that there is, or an older one would count again.
+
+    Raises SettingsError while a run that one of them started is going on, which would end with it; paused they are.
+    """
+    found = client.schedules()
+    for schedule in found:
+        client.disable(schedule)
+    for schedule in found:
+        if runs := client.going_on(schedule):
+            raise SettingsError(
+                f"paused, and not deleted: run {runs[0].id} that it started is going on, and Kubernetes would delete "
+                "it, too; delete it again when that has ended"
+            )
+    for schedule in found:
+        client.delete(schedule)
 
 
 def _retire(client: Client, schedule: Schedule) -> None:
     """Kubernetes deletes the runs of a schedule along with it: while one is going on, it is disabled and kept."""
-    if schedule.enabled:
-        client.disable(schedule)
-    if not client.going_on(schedule):
-        client.delete(schedule)
+    with contextlib.suppress(NotThere):  # somebody else was faster
+        if schedule.enabled:
+            client.disable(schedule)
+        if not client.going_on(schedule):
+            client.delete(schedule)
 
 
 def _last_moment(schedule: Schedule) -> datetime | None:

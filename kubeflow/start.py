@@ -24,7 +24,6 @@ from pipeline.metadata.address import PASSWORD, StoreError, check_server
 from pipeline.metadata.reader import reader
 
 NEWEST = -1  # as a span: a parameter of a pipeline on Kubeflow has no way to say "none"
-_ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}  # states of a run, of Kubeflow Pipelines' REST API
 
 
 def main() -> None:
@@ -145,7 +144,7 @@ def _has_ended(api: str, run_id: str) -> bool:
         answer = requests.get(f"{api}/apis/v2beta1/runs/{run_id}", timeout=10)
         if answer.status_code == requests.codes.not_found:
             return True
-        return answer.status_code == requests.codes.ok and answer.json().get("state") in _ENDED
+        return answer.status_code == requests.codes.ok and answer.json().get("state") in step.ENDED
     except (requests.RequestException, ValueError):
         return False
 

@@ -15,6 +15,8 @@ from pipeline.metadata.views import Run
 if TYPE_CHECKING:
     from tfx.proto.orchestration import pipeline_pb2
 
+# States of a run and of its tasks that are an end, in Kubeflow Pipelines' REST API.
+ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 GRAPH = "graph.json"  # beside the logs of a run: the graph as its steps run it
 _SAYS = "vitpipe: "  # before what a step says of itself, for its log holds more: of libraries, and of the launcher
 _EXIT = re.compile(rf"{_SAYS}exit (\d+): (.*)")

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from kubeflow import step
-from kubeflow.client import ENDED, Client, Run, Task
+from kubeflow.client import Client, Run, Task
 from kubeflow.connection import Away
+from kubeflow.step import ENDED
+from pipeline.config import SettingsError
 from pipeline.exits import Exit
 from pipeline.model_server import ServerError
 from pipeline.outcome import Outcome, State
@@ -134,7 +136,7 @@ def _outcome(client: Client, run_id: str, task: Task) -> Outcome:
     state = State.FAILED if task.state in ("FAILED", "CANCELED") else State.SKIPPED
     if task.state == "SUCCEEDED":
         state = State.COMPLETE
-        with contextlib.suppress(ServerError):
+        with contextlib.suppress(ServerError, SettingsError):
             found = step.said(client.log(run_id, _last_pod(client, run_id, task)))
             state = next((one for one in State if found and found[1][-1] == f"{task.node} is {one}"), state)
     return Outcome(task.node, state, task.seconds or 0.0)

@@ -17,7 +17,7 @@ from components.ingest import manifest, schema
 from pipeline import sources
 from pipeline.config import Settings, SettingsError
 from pipeline.metadata import summary
-from pipeline.metadata.address import StoreError
+from pipeline.metadata.address import Address, StoreError
 from pipeline.metadata.reader import Reader, reader
 
 TRIGGERS = ("manual", "span", "schedule")  # a person, data that landed, a clock
@@ -142,10 +142,15 @@ def alone(settings: Settings) -> Iterator[None]:
 def only_run(settings: Settings) -> Iterator[None]:
     """`alone`, and no run of this pipeline goes on on a cluster either. Raises AnotherRun and SettingsError."""
     with alone(settings):
-        with contextlib.suppress(StoreError), reader(settings.store) as store:  # which the first run makes
-            for run_id in going_on(store, settings.name):
-                raise AnotherRun(
-                    f"run {run_id} of {settings.name} is going on, on a cluster: wait for it, or run under another "
-                    f"name with --set name={settings.name}-2"
-                )
+        check_cluster(settings.store, settings.name)
         yield
+
+
+def check_cluster(address: Address, pipeline: str) -> None:
+    """Raises AnotherRun while a run of a pipeline goes on on a cluster, whose steps hold no lock of a folder."""
+    with contextlib.suppress(StoreError), reader(address) as store:  # which the first run makes
+        for run_id in going_on(store, pipeline):
+            raise AnotherRun(
+                f"run {run_id} of {pipeline} is going on, on a cluster: wait for it. If it is not, and Kubeflow "
+                f"Pipelines cannot say so, `vitpipe kfp submit --take-over {run_id}` takes its place"
+            )

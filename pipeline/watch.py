@@ -1,5 +1,6 @@
 """Retraining when a span lands: what has been trained on is what ML Metadata says, and each run is a child process."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -101,25 +102,32 @@ class Watcher:
             while self._due(span):
                 if not _another_run(self.settings):
                     reason = self._due(span)  # again, as in `once`
-                    return not reason or self.train(span, reason) in VERDICTS
+                    # A run that was refused before it was one leaves nothing in the store.
+                    return not reason or (self.train(span, reason) in VERDICTS and bool(self._verdict_on(span)))
                 if not said:
                     self.say(f"span {span} waits for another run of {self.settings.name} to end")
                     said = True
                 if not self._stays_newest(span, self.pace.every):
                     return True
             return True
-        except (DataRefused, StoreError) as error:
+        except (DataRefused, StoreError, OSError) as error:
             self.say(str(error))
             return False
 
+    def _verdict_on(self, span: int) -> Run | None:
+        """The newest run that had its verdict on a span."""
+        digest = manifest.read(ingest.span_folder(self.settings.data.dir, span)).digest()
+        for run in _with_verdict(self.settings):
+            if (_span(run), run.facts.get("data_digest")) == (span, digest):
+                return run
+        return None
+
     def _due(self, span: int) -> str:
         """Why to train on a span. Empty, which is said, where a run has had its verdict on it."""
-        digest = manifest.read(ingest.span_folder(self.settings.data.dir, span)).digest()
+        if run := self._verdict_on(span):
+            self.say(f"nothing to do: run {run.name} was on span {span} and ended: {summary.state_of(run)}")
+            return ""
         runs = _with_verdict(self.settings)
-        for run in runs:
-            if (_span(run), run.facts.get("data_digest")) == (span, digest):
-                self.say(f"nothing to do: run {run.name} was on span {span} and ended: {summary.state_of(run)}")
-                return ""
         trained = [_span(run) for run in runs if summary.state_of(run) is not summary.State.REFUSED]
         last = f"{trained[0]} was the last one trained on" if trained else "none was trained on before"
         return f"span {span} landed, {last}"
@@ -152,7 +160,8 @@ def run_child(command: Sequence[str], say: Callable[[str], None]) -> int:
     except BaseException:
         child.terminate()
         try:
-            child.wait(_GRACE)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(_GRACE)
         finally:
             if child.poll() is None:
                 os.killpg(child.pid, signal.SIGKILL)

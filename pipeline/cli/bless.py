@@ -18,6 +18,7 @@ from pipeline.logs import shown
 from pipeline.metadata.stores import find_run
 from pipeline.metadata.summary import EXIT, PUSHED
 from pipeline.metadata.views import Artifact, Run
+from pipeline.start import check_cluster
 
 _SERVED = "Format-Serving"  # where TFX's Trainer puts the SavedModel
 
@@ -51,6 +52,7 @@ def bless(
     said = {"reason": reason.strip(), "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
     try:
         with filelock.FileLock(folder / ".lock", timeout=0):
+            check_cluster(address, found.pipeline)
             pushed = serving_now(folder / "serving")
             if pushed is None or pushed.model != made:  # else a blessing that was interrupted has pushed it
                 pushed = push_candidate(

@@ -20,6 +20,7 @@ from pipeline.metadata.garbage import garbage
 from pipeline.metadata.reader import reader
 from pipeline.metadata.stores import NotFound, server
 from pipeline.metadata.views import Artifact
+from pipeline.start import check_cluster
 
 _BATCH = 50  # artifacts between two notes to the store
 
@@ -46,6 +47,7 @@ def gc(
             raise NotFound(f"{file} is not there: name the server that knows {name} by the variable {ADDRESS}")
         try:
             with filelock.FileLock(found[name] / ".lock", timeout=0):
+                check_cluster(address, name)
                 doomed = _doomed(found[name], address, keep)
                 sizes = [_bytes(Path(one.uri)) for one in doomed]
                 if not dry_run:

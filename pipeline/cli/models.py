@@ -12,6 +12,9 @@ from components.serving_folder import ModelRecord, problems, read_record, restor
 from pipeline.cli.tables import print_rows
 from pipeline.config import SettingsError
 from pipeline.logs import shown
+from pipeline.metadata.address import Address
+from pipeline.metadata.stores import server
+from pipeline.start import check_cluster
 
 app = typer.Typer(help="Pushed models.", no_args_is_help=True)
 
@@ -78,6 +81,7 @@ def rollback(
     folder = _only(pipeline, runs)
     try:
         with filelock.FileLock(folder.parent / ".lock", timeout=0):
+            check_cluster(server() or Address(file=folder.parent / "metadata.db"), folder.parent.name)
             record = restore(folder, _before(folder) if version is None else version)
     except filelock.Timeout:
         raise SettingsError(f"a run of {folder.parent.name} is going on: wait for it to end") from None

@@ -100,7 +100,7 @@ def _run(settings: Settings, span: int, accepted: dict[str, str], force: list[st
     logs = start.logs_folder(settings, run_id)
     logs.mkdir(parents=True)
     startup_log.rename(logs / "startup.log")
-    facts = start.facts(settings, span, accepted, trigger, reason="" if accepted else reason, process=summary.process())
+    facts = start.facts(settings, span, accepted, trigger, reason=reason, process=summary.process())
     start.write_facts(logs, facts)
     print(f"run {run_id} of {settings.name}: span {span} of {settings.data.dir}, logs in {shown(logs)}", file=stderr)
     address = settings.store

@@ -253,7 +253,7 @@ def test_who_stops_watching_leaves_the_run_going(kfp, endpoint, submitted):
     watching.send_signal(signal.SIGINT)
     _, err = watching.communicate(timeout=60)
     assert watching.returncode == 130
-    assert err == f"the run goes on; to go on watching: vitpipe kfp status {submitted} --watch\n"
+    assert err == f"the run goes on; to go on watching: vitpipe kfp status {submitted} --watch -c sample\n"
     assert kfp.runs[submitted]["state"] == "RUNNING"
 
 

@@ -349,7 +349,7 @@ def test_a_schedule_that_cannot_be_made_leaves_the_one_before(kfp, client, versi
     schedule.put(client, version, NIGHTLY, cron="0 0 3 * * *", interval_s=0)
     before = dict(kfp.recurring)
     kfp.fail("POST .*/recurringruns$", 503, times=9)
-    with pytest.raises(Away, match="tried 4 times"):
+    with pytest.raises(Away, match="is not ready: 503"):
         schedule.move(client, client.deploy(packages[1].read_text(), "c0de"))
     assert kfp.recurring == before
 
@@ -378,11 +378,31 @@ def test_deleting_does_not_end_a_run(kfp, client, version):
     [one] = kfp.recurring
     run_id = kfp.tick(one)
     with pytest.raises(SettingsError, match=f"paused, and not deleted: run {run_id} .* is going on"):
-        schedule.delete(client, schedule.current(client))
+        schedule.delete(client)
     assert kfp.recurring[one]["mode"] == "DISABLE" and kfp.tick(one) is None
     kfp.end(run_id, "SUCCEEDED")
-    schedule.delete(client, schedule.current(client))
+    schedule.delete(client)
     assert not kfp.recurring and not kfp.ended_with_their_schedule
+
+
+def test_a_schedule_that_was_moved_in_the_midst_of_a_run_is_gone_once_it_is_deleted(kfp, client, version, packages):
+    schedule.put(client, version, NIGHTLY, cron="0 0 3 * * *", interval_s=0)
+    [old] = kfp.recurring
+    run_id = kfp.tick(old)
+    schedule.move(client, client.deploy(packages[1].read_text(), "c0de"))
+    with pytest.raises(SettingsError, match=f"run {run_id} .* is going on"):
+        schedule.delete(client)
+    assert {one["mode"] for one in kfp.recurring.values()} == {"DISABLE"}
+    kfp.end(run_id, "SUCCEEDED")
+    schedule.delete(client)
+    assert schedule.current(client) is None and not kfp.recurring
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_run_that_was_made_all_the_same_is_not_made_twice(kfp, client, version, status):
+    kfp.fail("POST .*/runs$", status, done=True)
+    made = client.start(version, "sample-1", {})
+    assert list(kfp.runs) == [made.id]
 
 
 # A server that does not do what it should.

@@ -273,12 +273,6 @@ def test_selectors_find_their_pods():
             assert selector.items() <= resource["spec"]["template"]["metadata"]["labels"].items()
 
 
-def test_failed_steps_are_tried_again_and_nothing_else_is():
-    patch = yaml.safe_load((MANIFESTS / "pipelines" / "retries.yaml").read_text())
-    retries = yaml.safe_load(patch["data"]["workflowDefaults"])["spec"]["templateDefaults"]["retryStrategy"]
-    assert retries == {"limit": "0", "retryPolicy": "Always"}
-
-
 def test_one_version_of_kubeflow_pipelines():
     (resource,) = yaml.safe_load((MANIFESTS / "pipelines" / "kustomization.yaml").read_text())["resources"]
     version = resource.partition("?ref=")[2]
