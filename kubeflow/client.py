@@ -6,7 +6,7 @@ import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -231,7 +231,7 @@ class Client:
         known = {one.display_name: one for one in details or [] if one.display_name in steps}
         tasks = [_task(node, name, known.get(name)) for name, node in steps.items()]
         tasks.sort(key=lambda task: task.started or datetime.max.replace(tzinfo=UTC))
-        return _replaced(run, tasks)
+        return replace(run, tasks=tuple(tasks))
 
     def _steps(self, reference: api.V2beta1PipelineVersionReference | None) -> dict[str, str]:
         """The node of each task that is a container: the cluster lists drivers and groups of tasks beside them."""
@@ -412,10 +412,6 @@ def _state(answer: api.V2beta1Run) -> str:
     """A run that a person terminated ends as FAILED, and only its history says so."""
     history = [one.state for one in answer.state_history or []]
     return "CANCELED" if history[-2:] == ["CANCELING", "FAILED"] else answer.state or "PENDING"
-
-
-def _replaced(run: Run, tasks: list[Task]) -> Run:
-    return Run(**{**vars(run), "tasks": tuple(tasks)})
 
 
 def _task(node: str, name: str, detail: api.V2beta1PipelineTaskDetail | None) -> Task:
