@@ -11,7 +11,6 @@ from trainer.augment import augment, draws_per_image
 from trainer.input import Share, Split, dataset, evaluation_batches, training_batches
 from trainer.optimizer import adamw, clip_by_global_norm, ema_momentum
 from trainer.settings import AugmentSettings, TrainingSettings
-from trainer.vit import ViT
 
 
 @dataclass(frozen=True)
@@ -27,9 +26,11 @@ class Progress:
 
 
 class Learner:
-    """A ViT, its optimizer and the compiled step that trains it, spread over the devices of `strategy`.
+    """A classifier, its optimizer and the compiled step that trains it, spread over the devices of `strategy`.
 
-    `averaged` is the ViT to evaluate: a moving average of the weights, or the model itself where there is no average.
+    `build` makes it: pixels from 0 to 255, [N, size, size, 3], to float32 logits [N, classes]. Layers that it makes
+    not trainable stay as they are. `averaged` is the model to evaluate: a moving average of the weights, or the model
+    itself where there is no average.
 
     A batch is split evenly over the replicas. Their gradients are summed before they are clipped and applied, so that
     a batch means the same on any number of devices (but for dropout and stochastic depth, whose chance is each
@@ -41,7 +42,8 @@ class Learner:
 
     def __init__(
         self,
-        build: Callable[[], ViT],
+        build: Callable[[], keras.Model],
+        classes: int,
         schedule: keras.optimizers.schedules.LearningRateSchedule,
         training: TrainingSettings,
         augmentation: AugmentSettings,
@@ -55,6 +57,7 @@ class Learner:
                 f"{replicas} replicas with {training.accumulate} parts each take pairs of images"
             )
         self.strategy, self.training, self.augmentation = strategy, training, augmentation
+        self.classes = classes
         self.steps_per_epoch, self.replicas = steps_per_epoch, replicas
         self.rows = training.batch_size // replicas
         with strategy.scope():
@@ -139,9 +142,9 @@ class Learner:
         return loss, right, gradients
 
     def _part(self, images, labels, draws, mixing):
-        classes, smoothing = self.model.config["classes"], self.training.label_smoothing
-        images, targets = augment(images, tf.one_hot(labels, classes), draws, self.augmentation, mixing)
-        smoothed = targets * (1.0 - smoothing) + smoothing / classes
+        smoothing = self.training.label_smoothing
+        images, targets = augment(images, tf.one_hot(labels, self.classes), draws, self.augmentation, mixing)
+        smoothed = targets * (1.0 - smoothing) + smoothing / self.classes
         with tf.GradientTape() as tape:
             logits = self.model(images, training=True)
             losses = tf.nn.softmax_cross_entropy_with_logits(smoothed, logits)
@@ -171,7 +174,7 @@ class Learner:
 
     def evaluate(self, split: Split) -> tuple[float, float]:
         """Mean cross-entropy and accuracy of the averaged weights on all of `split`."""
-        self.optimizer.finalize_variable_values(self.averaged.trainable_variables)
+        self.average()
 
         def pipeline(context):
             share = self._share(context)
@@ -180,6 +183,14 @@ class Learner:
         batches = self.strategy.distribute_datasets_from_function(pipeline)
         loss, right = (float(total) for total in self._evaluate_all(batches))
         return loss / len(split), right / len(split)
+
+    def average(self) -> None:
+        """Bring `averaged` up to the last step: the average of what is trained, the rest as it is."""
+        self.optimizer.finalize_variable_values(self.averaged.trainable_variables)
+        if self.averaged is not self.model:
+            pairs = zip(self.averaged.non_trainable_weights, self.model.non_trainable_weights, strict=True)
+            for ours, theirs in pairs:
+                ours.assign(theirs)
 
     @tf.function
     def _evaluate_all(self, batches):

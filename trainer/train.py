@@ -130,7 +130,7 @@ def train(
     )
     learner = Learner(
         lambda: vit(precision if precision == "float32" else f"mixed_{precision}"),
-        schedule, training, augmentation, steps_per_epoch, strategy,
+        classes, schedule, training, augmentation, steps_per_epoch, strategy,
     )  # fmt: skip
     log.info(
         "%s parameters in %s on %s, %s training and %s validation images, %s steps an epoch",
@@ -207,7 +207,7 @@ def train(
         best_row["val_accuracy"],
     )  # fmt: skip
     models = vit("float32"), vit("float32")
-    learner.optimizer.finalize_variable_values(learner.averaged.trainable_variables)
+    learner.average()
     for model, weights in zip(models, (best_weights, learner.averaged.get_weights()), strict=True):
         model.set_weights(weights)
     return models

@@ -40,7 +40,7 @@ def stop_first_training(process, arguments, attempt, how, folder):
     """Once it has a checkpoint."""
     if arguments[-1] != "Trainer" or attempt:
         return
-    while not list(folder.glob("runs/*/checkpoints/*/*")) and process.poll() is None:
+    while not list(folder.glob("runs/*/checkpoints/*/epoch-*.npz")) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(how)
 
