@@ -38,6 +38,7 @@ def ours(data: dict, size: dict, minutes: float, seed: int) -> dict:
     """
     import logging
     import tempfile
+    from functools import partial
 
     import numpy as np
     import yaml
@@ -45,7 +46,7 @@ def ours(data: dict, size: dict, minutes: float, seed: int) -> dict:
     from trainer.checkpoint import Checkpoints
     from trainer.input import Split
     from trainer.settings import AugmentSettings, ModelSettings, TrainingSettings
-    from trainer.train import train
+    from trainer.train import train, vit
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     preset = yaml.safe_load((ROOT / "configs" / "cifar10-cpu.yaml").read_text())
@@ -56,12 +57,12 @@ def ours(data: dict, size: dict, minutes: float, seed: int) -> dict:
         settings = {**preset["training"], "epochs": epochs, "seed": seed}
         # The preset's share of the steps, whatever their number.
         settings["warmup_epochs"] = preset["training"]["warmup_epochs"] / preset["training"]["epochs"] * epochs
-        best, _ = train(
-            ModelSettings(**{**preset["model"], **size}), AugmentSettings(**preset["augment"]),
-            TrainingSettings(**settings), split, val_split, classes, flat.mean(axis=0), flat.std(axis=0),
+        model = ModelSettings(**{**preset["model"], **size})
+        best, _, rows = train(
+            partial(vit, model, classes, flat.mean(axis=0), flat.std(axis=0)), classes,
+            AugmentSettings(**preset["augment"]), TrainingSettings(**settings), split, val_split,
             log_dir=folder / "log", checkpoints=Checkpoints(folder / "checkpoints" / "one"),
         )  # fmt: skip
-        rows = [json.loads(line) for line in (folder / "log" / "history.jsonl").read_text().splitlines()]
         return best, rows
 
     with tempfile.TemporaryDirectory() as folder:

@@ -17,3 +17,9 @@ class DataVerdict(Artifact):
 
     TYPE_NAME = "DataVerdict"
     PROPERTIES: ClassVar = {"span": Property(type=PropertyType.INT), "passed": Property(type=PropertyType.INT)}
+
+
+class Backbone(Artifact):
+    """A pretrained ViT to fine-tune: see `components.backbone`."""
+
+    TYPE_NAME = "Backbone"

@@ -1,4 +1,4 @@
-"""TFX's Trainer, which also leaves out the examples that the data gate says leak."""
+"""TFX's Trainer, which also takes a backbone to fine-tune, and leaves out the examples that the data gate says leak."""
 
 from pathlib import Path
 
@@ -9,27 +9,34 @@ from tfx.dsl.components.base import executor_spec
 from tfx.types.component_spec import ChannelParameter
 
 from components import artifacts
+from components.backbone import FILE as BACKBONE
 from components.data_bounds import LEAVE_OUT
+
+_FILES = {"verdict": ("leave_out", LEAVE_OUT), "backbone": ("backbone", BACKBONE)}
 
 
 class Executor(executor.GenericExecutor):
-    """Adds `leave_out`, the path of a file, to the custom config where there is a verdict to follow."""
+    """Adds `leave_out` and `backbone`, paths of files, to the custom config where there are such inputs."""
 
     def _GetFnArgs(self, input_dict, output_dict, exec_properties):
         arguments = super()._GetFnArgs(input_dict, output_dict, exec_properties)
-        for verdict in input_dict.get("verdict", []):
-            arguments.custom_config = {**arguments.custom_config, "leave_out": str(Path(verdict.uri) / LEAVE_OUT)}
+        for name, (key, file) in _FILES.items():
+            for artifact in input_dict.get(name, []):
+                arguments.custom_config = {**arguments.custom_config, key: str(Path(artifact.uri) / file)}
         return arguments
 
 
 class Trainer(TfxTrainer):
-    """See `Executor`. verdict: the data gate's, or None to leave nothing out; the rest is TFX's."""
+    """See `Executor`. verdict: the data gate's, or None to leave nothing out; backbone: what to fine-tune, or None to
+    train from scratch; the rest is TFX's."""
 
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
-    def __init__(self, verdict: types.BaseChannel | None, **inputs):
+    def __init__(self, verdict: types.BaseChannel | None, backbone: types.BaseChannel | None, **inputs):
         super().__init__(**inputs)
-        if verdict is not None:
-            # TFX's Trainer makes its own spec; this one has an input more.
-            self.spec.INPUTS = {**self.spec.INPUTS, "verdict": ChannelParameter(type=artifacts.DataVerdict)}
-            self.spec.inputs["verdict"] = verdict
+        kinds = {"verdict": (verdict, artifacts.DataVerdict), "backbone": (backbone, artifacts.Backbone)}
+        for name, (channel, kind) in kinds.items():
+            if channel is not None:
+                # TFX's Trainer makes its own spec; this one has inputs more.
+                self.spec.INPUTS = {**self.spec.INPUTS, name: ChannelParameter(type=kind)}
+                self.spec.inputs[name] = channel

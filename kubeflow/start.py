@@ -108,10 +108,12 @@ def begin(
         with redirected(logs / "startup.log"):
             from ml_metadata import MetadataStore
 
+            from pipeline.backbone import fitted
             from pipeline.build import compile_graph
             from pipeline.metadata.store import record
             from pipeline.registration import register
 
+            settings = fitted(settings)
             graph = compile_graph(settings, span, accepted=accepted)
             here = {entry.pipeline_node.node_info.id for entry in graph.nodes}
             if here != {*nodes}:

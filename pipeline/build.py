@@ -18,6 +18,7 @@ from tfx.types.channel import Channel
 from tfx.types.standard_artifacts import Model
 
 from components.artifacts import DataVerdict
+from components.backbone import Backbone
 from components.baseline import ServingModel
 from components.data_gate import DataGate
 from components.evaluator import Evaluator
@@ -28,6 +29,7 @@ from components.pusher import Pusher
 from components.serving_check import ServingCheck
 from components.trainer import Trainer
 from pipeline import sources
+from pipeline.backbone import content
 from pipeline.config import Settings
 from pipeline.report import NODE as REPORT
 from pipeline.report.component import RunReport
@@ -81,14 +83,18 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
             custom_config={"image_size": settings.model.image_size},
             disable_statistics=True,  # of raw pixels: a minute of work that says nothing
         )
+        backbone = None
+        if source := settings.finetune.source:
+            backbone = Backbone(source, content(source), settings.model, settings.finetune)
         trainer = Trainer(
-            run_fn="trainer.train.run_fn",
+            run_fn="trainer.run.run_fn",
             examples=transform.outputs["transformed_examples"],
             transform_graph=transform.outputs["transform_graph"],
             schema=schema.outputs["schema"],
             # Inputs only where they are used: as one, each push would make the next run train again.
             base_model=baseline.outputs["model"] if settings.training.warm_start else None,
             verdict=verdict if settings.data_gate.leave_out_leaks else None,
+            backbone=backbone.outputs["backbone"] if backbone else None,
             train_args=trainer_pb2.TrainArgs(splits=["train"]),
             eval_args=trainer_pb2.EvalArgs(splits=["val"]),
             custom_config={
@@ -96,7 +102,9 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
                 "augment": settings.augment.model_dump_json(),
                 "training": settings.training.model_dump_json(),
                 "checkpoints": str(checkpoints_folder(settings)),
-                "code": sources.digest("trainer.train"),
+                "code": sources.digest("trainer.run"),
+                # Not its source: the same backbone elsewhere makes the same model.
+                **({"finetune": settings.finetune.model_dump_json(exclude={"source"})} if backbone else {}),
             },
         )
         evaluator = Evaluator(
@@ -132,6 +140,9 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
         examples, test_examples, schema, statistics, validator, image_statistics, previous, data_gate, transform,
         baseline, trainer, evaluator, serving_check, pusher,
     ]  # fmt: skip
+    if backbone:
+        steps.append(backbone)
+        _stamp(backbone, sources.digest("components.backbone"))
     # After all of them, and without an input of any: whatever was skipped, there is a report.
     report = RunReport(store=str(settings.store), reports=str(settings.folder / "reports"))
     report.add_upstream_nodes(steps)

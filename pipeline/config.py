@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from components import ingest
 from components.data_bounds import DataGateSettings
@@ -16,7 +16,7 @@ from components.gate import GateSettings
 from components.serving_bounds import ServingCheckSettings
 from pipeline.cluster_settings import KubeflowSettings
 from pipeline.metadata.address import PASSWORD, Address, StoreError
-from trainer.settings import AugmentSettings, Group, ModelSettings, TrainingSettings
+from trainer.settings import AugmentSettings, FinetuneSettings, Group, ModelSettings, TrainingSettings
 
 PRESETS = Path(__file__).resolve().parent.parent / "configs"
 _PREFIX = "VITPIPE_"
@@ -62,11 +62,20 @@ class Settings(Group):
     model: ModelSettings = ModelSettings()
     augment: AugmentSettings = AugmentSettings()
     training: TrainingSettings = TrainingSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
     gate: GateSettings = GateSettings()
     serving_check: ServingCheckSettings = ServingCheckSettings()
     metadata: MetadataSettings = MetadataSettings()
     kubeflow: KubeflowSettings = KubeflowSettings()
     keep_versions: int = Field(10, ge=1)  # of the pushed models, the newest; a roll-back needs more than one
+
+    @model_validator(mode="after")
+    def starts_from_one_thing(self):
+        if self.finetune.source and self.training.warm_start:
+            raise ValueError(
+                f"finetune.source {self.finetune.source} and training.warm_start both say what to start from: set one"
+            )
+        return self
 
     def chosen_span(self) -> int:
         """The span to train on: the one set, or the newest. Raises SettingsError where it or the gate's is missing."""

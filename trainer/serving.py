@@ -1,5 +1,7 @@
 """The SavedModel: raw bytes in, classes out, with TensorFlow alone."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -93,13 +95,20 @@ def load_vit(path: str) -> ViT:
     Raises FileNotFoundError when the SavedModel has none, and ValueError when it holds something else.
     """
     file = f"{path}/{KERAS_MODEL}"
-    cure = "train from scratch (training.warm_start=false) or give a SavedModel that this pipeline's Trainer wrote"
     if not tf.io.gfile.exists(file):
-        raise FileNotFoundError(f"{file} is missing, the Keras model beside the SavedModel: {cure}")
+        raise FileNotFoundError(
+            f"{file} is missing, the Keras model beside the SavedModel: give a SavedModel that this pipeline's Trainer "
+            "wrote, or train from scratch (training.warm_start=false)"
+        )
+    return read_vit(file)
+
+
+def read_vit(file: str | Path) -> ViT:
+    """The ViT in a `.keras` file. Raises ValueError when it cannot be read, or holds something else."""
     try:
         model = keras.models.load_model(file, compile=False)
     except Exception as error:  # whatever a broken archive, an unknown class or a changed one makes Keras raise
-        raise ValueError(f"{file} cannot be read as a Keras model ({error}): {cure}") from error
+        raise ValueError(f"{file} cannot be read as a Keras model ({error}): name a file that is whole") from error
     if not isinstance(model, ViT):
-        raise ValueError(f"{file} holds a {type(model).__name__}, not a ViT: {cure}")
+        raise ValueError(f"{file} holds a {type(model).__name__}, not a ViT of this project: name another")
     return model

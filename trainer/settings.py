@@ -80,7 +80,7 @@ class AugmentSettings(Group):
 
 
 class TrainingSettings(Group):
-    """The recipe."""
+    """The recipe. Of a fine-tuning, FinetuneSettings has the epochs, the learning rates and the weight decay."""
 
     epochs: int = Field(200, gt=0)
     batch_size: int = Field(256, gt=0)  # images a step, over all devices
@@ -112,4 +112,28 @@ class TrainingSettings(Group):
                 f"batch_size {self.batch_size} is not a multiple of {2 * self.accumulate}: each of its "
                 f"{self.accumulate} parts must hold whole pairs of images, for Mixup and CutMix"
             )
+        return self
+
+
+class FinetuneSettings(Group):
+    """From a pretrained backbone in two phases: the new head alone, then the top of the model with it.
+
+    In each phase the learning rate falls along a cosine to 0. The model is as deep, wide and so on as the backbone.
+    """
+
+    source: str = ""  # of the backbone, see `pipeline.backbone`; nothing: from scratch
+    head_epochs: int = Field(5, ge=0)
+    head_learning_rate: float = Field(1e-3, gt=0)
+    epochs: int = Field(15, ge=0)  # of the second phase
+    blocks: int | None = Field(4, ge=0)  # the last ones, which the second phase trains; null: the whole model
+    learning_rate: float = Field(1e-5, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    # What a `.weights.h5` file does not say: how its model normalised pixels of 0 to 255.
+    pixel_mean: tuple[float, float, float] | None = None
+    pixel_std: tuple[float, float, float] | None = None
+
+    @model_validator(mode="after")
+    def trains(self):
+        if not self.head_epochs + self.epochs:
+            raise ValueError("head_epochs and epochs are both 0: nothing would be trained")
         return self

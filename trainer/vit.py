@@ -419,8 +419,8 @@ def resize_positions(positions, grid, new_grid):
     return ops.concatenate([positions[:, :cls], ops.reshape(patches, (1, new_grid**2, -1))], axis=1)
 
 
-def copy_weights(source, target):
-    """Copy every weight of one ViT to the weight of the same name in another.
+def copy_weights(source, target, but=()):
+    """Copy every weight of one ViT to the weight of the same name in another, but those of the layers named in `but`.
 
     Position embeddings of another grid of patches are resized to the target's (`resize_positions`); all else is copied
     as it is. What is not a weight (mean and std, rates) stays the target's.
@@ -431,7 +431,8 @@ def copy_weights(source, target):
 
     def weights(model):
         # A path opens with the name of its model.
-        return {weight.path.partition(f"{model.name}/")[2]: weight for weight in model.weights}
+        named = {weight.path.partition(f"{model.name}/")[2]: weight for weight in model.weights}
+        return {name: weight for name, weight in named.items() if name.partition("/")[0] not in but}
 
     def grid(model):
         return model.config["image_size"] // model.config["patch_size"]

@@ -20,6 +20,7 @@ from pipeline.cli import (
     data,
     doctor,
     explain,
+    finetune,
     gc,
     models,
     predict,
@@ -41,6 +42,7 @@ app.command()(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.command()(augment.augment)
 app.command()(run.run)
+app.command()(finetune.finetune)
 app.command()(watch.watch)
 app.add_typer(runs.app, name="runs")
 app.add_typer(artifacts.app, name="artifacts")

@@ -38,7 +38,7 @@ def run(
     chosen_data: dict[str, object] = {} if data is None else {"dir": str(data.expanduser())}
     if span is not None:
         chosen_data["span"] = span
-    settings = load(config, overrides, data=chosen_data)
+    settings = _with_backbone(load(config, overrides, data=chosen_data))
     chosen = start.choose_span(settings)
     if reason and not accept and trigger == "manual":
         raise SettingsError('--accept CHECK and --reason "..." go together: name the check that shall not stop the run')
@@ -48,6 +48,15 @@ def run(
     signal.signal(signal.SIGTERM, _end)
     with start.only_run(settings):
         raise typer.Exit(_run(settings, chosen, accepted, force or [], trigger, reason))
+
+
+def _with_backbone(settings: Settings) -> Settings:
+    if not settings.finetune.source:
+        return settings
+    with redirected(Path(os.devnull)):
+        from pipeline.backbone import fitted
+
+        return fitted(settings)
 
 
 def _dry_run(settings: Settings, span: int) -> Exit:

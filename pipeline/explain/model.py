@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -13,7 +12,7 @@ from components.serving_folder import RECORD, read_record
 from pipeline.config import SettingsError
 from trainer.explain import layout
 from trainer.preprocessing import decode_batch
-from trainer.serving import KERAS_MODEL
+from trainer.serving import KERAS_MODEL, read_vit
 from trainer.vit import ViT
 
 _IMAGES = 32  # a call: attention of ViT-Tiny takes 0.4 MB an image
@@ -130,11 +129,6 @@ def _model(
 
 def _load(file: Path) -> ViT:
     try:
-        model = keras.models.load_model(file, compile=False)
-    except Exception as error:  # whatever a broken archive, an unknown class or a changed one makes Keras raise
-        raise DataRefused(
-            f"{file} cannot be read as a Keras model ({type(error).__name__}): name another with --model"
-        ) from None
-    if not isinstance(model, ViT):
-        raise DataRefused(f"{file} holds a {type(model).__name__}, not a ViT: name another with --model")
-    return model
+        return read_vit(file)
+    except ValueError as error:
+        raise DataRefused(str(error)) from None

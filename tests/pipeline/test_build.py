@@ -41,7 +41,7 @@ def test_every_step_that_runs_our_code_carries_its_digest(graph):
     }  # fmt: skip
     # The Trainer's names its checkpoints, too.
     config = graph["Trainer"].parameters.parameters["custom_config"].field_value.string_value
-    assert f'"code": "{sources.digest("trainer.train")}"' in config
+    assert f'"code": "{sources.digest("trainer.run")}"' in config
 
 
 def test_nothing_is_transformed_or_trained_before_the_data_gate_has_spoken(graph):

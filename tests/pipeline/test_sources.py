@@ -20,7 +20,7 @@ def copy(tmp_path):
 def digests(folder):
     script = (
         "from pipeline.sources import digest;"
-        "print(digest('trainer.train'), digest('trainer.preprocessing'), digest('components.pusher'))"
+        "print(digest('trainer.run'), digest('trainer.preprocessing'), digest('components.pusher'))"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

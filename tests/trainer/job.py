@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,18 +39,19 @@ def main(folder: Path, settings: dict) -> None:
     from trainer import devices
     from trainer.checkpoint import Checkpoints
     from trainer.settings import AugmentSettings, ModelSettings, TrainingSettings
-    from trainer.train import train
+    from trainer.train import train, vit
 
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
     if replicas > 1:
         strategy = tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(replicas)])
     else:
         strategy = devices.strategy()
-    best, last = train(
-        ModelSettings(**MODEL | settings.get("model", {})),
+    best, last, _ = train(
+        partial(vit, ModelSettings(**MODEL | settings.get("model", {})), 2, [128.0] * 3, [64.0] * 3),
+        2,
         AugmentSettings(**PLAIN | settings.get("augment", {})),
         TrainingSettings(**TRAINING | {"checkpoint_seconds": 0} | settings.get("training", {})),
-        split(64, 0), split(40, 1), classes=2, mean=[128.0] * 3, std=[64.0] * 3,
+        split(64, 0), split(40, 1),
         log_dir=folder / "log", checkpoints=Checkpoints(folder / "checkpoints" / "tiny"), strategy=strategy,
     )  # fmt: skip
     weights = {f"best-{index}": weight for index, weight in enumerate(best.get_weights())}

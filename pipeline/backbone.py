@@ -1,0 +1,75 @@
+"""Where the backbone of a fine-tuning is, and which sizes it gives the model."""
+
+import difflib
+import hashlib
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from components.ingest import DataRefused
+from components.serving_folder import versions
+from pipeline.config import Settings, SettingsError
+from trainer.backbone import HUB, WEIGHTS, load_backbone
+from trainer.finetune import OWN
+from trainer.serving import KERAS_MODEL
+from trainer.settings import ModelSettings
+
+
+def fitted(settings: Settings) -> Settings:
+    """The settings with the backbone's source located, and its sizes as the model's; as they are where there is none.
+
+    Raises SettingsError where there is no such backbone, or it does not fit, DataRefused where it cannot be read.
+    """
+    if not settings.finetune.source:
+        return settings
+    source = locate(settings.finetune.source, settings.runs)
+    try:
+        backbone = load_backbone(source, settings.model, settings.finetune)
+    except (FileNotFoundError, ValueError) as error:
+        raise DataRefused(str(error)) from None
+    sizes = {key: backbone.config[key] for key in ModelSettings.model_fields.keys() & backbone.config.keys() - OWN}
+    own = settings.model.model_dump(include=OWN)
+    try:
+        model = ModelSettings.model_validate({**sizes, **own, "mimetic": False})
+    except ValidationError as error:
+        raise SettingsError(f"{source} does not fit the model's settings: {error.errors()[0]['msg']}") from None
+    finetune = settings.finetune.model_copy(update={"source": source})
+    return settings.model_copy(update={"finetune": finetune, "model": model})
+
+
+def locate(source: str, runs: Path) -> str:
+    """What `trainer.backbone.load_backbone` takes, of what a person names; a path comes out absolute.
+
+    That may also be a pipeline below `runs`, by its name or its folder: the model that it serves now.
+    Raises SettingsError where there is no such thing.
+    """
+    if source.startswith(HUB):
+        return source
+    for folder in (Path(source), runs / source):
+        if pushed := versions(folder / "serving"):
+            return str((folder / "serving" / str(pushed[-1])).resolve())
+    path = Path(source).expanduser()
+    if path.is_file() or any((path / name).exists() for name in (KERAS_MODEL, "config.json")):
+        return str(path.resolve())
+    names = sorted(folder.parent.name for folder in runs.glob("*/serving"))
+    nearest = difflib.get_close_matches(source, names, n=1)
+    hint = f"did you mean {nearest[0]}? " if nearest else ""
+    raise SettingsError(
+        f"no backbone {source}: {hint}name a pipeline below {runs} that has pushed a model, one of its version "
+        f"folders, a .keras or {WEIGHTS} file, the folder of a KerasHub preset, or {HUB}PRESET"
+    )
+
+
+def content(source: str) -> str:
+    """sha256 of the files of a located source; empty where they are not here."""
+    path = Path(source)
+    if source.startswith(HUB) or not path.exists():
+        return ""
+    files = [path] if path.is_file() else [path / KERAS_MODEL]
+    if not files[0].is_file():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+    found = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as opened:
+            found.update(hashlib.file_digest(opened, "sha256").digest())
+    return found.hexdigest()

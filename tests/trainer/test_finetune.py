@@ -1,0 +1,117 @@
+import json
+import logging
+
+import keras
+import numpy as np
+import pytest
+
+from tests.trainer.job import PLAIN, TRAINING, split
+from trainer.finetune import adapt, fine_tune
+from trainer.settings import AugmentSettings, FinetuneSettings, ModelSettings, TrainingSettings
+from trainer.train import vit
+
+MODEL = ModelSettings(image_size=8, depth=3, width=16, heads=2)
+FINETUNE = FinetuneSettings(head_epochs=2, epochs=3, blocks=1, head_learning_rate=3e-2, learning_rate=3e-3)
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    keras.utils.set_random_seed(5)
+    return vit(MODEL, 7, [100.0, 110.0, 120.0], [50.0, 60.0, 70.0])
+
+
+def tune(backbone, folder, finetune=FINETUNE, **training):
+    return fine_tune(
+        backbone, MODEL, finetune, TrainingSettings(**TRAINING | {"checkpoint_seconds": 0} | training), 2,
+        checkpoints=folder / "checkpoints" / "course", augmentation=AugmentSettings(**PLAIN),
+        train_split=split(64, 0), val_split=split(40, 1), log_dir=folder / "log",
+    )  # fmt: skip
+
+
+def changed(one, other):
+    """The names of the layers whose weights differ."""
+    pairs = zip(one.weights, other.weights, strict=True)
+    return {left.path.split("/")[1] for left, right in pairs if not np.array_equal(left, right)}
+
+
+@pytest.fixture(scope="module")
+def tuned(backbone, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tuned")
+    return folder, tune(backbone, folder)
+
+
+def test_an_adapted_model_sees_what_the_backbone_saw(backbone):
+    """With the backbone's own mean and std, whatever the new data's are: its weights know no other pixels."""
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3))
+    adapted = adapt(backbone, MODEL, 2, 0)
+    assert (adapted.config["mean"], adapted.config["std"]) == ([100.0, 110.0, 120.0], [50.0, 60.0, 70.0])
+    adapted.head.kernel.assign(backbone.head.kernel[:, :2])
+    np.testing.assert_array_equal(adapted(images), backbone(images)[:, :2])
+
+
+@pytest.mark.parametrize(
+    ("blocks", "trained"),
+    [
+        (0, {"head"}),
+        (1, {"head", "norm", "block_02"}),
+        (9, {"head", "norm", "block_00", "block_01", "block_02"}),
+        (None, {"head", "norm", "block_00", "block_01", "block_02", "patches", "tokens"}),
+    ],
+)
+def test_only_the_head_and_the_top_are_trained(backbone, blocks, trained):
+    adapted = adapt(backbone, MODEL, 2, blocks)
+    assert {weight.path.split("/")[1] for weight in adapted.trainable_weights} == trained
+
+
+def test_the_size_of_images_and_the_rates_are_those_of_the_settings(backbone):
+    model = MODEL.model_copy(update={"image_size": 16, "dropout": 0.1, "stochastic_depth": 0.2, "depth": 1, "width": 8})
+    adapted = adapt(backbone, model, 2, 1)
+    assert adapted.tokens.positions.shape == (1, 17, 16)
+    own = {"image_size": 16, "dropout": 0.1, "stochastic_depth": 0.2, "classes": 2}
+    assert adapted.config == {**backbone.config, **own}
+    np.testing.assert_array_equal(adapted.tokens.positions[:, 0], backbone.tokens.positions[:, 0])
+
+
+def test_it_learns_the_head_and_then_the_top(backbone, tuned):
+    folder, (best, last, rows) = tuned
+    assert changed(adapt(backbone, MODEL, 2, None), last) == {"head", "norm", "block_02"}
+    test = split(100, 2)
+    assert (np.array(best(test.images)).argmax(1) == test.labels).mean() > 0.95
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
+    assert rows[0]["learning_rate"] == pytest.approx(1.5e-2, rel=1e-3)  # half way down the first cosine
+    assert rows[1]["learning_rate"] == rows[4]["learning_rate"] == 0 < rows[2]["learning_rate"] < 3e-3
+    written = [json.loads(line) for line in (folder / "log" / "history.jsonl").read_text().splitlines()]
+    assert written == rows
+
+
+def test_the_best_epoch_is_that_of_both_phases(backbone, tmp_path):
+    """A second phase that only does harm is not what is exported."""
+    harmful = FINETUNE.model_copy(update={"learning_rate": 30.0, "epochs": 2})
+    best, last, rows = tune(backbone, tmp_path, harmful)
+    assert max(rows, key=lambda row: row["val_accuracy"])["epoch"] <= 2
+    assert changed(adapt(backbone, MODEL, 2, None), best) == {"head"}
+    assert changed(adapt(backbone, MODEL, 2, None), last) > {"head"}
+
+
+def test_a_phase_without_epochs_is_left_out(backbone, tmp_path):
+    _, last, rows = tune(backbone, tmp_path, FINETUNE.model_copy(update={"epochs": 0}))
+    assert len(rows) == 2 and changed(adapt(backbone, MODEL, 2, None), last) == {"head"}
+    with pytest.raises(ValueError, match="head_epochs and epochs are both 0"):
+        FinetuneSettings(head_epochs=0, epochs=0)
+
+
+def test_what_is_done_is_not_done_again(backbone, tuned, caplog):
+    folder, (best, last, rows) = tuned
+    newest = max((folder / "checkpoints" / "course-2").iterdir())
+    newest.unlink()  # killed in the last epoch of the second phase
+    caplog.set_level(logging.INFO)
+    again = tune(backbone, folder)
+    assert "epoch 4/5" not in caplog.text and "epoch 5/5" in caplog.text
+    assert not changed(last, again.last) and not changed(best, again.best)
+    assert [row["val_accuracy"] for row in again.rows] == [row["val_accuracy"] for row in rows]
+
+
+def test_patience_of_the_second_phase_does_not_count_the_first(backbone, tmp_path):
+    frozen = FINETUNE.model_copy(update={"learning_rate": 1e-12, "epochs": 4, "weight_decay": 0.0})
+    _, _, rows = tune(backbone, tmp_path, frozen, patience=2)
+    assert 4 <= len(rows) <= 6  # two at least in each phase

@@ -1,0 +1,66 @@
+"""What a fine-tuning starts from: a pretrained ViT, wherever it comes from."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import h5py
+
+from trainer import serving
+from trainer.settings import FinetuneSettings, ModelSettings
+from trainer.train import vit
+from trainer.vit import ViT
+
+HUB = "hub:"  # before the name of a KerasHub preset
+WEIGHTS = ".weights.h5"
+
+
+def load_backbone(source: str, model: ModelSettings | None = None, finetune: FinetuneSettings | None = None) -> ViT:
+    """The ViT of `source`, which is one of these.
+
+    A folder with a SavedModel that `trainer.serving.export` wrote; a `.keras` file with a ViT of ours; a `.weights.h5`
+    file of such a model, whose sizes are those of `model` and whose pixels were normalised as `finetune` says; `hub:`
+    and the name of a KerasHub preset, or a folder that holds one.
+
+    Raises FileNotFoundError where there is none, ValueError for what cannot be read or is no such ViT.
+    """
+    path = Path(source)
+    if source.startswith(HUB) or (path / "config.json").is_file():
+        from trainer.hub import load_hub  # KerasHub is not there for most
+
+        return load_hub(source.removeprefix(HUB))
+    if path.is_dir():
+        return serving.load_vit(source)
+    if not path.is_file():
+        raise FileNotFoundError(f"{source}: no such backbone: name a SavedModel folder, a .keras or {WEIGHTS} file")
+    if source.endswith(WEIGHTS):
+        return _of_weights(path, model or ModelSettings(), finetune or FinetuneSettings())
+    return serving.read_vit(path)
+
+
+def digest(backbone: ViT) -> str:
+    """sha256 of what it computes: its sizes, normalisation and weights."""
+    found = hashlib.sha256(json.dumps(backbone.config, sort_keys=True).encode())
+    for weight in backbone.get_weights():
+        found.update(weight.tobytes())
+    return found.hexdigest()
+
+
+def _of_weights(file: Path, model: ModelSettings, finetune: FinetuneSettings) -> ViT:
+    if finetune.pixel_mean is None or finetune.pixel_std is None:
+        raise ValueError(
+            f"{file} does not say how its model normalised pixels: set finetune.pixel_mean and finetune.pixel_std, in "
+            "units of 0 to 255, for example [127.5, 127.5, 127.5] for both"
+        )
+    try:
+        with h5py.File(file) as opened:
+            [classes] = opened["head/vars/1"].shape
+        backbone = vit(model, classes, finetune.pixel_mean, finetune.pixel_std)
+        backbone.load_weights(file)
+    except Exception as error:  # what a file that is no HDF5, or of another model, makes h5py and Keras raise
+        raise ValueError(
+            f"{file} does not hold the weights of a ViT of model.depth {model.depth}, width {model.width}, patch_size "
+            f"{model.patch_size}, image_size {model.image_size} and head {model.head}: set those it was trained with "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+    return backbone

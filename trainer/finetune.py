@@ -1,0 +1,85 @@
+"""Fine-tuning: a pretrained backbone with a new head, trained in two phases."""
+
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from trainer.checkpoint import Checkpoints
+from trainer.settings import FinetuneSettings, ModelSettings, TrainingSettings
+from trainer.train import Trained, train
+from trainer.vit import ViT, copy_weights
+
+log = logging.getLogger(__name__)
+
+OWN = {"image_size", "dropout", "stochastic_depth"}  # what the settings of the model say; the rest is the backbone's
+_HEAD = ("head", "score")  # the classifier, and what seqpool weighs the tokens with for it
+
+
+def fine_tune(
+    backbone: ViT,
+    model: ModelSettings,
+    finetune: FinetuneSettings,
+    training: TrainingSettings,
+    classes: int,
+    checkpoints: Path,
+    **how: Any,
+) -> Trained:
+    """Train the new head alone, then with it the last blocks; the best epoch is that of both phases.
+
+    The first phase has no weight decay, and of the model only the head is trained. checkpoints: what the folders of the
+    two phases' checkpoints are named by. how: what else `trainer.train.train` takes.
+    """
+    phases = [
+        (0, finetune.head_epochs, finetune.head_learning_rate, 0.0),
+        (finetune.blocks, finetune.epochs, finetune.learning_rate, finetune.weight_decay),
+    ]
+    trained = None
+    for number, (blocks, epochs, rate, decay) in enumerate(phases, start=1):
+        if not epochs:
+            continue
+        of_phase = {
+            "epochs": epochs, "learning_rate": rate, "weight_decay": decay, "warmup_epochs": 0, "final_learning_rate": 0
+        }  # fmt: skip
+        log.info("phase %d: %s, learning rate %g", number, _in_words(blocks), rate)
+        trained = train(
+            partial(adapt, backbone, model, classes, blocks),
+            classes=classes,
+            training=training.model_copy(update=of_phase),
+            checkpoints=Checkpoints(checkpoints.with_name(f"{checkpoints.name}-{number}")),
+            start=trained.best if trained else None,
+            earlier=trained.rows if trained else (),
+            **how,
+        )
+    assert trained is not None  # the settings ask for an epoch
+    return trained
+
+
+def adapt(backbone: ViT, model: ModelSettings, classes: int, blocks: int | None, policy: str = "float32") -> ViT:
+    """The backbone with a new head for `classes` classes, frozen but for the head and, above 0, the last `blocks`.
+
+    With blocks also the norm after them is trained; with None all of the model. Image size, dropout and stochastic
+    depth are those of `model`, and positions are resized to that image size; all else is the backbone's, its mean and
+    std too: its weights were learned on pixels that were normalised so.
+    """
+    own = model.model_dump(include=OWN)
+    adapted = ViT(
+        # Mimetic weights would be made at some cost, and overwritten.
+        **{**backbone.config, **own, "classes": classes, "mimetic": False},
+        dtype=keras.DTypePolicy(policy),
+        name="vit",
+    )
+    copy_weights(backbone, adapted, but=["head"])
+    if blocks is not None:
+        trained = [adapted.norm, *adapted.blocks[-blocks:]] if blocks else []
+        for layer in adapted.layers:
+            layer.trainable = layer.name in _HEAD or layer in trained
+    return adapted
+
+
+def _in_words(blocks: int | None) -> str:
+    if blocks is None:
+        return "the whole model"
+    return f"the head and the last {blocks} blocks" if blocks else "the head"

@@ -1,0 +1,105 @@
+"""A training as TFX's Trainer asks for it: transformed examples in, a SavedModel out."""
+
+import hashlib
+import json
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_transform as tft
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
+
+from trainer import devices, serving
+from trainer.backbone import digest
+from trainer.checkpoint import Checkpoints
+from trainer.examples import class_names
+from trainer.finetune import fine_tune
+from trainer.input import load
+from trainer.preprocessing import read_moments
+from trainer.settings import AugmentSettings, FinetuneSettings, ModelSettings, TrainingSettings
+from trainer.train import train, vit
+
+log = logging.getLogger(__name__)
+
+_WARMUP_IMAGES = 32  # as many as clients send at once
+
+# What of the training settings does not change its result.
+_WITHOUT_EFFECT = {"require_gpu", "memory_gib", "checkpoint_seconds"}
+
+
+def run_fn(fn_args) -> None:
+    """Train on the `train` split, choose the epoch on `val`, export to `fn_args.serving_model_dir`.
+
+    `fn_args.custom_config` carries "model", "augment" and "training", the settings as JSON, "checkpoints", the folder
+    that they go under, and "code", a digest of this package's sources; "leave_out", where given, is a file with a JSON
+    list of ids (bytes that are no UTF-8 as surrogates) of examples to do without; "backbone", where given, is the Keras
+    model to fine-tune, as "finetune", settings again, says. `fn_args.base_model`, where given, is the SavedModel to
+    start from. `fn_args.model_run_dir` receives the history and the last weights.
+    """
+    config = fn_args.custom_config
+    model_settings = ModelSettings.model_validate_json(config["model"])
+    augmentation = AugmentSettings.model_validate_json(config["augment"])
+    training = TrainingSettings.model_validate_json(config["training"])
+    if training.require_gpu and not tf.config.list_physical_devices("GPU"):
+        raise RuntimeError(
+            "training.require_gpu is set and TensorFlow sees no GPU: run on a GPU worker (`vitpipe doctor` says "
+            "what TensorFlow sees), take the preset cifar10-cpu, or --set training.require_gpu=false"
+        )
+    strategy = devices.strategy()
+
+    schema = schema_pb2.Schema()
+    with tf.io.gfile.GFile(fn_args.schema_path) as file:
+        names = class_names(text_format.Parse(file.read(), schema))
+    mean, std = read_moments(tft.TFTransformOutput(fn_args.transform_output))
+    size = model_settings.image_size
+    leave_out: set[bytes] = set()
+    if "leave_out" in config:
+        listed = json.loads(Path(config["leave_out"]).read_text("utf-8"))
+        leave_out = {id.encode("utf-8", "surrogateescape") for id in listed}
+        log.info(f"{len(leave_out):,} examples that leak between splits are left out")
+    train_split, val_split = (
+        load(files, size, training.memory_gib, leave_out) for files in (fn_args.train_files, fn_args.eval_files)
+    )
+
+    decisive = [
+        config["model"], config["augment"], training.model_dump_json(exclude=_WITHOUT_EFFECT), config["code"],
+        devices.precision(training.precision), train_split.digest(), val_split.digest(), str(fn_args.base_model),
+    ]  # fmt: skip
+    run_dir = Path(fn_args.model_run_dir)
+    how: dict[str, Any] = {
+        "classes": len(names), "augmentation": augmentation, "training": training, "train_split": train_split,
+        "val_split": val_split, "log_dir": run_dir, "strategy": strategy,
+    }  # fmt: skip
+    if "backbone" in config:
+        backbone = serving.read_vit(config["backbone"])
+        course = _digest(*decisive, config["finetune"], digest(backbone))
+        trained = fine_tune(
+            backbone, model_settings, FinetuneSettings.model_validate_json(config["finetune"]),
+            checkpoints=Path(config["checkpoints"], course), **how,
+        )  # fmt: skip
+    else:
+        if fn_args.base_model:
+            log.info("starts from the weights of the model serving now")
+        trained = train(
+            partial(vit, model_settings, len(names), mean, std),
+            checkpoints=Checkpoints(Path(config["checkpoints"], _digest(*decisive))),
+            start=serving.load_vit(fn_args.base_model) if fn_args.base_model else None, **how,
+        )  # fmt: skip
+    best = max(trained.rows, key=lambda row: row["val_accuracy"])
+    log.info(
+        "exported: the %s of epoch %d, the best on val: accuracy %.4f",
+        "averaged weights" if training.ema_epochs else "weights",
+        best["epoch"],
+        best["val_accuracy"],
+    )
+    if devices.is_chief(strategy):
+        trained.last.save(run_dir / "last.keras")
+        serving.export(trained.best, names, size, fn_args.serving_model_dir, warmup=val_split.images[:_WARMUP_IMAGES])
+    devices.wait_for_all(strategy)  # TFX looks for the export as soon as this returns
+
+
+def _digest(*decisive: str) -> str:
+    return hashlib.sha256("\0".join(decisive).encode()).hexdigest()[:16]
