@@ -161,6 +161,7 @@ def test_a_model_that_misses_a_bound_is_not_pushed(sample):
     assert states(done)["Evaluator"] == "cached"
     report = reported(folder, done)
     assert (report["state"], report["judgement"]["checks"][0]["bound"]) == ("not blessed", 1)
+    assert report["mistakes"][0]["explained"]["maps"] and not report["unexplained"]
     assert pushed(folder, "sample") == ["1"]
 
     run_id = re.search(r"run (\S+) of sample", done.stderr)[1]
@@ -227,6 +228,7 @@ def test_damaged_data_end_the_run_before_anything_is_trained_and_the_old_model_s
     assert states(done).get("Trainer", "skipped") == "skipped"
     report = reported(folder, done)
     assert report["state"] == "data refused" and "data refused, nothing trained" in report["verdict"][0]
+    assert report["mistakes"] == [] and "no model" in report["unexplained"]
     assert pushed(folder, "sample") == ["1"]
     why = vitpipe(folder, "why", re.search(r"run (\S+) of sample", done.stderr)[1]).stdout
     assert "There is no verdict on a model" in why

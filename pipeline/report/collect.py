@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from pipeline.metadata.reader import Reader
 from pipeline.metadata.summary import BY_EXIT, EXIT, PROCESS, settings_of
 from pipeline.metadata.views import Artifact, Run
 from pipeline.report import NODE
+from pipeline.report.explained import explained
 from pipeline.report.model import Bin, Data, Epoch, Mistake, Node, Override, Picture, Report
 from pipeline.verdict import outcomes, verdict
 from trainer.history import FILE as HISTORY
@@ -27,6 +29,7 @@ from trainer.history import FILE as HISTORY
 _SAMPLES = 8  # pictures of a class
 _MOST_SAMPLES = 160  # on the page, so that a thousand classes do not make it huge
 _MISTAKES = 24
+_EXPLAINED = 6  # of them
 _BOXES = 120  # of the lineage, the nearest: warm starts make it that of every model before
 
 
@@ -41,6 +44,9 @@ def collect(store: Reader, run: Run) -> Report:
     made = (("Pusher", "pushed_model"), ("Trainer", "model"), ("DataGate", "verdict"))
     subject = next((artifact for node, name in made if (artifact := run.output(node, name))), None)
     data = _data(run)
+    mistakes, unexplained = _mistakes(
+        predictions, names, run.output("TestExampleGen", "examples"), run.output("Trainer", "model")
+    )
     classes = names or (list(next(iter(data.labels.values()))) if data else [])
     return Report(
         run=run.name,
@@ -59,7 +65,8 @@ def collect(store: Reader, run: Run) -> Report:
         judgement=judgement,
         override=_override(run),
         calibration=_calibration(predictions),
-        mistakes=_mistakes(predictions, names, run.output("TestExampleGen", "examples")),
+        mistakes=mistakes,
+        unexplained=unexplained,
         serving=[Check.model_validate(check) for check in json.loads(str(infra.properties["checks"]))] if infra else [],
         nodes=[Node(name=one.node, state=one.state, seconds=one.seconds) for one in executions],
         lineage_of=f"{subject.type} {subject.id}" if subject else "",
@@ -140,22 +147,30 @@ def _calibration(predictions: pd.DataFrame | None) -> list[Bin]:
     ]
 
 
-def _mistakes(predictions: pd.DataFrame | None, names: list[str], examples: Artifact | None) -> list[Mistake]:
+def _mistakes(
+    predictions: pd.DataFrame | None, names: list[str], examples: Artifact | None, model: Artifact | None
+) -> tuple[list[Mistake], str]:
+    """The most confident first; and where none is explained, why."""
     if predictions is None or examples is None:
-        return []
+        return [], "No mistake is explained: the run has no model that was tested."
     wrong = predictions[(predictions.answer != predictions.label) & (predictions.answer >= 0)]
-    worst = wrong.sort_values("confidence", ascending=False, kind="stable").head(_MISTAKES)
-    wanted = set(worst.id)
+    worst = list(wrong.sort_values("confidence", ascending=False, kind="stable").head(_MISTAKES).itertuples())
+    if not worst:
+        return [], ""
+    wanted = {row.id for row in worst}
     images = {example.id: example.image for example in _raw(examples, "test") if example.id in wanted}
-    return [
+    looks, unexplained = explained(model, names, [images[row.id] for row in worst[:_EXPLAINED]])
+    mistakes = [
         Mistake(
             picture=_picture("test", row.id, images[row.id]),
             label=names[row.label],
             answer=names[row.answer],
             confidence=row.confidence,
+            explained=look,
         )
-        for row in worst.itertuples()
+        for row, look in zip_longest(worst, looks)
     ]
+    return mistakes, unexplained
 
 
 def _raw(examples: Artifact, split: str) -> Iterator[tfrecord.RawExample]:

@@ -51,6 +51,25 @@ class Bin(Group):
     accuracy: float
 
 
+class Map(Group):
+    """How much the classifier's token takes from each patch, of one view; see `trainer.explain.seen`."""
+
+    name: str
+    source: str  # data URI of a picture with transparency, to be laid over the image
+    most: float  # of a patch, 0 to 1
+    row: int  # of that patch, from 1
+    column: int
+    entropy: float  # bits
+
+
+class Explained(Group):
+    """What a model looked at in an image."""
+
+    source: str  # data URI, the image as the model sees it
+    grid: int  # patches a side
+    maps: list[Map]
+
+
 class Mistake(Group):
     """A test image that the model is sure of, and wrong."""
 
@@ -58,6 +77,7 @@ class Mistake(Group):
     label: str
     answer: str
     confidence: float
+    explained: Explained | None = None  # of the first few
 
 
 class Override(Group):
@@ -91,6 +111,7 @@ class Report(Group):
     override: Override | None
     calibration: list[Bin]
     mistakes: list[Mistake]
+    unexplained: str = ""  # why no mistake is explained
     serving: list[Check]
     nodes: list[Node]
     lineage_of: str  # which artifact `lineage` is of

@@ -6,6 +6,7 @@ from typing import Any
 
 from components.data_bounds import LEVELS
 from components.gate import Figures, Judgement
+from pipeline.explain import pictures
 from pipeline.metadata.compare import flat
 from pipeline.metadata.summary import State
 from pipeline.report import charts
@@ -26,6 +27,7 @@ def render(report: Report, folder: Path) -> str:
         colour="ok" if report.state is State.DONE else "stop",
         sections=_sections(report),
         data_page=os.path.relpath(report.data.page, folder) if report.data else "",
+        **_explained(report),
         best=max(report.history, key=lambda row: row.val_accuracy, default=None),
         overall=overall([judgement.candidate, judgement.serving]) if judgement else {},
         classes=_classes(judgement) if judgement else [],
@@ -56,10 +58,23 @@ def overall(models: list[Figures | None]) -> dict[str, list[str]]:
 def _sections(report: Report) -> list[str]:
     there = {
         "data": report.data, "training": report.history, "gate": report.judgement, "classes": report.judgement,
-        "calibration": report.calibration, "mistakes": report.mistakes, "serving": report.serving, "steps": True,
-        "lineage": report.lineage, "settings": True,
+        "calibration": report.calibration, "mistakes": report.mistakes or report.unexplained,
+        "serving": report.serving, "steps": True, "lineage": report.lineage, "settings": True,
     }  # fmt: skip
     return [name for name, content in there.items() if content]
+
+
+def _explained(report: Report) -> dict[str, Any]:
+    """The mistakes that have maps, and the scale of these."""
+    explained = [mistake for mistake in report.mistakes if mistake.explained]
+    grid = next((mistake.explained.grid for mistake in explained if mistake.explained), 1)
+    return {
+        "explained": explained,
+        "grid": grid,
+        "ramp": pictures.data_uri(pictures.ramp()),
+        "ticks": {tick: float(pictures.place(tick)) for tick in pictures.TICKS},
+        "even": float(pictures.place(1 / grid**2)),
+    }
 
 
 def _classes(judgement: Judgement) -> list[dict[str, Any]]:

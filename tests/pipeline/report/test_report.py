@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from components.gate import Check
+from pipeline.metadata.reader import reader
+from pipeline.metadata.stores import find_run
 from pipeline.report import page
+from pipeline.report.collect import collect
 from pipeline.report.model import Report
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -53,6 +56,7 @@ def test_it_says_what_the_store_and_the_artifacts_say(runs, report):
     assert len(report.mistakes) == min(wrong, 24)
     assert report.mistakes[0].confidence == max(mistake.confidence for mistake in report.mistakes)
     assert all(mistake.label != mistake.answer for mistake in report.mistakes)
+    assert all(mistake.explained for mistake in report.mistakes[:6]) and report.unexplained == ""
     assert sum(report.data.labels["train"].values()) == 1439
     assert len(report.samples) == 10 and all(len(pictures) == 8 for pictures in report.samples.values())
     assert {"Trainer", "Pusher"} < {node.name for node in report.nodes}
@@ -79,6 +83,26 @@ def test_names_from_the_data_are_text(report, tmp_path):
     named = report.model_copy(update={"samples": {"<script>alert(1)</script>": []}})
     html = page.render(named, tmp_path)
     assert "<b>&lt;script&gt;alert(1)" in html and "<script>alert(1)" not in html
+
+
+def test_a_model_that_was_not_pushed_is_explained_too(runs):
+    unblessed = Report.read(runs[1][1].with_name("report.json"))
+    assert unblessed.state == "not blessed" and all(mistake.explained for mistake in unblessed.mistakes[:6])
+
+
+def test_where_the_model_is_gone_all_else_is_said(runs, report):
+    address, run = find_run(report.run, runs[0] / "runs")
+    [model] = (runs[0] / "runs" / "sample" / "root" / "Trainer" / "model").iterdir()
+    away = model.rename(runs[0] / "model")
+    try:
+        with reader(address) as store:
+            without = collect(store, run)
+    finally:
+        away.rename(model)
+    assert "not there any more" in without.unexplained
+    assert not any(mistake.explained for mistake in without.mistakes)
+    plain = [mistake.model_copy(update={"explained": None}) for mistake in report.mistakes]
+    assert (without.mistakes, without.judgement, without.samples) == (plain, report.judgement, report.samples)
 
 
 def test_an_infinite_figure_is_read_again(report, tmp_path):
