@@ -7,6 +7,15 @@ from components.serving_folder import RECORD, problems, read_record, versions
 from pipeline.config import SettingsError
 
 
+def all_pushed(runs: Path) -> dict[str, Path]:
+    """The version folders of all pipelines below `runs`, by "pipeline/version"; of each pipeline the newest first."""
+    return {
+        f"{folder.parent.name}/{version}": folder / str(version)
+        for folder in sorted(runs.glob("*/serving"))
+        for version in reversed(versions(folder))
+    }
+
+
 def newest_pushed(runs: Path) -> Path:
     """The version folder pushed last, of all pipelines below `runs`.
 

@@ -44,20 +44,12 @@ def figures(model: Model, names: list[str], found: Explanation) -> list[dict[str
     return rows
 
 
-def write(model: Model, rows: list[dict[str, Any]], found: Explanation, out: Path) -> Path:
-    """The page and, in a folder for each image, its pictures as PNG files. Gives the page."""
+def page(model: Model, rows: list[dict[str, Any]], found: Explanation) -> str:
+    """The page as HTML. rows: of `figures`."""
     grid, _ = explain.layout(found.attention.shape[-1])
     shown = []
-    for number, (row, pixels) in enumerate(zip(rows, found.pixels, strict=True), start=1):
-        folder = out / f"{number}-{Path(row['image']).stem}"
-        folder.mkdir(parents=True, exist_ok=True)
-        pictures.enlarged(pixels).save(folder / "image.png")
-        pictures.gridded(pixels, grid).save(folder / "patches.png")
+    for row, pixels in zip(rows, found.pixels, strict=True):
         maps = np.array(row["patches"], "float32")
-        for block, of_block in enumerate(maps, start=1):
-            for column, patches in zip(row["columns"], of_block, strict=True):
-                name = f"block-{block:02d}-{column.replace(' ', '-')}.png"
-                pictures.overlay(pixels, patches).save(folder / name)
         shown.append(
             row
             | {
@@ -66,8 +58,7 @@ def write(model: Model, rows: list[dict[str, Any]], found: Explanation, out: Pat
                 "patches": np.round(maps, 4).tolist(),
             }
         )
-    page = out / PAGE
-    text = document(
+    return document(
         "explain_images.html",
         model=model,
         shown=shown,
@@ -78,5 +69,20 @@ def write(model: Model, rows: list[dict[str, Any]], found: Explanation, out: Pat
         most_entropy=float(np.log2(grid**2)),
         even_distance=float(explain.distances(grid, model.patch_size).mean()),
     )
-    page.write_text(text, "utf-8")
-    return page
+
+
+def write(model: Model, rows: list[dict[str, Any]], found: Explanation, out: Path) -> Path:
+    """The page and, in a folder for each image, its pictures as PNG files. Gives the page."""
+    grid, _ = explain.layout(found.attention.shape[-1])
+    for number, (row, pixels) in enumerate(zip(rows, found.pixels, strict=True), start=1):
+        folder = out / f"{number}-{Path(row['image']).stem}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pictures.enlarged(pixels).save(folder / "image.png")
+        pictures.gridded(pixels, grid).save(folder / "patches.png")
+        for block, of_block in enumerate(np.array(row["patches"], "float32"), start=1):
+            for column, patches in zip(row["columns"], of_block, strict=True):
+                name = f"block-{block:02d}-{column.replace(' ', '-')}.png"
+                pictures.overlay(pixels, patches).save(folder / name)
+    file = out / PAGE
+    file.write_text(page(model, rows, found), "utf-8")
+    return file

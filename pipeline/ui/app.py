@@ -9,6 +9,8 @@ from typing import Any
 import markupsafe
 from flask import Flask, Response, abort, render_template, request, send_file, send_from_directory, url_for
 
+from components.ingest import DataRefused
+from pipeline.config import SettingsError
 from pipeline.duration import duration
 from pipeline.metadata.address import Address, StoreError
 from pipeline.metadata.nearby import nearest
@@ -17,7 +19,9 @@ from pipeline.metadata.reader import reader
 from pipeline.metadata.stores import server, stores
 from pipeline.metadata.summary import State, Summary, settings_of, state_of, state_of_node, summarise
 from pipeline.metadata.views import Run
+from pipeline.pushed import all_pushed, newest_pushed
 from pipeline.ui import safety, shown
+from pipeline.ui.explained import Busy, Explained, Refused
 from pipeline.ui.history import MOST, figures, moments
 from pipeline.ui.listing import SIZE, page_of, runs_page
 from pipeline.ui.weighed import weighed
@@ -30,7 +34,8 @@ _ARTIFACT_STATES = ("live", "pending", "marked for deletion", "deleted", "abando
 def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) -> Flask:
     """The pages of the stores below `runs`. token: what a browser must bring; None where only this machine can ask."""
     app = Flask(__name__, static_url_path="/-")
-    safety.guard(app, host, token)
+    safety.guard(app, host, token, posts="explained")
+    explained_images = Explained()
     app.jinja_env.filters.update(when=shown.when, duration=duration, pretty=shown.pretty, looks=shown.looks)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
 
@@ -159,6 +164,34 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
         response.headers["Content-Security-Policy"] = safety.CHARTS
         return response
 
+    @app.get("/-/explain")
+    def explain() -> str:
+        return render_template("explain.html", models=list(all_pushed(runs)), runs=runs, most=safety.MAX_BODY)
+
+    def pushed_model(name: str) -> Path:
+        models = all_pushed(runs)
+        if not models:
+            raise Refused(f"There is no pushed model below {runs}: `vitpipe run` makes one.")
+        if name and name not in models:
+            raise Refused(f"There is no pushed model {name} below {runs}: open this page anew and choose another.")
+        return models[name] if name else newest_pushed(runs)
+
+    @app.post("/-/explain")
+    def explained() -> Any:
+        try:
+            model = pushed_model(request.args.get("model", ""))
+            page = explained_images.ask(model, request.get_data(cache=False))
+        except (Refused, SettingsError, DataRefused) as error:
+            return render_template("problem.html", title="Not explained", text=str(error)), 422
+        except Busy as error:
+            return render_template("problem.html", title="Busy", text=str(error)), 503
+        return "", 201, {"Location": url_for("answer", name=page)}
+
+    @app.get("/-/explain/<name>")
+    def answer(name: str) -> Response:
+        page = explained_images.page(name) or abort(404, "There is no such answer any more: choose the image again.")
+        return Response(page, mimetype="text/html", headers={"Content-Security-Policy": safety.REPORT})
+
     @app.get("/-/picture.css")
     def picture_style() -> Response:
         return Response(STYLE, mimetype="text/css", headers={"Cache-Control": "max-age=3600"})
@@ -178,6 +211,8 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
         (403, "Open the address that `vitpipe ui` printed when it started: it carries a token."),
         (404, "There is no such page."),
         (405, "These pages are to be read: nothing is written here."),
+        (413, f"The image is larger than {safety.MAX_BODY >> 20} MiB: choose a smaller one, or run `vitpipe explain`."),
+        (415, f"An image is sent as {safety.IMAGE}."),
     ):
         app.register_error_handler(code, _problem(text))
     return app
@@ -185,7 +220,7 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
 
 def _problem(text: str) -> Any:
     def page(error: Any) -> tuple[str, int]:
-        told = error.description if error.code == 404 and str(error.description).startswith("There is no ") else text
+        told = text if error.description == type(error).description else error.description
         return render_template("problem.html", title=error.name, text=told), error.code
 
     return page

@@ -10,6 +10,8 @@ from flask import Flask, Response, abort, redirect, request
 from werkzeug.wrappers import Response as AnyResponse
 
 _COOKIE = "vitpipe_token"
+MAX_BODY = 16 * 2**20  # bytes of an image, in memory; 4096x4096 noisy pixels take 9 MB as JPEG of quality 95
+IMAGE = "application/octet-stream"  # not of the content types that a form elsewhere, or a script without asking, sends
 _PAGE = (
     "default-src 'none'; script-src 'self'; style-src 'self' {inline}; img-src 'self' data:; connect-src 'self'; "
     "frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -30,25 +32,31 @@ def is_local(host: str) -> bool:
         return host == "localhost"
 
 
-def guard(app: Flask, host: str, token: str | None) -> None:
-    """Let in who names this machine, or who brings the token where others can reach it; only to read."""
+def guard(app: Flask, host: str, token: str | None, posts: str) -> None:
+    """Let in who names this machine, or who brings the token where others can reach it; only to read.
+
+    posts: the one endpoint that takes a POST, and only of bytes that a page from here sends.
+    """
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
 
     @app.before_request
     def admitted() -> AnyResponse | None:
-        if request.method not in ("GET", "HEAD"):
+        reads = request.method in ("GET", "HEAD")
+        if not reads and not (request.method == "POST" and request.endpoint == posts):
             abort(405)
         if token is None:
             # Else a page elsewhere, whose name comes to point here, could have a browser on this machine read for it.
             if _name(request.headers.get("Host", "")) not in ("localhost", "127.0.0.1", "::1", host):
                 abort(400)
-            return None
-        if _same(request.args.get("token", ""), token):
+        elif reads and _same(request.args.get("token", ""), token):
             answer = redirect(request.path, 303)
             answer.set_cookie(_COOKIE, token, httponly=True, samesite="Lax")
             return answer
-        if not _same(request.cookies.get(_COOKIE, ""), token):
+        elif not _same(request.cookies.get(_COOKIE, ""), token):
             abort(403)
+        if not reads:
+            _from_here()
         return None
 
     @app.after_request
@@ -59,6 +67,16 @@ def guard(app: Flask, host: str, token: str | None) -> None:
         if response.mimetype == "text/html":
             response.headers["Cache-Control"] = "no-store"
         return response
+
+
+def _from_here() -> None:
+    """Refuse what another page has a browser send: a browser says where a POST comes from, and no page changes that."""
+    origin = request.headers.get("Origin", "").partition("://")[2]
+    site = request.headers.get("Sec-Fetch-Site", "same-origin")  # older browsers do not say it
+    if origin != request.headers["Host"] or site != "same-origin":
+        abort(403, "Only the page of this server sends images to it: open that page.")
+    if request.mimetype != IMAGE:
+        abort(415)
 
 
 def _name(host: str) -> str | None:
