@@ -26,6 +26,7 @@ from pipeline.cli import (
     report,
     run,
     runs,
+    study,
     ui,
     watch,
     why,
@@ -43,6 +44,7 @@ app.command()(augment.augment)
 app.command()(run.run)
 app.command()(watch.watch)
 app.add_typer(runs.app, name="runs")
+app.add_typer(study.app, name="study")
 app.add_typer(artifacts.app, name="artifacts")
 app.command()(artifacts.lineage)
 app.command()(gc.gc)
