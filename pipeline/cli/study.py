@@ -9,13 +9,14 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pipeline.cli.tables import print_rows
 from pipeline.config import SettingsError
 from pipeline.duration import duration
 from pipeline.exits import Exit
-from pipeline.logs import shown
+from pipeline.logs import own_stderr, redirected, shown
 
 app = typer.Typer(help="Compare architectures by measurement.", no_args_is_help=True)
 
@@ -62,31 +63,30 @@ def data_regime(
         raise SettingsError(f"{wanted} in {data}{have}: name a folder that `vitpipe data prepare` wrote")
     folder = ingest.span_folder(data, span or there[-1])
     classes = list(manifest.read(folder).class_names)
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(file=own_stderr(), highlight=False, soft_wrap=True)
+    with redirected(out / "training.log"):  # what libraries say
+        from pipeline.study import draw, page, results
+        from pipeline.study.study import Study, StudyError, arms
 
-    from pipeline.study import draw, page, results
-    from pipeline.study.study import Study, StudyError, arms
-
-    source, content = _located(pretrained, runs)
-    of = arms(settings, source, content)
-    if not source:
-        console.print("no pretrained ViT: name its backbone with --pretrained to have it, too", markup=False)
-    console.print(f"reading {shown(folder)}", markup=False)
-    train_split, test_split = (draw.read(folder, split, settings.image_size) for split in ("train", "test"))
-    planned = Study(settings, of, train_split, test_split, len(classes), out)
-    try:
-        with _progress(console, planned) as run:
-            done = run()
-    except StudyError as error:
-        console.print("[bold red]error:[/]", end=" ")
-        console.print(str(error), markup=False)
-        raise typer.Exit(Exit.CRASHED) from None
-    found = results.Found(
-        data=shown(folder), classes=classes, test_images=len(test_split), pretrained=pretrained,
-        settings=settings.model_dump(mode="json"), machine=results.machine(),
-        rows=results.rows({arm.name: arm.title for arm in of}, done),
-    )  # fmt: skip
-    written = page.write(found, out)
+        source, content = _located(pretrained, runs)
+        of = arms(settings, source, content)
+        if not source:
+            console.print("no pretrained ViT: name its backbone with --pretrained to have it, too", markup=False)
+        console.print(f"reading {shown(folder)}", markup=False)
+        train_split, test_split = (draw.read(folder, split, settings.image_size) for split in ("train", "test"))
+        planned = Study(settings, of, train_split, test_split, len(classes), out)
+        try:
+            with _progress(console, planned) as run:
+                done = run()
+        except StudyError as error:
+            console.print("[bold red]error:[/] " + escape(str(error)))
+            raise typer.Exit(Exit.CRASHED) from None
+        found = results.Found(
+            data=shown(folder), classes=classes, test_images=len(test_split), pretrained=pretrained,
+            settings=settings.model_dump(mode="json"), machine=results.machine(),
+            rows=results.rows({arm.name: arm.title for arm in of}, done),
+        )  # fmt: skip
+        written = page.write(found, out)
     if as_json:
         print(json.dumps(found.model_dump(mode="json") | {"page": str(written)}, indent=2))
         return

@@ -54,7 +54,7 @@ class StudySettings(Group):
 BUDGETS: dict[str, dict[str, Any]] = {
     # Two CPU cores.
     "small": {
-        "architectures": ("vit-small", "resnet-20", "efficientnet-b0"),
+        "architectures": ("vit-small", "resnet-20", "efficientnet-small"),
         "sizes": (50, 250, 1000),
         "steps": (150, 300, 600),
         "seeds": 3,

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.logs import redirected
-from pipeline.study.architectures import Architecture, Moments
+from pipeline.study.architectures import Architecture, Moments, ShiftedDepthwise
 from pipeline.study.cells import Result
 from pipeline.study.settings import StudySettings
 from trainer import devices
@@ -149,7 +149,17 @@ def multiply_adds(model: keras.Model, size: int) -> int:
     """Of the convolutions and matrix products that answer one image, counted in the traced graph."""
     pixels = tf.TensorSpec((1, size, size, 3), tf.float32)
     graph = tf.function(lambda images: model(images, training=False)).get_concrete_function(pixels).graph
-    return sum(_products(operation) for operation in graph.get_operations())
+    shifted = sum(
+        math.prod(layer.output.shape[1:]) * math.prod(layer.kernel_size)
+        for layer in _layers(model)
+        if isinstance(layer, ShiftedDepthwise)
+    )
+    return shifted + sum(_products(operation) for operation in graph.get_operations())
+
+
+def _layers(model: keras.Model) -> Iterator[keras.Layer]:
+    for layer in model.layers:
+        yield from _layers(layer) if isinstance(layer, keras.Model) else (layer,)
 
 
 def _products(operation: tf.Operation) -> int:
