@@ -137,10 +137,7 @@ def load(
         if name.startswith(_PREFIX):
             layers.append(_nested(name.removeprefix(_PREFIX).lower().split("__"), text))
     for flag in flags or []:
-        key, equals, text = flag.partition("=")
-        if not equals:
-            raise SettingsError(f"--set {flag}: write it as key=value, for example training.epochs=10")
-        layers.append(_nested(key.split("."), text))
+        layers.append(_flag_layer(flag))
     layers.append({"data": data or {}})
     for layer in layers:
         for (group, key), variable in _SECRETS.items():
@@ -158,6 +155,11 @@ def load(
         return Settings.model_validate(merged)
     except ValidationError as error:
         raise explained(error) from None
+
+
+def override(settings: dict[str, Any], flag: str) -> None:
+    """Put the `a.b=c` of a flag into nested settings that are not validated yet. Raises SettingsError."""
+    _merge(settings, _flag_layer(flag))
 
 
 def presets() -> list[str]:
@@ -185,6 +187,13 @@ def _file_layers(source: str) -> list[dict]:
     return [*_file_layers(base), content]
 
 
+def _flag_layer(flag: str) -> dict:
+    key, equals, text = flag.partition("=")
+    if not equals:
+        raise SettingsError(f"--set {flag}: write it as key=value, for example training.epochs=10")
+    return _nested(key.split("."), text)
+
+
 def _nested(keys: list[str], text: str) -> dict:
     try:
         value: Any = yaml.safe_load(text)  # the same spelling of numbers and lists as in a file
@@ -203,15 +212,15 @@ def _merge(into: dict, layer: dict) -> None:
             into[key] = value
 
 
-def explained(error: ValidationError) -> SettingsError:
-    """What is wrong with the values of settings, a line for each."""
-    return SettingsError("\n".join(_explain(problem) for problem in error.errors()))
+def explained(error: ValidationError, settings: type[BaseModel] | None = None) -> SettingsError:
+    """What is wrong with the values of settings, a line for each; those of a run unless others are named."""
+    return SettingsError("\n".join(_explain(problem, settings or Settings) for problem in error.errors()))
 
 
-def _explain(problem) -> str:
+def _explain(problem, settings: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        nearest = difflib.get_close_matches(key, _keys(Settings), n=1, cutoff=0.5)
+        nearest = difflib.get_close_matches(key, _keys(settings), n=1, cutoff=0.5)
         return f"{key}: no such setting" + (f"; did you mean {nearest[0]}?" if nearest else "")
     message = problem["msg"].removeprefix("Value error, ")
     # An address may hold a password, wrong as that is.

@@ -27,6 +27,7 @@ from pipeline.cli import (
     report,
     run,
     runs,
+    study,
     ui,
     watch,
     why,
@@ -45,6 +46,7 @@ app.command()(run.run)
 app.command()(finetune.finetune)
 app.command()(watch.watch)
 app.add_typer(runs.app, name="runs")
+app.add_typer(study.app, name="study")
 app.add_typer(artifacts.app, name="artifacts")
 app.command()(artifacts.lineage)
 app.command()(gc.gc)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from pipeline.report.model import Bin, Epoch
+from pipeline.study.results import Row
 
 _LINES = "rgba(128, 128, 128, 0.3)"
 _COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2")
@@ -94,6 +95,32 @@ def removal(name: str, shares: Sequence[float], rollout: Sequence[float], random
     chart.update_yaxes(range=[0, 1])
     moved = "taken out" if name == "deletion" else "put in"
     return _html(chart, name.capitalize(), f"patches {moved}", "probability of the answer")
+
+
+def data_regime(lines: Mapping[str, Sequence[Row]]) -> str:
+    """Accuracy over the images a class: by title its rows, a line through the means and a point for each seed."""
+    chart = go.Figure()
+    for place, (title, rows) in enumerate(lines.items()):
+        colour = _MORE_COLOURS[place % len(_MORE_COLOURS)]
+        ends = [row.interval or (row.accuracy, row.accuracy) for row in rows]
+        chart.add_scatter(
+            x=[row.size for row in rows], y=[row.accuracy for row in rows], name=title, mode="lines+markers",
+            line={"color": colour}, legendgroup=title,
+            error_y={
+                "array": [high - row.accuracy for row, (_, high) in zip(rows, ends, strict=True)],
+                "arrayminus": [row.accuracy - low for row, (low, _) in zip(rows, ends, strict=True)],
+                "color": colour, "thickness": 1,
+            },
+        )  # fmt: skip
+        chart.add_scatter(
+            x=[row.size for row in rows for _ in row.accuracies], y=[one for row in rows for one in row.accuracies],
+            mode="markers", marker={"color": colour, "symbol": "circle-open", "size": 7}, name=title,
+            legendgroup=title, showlegend=False,
+        )  # fmt: skip
+    sizes = sorted({row.size for rows in lines.values() for row in rows})
+    chart.update_xaxes(type="log", tickvals=sizes, ticktext=[f"{size:,}" for size in sizes])
+    chart.update_yaxes(tickformat=".0%")
+    return _html(chart, "Accuracy", "training images a class", "accuracy", height=480)
 
 
 def _html(chart: go.Figure, title: str, x: str, y: str, height: int = 320, lines: bool = True) -> str:

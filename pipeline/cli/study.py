@@ -1,0 +1,155 @@
+"""`vitpipe study`: architectures compared by measurement."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from pipeline.cli.tables import print_rows
+from pipeline.config import SettingsError
+from pipeline.duration import duration
+from pipeline.exits import Exit
+from pipeline.logs import own_stderr, redirected, shown
+
+app = typer.Typer(help="Compare architectures by measurement.", no_args_is_help=True)
+
+
+@app.callback()
+def study() -> None:
+    """Compare architectures by measurement."""
+
+
+@app.command("data-regime")
+def data_regime(
+    data: Annotated[Path, typer.Option(metavar="DIR", help="A data folder that `vitpipe data prepare` wrote.")],
+    pretrained: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Backbone of a pretrained ViT, as for `vitpipe finetune --from`; without it, that one is left out.",
+        ),
+    ] = None,
+    budget: Annotated[str, typer.Option(metavar="small|full", help="small: two CPU cores; full: a GPU.")] = "small",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting of the budget.")
+    ] = None,
+    span: Annotated[int | None, typer.Option(min=1, help="Number of the span.", show_default="the newest")] = None,
+    runs: Annotated[Path, typer.Option(help="Where the run folders are.")] = Path("runs"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where cells and page are kept.")] = Path("study"),
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """How right each architecture is after training on n images a class, at several n and seeds.
+
+    At one size every architecture takes as many steps with batches as large, under the same augmentation; the test
+    split is looked at once, after the last step. Each cell is computed once: the same command goes on where one was
+    stopped.
+    """
+    from components import ingest
+    from components.ingest import manifest
+    from pipeline.study.settings import study_settings
+
+    settings = study_settings(budget, overrides)
+    there = ingest.spans(data)
+    if not there or (span is not None and span not in there):
+        wanted = f"no span {span}" if span is not None and there else "no data"
+        have = f"; it has {', '.join(map(str, there))}" if there else ""
+        raise SettingsError(f"{wanted} in {data}{have}: name a folder that `vitpipe data prepare` wrote")
+    folder = ingest.span_folder(data, span or there[-1])
+    classes = list(manifest.read(folder).class_names)
+    console = Console(file=own_stderr(), highlight=False, soft_wrap=True)
+    with redirected(out / "training.log"):  # what libraries say
+        from pipeline.study import draw, page, results
+        from pipeline.study.study import Study, StudyError, arms
+
+        source, content = _located(pretrained, runs)
+        of = arms(settings, source, content)
+        if not source:
+            console.print("no pretrained ViT: name its backbone with --pretrained to have it, too", markup=False)
+        console.print(f"reading {shown(folder)}", markup=False)
+        train_split, test_split = (draw.read(folder, split, settings.image_size) for split in ("train", "test"))
+        planned = Study(settings, of, train_split, test_split, len(classes), out)
+        try:
+            with _progress(console, planned) as run:
+                done = run()
+        except StudyError as error:
+            console.print("[bold red]error:[/] " + escape(str(error)))
+            raise typer.Exit(Exit.CRASHED) from None
+        found = results.Found(
+            data=shown(folder), classes=classes, test_images=len(test_split), pretrained=pretrained,
+            settings=settings.model_dump(mode="json"), machine=results.machine(),
+            rows=results.rows({arm.name: arm.title for arm in of}, done),
+        )  # fmt: skip
+        written = page.write(found, out)
+    if as_json:
+        print(json.dumps(found.model_dump(mode="json") | {"page": str(written)}, indent=2))
+        return
+    print_rows(
+        (
+            "architecture", "images a class", "accuracy", "95 % interval", "steps", "a cell", "parameters",
+            "multiply-adds",
+        ),
+        [
+            (
+                row.title, f"{row.size:,}", f"{row.accuracy:.1%}",
+                f"{row.interval[0]:.1%} to {row.interval[1]:.1%}" if row.interval else "one seed",
+                f"{row.steps:,}", duration(row.seconds), f"{row.parameters:,}", f"{row.multiply_adds / 1e6:,.1f} M",
+            )
+            for row in found.rows
+        ],
+    )  # fmt: skip
+    print(f"{len(done)} cells, intervals by Student's t over {settings.seeds} seeds", file=sys.stderr)
+    print(shown(written))
+
+
+def _located(source: str | None, runs: Path) -> tuple[str | None, str]:
+    """The source as `load_backbone` takes it, and the digest of its files."""
+    if source is None:
+        return None, ""
+    from pipeline.backbone import content, locate
+
+    found = locate(source, runs)
+    return found, content(found)
+
+
+@contextmanager
+def _progress(console: Console, planned) -> Iterator:
+    """Gives what runs the study: a bar over the cells, by the time they take, on a terminal; a line each elsewhere."""
+    from pipeline.study.study import expected_seconds
+
+    kept = planned.kept()
+    if kept:
+        console.print(f"{len(kept)} of {len(planned.places)} cells are there already", markup=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as display:
+        bar = display.add_task("", left="")
+
+        def show(place) -> None:
+            missing = [one for one in planned.places if one not in {cell.place for cell in kept}]
+            left = sum(expected_seconds(one, kept) for one in missing)
+            spent = sum(cell.result.seconds for cell in kept)
+            what = f"{place.architecture}, {place.size} a class, seed {place.seed}" if place else "done"
+            remaining = f"about {duration(left)} left" if kept and missing else ""
+            display.update(bar, description=what, completed=spent, total=spent + left or 1, left=remaining)
+
+        def run():
+            for cell in planned.run(show):
+                kept.append(cell)
+                place, result = cell.place, cell.result
+                missing = [one for one in planned.places if one not in {cell.place for cell in kept}]
+                left = sum(expected_seconds(one, kept) for one in missing)
+                line = (
+                    f"{len(kept)}/{len(planned.places)}  {place.architecture}, {place.size} a class, "
+                    f"seed {place.seed}: {result.accuracy:.1%} in {duration(result.seconds)}"
+                )
+                console.print(line + (f", about {duration(left)} left" if missing else ""), markup=False)
+            show(None)
+            return kept
+
+        yield run

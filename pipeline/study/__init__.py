@@ -1,0 +1,1 @@
+"""How much data an architecture needs: the same training of several, at several training-set sizes and seeds."""

@@ -1,0 +1,87 @@
+"""What a study trains, and for how long."""
+
+import copy
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from pipeline.config import SettingsError, explained, override
+from trainer.settings import AugmentSettings, Group
+
+PRETRAINED = "vit-pretrained"  # takes its sizes from the backbone, so it is no registered architecture
+
+_SHORT = AugmentSettings(randaugment_ops=0, mixup=0, cutmix=0, erase=0)  # crops and flips
+
+
+class PretrainedSettings(Group):
+    """The two phases of a pretrained ViT: the new head alone, then with it the last blocks. Each rate falls to 0."""
+
+    head_share: float = Field(0.25, gt=0, lt=1)  # of the steps, for the first phase
+    head_learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(1e-5, gt=0)
+    weight_decay: float = Field(0.01, ge=0)  # of the second phase
+    blocks: int | None = Field(4, ge=1)  # the last ones, which the second phase trains; null: the whole model
+
+
+class StudySettings(Group):
+    """The same for every architecture, but for the learning rate and weight decay that it is registered with."""
+
+    architectures: tuple[str, ...] = Field(min_length=1)
+    sizes: tuple[int | None, ...] = Field(min_length=1)  # training images a class; null: all of the rarest class
+    steps: tuple[int, ...]  # of the optimizer, for each size
+    seeds: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    image_size: int = Field(32, gt=0)  # pixels a side
+    warmup: float = Field(0.1, ge=0, lt=1)  # share of the steps; the rate then falls along a cosine to 0
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    precision: str = Field("float32", pattern="^(auto|float32|bfloat16|float16)$")
+    augment: AugmentSettings = _SHORT
+    pretrained: PretrainedSettings = PretrainedSettings()
+
+    @model_validator(mode="after")
+    def can_be_run(self):
+        if len(self.steps) != len(self.sizes):
+            raise ValueError(f"steps {list(self.steps)} must have one number for each of the sizes {list(self.sizes)}")
+        if min(self.steps) < 2 or any(size is not None and size < 1 for size in self.sizes):
+            raise ValueError("steps must be from 2, and sizes from 1")
+        if len(set(self.sizes)) < len(self.sizes) or len(set(self.architectures)) < len(self.architectures):
+            raise ValueError("sizes and architectures must each be named once")
+        if self.batch_size % 2:
+            raise ValueError(f"batch_size {self.batch_size} must be even, for Mixup and CutMix")
+        return self
+
+
+BUDGETS: dict[str, dict[str, Any]] = {
+    # Two CPU cores.
+    "small": {
+        "architectures": ("vit-small", "resnet-20", "efficientnet-small"),
+        "sizes": (50, 250, 1000),
+        "steps": (150, 300, 600),
+        "seeds": 3,
+        "batch_size": 64,
+    },
+    # A GPU. Of CIFAR-10, 200 epochs at the largest size and more at the others.
+    "full": {
+        "architectures": ("vit-tiny", "resnet-50", "efficientnet-b0"),
+        "sizes": (50, 250, 1000, 2500, None),
+        "steps": (4_000, 8_000, 16_000, 20_000, 35_000),
+        "seeds": 5,
+        "batch_size": 256,
+        "label_smoothing": 0.1,
+        "precision": "auto",
+        "augment": AugmentSettings(mixing_epochs=1).model_dump(),
+    },
+}
+
+
+def study_settings(budget: str, flags: list[str] | None = None) -> StudySettings:
+    """Of a budget, with `a.b=c` flags over it. Raises SettingsError."""
+    if budget not in BUDGETS:
+        raise SettingsError(f"no budget {budget}: use one of {', '.join(BUDGETS)}")
+    given = copy.deepcopy(BUDGETS[budget])
+    for flag in flags or []:
+        override(given, flag)
+    try:
+        return StudySettings.model_validate(given)
+    except ValidationError as error:
+        raise explained(error, StudySettings) from None
