@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from components.ingest.errors import DataRefused, UsageError
 from components.ingest.folder import span_folder, spans
-from components.ingest.source import Progress, silent
+from components.ingest.source import Progress, only, silent
 
 if TYPE_CHECKING:
     from components.ingest.manifest import Manifest, Recipe
@@ -50,7 +50,9 @@ def prepare(
     if kind not in SOURCES:
         raise UsageError(f"no source {kind!r}: use one of {', '.join(SOURCES)}")
     try:
-        opened = SOURCES[kind](source, out / ".download", progress)
-        return write(kind, opened, out, span, recipe or Recipe(), progress)
+        opened, recipe = SOURCES[kind](source, out / ".download", progress), recipe or Recipe()
+        if recipe.classes is not None:
+            opened = only(opened, recipe.classes)
+        return write(kind, opened, out, span, recipe, progress)
     except OSError as error:
         raise DataRefused(disk_problem(error, out)) from error

@@ -1,7 +1,10 @@
 """What a source hands over, and how it says how far it is."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import difflib
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
+
+from components.ingest.errors import UsageError
 
 SPLITS = ("train", "val", "test")
 
@@ -49,3 +52,34 @@ class Source:
     records: Callable[[], Iterator[Record | Rejected]]
     class_names: tuple[str, ...] | None = None
     total: int | None = None
+
+
+def only(source: Source, classes: Collection[str]) -> Source:
+    """The source with nothing but these classes, in its own order.
+
+    Raises UsageError for a class that it does not have: at once where it says which it has, else when it has been read.
+    """
+
+    def check(there: Collection[str]) -> None:
+        for name in classes:
+            if name not in there:
+                nearest = difflib.get_close_matches(name, there, n=1)
+                hint = f"did you mean {nearest[0]}? " if nearest else ""
+                raise UsageError(
+                    f"--classes {name}: {source.description} has no such class: {hint}it has {', '.join(sorted(there))}"
+                )
+
+    def records() -> Iterator[Record | Rejected]:
+        seen: set[str] = set()
+        for record in source.records():
+            if record.class_name is not None:
+                seen.add(record.class_name)
+            if record.class_name is None or record.class_name in classes:
+                yield record
+        check(seen)
+
+    names = source.class_names
+    if names is not None:
+        check(names)
+        names = tuple(name for name in names if name in classes)
+    return replace(source, records=records, class_names=names, total=None)

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+import pandas as pd
 
 from components.ingest.source import SPLITS
 
 _UNSPLIT = len(SPLITS)
+_LEFT_OUT = _UNSPLIT + 1
 _ROW = np.dtype(
     [("key", "<u8"), ("offset", "<u8"), ("size", "<u4"), ("id_size", "<u4"), ("label", "<u4"), ("split", "<u1")]
 )
@@ -69,11 +71,14 @@ class Spool:
                 return id
         return None
 
-    def split(self, held_out: float) -> dict[str, np.ndarray]:
+    def split(self, held_out: float, per_class: int | None = None) -> dict[str, np.ndarray]:
         """The rows of each split, in shuffled order.
 
         A source without splits gives `held_out` of each class to val and as much to test; one with train but
         without val gives `held_out` of each class of train to val. Never less than one image.
+
+        per_class: how many images of each class train and val keep together, in the same proportion, so that a small
+        data set has a small val. The first ones, so fewer are part of more.
         """
         codes = self.rows["split"].copy()
         if (codes == _UNSPLIT).any():
@@ -82,7 +87,17 @@ class Spool:
             codes[codes == _UNSPLIT] = SPLITS.index("train")
         elif not (codes == SPLITS.index("val")).any():
             self._hold_out(codes, SPLITS.index("train"), "val", held_out)
+        if per_class is not None:
+            of_val = max(round(per_class * held_out), 1)
+            self._keep(codes, "val", of_val)
+            self._keep(codes, "train", per_class - of_val)
         return {split: self.rows[codes == code] for code, split in enumerate(SPLITS)}
+
+    def _keep(self, codes: np.ndarray, split: str, count: int) -> None:
+        """Leaves `count` of each class in `split`, the first ones, and takes the others out of all splits."""
+        (candidates,) = np.nonzero(codes == SPLITS.index(split))
+        by_class = pd.Series(self.rows["label"][candidates])
+        codes[candidates[by_class.groupby(by_class).cumcount() >= count]] = _LEFT_OUT
 
     def _hold_out(self, codes: np.ndarray, origin: int, split: str, fraction: float) -> None:
         """Moves the first `fraction` of each class of `origin` to `split`; in shuffled rows the first are any."""

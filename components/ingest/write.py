@@ -69,7 +69,8 @@ def _write_splits(
     kind: str, source: Source, spool: Spool, taken: Intake, recipe: Recipe, folder: Path, progress: Progress
 ) -> Manifest:
     names = taken.class_names
-    splits = spool.split(recipe.held_out)
+    splits = spool.split(recipe.held_out, recipe.per_class)
+    images = sum(map(len, splits.values()))
     counts = {
         split: dict(zip(names, np.bincount(rows["label"], minlength=len(names)).tolist(), strict=True))
         for split, rows in splits.items()
@@ -84,7 +85,7 @@ def _write_splits(
             name = f"{split}/part-{number:05}-of-{total:05}.tfrecord"
             shards[name] = _write_shard(folder / name, spool, part)
             written += len(part)
-            progress("images written", written, len(spool.rows))
+            progress("images written", written, images)
     return Manifest(
         kind=kind,
         source=source.description,

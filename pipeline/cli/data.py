@@ -21,6 +21,13 @@ def prepare(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Data folder.", show_default="data/<kind>")] = None,
     span: Annotated[int | None, typer.Option(min=1, help="Number of the span.", show_default="the next")] = None,
+    classes: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="Only these classes, in the source's order.")
+    ] = None,
+    per_class: Annotated[
+        int | None,
+        typer.Option(min=2, metavar="N", help="At most N images of each class for train and val; test stays whole."),
+    ] = None,
 ) -> None:
     """Write a source as a span of TFRecord shards.
 
@@ -28,11 +35,16 @@ def prepare(
     refuses the source. A source that is the newest span already is not written again.
     """
     import components.ingest as ingest
+    from components.ingest.manifest import Recipe
 
     out = out or Path("data", kind)
+    chosen = None if classes is None else sorted(name.strip() for name in classes.split(",") if name.strip())
+    if chosen is not None and not 2 <= len(chosen) == len(set(chosen)):
+        raise ingest.UsageError(f"--classes {classes}: name at least two classes, with commas, each of them once")
+    recipe = Recipe(classes=chosen, per_class=per_class)
     before = ingest.spans(out)
     with _progress() as progress:
-        manifest = ingest.prepare(kind, out, source, span, progress=progress)
+        manifest = ingest.prepare(kind, out, source, span, recipe, progress)
     number = span or ingest.spans(out)[-1]
     folder = ingest.span_folder(out, number)
     if number in before:
@@ -40,6 +52,10 @@ def prepare(
         return
     for rejection in manifest.rejected:
         typer.echo(f"left out {rejection.count:,}: {rejection.reason} (first: {rejection.ids[0]})", err=True)
+    for name in manifest.class_names:
+        there = manifest.counts["train"][name] + manifest.counts["val"][name]
+        if per_class is not None and there < per_class:
+            typer.echo(f"{name} has {there:,} images for train and val, not {per_class:,}", err=True)
     sizes = ", ".join(f"{manifest.examples(split):,} {split}" for split in manifest.counts)
     typer.echo(f"{folder}: {sizes} images of {len(manifest.class_names)} classes in {len(manifest.shards)} shards")
 

@@ -74,6 +74,8 @@ def test_verify_names_each_problem(pets, tmp_path):
         (["prepare", "images"], "`images` needs --source"),
         (["prepare", "images", "--source", "nowhere"], "--source 'nowhere': no such file or folder"),
         (["prepare", "sample", "--span", "0"], "--span"),
+        (["prepare", "sample", "--classes", "one"], "name at least two classes"),
+        (["prepare", "sample", "--classes", "one,tow"], "did you mean two?"),
         (["verify", "nowhere"], "nowhere: holds no span"),
     ],
 )

@@ -109,6 +109,26 @@ def test_another_recipe_is_the_next_span(folder, tmp_path):
     assert ids[0] != ids[1]
 
 
+def test_some_classes_of_a_source(folder, files, tmp_path):
+    out = tmp_path / "out"
+    written = prepare("images", out, str(folder), recipe=Recipe(classes=("cat", "fox"), per_class=10))
+    assert written.class_names == ("cat", "fox") == tuple(class_names(schema.read(out)))
+    assert written.counts == {
+        "train": {"cat": 9, "fox": 9}, "val": {"cat": 1, "fox": 1}, "test": {"cat": 3, "fox": 3}
+    }  # fmt: skip
+    ids = [tfrecord.parse(record).id.decode() for split in SPLITS for record in examples(out / "span-1" / split)]
+    assert len({*ids}) == 26 and {id.split("/")[1] for id in ids} == {"cat", "fox"}
+    assert prepare("images", out, str(folder), recipe=written.recipe) == written
+    prepare("images", out, str(folder), recipe=Recipe(classes=("cat", "fox"), per_class=12))
+    assert spans(out) == [1, 2]
+
+
+def test_a_class_that_the_source_does_not_have(folder, tmp_path):
+    with pytest.raises(UsageError, match=r"--classes fix: .* no such class: did you mean fox\? it has cat, dog, fox"):
+        prepare("images", tmp_path / "out", str(folder), recipe=Recipe(classes=("cat", "fix")))
+    assert not spans(tmp_path / "out")
+
+
 def test_span_that_is_taken(folder, image, tmp_path):
     out = tmp_path / "out"
     prepare("images", out, str(folder))

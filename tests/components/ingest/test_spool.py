@@ -6,14 +6,14 @@ import pytest
 from components.ingest.spool import Spool
 
 
-def split(tmp_path, images, held_out=0.1, seed=0):
+def split(tmp_path, images, held_out=0.1, seed=0, per_class=None):
     """{split: [(id, label), ...]} of [(split, label, id), ...]."""
     with Spool(tmp_path / "spool", seed) as spool:
         for name, label, id in images:
             spool.add(name, label, id, b"image of " + id)
         spool.relabel(list(range(100)))
         result = {}
-        for name, rows in spool.split(held_out).items():
+        for name, rows in spool.split(held_out, per_class).items():
             read = [(*spool.read(row), int(row["label"])) for row in rows]
             assert all(image == b"image of " + id for id, image, _ in read)
             result[name] = [(id, label) for id, _, label in read]
@@ -38,6 +38,19 @@ def test_val_is_held_out_of_train_class_by_class(tmp_path):
 def test_source_without_splits(tmp_path):
     found = split(tmp_path, images([50, 178, 3]))
     assert labels(found) == {"train": [40, 142, 1], "val": [5, 18, 1], "test": [5, 18, 1]}
+
+
+@pytest.mark.parametrize("name", [None, "train"])
+def test_a_small_part_of_each_class_is_part_of_a_larger_one(tmp_path, name):
+    rows = images([100, 200, 12], name) + [("test", label, b"t%d" % label) for label in range(3) if name]
+    whole, large, small = (split(tmp_path, rows, per_class=count) for count in (None, 40, 20))
+    assert labels(large)["train"] == [36, 36, 10 if name is None else 11]
+    assert labels(large)["val"] == [4, 4, 1]
+    assert labels(small)["train"] == [18, 18, 10 if name is None else 11]
+    assert labels(small)["val"] == [2, 2, 1]
+    for part in ("train", "val"):
+        assert set(small[part]) <= set(large[part]) <= set(whole[part])
+    assert small["test"] == whole["test"]
 
 
 def test_splits_of_the_source_are_kept(tmp_path):
