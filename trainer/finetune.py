@@ -43,7 +43,7 @@ def fine_tune(
         of_phase = {
             "epochs": epochs, "learning_rate": rate, "weight_decay": decay, "warmup_epochs": 0, "final_learning_rate": 0
         }  # fmt: skip
-        log.info("phase %d: %s, learning rate %g", number, _in_words(blocks), rate)
+        log.info("phase %d: %s, learning rate %g", number, _in_words(blocks, len(backbone.blocks)), rate)
         trained = train(
             partial(adapt, backbone, model, classes, blocks),
             classes=classes,
@@ -79,7 +79,7 @@ def adapt(backbone: ViT, model: ModelSettings, classes: int, blocks: int | None,
     return adapted
 
 
-def _in_words(blocks: int | None) -> str:
+def _in_words(blocks: int | None, depth: int) -> str:
     if blocks is None:
         return "the whole model"
-    return f"the head and the last {blocks} blocks" if blocks else "the head"
+    return f"the head and the last {min(blocks, depth)} of {depth} blocks" if blocks else "the head"

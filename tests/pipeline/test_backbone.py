@@ -1,0 +1,94 @@
+import json
+import shutil
+
+import pytest
+
+from components.ingest import DataRefused, prepare
+from pipeline.backbone import content, fitted, locate
+from pipeline.build import compile_graph
+from pipeline.config import SettingsError, load
+from tests.pipeline.test_build import nodes
+from trainer.serving import KERAS_MODEL
+from trainer.settings import ModelSettings
+from trainer.train import vit
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A backbone as a file and as two versions that a pipeline has pushed, and data."""
+    folder = tmp_path_factory.mktemp("backbones")
+    model = ModelSettings(image_size=16, patch_size=8, depth=3, width=16, heads=2, head="mean", mimetic=True)
+    vit(model, 4, [100.0] * 3, [50.0] * 3).save(folder / "vit.keras")
+    for version in ("9", "10"):
+        pushed = folder / "runs" / "pretrain" / "serving" / version / KERAS_MODEL
+        pushed.parent.mkdir(parents=True)
+        shutil.copy(folder / "vit.keras", pushed)
+    prepare("sample", folder / "data")
+    return folder
+
+
+def settings(folder, source, *flags):
+    given = [f"runs={folder / 'runs'}", f"data.dir={folder / 'data'}", f"finetune.source={source}", *flags]
+    return load("sample", given, environment={})
+
+
+def test_a_pipeline_is_the_model_that_it_serves(folder):
+    newest = str(folder / "runs" / "pretrain" / "serving" / "10")
+    assert locate("pretrain", folder / "runs") == newest
+    assert locate(str(folder / "runs" / "pretrain"), folder / "runs") == newest
+
+
+def test_a_file_a_version_and_a_preset_are_themselves(folder, monkeypatch):
+    older = folder / "runs" / "pretrain" / "serving" / "9"
+    monkeypatch.chdir(folder)
+    assert locate("vit.keras", folder / "runs") == str(folder / "vit.keras")
+    assert locate("runs/pretrain/serving/9", folder / "runs") == str(older)
+    assert locate("hub:vit_base", folder / "runs") == "hub:vit_base"
+    assert content(str(older)) == content(str(folder / "vit.keras")) != content("hub:vit_base") == ""
+
+
+def test_what_is_not_there_is_told_with_the_nearest(folder):
+    with pytest.raises(SettingsError, match=r"no backbone pretain: did you mean pretrain\? name a pipeline below"):
+        locate("pretain", folder / "runs")
+
+
+def test_the_model_has_the_sizes_of_its_backbone_and_the_image_size_of_the_settings(folder):
+    found = fitted(settings(folder, "pretrain", "model.image_size=32", "model.stochastic_depth=0.1"))
+    assert found.model == ModelSettings(
+        image_size=32, patch_size=8, depth=3, width=16, heads=2, head="mean", stochastic_depth=0.1
+    )
+    assert found.finetune.source == str(folder / "runs" / "pretrain" / "serving" / "10")
+
+
+def test_without_a_backbone_the_settings_stay_as_they_are(folder):
+    given = settings(folder, "''")
+    assert fitted(given) is given
+
+
+def test_an_image_size_that_does_not_fit_the_backbone_is_refused(folder):
+    with pytest.raises(SettingsError, match="image_size 20 is not a multiple of patch_size 8"):
+        fitted(settings(folder, folder / "vit.keras", "model.image_size=20", "model.patch_size=4"))
+
+
+def test_a_damaged_backbone_is_refused(folder, tmp_path):
+    (tmp_path / "bad.keras").write_bytes(b"no archive")
+    with pytest.raises(DataRefused, match=r"bad.keras cannot be read"):
+        fitted(settings(folder, tmp_path / "bad.keras"))
+
+
+def test_two_things_to_start_from_are_one_too_many(folder):
+    with pytest.raises(SettingsError, match=r"finetune.source pretrain and training.warm_start"):
+        settings(folder, "pretrain", "training.warm_start=true")
+
+
+def test_the_graph_of_a_fine_tuning_has_its_backbone(folder):
+    graph = nodes(compile_graph(fitted(settings(folder, "pretrain", "finetune.blocks=1")), 1))
+    assert graph["Trainer"].inputs.inputs["backbone"].channels[0].producer_node_query.id == "Backbone"
+    assert "DataGate" in graph["Backbone"].upstream_nodes
+    properties = {
+        name: value.field_value.string_value for name, value in graph["Backbone"].parameters.parameters.items()
+    }
+    assert properties["content"] == content(str(folder / "vit.keras")) and properties["digest"]
+    config = json.loads(graph["Trainer"].parameters.parameters["custom_config"].field_value.string_value)
+    finetune = json.loads(config["finetune"])
+    assert finetune["blocks"] == 1 and "source" not in finetune
