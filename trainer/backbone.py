@@ -11,7 +11,6 @@ from trainer.settings import FinetuneSettings, ModelSettings
 from trainer.train import vit
 from trainer.vit import ViT
 
-HUB = "hub:"  # before the name of a KerasHub preset
 WEIGHTS = ".weights.h5"
 
 
@@ -19,16 +18,11 @@ def load_backbone(source: str, model: ModelSettings | None = None, finetune: Fin
     """The ViT of `source`, which is one of these.
 
     A folder with a SavedModel that `trainer.serving.export` wrote; a `.keras` file with a ViT of ours; a `.weights.h5`
-    file of such a model, whose sizes are those of `model` and whose pixels were normalised as `finetune` says; `hub:`
-    and the name of a KerasHub preset, or a folder that holds one.
+    file of such a model, whose sizes are those of `model` and whose pixels were normalised as `finetune` says.
 
     Raises FileNotFoundError where there is none, ValueError for what cannot be read or is no such ViT.
     """
     path = Path(source)
-    if source.startswith(HUB) or (path / "config.json").is_file():
-        from trainer.hub import load_hub  # KerasHub is not there for most
-
-        return load_hub(source.removeprefix(HUB))
     if path.is_dir():
         return serving.load_vit(source)
     if not path.is_file():

@@ -14,8 +14,7 @@ def finetune(
         typer.Option(
             "--from",
             metavar="SOURCE",
-            help="The backbone: a pipeline (the model it serves), a version folder, a .keras or .weights.h5 file, a "
-            "KerasHub preset's folder, or hub:PRESET.",
+            help="The backbone: a pipeline (the model it serves), a version folder, a .keras or .weights.h5 file.",
         ),
     ],
     config: Annotated[str, typer.Option("--config", "-c", metavar="PRESET|FILE")],

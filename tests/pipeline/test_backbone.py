@@ -38,13 +38,12 @@ def test_a_pipeline_is_the_model_that_it_serves(folder):
     assert locate(str(folder / "runs" / "pretrain"), folder / "runs") == newest
 
 
-def test_a_file_a_version_and_a_preset_are_themselves(folder, monkeypatch):
+def test_a_file_and_a_version_are_themselves(folder, monkeypatch):
     older = folder / "runs" / "pretrain" / "serving" / "9"
     monkeypatch.chdir(folder)
     assert locate("vit.keras", folder / "runs") == str(folder / "vit.keras")
     assert locate("runs/pretrain/serving/9", folder / "runs") == str(older)
-    assert locate("hub:vit_base", folder / "runs") == "hub:vit_base"
-    assert content(str(older)) == content(str(folder / "vit.keras")) != content("hub:vit_base") == ""
+    assert content(str(older)) == content(str(folder / "vit.keras")) != content(str(folder / "nothing.keras")) == ""
 
 
 def test_what_is_not_there_is_told_with_the_nearest(folder):
