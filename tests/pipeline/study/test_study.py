@@ -246,3 +246,33 @@ def test_the_page_has_every_line_and_its_table(tmp_path):
     assert "40.00%" in body and "5.6 M" in body and "which so few make wide" in body
     assert results.Found.model_validate_json((tmp_path / page.DATA).read_text()) == found
     assert found.machine["processor"] in body and "src=" not in body
+
+
+def test_a_pretrained_vit_is_fine_tuned_in_the_same_number_of_steps(tmp_path, monkeypatch):
+    """Its head for a share of the steps, then with it the last blocks; what lies below stays the backbone's."""
+    from pipeline.study import training
+    from trainer.settings import ModelSettings
+    from trainer.train import vit
+
+    backbone = vit(ModelSettings(image_size=8, depth=2, width=16, heads=2), 5, *GREY)
+    backbone.save(tmp_path / "vit.keras")
+    taken = []
+
+    def watched(learner, *arguments):
+        taken.append((learner, arguments[1]))
+        return take(learner, *arguments)
+
+    take = training._take
+    monkeypatch.setattr(training, "_take", watched)
+    chosen = settings("pretrained.blocks=1", "pretrained.head_share=0.25", "pretrained.learning_rate=0.01")
+    result = train(str(tmp_path / "vit.keras"), chosen, 8, 0, coloured(24), coloured(30, seed=1), 3)
+    assert [steps for _, steps in taken] == [2, 6]
+    assert result.parameters == taken[1][0].model.count_params() and result.examples == 30
+    tuned = {weight.path.partition("/")[2]: np.array(weight) for weight in taken[1][0].model.weights}
+    same = {
+        name.partition("/")[0]
+        for name, weight in ((weight.path.partition("/")[2], weight) for weight in backbone.weights)
+        if tuned[name].shape == weight.shape and np.array_equal(tuned[name], weight)
+    }
+    assert same == {"patches", "tokens", "block_00"}
+    assert np.abs(tuned["head/kernel"]).max() > 0
