@@ -150,6 +150,29 @@ def test_an_equal_run_trains_nothing_and_pushes_nothing(sample):
     assert pushed(folder, "sample") == ["1"]
 
 
+def test_the_served_model_is_fine_tuned_to_other_data(sample, tmp_path):
+    serving = Path("runs", "sample", "serving")
+    shutil.copytree(sample[0] / serving, tmp_path / serving)
+    prepared = vitpipe(tmp_path, "data", "prepare", "sample", "--classes", "two,four,six,eight", "--out", "data/even")
+    assert prepared.returncode == 0, prepared.stderr
+    flags = ["name=even", "finetune.head_epochs=2", "finetune.epochs=2", "finetune.blocks=1",
+             "finetune.head_learning_rate=0.02", "gate.class_accuracy=0", "gate.calibration=1"]  # fmt: skip
+    line = ["finetune", "--from", "sample", "-c", "sample", "--data", "data/even"]
+    line += [word for flag in flags for word in ("--set", flag)]
+    done = vitpipe(tmp_path, *line)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert states(done)["Backbone"] == "complete"
+    assert "phase 1: the head" in done.stderr and "phase 2: the head and the last 1 of 4 blocks" in done.stderr
+    assert pushed(tmp_path, "even") == ["1"]
+    listed = vitpipe(tmp_path, "artifacts", "list", "--type", "Backbone", "--pipeline", "even", "--json")
+    [told] = json.loads(listed.stdout)
+    newest = pushed(tmp_path, "sample")[-1]
+    assert told["properties"]["version"] == newest
+    assert told["properties"]["source"] == str(tmp_path.resolve() / serving / newest)
+    again = vitpipe(tmp_path, *line)
+    assert states(again)["Backbone"] == states(again)["Trainer"] == "cached"
+
+
 def test_a_model_that_misses_a_bound_is_not_pushed(sample):
     folder, _ = sample
     for _ in range(2):  # the second time the verdict comes from the cache
