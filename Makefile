@@ -1,6 +1,6 @@
-# make setup [LOCK=dev|base|gpu] [PYTHON=python3.12]   a working .venv, from nothing but Python 3.11 to 3.13 with pip
-# make run | test | lint | bench                       sets up first where needed; test and lint want the dev lock
-# make lock                                            renews every lock under requirements/
+# make setup [LOCK=dev|base|gpu|hub] [PYTHON=python3.12]   a working .venv, from nothing but Python 3.11 to 3.13 with pip
+# make run | test | lint | bench                           sets up first where needed; test and lint want the dev lock
+# make lock                                                renews every lock under requirements/
 
 export UV_PYTHON_DOWNLOADS := never
 # Without its bytecode kept, TFX takes 47 s to import instead of 12, each time.
@@ -53,6 +53,7 @@ COMPILE := .uv/bin/uv pip compile --quiet --upgrade --universal --python-version
 lock: .uv/.ready
 	$(COMPILE) pyproject.toml -o requirements/base.txt
 	$(COMPILE) pyproject.toml --extra gpu -c requirements/base.txt -o requirements/gpu.txt
+	$(COMPILE) pyproject.toml --extra hub -c requirements/base.txt -o requirements/hub.txt
 	$(COMPILE) pyproject.toml --extra dev -c requirements/base.txt -o requirements/dev.txt
 	echo uv | $(COMPILE) - -o requirements/uv.txt
 
