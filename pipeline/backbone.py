@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from components.ingest import DataRefused
 from components.serving_folder import versions
 from pipeline.config import Settings, SettingsError
-from trainer.backbone import WEIGHTS, load_backbone
+from trainer.backbone import HUB, PRESET, WEIGHTS, load_backbone
 from trainer.finetune import OWN
 from trainer.serving import KERAS_MODEL
 from trainer.settings import ModelSettings
@@ -27,6 +27,8 @@ def fitted(settings: Settings) -> Settings:
         backbone = load_backbone(source, settings.model, settings.finetune)
     except (FileNotFoundError, ValueError) as error:
         raise DataRefused(str(error)) from None
+    except ImportError as error:
+        raise SettingsError(str(error)) from None
     sizes = {key: backbone.config[key] for key in ModelSettings.model_fields.keys() & backbone.config.keys() - OWN}
     own = settings.model.model_dump(include=OWN)
     try:
@@ -43,26 +45,33 @@ def locate(source: str, runs: Path) -> str:
     That may also be a pipeline below `runs`, by its name or its folder: the model that it serves now.
     Raises SettingsError where there is no such thing.
     """
+    if source.startswith(HUB):
+        return source
     for folder in (Path(source), runs / source):
         if pushed := versions(folder / "serving"):
             return str((folder / "serving" / str(pushed[-1])).resolve())
     path = Path(source).expanduser()
-    if path.is_file() or (path / KERAS_MODEL).is_file():
+    if path.is_file() or any((path / name).is_file() for name in (KERAS_MODEL, PRESET)):
         return str(path.resolve())
     names = sorted(folder.parent.name for folder in runs.glob("*/serving"))
     nearest = difflib.get_close_matches(source, names, n=1)
     hint = f"did you mean {nearest[0]}? " if nearest else ""
     raise SettingsError(
         f"no backbone {source}: {hint}name a pipeline below {runs} that has pushed a model, one of its version "
-        f"folders, or a .keras or {WEIGHTS} file"
+        f"folders, a .keras or {WEIGHTS} file, the folder of a KerasHub preset, or {HUB}PRESET"
     )
 
 
 def content(source: str) -> str:
-    """sha256 of the file that a located source is, or has the model in; empty where it is not here."""
+    """sha256 of the files of a located source; empty where they are not here."""
     path = Path(source)
-    file = path / KERAS_MODEL if path.is_dir() else path
-    if not file.is_file():
-        return ""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    files = [path] if path.is_file() else [path / KERAS_MODEL]
+    if (path / PRESET).is_file():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+    found = hashlib.sha256()
+    for file in files:
+        if not file.is_file():
+            return ""
+        with file.open("rb") as opened:
+            found.update(hashlib.file_digest(opened, "sha256").digest())
+    return found.hexdigest()

@@ -7,26 +7,35 @@ from pathlib import Path
 import h5py
 
 from trainer import serving
+from trainer.hub import load_hub
 from trainer.settings import FinetuneSettings, ModelSettings
 from trainer.train import vit
 from trainer.vit import ViT
 
 WEIGHTS = ".weights.h5"
+HUB = "hub:"  # before the name of a KerasHub preset
+PRESET = "config.json"  # in the folder of one
 
 
 def load_backbone(source: str, model: ModelSettings | None = None, finetune: FinetuneSettings | None = None) -> ViT:
     """The ViT of `source`, which is one of these.
 
     A folder with a SavedModel that `trainer.serving.export` wrote; a `.keras` file with a ViT of ours; a `.weights.h5`
-    file of such a model, whose sizes are those of `model` and whose pixels were normalised as `finetune` says.
+    file of such a model, whose sizes are those of `model` and whose pixels were normalised as `finetune` says; the
+    folder of a KerasHub preset, or `hub:` and the name of one.
 
-    Raises FileNotFoundError where there is none, ValueError for what cannot be read or is no such ViT.
+    Raises FileNotFoundError where there is none, ValueError for what cannot be read or is no such ViT, ImportError for
+    a preset where KerasHub is not installed.
     """
     path = Path(source)
+    if source.startswith(HUB) or (path / PRESET).is_file():
+        return load_hub(source.removeprefix(HUB))
     if path.is_dir():
         return serving.load_vit(source)
     if not path.is_file():
-        raise FileNotFoundError(f"{source}: no such backbone: name a SavedModel folder, a .keras or {WEIGHTS} file")
+        raise FileNotFoundError(
+            f"{source}: no such backbone: name a SavedModel folder, a .keras or {WEIGHTS} file, or a preset"
+        )
     if source.endswith(WEIGHTS):
         return _of_weights(path, model or ModelSettings(), finetune or FinetuneSettings())
     return serving.read_vit(path)

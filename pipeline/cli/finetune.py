@@ -14,7 +14,8 @@ def finetune(
         typer.Option(
             "--from",
             metavar="SOURCE",
-            help="The backbone: a pipeline (the model it serves), a version folder, a .keras or .weights.h5 file.",
+            help="The backbone: a pipeline (the model it serves), a version folder, a .keras or .weights.h5 file, the "
+            "folder of a KerasHub preset, or hub:PRESET.",
         ),
     ],
     config: Annotated[str, typer.Option("--config", "-c", metavar="PRESET|FILE")],

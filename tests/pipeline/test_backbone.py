@@ -44,6 +44,7 @@ def test_a_file_and_a_version_are_themselves(folder, monkeypatch):
     assert locate("vit.keras", folder / "runs") == str(folder / "vit.keras")
     assert locate("runs/pretrain/serving/9", folder / "runs") == str(older)
     assert content(str(older)) == content(str(folder / "vit.keras")) != content(str(folder / "nothing.keras")) == ""
+    assert locate("hub:vit_base", folder / "runs") == "hub:vit_base" and content("hub:vit_base") == ""
 
 
 def test_what_is_not_there_is_told_with_the_nearest(folder):

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 
+from trainer.backbone import digest, load_backbone
 from trainer.hub import load_hub
 
 SIZES = {
@@ -51,6 +52,7 @@ def test_a_classifier_answers_as_in_kerashub_to_raw_pixels(classifier, tmp_path)
     np.testing.assert_allclose(softmax(vit(IMAGES)), expected, atol=TOLERANCE)
     np.testing.assert_allclose(softmax(logits), expected, atol=TOLERANCE)
     assert attention.shape == (3, 2, 4, 17, 17)
+    assert digest(load_backbone(str(tmp_path))) == digest(vit)
 
 
 def test_the_convention_is_that_of_the_preset(classifier, tmp_path):
