@@ -38,7 +38,7 @@ class Recipe(_Frozen):
     examples_per_shard: PositiveInt = 2_500  # CIFAR-10: 18 training shards of 6 MB; photographs of 100 kB: 250 MB each
     max_rejected: float = Field(default=0.01, ge=0, lt=1)  # of the records; more than this and the source is refused
     classes: tuple[str, ...] | None = None  # nothing but these, sorted
-    per_class: int | None = Field(default=None, ge=2)  # images of train and val together, at most, of each class
+    per_class: int | None = Field(default=None, ge=3)  # images of train and val together, at most, of each class
 
 
 class Shard(_Frozen):

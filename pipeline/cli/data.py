@@ -26,7 +26,7 @@ def prepare(
     ] = None,
     per_class: Annotated[
         int | None,
-        typer.Option(min=2, metavar="N", help="At most N images of each class for train and val; test stays whole."),
+        typer.Option(min=3, metavar="N", help="At most N images of each class for train and val; test stays whole."),
     ] = None,
 ) -> None:
     """Write a source as a span of TFRecord shards.
