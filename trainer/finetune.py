@@ -3,7 +3,7 @@
 import logging
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -16,6 +16,25 @@ log = logging.getLogger(__name__)
 
 OWN = {"image_size", "dropout", "stochastic_depth"}  # what the settings of the model say; the rest is the backbone's
 _HEAD = ("head", "score")  # the classifier, and what seqpool weighs the tokens with for it
+
+
+class Phase(NamedTuple):
+    """`blocks`, `learning_rate` and so on as `FinetuneSettings` names them; with 0 blocks only the head is trained."""
+
+    number: int
+    blocks: int | None
+    epochs: int
+    learning_rate: float
+    weight_decay: float
+
+
+def phases(finetune: FinetuneSettings) -> list[Phase]:
+    """Those that have epochs: the new head alone, then with it the last blocks."""
+    both = (
+        Phase(1, 0, finetune.head_epochs, finetune.head_learning_rate, 0.0),
+        Phase(2, finetune.blocks, finetune.epochs, finetune.learning_rate, finetune.weight_decay),
+    )
+    return [phase for phase in both if phase.epochs]
 
 
 def fine_tune(
@@ -32,23 +51,19 @@ def fine_tune(
     The first phase has no weight decay, and of the model only the head is trained. checkpoints: what the folders of the
     two phases' checkpoints are named by. how: what else `trainer.train.train` takes.
     """
-    phases = [
-        (0, finetune.head_epochs, finetune.head_learning_rate, 0.0),
-        (finetune.blocks, finetune.epochs, finetune.learning_rate, finetune.weight_decay),
-    ]
     trained = None
-    for number, (blocks, epochs, rate, decay) in enumerate(phases, start=1):
-        if not epochs:
-            continue
+    for phase in phases(finetune):
         of_phase = {
-            "epochs": epochs, "learning_rate": rate, "weight_decay": decay, "warmup_epochs": 0, "final_learning_rate": 0
+            "epochs": phase.epochs, "learning_rate": phase.learning_rate, "weight_decay": phase.weight_decay,
+            "warmup_epochs": 0, "final_learning_rate": 0,
         }  # fmt: skip
-        log.info("phase %d: %s, learning rate %g", number, _in_words(blocks, len(backbone.blocks)), rate)
+        words = _in_words(phase.blocks, len(backbone.blocks))
+        log.info("phase %d: %s, learning rate %g", phase.number, words, phase.learning_rate)
         trained = train(
-            partial(adapt, backbone, model, classes, blocks),
+            partial(adapt, backbone, model, classes, phase.blocks),
             classes=classes,
             training=training.model_copy(update=of_phase),
-            checkpoints=Checkpoints(checkpoints.with_name(f"{checkpoints.name}-{number}")),
+            checkpoints=Checkpoints(checkpoints.with_name(f"{checkpoints.name}-{phase.number}")),
             start=trained.best if trained else None,
             earlier=trained.rows if trained else (),
             **how,

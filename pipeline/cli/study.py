@@ -48,7 +48,7 @@ def data_regime(
     """How right each architecture is after training on n images a class, at several n and seeds.
 
     At one size every architecture takes as many steps with batches as large, under the same augmentation; the test
-    split is looked at once, after the last step. Each cell is computed once: the same command goes on where one was
+    split is looked at once, after the last step (or val, with `--set split=val`, to choose settings by). Each cell is computed once: the same command goes on where one was
     stopped.
     """
     from components import ingest
@@ -56,6 +56,7 @@ def data_regime(
     from pipeline.study.settings import study_settings
 
     settings = study_settings(budget, overrides)
+    pretrained = pretrained or settings.finetune.source or None
     there = ingest.spans(data)
     if not there or (span is not None and span not in there):
         wanted = f"no span {span}" if span is not None and there else "no data"
@@ -73,7 +74,7 @@ def data_regime(
         if not source:
             console.print("no pretrained ViT: name its backbone with --pretrained to have it, too", markup=False)
         console.print(f"reading {shown(folder)}", markup=False)
-        train_split, test_split = (draw.read(folder, split, settings.image_size) for split in ("train", "test"))
+        train_split, test_split = (draw.read(folder, split, settings.image_size) for split in ("train", settings.split))
         planned = Study(settings, of, train_split, test_split, len(classes), out)
         try:
             with _progress(console, planned) as run:

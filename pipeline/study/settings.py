@@ -1,26 +1,16 @@
 """What a study trains, and for how long."""
 
 import copy
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, ValidationError, model_validator
 
 from pipeline.config import SettingsError, explained, override
-from trainer.settings import AugmentSettings, Group
+from trainer.settings import AugmentSettings, FinetuneSettings, Group
 
 PRETRAINED = "vit-pretrained"  # takes its sizes from the backbone, so it is no registered architecture
 
 _SHORT = AugmentSettings(randaugment_ops=0, mixup=0, cutmix=0, erase=0)  # crops and flips
-
-
-class PretrainedSettings(Group):
-    """The two phases of a pretrained ViT: the new head alone, then with it the last blocks. Each rate falls to 0."""
-
-    head_share: float = Field(0.25, gt=0, lt=1)  # of the steps, for the first phase
-    head_learning_rate: float = Field(1e-3, gt=0)
-    learning_rate: float = Field(1e-5, gt=0)
-    weight_decay: float = Field(0.01, ge=0)  # of the second phase
-    blocks: int | None = Field(4, ge=1)  # the last ones, which the second phase trains; null: the whole model
 
 
 class StudySettings(Group):
@@ -36,7 +26,9 @@ class StudySettings(Group):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     precision: str = Field("float32", pattern="^(auto|float32|bfloat16|float16)$")
     augment: AugmentSettings = _SHORT
-    pretrained: PretrainedSettings = PretrainedSettings()
+    learning_rates: dict[str, PositiveFloat] = {}  # by architecture, instead of the registered ones
+    finetune: FinetuneSettings = FinetuneSettings()  # of the pretrained ViT: its phases share the steps as its epochs
+    split: Literal["val", "test"] = "test"  # to look at; on val settings are chosen, and test stays unseen
 
     @model_validator(mode="after")
     def can_be_run(self):

@@ -41,17 +41,19 @@ def arms(settings: StudySettings, source: str | None, content: str) -> list[Arm]
 
     Raises SettingsError for an architecture that nobody registered.
     """
-    unknown = [name for name in settings.architectures if name not in ARCHITECTURES]
-    if unknown:
-        raise SettingsError(f"no architecture {unknown[0]}: the registered ones are {', '.join(ARCHITECTURES)}")
+    for name in (*settings.architectures, *settings.learning_rates):
+        if name not in ARCHITECTURES:
+            raise SettingsError(f"no architecture {name}: the registered ones are {', '.join(ARCHITECTURES)}")
     found = []
     for name in settings.architectures:
-        one = ARCHITECTURES[name]
+        registered = ARCHITECTURES[name]
+        rate = settings.learning_rates.get(name, registered.learning_rate)
+        one = registered._replace(learning_rate=rate)
         source_text = inspect.getsource(sys.modules[one.build.__module__])  # it may lie outside our packages
         identity = [source_text, one.build.__qualname__, one.learning_rate, one.weight_decay]
         found.append(Arm(name, one.title, one, identity))
     if source:
-        identity = [content or source, settings.pretrained.model_dump()]
+        identity = [content or source, settings.finetune.model_dump(exclude={"source"})]
         found.append(Arm(PRETRAINED, "ViT, pretrained", source, identity))
     return found
 
@@ -79,7 +81,8 @@ class Study:
                     f"{size}: lower it, or leave that size out"
                 )
         # Not what says which cells there are: more seeds or sizes leave those at hand as they are.
-        how = settings.model_dump(mode="json", exclude={"architectures", "sizes", "steps", "seeds", "pretrained"})
+        own = {"architectures", "learning_rates", "finetune"}  # in the identities of the arms
+        how = settings.model_dump(mode="json", exclude={"sizes", "steps", "seeds", "split", *own})
         data = hashlib.sha256((train_split.digest() + test_split.digest()).encode()).hexdigest()
         code = sources.digest("pipeline.study.training") + sources.digest("pipeline.study.draw")
         self.places = [

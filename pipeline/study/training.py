@@ -15,6 +15,8 @@ from pipeline.study.architectures import Architecture, Moments, ShiftedDepthwise
 from pipeline.study.cells import Result
 from pipeline.study.settings import StudySettings
 from trainer import devices
+from trainer.backbone import load_backbone
+from trainer.finetune import adapt, phases
 from trainer.input import Split
 from trainer.learner import Learner
 from trainer.optimizer import WarmupCosine
@@ -38,7 +40,7 @@ def train(
     test_split: Split,
     classes: int,
 ) -> Result:
-    """Train for `steps` steps, then look at the test split once. There is no model selection, so no val either.
+    """Train for `steps` steps, then look at the test split once: no epoch is selected.
 
     architecture: a registered one, or the source of a pretrained ViT. Raises FloatingPointError when a loss is not
     finite.
@@ -53,9 +55,8 @@ def train(
             learner, per_step = _train_pretrained(architecture, settings, steps, seed, train_split, classes)
         else:
             mean, std = moments(train_split.images)
-            schedule = WarmupCosine(
-                architecture.learning_rate, steps, min(round(settings.warmup * steps), steps - 1), 0.0
-            )
+            warmup = min(round(settings.warmup * steps), steps - 1)
+            schedule = WarmupCosine(architecture.learning_rate, steps, warmup, 0.0)
             learner = _learner(
                 lambda: architecture.build(settings.image_size, classes, mean, std),
                 settings, schedule, architecture.weight_decay, seed, train_split, classes,
@@ -79,26 +80,23 @@ def train(
 
 def _train_pretrained(source, settings: StudySettings, steps: int, seed: int, train_split: Split, classes: int):
     """The head alone, then with it the last blocks; the second phase goes on from the last step of the first."""
-    from trainer.backbone import load_backbone
-    from trainer.finetune import adapt
-
-    backbone, how = load_backbone(source), settings.pretrained
-    head_steps = min(max(round(how.head_share * steps), 1), steps - 1)
-    phases = [
-        (0, head_steps, how.head_learning_rate, 0.0),
-        (how.blocks, steps - head_steps, how.learning_rate, how.weight_decay),
-    ]
+    backbone = load_backbone(source, finetune=settings.finetune)
     model = ModelSettings(image_size=settings.image_size, patch_size=backbone.config["patch_size"])
-    done, times, weights = 0, [], None
-    for blocks, count, rate, decay in phases:
-        build = partial(adapt, backbone, model, classes, blocks, keras.config.dtype_policy().name)
-        schedule = WarmupCosine(rate, count, 0, 0.0)
-        learner = _learner(build, settings, schedule, decay, seed, train_split, classes)
-        if weights is not None:
+    plan = phases(settings.finetune)
+    epochs = sum(phase.epochs for phase in plan)
+    done, seconds, learner = 0, 0.0, None
+    for phase in plan:
+        count = steps if phase is plan[-1] else min(max(round(steps * phase.epochs / epochs), 1), steps - 1)
+        count -= done
+        build = partial(adapt, backbone, model, classes, phase.blocks, keras.config.dtype_policy().name)
+        schedule = WarmupCosine(phase.learning_rate, count, 0, 0.0)
+        weights = learner.model.get_weights() if learner else None
+        learner = _learner(build, settings, schedule, phase.weight_decay, seed, train_split, classes)
+        if weights:
             learner.model.set_weights(weights)
-        times.append((_take(learner, train_split, count, settings, done, steps), count))
-        weights, done = learner.model.get_weights(), done + count
-    return learner, sum(seconds * count for seconds, count in times) / steps
+        seconds += count * _take(learner, train_split, count, settings, done, steps)
+        done += count
+    return learner, seconds / steps
 
 
 def _learner(

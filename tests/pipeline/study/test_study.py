@@ -264,7 +264,7 @@ def test_a_pretrained_vit_is_fine_tuned_in_the_same_number_of_steps(tmp_path, mo
 
     take = training._take
     monkeypatch.setattr(training, "_take", watched)
-    chosen = settings("pretrained.blocks=1", "pretrained.head_share=0.25", "pretrained.learning_rate=0.01")
+    chosen = settings("finetune.blocks=1", "finetune.learning_rate=0.01")
     result = train(str(tmp_path / "vit.keras"), chosen, 8, 0, coloured(24), coloured(30, seed=1), 3)
     assert [steps for _, steps in taken] == [2, 6]
     assert result.parameters == taken[1][0].model.count_params() and result.examples == 30
