@@ -2,10 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -17,6 +15,10 @@ from pipeline.config import SettingsError
 from pipeline.duration import duration
 from pipeline.exits import Exit
 from pipeline.logs import own_stderr, redirected, shown
+
+if TYPE_CHECKING:
+    from pipeline.study.cells import Cell
+    from pipeline.study.study import Study
 
 app = typer.Typer(help="Compare architectures by measurement.", no_args_is_help=True)
 
@@ -48,8 +50,8 @@ def data_regime(
     """How right each architecture is after training on n images a class, at several n and seeds.
 
     At one size every architecture takes as many steps with batches as large, under the same augmentation; the test
-    split is looked at once, after the last step (or val, with `--set split=val`, to choose settings by). Each cell is computed once: the same command goes on where one was
-    stopped.
+    split is looked at once, after the last step (or val, with `--set split=val`, to choose settings by). Each cell is
+    computed once: the same command goes on where one was stopped.
     """
     from components import ingest
     from components.ingest import manifest
@@ -64,6 +66,10 @@ def data_regime(
         raise SettingsError(f"{wanted} in {data}{have}: name a folder that `vitpipe data prepare` wrote")
     folder = ingest.span_folder(data, span or there[-1])
     classes = list(manifest.read(folder).class_names)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"--out {out} cannot be written ({error.strerror}): name another folder") from None
     console = Console(file=own_stderr(), highlight=False, soft_wrap=True)
     with redirected(out / "training.log"):  # what libraries say
         from pipeline.study import draw, page, results
@@ -77,8 +83,7 @@ def data_regime(
         train_split, test_split = (draw.read(folder, split, settings.image_size) for split in ("train", settings.split))
         planned = Study(settings, of, train_split, test_split, len(classes), out)
         try:
-            with _progress(console, planned) as run:
-                done = run()
+            done = _run(console, planned)
         except StudyError as error:
             console.print("[bold red]error:[/] " + escape(str(error)))
             raise typer.Exit(Exit.CRASHED) from None
@@ -105,7 +110,8 @@ def data_regime(
             for row in found.rows
         ],
     )  # fmt: skip
-    print(f"{len(done)} cells, intervals by Student's t over {settings.seeds} seeds", file=sys.stderr)
+    if settings.seeds > 1:
+        print(f"intervals by Student's t over {settings.seeds} seeds", file=sys.stderr)
     print(shown(written))
 
 
@@ -119,38 +125,34 @@ def _located(source: str | None, runs: Path) -> tuple[str | None, str]:
     return found, content(found)
 
 
-@contextmanager
-def _progress(console: Console, planned) -> Iterator:
-    """Gives what runs the study: a bar over the cells, by the time they take, on a terminal; a line each elsewhere."""
+def _run(console: Console, planned: "Study") -> "list[Cell]":
+    """All cells: a bar over them, by the time they take, on a terminal; a line each elsewhere, too."""
     from pipeline.study.study import expected_seconds
 
-    kept = planned.kept()
-    if kept:
-        console.print(f"{len(kept)} of {len(planned.places)} cells are there already", markup=False)
+    cells = planned.kept()
+    if cells:
+        console.print(f"{len(cells)} of {len(planned.places)} cells are there already", markup=False)
+
+    def left() -> float:
+        there = {cell.place for cell in cells}
+        return sum(expected_seconds(place, cells) for place in planned.places if place not in there)
+
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as display:
         bar = display.add_task("", left="")
 
-        def show(place) -> None:
-            missing = [one for one in planned.places if one not in {cell.place for cell in kept}]
-            left = sum(expected_seconds(one, kept) for one in missing)
-            spent = sum(cell.result.seconds for cell in kept)
-            what = f"{place.architecture}, {place.size} a class, seed {place.seed}" if place else "done"
-            remaining = f"about {duration(left)} left" if kept and missing else ""
-            display.update(bar, description=what, completed=spent, total=spent + left or 1, left=remaining)
+        def show(what: str) -> None:
+            spent, more = sum(cell.result.seconds for cell in cells), left()
+            remaining = f"about {duration(more)} left" if cells and more else ""
+            display.update(bar, description=what, completed=spent, total=spent + more, left=remaining)
 
-        def run():
-            for cell in planned.run(show):
-                kept.append(cell)
-                place, result = cell.place, cell.result
-                missing = [one for one in planned.places if one not in {cell.place for cell in kept}]
-                left = sum(expected_seconds(one, kept) for one in missing)
-                line = (
-                    f"{len(kept)}/{len(planned.places)}  {place.architecture}, {place.size} a class, "
-                    f"seed {place.seed}: {result.accuracy:.1%} in {duration(result.seconds)}"
-                )
-                console.print(line + (f", about {duration(left)} left" if missing else ""), markup=False)
-            show(None)
-            return kept
-
-        yield run
+        for cell in planned.run(lambda place: show(place.words)):
+            cells.append(cell)
+            result, more = cell.result, left()
+            line = (
+                f"{len(cells)}/{len(planned.places)}  {cell.place.words}: {result.accuracy:.1%} in "
+                f"{duration(result.seconds)}"
+            )
+            console.print(line + (f", about {duration(more)} left" if more else ""), markup=False)
+        show("done")
+    return cells

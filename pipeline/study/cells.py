@@ -21,6 +21,10 @@ class Place(BaseModel):
     key: str = Field(pattern=r"^[0-9a-f]{64}$")
 
     @property
+    def words(self) -> str:
+        return f"{self.architecture}, {self.size} a class, seed {self.seed}"
+
+    @property
     def file(self) -> str:
         return f"{self.architecture}-{self.size}-{self.seed}-{self.key[:16]}.json"
 

@@ -121,8 +121,8 @@ class Study:
                     cell = Cell(place=place, result=trained.result())
                 except (FloatingPointError, ValueError, FileNotFoundError, BrokenProcessPool) as error:
                     raise StudyError(
-                        f"{place.architecture}, {place.size} images a class, seed {place.seed}: {error}; the log is "
-                        f"{self.out / LOG}. What is done is kept: the same command goes on from there"
+                        f"{place.words}: {error}; the log is {self.out / LOG}. What is done is kept: the same "
+                        "command goes on from there"
                     ) from error
                 cells.keep(self.out / CELLS, cell)
                 yield cell
