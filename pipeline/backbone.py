@@ -12,7 +12,8 @@ from pipeline.config import Settings, SettingsError
 from trainer.backbone import HUB, PRESET, WEIGHTS, load_backbone
 from trainer.finetune import OWN
 from trainer.serving import KERAS_MODEL
-from trainer.settings import ModelSettings
+from trainer.settings import FinetuneSettings, ModelSettings
+from trainer.vit import ViT
 
 
 def fitted(settings: Settings) -> Settings:
@@ -23,12 +24,7 @@ def fitted(settings: Settings) -> Settings:
     if not settings.finetune.source:
         return settings
     source = locate(settings.finetune.source, settings.runs)
-    try:
-        backbone = load_backbone(source, settings.model, settings.finetune)
-    except (FileNotFoundError, ValueError) as error:
-        raise DataRefused(str(error)) from None
-    except ImportError as error:
-        raise SettingsError(str(error)) from None
+    backbone = loaded(source, settings.model, settings.finetune)
     sizes = {key: backbone.config[key] for key in ModelSettings.model_fields.keys() & backbone.config.keys() - OWN}
     own = settings.model.model_dump(include=OWN)
     try:
@@ -37,6 +33,16 @@ def fitted(settings: Settings) -> Settings:
         raise SettingsError(f"{source} does not fit the model's settings: {error.errors()[0]['msg']}") from None
     finetune = settings.finetune.model_copy(update={"source": source})
     return settings.model_copy(update={"finetune": finetune, "model": model})
+
+
+def loaded(source: str, model: ModelSettings, finetune: FinetuneSettings) -> ViT:
+    """`trainer.backbone.load_backbone`, with its errors as the command says them: DataRefused and SettingsError."""
+    try:
+        return load_backbone(source, model, finetune)
+    except (FileNotFoundError, ValueError) as error:
+        raise DataRefused(str(error)) from None
+    except ImportError as error:
+        raise SettingsError(str(error)) from None
 
 
 def locate(source: str, runs: Path) -> str:

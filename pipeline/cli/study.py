@@ -72,12 +72,12 @@ def data_regime(
         raise SettingsError(f"--out {out} cannot be written ({error.strerror}): name another folder") from None
     console = Console(file=own_stderr(), highlight=False, soft_wrap=True)
     with redirected(out / "training.log"):  # what libraries say
+        from pipeline.backbone import locate
         from pipeline.study import draw, page, results
         from pipeline.study.study import Study, StudyError, arms
 
-        source, content = _located(pretrained, runs)
-        of = arms(settings, source, content)
-        if not source:
+        of = arms(settings, locate(pretrained, runs) if pretrained else None)
+        if not pretrained:
             console.print("no pretrained ViT: name its backbone with --pretrained to have it, too", markup=False)
         console.print(f"reading {shown(folder)}", markup=False)
         train_split, test_split = (draw.read(folder, split, settings.image_size) for split in ("train", settings.split))
@@ -113,16 +113,6 @@ def data_regime(
     if settings.seeds > 1:
         print(f"intervals by Student's t over {settings.seeds} seeds", file=sys.stderr)
     print(shown(written))
-
-
-def _located(source: str | None, runs: Path) -> tuple[str | None, str]:
-    """The source as `load_backbone` takes it, and the digest of its files."""
-    if source is None:
-        return None, ""
-    from pipeline.backbone import content, locate
-
-    found = locate(source, runs)
-    return found, content(found)
 
 
 def _run(console: Console, planned: "Study") -> "list[Cell]":

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline import sources
+from pipeline.backbone import loaded
 from pipeline.config import SettingsError
 from pipeline.study import cells, draw
 from pipeline.study.architectures import ARCHITECTURES, Architecture
 from pipeline.study.cells import Cell, Place
 from pipeline.study.settings import PRETRAINED, StudySettings
 from pipeline.study.training import train_logged
+from trainer.backbone import digest
 from trainer.input import Split
+from trainer.settings import ModelSettings
 
 CELLS, LOG = "cells", "training.log"  # within the study's folder
 
@@ -36,10 +39,10 @@ class Arm(NamedTuple):
     identity: object  # what its cells depend on, beside settings, data and code
 
 
-def arms(settings: StudySettings, source: str | None, content: str) -> list[Arm]:
-    """source: of the backbone, located, None for no such arm; content: sha256 of its files.
+def arms(settings: StudySettings, source: str | None) -> list[Arm]:
+    """source: of the backbone, located; None for no such arm.
 
-    Raises SettingsError for an architecture that nobody registered.
+    Raises SettingsError for an architecture that nobody registered, DataRefused for a backbone that cannot be read.
     """
     for name in (*settings.architectures, *settings.learning_rates):
         if name not in ARCHITECTURES:
@@ -53,7 +56,8 @@ def arms(settings: StudySettings, source: str | None, content: str) -> list[Arm]
         identity = [source_text, one.build.__qualname__, one.learning_rate, one.weight_decay]
         found.append(Arm(name, one.title, one, identity))
     if source:
-        identity = [content or source, settings.finetune.model_dump(exclude={"source"})]
+        backbone = loaded(source, ModelSettings(image_size=settings.image_size), settings.finetune)
+        identity = [digest(backbone), settings.finetune.model_dump(exclude={"source"})]
         found.append(Arm(PRETRAINED, "ViT, pretrained", source, identity))
     return found
 

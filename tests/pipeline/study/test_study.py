@@ -58,7 +58,7 @@ def settings(*flags):
 
 def study(out, *flags, seed=0):
     chosen = settings(*flags)
-    return Study(chosen, arms(chosen, None, ""), coloured(90, seed=seed), coloured(30, seed=9), 3, out)
+    return Study(chosen, arms(chosen, None), coloured(90, seed=seed), coloured(30, seed=9), 3, out)
 
 
 def test_a_draw_has_as_many_of_each_class_and_holds_the_smaller_ones():
@@ -114,7 +114,7 @@ if __name__ == "__main__":
 
 def test_what_cannot_be_trained_is_said_before_anything_is(registered, tmp_path):
     with pytest.raises(SettingsError, match="no architecture tou"):
-        arms(settings("architectures=[tou]"), None, "")
+        arms(settings("architectures=[tou]"), None)
     with pytest.raises(SettingsError, match="rarest class has 30"):
         study(tmp_path, "sizes=[8, 31]")
     with pytest.raises(SettingsError, match="batch_size 32 is more than the 24"):
@@ -130,7 +130,7 @@ def test_what_cannot_be_trained_is_said_before_anything_is(registered, tmp_path)
 
 def test_every_budget_is_one_that_can_be_run():
     for budget in BUDGETS:
-        assert arms(study_settings(budget), None, "")
+        assert arms(study_settings(budget), None)
 
 
 def test_a_cell_is_evaluated_with_the_statistics_of_its_training():
