@@ -87,6 +87,8 @@ def data_regime(
         except StudyError as error:
             console.print("[bold red]error:[/] " + escape(str(error)))
             raise typer.Exit(Exit.CRASHED) from None
+        rates = {arm.name: arm.trained.learning_rate for arm in of if not isinstance(arm.trained, str)}
+        settings = settings.model_copy(update={"learning_rates": rates})  # the registered ones, too
         found = results.Found(
             data=shown(folder), classes=classes, test_images=len(test_split), pretrained=pretrained,
             settings=settings.model_dump(mode="json"), machine=results.machine(),
