@@ -263,7 +263,8 @@ def test_a_person_moves_through_blocks_and_heads(explain, chromium, tmp_path):
     assert page.inner_text("#answer .first") == shown[1]["class"]
     side = page.locator("#large").bounding_box()["width"]
     page.hover("#large", position={"x": 0.9 * side, "y": 0.1 * side})
-    assert page.inner_text("#caption").endswith(f"here {shown[1]['patches'][1][2][1]:.4f} at row 1, column 2")
+    value = shown[1]["patches"][1][2][1]
+    assert page.inner_text("#caption").endswith(f"here {value:.4f}, {4 * value:.1f} times even, at row 1, column 2")
     lines = page.locator(".lines-of-patches").first
     assert lines.is_visible()
     page.keyboard.press("g")
