@@ -20,6 +20,7 @@ import waitress
 from components.serving_folder import ModelId, ModelRecord, push
 from pipeline.ui import explainer
 from pipeline.ui.app import create_app
+from pipeline.ui.explained import Explained, Refused
 from pipeline.ui.safety import IMAGE, MAX_BODY
 from tests.spans import encoded, picture
 from trainer import serving
@@ -252,6 +253,15 @@ def test_a_process_that_is_asked_nothing_ends(monkeypatch):
     ours, theirs = multiprocessing.Pipe()
     with ours, theirs:
         explainer.serve(theirs)
+
+
+def test_an_image_that_comes_as_the_process_ends_is_looked_at(models):
+    asked = Explained()
+    asked._connection, theirs = multiprocessing.Pipe()
+    with theirs:
+        asked._process = subprocess.Popen(["sleep", "0.3"], pass_fds=[theirs.fileno()])  # ends as after idle minutes
+    with pytest.raises(Refused, match="not a PNG or JPEG"):
+        asked.ask(models / "good" / "serving" / "2", b"x")
 
 
 def test_what_takes_too_long_is_stopped(models, image, monkeypatch):
