@@ -15,7 +15,6 @@ from pathlib import Path
 
 import keras
 import pytest
-import waitress
 
 from components.serving_folder import ModelId, ModelRecord, push
 from pipeline.ui import explainer
@@ -287,29 +286,15 @@ def test_a_second_image_waits_or_is_told(app, client, image, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def address(app):
-    yield from served(app)
-
-
-def served(app):
-    server = waitress.create_server(app, host="127.0.0.1", port=0)
-    threading.Thread(target=server.run, daemon=True).start()
-    yield f"http://127.0.0.1:{server.effective_port}"
-    server.close()
+def address(serve, app):
+    return serve(app)
 
 
 @pytest.fixture
-def page(chromium, address):
-    context = chromium.new_context(base_url=address, viewport={"width": 1280, "height": 900})
-    page = context.new_page()
-    page.problems = []
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.on("console", lambda message: page.problems.append(message.text) if "Policy" in message.text else None)
+def page(page):
     page.goto("/")
     page.get_by_role("link", name="Explain an image").click()
-    yield page
-    context.close()
-    assert page.problems == []
+    return page
 
 
 def drop(page, name, data):
@@ -372,15 +357,14 @@ def elsewhere(_, start_response):
 
 
 @pytest.mark.browser
-def test_a_page_elsewhere_cannot_post(chromium, address):
+def test_a_page_elsewhere_cannot_post(chromium, serve, address):
     """Not even one of another server on this machine, for which a browser sends cookies along."""
     post = """([to, more]) => fetch(to, { method: "POST", body: "x", ...more }).then(() => "sent", () => "refused")"""
     to, statuses = f"{address}/-/explain", []
-    for other in served(elsewhere):
-        page = chromium.new_page()
-        page.goto(other)
-        page.on("response", lambda response: statuses.append((response.request.method, response.status)))
-        assert page.evaluate(post, [to, {"headers": {"Content-Type": IMAGE}}]) == "refused"
-        assert page.evaluate(post, [to, {"mode": "no-cors"}]) == "sent"
-        page.close()
+    page = chromium.new_page()
+    page.goto(serve(elsewhere))
+    page.on("response", lambda response: statuses.append((response.request.method, response.status)))
+    assert page.evaluate(post, [to, {"headers": {"Content-Type": IMAGE}}]) == "refused"
+    assert page.evaluate(post, [to, {"mode": "no-cors"}]) == "sent"
+    page.close()
     assert [status for method, status in statuses if method == "POST"] == [403]
