@@ -201,6 +201,7 @@ def test_a_model_without_cls_and_without_one_filter_says_so(explain, tmp_path):
         (["--model", "checkpoints"], SettingsError, "arrays without a model: name last.keras"),
         (["--model", "mean.keras"], SettingsError, "mean.keras has no model.json.*--data"),
         (["test/99.png"], SettingsError, "test/99.png: no file, and no id of an example in data/span-1"),
+        (["a" * 300], SettingsError, r"aaa cannot be read \(File name too long\): name another"),
         (["b.png", "--model", "mean.keras"], SettingsError, "b.png is not a file, and cannot be looked up"),
         (["a.png", "--images", "5"], SettingsError, "--images and --curves are for the model's page"),
         (["--data", "runs"], SettingsError, "no data in runs"),
