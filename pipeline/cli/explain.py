@@ -72,7 +72,13 @@ def _of_images(folder: Path, names: list[str], data: Path | None, runs: Path, ou
     from components.ingest import manifest
     from pipeline.explain.given import by_id, gate_span, given_span
 
-    files = {name: Path(name).read_bytes() for name in names if Path(name).is_file()}
+    files = {}
+    for name in names:
+        try:
+            if Path(name).is_file():
+                files[name] = Path(name).read_bytes()
+        except OSError as error:
+            raise SettingsError(f"{name} cannot be read ({error.strerror}): name another file") from None
     ids = [name for name in names if name not in files]
     span = given_span(data) if data else None
     if ids and span is None:

@@ -63,9 +63,7 @@ def page(model: Model, rows: list[dict[str, Any]], found: Explanation) -> str:
         model=model,
         shown=shown,
         grid=grid,
-        ramp=pictures.data_uri(pictures.ramp()),
-        ticks={tick: float(pictures.place(tick)) for tick in pictures.TICKS},
-        even=float(pictures.place(1 / grid**2)),
+        legend=pictures.legend(),
         most_entropy=float(np.log2(grid**2)),
         even_distance=float(explain.distances(grid, model.patch_size).mean()),
     )

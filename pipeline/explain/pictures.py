@@ -2,13 +2,14 @@
 
 import base64
 import io
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from trainer.explain import upsample
 
-TICKS = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)  # of the legend
+TICKS = (0, 1, 2, 4, 8, 16)  # of the legend, multiples of even attention; the last and more have the last colour
 _SIDE = 256  # pixels of a picture, at least
 _GAP = 3  # pixels
 # From yellow to red and from nothing to nearly opaque.
@@ -18,17 +19,19 @@ _RAMP = np.round(
 ).astype("uint8")
 
 
-def place(value: float | np.ndarray) -> float | np.ndarray:
-    """Of a value from 0 to 1 on the scale of colours, 0 to 1: its square root.
+def place(times: float | np.ndarray) -> float | np.ndarray:
+    """Of a multiple of even attention on the scale of colours, 0 to 1.
 
-    Even attention to 64 patches is 0.016 for each, which a linear scale would not show.
+    Attention itself, 0 to 1, would leave most maps without colour: even attention to 64 patches is 0.016 for each, and
+    a mean or a rollout is near it. The square root keeps apart what is small, too.
     """
-    return np.sqrt(np.clip(value, 0, 1))
+    return np.sqrt(np.clip(times / TICKS[-1], 0, 1))
 
 
 def coloured(patches: np.ndarray, side: int) -> Image.Image:
     """A map of patches [patches] with transparency, to be laid over an image of `side` pixels."""
-    picture = Image.fromarray(np.round(255 * place(upsample(patches, side))).astype("uint8"), "L")
+    times = upsample(patches, side) * patches.size
+    picture = Image.fromarray(np.round(255 * place(times)).astype("uint8"), "L")
     picture.putpalette(_RAMP.tobytes(), "RGBA")
     return picture
 
@@ -56,11 +59,11 @@ def enlarged(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST)
 
 
-def ramp() -> Image.Image:
-    """The scale of colours, from 0 on the left to 1."""
-    picture = Image.fromarray(np.arange(256, dtype="uint8")[None], "L")
-    picture.putpalette(_RAMP.tobytes(), "RGBA")
-    return picture
+def legend() -> dict[str, Any]:
+    """What `scale.html` draws: the colours from the left to the right, and the places of the ticks, 0 to 1."""
+    ramp = Image.fromarray(np.arange(256, dtype="uint8")[None], "L")
+    ramp.putpalette(_RAMP.tobytes(), "RGBA")
+    return {"ramp": data_uri(ramp), "ticks": {tick: float(place(tick)) for tick in TICKS}}
 
 
 def similarities(cosines: np.ndarray) -> Image.Image:

@@ -142,7 +142,9 @@ def _curve(name: str, shares: np.ndarray, rollout: np.ndarray, random: np.ndarra
     """Of rollout [images, steps + 1] and random [seeds, images, steps + 1]."""
     areas, random_areas = explain.area(shares, rollout), explain.area(shares, random)
     differences = areas - random_areas.mean(0)  # of the same images
+    # One image bounds nothing; but no area of probabilities is outside of 0 to 1.
     error = differences.std(ddof=1) / len(differences) ** 0.5 if len(differences) > 1 else np.inf
+    low, high = np.clip(differences.mean() + _SURE * error * np.array([-1, 1]), -1, 1)
     return Curve(
         name=name,
         rollout=rollout.mean(0).tolist(),
@@ -151,7 +153,7 @@ def _curve(name: str, shares: np.ndarray, rollout: np.ndarray, random: np.ndarra
         random_area=random_areas.mean(),
         random_areas=random_areas.mean(1).tolist(),
         difference=differences.mean(),
-        interval=(differences.mean() - _SURE * error, differences.mean() + _SURE * error),
+        interval=(low, high),
     )
 
 

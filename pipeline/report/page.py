@@ -68,13 +68,7 @@ def _explained(report: Report) -> dict[str, Any]:
     """The mistakes that have maps, and the scale of these."""
     explained = [mistake for mistake in report.mistakes if mistake.explained]
     grid = next((mistake.explained.grid for mistake in explained if mistake.explained), 1)
-    return {
-        "explained": explained,
-        "grid": grid,
-        "ramp": pictures.data_uri(pictures.ramp()),
-        "ticks": {tick: float(pictures.place(tick)) for tick in pictures.TICKS},
-        "even": float(pictures.place(1 / grid**2)),
-    }
+    return {"explained": explained, "grid": grid, "legend": pictures.legend()}
 
 
 def _classes(judgement: Judgement) -> list[dict[str, Any]]:

@@ -72,6 +72,8 @@ class Explained:
             reply: dict[str, str] = json.loads(connection.recv_bytes())
         except (EOFError, OSError):
             self._end()
+            if process.returncode == 0:  # it had not been asked for so long that it ended as this image came
+                return self._reply(model, image)
             if time.monotonic() - start >= _LIMIT:
                 raise Refused(f"The model did not answer within {_LIMIT:.0f} s and was stopped: try again.") from None
             raise Refused(

@@ -67,14 +67,10 @@ def serve(connection: Connection) -> None:
         try:
             answer = {"page": explainer.page(Path(folder), image)}
         except BadImage as error:
-            answer = {"refused": f"The file is {_told(error)}: choose a PNG or JPEG image of at most 4096x4096 pixels."}
+            answer = {"refused": f"Refused ({error}): choose a PNG or JPEG image of at most 4096x4096 pixels."}
         except (DataRefused, SettingsError) as error:
             answer = {"refused": str(error)}
         connection.send_bytes(json.dumps(answer).encode())
-
-
-def _told(error: BadImage) -> str:
-    return "damaged, it does not decode" if str(error) == "does not decode" else str(error)
 
 
 if __name__ == "__main__":

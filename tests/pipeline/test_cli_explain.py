@@ -201,6 +201,7 @@ def test_a_model_without_cls_and_without_one_filter_says_so(explain, tmp_path):
         (["--model", "checkpoints"], SettingsError, "arrays without a model: name last.keras"),
         (["--model", "mean.keras"], SettingsError, "mean.keras has no model.json.*--data"),
         (["test/99.png"], SettingsError, "test/99.png: no file, and no id of an example in data/span-1"),
+        (["a" * 300], SettingsError, r"aaa cannot be read \(File name too long\): name another"),
         (["b.png", "--model", "mean.keras"], SettingsError, "b.png is not a file, and cannot be looked up"),
         (["a.png", "--images", "5"], SettingsError, "--images and --curves are for the model's page"),
         (["--data", "runs"], SettingsError, "no data in runs"),
@@ -263,7 +264,8 @@ def test_a_person_moves_through_blocks_and_heads(explain, chromium, tmp_path):
     assert page.inner_text("#answer .first") == shown[1]["class"]
     side = page.locator("#large").bounding_box()["width"]
     page.hover("#large", position={"x": 0.9 * side, "y": 0.1 * side})
-    assert page.inner_text("#caption").endswith(f"here {shown[1]['patches'][1][2][1]:.4f} at row 1, column 2")
+    value = shown[1]["patches"][1][2][1]
+    assert page.inner_text("#caption").endswith(f"here {value:.4f}, {4 * value:.1f} times even, at row 1, column 2")
     lines = page.locator(".lines-of-patches").first
     assert lines.is_visible()
     page.keyboard.press("g")

@@ -14,16 +14,21 @@ def test_a_value_has_one_colour_whatever_else_is_in_the_map():
     assert (lone == lone[0, 0]).all() and (among[0, 0] == lone[0, 0]).all()
 
 
+def test_even_attention_has_one_colour_however_many_patches_share_it():
+    assert (rgba([1 / 4] * 4, 1) == rgba([1 / 64] * 64, 1)).all()
+
+
 def test_more_attention_is_redder_and_hides_more_and_none_hides_nothing():
-    shown = np.array([rgba([value], 1)[0, 0] for value in (0, 0.1, 1)], int)
-    assert shown[0, 3] == 0 and (np.diff(shown[:, 3]) > 0).all() and (np.diff(shown[:, 1]) < 0).all()
+    shown = np.array([rgba([value / 64] * 64, 1)[0, 0] for value in (0, 1, 4, 16, 64)], int)
+    assert shown[0, 3] == 0 and (np.diff(shown[:4, 3]) > 0).all() and (np.diff(shown[:4, 1]) < 0).all()
+    assert (shown[4] == shown[3]).all()
 
 
 def test_an_overlay_is_coloured_where_attention_is_and_grey_elsewhere():
     pixels = RNG.integers(0, 256, (8, 8, 3), "uint8")
-    picture = np.array(pictures.overlay(pixels, np.float32([0, 0, 0, 1])), int)
+    picture = np.array(pictures.overlay(pixels, np.eye(16, dtype="float32")[15]), int)
     assert picture.shape == (256, 256, 3)
-    assert (picture[:64, :64].max(-1) == picture[:64, :64].min(-1)).all()
+    assert (picture[:128, :128].max(-1) == picture[:128, :128].min(-1)).all()
     assert (picture[224:, 224:, 0] - picture[224:, 224:, 1] > 100).all()
 
 

@@ -63,6 +63,7 @@ def test_a_map_that_shows_what_is_not_needed_is_called_so(images):
 def test_one_image_proves_nothing(images):
     found = measure(known_model(NEEDED), "here", images[:1], [1], 1, print)
     assert {curve.verdict for curve in found.removal.curves} == {"not to be told from chance"}
+    assert {curve.interval for curve in found.removal.curves} == {(-1, 1)}
 
 
 def test_figures_are_of_the_images_that_decode(images):

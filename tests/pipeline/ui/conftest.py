@@ -1,4 +1,8 @@
+import threading
+from contextlib import ExitStack
+
 import pytest
+import waitress
 
 from tests.stores import make_store
 
@@ -15,3 +19,30 @@ def runs(tmp_path_factory):
     report.parent.mkdir(parents=True)
     report.write_text(REPORT)
     return folder
+
+
+@pytest.fixture(scope="module")
+def serve():
+    """A function that serves an app until the tests of the module have ended, and gives its address."""
+    with ExitStack() as served:
+
+        def serve(app):
+            server = waitress.create_server(app, host="127.0.0.1", port=0)
+            served.callback(server.close)
+            threading.Thread(target=server.run, daemon=True).start()
+            return f"http://127.0.0.1:{server.effective_port}"
+
+        yield serve
+
+
+@pytest.fixture
+def page(chromium, address):
+    """A page of the module's `address`, that fails the test which made it complain."""
+    context = chromium.new_context(base_url=address, viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    complaints = []
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    yield page
+    context.close()
+    assert [line for line in complaints if " 422 " not in line] == []  # what is wrong with an image is told so

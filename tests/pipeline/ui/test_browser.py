@@ -1,9 +1,6 @@
 """The pages in a browser: what a person sees, with a mouse, a keyboard and a small screen."""
 
-import threading
-
 import pytest
-import waitress
 from ml_metadata import MetadataStore
 
 from pipeline.metadata.address import Address
@@ -20,29 +17,8 @@ PAGES = (
 
 
 @pytest.fixture(scope="module")
-def address(runs):
-    yield from served(runs)
-
-
-def served(runs):
-    server = waitress.create_server(create_app(runs), host="127.0.0.1", port=0)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.effective_port}"
-    server.close()
-
-
-@pytest.fixture
-def page(chromium, address):
-    """A page that fails the test which made it complain."""
-    context = chromium.new_context(base_url=address, viewport={"width": 1280, "height": 900})
-    page = context.new_page()
-    complaints = []
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    yield page
-    context.close()
-    assert complaints == []
+def address(serve, runs):
+    return serve(create_app(runs))
 
 
 def test_lineage_is_walked_by_clicking(page):
@@ -122,14 +98,11 @@ def test_a_report_runs_its_script_and_sees_nothing_of_the_page(page):
     assert frame.evaluate("window.origin") == "null"
 
 
-def test_a_run_that_goes_on_is_followed(chromium, tmp_path):
+def test_a_run_that_goes_on_is_followed(page, serve, tmp_path):
     file = tmp_path / "now" / "metadata.db"
     [*_, name] = make_store(file, "now", runs=3, process=process())
-    for address in served(tmp_path):
-        page = chromium.new_page()
-        page.goto(f"{address}/")
-        row = page.locator("tr", has_text=name)
-        assert "running" in row.inner_text()
-        record(MetadataStore(Address(file=file).connection_config()), name, exit="0")
-        row.get_by_text("done").wait_for(timeout=10_000)
-        page.close()
+    page.goto(serve(create_app(tmp_path)))
+    row = page.locator("tr", has_text=name)
+    assert "running" in row.inner_text()
+    record(MetadataStore(Address(file=file).connection_config()), name, exit="0")
+    row.get_by_text("done").wait_for(timeout=10_000)

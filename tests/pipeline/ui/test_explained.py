@@ -15,11 +15,11 @@ from pathlib import Path
 
 import keras
 import pytest
-import waitress
 
 from components.serving_folder import ModelId, ModelRecord, push
 from pipeline.ui import explainer
 from pipeline.ui.app import create_app
+from pipeline.ui.explained import Explained, Refused
 from pipeline.ui.safety import IMAGE, MAX_BODY
 from tests.spans import encoded, picture
 from trainer import serving
@@ -162,7 +162,7 @@ def test_answers_are_kept_a_while(client, image):
 
 
 def test_what_cannot_be_explained_is_said(client, image, models):
-    for data, words in ((b"<html>", "not a PNG or JPEG"), (image[:-20], "damaged"), (b"", "not a PNG or JPEG")):
+    for data, words in ((b"<html>", "not a PNG or JPEG"), (image[:-20], "does not decode"), (b"", "not a PNG or JPEG")):
         answer = ask(client, data)
         assert answer.status_code == 422 and words in note(answer) and "choose a PNG or JPEG" in note(answer)
     changed = ask(client, image, model="changed/1")
@@ -254,6 +254,15 @@ def test_a_process_that_is_asked_nothing_ends(monkeypatch):
         explainer.serve(theirs)
 
 
+def test_an_image_that_comes_as_the_process_ends_is_looked_at(models):
+    asked = Explained()
+    asked._connection, theirs = multiprocessing.Pipe()
+    with theirs:
+        asked._process = subprocess.Popen(["sleep", "0.3"], pass_fds=[theirs.fileno()])  # ends as after idle minutes
+    with pytest.raises(Refused, match="not a PNG or JPEG"):
+        asked.ask(models / "good" / "serving" / "2", b"x")
+
+
 def test_what_takes_too_long_is_stopped(models, image, monkeypatch):
     monkeypatch.setattr("pipeline.ui.explained._LIMIT", 0.05)
     client = create_app(models).test_client()
@@ -277,29 +286,15 @@ def test_a_second_image_waits_or_is_told(app, client, image, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def address(app):
-    yield from served(app)
-
-
-def served(app):
-    server = waitress.create_server(app, host="127.0.0.1", port=0)
-    threading.Thread(target=server.run, daemon=True).start()
-    yield f"http://127.0.0.1:{server.effective_port}"
-    server.close()
+def address(serve, app):
+    return serve(app)
 
 
 @pytest.fixture
-def page(chromium, address):
-    context = chromium.new_context(base_url=address, viewport={"width": 1280, "height": 900})
-    page = context.new_page()
-    page.problems = []
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.on("console", lambda message: page.problems.append(message.text) if "Policy" in message.text else None)
+def page(page):
     page.goto("/")
     page.get_by_role("link", name="Explain an image").click()
-    yield page
-    context.close()
-    assert page.problems == []
+    return page
 
 
 def drop(page, name, data):
@@ -362,15 +357,14 @@ def elsewhere(_, start_response):
 
 
 @pytest.mark.browser
-def test_a_page_elsewhere_cannot_post(chromium, address):
+def test_a_page_elsewhere_cannot_post(chromium, serve, address):
     """Not even one of another server on this machine, for which a browser sends cookies along."""
     post = """([to, more]) => fetch(to, { method: "POST", body: "x", ...more }).then(() => "sent", () => "refused")"""
     to, statuses = f"{address}/-/explain", []
-    for other in served(elsewhere):
-        page = chromium.new_page()
-        page.goto(other)
-        page.on("response", lambda response: statuses.append((response.request.method, response.status)))
-        assert page.evaluate(post, [to, {"headers": {"Content-Type": IMAGE}}]) == "refused"
-        assert page.evaluate(post, [to, {"mode": "no-cors"}]) == "sent"
-        page.close()
+    page = chromium.new_page()
+    page.goto(serve(elsewhere))
+    page.on("response", lambda response: statuses.append((response.request.method, response.status)))
+    assert page.evaluate(post, [to, {"headers": {"Content-Type": IMAGE}}]) == "refused"
+    assert page.evaluate(post, [to, {"mode": "no-cors"}]) == "sent"
+    page.close()
     assert [status for method, status in statuses if method == "POST"] == [403]
