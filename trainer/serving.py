@@ -108,7 +108,10 @@ def read_vit(file: str | Path) -> ViT:
     try:
         model = keras.models.load_model(file, compile=False)
     except Exception as error:  # whatever a broken archive, an unknown class or a changed one makes Keras raise
-        raise ValueError(f"{file} cannot be read as a Keras model ({error}): name a file that is whole") from error
+        what = str(error).partition(". ")[0]  # Keras goes on with the whole configuration
+        raise ValueError(
+            f"{file} cannot be read as a Keras model ({what}): name a whole one that this version wrote"
+        ) from error
     if not isinstance(model, ViT):
         raise ValueError(f"{file} holds a {type(model).__name__}, not a ViT of this project: name another")
     return model
