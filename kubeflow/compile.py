@@ -62,7 +62,8 @@ def task_name(step: str) -> str:
 def check(settings: Settings) -> None:
     """Raises SettingsError for what would fail on the cluster, or work there and not do what was meant."""
     cluster, mount = settings.kubeflow, PurePosixPath(settings.kubeflow.mount)
-    for key, path in ("data.dir", settings.data.dir), ("runs", settings.runs):
+    paths = {"data.dir": settings.data.dir, "runs": settings.runs, "finetune.source": Path(settings.finetune.source)}
+    for key, path in paths.items():
         scheme, cut, _ = str(path).partition(":/")
         if cut:
             raise SettingsError(f"{key} {path}: {_why_not(scheme)}")

@@ -196,6 +196,7 @@ def test_no_secret_is_in_it():
         ("kubeflow.image=''", "kubeflow.image is not set, and Start runs in it"),
         ("kubeflow.gpu_image=''", "kubeflow.gpu_image is not set, and Trainer runs in it"),
         ("runs=../runs", "the steps share what lies below kubeflow.mount, /vitpipe"),
+        ("finetune.source=/home/me/vit.keras", "finetune.source /home/me/vit.keras: the steps share what lies below"),
         ("kubeflow.steps.Transform.volumes={/scratch: vitpipe}", "a claim can be mounted once in a step"),
         ("kubeflow.steps.Trainer.gpus=0", "training.require_gpu is true"),
         ("kubeflow.steps.Trianer.gpus=1", "did you mean Trainer?"),
