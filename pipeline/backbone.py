@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -12,18 +13,30 @@ from pipeline.config import Settings, SettingsError
 from trainer.backbone import HUB, PRESET, WEIGHTS, load_backbone
 from trainer.finetune import OWN
 from trainer.serving import KERAS_MODEL
-from trainer.settings import FinetuneSettings, ModelSettings
+from trainer.settings import SIZES, FinetuneSettings, ModelSettings
 from trainer.vit import ViT
 
+# What of the training settings each phase has of its own.
+_OF_PHASES = {"epochs", "learning_rate", "warmup_epochs", "final_learning_rate", "weight_decay"}
 
-def fitted(settings: Settings) -> Settings:
+
+def fitted(settings: Settings, flags: Sequence[str] = ()) -> Settings:
     """The settings with the backbone's source located, and its sizes as the model's; as they are where there is none.
 
-    Raises SettingsError where there is no such backbone, or it does not fit, DataRefused where it cannot be read.
+    flags: the `a.b=c` that a person gave for this run. What a preset says and a fine-tuning has no use for is passed
+    over; a person who says it means it.
+
+    Raises SettingsError where there is no such backbone, or it does not fit, or a flag would have no effect,
+    DataRefused where it cannot be read.
     """
     if not settings.finetune.source:
         return settings
     source = locate(settings.finetune.source, settings.runs)
+    if not source.endswith(WEIGHTS) and (settings.finetune.pixel_mean or settings.finetune.pixel_std):
+        raise SettingsError(
+            f"finetune.pixel_mean and finetune.pixel_std are for a {WEIGHTS} file; {source} says itself how its model "
+            "normalised pixels: leave them out"
+        )
     backbone = loaded(source, settings.model, settings.finetune)
     sizes = {key: backbone.config[key] for key in ModelSettings.model_fields.keys() & backbone.config.keys() - OWN}
     own = settings.model.model_dump(include=OWN)
@@ -31,6 +44,16 @@ def fitted(settings: Settings) -> Settings:
         model = ModelSettings.model_validate({**sizes, **own, "mimetic": False})
     except ValidationError as error:
         raise SettingsError(f"{source} does not fit the model's settings: {error.errors()[0]['msg']}") from None
+    for flag in flags:
+        group, _, name = flag.partition("=")[0].partition(".")
+        if group == "training" and name in _OF_PHASES:
+            raise SettingsError(
+                f"--set {flag}: each phase of a fine-tuning has its own, such as finetune.head_epochs and "
+                "finetune.epochs: set those"
+            )
+        for key in SIZES["tiny"] if name == "size" else [name]:
+            if group == "model" and key in sizes and getattr(settings.model, key) != getattr(model, key):
+                raise SettingsError(f"--set {flag}: {key} is the backbone's, {getattr(model, key)}: leave it out")
     finetune = settings.finetune.model_copy(update={"source": source})
     return settings.model_copy(update={"finetune": finetune, "model": model})
 
@@ -53,10 +76,10 @@ def locate(source: str, runs: Path) -> str:
     """
     if source.startswith(HUB):
         return source
-    for folder in (Path(source), runs / source):
+    path = Path(source).expanduser()
+    for folder in (path, runs / source):
         if pushed := versions(folder / "serving"):
             return str((folder / "serving" / str(pushed[-1])).resolve())
-    path = Path(source).expanduser()
     if path.is_file() or any((path / name).is_file() for name in (KERAS_MODEL, PRESET)):
         return str(path.resolve())
     names = sorted(folder.parent.name for folder in runs.glob("*/serving"))

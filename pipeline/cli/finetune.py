@@ -1,11 +1,13 @@
 """`vitpipe finetune`: the graph of `vitpipe run`, from a pretrained backbone."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pipeline.cli.run import run
+from pipeline.config import SettingsError
 
 
 def finetune(
@@ -28,4 +30,7 @@ def finetune(
 
     The same as `vitpipe run --set finetune.source=SOURCE`, which takes all options.
     """
-    run(config, data, [*(overrides or []), f"finetune.source={source}"], span, dry_run=dry_run)
+    if not source:
+        raise SettingsError("--from is empty: name the backbone, or train from scratch with `vitpipe run`")
+    # As JSON, for a pipeline may be called 10, and a path may hold what YAML reads as something else.
+    run(config, data, [*(overrides or []), f"finetune.source={json.dumps(source)}"], span, dry_run=dry_run)

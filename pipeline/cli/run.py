@@ -38,7 +38,7 @@ def run(
     chosen_data: dict[str, object] = {} if data is None else {"dir": str(data.expanduser())}
     if span is not None:
         chosen_data["span"] = span
-    settings = _with_backbone(load(config, overrides, data=chosen_data))
+    settings = _with_backbone(load(config, overrides, data=chosen_data), overrides or [])
     chosen = start.choose_span(settings)
     if reason and not accept and trigger == "manual":
         raise SettingsError('--accept CHECK and --reason "..." go together: name the check that shall not stop the run')
@@ -50,13 +50,16 @@ def run(
         raise typer.Exit(_run(settings, chosen, accepted, force or [], trigger, reason))
 
 
-def _with_backbone(settings: Settings) -> Settings:
+def _with_backbone(settings: Settings, flags: list[str]) -> Settings:
     if not settings.finetune.source:
+        for flag in flags:
+            if flag.startswith("finetune.") and not flag.startswith("finetune.source="):
+                raise SettingsError(f"--set {flag}: without finetune.source nothing is fine-tuned; name the backbone")
         return settings
     with redirected(Path(os.devnull)):
         from pipeline.backbone import fitted
 
-        return fitted(settings)
+        return fitted(settings, flags)
 
 
 def _dry_run(settings: Settings, span: int) -> Exit:

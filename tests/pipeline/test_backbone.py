@@ -2,10 +2,12 @@ import json
 import shutil
 
 import pytest
+import typer
 
 from components.ingest import DataRefused, prepare
 from pipeline.backbone import content, fitted, locate
 from pipeline.build import compile_graph
+from pipeline.cli.finetune import finetune
 from pipeline.config import SettingsError, load
 from tests.pipeline.test_build import nodes
 from trainer.serving import KERAS_MODEL
@@ -68,6 +70,42 @@ def test_without_a_backbone_the_settings_stay_as_they_are(folder):
 def test_an_image_size_that_does_not_fit_the_backbone_is_refused(folder):
     with pytest.raises(SettingsError, match="image_size 20 is not a multiple of patch_size 8"):
         fitted(settings(folder, folder / "vit.keras", "model.image_size=20", "model.patch_size=4"))
+
+
+def test_what_a_person_sets_in_vain_is_refused(folder):
+    def tuned(*flags, source="pretrain"):
+        return fitted(settings(folder, source, *flags), flags)
+
+    with pytest.raises(SettingsError, match=r"--set training.epochs=3: each phase .* such as finetune.head_epochs"):
+        tuned("training.epochs=3")
+    with pytest.raises(SettingsError, match=r"--set model.depth=4: depth is the backbone's, 3: leave it out"):
+        tuned("model.depth=4")
+    with pytest.raises(SettingsError, match=r"finetune.pixel_mean .* are for a .weights.h5 file; .*/10 says itself"):
+        tuned("finetune.pixel_mean=[1, 2, 3]")
+    flags = ["model.depth=3", "model.image_size=32", "training.seed=3", "finetune.epochs=2"]
+    assert tuned(*flags).model.depth == 3
+
+
+def test_a_size_is_what_it_stands_for(tmp_path):
+    model = ModelSettings(size="tiny", image_size=8, patch_size=8)
+    vit(model, 2, [100.0] * 3, [50.0] * 3).save(tmp_path / "vit.keras")
+    given = settings(tmp_path, tmp_path / "vit.keras", "model.image_size=8")
+    sizes = ModelSettings(size="tiny", image_size=8)
+    assert fitted(given.model_copy(update={"model": sizes}), ["model.size=tiny"]).model.width == 256
+    with pytest.raises(SettingsError, match=r"--set model.size=small: depth is the backbone's, 6"):
+        small = ModelSettings(size="small", image_size=8)
+        fitted(given.model_copy(update={"model": small}), ["model.size=small"])
+
+
+def test_the_command_takes_any_name(folder, capsys):
+    pushed = folder / "runs" / "10" / "serving" / "1" / KERAS_MODEL
+    pushed.parent.mkdir(parents=True)
+    shutil.copy(folder / "vit.keras", pushed)
+    with pytest.raises(typer.Exit) as ended:
+        finetune("10", "sample", folder / "data", [f"runs={folder / 'runs'}"], dry_run=True)
+    assert ended.value.exit_code == 0 and f"source: {folder / 'runs/10/serving/1'}" in capsys.readouterr().out
+    with pytest.raises(SettingsError, match="--from is empty: name the backbone"):
+        finetune("", "sample")
 
 
 def test_a_damaged_backbone_is_refused(folder, tmp_path):
