@@ -209,7 +209,11 @@ class EncoderBlock(layers.Layer):
         self.skip = layers.Dropout(self.stochastic_depth, noise_shape=(None, 1, 1), dtype=self.dtype_policy)
 
     def call(self, x, training=None, first_only=False):
-        """With `first_only` the output holds the first token alone, [N, 1, width]: the others only give to it."""
+        """With `first_only` the output holds the first token alone, [N, 1, width]: the others only give to it.
+
+        A block that is not trainable drops nothing: it could not learn to do without.
+        """
+        training = training and self.trainable
         q, k, v = self._queries_keys_values(x)
         if first_only:
             x, q = x[:, :1], q[:, :1]
@@ -390,7 +394,7 @@ class ViT(keras.Model):
     def _embed(self, images, training):
         x = self.patches(self.normalization(images))
         x = self.tokens(ops.reshape(x, (-1, x.shape[1] * x.shape[2], x.shape[3])))
-        return self.drop(x, training=training)
+        return self.drop(x, training=training and self.drop.trainable)
 
     def _classify(self, x):
         if self.config["head"] == "cls":

@@ -72,6 +72,17 @@ def test_the_size_of_images_and_the_rates_are_those_of_the_settings(backbone):
     np.testing.assert_array_equal(adapted.tokens.positions[:, 0], backbone.tokens.positions[:, 0])
 
 
+def test_what_is_frozen_drops_nothing(backbone):
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3))
+    model = MODEL.model_copy(update={"dropout": 0.5, "stochastic_depth": 0.5})
+    noisy = {blocks: adapt(backbone, model, 7, blocks) for blocks in (0, 1)}
+    for adapted in noisy.values():
+        adapted.head.set_weights(backbone.head.get_weights())
+        adapted.head.kernel.assign(np.random.default_rng(1).normal(size=(16, 7)))
+    np.testing.assert_array_equal(noisy[0](images, training=True), noisy[0](images))
+    assert np.abs(noisy[1](images, training=True) - noisy[1](images)).max() > 0
+
+
 def test_it_learns_the_head_and_then_the_top(backbone, tuned):
     folder, (best, last, rows) = tuned
     assert changed(adapt(backbone, MODEL, 2, None), last) == {"head", "norm", "block_02"}
