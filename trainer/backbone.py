@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 
 import h5py
+import numpy as np
 
 from trainer import serving
 from trainer.hub import load_hub
@@ -21,12 +23,28 @@ def load_backbone(source: str, model: ModelSettings | None = None, finetune: Fin
     """The ViT of `source`, which is one of these.
 
     A folder with a SavedModel that `trainer.serving.export` wrote; a `.keras` file with a ViT of ours; a `.weights.h5`
-    file of such a model, whose sizes are those of `model` and whose pixels were normalised as `finetune` says; the
-    folder of a KerasHub preset, or `hub:` and the name of one.
+    file of such a model, whose sizes but for that of images are those of `model` and whose pixels were normalised as
+    `finetune` says; the folder of a KerasHub preset, or `hub:` and the name of one.
 
-    Raises FileNotFoundError where there is none, ValueError for what cannot be read or is no such ViT, ImportError for
-    a preset where KerasHub is not installed.
+    Raises FileNotFoundError where there is none, ValueError for what cannot be read, is no such ViT or is not finite,
+    ImportError for a preset where KerasHub is not installed.
     """
+    backbone = _read(source, model or ModelSettings(), finetune or FinetuneSettings())
+    numbers = [backbone.config["mean"], backbone.config["std"], *backbone.get_weights()]
+    if not all(np.isfinite(some).all() for some in numbers) or min(backbone.config["std"]) <= 0:
+        raise ValueError(f"{source} has weights, a mean or a std that are not finite, or a std of 0: name another")
+    return backbone
+
+
+def digest(backbone: ViT) -> str:
+    """sha256 of what it computes: its sizes, normalisation and weights."""
+    found = hashlib.sha256(json.dumps(backbone.config, sort_keys=True).encode())
+    for weight in backbone.get_weights():
+        found.update(weight.tobytes())
+    return found.hexdigest()
+
+
+def _read(source: str, model: ModelSettings, finetune: FinetuneSettings) -> ViT:
     path = Path(source)
     if source.startswith(HUB) or (path / PRESET).is_file():
         return load_hub(source.removeprefix(HUB))
@@ -37,16 +55,10 @@ def load_backbone(source: str, model: ModelSettings | None = None, finetune: Fin
             f"{source}: no such backbone: name a SavedModel folder, a .keras or {WEIGHTS} file, or a preset"
         )
     if source.endswith(WEIGHTS):
-        return _of_weights(path, model or ModelSettings(), finetune or FinetuneSettings())
+        return _of_weights(path, model, finetune)
+    if path.suffix != ".keras":
+        raise ValueError(f"{source} is neither a .keras nor a {WEIGHTS} file: name one")
     return serving.read_vit(path)
-
-
-def digest(backbone: ViT) -> str:
-    """sha256 of what it computes: its sizes, normalisation and weights."""
-    found = hashlib.sha256(json.dumps(backbone.config, sort_keys=True).encode())
-    for weight in backbone.get_weights():
-        found.update(weight.tobytes())
-    return found.hexdigest()
 
 
 def _of_weights(file: Path, model: ModelSettings, finetune: FinetuneSettings) -> ViT:
@@ -58,12 +70,18 @@ def _of_weights(file: Path, model: ModelSettings, finetune: FinetuneSettings) ->
     try:
         with h5py.File(file) as opened:
             [classes] = opened["head/vars/1"].shape
-        backbone = vit(model, classes, finetune.pixel_mean, finetune.pixel_std)
+            has_cls = model.head == "cls"
+            _, tokens, _ = opened[f"layers/tokens/vars/{int(has_cls)}"].shape  # of the positions
+        size = math.isqrt(tokens - has_cls) * model.patch_size
+        backbone = vit(
+            model.model_copy(update={"image_size": size, "mimetic": False}),
+            classes, finetune.pixel_mean, finetune.pixel_std,
+        )  # fmt: skip
         backbone.load_weights(file)
     except Exception as error:  # what a file that is no HDF5, or of another model, makes h5py and Keras raise
         raise ValueError(
             f"{file} does not hold the weights of a ViT of model.depth {model.depth}, width {model.width}, patch_size "
-            f"{model.patch_size}, image_size {model.image_size} and head {model.head}: set those it was trained with "
-            f"({str(error).splitlines()[0]})"
+            f"{model.patch_size}, mlp_ratio {model.mlp_ratio}, head {model.head} and conv_stem {model.conv_stem}: set "
+            f"those it was trained with ({str(error).splitlines()[0]})"
         ) from error
     return backbone

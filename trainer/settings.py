@@ -1,6 +1,6 @@
 """What a person may set about the model, its augmentation and its training."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -115,6 +115,9 @@ class TrainingSettings(Group):
         return self
 
 
+_Spread = Annotated[float, Field(ge=1)]
+
+
 class FinetuneSettings(Group):
     """From a pretrained backbone in two phases: the new head alone, then the top of the model with it.
 
@@ -130,7 +133,8 @@ class FinetuneSettings(Group):
     weight_decay: float = Field(0.01, ge=0)
     # What a `.weights.h5` file does not say: how its model normalised pixels of 0 to 255.
     pixel_mean: tuple[float, float, float] | None = None
-    pixel_std: tuple[float, float, float] | None = None
+    # No less than 1, for pixels that were left as they are: 0.2 is that of pixels from 0 to 1.
+    pixel_std: tuple[_Spread, _Spread, _Spread] | None = None
 
     @model_validator(mode="after")
     def trains(self):

@@ -51,6 +51,27 @@ def test_weights_without_their_normalisation_are_refused(folder):
         load_backbone(str(folder / "vit.weights.h5"), MODEL, FinetuneSettings())
 
 
+def test_weights_know_the_size_of_their_images(folder):
+    other = MODEL.model_copy(update={"image_size": 32})
+    backbone = load_backbone(str(folder / "vit.weights.h5"), other, PIXELS)
+    assert backbone.config["image_size"] == 8
+    assert digest(backbone) == digest(load_backbone(str(folder / "vit.keras")))
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path):
+    file = tmp_path / "vit.keras"
+    model = vit(MODEL, 3, [128.0] * 3, [64.0] * 3)
+    model.head.bias.assign([0.0, np.nan, 0.0])
+    model.save(file)
+    with pytest.raises(ValueError, match=r"vit.keras has weights, .* not finite"):
+        load_backbone(str(file))
+    vit(MODEL, 3, [128.0] * 3, [64.0, 0.0, 64.0]).save(file)
+    with pytest.raises(ValueError, match=r"vit.keras has .* a std of 0"):
+        load_backbone(str(file))
+    with pytest.raises(ValueError, match="greater than or equal to 1"):
+        FinetuneSettings(pixel_std=(0.229, 0.224, 0.225))
+
+
 def test_weights_of_another_model_are_named_with_what_was_expected(folder):
     deeper = MODEL.model_copy(update={"depth": 3})
     with pytest.raises(ValueError, match=r"does not hold the weights of a ViT of model.depth 3, width 16"):
@@ -63,6 +84,10 @@ def test_what_is_no_vit_is_named(tmp_path):
     (tmp_path / "bad.keras").write_bytes(b"no archive")
     with pytest.raises(ValueError, match=r"bad.keras cannot be read as a Keras model"):
         load_backbone(str(tmp_path / "bad.keras"))
-    keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]).save(tmp_path / "other.keras")
+    other = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    other.save(tmp_path / "other.h5")
+    with pytest.raises(ValueError, match=r"other.h5 is neither a .keras nor a .weights.h5 file"):
+        load_backbone(str(tmp_path / "other.h5"))
+    other.save(tmp_path / "other.keras")
     with pytest.raises(ValueError, match=r"holds a Sequential, not a ViT"):
         load_backbone(str(tmp_path / "other.keras"))
