@@ -169,6 +169,13 @@ def test_the_served_model_is_fine_tuned_to_other_data(sample, tmp_path):
     newest = pushed(tmp_path, "sample")[-1]
     assert told["properties"]["version"] == newest
     assert told["properties"]["source"] == str(tmp_path.resolve() / serving / newest)
+    why = vitpipe(tmp_path, "why", re.search(r"run (\S+) of even", done.stderr)[1]).stdout
+    of_run = told["properties"]["run_id"]
+    assert f"It was fine-tuned from {told['properties']['source']}, the model of run {of_run}." in why
+    models = vitpipe(tmp_path, "artifacts", "list", "--type", "PushedModel", "--pipeline", "even", "--json")
+    [model] = json.loads(models.stdout)
+    lineage = vitpipe(tmp_path, "lineage", str(model["id"]), "--up", "--pipeline", "even").stdout
+    assert f"backbone: Backbone {told['id']}, {told['properties']['source']}, sha256 " in lineage
     again = vitpipe(tmp_path, *line)
     assert states(again)["Backbone"] == states(again)["Trainer"] == "cached"
 

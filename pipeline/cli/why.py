@@ -22,6 +22,8 @@ def why(
     weighed: dict[str, Any] = {}
     if verdict := found.output("DataGate", "verdict"):
         weighed["data"] = json.loads(str(verdict.properties["findings"]))
+    if backbone := found.output("Backbone", "backbone"):
+        weighed["backbone"] = {name: backbone.properties.get(name) for name in ("source", "content_digest", "run_id")}
     if blessing := found.output("Evaluator", "blessing"):
         weighed["model"] = json.loads(str(blessing.properties["judgement"]))
         weighed["baseline"] = blessing.properties.get("baseline_model_uri")
@@ -63,6 +65,9 @@ def _model(weighed: dict[str, Any]) -> list[str]:
     if figures.looks_accuracy:
         looks = ", ".join(f"{look} {accuracy:.4f}" for look, accuracy in figures.looks_accuracy.items())
         lines.append(f"  not bounded: accuracy by thirds of the images, {looks}")
+    if backbone := weighed.get("backbone"):
+        of_run = f", the model of run {backbone['run_id']}" if backbone["run_id"] else ""
+        lines.append(f"It was fine-tuned from {backbone['source']}{of_run}.")
     if override := weighed.get("override"):
         lines.append(f"A person blessed it at {override['at']}: {override['reason']}")
     if weighed["baseline"] and judgement.comparison:

@@ -57,6 +57,8 @@ def said(artifact: Artifact) -> str:
     words = [f"{artifact.type} {artifact.id}"]
     if "span_folder" in properties:
         words.append(f"{properties['span_folder']}, sha256 {str(properties.get('span_digest', ''))[:12]}")
+    if artifact.type == "Backbone":
+        words.append(f"{properties.get('source')}, sha256 {str(properties.get('content_digest', ''))[:12]}")
     if properties.get("pushed_version"):
         words.append(
             f"version {properties['pushed_version']}" + (" (not pushed again)" * (not properties.get("pushed")))
