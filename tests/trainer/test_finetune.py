@@ -1,5 +1,6 @@
 import json
 import logging
+import shutil
 
 import keras
 import numpy as np
@@ -119,6 +120,15 @@ def test_what_is_done_is_not_done_again(backbone, tuned, caplog):
     again = tune(backbone, folder)
     assert "epoch 4/5" not in caplog.text and "epoch 5/5" in caplog.text
     assert not changed(last, again.last) and not changed(best, again.best)
+    assert [row["val_accuracy"] for row in again.rows] == [row["val_accuracy"] for row in rows]
+
+
+def test_a_training_that_was_killed_between_the_phases_ends_as_if_it_was_not(backbone, tuned, tmp_path):
+    folder, (best, last, rows) = tuned
+    shutil.copytree(folder / "checkpoints" / "course-1", tmp_path / "checkpoints" / "course-1")
+    again = tune(backbone, tmp_path)
+    assert not changed(last, again.last) and not changed(best, again.best)
+    assert again.rows[:2] == rows[:2]  # their seconds, too: the first phase was not done again
     assert [row["val_accuracy"] for row in again.rows] == [row["val_accuracy"] for row in rows]
 
 
