@@ -81,12 +81,13 @@ def run_fn(fn_args) -> None:
             checkpoints=Path(config["checkpoints"], course), **how,
         )  # fmt: skip
     else:
-        if fn_args.base_model:
+        start = serving.load_vit(fn_args.base_model) if fn_args.base_model else None
+        if start is not None:
             log.info("starts from the weights of the model serving now")
+            mean, std = start.config["mean"], start.config["std"]  # its weights were learned on such pixels
         trained = train(
             partial(vit, model_settings, len(names), mean, std),
-            checkpoints=Checkpoints(Path(config["checkpoints"], _digest(*decisive))),
-            start=serving.load_vit(fn_args.base_model) if fn_args.base_model else None, **how,
+            checkpoints=Checkpoints(Path(config["checkpoints"], _digest(*decisive))), start=start, **how,
         )  # fmt: skip
     best = max(trained.rows, key=lambda row: row["val_accuracy"])
     log.info(
