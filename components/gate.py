@@ -92,6 +92,13 @@ class Judgement(Group):
     def warnings(self) -> list[str]:
         """What a person should know although it decides nothing."""
         lines = [f"not compared with the serving model: {self.incomparable}"] if self.incomparable else []
+        figures = self.candidate
+        count, always = max(zip(map(sum, figures.confusion), figures.classes, strict=True))
+        if self.blessed and figures.accuracy_interval[0] <= count / figures.examples:
+            lines.append(
+                f"accuracy {figures.accuracy:.4f} may be no better than chance: a model that answers {always} to every "
+                f"image has {count / figures.examples:.4f}; gate.accuracy should be above that"
+            )
         for check in self.checks:
             if check.name == _AGAINST and check.interval:
                 # A loss of just the tolerance is held against a model only if its interval ends below zero.

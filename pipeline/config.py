@@ -226,7 +226,7 @@ def _explain(problem, settings: type[BaseModel]) -> str:
     # An address may hold a password, wrong as that is.
     shown = not isinstance(problem["input"], dict) and not key.startswith("metadata")
     given = f" (got {problem['input']!r})" if shown else ""
-    return f"{key}: {message}{given}"
+    return f"{key}: {message}{given}".removeprefix(": ")  # what is wrong of all settings together has no key
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:

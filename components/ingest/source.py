@@ -55,7 +55,7 @@ class Source:
 
 
 def only(source: Source, classes: Collection[str]) -> Source:
-    """The source with nothing but these classes, in its own order.
+    """The source with nothing but these classes, in its own order; what belongs to no class is left out as well.
 
     Raises UsageError for a class that it does not have: at once where it says which it has, else when it has been read.
     """
@@ -74,7 +74,7 @@ def only(source: Source, classes: Collection[str]) -> Source:
         for record in source.records():
             if record.class_name is not None:
                 seen.add(record.class_name)
-            if record.class_name is None or record.class_name in classes:
+            if record.class_name in classes:
                 yield record
         check(seen)
 

@@ -88,23 +88,28 @@ class Spool:
         elif not (codes == SPLITS.index("val")).any():
             self._hold_out(codes, SPLITS.index("train"), "val", held_out)
         if per_class is not None:
-            of_val = max(round(per_class * held_out), 1)
+            of_val = int(_part(per_class, held_out))
             self._keep(codes, "val", of_val)
             self._keep(codes, "train", per_class - of_val)
         return {split: self.rows[codes == code] for code, split in enumerate(SPLITS)}
 
     def _keep(self, codes: np.ndarray, split: str, count: int) -> None:
-        """Leaves `count` of each class in `split`, the first ones, and takes the others out of all splits."""
-        (candidates,) = np.nonzero(codes == SPLITS.index(split))
-        by_class = pd.Series(self.rows["label"][candidates])
-        codes[candidates[by_class.groupby(by_class).cumcount() >= count]] = _LEFT_OUT
+        """Leaves the first `count` of each class in `split`, and takes the others out of all splits."""
+        candidates, _, rank = self._ranked(codes, SPLITS.index(split))
+        codes[candidates[rank >= count]] = _LEFT_OUT
 
     def _hold_out(self, codes: np.ndarray, origin: int, split: str, fraction: float) -> None:
         """Moves the first `fraction` of each class of `origin` to `split`; in shuffled rows the first are any."""
-        (candidates,) = np.nonzero(codes == origin)
+        candidates, labels, rank = self._ranked(codes, origin)
+        codes[candidates[rank < _part(np.bincount(labels), fraction)[labels]]] = SPLITS.index(split)
+
+    def _ranked(self, codes: np.ndarray, code: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of the rows of one split: where they are, their labels, and which of its class each is, from 0."""
+        (candidates,) = np.nonzero(codes == code)
         labels = self.rows["label"][candidates]
-        counts = np.bincount(labels)
-        by_class = np.argsort(labels, kind="stable")
-        rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-        quota = np.maximum(np.floor(counts * fraction + 0.5), 1)
-        codes[candidates[by_class[rank < np.repeat(quota, counts)]]] = SPLITS.index(split)
+        return candidates, labels, pd.Series(labels).groupby(labels).cumcount().to_numpy()
+
+
+def _part(count: int | np.ndarray, fraction: float) -> np.ndarray:
+    """A fraction of so many images: a half is rounded up, and it is never less than one."""
+    return np.maximum(np.floor(count * fraction + 0.5), 1)

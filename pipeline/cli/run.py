@@ -38,11 +38,12 @@ def run(
     chosen_data: dict[str, object] = {} if data is None else {"dir": str(data.expanduser())}
     if span is not None:
         chosen_data["span"] = span
-    settings = _with_backbone(load(config, overrides, data=chosen_data), overrides or [])
+    settings = load(config, overrides, data=chosen_data)
     chosen = start.choose_span(settings)
     if reason and not accept and trigger == "manual":
         raise SettingsError('--accept CHECK and --reason "..." go together: name the check that shall not stop the run')
     accepted = start.accepted(accept or [], reason, flag="--")
+    settings = _with_backbone(settings, overrides or [])  # last: to read a backbone takes seconds
     if dry_run:
         raise typer.Exit(_dry_run(settings, chosen))
     signal.signal(signal.SIGTERM, _end)

@@ -9,7 +9,7 @@ def figures(accuracy=0.85, calibration_error=0.05, **classes):
         classes=list(classes), examples=100, accuracy=accuracy, accuracy_interval=(accuracy - 0.05, accuracy + 0.05),
         top_3=1.0, log_loss=0.5, calibration_error=calibration_error, class_accuracy=classes,
         class_accuracy_interval={name: (value - 0.1, value + 0.1) for name, value in classes.items()},
-        class_precision=classes, looks_accuracy={}, confusion=[[1]],
+        class_precision=classes, looks_accuracy={}, confusion=[[30, 10], [5, 55]],
     )  # fmt: skip
 
 
@@ -80,6 +80,16 @@ def test_too_few_images_to_tell_a_loss_of_the_tolerance_is_a_warning():
     ]
     assert judge(BOUNDS, figures(), figures(), difference(-0.02, 0.019)).warnings == []
     assert judge(BOUNDS, figures()).warnings == []
+
+
+def test_a_blessed_model_that_one_answer_to_every_image_may_equal_is_a_warning():
+    """60 of the 100 images are dogs."""
+    low = GateSettings(accuracy=0.5)
+    assert judge(low, figures(accuracy=0.651)).warnings == judge(BOUNDS, figures(accuracy=0.649)).warnings == []
+    assert judge(low, figures(accuracy=0.649)).warnings == [
+        "accuracy 0.6490 may be no better than chance: a model that answers dog to every image has 0.6000; "
+        "gate.accuracy should be above that"
+    ]
 
 
 def test_a_serving_model_that_was_not_compared_with_is_a_warning():

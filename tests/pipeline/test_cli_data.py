@@ -3,6 +3,7 @@
 import io
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -56,6 +57,17 @@ def test_prepare_twice_and_verify(pets, tmp_path):
     )
     verified = vitpipe("verify", tmp_path / "data" / "images")
     assert (verified.returncode, len(verified.stdout.splitlines())) == (0, 1)
+
+
+def test_a_part_of_a_source_says_which_class_is_smaller_than_asked_for(pets, tmp_path):
+    source = shutil.copytree(pets, tmp_path / "pets")
+    shutil.copytree(source / "cat", source / "owl")
+    (source / "dog" / "0.png").unlink()
+    part = ("--out", tmp_path / "out", "--classes", "dog, cat", "--per-class", 9)
+    done = vitpipe("prepare", "images", "--source", source, *part)
+    assert done.stdout.endswith("span-1: 15 train, 2 val, 2 test images of 2 classes in 3 shards\n")
+    said = [line for line in done.stderr.splitlines() if "not 9" in line]
+    assert said == ["dog has 8 images for train and val, not 9"]
 
 
 def test_verify_names_each_problem(pets, tmp_path):

@@ -111,6 +111,7 @@ def test_another_recipe_is_the_next_span(folder, tmp_path):
 
 def test_some_classes_of_a_source(folder, files, tmp_path):
     out = tmp_path / "out"
+    (folder / "README").write_text("of no class, so no rejected record of these")
     written = prepare("images", out, str(folder), recipe=Recipe(classes=("cat", "fox"), per_class=10))
     assert written.class_names == ("cat", "fox") == tuple(class_names(schema.read(out)))
     assert written.counts == {

@@ -53,6 +53,13 @@ def test_a_small_part_of_each_class_is_part_of_a_larger_one(tmp_path, name):
     assert small["test"] == whole["test"]
 
 
+def test_a_part_as_large_as_the_class_is_all_of_it(tmp_path):
+    """A tenth of 25 is a half: both ways to val round it alike."""
+    found = split(tmp_path, images([25, 5, 3], "train"), per_class=25)
+    assert labels(found) == {"train": [22, 4, 2], "val": [3, 1, 1], "test": [0, 0, 0]}
+    assert split(tmp_path, images([25, 5, 3], "train")) == found
+
+
 def test_splits_of_the_source_are_kept(tmp_path):
     rows = [("train", 0, b"a"), ("val", 0, b"b"), ("test", 0, b"c")]
     assert split(tmp_path, rows) == {"train": [(b"a", 0)], "val": [(b"b", 0)], "test": [(b"c", 0)]}
