@@ -14,11 +14,10 @@ from typing import NamedTuple
 from pipeline import sources
 from pipeline.backbone import loaded
 from pipeline.config import SettingsError
-from pipeline.study import cells, draw
+from pipeline.study import cells, draw, training
 from pipeline.study.architectures import ARCHITECTURES, Architecture
 from pipeline.study.cells import Cell, Place
 from pipeline.study.settings import PRETRAINED, StudySettings
-from pipeline.study.training import train_logged
 from trainer.backbone import digest
 from trainer.input import Split
 from trainer.settings import ModelSettings
@@ -88,7 +87,8 @@ class Study:
         own = {"architectures", "learning_rates", "finetune"}  # in the identities of the arms
         how = settings.model_dump(mode="json", exclude={"sizes", "steps", "seeds", "split", *own})
         data = hashlib.sha256((train_split.digest() + test_split.digest()).encode()).hexdigest()
-        code = sources.digest("pipeline.study.training") + sources.digest("pipeline.study.draw")
+        # Not of all that those modules import: how data is prepared and gated makes no difference here.
+        code = [inspect.getsource(draw), inspect.getsource(training), sources.digest("trainer.finetune")]
         self.places = [
             Place(
                 architecture=arm.name, size=size, seed=seed, steps=steps,
@@ -118,8 +118,8 @@ class Study:
                 starts(place)
                 drawn = draw.draw(self._train, self.classes, place.size, place.seed)
                 trained = process.submit(
-                    train_logged, self.out / LOG, self._arms[place.architecture].trained, self.settings, place.steps,
-                    place.seed, drawn, self._test, self.classes,
+                    training.train_logged, self.out / LOG, self._arms[place.architecture].trained, self.settings,
+                    place.steps, place.seed, drawn, self._test, self.classes,
                 )  # fmt: skip
                 try:
                     cell = Cell(place=place, result=trained.result())
