@@ -10,6 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tensorflow_transform import TFTransformOutput
+
+from trainer.preprocessing import read_moments
+from trainer.serving import read_vit
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
@@ -151,3 +155,12 @@ def test_each_run_says_what_started_it_and_why(story):
     # A warm start: from the model that serves.
     [trainer] = [line for line in shown.splitlines() if line.startswith("Trainer\t")]
     assert "base_model:" in trainer
+
+
+def test_a_warm_start_normalises_pixels_as_its_weights_learned_them(story):
+    folder, _ = story
+    root = folder / "runs" / "digits" / "root"
+    first, warm = (read_vit(file).config for file in root.glob("Trainer/model/*/Format-Serving/assets.extra/vit.keras"))
+    assert first["mean"] == warm["mean"] and first["std"] == warm["std"]
+    data = {str(read_moments(TFTransformOutput(str(graph)))) for graph in root.glob("Transform/transform_graph/*")}
+    assert len(data) == 2  # each span's are its own
