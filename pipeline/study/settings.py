@@ -26,9 +26,7 @@ class StudySettings(Group):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     precision: str = Field("float32", pattern="^(auto|float32|bfloat16|float16)$")
     augment: AugmentSettings = _SHORT
-    learning_rates: dict[str, PositiveFloat] = Field(
-        default_factory=dict
-    )  # by architecture, instead of the registered ones
+    learning_rates: dict[str, PositiveFloat] = Field(default_factory=dict)  # by architecture, over the registered
     finetune: FinetuneSettings = FinetuneSettings()  # of the pretrained ViT: its phases share the steps as its epochs
     split: Literal["val", "test"] = "test"  # to look at; on val settings are chosen, and test stays unseen
 

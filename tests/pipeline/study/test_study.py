@@ -43,12 +43,7 @@ def coloured(count, classes=3, seed=0):
 
 @pytest.fixture
 def registered(monkeypatch):
-    monkeypatch.setattr("pipeline.study.study.ARCHITECTURES", ARCHITECTURES.copy())
-    monkeypatch.setattr("pipeline.study.architectures.ARCHITECTURES", ARCHITECTURES.copy())
-    import pipeline.study.architectures as module
-
-    module.register("toy", Architecture("Toy", toy, 0.05, 0.0))
-    monkeypatch.setattr("pipeline.study.study.ARCHITECTURES", module.ARCHITECTURES)
+    monkeypatch.setitem(ARCHITECTURES, "toy", Architecture("Toy", toy, 0.05, 0.0))
 
 
 def settings(*flags):
