@@ -86,6 +86,15 @@ def judge(
     share = train.duplicates / max(train.images, 1)
     weigh("duplicates", share, f"{train.duplicates:,} images in train repeat an earlier one ({share:.4f})")
 
+    conflicts = figures.conflicts
+    text = "no picture has two labels"
+    if conflicts.exact or conflicts.near:
+        text = (
+            f"the labels contradict: {conflicts.exact + conflicts.near:,} images show a picture that also has another "
+            f"label ({conflicts.exact:,} pixel by pixel, {conflicts.near:,} nearly)"
+        )
+    weigh("conflicting_labels", conflicts.exact + conflicts.near, text, "relabel or remove one image of each pair")
+
     leaks = figures.leaks
     cure = "prepare the data without them, or leave them out with --set data_gate.leave_out_leaks=true"
     without = f" ({left_out:,} examples are left out of training)" if left_out else ""

@@ -17,8 +17,8 @@ from components.data_bounds import DATA_FOLDER, LEAVE_OUT, PAGE, DataGateSetting
 from components.data_checks import DataVerdict, judge
 from components.data_page import Exhibit, Picture, readable, render
 from components.example_gen import SPAN_FOLDER
-from components.figures import ImageFigures, repeated_ids, without
-from components.image_statistics import FIGURES, TWINS, read_table
+from components.figures import Conflicts, ImageFigures, repeated_ids, without
+from components.image_statistics import CONFLICTS, FIGURES, TWINS, read_table
 from components.ingest import tfrecord
 from components.leaks import gives_way
 
@@ -41,13 +41,17 @@ class Executor(base_executor.BaseExecutor):
         folder = Path(statistics.uri)
         figures = ImageFigures.model_validate_json((folder / FIGURES).read_text("utf-8"))
         twins = pd.read_parquet(folder / TWINS)
+        conflicts = pd.read_parquet(folder / CONFLICTS)
         images = read_table(folder, ["split", "id", "label", "reason", "width", "height", "digest"])
         left_out: list[bytes] = []
         if settings.leave_out_leaks:
             left_out = sorted(set(twins.id[gives_way(twins)]))
             figures = without(figures, images, images.id.isin(left_out) & (images.split != "test"))
             twins = twins[:0]
-        exhibits = _exhibits(images, twins, len(figures.splits["train"].labels), settings)
+            conflicts = _without(conflicts, left_out)
+        exact = int(conflicts.exact.sum())
+        figures = figures.model_copy(update={"conflicts": Conflicts(exact=exact, near=len(conflicts) - exact)})
+        exhibits = _exhibits(images, twins, conflicts, list(figures.splits["train"].labels), settings)
         previous = [_read_verdict(verdict).figures for verdict in input_dict.get("previous", [])]
         judged = judge(
             settings,
@@ -144,8 +148,15 @@ def _anomalies(artifact: types.Artifact) -> list[str]:
     return found
 
 
+def _without(conflicts: pd.DataFrame, left_out: list[bytes]) -> pd.DataFrame:
+    """Return the conflicts between images that are not left out. The test set is never left out."""
+    gone = conflicts.id.isin(left_out) & (conflicts.split != "test")
+    twin_gone = conflicts.twin_id.isin(left_out) & (conflicts.twin_split != "test")
+    return conflicts[~gone & ~twin_gone]
+
+
 def _exhibits(
-    images: pd.DataFrame, twins: pd.DataFrame, classes: int, settings: DataGateSettings
+    images: pd.DataFrame, twins: pd.DataFrame, conflicts: pd.DataFrame, names: list[str], settings: DataGateSettings
 ) -> dict[str, list[Exhibit]]:
     """The first examples that each check is about."""
     good = images[images.reason == ""]
@@ -158,12 +169,20 @@ def _exhibits(
     def twin(row: Any) -> str:
         return f"{readable(row.twin_id)!r} in {row.twin_split}"
 
+    def label(number: int) -> str:
+        return names[number] if 0 <= number < len(names) else str(number)
+
+    def conflict(row: Any) -> str:
+        alike = "shows the same" if row.exact else f"shows nearly the same, {row.correlation:.2f},"
+        return f"labelled {label(row.label)}; {twin(row)} {alike} and is labelled {label(row.twin_label)}"
+
     shown = {
         "undecodable": _rows(images[images.reason != ""], lambda row: row.reason),
-        "outside_labels": _rows(images[~images.label.between(0, classes - 1)], lambda row: f"label {row.label}"),
+        "outside_labels": _rows(images[~images.label.between(0, len(names) - 1)], lambda row: f"label {row.label}"),
         "repeated_ids": _rows(images[repeated_ids(images)], lambda row: "once more"),
         "image_side": _rows(small, lambda row: f"{row.width:.0f}x{row.height:.0f}"),
         "duplicates": _rows(repeated[repeated.split == "train"], lambda row: "once more"),
+        "conflicting_labels": _rows(conflicts.sort_values("exact", ascending=False, kind="stable"), conflict),
         "exact_leaks": _rows(leaking[leaking.exact], lambda row: f"is {twin(row)}"),
         "near_leaks": _rows(leaking[~leaking.exact], lambda row: f"like {twin(row)}, {row.correlation:.2f}"),
     }
