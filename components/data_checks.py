@@ -9,6 +9,8 @@ from components.data_bounds import UNUSABLE, Bound, DataGateSettings, Finding, L
 from components.figures import ImageFigures, SplitFigures
 from trainer.settings import Group
 
+_MOST_ANOMALIES = 20  # named in a finding, which ML Metadata keeps and pages repeat
+
 
 class DataVerdict(Group):
     """Everything the data gate weighed."""
@@ -57,7 +59,9 @@ def judge(
         )  # fmt: skip
 
     splits, train = figures.splits, figures.splits["train"]
-    weigh("anomalies", len(anomalies), "; ".join(anomalies) or "none against the schema")
+    named = "; ".join(anomalies[:_MOST_ANOMALIES])
+    more = f"; and {len(anomalies) - _MOST_ANOMALIES:,} more" if len(anomalies) > _MOST_ANOMALIES else ""
+    weigh("anomalies", len(anomalies), named + more or "none against the schema")
 
     reasons = [
         f"{count:,} in {split}: {reason}" for split, of in splits.items() for reason, count in of.undecodable.items()

@@ -15,7 +15,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from components import artifacts
 from components.data_bounds import DATA_FOLDER, LEAVE_OUT, PAGE, DataGateSettings
 from components.data_checks import DataVerdict, judge
-from components.data_page import Exhibit, Picture, readable, render
+from components.data_page import MOST_SHOWN, Exhibit, Picture, readable, render, shown_classes
 from components.example_gen import SPAN_FOLDER
 from components.figures import Conflicts, ImageFigures, repeated_ids, without
 from components.image_statistics import CONFLICTS, FIGURES, TWINS, read_table
@@ -25,7 +25,6 @@ from components.leaks import gives_way
 VERDICT = "verdict.json"
 
 _SAMPLES = 8  # pictures of each class
-_MOST_SHOWN = 24  # examples of each check
 
 
 class Executor(base_executor.BaseExecutor):
@@ -73,7 +72,7 @@ class Executor(base_executor.BaseExecutor):
         out = Path(verdict.uri)
         (out / VERDICT).write_text(judged.model_dump_json(indent=1) + "\n", encoding="utf-8")
         (out / LEAVE_OUT).write_text(json.dumps([id.decode("utf-8", "surrogateescape") for id in left_out]))
-        samples = _samples(images, list(figures.splits["train"].labels))
+        samples = _samples(images, figures.splits["train"].labels)
         _fill_in([*input_dict["examples"], *input_dict["test_examples"]], [*exhibits.values(), *samples.values()])
         (out / PAGE).write_text(render(judged, previous[0] if previous else None, samples, exhibits), encoding="utf-8")
 
@@ -194,15 +193,17 @@ def _rows(table: pd.DataFrame, note: Callable[[Any], str]) -> list[Exhibit]:
         Exhibit(
             Picture(row.split, row.id), note(row), Picture(row.twin_split, row.twin_id) if "twin_id" in table else None
         )
-        for row in table.head(_MOST_SHOWN).itertuples()
+        for row in table.head(MOST_SHOWN).itertuples()
     ]
 
 
-def _samples(images: pd.DataFrame, names: list[str]) -> dict[str, list[Exhibit]]:
+def _samples(images: pd.DataFrame, labels: dict[str, int]) -> dict[str, list[Exhibit]]:
     train = images[(images.split == "train") & (images.reason == "")]
+    shown = {*shown_classes(labels)}
     return {
         name: [Exhibit(Picture(row.split, row.id)) for row in train[train.label == label].head(_SAMPLES).itertuples()]
-        for label, name in enumerate(names)
+        for label, name in enumerate(labels)
+        if name in shown
     }
 
 
