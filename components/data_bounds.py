@@ -23,6 +23,7 @@ class DataGateSettings(Group):
     # In all three splits.
     repeated_ids: Bound = Bound(stop=0)  # at most so many examples with the id of another
     missing_classes: Bound = Bound(stop=0)  # at most so many classes without an image in a split
+    conflicting_labels: Bound = Bound(stop=0)  # at most so many images whose picture has another label elsewhere
     image_side: Bound = Bound(stop=8)  # pixels at least on the shorter side: less has nothing to show
     # What is trained on.
     class_examples: Bound = Bound(warn=20, stop=2)  # images at least in the smallest class

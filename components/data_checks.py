@@ -9,6 +9,8 @@ from components.data_bounds import UNUSABLE, Bound, DataGateSettings, Finding, L
 from components.figures import ImageFigures, SplitFigures
 from trainer.settings import Group
 
+_MOST_ANOMALIES = 20  # named in a finding, which ML Metadata keeps and pages repeat
+
 
 class DataVerdict(Group):
     """Everything the data gate weighed."""
@@ -57,7 +59,9 @@ def judge(
         )  # fmt: skip
 
     splits, train = figures.splits, figures.splits["train"]
-    weigh("anomalies", len(anomalies), "; ".join(anomalies) or "none against the schema")
+    named = "; ".join(anomalies[:_MOST_ANOMALIES])
+    more = f"; and {len(anomalies) - _MOST_ANOMALIES:,} more" if len(anomalies) > _MOST_ANOMALIES else ""
+    weigh("anomalies", len(anomalies), named + more or "none against the schema")
 
     reasons = [
         f"{count:,} in {split}: {reason}" for split, of in splits.items() for reason, count in of.undecodable.items()
@@ -85,6 +89,15 @@ def judge(
     weigh("imbalance", ratio, f"{common!r} has {ratio:.1f} times the images of {rare!r}, {most:,} against {fewest:,}")
     share = train.duplicates / max(train.images, 1)
     weigh("duplicates", share, f"{train.duplicates:,} images in train repeat an earlier one ({share:.4f})")
+
+    conflicts = figures.conflicts
+    text = "no picture has two labels"
+    if conflicts.exact or conflicts.near:
+        text = (
+            f"the labels contradict: {conflicts.exact + conflicts.near:,} images show a picture that also has another "
+            f"label ({conflicts.exact:,} pixel by pixel, {conflicts.near:,} nearly)"
+        )
+    weigh("conflicting_labels", conflicts.exact + conflicts.near, text, "relabel or remove one image of each pair")
 
     leaks = figures.leaks
     cure = "prepare the data without them, or leave them out with --set data_gate.leave_out_leaks=true"

@@ -15,17 +15,16 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from components import artifacts
 from components.data_bounds import DATA_FOLDER, LEAVE_OUT, PAGE, DataGateSettings
 from components.data_checks import DataVerdict, judge
-from components.data_page import Exhibit, Picture, readable, render
+from components.data_page import MOST_SHOWN, Exhibit, Picture, readable, render, shown_classes
 from components.example_gen import SPAN_FOLDER
-from components.figures import ImageFigures, repeated_ids, without
-from components.image_statistics import FIGURES, TWINS, read_table
+from components.figures import Conflicts, ImageFigures, repeated_ids, without
+from components.image_statistics import CONFLICTS, FIGURES, TWINS, read_table
 from components.ingest import tfrecord
 from components.leaks import gives_way
 
 VERDICT = "verdict.json"
 
 _SAMPLES = 8  # pictures of each class
-_MOST_SHOWN = 24  # examples of each check
 
 
 class Executor(base_executor.BaseExecutor):
@@ -41,13 +40,17 @@ class Executor(base_executor.BaseExecutor):
         folder = Path(statistics.uri)
         figures = ImageFigures.model_validate_json((folder / FIGURES).read_text("utf-8"))
         twins = pd.read_parquet(folder / TWINS)
+        conflicts = pd.read_parquet(folder / CONFLICTS)
         images = read_table(folder, ["split", "id", "label", "reason", "width", "height", "digest"])
         left_out: list[bytes] = []
         if settings.leave_out_leaks:
             left_out = sorted(set(twins.id[gives_way(twins)]))
             figures = without(figures, images, images.id.isin(left_out) & (images.split != "test"))
             twins = twins[:0]
-        exhibits = _exhibits(images, twins, len(figures.splits["train"].labels), settings)
+            conflicts = _without(conflicts, left_out)
+        exact = int(conflicts.exact.sum())
+        figures = figures.model_copy(update={"conflicts": Conflicts(exact=exact, near=len(conflicts) - exact)})
+        exhibits = _exhibits(images, twins, conflicts, list(figures.splits["train"].labels), settings)
         previous = [_read_verdict(verdict).figures for verdict in input_dict.get("previous", [])]
         judged = judge(
             settings,
@@ -69,7 +72,7 @@ class Executor(base_executor.BaseExecutor):
         out = Path(verdict.uri)
         (out / VERDICT).write_text(judged.model_dump_json(indent=1) + "\n", encoding="utf-8")
         (out / LEAVE_OUT).write_text(json.dumps([id.decode("utf-8", "surrogateescape") for id in left_out]))
-        samples = _samples(images, list(figures.splits["train"].labels))
+        samples = _samples(images, figures.splits["train"].labels)
         _fill_in([*input_dict["examples"], *input_dict["test_examples"]], [*exhibits.values(), *samples.values()])
         (out / PAGE).write_text(render(judged, previous[0] if previous else None, samples, exhibits), encoding="utf-8")
 
@@ -144,8 +147,15 @@ def _anomalies(artifact: types.Artifact) -> list[str]:
     return found
 
 
+def _without(conflicts: pd.DataFrame, left_out: list[bytes]) -> pd.DataFrame:
+    """Return the conflicts between images that are not left out. The test set is never left out."""
+    gone = conflicts.id.isin(left_out) & (conflicts.split != "test")
+    twin_gone = conflicts.twin_id.isin(left_out) & (conflicts.twin_split != "test")
+    return conflicts[~gone & ~twin_gone]
+
+
 def _exhibits(
-    images: pd.DataFrame, twins: pd.DataFrame, classes: int, settings: DataGateSettings
+    images: pd.DataFrame, twins: pd.DataFrame, conflicts: pd.DataFrame, names: list[str], settings: DataGateSettings
 ) -> dict[str, list[Exhibit]]:
     """The first examples that each check is about."""
     good = images[images.reason == ""]
@@ -158,12 +168,20 @@ def _exhibits(
     def twin(row: Any) -> str:
         return f"{readable(row.twin_id)!r} in {row.twin_split}"
 
+    def label(number: int) -> str:
+        return names[number] if 0 <= number < len(names) else str(number)
+
+    def conflict(row: Any) -> str:
+        alike = "shows the same" if row.exact else f"shows nearly the same, {row.correlation:.2f},"
+        return f"labelled {label(row.label)}; {twin(row)} {alike} and is labelled {label(row.twin_label)}"
+
     shown = {
         "undecodable": _rows(images[images.reason != ""], lambda row: row.reason),
-        "outside_labels": _rows(images[~images.label.between(0, classes - 1)], lambda row: f"label {row.label}"),
+        "outside_labels": _rows(images[~images.label.between(0, len(names) - 1)], lambda row: f"label {row.label}"),
         "repeated_ids": _rows(images[repeated_ids(images)], lambda row: "once more"),
         "image_side": _rows(small, lambda row: f"{row.width:.0f}x{row.height:.0f}"),
         "duplicates": _rows(repeated[repeated.split == "train"], lambda row: "once more"),
+        "conflicting_labels": _rows(conflicts.sort_values("exact", ascending=False, kind="stable"), conflict),
         "exact_leaks": _rows(leaking[leaking.exact], lambda row: f"is {twin(row)}"),
         "near_leaks": _rows(leaking[~leaking.exact], lambda row: f"like {twin(row)}, {row.correlation:.2f}"),
     }
@@ -175,15 +193,17 @@ def _rows(table: pd.DataFrame, note: Callable[[Any], str]) -> list[Exhibit]:
         Exhibit(
             Picture(row.split, row.id), note(row), Picture(row.twin_split, row.twin_id) if "twin_id" in table else None
         )
-        for row in table.head(_MOST_SHOWN).itertuples()
+        for row in table.head(MOST_SHOWN).itertuples()
     ]
 
 
-def _samples(images: pd.DataFrame, names: list[str]) -> dict[str, list[Exhibit]]:
+def _samples(images: pd.DataFrame, labels: dict[str, int]) -> dict[str, list[Exhibit]]:
     train = images[(images.split == "train") & (images.reason == "")]
+    shown = {*shown_classes(labels)}
     return {
         name: [Exhibit(Picture(row.split, row.id)) for row in train[train.label == label].head(_SAMPLES).itertuples()]
-        for label, name in enumerate(names)
+        for label, name in enumerate(labels)
+        if name in shown
     }
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,10 @@ from components.ingest.images import BadImage, eight_bits, opened
 from components.ingest.source import SPLITS
 
 _MOST_PIXELS = 96  # a side of a picture on the page
+MOST_SHOWN = 24  # examples of each check
+_MOST_BARS = 100  # classes in the chart of labels
+_MOST_CLASSES = 40  # of which pictures are shown
+_MOST_CHARACTERS = 200  # of an id or of a line of text
 _COLOURS = {"train": "#4c78a8", "val": "#f58518", "test": "#54a24b"}
 _BEFORE = "#9d9da3"
 _LINES = "rgba(128, 128, 128, 0.3)"  # to be seen on light and dark
@@ -25,6 +30,26 @@ _LINES = "rgba(128, 128, 128, 0.3)"  # to be seen on light and dark
 
 def readable(id: bytes) -> str:
     return id.decode("utf-8", "backslashreplace")
+
+
+def shortened(text: str) -> str:
+    """Return the text with its middle left out if it is longer than a page should carry."""
+    half = _MOST_CHARACTERS // 2
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:half]} ... {text[-half:]}"
+
+
+def outermost(labels: dict[str, int], most: int) -> list[str]:
+    """Return the classes with the most and with the fewest images, at most `most` together, in index order."""
+    if len(labels) <= most:
+        return list(labels)
+    by_count = sorted(labels, key=lambda name: labels[name])
+    chosen = {*by_count[: most // 2], *by_count[-(most - most // 2) :]}
+    return [name for name in labels if name in chosen]
+
+
+def shown_classes(labels: dict[str, int]) -> list[str]:
+    """Return the classes whose pictures a page shows."""
+    return outermost(labels, _MOST_CLASSES)
 
 
 @dataclass
@@ -76,6 +101,7 @@ def render(
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["shortened"] = shortened
     return environment.get_template("data_page.html").render(
         verdict=verdict,
         findings=[finding for level in LEVELS for finding in verdict.of_level(level)],
@@ -83,6 +109,8 @@ def render(
         previous=previous,
         samples=samples,
         exhibits=exhibits,
+        most_shown=MOST_SHOWN,
+        classes=len(verdict.figures.splits["train"].labels),
         charts=_charts(verdict.figures, previous),
         plotly=get_plotlyjs(),
     )
@@ -94,16 +122,14 @@ def _charts(figures: ImageFigures, previous: ImageFigures | None) -> list[str]:
     if previous is not None:
         splits |= {f"span {previous.span}, train": previous.splits["train"]}
 
-    def chart(title: str, axis: str, labels: list, name: str) -> str:
+    def chart(title: str, axis: str, labels: list[str], name: str, bars: Iterable[int]) -> str:
         figure = go.Figure(layout={"title": {"text": title}})
+        bars = list(bars)
         for split, of in splits.items():
             counts = _counts(of, name)
-            used = np.flatnonzero(np.sum([_counts(other, name) for other in splits.values()], axis=0))
-            # Of numbers without those at both ends that nothing has; of classes all of them.
-            shown = slice(used[0], used[-1] + 1) if len(used) and name != "labels" else slice(None)
             figure.add_bar(
-                x=labels[shown],
-                y=(counts / max(counts.sum(), 1))[shown],
+                x=[shortened(labels[place]) for place in bars],
+                y=(counts / max(counts.sum(), 1))[bars],
                 name=split,
                 marker_color=_COLOURS.get(split, _BEFORE),
                 hovertemplate="%{x}: %{y:.1%}",
@@ -119,14 +145,27 @@ def _charts(figures: ImageFigures, previous: ImageFigures | None) -> list[str]:
             full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True}
         )
 
-    return [
-        chart("Labels", "", list(next(iter(splits.values())).labels), "labels"),
-        chart(
-            "Brightness", "mean luma of an image, 0 to 255", [f"{edge:.0f}" for edge in BRIGHTNESS[:-1]], "brightness"
-        ),
-        chart("Sharpness", "log2 of the Laplacian's variance", [f"{edge}" for edge in SHARPNESS[:-1]], "sharpness"),
-        chart("Sizes", "pixels a side, geometric mean, at least", [f"{2**edge:.3g}" for edge in SIDES[:-1]], "sides"),
-    ]
+    def used(name: str) -> range:
+        """Leave out the bins at both ends that no split has images in."""
+        filled = np.flatnonzero(np.sum([_counts(of, name) for of in splits.values()], axis=0))
+        return range(filled[0], filled[-1] + 1) if len(filled) else range(0)
+
+    names = list(figures.splits["train"].labels)
+    chosen = {*outermost(figures.splits["train"].labels, _MOST_BARS)}
+    shown = [place for place, name in enumerate(names) if name in chosen]
+    title = "Labels" if len(shown) == len(names) else f"Labels: the {len(shown)} largest and smallest of {len(names):,}"
+    lower_edges = {
+        "brightness": [f"{edge:.0f}" for edge in BRIGHTNESS[:-1]],
+        "sharpness": [f"{edge}" for edge in SHARPNESS[:-1]],
+        "sides": [f"{2**edge:.3g}" for edge in SIDES[:-1]],
+    }
+    titles = {
+        "brightness": ("Brightness", "mean luma of an image, 0 to 255"),
+        "sharpness": ("Sharpness", "log2 of the Laplacian's variance"),
+        "sides": ("Sizes", "pixels a side, geometric mean, at least"),
+    }
+    of_images = [chart(*titles[name], lower_edges[name], name, used(name)) for name in titles]
+    return [chart(title, "", names, "labels", shown), *of_images]
 
 
 def _counts(figures: SplitFigures, name: str) -> np.ndarray:

@@ -41,6 +41,13 @@ class Leak(Group):
     near: int
 
 
+class Conflicts(Group):
+    """How many images show a picture that also has another label: with equal pixels, or showing nearly the same."""
+
+    exact: int = 0
+    near: int = 0
+
+
 class ImageFigures(Group):
     span: int
     gate_span: int  # of the test split
@@ -48,6 +55,7 @@ class ImageFigures(Group):
     splits: dict[str, SplitFigures]
     repeated_ids: int  # within the span, and within the test split
     leaks: list[Leak]
+    conflicts: Conflicts = Conflicts()
 
 
 def of_images(

@@ -21,6 +21,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.utils import io_utils
 
 from components import artifacts
+from components.conflicts import find_conflicts
 from components.figures import of_images
 from components.ingest import tfrecord
 from components.ingest.images import BadImage, eight_bits, opened
@@ -31,6 +32,7 @@ from trainer.preprocessing import decode_batch
 
 TABLE = "images"  # a folder of Parquet files, a row an image
 TWINS = "twins.parquet"  # a row for each image that stands in another split too, with one of its twins there
+CONFLICTS = "conflicts.parquet"  # a row for each image whose picture has another label elsewhere, with one such twin
 FIGURES = "figures.json"
 
 _CHUNK_IMAGES, _CHUNK_BYTES = 512, 32 * 2**20  # what is decoded at a time
@@ -160,8 +162,11 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             )
         schema_file = io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
         names = class_names(io_utils.SchemaReader().read(schema_file))
-        twins, leaks = find_leaks(read_table(folder, ["split", "id", "reason", "digest", "hash", "thumbnail"]))
+        seen = read_table(folder, ["split", "id", "label", "reason", "digest", "hash", "thumbnail"])
+        twins, leaks = find_leaks(seen)
         twins.to_parquet(folder / TWINS)
+        find_conflicts(seen, twins).to_parquet(folder / CONFLICTS)
+        del seen
         rest = read_table(folder, [name for name in _ROW.names if name not in ("hash", "thumbnail")])
         span, gate_span = (one.get_int_custom_property(SPAN_PROPERTY_NAME) for one in (examples, test_examples))
         found = of_images(rest, names, leaks, span, gate_span, exec_properties["image_size"])

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from components.data_bounds import LEVELS
+from components.data_page import outermost
 from components.gate import Figures, Judgement
 from pipeline.explain import pictures
 from pipeline.metadata.compare import flat
@@ -14,6 +15,7 @@ from pipeline.report.document import document, figure, share
 from pipeline.report.model import Report
 
 _MOST_CLASSES = 200  # in the heat map: more is no picture any longer, and megabytes
+_MOST_ROWS = 100  # classes in a table
 
 
 def render(report: Report, folder: Path) -> str:
@@ -30,7 +32,8 @@ def render(report: Report, folder: Path) -> str:
         **_explained(report),
         best=max(report.history, key=lambda row: row.val_accuracy, default=None),
         overall=overall([judgement.candidate, judgement.serving]) if judgement else {},
-        classes=_classes(judgement) if judgement else [],
+        classes=_classes(judgement)[:_MOST_ROWS] if judgement else [],
+        counted=outermost(report.data.labels["train"], _MOST_ROWS) if report.data else [],
         longest=max((node.seconds for node in report.nodes), default=0) or 1,
         settings=flat(report.settings),
         charts=_charts(report),

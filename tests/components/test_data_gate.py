@@ -166,6 +166,24 @@ def test_drift_is_refused_unless_a_person_accepts_it_in_words_that_are_kept(half
     assert {finding["accepted"] for finding in kept if finding["check"] in stopping} == {reason}
 
 
+def test_one_picture_with_two_labels_is_refused_and_both_are_named(half):
+    contradicting = span_of(7000)
+    first, second = (tfrecord.parse(record) for record in contradicting["train"][:2])
+    contradicting["train"].append(tfrecord.example(first.image, second.label, b"moved/first.png"))
+    write_span(half.folder / "data", 7, contradicting)
+    result = half.run(7)
+    assert result.exit is Exit.DATA_REFUSED
+    [line] = [line for line in result.lines if "conflicting_labels" in line]
+    names = ("cat", "dog", "fox")
+    assert "2 images show a picture that also has another label (2 pixel by pixel, 0 nearly)" in line
+    assert f"'train/7000.png' (labelled {names[first.label]}; 'moved/first.png' in train" in line
+    assert f"is labelled {names[second.label]})" in line
+    page = Path(half.newest("DataVerdict").uri, "data.html").read_text()
+    assert "moved/first.png" in page.partition("<h2>conflicting_labels</h2>")[2]
+    accepted = half.run(7, accepted={"conflicting_labels": "both are right"})
+    assert accepted.exit is Exit.OK, accepted.lines
+
+
 def test_leaks_may_be_left_out_of_training(half):
     leaking = span_of(5000)
     stolen = [tfrecord.parse(record).image for record in span_of(0)["test"][:2]]

@@ -1,0 +1,37 @@
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from plotly.offline import get_plotlyjs
+
+from components.gate import GateSettings, judge
+from components.measures import measure
+from pipeline.metadata.summary import State
+from pipeline.report.model import Data, Report
+from pipeline.report.page import render
+
+
+def report(classes):
+    names = [f"class {number} {'x' * 200}" for number in range(classes)]
+    labels = np.arange(2 * classes) % classes
+    answers = np.random.default_rng(0).permutation(labels)
+    figures = measure(labels, np.eye(classes, dtype=np.float32)[answers], names, 0.95, {})
+    counts = {name: 10 + number for number, name in enumerate(names)}
+    data = Data(
+        span=1, gate_span=1, previous_span=None, labels=dict.fromkeys(("train", "val", "test"), counts), findings=[],
+        page="/somewhere/data.html",
+    )  # fmt: skip
+    return Report(
+        run="run", pipeline="many", started=datetime.now(UTC), seconds=1, state=State.DONE, verdict=[], facts={},
+        settings={}, data=data, samples={}, history=[], judgement=judge(GateSettings(), figures), override=None,
+        calibration=[], mistakes=[], serving=[], nodes=[], lineage_of="", lineage="",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("classes", [10, 200, 2_000])
+def test_a_page_stays_small_whatever_the_number_of_classes(classes):
+    drawn = render(report(classes), Path("/somewhere/else"))
+    assert len(drawn) - len(get_plotlyjs()) < 4 * 2**20
+    assert ("classes with the lowest recall of" in drawn) == (classes > 100)
+    assert ("largest and smallest" in drawn) == (classes > 100)
