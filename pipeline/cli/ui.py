@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from components.ingest import UsageError
+from pipeline.terminal import Console
 
 
 def ui(
@@ -38,7 +38,7 @@ def ui(
     listening = getattr(server, "effective_port", port)  # of several sockets, where a name has several addresses
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{listening}/" + (f"?token={token}" if token else "")
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold]{escape(url)}[/] (Ctrl-C ends it)", markup=True)
+    Console(stderr=True, soft_wrap=True).print(Text.assemble((url, "bold"), " (Ctrl-C ends it)"))
     # Elsewhere nobody sits before this screen.
     if show and token is None and Console().is_terminal:
         webbrowser.open(url)
