@@ -129,10 +129,11 @@ def assert_harmless(text):
 READING = [
     "runs list", "runs show last", "runs diff NEWEST OLDEST", "runs export", "why last", "artifacts list",
     "artifacts show 1", "artifacts show 2", "artifacts show v0", "lineage 5", "lineage 1 --down",
-    "lineage 5 --format mermaid", "lineage 5 --format dot", "lineage 5 --format json", "models list", "models verify", "gc --keep 1 --dry-run",
-    "report last --no-open", "runs show HOSTILE", "artifacts show HOSTILE", "artifacts list --type HOSTILE",
-    "artifacts list --property HOSTILE", "runs list --json", "runs show last --json", "why last --json",
-    "artifacts list --json", "models list --json", "rollback", "bless last --reason why", "rollback --pipeline HOSTILE",
+    "lineage 5 --format mermaid", "lineage 5 --format dot", "lineage 5 --format json", "models list", "models verify",
+    "gc --keep 1 --dry-run", "report last --no-open", "runs show HOSTILE", "artifacts show HOSTILE",
+    "artifacts list --type HOSTILE", "artifacts list --property HOSTILE", "runs list --json", "runs show last --json",
+    "why last --json", "artifacts list --json", "models list --json", "rollback", "bless last --reason why",
+    "rollback --pipeline HOSTILE",
 ]  # fmt: skip
 
 
