@@ -21,18 +21,13 @@ def ui(
     show: Annotated[bool, typer.Option("--open/--no-open", help="Open it in a browser.")] = True,
 ) -> None:
     """Walk through runs, artifacts and lineage in a browser, and see what a model looks at. Ends with Ctrl-C."""
-    import waitress
-
     from pipeline.ui.app import create_app
-    from pipeline.ui.safety import MAX_BODY, is_local
+    from pipeline.ui.safety import is_local
+    from pipeline.ui.server import create_server
 
     token = None if is_local(host) else secrets.token_urlsafe()
     try:
-        # What is longer than the limit is not read, and nothing goes through a temporary file.
-        server = waitress.create_server(
-            create_app(runs, host, token), host=host, port=port, threads=4, ident=None,
-            max_request_body_size=MAX_BODY, inbuf_overflow=2 * MAX_BODY, outbuf_overflow=2 * MAX_BODY,
-        )  # fmt: skip
+        server = create_server(create_app(runs, host, token), host, port, token)
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot listen at {host}, port {port} ({error}): name another --port or --host") from None
     listening = getattr(server, "effective_port", port)  # of several sockets, where a name has several addresses

@@ -8,6 +8,7 @@ import secrets
 from urllib.parse import urlencode, urlsplit
 
 from flask import Flask, Response, abort, redirect, request, url_for
+from werkzeug.http import parse_cookie
 from werkzeug.wrappers import Response as AnyResponse
 
 _COOKIE = "vitpipe_token"
@@ -32,6 +33,11 @@ def is_local(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def brings_token(cookies: str, token: str | None) -> bool:
+    """Return whether a request with this `Cookie` header may come in; anybody may where there is no token."""
+    return token is None or _same(parse_cookie(cookies).get(_COOKIE, ""), token)
 
 
 def guard(app: Flask, host: str, token: str | None, posts: str) -> None:
