@@ -23,6 +23,7 @@ from pipeline.exits import Exit
 from pipeline.logs import own_stderr, redirected
 from pipeline.metadata.stores import NotFound
 from pipeline.model_server import ServerError
+from pipeline.terminal import print_line
 
 if TYPE_CHECKING:
     from kubeflow.client import Client, Version
@@ -59,7 +60,7 @@ def compile_package(
         output.write_text(text, "utf-8")
     except OSError as error:
         raise SettingsError(f"--output {output}: {error.strerror}") from None
-    print(f"{output}: {len(text.encode()):,} bytes; `vitpipe kfp submit --package {output}` runs it", file=sys.stderr)
+    print_line(f"{output}: {len(text.encode()):,} bytes; `vitpipe kfp submit --package {output}` runs it", sys.stderr)
 
 
 @app.command()
@@ -94,7 +95,8 @@ def submit(
         display.started("starting the run")
         run = client.start(version, f"{settings.name}-{start.new_run_id()}", parameters)
         display.idle()
-        print(f"run {run.id}\n{client.link(run.id)}", flush=True)
+        print_line(f"run {run.id}")
+        print_line(client.link(run.id))
         display.started("looking for a schedule")
         try:
             if schedule.move(client, version):
@@ -150,7 +152,7 @@ def logs(
         for title, text in written(client, found, node, follow=follow, unread=display.line):
             display.idle()
             if title != heading:
-                print(f"==> {title} <==")
+                print_line(f"==> {title} <==")
             heading = title
             print(text, flush=True)
             if follow:
@@ -191,7 +193,7 @@ def set_schedule(
             parameters = {"trigger": "schedule", "reason": reason.strip()}
             new = schedule.put(client, version, parameters, cron=fields, interval_s=interval_s)
             display.idle()
-            print(f"{settings.name} runs {times(fields, interval_s)}{'' if new else ', as before'}")
+            print_line(f"{settings.name} runs {times(fields, interval_s)}{'' if new else ', as before'}")
             return
         display.started("looking for the schedule")
         found = schedule.current(client)
@@ -202,13 +204,13 @@ def set_schedule(
             raise NotFound(f'{settings.name} has no schedule: `vitpipe kfp schedule --cron "0 3 * * *"` makes one')
         if delete:
             schedule.delete(client)
-            print(f"the schedule of {settings.name} is deleted")
+            print_line(f"the schedule of {settings.name} is deleted")
         elif pause:
             client.disable(found)
-            print(f"the schedule of {settings.name} is paused")
+            print_line(f"the schedule of {settings.name} is paused")
         else:
             client.enable(found)
-            print(f"{settings.name} runs {times(found.cron, found.interval_s)}")
+            print_line(f"{settings.name} runs {times(found.cron, found.interval_s)}")
 
 
 @contextmanager
@@ -277,7 +279,7 @@ def _watch(client: "Client", run_id: str, display: Display, again: str, as_json:
         if as_json:
             display.line(line)
         else:
-            print(line)
+            print_line(line)
     if end.look:
         display.line(f"look with: {end.look}")
     return end.exit

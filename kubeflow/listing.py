@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.tables import print_rows, when
 from pipeline.duration import duration
+from pipeline.terminal import print_line
 
 if TYPE_CHECKING:
     from kubeflow.client import Client, Run, Schedule, Task
@@ -43,7 +44,8 @@ def print_run(run: "Run", client: "Client", as_json: bool) -> None:
             for task in run.tasks
         ],
     )  # fmt: skip
-    print(f"run {run.id}: {run.state.lower()}\n{client.link(run.id)}")
+    print_line(f"run {run.id}: {run.state.lower()}")
+    print_line(client.link(run.id))
 
 
 def _as_json(run: "Run", client: "Client") -> dict[str, Any]:

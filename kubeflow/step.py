@@ -11,6 +11,7 @@ from pipeline.exits import Exit
 from pipeline.metadata.address import Address, StoreError
 from pipeline.metadata.reader import reader
 from pipeline.metadata.views import Run
+from pipeline.terminal import escape_output
 
 if TYPE_CHECKING:
     from tfx.proto.orchestration import pipeline_pb2
@@ -40,6 +41,7 @@ def run_parser(description: str) -> argparse.ArgumentParser:
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """The arguments of this process, which goes to its root."""
+    escape_output()
     arguments = parser.parse_args()
     os.chdir(arguments.root)
     return arguments

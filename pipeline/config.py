@@ -25,7 +25,10 @@ _SECRETS = {("metadata", "password"): PASSWORD, ("kubeflow", "token"): TOKEN}  #
 
 
 class SettingsError(Exception):
-    """Settings that cannot be used; the message names the key, the value and the cure."""
+    """Settings that cannot be used; the message names the key, the value and the cure. One argument is one line."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 class DataSettings(Group):
@@ -176,7 +179,7 @@ def _file_layers(source: str) -> list[dict]:
     try:
         content = yaml.safe_load(path.read_text()) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not YAML: {error}") from None
+        raise SettingsError(*f"{path} is not YAML: {error}".splitlines()) from None
     if not isinstance(content, dict):
         raise SettingsError(f"{path} must hold settings as `key: value`, not {type(content).__name__}")
     if path == preset or "preset" not in content:
@@ -214,7 +217,7 @@ def _merge(into: dict, layer: dict) -> None:
 
 def explained(error: ValidationError, settings: type[BaseModel] | None = None) -> SettingsError:
     """What is wrong with the values of settings, a line for each; those of a run unless others are named."""
-    return SettingsError("\n".join(_explain(problem, settings or Settings) for problem in error.errors()))
+    return SettingsError(*(_explain(problem, settings or Settings) for problem in error.errors()))
 
 
 def _explain(problem, settings: type[BaseModel]) -> str:

@@ -6,12 +6,14 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, cast
+
+from pipeline.terminal import Escaping
 
 
 def own_stderr() -> TextIO:
     """A stream to today's standard error, which stays there while `redirected` is on."""
-    return os.fdopen(os.dup(2), "w", buffering=1)
+    return cast(TextIO, Escaping(os.fdopen(os.dup(2), "w", buffering=1)))
 
 
 @contextlib.contextmanager

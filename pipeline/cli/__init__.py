@@ -9,8 +9,7 @@ import sys
 from collections.abc import Iterable
 
 import typer
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from components.ingest import DataRefused, UsageError
 from pipeline.cli import (
@@ -37,6 +36,7 @@ from pipeline.exits import Exit
 from pipeline.metadata.address import StoreError
 from pipeline.metadata.stores import NotFound
 from pipeline.model_server import ServerError
+from pipeline.terminal import Console, escape_output, printable
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 app.command()(doctor.doctor)
@@ -92,6 +92,7 @@ def vitpipe() -> None:
 
 def main() -> None:
     """Run the command; errors a person can mend end as one message and their exit code, not as a trace."""
+    escape_output()
     try:
         app()
     except (SettingsError, UsageError, NotFound) as error:
@@ -103,5 +104,8 @@ def main() -> None:
 
 
 def _fail(error: Exception, code: Exit) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print("[bold red]error:[/]", escape(str(error)))
+    # Of several lines, only the first stands at the left edge: no value can make a line that looks like one of ours.
+    lines = error.args if isinstance(error, SettingsError) else [error]
+    message = "\n  ".join(printable(line) for line in lines)
+    Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), message))
     sys.exit(code)

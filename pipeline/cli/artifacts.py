@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.tree import Tree
 
 from components.serving_folder import read_record
@@ -17,6 +16,7 @@ from pipeline.metadata.lineage import Branch, as_json, dot, mermaid, tree
 from pipeline.metadata.reader import Reader, reader
 from pipeline.metadata.stores import NotFound, store_of
 from pipeline.metadata.views import Artifact
+from pipeline.terminal import print_line, printable
 
 app = typer.Typer(help="What the runs made, from ML Metadata.", no_args_is_help=True)
 
@@ -82,7 +82,8 @@ def show(
     if as_json:
         print(json.dumps(_in_full(found), indent=2))
         return
-    print(f"{found.type} {found.id}: {found.state}, made {when(found.created)}\n{found.uri}")
+    print_line(f"{found.type} {found.id}: {found.state}, made {when(found.created)}")
+    print_line(found.uri)
     print_rows(("property", "value"), [(name, str(value)) for name, value in sorted(found.properties.items())])
 
 
@@ -110,8 +111,8 @@ def lineage(
         print_whole(_rich(tree(found, up)))
         for run in involved:
             code, reason = run.facts.get("code_version", "unknown"), run.facts.get("reason")
-            print(f"run {run.name}: code {code}, settings by `vitpipe runs show {run.name} --json`"
-                          + (f", {reason}" if reason else ""))  # fmt: skip
+            print_line(f"run {run.name}: code {code}, settings by `vitpipe runs show {run.name} --json`"
+                               + (f", {reason}" if reason else ""))  # fmt: skip
 
 
 def _find(store: Reader, text: str, serving: Path | None) -> Artifact:
@@ -154,7 +155,7 @@ def _in_full(one: Artifact) -> dict[str, object]:
 
 def _rich(branch: Branch) -> Tree:
     line, below = branch
-    root = Tree(escape(line))
+    root = Tree(printable(line))
     for one in below:
         root.children.append(_rich(one))
     return root

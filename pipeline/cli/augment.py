@@ -8,6 +8,7 @@ import typer
 from components import ingest
 from pipeline.config import load
 from pipeline.logs import shown
+from pipeline.terminal import print_line
 
 
 def augment(
@@ -24,4 +25,4 @@ def augment(
     sheet = draw(span, settings)
     out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(out, "PNG")
-    print(shown(out))
+    print_line(shown(out))

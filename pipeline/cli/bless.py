@@ -19,6 +19,7 @@ from pipeline.metadata.stores import find_run
 from pipeline.metadata.summary import EXIT, PUSHED
 from pipeline.metadata.views import Artifact, Run
 from pipeline.start import check_cluster
+from pipeline.terminal import print_line
 
 _SERVED = "Format-Serving"  # where TFX's Trainer puts the SavedModel
 
@@ -37,10 +38,10 @@ def bless(
     if model.state != "live" or not Path(model.uri).is_dir():
         raise SettingsError(f"the model of run {found.name} is not there any more: {model.uri} ({model.state})")
     if blessing.properties["blessed"]:
-        print(f"nothing to do: the model of run {run} is blessed")
+        print_line(f"nothing to do: the model of run {run} is blessed")
         return
     if not infra.properties["blessed"]:
-        print(f"not blessed: the model of run {run} cannot be served (`vitpipe why {run}`)")
+        print_line(f"not blessed: the model of run {run} cannot be served (`vitpipe why {run}`)")
         raise typer.Exit(Exit.NOT_SERVABLE)
 
     from pipeline.metadata.store import MetadataStore, annotate, record
@@ -81,8 +82,8 @@ def bless(
             f"{error.filename or folder / 'serving'} cannot be written ({error.strerror or error}): make room there or "
             f"give yourself the right, then bless run {run} again"
         ) from None
-    print(f"blessed by a person: {reason.strip()}")
-    print(f"version {pushed.version} serves: {shown(folder / 'serving' / str(pushed.version))}")
+    print_line(f"blessed by a person: {reason.strip()}")
+    print_line(f"version {pushed.version} serves: {shown(folder / 'serving' / str(pushed.version))}")
 
 
 def _output(run: Run, node: str, name: str) -> Artifact:

@@ -1,5 +1,6 @@
 """`vitpipe data`: images in, checked spans of TFRecord shards out."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,8 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from pipeline.terminal import Console, print_line
 
 app = typer.Typer(help="Prepare and verify training data.", no_args_is_help=True)
 
@@ -48,16 +50,16 @@ def prepare(
     number = span or ingest.spans(out)[-1]
     folder = ingest.span_folder(out, number)
     if number in before:
-        typer.echo(f"{folder.name} is already there and unchanged: {folder}")
+        print_line(f"{folder.name} is already there and unchanged: {folder}")
         return
     for rejection in manifest.rejected:
-        typer.echo(f"left out {rejection.count:,}: {rejection.reason} (first: {rejection.ids[0]})", err=True)
+        print_line(f"left out {rejection.count:,}: {rejection.reason} (first: {rejection.ids[0]})", sys.stderr)
     for name in manifest.class_names:
         there = manifest.counts["train"][name] + manifest.counts["val"][name]
         if per_class is not None and there < per_class:
-            typer.echo(f"{name} has {there:,} images for train and val, not {per_class:,}", err=True)
+            print_line(f"{name} has {there:,} images for train and val, not {per_class:,}", sys.stderr)
     sizes = ", ".join(f"{manifest.examples(split):,} {split}" for split in manifest.counts)
-    typer.echo(f"{folder}: {sizes} images of {len(manifest.class_names)} classes in {len(manifest.shards)} shards")
+    print_line(f"{folder}: {sizes} images of {len(manifest.class_names)} classes in {len(manifest.shards)} shards")
 
 
 @app.command()
@@ -68,9 +70,10 @@ def verify(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data fo
     with _progress() as progress:
         problems = verification.problems(folder, progress)
     if problems:
-        typer.echo("\n".join(problems))
+        for problem in problems:
+            print_line(problem)
         raise typer.Exit(3)
-    typer.echo(f"{folder}: {len(verification.span_folders(folder))} span(s), every shard as it was written")
+    print_line(f"{folder}: {len(verification.span_folders(folder))} span(s), every shard as it was written")
 
 
 @contextmanager
@@ -82,7 +85,7 @@ def _progress() -> Iterator["_Throttle"]:
         yield lines
         lines.flush()
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as display:
 
         def bar(what: str, done: int, total: int | None) -> None:
@@ -98,7 +101,7 @@ def _progress() -> Iterator["_Throttle"]:
 
 
 def _line(what: str, done: int, total: int | None) -> None:
-    typer.echo(f"{what}: {done:,}" + ("" if total is None else f"/{total:,}"), err=True)
+    print_line(f"{what}: {done:,}" + ("" if total is None else f"/{total:,}"), sys.stderr)
 
 
 class _Throttle:

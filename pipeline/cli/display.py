@@ -3,11 +3,11 @@
 import logging
 from typing import TextIO
 
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from pipeline.outcome import Outcome, State
+from pipeline.terminal import Console, printable
 
 _STYLES = {State.COMPLETE: "green", State.CACHED: "cyan", State.SKIPPED: "yellow", State.FAILED: "bold red"}
 
@@ -16,9 +16,9 @@ class Display:
     """Writes to `stream`. Log records of our own steps (packages `trainer`, `components`) appear under their node."""
 
     def __init__(self, stream: TextIO):
-        self._console = Console(file=stream, highlight=False, soft_wrap=True)
+        self._console = Console(file=stream, soft_wrap=True)
         self._progress = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
+            SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn(),
             console=self._console, transient=True, disable=not self._console.is_terminal,
             # Rich would bring everybody's output to the terminal; the libraries' belongs in the log file.
             redirect_stdout=False, redirect_stderr=False,
@@ -37,11 +37,11 @@ class Display:
             logging.getLogger(package).removeHandler(self._handler)
 
     def line(self, text: str | Text) -> None:
-        self._console.print(text, markup=False)
+        self._console.print(text if isinstance(text, Text) else printable(text))
 
     def started(self, activity: str) -> None:
         self.idle()
-        self._progress.add_task(activity)
+        self._progress.add_task(printable(activity))
 
     def idle(self) -> None:
         """Nothing goes on, so that what is printed elsewhere stands alone."""

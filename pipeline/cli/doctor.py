@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
 from pipeline.exits import Exit
+from pipeline.terminal import Console, printable
 
 LOCK = Path(__file__).resolve().parents[2] / "requirements" / "base.txt"
 GIB = 1 << 30
@@ -296,5 +296,5 @@ def _table(findings: list[tuple[str, Finding]]) -> Table:
     styles = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "bold red"}
     table = Table("check", "verdict", Column("found", overflow="fold"), "cure", box=None)
     for name, (verdict, found, cure) in findings:
-        table.add_row(name, f"[{styles[verdict]}]{verdict}[/]", escape(found), escape(cure))
+        table.add_row(name, Text(verdict, styles[verdict]), printable(found), printable(cure))
     return table

@@ -16,6 +16,7 @@ from pipeline.config import SettingsError
 from pipeline.exits import Exit
 from pipeline.logs import own_stderr, redirected, shown
 from pipeline.pushed import newest_pushed
+from pipeline.terminal import print_line
 
 _IMAGES, _CURVES = 1000, 200
 
@@ -60,10 +61,10 @@ def explain(
     if as_json:
         print(json.dumps(told, indent=2))
     else:
-        print(f"model {shown(folder)}", file=sys.stderr)
+        print_line(f"model {shown(folder)}", sys.stderr)
         lines()
         if told["page"]:
-            print(told["page"])
+            print_line(told["page"])
     if broken:
         raise typer.Exit(Exit.DATA_REFUSED)
 
@@ -126,7 +127,7 @@ def _of_model(folder: Path, data: Path | None, runs: Path, out: Path, count: int
         raise DataRefused(f"{span} has no test images: name other data with --data")
     stderr = own_stderr()
     if len(tests) < count:
-        print(f"{len(tests):,} test images are all that {span} has, {count:,} were asked for", file=stderr)
+        print_line(f"{len(tests):,} test images are all that {span} has, {count:,} were asked for", stderr)
     with redirected(Path(os.devnull)), Display(stderr) as display:
         from pipeline.explain.model import open_model
         from pipeline.explain.whole import measure, write
@@ -141,7 +142,7 @@ def _of_model(folder: Path, data: Path | None, runs: Path, out: Path, count: int
 
     def lines() -> None:
         for curve in figures.removal.curves if figures.removal else []:
-            print(curve.line)
+            print_line(curve.line)
 
     return {**figures.model_dump(mode="json"), "page": page}, lines
 

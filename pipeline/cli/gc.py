@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import filelock
 import typer
-from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import track
 
@@ -21,6 +20,7 @@ from pipeline.metadata.reader import reader
 from pipeline.metadata.stores import NotFound, server
 from pipeline.metadata.views import Artifact
 from pipeline.start import check_cluster
+from pipeline.terminal import Console, print_line
 
 _BATCH = 50  # artifacts between two notes to the store
 
@@ -98,7 +98,7 @@ def _say(pipeline: str, removed: list[dict[str, Any]], dry_run: bool) -> None:
     print_rows(("type", "artifacts", "size"), rows)
     total = f"{len(removed)} artifacts, {decimal(sum(one['bytes'] for one in removed))}"
     done = "would be removed" if dry_run else "removed"
-    print(f"{pipeline}: {total} {done}" if removed else f"{pipeline}: nothing to remove")
+    print_line(f"{pipeline}: {total} {done}" if removed else f"{pipeline}: nothing to remove")
 
 
 def _bytes(folder: Path) -> int:

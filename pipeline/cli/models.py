@@ -15,6 +15,7 @@ from pipeline.logs import shown
 from pipeline.metadata.address import Address
 from pipeline.metadata.stores import server
 from pipeline.start import check_cluster
+from pipeline.terminal import print_line
 
 app = typer.Typer(help="Pushed models.", no_args_is_help=True)
 
@@ -64,7 +65,8 @@ def verify(runs: Runs = Path("runs")) -> None:
     except ValueError as error:
         raise DataRefused(str(error)) from None
     if changed:
-        print("\n".join(changed))
+        for line in changed:
+            print_line(line)
         raise typer.Exit(3)
     print(f"{len(folders)} pushed version(s), every file as it was pushed")
 
@@ -92,8 +94,8 @@ def rollback(
             f"{error.filename or folder} cannot be written ({error.strerror or error}): make room there or give "
             "yourself the right, then roll back again"
         ) from None
-    print(f"version {record.version} in {shown(folder)} is version {record.restored_from} again: run {record.run_id}, "
-          f"accuracy {record.metrics['accuracy']:.4f}")  # fmt: skip
+    print_line(f"version {record.version} in {shown(folder)} is version {record.restored_from} again: "
+               f"run {record.run_id}, accuracy {record.metrics['accuracy']:.4f}")  # fmt: skip
 
 
 def _state(record: ModelRecord, serves: bool) -> str:

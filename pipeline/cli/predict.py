@@ -16,6 +16,7 @@ from pipeline.exits import Exit
 from pipeline.logs import redirected
 from pipeline.model_server import Answer, Server, ask
 from pipeline.pushed import check, newest_pushed
+from pipeline.terminal import print_line
 
 _BATCH = 32  # images a call
 _NAME = "vit"  # the model's, as our serving manifests have it
@@ -58,7 +59,7 @@ def predict(
     if as_json:
         print(json.dumps(answers, indent=2))
     else:
-        print(f"model {source}", file=sys.stderr)
+        print_line(f"model {source}", sys.stderr)
         print_rows(
             ("image", "class", "probability"),
             [

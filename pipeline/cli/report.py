@@ -12,6 +12,7 @@ import typer
 from pipeline.logs import shown
 from pipeline.metadata.stores import NotFound, find_run
 from pipeline.report import DATA, NODE, PAGE
+from pipeline.terminal import print_line
 
 _SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
 
@@ -30,7 +31,7 @@ def report(
         print(json.dumps(of_each if other else of_each[0], indent=2))
         return
     page = folder / PAGE if other is None else _compared(folder, _folder(other, runs))
-    print(shown(page))
+    print_line(shown(page))
     # Without a screen Python would take a browser that draws text, over the whole terminal.
     if not no_open and (sys.platform in ("darwin", "win32") or any(map(os.environ.get, _SCREENS))):
         webbrowser.open(page.as_uri())

@@ -17,6 +17,7 @@ from pipeline.exits import Exit
 from pipeline.logs import own_stderr, redirected, shown
 from pipeline.metadata.address import check_server
 from pipeline.metadata.reader import reader
+from pipeline.terminal import print_line
 
 
 def run(
@@ -70,7 +71,8 @@ def _dry_run(settings: Settings, span: int) -> Exit:
         graph = compile_graph(settings, span)
     nodes = [node.pipeline_node.node_info.id for node in graph.nodes]
     print(yaml.safe_dump(json.loads(settings.resolved(span)), sort_keys=False), end="")
-    print(f"store: {settings.store}\nnodes: {', '.join(nodes)}")
+    print_line(f"store: {settings.store}")
+    print_line(f"nodes: {', '.join(nodes)}")
     return Exit.OK
 
 
@@ -115,7 +117,7 @@ def _run(settings: Settings, span: int, accepted: dict[str, str], force: list[st
     startup_log.rename(logs / "startup.log")
     facts = start.facts(settings, span, accepted, trigger, reason=reason, process=summary.process())
     start.write_facts(logs, facts)
-    print(f"run {run_id} of {settings.name}: span {span} of {settings.data.dir}, logs in {shown(logs)}", file=stderr)
+    print_line(f"run {run_id} of {settings.name}: span {span} of {settings.data.dir}, logs in {shown(logs)}", stderr)
     address = settings.store
     connection = address.connection_config()
     with Display(stderr) as display:
@@ -134,7 +136,7 @@ def _run(settings: Settings, span: int, accepted: dict[str, str], force: list[st
     result = verdict(own, runner.outcomes)
     record(MetadataStore(connection), run_id, **{summary.EXIT: str(int(result.exit))})
     for line in result.lines:
-        print(line)
+        print_line(line)
     if result.node:
-        print(f"look in {shown(logs / result.node)}.log")
+        print_line(f"look in {shown(logs / result.node)}.log")
     return result.exit

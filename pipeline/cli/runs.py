@@ -16,6 +16,7 @@ from pipeline.metadata.compare import differences
 from pipeline.metadata.reader import Reader, reader
 from pipeline.metadata.summary import EXIT, PROCESS, State, Summary, state_of_node, summarise
 from pipeline.metadata.views import Execution, Run
+from pipeline.terminal import print_line
 
 app = typer.Typer(help="Runs of a pipeline, from ML Metadata.", no_args_is_help=True)
 
@@ -34,7 +35,7 @@ def complete(incomplete: str) -> list[str]:
     for address in stores.stores(Path("runs")).values():
         with reader(address) as store:
             names += store.run_names()
-    return [name for name in names if name.startswith(incomplete)]
+    return [name for name in names if name.startswith(incomplete) and name.isprintable()]
 
 
 Runs = Annotated[Path, typer.Option(help="Where the run folders are.")]
@@ -98,8 +99,8 @@ def show(run: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> None
         print(json.dumps(_in_full(found), indent=2))
         return
     summary = summarise(found)
-    print(f"run {found.name} of {summary.pipeline}: {summary.state}, began {when(found.started)}, "
-          f"took {duration(summary.seconds)}")  # fmt: skip
+    print_line(f"run {found.name} of {summary.pipeline}: {summary.state}, began {when(found.started)}, "
+               f"took {duration(summary.seconds)}")  # fmt: skip
     print_rows(
         ("node", "state", "seconds", "inputs", "outputs"),
         [
@@ -112,7 +113,7 @@ def show(run: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> None
     )  # fmt: skip
     for name, value in sorted(found.facts.items()):
         if name not in ("settings", PROCESS, EXIT) and value not in ("", "{}"):
-            print(f"{name}: {value}")
+            print_line(f"{name}: {value}")
 
 
 @app.command()
@@ -123,7 +124,7 @@ def diff(first: RunName, second: RunName, runs: Runs = Path("runs"), as_json: Js
     if as_json:
         print(json.dumps([{"what": what, one.name: left, other.name: right} for what, left, right in rows], indent=2))
     elif not rows:
-        print(f"{one.name} and {other.name} are equal in settings, data, code and figures")
+        print_line(f"{one.name} and {other.name} are equal in settings, data, code and figures")
     else:
         print_rows(("", one.name, other.name), [(what, _text(left), _text(right)) for what, left, right in rows])
 

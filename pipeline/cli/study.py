@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from pipeline.cli.tables import print_rows
 from pipeline.config import SettingsError
 from pipeline.duration import duration
 from pipeline.exits import Exit
 from pipeline.logs import own_stderr, redirected, shown
+from pipeline.terminal import Console, print_line, printable
 
 if TYPE_CHECKING:
     from pipeline.study.cells import Cell
@@ -70,7 +70,7 @@ def data_regime(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SettingsError(f"--out {out} cannot be written ({error.strerror}): name another folder") from None
-    console = Console(file=own_stderr(), highlight=False, soft_wrap=True)
+    console = Console(file=own_stderr(), soft_wrap=True)
     with redirected(out / "training.log"):  # what libraries say
         from pipeline.backbone import locate
         from pipeline.study import draw, page, results
@@ -78,14 +78,14 @@ def data_regime(
 
         of = arms(settings, locate(pretrained, runs) if pretrained else None)
         if not pretrained:
-            console.print("no pretrained ViT: name its backbone with --pretrained to have it, too", markup=False)
-        console.print(f"reading {shown(folder)}", markup=False)
+            console.print("no pretrained ViT: name its backbone with --pretrained to have it, too")
+        console.print(printable(f"reading {shown(folder)}"))
         train_split, test_split = (draw.read(folder, split, settings.image_size) for split in ("train", settings.split))
         planned = Study(settings, of, train_split, test_split, len(classes), out)
         try:
             done = _run(console, planned)
         except StudyError as error:
-            console.print("[bold red]error:[/] " + escape(str(error)))
+            console.print(Text.assemble(("error: ", "bold red"), printable(error)))
             raise typer.Exit(Exit.CRASHED) from None
         rates = {arm.name: arm.trained.learning_rate for arm in of if not isinstance(arm.trained, str)}
         settings = settings.model_copy(update={"learning_rates": rates})  # the registered ones, too
@@ -114,7 +114,7 @@ def data_regime(
     )  # fmt: skip
     if settings.seeds > 1:
         print(f"intervals by Student's t over {settings.seeds} seeds", file=sys.stderr)
-    print(shown(written))
+    print_line(shown(written))
 
 
 def _run(console: Console, planned: "Study") -> "list[Cell]":
@@ -123,13 +123,18 @@ def _run(console: Console, planned: "Study") -> "list[Cell]":
 
     cells = planned.kept()
     if cells:
-        console.print(f"{len(cells)} of {len(planned.places)} cells are there already", markup=False)
+        console.print(f"{len(cells)} of {len(planned.places)} cells are there already")
 
     def left() -> float:
         there = {cell.place for cell in cells}
         return sum(expected_seconds(place, cells) for place in planned.places if place not in there)
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[left]}"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, disable=not console.is_terminal) as display:
         bar = display.add_task("", left="")
 
@@ -145,6 +150,6 @@ def _run(console: Console, planned: "Study") -> "list[Cell]":
                 f"{len(cells)}/{len(planned.places)}  {cell.place.words}: {result.accuracy:.1%} in "
                 f"{duration(result.seconds)}"
             )
-            console.print(line + (f", about {duration(more)} left" if more else ""), markup=False)
+            console.print(printable(line + (f", about {duration(more)} left" if more else "")))
         show("done")
     return cells

@@ -3,32 +3,32 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from rich.console import Console, RenderableType
-from rich.markup import escape
+from rich.console import RenderableType
 from rich.measure import Measurement
 from rich.table import Table
+
+from pipeline.terminal import Console, printable
 
 
 def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table on a terminal, lines with tabs elsewhere."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
+    if not Console().is_terminal:
         for row in rows:
-            print(*row, sep="\t")
+            print(*map(printable, row), sep="\t")
         return
     table = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, no_wrap=True)
+        table.add_column(printable(column), no_wrap=True)
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*map(printable, row))
     print_whole(table)
 
 
 def print_whole(picture: RenderableType) -> None:
     """A table or tree with lines as long as they are, which a narrow terminal wraps: half a run's id is of no use."""
-    console = Console(highlight=False)
+    console = Console()
     width = Measurement.get(console, console.options.update(max_width=10_000), picture).maximum
-    Console(highlight=False, width=max(console.width, width)).print(picture)
+    Console(width=max(console.width, width)).print(picture)
 
 
 def when(moment: datetime) -> str:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from components.ingest import UsageError
+from pipeline.terminal import Console
 
 
 def ui(
@@ -21,24 +21,19 @@ def ui(
     show: Annotated[bool, typer.Option("--open/--no-open", help="Open it in a browser.")] = True,
 ) -> None:
     """Walk through runs, artifacts and lineage in a browser, and see what a model looks at. Ends with Ctrl-C."""
-    import waitress
-
     from pipeline.ui.app import create_app
-    from pipeline.ui.safety import MAX_BODY, is_local
+    from pipeline.ui.safety import is_local
+    from pipeline.ui.server import create_server
 
     token = None if is_local(host) else secrets.token_urlsafe()
     try:
-        # What is longer than the limit is not read, and nothing goes through a temporary file.
-        server = waitress.create_server(
-            create_app(runs, host, token), host=host, port=port, threads=4, ident=None,
-            max_request_body_size=MAX_BODY, inbuf_overflow=2 * MAX_BODY, outbuf_overflow=2 * MAX_BODY,
-        )  # fmt: skip
+        server = create_server(create_app(runs, host, token), host, port, token)
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot listen at {host}, port {port} ({error}): name another --port or --host") from None
     listening = getattr(server, "effective_port", port)  # of several sockets, where a name has several addresses
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{listening}/" + (f"?token={token}" if token else "")
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold]{escape(url)}[/] (Ctrl-C ends it)", markup=True)
+    Console(stderr=True, soft_wrap=True).print(Text.assemble((url, "bold"), " (Ctrl-C ends it)"))
     # Elsewhere nobody sits before this screen.
     if show and token is None and Console().is_terminal:
         webbrowser.open(url)

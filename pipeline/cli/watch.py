@@ -11,6 +11,7 @@ import typer
 from pipeline.cli.tables import when
 from pipeline.config import load
 from pipeline.exits import Exit
+from pipeline.terminal import print_line
 from pipeline.watch import TRIGGER, Pace, Watcher, check, run_child
 
 
@@ -52,4 +53,4 @@ def watch(
 
 
 def _say(line: str) -> None:
-    print(f"{when(datetime.now(UTC))} {line}", file=sys.stderr, flush=True)
+    print_line(f"{when(datetime.now(UTC))} {line}", sys.stderr)

@@ -10,6 +10,7 @@ from components.data_bounds import Finding
 from components.gate import OVERRIDE, Check, Judgement
 from pipeline.logs import shown
 from pipeline.metadata.stores import find_run
+from pipeline.terminal import print_line
 
 
 def why(
@@ -34,9 +35,9 @@ def why(
     if as_json:
         print(json.dumps({"run": found.name, "pipeline": found.pipeline, **weighed}, indent=2))
         return
-    print(f"run {found.name} of {found.pipeline}")
+    print_line(f"run {found.name} of {found.pipeline}")
     for line in _data(weighed) + _model(weighed) + _serving(weighed):
-        print(line)
+        print_line(line)
 
 
 def _data(weighed: dict[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from typing import Any
 
 from pipeline.metadata.views import Artifact, Edge, Execution, Lineage, Run
+from pipeline.terminal import printable
 
 Branch = tuple[str, list["Branch"]]  # a line, and what hangs below it
 
@@ -115,4 +116,4 @@ def _execution(one: Execution, lineage: Lineage) -> dict[str, Any]:
 
 
 def _quoted(text: str) -> str:
-    return text.replace('"', "#quot;")
+    return printable(text).replace('"', "#quot;")

@@ -82,7 +82,8 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
         return render_template(
             "runs.html", page=page, stores={one: one for one in all_stores}, runs=runs,
             states={one: one for one in State}, store=store or None,
-            live=any(row.summary.state is State.RUNNING for row in page.rows), **_pages("all_runs", {}),
+            live=any(row.summary.state is State.RUNNING for row in page.rows),
+            **_pages("all_runs", {}, ("pipeline", "state", "blessed")),
         )  # fmt: skip
 
     @app.get("/<store>/")
@@ -121,7 +122,8 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
         return render_template(
             "artifacts.html", page=page_of(rows, number, skipped), store=store,
             types={name: f"{name} ({count})" for name, count in types.items()},
-            states={one: one for one in _ARTIFACT_STATES}, **_pages("all_artifacts", {"store": store}),
+            states={one: one for one in _ARTIFACT_STATES},
+            **_pages("all_artifacts", {"store": store}, ("type", "state")),
         )  # fmt: skip
 
     @app.get("/<store>/artifacts/<int(max=9223372036854775807):artifact>")
@@ -230,9 +232,12 @@ def _page() -> int:
     return min(max(request.args.get("page", 1, type=int), 1), 1_000_000)
 
 
-def _pages(endpoint: str, names: dict[str, str]) -> dict[str, Any]:
-    """The filters that are set, and how to come to another page of the same list."""
-    filters = {name: value for name, value in request.args.items() if name != "page" and value}
+def _pages(endpoint: str, names: dict[str, str], filters_of_page: tuple[str, ...]) -> dict[str, Any]:
+    """The filters that are set, and how to come to another page of the same list.
+
+    Only the page's own filters are read: `url_for` takes names such as `_external` as instructions.
+    """
+    filters = {name: request.args[name] for name in filters_of_page if request.args.get(name)}
     return {
         "filters": filters,
         "to_page": lambda number: url_for(endpoint, **{**filters, **names, "page": number}),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import secrets
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
-from flask import Flask, Response, abort, redirect, request
+from flask import Flask, Response, abort, redirect, request, url_for
+from werkzeug.http import parse_cookie
 from werkzeug.wrappers import Response as AnyResponse
 
 _COOKIE = "vitpipe_token"
 MAX_BODY = 16 * 2**20  # bytes of an image, in memory; 4096x4096 noisy pixels take 9 MB as JPEG of quality 95
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 IMAGE = "application/octet-stream"  # not of the content types that a form elsewhere, or a script without asking, sends
 _PAGE = (
     "default-src 'none'; script-src 'self'; style-src 'self' {inline}; img-src 'self' data:; connect-src 'self'; "
@@ -32,6 +35,11 @@ def is_local(host: str) -> bool:
         return host == "localhost"
 
 
+def brings_token(cookies: str, token: str | None) -> bool:
+    """Return whether a request with this `Cookie` header may come in; anybody may where there is no token."""
+    return token is None or _same(parse_cookie(cookies).get(_COOKIE, ""), token)
+
+
 def guard(app: Flask, host: str, token: str | None, posts: str) -> None:
     """Let in who names this machine, or who brings the token where others can reach it; only to read.
 
@@ -39,9 +47,14 @@ def guard(app: Flask, host: str, token: str | None, posts: str) -> None:
     """
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    # A redirect to the canonical address of a route would be absolute, with the host that the request names.
+    app.url_map.strict_slashes = app.url_map.merge_slashes = False
 
     @app.before_request
     def admitted() -> AnyResponse | None:
+        words = [request.path, *(word for pair in request.args.items(multi=True) for word in pair)]
+        if any(map(_CONTROL.search, words)):
+            abort(400, "The address holds a control character, which no page has: follow the links of the pages.")
         reads = request.method in ("GET", "HEAD")
         if not reads and not (request.method == "POST" and request.endpoint == posts):
             abort(405)
@@ -50,7 +63,7 @@ def guard(app: Flask, host: str, token: str | None, posts: str) -> None:
             if _name(request.headers.get("Host", "")) not in ("localhost", "127.0.0.1", "::1", host):
                 abort(400)
         elif reads and _same(request.args.get("token", ""), token):
-            answer = redirect(request.path, 303)
+            answer = redirect(_without_token(), 303)
             answer.set_cookie(_COOKIE, token, httponly=True, samesite="Lax")
             return answer
         elif not _same(request.cookies.get(_COOKIE, ""), token):
@@ -67,6 +80,14 @@ def guard(app: Flask, host: str, token: str | None, posts: str) -> None:
         if response.mimetype == "text/html":
             response.headers["Cache-Control"] = "no-store"
         return response
+
+
+def _without_token() -> str:
+    """Return the address of the requested page without the token, built from the route: never from the path."""
+    if request.endpoint is None:
+        abort(404)
+    query = [(name, value) for name, value in request.args.items(multi=True) if name != "token"]
+    return url_for(request.endpoint, **(request.view_args or {})) + (f"?{urlencode(query)}" if query else "")
 
 
 def _from_here() -> None:

@@ -2,8 +2,8 @@ import threading
 from contextlib import ExitStack
 
 import pytest
-import waitress
 
+from pipeline.ui.server import create_server
 from tests.stores import make_store
 
 REPORT = "<!doctype html><title>A report</title><h1>A report</h1><script>document.title = 'ran'</script>"
@@ -26,8 +26,8 @@ def serve():
     """A function that serves an app until the tests of the module have ended, and gives its address."""
     with ExitStack() as served:
 
-        def serve(app):
-            server = waitress.create_server(app, host="127.0.0.1", port=0)
+        def serve(app, token=None):
+            server = create_server(app, "127.0.0.1", 0, token)
             served.callback(server.close)
             threading.Thread(target=server.run, daemon=True).start()
             return f"http://127.0.0.1:{server.effective_port}"
