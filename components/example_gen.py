@@ -3,7 +3,6 @@
 A span is split, shuffled and sharded already, so nothing is read into Beam, shuffled and compressed anew.
 """
 
-import hashlib
 import shutil
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from tfx.proto import example_gen_pb2, range_config_pb2
 from tfx.types import artifact_utils
 from tfx.utils import proto_utils
 
-from components.ingest import DataRefused, manifest, span_folder
+from components.ingest import DataRefused, manifest, regular, span_folder
 from components.ingest.verify import span_problems
 
 SPAN_FOLDER, SPAN_DIGEST = "span_folder", "span_digest"
@@ -79,10 +78,12 @@ class Executor(base_beam_executor.BaseBeamExecutor):  # as TFX wants it of an Ex
         for split in splits:
             target = Path(artifact_utils.get_split_uri([examples], split))
             target.mkdir(parents=True)
-            for shard in sorted((folder / split).iterdir()):
-                copy = Path(shutil.copyfile(shard, target / shard.name))
-                with copy.open("rb") as file:
-                    if hashlib.file_digest(file, "sha256").hexdigest() != shards[f"{split}/{shard.name}"].sha256:
+            for name in sorted(name for name in shards if name.startswith(f"{split}/")):
+                shard, copy = folder / name, target / Path(name).name
+                with regular.open_file(shard) as file, copy.open("wb") as copied:
+                    shutil.copyfileobj(file, copied, 2**20)
+                with regular.open_file(copy) as file:
+                    if regular.digest(file) != shards[name].sha256:
                         raise DataRefused(f"{shard} changed while it was read: let its writer end, and run again")
 
 
