@@ -27,6 +27,8 @@ _MAX_GLOBAL_HEADERS = 2**16  # bytes of the headers for all members, which are c
 _MAX_DIGITS = (
     255  # in a row in a header, as in the longest file name: tarfile's search takes the square of their number
 )
+_MAX_RATIO = 10_000  # unpacked to packed bytes; xz reaches 7,000 where every byte is the same
+_MIN_LIMIT = 2**30  # bytes; an archive may unpack to so many, whatever its ratio
 _MAX_AFTER_END = 64 * 2**20  # bytes after the end mark, with which tar fills its last record
 _MAX_PADDING = 2**20  # bytes of zeros after a gzip stream, which the gzip module reads one by one
 _XZ_MEMORY = 512 * 2**20  # bytes; `xz -9` needs 65 MiB
@@ -76,7 +78,8 @@ def tar_entries(path: Path, file: io.BufferedReader, heartbeat: Heartbeat) -> It
     try:
         stream, compressed = _decompressed(file, size)
         with stream:
-            forward = _Forward(stream, None if compressed else size, alive)
+            limit = max(_MAX_RATIO * size, _MIN_LIMIT) if compressed else size
+            forward = _Forward(stream, limit, not compressed, alive)
             yield from _members(path, forward)
     except _DAMAGED as error:
         if isinstance(error, OSError) and error.errno is not None:
@@ -108,18 +111,21 @@ def _members(path: Path, forward: "_Forward") -> Iterator[Entry]:
 class _Forward:
     """A stream that is read from front to back, in bounded pieces. A seek backwards or past its end is damage.
 
-    size: bytes of the stream where they are known, that is, where it is not compressed.
+    limit: bytes that the stream has at most; seekable: whether bytes can be passed over without being read.
     """
 
-    def __init__(self, stream: IO[bytes], size: int | None, alive: Callable[[], None]) -> None:
+    def __init__(self, stream: IO[bytes], limit: int, seekable: bool, alive: Callable[[], None]) -> None:
         self._stream = stream
-        self._size = size
+        self._limit = limit
+        self._seekable = seekable
         self._alive = alive
         self._at = 0
         self.begin_member()
 
     def begin_member(self) -> None:
         """Allow the headers of another member to be read."""
+        if self._at > self._limit:
+            raise tarfile.ReadError(f"unpacks to more than {self._limit:,} bytes")
         self._headers_left = _MAX_HEADERS
         self._alive()
 
@@ -141,9 +147,9 @@ class _Forward:
         """Pass over everything before `position`."""
         if position < self._at:
             raise tarfile.ReadError(f"a member that ends before it begins, at byte {self._at:,}")
-        if self._size is not None:
-            if position > self._size:
-                raise tarfile.ReadError(f"a member that ends at byte {position:,} of {self._size:,}")
+        if position > self._limit:
+            raise tarfile.ReadError(f"a member that ends at byte {position:,} of at most {self._limit:,}")
+        if self._seekable:
             self._stream.seek(position)
             self._at = position
         while self._at < position:
@@ -210,7 +216,7 @@ def _parts(member: tarfile.TarInfo) -> list[tuple[int, int]]:
 
 
 def _check_sparse(member: _StrictHeader, stored: int) -> None:
-    """Raise ReadError unless the parts of a sparse file follow each other, lie inside it, and are stored."""
+    """Raise ReadError unless the parts of a sparse file follow each other, lie inside it, and are what is stored."""
     end = total = 0
     for offset, size in _parts(member):
         if not size:
@@ -218,8 +224,8 @@ def _check_sparse(member: _StrictHeader, stored: int) -> None:
         if offset < end or size < 0:
             raise tarfile.ReadError(f"member {member.name!r} has parts of a sparse file that overlap")
         end, total = offset + size, total + size
-    if end > member.size or total > stored:
-        raise tarfile.ReadError(f"member {member.name!r} has parts of a sparse file that lie outside it")
+    if end > member.size or not total <= stored < total + tarfile.BLOCKSIZE:
+        raise tarfile.ReadError(f"member {member.name!r} has parts of a sparse file that are not what is stored of it")
 
 
 def _decompressed(file: io.BufferedReader, size: int) -> tuple[IO[bytes], bool]:
@@ -227,11 +233,7 @@ def _decompressed(file: io.BufferedReader, size: int) -> tuple[IO[bytes], bool]:
     # Not tarfile's own "r|*": that one does not see that a compressed stream is cut or its checksum wrong.
     magic = file.peek(6)
     if magic.startswith(b"\x1f\x8b"):
-        if size > _MAX_PADDING:
-            file.seek(-_MAX_PADDING, io.SEEK_END)
-            if not file.read().strip(b"\0"):
-                raise EOFError(f"more than {_MAX_PADDING:,} zeros at its end")
-            file.seek(0)
+        _check_zeros(file, size, _MAX_PADDING)
         return cast(IO[bytes], gzip.GzipFile(fileobj=file)), True
     if magic.startswith(b"\xfd7zXZ\x00"):
         # As lzma.open, which has no limit of memory.
@@ -241,4 +243,14 @@ def _decompressed(file: io.BufferedReader, size: int) -> tuple[IO[bytes], bool]:
         return io.BufferedReader(raw), True
     if magic.startswith(b"BZh"):
         return cast(IO[bytes], bz2.BZ2File(file)), True
+    _check_zeros(file, size, _MAX_AFTER_END)  # here, for archives are hashed after a look at their first member
     return file, False
+
+
+def _check_zeros(file: io.BufferedReader, size: int, bound: int) -> None:
+    """Raise EOFError if a file of `size` bytes ends with more zeros than `bound`."""
+    if size > bound:
+        file.seek(-bound, io.SEEK_END)
+        if not file.read(bound).strip(b"\0"):
+            raise EOFError(f"more than {bound:,} zeros at its end")
+        file.seek(0)
