@@ -24,6 +24,7 @@ from components.data_gate import DataGate
 from components.evaluator import Evaluator
 from components.example_gen import SpanExampleGen
 from components.image_statistics import ImageStatistics
+from components.ingest.schema import read_bytes as schema_bytes
 from components.previous_span import PreviousSpan
 from components.pusher import Pusher
 from components.serving_check import ServingCheck
@@ -148,7 +149,7 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
     report.add_upstream_nodes(steps)
 
     # Where the graph is compiled for elsewhere, the data need not be here.
-    _stamp(schema, hashlib.sha256(schema_file.read_bytes()).hexdigest() if schema_file.exists() else "")
+    _stamp(schema, hashlib.sha256(schema_bytes(settings.data.dir)).hexdigest() if schema_file.exists() else "")
     for example_gen in examples, test_examples:
         _stamp(example_gen, sources.digest("components.example_gen"))
     _stamp(image_statistics, sources.digest("components.image_statistics"))

@@ -19,7 +19,8 @@ app = typer.Typer(help="Prepare and verify training data.", no_args_is_help=True
 def prepare(
     kind: Annotated[str, typer.Argument(metavar="cifar10|images|sample", help="What kind of source it is.")],
     source: Annotated[
-        str | None, typer.Option(help="Image folder, archive, or URL of one; cifar10 is downloaded without it.")
+        str | None,
+        typer.Option(help="Image folder, tar or zip archive, or URL of one; cifar10 is downloaded without it."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Data folder.", show_default="data/<kind>")] = None,
     span: Annotated[int | None, typer.Option(min=1, help="Number of the span.", show_default="the next")] = None,
@@ -111,17 +112,19 @@ class _Throttle:
         self._show = show
         self._every_s = every_s
         self._untold: tuple[str, int, int | None] | None = None
-        self._shown = time.monotonic()
+        self._due: float | None = None
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
         if self._untold and self._untold[0] != what:
             self.flush()
         self._untold = (what, done, total)
-        if time.monotonic() - self._shown >= self._every_s:
+        if self._due is None:
+            self._due = time.monotonic() + min(self._every_s, 0.5)  # a long job is seen to have begun
+        if time.monotonic() >= self._due:
             self.flush()
 
     def flush(self) -> None:
         if self._untold:
             self._show(*self._untold)
             self._untold = None
-            self._shown = time.monotonic()
+            self._due = time.monotonic() + self._every_s
