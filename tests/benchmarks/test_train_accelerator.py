@@ -83,22 +83,26 @@ def test_saved_weights_are_those_that_were_tested(packed, tmp_path):
     assert result["weights_sha256"] in tested.stdout
 
 
-def test_fused_attention_that_fails_is_found_before_the_training():
-    """Here, without cuDNN, Keras refuses it when it is asked for, and uses plain attention when it is not."""
-    pytest.importorskip("jax", reason="its gradients are JAX's")
+def attention(script):
+    pytest.importorskip("jax", reason="fused attention is chosen for JAX")
     done = subprocess.run(
-        [sys.executable, "-c", ATTENTION], cwd=ROOT / "benchmarks",
+        [sys.executable, "-c", script], cwd=ROOT / "benchmarks",
         env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    refused, wrong, broken, chosen = json.loads(done.stdout)
+    return done.stdout
+
+
+def test_fused_attention_that_fails_or_computes_something_else_is_found():
+    """Here, without cuDNN, Keras refuses it when it is asked for, and uses plain attention when it is not."""
+    refused, wrong, broken, chosen = json.loads(attention(FAULTS))
     assert "cuDNN" in refused
     assert wrong.startswith("its gradient of q differs by 0.1")
     assert broken.startswith("its gradient of q differs by nan")
     assert chosen == ""
 
 
-ATTENTION = """
+FAULTS = """
 import json
 from functools import partial
 from keras.ops import nn
@@ -115,6 +119,29 @@ print(json.dumps([
     attention_fault(attend, batch=2, tokens=5, queries=queries, heads=2, size=4, dtype="bfloat16")
     for attend, queries in ((fused, 5), (times(1.1), 5), (times(float("nan")), 1), (nn.dot_product_attention, 1))
 ]))
+"""
+
+
+def test_where_fused_attention_fails_the_model_uses_plain_attention():
+    assert attention(FALLBACK).splitlines()[-1] == "plain attention (8, 3)"
+
+
+# Keras chooses fused attention where it may, as on a GPU, and cuDNN is missing, so the model would raise.
+FALLBACK = """
+import numpy as np
+from keras.ops import nn
+
+keras_choice = nn.dot_product_attention
+nn.dot_product_attention = lambda q, k, v, flash_attention=None: keras_choice(
+    q, k, v, flash_attention=True if flash_attention is None else flash_attention
+)
+
+from train_accelerator import Recipe, settings
+
+images = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
+tiny = ["model.image_size=8", "model.depth=1", "model.width=8", "model.heads=2", "training.batch_size=8"]
+recipe = Recipe(*settings("cifar10", tiny), {"train": (images, np.arange(8, dtype=np.int32) % 3)})
+print(recipe.attention, recipe.model(images).shape)
 """
 
 
