@@ -120,17 +120,17 @@ def main() -> None:
     for seed in range(args.seeds):
         result = {"seed": seed, "preset": args.preset, "set": overrides, "all": args.all, "device": device}
         result |= {"attention": recipe.attention, **recipe.train(seed, args.peak_tflops)}
-        if args.save:
-            from weights import save
-
-            result["weights_sha256"] = save(recipe.averaged, args.save)
-            print(f"weights in {args.save}, SHA-256 {result['weights_sha256']}")
         results.append(result["test_accuracy"])
         print(
             f"seed {seed}: test {result['test_accuracy']:.4f} with the weights of epoch {result['epoch']}; "
             f"{result['seconds']:.1f} s, {result['seconds_with_compilation']:.1f} s with compilation",
             flush=True,
         )
+        if args.save:
+            from weights import save
+
+            result["weights_sha256"] = save(recipe.averaged, args.save)
+            print(f"weights in {args.save}, SHA-256 {result['weights_sha256']}", flush=True)
         if args.out:
             with args.out.open("a") as file:
                 file.write(json.dumps(result) + "\n")
