@@ -4,14 +4,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from trainer.settings import Group
+from trainer.settings import Group, SettingsGroup
 
 Interval = tuple[float, float]
 _AGAINST = "accuracy against the serving model"
 OVERRIDE = "override"  # property of a blessing that a person issued, and of its model: reason and time, as JSON
 
 
-class GateSettings(Group):
+class GateSettings(SettingsGroup):
     """Bounds on the gate's test set. Accuracies, their differences and calibration are fractions, from 0 to 1."""
 
     accuracy: float = Field(0.92, ge=0, le=1)  # at least this, overall
