@@ -7,7 +7,7 @@ line of every key; ruamel.yaml, which refuses duplicate keys itself, would be an
 import re
 import unicodedata
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -40,7 +40,6 @@ class _Loader(yaml.SafeLoader):
     here, and the setting decides: `flip: no` is still false, `name: no` is a name, and `epochs: 1:30` is refused.
     """
 
-    yaml_implicit_resolvers: ClassVar[dict] = {}
     depth = 0
 
     def compose_node(self, parent, index):
@@ -57,6 +56,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+_Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
     ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
@@ -160,7 +160,7 @@ def _refused(at: yaml.Node | yaml.Event, message: str) -> YamlRefused:
     return YamlRefused(f"{_at(at.start_mark)}: {message}")
 
 
-def _at(mark: yaml.Mark | None) -> str:
+def _at(mark: Any) -> str:
     return f"{mark.line + 1}:{mark.column + 1}" if mark else "1"
 
 
