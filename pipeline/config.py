@@ -33,6 +33,7 @@ PRESETS = Path(__file__).resolve().parent.parent / "configs"
 _PREFIX = "VITPIPE_"
 _DEEPEST = 5  # levels of a setting's key, such as kubeflow.steps.Trainer.node_selector.KEY
 _LONGEST_SHOWN = 100  # characters of a value in a message
+_MOST_EXPLAINED = 20  # problems in one message
 TOKEN = "VITPIPE_KUBEFLOW__TOKEN"
 _SECRETS = {("metadata", "password"): PASSWORD, ("kubeflow", "token"): TOKEN}  # what only the environment gives
 
@@ -265,19 +266,22 @@ def _merge(into: dict, layer: dict) -> None:
 def explained(
     error: ValidationError, settings: type[BaseModel] | None = None, layers: Sequence[_Layer] = ()
 ) -> SettingsError:
-    """What is wrong with the values of settings, a line for each; those of a run unless others are named.
+    """Say what is wrong with the values of settings, a line for each.
 
-    layers: what they were merged from, in order, so that the message can name a file's line or a variable.
+    Args:
+        error: pydantic's.
+        settings: the group that was validated; `Settings` if not given.
+        layers: what the values were merged from, in order, so that the message can name a file's line or a variable.
     """
-    return SettingsError(
-        "\n".join(
-            _origin(problem["loc"], layers) + _explain(problem, settings or Settings) for problem in error.errors()
-        )
-    )
+    problems = error.errors()
+    lines = [_origin(one["loc"], layers) + _explain(one, settings or Settings) for one in problems[:_MOST_EXPLAINED]]
+    if len(problems) > _MOST_EXPLAINED:
+        lines.append(f"and {len(problems) - _MOST_EXPLAINED:,} more")
+    return SettingsError("\n".join(lines))
 
 
 def _origin(place: Place, layers: Sequence[_Layer]) -> str:
-    """Where the last layer that sets something wrote it."""
+    """Return where the last layer that sets something wrote it, to open a message with; empty for a flag."""
     for layer in reversed(layers):
         value: Any = layer.values
         for depth, key in enumerate(place):
@@ -295,7 +299,7 @@ def _origin(place: Place, layers: Sequence[_Layer]) -> str:
 def _explain(problem, settings: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        nearest = difflib.get_close_matches(key, _keys(settings), n=1, cutoff=0.5)
+        nearest = difflib.get_close_matches(key[:_LONGEST_SHOWN], _keys(settings), n=1, cutoff=0.5)
         return f"{_short(key)}: no such setting" + (f"; did you mean {nearest[0]}?" if nearest else "")
     if problem["type"] == "model_type" and problem["input"] is None:
         return f"{key}: no settings are below it: write some there, or remove it"

@@ -114,6 +114,13 @@ def test_no_flag_ends_in_a_trace_or_a_long_message(flag):
     assert len(str(refused.value)) < 500
 
 
+def test_many_mistakes_are_told_in_few_lines(tmp_path):
+    (tmp_path / "many.yaml").write_text("".join(f"training{number}: 1\n" for number in range(3000)))
+    with pytest.raises(SettingsError, match="training0: no such setting; did you mean training") as refused:
+        load(str(tmp_path / "many.yaml"), environment={})
+    assert str(refused.value).splitlines()[20:] == ["and 2,980 more"]
+
+
 def test_what_is_no_file_is_told(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for source in str(tmp_path), str(tmp_path / "pipe"), "/dev/zero":
