@@ -6,17 +6,19 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from trainer.settings import Group
+from trainer.settings import Group, SettingsGroup
+
+_LARGEST = 1e12  # bound: more images than that are nowhere
 
 
-class Bound(Group):
+class Bound(SettingsGroup):
     """Beyond `warn` a check is told of, beyond `stop` it ends the run; without a number it does not."""
 
     warn: float | None = None
     stop: float | None = None
 
 
-class DataGateSettings(Group):
+class DataGateSettings(SettingsGroup):
     """A bound for each check. A file or flag may change one number and leave the other as it is."""
 
     anomalies: Bound = Bound(stop=0)  # at most so many that TFDV finds against the schema, in train and val
@@ -53,6 +55,17 @@ class DataGateSettings(Group):
             else value
             for name, value in given.items()
         }
+
+    @model_validator(mode="after")
+    def bounds_are_sane(self):
+        # Not of `Bound` itself: it also reads bounds that earlier versions recorded.
+        for name in CHECKS:
+            for level, value in getattr(self, name).model_dump().items():
+                if value is not None and not 0 <= value <= _LARGEST:
+                    raise ValueError(
+                        f"{name}.{level} {value:g} is not between 0 and {_LARGEST:g}; write null to turn it off"
+                    )
+        return self
 
 
 # Files of a verdict.

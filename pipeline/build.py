@@ -104,6 +104,8 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
                 "training": settings.training.model_dump_json(),
                 "checkpoints": str(checkpoints_folder(settings)),
                 "code": sources.digest("trainer.run"),
+                # For the version that a warm start is from.
+                **({"serving": serving} if settings.training.warm_start else {}),
                 # Not its source: the same backbone elsewhere makes the same model.
                 **({"finetune": settings.finetune.model_dump_json(exclude={"source"})} if backbone else {}),
             },

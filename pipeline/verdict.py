@@ -13,6 +13,7 @@ from pipeline.metadata.summary import EXIT
 from pipeline.metadata.views import Run
 from pipeline.outcome import REFUSED, Outcome, State
 from pipeline.report import NODE as REPORT
+from trainer.warm_start import WARM_START, WarmStart
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,14 @@ def outcomes(run: Run) -> list[Outcome]:
     ]
 
 
+def warm_start(run: Run) -> WarmStart | None:
+    """Return what the run's model took over from the model that served before; None for one trained from scratch."""
+    model = run.output("Trainer", "model")
+    if model is None or WARM_START not in model.properties:
+        return None
+    return WarmStart.model_validate_json(str(model.properties[WARM_START]))
+
+
 def _of_run(run: Run, outcomes: Sequence[Outcome]) -> Verdict:
     for outcome in outcomes:
         if outcome.data_refused:
@@ -65,13 +74,15 @@ def _of_run(run: Run, outcomes: Sequence[Outcome]) -> Verdict:
         return Verdict(Exit.CRASHED, ["crashed in a step that left no trace in ML Metadata: its own log says more"])
 
     lines = []
+    if start := warm_start(run):
+        lines.append(str(start))
     if weighed := run.output("DataGate", "verdict"):
         page = f"the span's page: {shown(Path(weighed.uri, PAGE))}"
         findings = [Finding.model_validate(finding) for finding in json.loads(str(weighed.properties["findings"]))]
         if not weighed.properties["passed"]:
             stopping = [f"  {finding}" for finding in findings if finding.level == "stop"]
             return Verdict(Exit.DATA_REFUSED, ["data refused, nothing trained:", *stopping, page], "DataGate")
-        lines = [f"{finding.level}: {finding}" for finding in findings if finding.level in ("warning", "accepted")]
+        lines += [f"{finding.level}: {finding}" for finding in findings if finding.level in ("warning", "accepted")]
         lines.append(page)
 
     if blessing := run.output("Evaluator", "blessing"):

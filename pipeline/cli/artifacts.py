@@ -41,7 +41,7 @@ def list_artifacts(
     properties: Annotated[
         list[str] | None, typer.Option("--property", metavar="NAME=VALUE", help="Whose property is this.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=0, help="How many; 0 for all.")] = 20,
+    limit: Annotated[int, typer.Option(min=0, max=1_000_000, help="How many; 0 for all.")] = 20,
     pipeline: PipelineName = None,
     runs: Runs = Path("runs"),
     as_json: Json = False,

@@ -23,13 +23,20 @@ def prepare(
         typer.Option(help="Image folder, tar or zip archive, or URL of one; cifar10 is downloaded without it."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Data folder.", show_default="data/<kind>")] = None,
-    span: Annotated[int | None, typer.Option(min=1, help="Number of the span.", show_default="the next")] = None,
+    span: Annotated[
+        int | None, typer.Option(min=1, max=2**63 - 1, help="Number of the span.", show_default="the next")
+    ] = None,
     classes: Annotated[
         str | None, typer.Option(metavar="A,B,...", help="Only these classes, in the source's order.")
     ] = None,
     per_class: Annotated[
         int | None,
-        typer.Option(min=3, metavar="N", help="At most N images of each class for train and val; test stays whole."),
+        typer.Option(
+            min=3,
+            max=1_000_000_000,
+            metavar="N",
+            help="At most N images of each class for train and val; test stays whole.",
+        ),
     ] = None,
 ) -> None:
     """Write a source as a span of TFRecord shards.

@@ -37,12 +37,21 @@ def explain(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the page and its pictures go.")] = Path("explain"),
     count: Annotated[
         int | None,
-        typer.Option("--images", min=1, help="Test images that the model's page is over.", show_default=str(_IMAGES)),
+        typer.Option(
+            "--images",
+            min=1,
+            max=1_000_000,
+            help="Test images that the model's page is over.",
+            show_default=str(_IMAGES),
+        ),
     ] = None,
     curves: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Test images for deletion and insertion; 0 leaves them out.", show_default=str(_CURVES)
+            min=0,
+            max=1_000_000,
+            help="Test images for deletion and insertion; 0 leaves them out.",
+            show_default=str(_CURVES),
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,

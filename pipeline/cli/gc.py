@@ -26,7 +26,9 @@ _BATCH = 50  # artifacts between two notes to the store
 
 
 def gc(
-    keep: Annotated[int, typer.Option(min=1, help="Keep all that the newest so many runs of each pipeline need.")],
+    keep: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Keep all that the newest so many runs of each pipeline need.")
+    ],
     pipeline: Annotated[str | None, typer.Option(help="Of this pipeline only.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, remove nothing.")] = False,
     runs: Annotated[Path, typer.Option(help="Where the run folders are.")] = Path("runs"),

@@ -18,6 +18,7 @@ from pipeline.logs import own_stderr, redirected, shown
 from pipeline.metadata.address import check_server
 from pipeline.metadata.reader import reader
 from pipeline.terminal import print_line
+from pipeline.warm_start import plan
 
 
 def run(
@@ -44,6 +45,8 @@ def run(
     if reason and not accept and trigger == "manual":
         raise SettingsError('--accept CHECK and --reason "..." go together: name the check that shall not stop the run')
     accepted = start.accepted(accept or [], reason, flag="--")
+    if warm_start := plan(settings, chosen):
+        print(warm_start, file=sys.stderr)
     settings = _with_backbone(settings, overrides or [])  # last: to read a backbone takes seconds
     if dry_run:
         raise typer.Exit(_dry_run(settings, chosen))

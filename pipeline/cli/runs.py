@@ -53,7 +53,7 @@ def list_runs(
     sort: Annotated[
         Order, typer.Option(help="What comes first: the newest, the most accurate, the longest.")
     ] = Order.WHEN,
-    limit: Annotated[int, typer.Option(min=0, help="How many; 0 for all.")] = 20,
+    limit: Annotated[int, typer.Option(min=0, max=1_000_000, help="How many; 0 for all.")] = 20,
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:

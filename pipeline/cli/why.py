@@ -11,6 +11,8 @@ from components.gate import OVERRIDE, Check, Judgement
 from pipeline.logs import shown
 from pipeline.metadata.stores import find_run
 from pipeline.terminal import print_line
+from pipeline.verdict import warm_start
+from trainer.warm_start import WarmStart
 
 
 def why(
@@ -25,6 +27,8 @@ def why(
         weighed["data"] = json.loads(str(verdict.properties["findings"]))
     if backbone := found.output("Backbone", "backbone"):
         weighed["backbone"] = {name: backbone.properties.get(name) for name in ("source", "content_digest", "run_id")}
+    if start := warm_start(found):
+        weighed["warm_start"] = start.model_dump()
     if blessing := found.output("Evaluator", "blessing"):
         weighed["model"] = json.loads(str(blessing.properties["judgement"]))
         weighed["baseline"] = blessing.properties.get("baseline_model_uri")
@@ -69,10 +73,13 @@ def _model(weighed: dict[str, Any]) -> list[str]:
     if backbone := weighed.get("backbone"):
         of_run = f", the model of run {backbone['run_id']}" if backbone["run_id"] else ""
         lines.append(f"It was fine-tuned from {backbone['source']}{of_run}.")
+    if start := weighed.get("warm_start"):
+        lines.append(f"Its training: {WarmStart.model_validate(start)}.")
     if override := weighed.get("override"):
         lines.append(f"A person blessed it at {override['at']}: {override['reason']}")
     if weighed["baseline"] and judgement.comparison:
-        return [*lines, f"It was weighed against the model serving then, {shown(Path(weighed['baseline']))}."]
+        scope = f", {judgement.comparison.scope}" if judgement.comparison.shared else ""
+        return [*lines, f"It was weighed against the model serving then, {shown(Path(weighed['baseline']))}{scope}."]
     if weighed["baseline"]:
         return [*lines, f"The model serving then, {shown(Path(weighed['baseline']))}, could not be weighed against."]
     return [*lines, "No model served then, so it was weighed against none."]

@@ -23,7 +23,7 @@ from pipeline.metadata.views import Artifact, Run
 from pipeline.report import NODE
 from pipeline.report.explained import explained
 from pipeline.report.model import Bin, Data, Epoch, Mistake, Node, Override, Picture, Report
-from pipeline.verdict import outcomes, verdict
+from pipeline.verdict import outcomes, verdict, warm_start
 from trainer.history import FILE as HISTORY
 
 _SAMPLES = 8  # pictures of a class
@@ -61,6 +61,7 @@ def collect(store: Reader, run: Run) -> Report:
         settings=settings_of(run),
         data=data,
         samples=_samples(run.output("ImportExampleGen", "examples"), classes),
+        warm_start=str(warm_start(run) or ""),
         history=_history(run),
         judgement=judgement,
         override=_override(run),
