@@ -35,6 +35,7 @@ def prepare(
     refuses the source. A source that is the newest span already is not written again.
     """
     import components.ingest as ingest
+    from components.ingest.images import REMARKS, fix
     from components.ingest.manifest import Recipe
 
     out = out or Path("data", kind)
@@ -51,7 +52,18 @@ def prepare(
         typer.echo(f"{folder.name} is already there and unchanged: {folder}")
         return
     for rejection in manifest.rejected:
-        typer.echo(f"left out {rejection.count:,}: {rejection.reason} (first: {rejection.ids[0]})", err=True)
+        cure = fix(rejection.reason)
+        typer.echo(
+            f"left out {rejection.count:,}: {rejection.reason} (first: {rejection.ids[0]})"
+            + (f": {cure}" if cure else ""),
+            err=True,
+        )
+    for found in manifest.remarked:
+        text, cure = REMARKS[found.remark]
+        typer.echo(
+            f"{found.remark}: in {found.count:,} of {found.images:,} images {text} (first: {found.ids[0]}): {cure}",
+            err=True,
+        )
     for name in manifest.class_names:
         there = manifest.counts["train"][name] + manifest.counts["val"][name]
         if per_class is not None and there < per_class:
