@@ -71,7 +71,7 @@ class Remark(NamedTuple):
 REMARKS = {
     "rotated": Remark(
         "the Exif orientation is ignored, so the model sees the picture rotated or mirrored",
-        "rotate the pixels, with `exiftran -ai FILE...` (JPEG, without loss) or `mogrify -auto-orient FILE...`",
+        "rotate the pixels, of a JPEG with `exiftran -ai FILE...`, of a PNG with Pillow's `ImageOps.exif_transpose`",
     ),
     "one_colour": Remark(
         "every pixel has the same colour once transparency is dropped",
