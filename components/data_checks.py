@@ -81,8 +81,8 @@ def judge(
 
     for check, remark in REMARKS.items():
         counts = {split: of.remarks.get(check, 0) for split, of in splits.items()}
-        where = ", ".join(f"{count:,} in {split}" for split, count in counts.items() if count)
-        weigh(check, sum(counts.values()), f"{where}: {remark.text}: {remark.fix}" if where else "no image")
+        marked = ", ".join(f"{count:,} in {split}" for split, count in counts.items() if count)
+        weigh(check, sum(counts.values()), f"{marked}: {remark.text}: {remark.fix}" if marked else "no image")
 
     rare, common = (pick(train.labels, key=lambda name: train.labels[name]) for pick in (min, max))
     fewest, most = train.labels[rare], train.labels[common]

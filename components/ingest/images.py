@@ -110,11 +110,11 @@ def remarks(data: bytes, image: Image.Image, pixels: Image.Image) -> tuple[str, 
         image: `opened(data)`.
         pixels: the same in RGB, as the model gets it.
     """
-    bands = [band if isinstance(band, tuple) else (band, band) for band in pixels.getextrema()]
+    (low_red, red), (low_green, green), (low_blue, blue) = pixels.getextrema()
     applies = {
         "rotated": _orientation(image) in range(2, 9),
-        "one_colour": all(low == high for low, high in bands),
-        "narrow_range": _is_png(data) and data[24] == 16 and max(high for _, high in bands) < 64,
+        "one_colour": (low_red, low_green, low_blue) == (red, green, blue),
+        "narrow_range": _is_png(data) and data[24] == 16 and max(red, green, blue) < 64,
     }
     return tuple(name for name in REMARKS if applies[name])
 
@@ -188,6 +188,8 @@ def eight_bits(image: Image.Image) -> Image.Image:
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Return an image in RGB, as the model gets it."""
+    if image.mode == "RGB":
+        return image
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of transparency, which is dropped
         return eight_bits(image).convert("RGB")
@@ -219,11 +221,13 @@ def _orientation(image: Image.Image) -> object:
 
     `Image.getexif` would also read XMP, which viewers do not.
     """
+    if "exif" not in image.info:
+        return 1
     exif = Image.Exif()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged Exif data
-            exif.load(image.info.get("exif"))
+            exif.load(image.info["exif"])
             return exif.get(ExifTags.Base.Orientation, 1)
     except _DAMAGED:
         return 1  # viewers show a picture with damaged Exif data as it is
@@ -277,9 +281,10 @@ def _png_pixels_are_whole(chunks: list[tuple[bytes, memoryview]]) -> bool:
     stream = zlib.decompressobj()
     size = 0
     for kind, content in chunks:
-        while kind == b"IDAT" and content and not stream.eof:
-            size += len(stream.decompress(content, 2**20))  # not all at once: it may be large
-            content = stream.unconsumed_tail
+        packed: bytes | memoryview = content if kind == b"IDAT" else b""
+        while packed and not stream.eof:
+            size += len(stream.decompress(packed, 2**20))  # not all at once: it may be large
+            packed = stream.unconsumed_tail
     return stream.eof and size >= expected
 
 
