@@ -110,11 +110,11 @@ def remarks(data: bytes, image: Image.Image, pixels: Image.Image) -> tuple[str, 
         image: `opened(data)`.
         pixels: the same in RGB, as the model gets it.
     """
-    (low_red, red), (low_green, green), (low_blue, blue) = pixels.getextrema()
+    bands = np.array(pixels.getextrema())  # the least and the greatest value of red, green and blue
     applies = {
         "rotated": _orientation(image) in range(2, 9),
-        "one_colour": (low_red, low_green, low_blue) == (red, green, blue),
-        "narrow_range": _is_png(data) and data[24] == 16 and max(red, green, blue) < 64,
+        "one_colour": (bands[:, 0] == bands[:, 1]).all(),
+        "narrow_range": _is_png(data) and data[24] == 16 and bands.max() < 64,
     }
     return tuple(name for name in REMARKS if applies[name])
 
