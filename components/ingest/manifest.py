@@ -54,6 +54,15 @@ class Rejection(_Frozen):
     ids: tuple[str, ...]  # the first MAX_REJECTED_IDS
 
 
+class Remarked(_Frozen):
+    """Accepted images that their owner should look at. remark: a key of `components.ingest.images.REMARKS`."""
+
+    remark: str
+    count: PositiveInt
+    images: PositiveInt  # accepted together
+    ids: tuple[str, ...]  # the first MAX_REJECTED_IDS
+
+
 class Manifest(_Frozen):
     """What one span holds.
 
@@ -70,6 +79,7 @@ class Manifest(_Frozen):
     image_shape: tuple[int, int, int] | None
     shards: dict[ShardName, Shard]
     rejected: tuple[Rejection, ...]
+    remarked: tuple[Remarked, ...] = ()
     tool_version: str
 
     @model_validator(mode="after")

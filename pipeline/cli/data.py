@@ -45,6 +45,7 @@ def prepare(
     refuses the source. A source that is the newest span already is not written again.
     """
     import components.ingest as ingest
+    from components.ingest.images import REMARKS, fix
     from components.ingest.manifest import Recipe
 
     out = out or Path("data", kind)
@@ -61,7 +62,15 @@ def prepare(
         print_line(f"{folder.name} is already there and unchanged: {folder}")
         return
     for rejection in manifest.rejected:
-        print_line(f"left out {rejection.count:,}: {rejection.reason} (first: {rejection.ids[0]})", sys.stderr)
+        cure = fix(rejection.reason)
+        line = f"left out {rejection.count:,}: {rejection.reason} (first: {rejection.ids[0]})"
+        print_line(line + (f": {cure}" if cure else ""), sys.stderr)
+    for found in manifest.remarked:
+        text, cure = REMARKS[found.remark]
+        print_line(
+            f"{found.remark}: in {found.count:,} of {found.images:,} images {text} (first: {found.ids[0]}): {cure}",
+            sys.stderr,
+        )
     for name in manifest.class_names:
         there = manifest.counts["train"][name] + manifest.counts["val"][name]
         if per_class is not None and there < per_class:

@@ -80,6 +80,7 @@ def explain(
 
 def _of_images(folder: Path, names: list[str], data: Path | None, runs: Path, out: Path):
     from components.ingest import manifest
+    from components.ingest.images import UNDECODABLE, examine, notes
     from pipeline.explain.given import by_id, gate_span, given_span
 
     files = {}
@@ -97,17 +98,30 @@ def _of_images(folder: Path, names: list[str], data: Path | None, runs: Path, ou
         except SettingsError as error:
             raise SettingsError(f"{ids[0]} is not a file, and cannot be looked up as an id: {error}") from None
     encoded = {**files, **(by_id(span, ids) if span and ids else {})}
+    examined = {name: examine(encoded[name]) for name in names}
+    for name, (reason, remarks) in examined.items():
+        for line in notes(reason, remarks):
+            print(f"{name}: {line}", file=sys.stderr)
     with redirected(Path(os.devnull)):
         from pipeline.explain.images import figures, write
         from pipeline.explain.model import open_model
 
         opened = open_model(folder, manifest.read(span).class_names if span else None)
-        found = opened.explain([encoded[name] for name in names])
+        found = opened.explain([b"" if examined[name][0] else encoded[name] for name in names])
         valid = [name for name, decodes in zip(names, found.valid, strict=True) if decodes]
         rows = figures(opened, valid, found)
         page = _written(out, lambda: write(opened, rows, found, out)) if rows else None
     by_name = {row["image"]: row for row in rows}
-    told = [{"image": name, "valid": name in by_name, **by_name.get(name, {})} for name in names]
+    told = [
+        {
+            "image": name,
+            "valid": name in by_name,
+            "reason": "" if name in by_name else examined[name][0] or UNDECODABLE,
+            "remarks": examined[name][1],
+            **by_name.get(name, {}),
+        }
+        for name in names
+    ]
 
     def lines() -> None:
         print_rows(
@@ -115,7 +129,7 @@ def _of_images(folder: Path, names: list[str], data: Path | None, runs: Path, ou
             [
                 (one["image"], one["class"], f"{max(one['probabilities'].values()):.3f}")
                 if one["valid"]
-                else (one["image"], "not a PNG or JPEG image", "")
+                else (one["image"], one["reason"], "")
                 for one in told
             ],
         )
