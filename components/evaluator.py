@@ -53,7 +53,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         }
         if differing := answers[_CANDIDATE].misnamed(names):
             raise ValueError(f"the candidate cannot be judged: {differing}; train it again on these data")
-        incomparable = ""
+        # A model serves, and its artifact is gone: nothing is compared, which must not go unnoticed.
+        incomparable = exec_properties["serving"] if _SERVING not in answers else ""
         if _SERVING in answers and (incomparable := answers[_SERVING].misnamed(names)):
             del answers[_SERVING]  # of other data: which of its answers are right cannot be said
         statistics = Path(artifact_utils.get_single_uri(input_dict["statistics"]))
@@ -92,7 +93,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
 
 
 class EvaluatorSpec(ComponentSpec):
-    PARAMETERS: ClassVar = {"gate": ExecutionParameter(type=str)}
+    PARAMETERS: ClassVar = {"gate": ExecutionParameter(type=str), "serving": ExecutionParameter(type=str)}
     INPUTS: ClassVar = {
         "examples": ChannelParameter(type=standard_artifacts.Examples),
         "statistics": ChannelParameter(type=artifacts.ImageStatistics),
@@ -116,6 +117,7 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         baseline_model: the model serving now; the channel may be empty.
         schema: carries the class names.
         gate: the bounds.
+        serving: what to report if a model serves now and `baseline_model` is empty; empty if no model serves.
     """
 
     SPEC_CLASS = EvaluatorSpec
@@ -129,11 +131,13 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         baseline_model: types.BaseChannel,
         schema: types.BaseChannel,
         gate: GateSettings,
+        serving: str = "",
     ):
         super().__init__(
             EvaluatorSpec(
                 examples=examples, statistics=statistics, model=model, baseline_model=baseline_model, schema=schema,
-                gate=gate.model_dump_json(), evaluation=types.Channel(type=standard_artifacts.ModelEvaluation),
+                gate=gate.model_dump_json(), serving=serving,
+                evaluation=types.Channel(type=standard_artifacts.ModelEvaluation),
                 blessing=types.Channel(type=standard_artifacts.ModelBlessing),
             )
         )  # fmt: skip

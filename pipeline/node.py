@@ -14,7 +14,8 @@ from tfx.orchestration.portable import launcher
 from tfx.proto.orchestration import pipeline_pb2
 
 from components.ingest import DataRefused
-from pipeline.metadata.store import execution_id, mark_failed
+from pipeline.cache_keys import as_first_recorded
+from pipeline.metadata.store import execution_id, first_places, mark_failed
 from pipeline.metadata.views import RESOLVER
 from pipeline.outcome import REFUSED, Outcome, State
 
@@ -36,19 +37,22 @@ def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionC
     if _skipped_before(nodes, node_id, ir.pipeline_info.id, run_id, connection):
         return Outcome(node_id, State.SKIPPED, 0.0)
     _clear_attempt(ir, node_id, run_id, connection)
+    with metadata.Metadata(connection) as handle:
+        places = first_places(handle.store, ir.pipeline_info.id)
     deployment = runner_utils.extract_local_deployment_config(ir)
     started = time.monotonic()
     arguments = sys.argv
     sys.argv = arguments[:1]  # TFX's executors take the rest for flags of their own
     try:
-        info = launcher.Launcher(
-            pipeline_node=nodes[node_id],
-            mlmd_connection=metadata.Metadata(connection),
-            pipeline_info=ir.pipeline_info,
-            pipeline_runtime_spec=ir.runtime_spec,
-            executor_spec=runner_utils.extract_executor_spec(deployment, node_id),
-            custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
-        ).launch()
+        with as_first_recorded(places):
+            info = launcher.Launcher(
+                pipeline_node=nodes[node_id],
+                mlmd_connection=metadata.Metadata(connection),
+                pipeline_info=ir.pipeline_info,
+                pipeline_runtime_spec=ir.runtime_spec,
+                executor_spec=runner_utils.extract_executor_spec(deployment, node_id),
+                custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
+            ).launch()
     except SystemExit:
         with metadata.Metadata(connection) as handle:
             if (stopped := execution_id(handle.store, ir.pipeline_info.id, run_id, node_id)) is not None:

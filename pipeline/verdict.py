@@ -9,7 +9,7 @@ from components.data_bounds import PAGE, Finding
 from components.gate import OVERRIDE, Check, Judgement
 from pipeline.exits import Exit
 from pipeline.logs import shown
-from pipeline.metadata.summary import EXIT
+from pipeline.metadata.summary import EXIT, WARNING
 from pipeline.metadata.views import Run
 from pipeline.outcome import REFUSED, Outcome, State
 from pipeline.report import NODE as REPORT
@@ -64,14 +64,14 @@ def _of_run(run: Run, outcomes: Sequence[Outcome]) -> Verdict:
     if run.facts.get(EXIT) == str(int(Exit.CRASHED)):
         return Verdict(Exit.CRASHED, ["crashed in a step that left no trace in ML Metadata: its own log says more"])
 
-    lines = []
+    lines = [f"warning: {run.facts[WARNING]}"] if WARNING in run.facts else []
     if weighed := run.output("DataGate", "verdict"):
         page = f"the span's page: {shown(Path(weighed.uri, PAGE))}"
         findings = [Finding.model_validate(finding) for finding in json.loads(str(weighed.properties["findings"]))]
         if not weighed.properties["passed"]:
             stopping = [f"  {finding}" for finding in findings if finding.level == "stop"]
             return Verdict(Exit.DATA_REFUSED, ["data refused, nothing trained:", *stopping, page], "DataGate")
-        lines = [f"{finding.level}: {finding}" for finding in findings if finding.level in ("warning", "accepted")]
+        lines += [f"{finding.level}: {finding}" for finding in findings if finding.level in ("warning", "accepted")]
         lines.append(page)
 
     if blessing := run.output("Evaluator", "blessing"):
