@@ -1,7 +1,6 @@
 """Launch one node of the compiled graph, truthfully. The local runner and the cluster both come through here."""
 
 import logging
-import shutil
 import sys
 import time
 import traceback
@@ -15,6 +14,7 @@ from tfx.proto.orchestration import pipeline_pb2
 
 from components.ingest import DataRefused
 from pipeline.cache_keys import as_first_recorded
+from pipeline.metadata.garbage import remove_folder
 from pipeline.metadata.store import execution_id, first_places, mark_failed
 from pipeline.metadata.views import RESOLVER
 from pipeline.outcome import REFUSED, Outcome, State
@@ -124,8 +124,9 @@ def _clear_attempt(ir: pipeline_pb2.Pipeline, node_id: str, run_id: str, connect
             mark_failed(handle.store, earlier)
             return
         log.info("another attempt at execution %d", earlier)
-        for leftover in Path(ir.runtime_spec.pipeline_root.field_value.string_value, node_id).glob(f"*/{earlier}"):
-            shutil.rmtree(leftover)
+        root = Path(ir.runtime_spec.pipeline_root.field_value.string_value)
+        for leftover in (root / node_id).glob(f"*/{earlier}"):
+            remove_folder(root, node_id, leftover.parent.name, leftover.name)
         execution.last_known_state = mlmd.Execution.RUNNING
         execution.custom_properties.pop(REFUSED, None)
         handle.store.put_executions([execution])
