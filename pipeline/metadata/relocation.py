@@ -166,10 +166,12 @@ def problems(address: Address, folder: Path) -> list[str]:
         with contextlib.suppress(ValueError):  # of a record that cannot be read others tell
             made = read_record(folder / "serving" / str(version)).model
             if (place(made.uri, folder) if own else made.uri, made.created_ms) not in models:
+                # Nothing of a server is written anew, so TFX needs the path that is on record.
+                cure = "" if own else ". If the run folder was moved, make its old path a link to the new one"
                 lines.append(
                     f"{folder / 'serving' / str(version)} serves as it was pushed, but its Model artifact "
                     f"{place(made.uri, folder) if own else made.uri} is gone or unknown to {address}: no candidate can "
-                    "be compared with it"
+                    f"be compared with it{cure}"
                 )
     return lines
 
