@@ -30,6 +30,6 @@ class ServingModel(resolver.ResolverStrategy):
         if not found:
             log.warning(
                 "the model serving now, %s, cannot be compared with: %s is gone, or ML Metadata does not know it",
-                self._serving / str(record.version), record.model.uri,
+                self._serving / str(record.version), record.model.uri.rpartition("/root/")[2],
             )  # fmt: skip
         return {key: found}
