@@ -27,13 +27,27 @@ _TEMPORARY = ".tmp-"
 
 
 class ModelId(Group):
-    """A Model artifact in ML Metadata. A new store may give the same folder again, at another time."""
+    """A Model artifact in ML Metadata, the same one wherever its run folder was moved to.
+
+    A new store may use the same folder again, at another time.
+    """
 
     uri: str
     created_ms: int
 
+    @property
+    def _identity(self) -> tuple[str, int]:
+        place = self.uri.rpartition("/root/")[2]  # `<node>/<key>/<execution>` below the run folder
+        return place, self.created_ms
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ModelId) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
     def names(self, model: Artifact) -> bool:
-        return (model.uri, model.mlmd_artifact.create_time_since_epoch) == (self.uri, self.created_ms)
+        return self == ModelId(uri=model.uri, created_ms=model.mlmd_artifact.create_time_since_epoch)
 
 
 class ModelRecord(Group):
@@ -103,7 +117,7 @@ def push(model: Path, folder: Path, record: ModelRecord) -> None:
     target = folder / str(record.version)
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(f"{_TEMPORARY}*"):  # of a push that was killed: one run at a time
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
     # Beside the target, because a rename is atomic within one file system only; a model server reads numbers alone.
     temporary = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{target.name}-", dir=folder))
     try:

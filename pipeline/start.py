@@ -16,7 +16,7 @@ from components.data_bounds import CHECKS, UNUSABLE
 from components.ingest import manifest, schema
 from pipeline import sources
 from pipeline.config import Settings, SettingsError
-from pipeline.metadata import summary
+from pipeline.metadata import relocation, summary
 from pipeline.metadata.address import Address, StoreError
 from pipeline.metadata.reader import Reader, reader
 
@@ -89,6 +89,14 @@ def accepted(checks: Sequence[str], reason: str, flag: str = "") -> dict[str, st
             hint = f"did you mean {nearest[0]}? " if nearest else ""
             raise SettingsError(f"{flag}accept {check}: no such check; {hint}the checks are {', '.join(CHECKS)}")
     return dict.fromkeys(checks, reason.strip())
+
+
+def settle(settings: Settings) -> str:
+    """Record where the run folder and the data lie now; returns what to warn about, if anything. Raises StoreError.
+
+    The caller holds the lock of the run folder.
+    """
+    return "; ".join(relocation.settle(settings.store, settings.folder, settings.data.dir.resolve()))
 
 
 def write_facts(logs: Path, facts: Mapping[str, str]) -> None:

@@ -9,7 +9,7 @@ from components.data_bounds import PAGE, Finding
 from components.gate import OVERRIDE, Check, Judgement
 from pipeline.exits import Exit
 from pipeline.logs import shown
-from pipeline.metadata.summary import EXIT
+from pipeline.metadata.summary import EXIT, WARNING
 from pipeline.metadata.views import Run
 from pipeline.outcome import REFUSED, Outcome, State
 from pipeline.report import NODE as REPORT
@@ -73,7 +73,7 @@ def _of_run(run: Run, outcomes: Sequence[Outcome]) -> Verdict:
     if run.facts.get(EXIT) == str(int(Exit.CRASHED)):
         return Verdict(Exit.CRASHED, ["crashed in a step that left no trace in ML Metadata: its own log says more"])
 
-    lines = []
+    lines = [f"warning: {run.facts[WARNING]}"] if WARNING in run.facts else []
     if start := warm_start(run):
         lines.append(str(start))
     if weighed := run.output("DataGate", "verdict"):

@@ -15,6 +15,7 @@ from components.serving_folder import ModelId, push_candidate, serving_now
 from pipeline.config import SettingsError
 from pipeline.exits import Exit
 from pipeline.logs import shown
+from pipeline.metadata.garbage import is_own_folder
 from pipeline.metadata.stores import find_run
 from pipeline.metadata.summary import EXIT, PUSHED
 from pipeline.metadata.views import Artifact, Run
@@ -35,6 +36,12 @@ def bless(
     address, found = find_run(run, runs)
     examples, model = _output(found, "ImportExampleGen", "examples"), _output(found, "Trainer", "model")
     blessing, infra = _output(found, "Evaluator", "blessing"), _output(found, "ServingCheck", "blessing")
+    folder = address.run_folder(runs, found.pipeline)
+    if not is_own_folder(model.uri, folder / "root"):
+        raise SettingsError(
+            f"the model of run {found.name} does not lie in {folder / 'root'} ({model.uri!r}): only what a run of this "
+            "pipeline made there is pushed"
+        )
     if model.state != "live" or not Path(model.uri).is_dir():
         raise SettingsError(f"the model of run {found.name} is not there any more: {model.uri} ({model.state})")
     if blessing.properties["blessed"]:
@@ -47,7 +54,6 @@ def bless(
     from pipeline.metadata.store import MetadataStore, annotate, record
 
     settings = str(found.facts["settings"])
-    folder = (runs / found.pipeline).resolve()
     store = MetadataStore(address.connection_config())
     made = ModelId(uri=model.uri, created_ms=model.created_ms)
     said = {"reason": reason.strip(), "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}

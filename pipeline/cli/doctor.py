@@ -134,6 +134,30 @@ def kubeflow_sdk() -> Finding:
     return Finding(Verdict.PROBLEM, f"{version} is installed and claims our package name", cure)
 
 
+def run_folders(runs: Path = Path("runs")) -> Finding:
+    """Run folders that were moved, and artifacts and models whose files are gone."""
+    from pipeline.metadata import relocation
+    from pipeline.metadata.address import StoreError
+    from pipeline.metadata.stores import stores
+
+    found = [folder.resolve() for folder in sorted(runs.glob("*/")) if (folder / "root").is_dir()]
+    try:
+        known = stores(runs)
+    except StoreError as error:
+        return Finding(Verdict.WARNING, str(error), "correct the address")
+    lines = []
+    for address in known.values():
+        for folder in found if address.file is None else [address.file.resolve().parent]:
+            try:
+                lines += relocation.problems(address, folder)
+            except StoreError as error:
+                lines.append(str(error))
+    if lines:
+        cure = "start `vitpipe run`: it records what was moved, and makes anew what is gone"
+        return Finding(Verdict.WARNING, "; ".join(lines), cure)
+    return Finding(Verdict.OK, f"{len(known)} below {runs}, every artifact and pushed model where it should be")
+
+
 def mlmd() -> Finding:
     """Puts a type into a store in memory and gets it back."""
     from ml_metadata import version
@@ -222,6 +246,7 @@ CHECKS: dict[str, Callable[[], Finding]] = {
     "Memory": memory,
     "Lock": lock,
     "Kubeflow SDK": kubeflow_sdk,
+    "Run folders": run_folders,
     "ML Metadata": mlmd,
     "TensorFlow": tensorflow,
     "Keras": keras,

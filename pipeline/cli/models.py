@@ -1,6 +1,7 @@
 """`vitpipe models` and `vitpipe rollback`: what is pushed, whether it is untouched, and back to an older one."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,8 @@ from components.serving_folder import ModelRecord, problems, read_record, restor
 from pipeline.cli.tables import print_rows
 from pipeline.config import SettingsError
 from pipeline.logs import shown
-from pipeline.metadata.address import Address
+from pipeline.metadata import relocation
+from pipeline.metadata.address import Address, StoreError
 from pipeline.metadata.stores import server
 from pipeline.start import check_cluster
 from pipeline.terminal import print_line
@@ -69,6 +71,14 @@ def verify(runs: Runs = Path("runs")) -> None:
             print_line(line)
         raise typer.Exit(3)
     print(f"{len(folders)} pushed version(s), every file as it was pushed")
+    for folder in _serving(runs):
+        try:
+            address = server() or Address(file=folder.parent / "metadata.db")
+            lines = relocation.problems(address, folder.parent.resolve())
+        except StoreError as error:
+            lines = [str(error)]
+        for line in lines:
+            print(f"warning: {line}", file=sys.stderr)
 
 
 def rollback(

@@ -39,9 +39,9 @@ def report(
 
 def _folder(name: str, runs: Path) -> Path:
     """Where the report of a run lies. Raises NotFound where it has none."""
-    _, run = find_run(name, runs)
+    address, run = find_run(name, runs)
     made = run.output(NODE, "report")
-    folder = (runs / run.pipeline / "reports" / run.name).resolve()
+    folder = address.run_folder(runs, run.pipeline) / "reports" / Path(run.name).name
     if not (folder / PAGE).is_file():
         why = "its files were removed" if made else "it crashed, goes on, or is older than reports"
         raise NotFound(f"run {run.name} has no report in {shown(folder)}: {why}; `vitpipe why {run.name}` says more")

@@ -89,6 +89,7 @@ def _run(settings: Settings, span: int, accepted: dict[str, str], force: list[st
     folder = settings.folder
     stderr = own_stderr()
     check_server(settings.store)
+    warning = start.settle(settings)
     print("starting TFX ...", file=stderr)
     startup_log = folder / "logs" / "startup.log"
     with redirected(startup_log):
@@ -119,6 +120,8 @@ def _run(settings: Settings, span: int, accepted: dict[str, str], force: list[st
     logs.mkdir(parents=True)
     startup_log.rename(logs / "startup.log")
     facts = start.facts(settings, span, accepted, trigger, reason=reason, process=summary.process())
+    if warning:
+        facts[summary.WARNING] = warning
     start.write_facts(logs, facts)
     print_line(f"run {run_id} of {settings.name}: span {span} of {settings.data.dir}, logs in {shown(logs)}", stderr)
     address = settings.store

@@ -82,6 +82,8 @@ def _model(weighed: dict[str, Any]) -> list[str]:
         return [*lines, f"It was weighed against the model serving then, {shown(Path(weighed['baseline']))}{scope}."]
     if weighed["baseline"]:
         return [*lines, f"The model serving then, {shown(Path(weighed['baseline']))}, could not be weighed against."]
+    if judgement.incomparable:
+        return [*lines, "The model serving then could not be weighed against."]
     return [*lines, "No model served then, so it was weighed against none."]
 
 

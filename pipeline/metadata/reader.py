@@ -10,8 +10,10 @@ import contextlib
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
+from pipeline.metadata import relocation
 from pipeline.metadata.address import Address, Connection, connect
 from pipeline.metadata.views import COMPARED, RESOLVER, Artifact, Edge, Execution, Lineage, Run, Value
 
@@ -59,15 +61,21 @@ _USED = f"""
 @contextlib.contextmanager
 def reader(address: Address) -> Iterator[Reader]:
     """A reader that sees the store as it is at this moment. Raises StoreError."""
+    folder = address.file.resolve().parent if address.file else None
     with connect(address) as connection:
-        yield Reader(connection)
+        yield Reader(connection, folder if folder and (folder / "root").is_dir() else None)
 
 
 class Reader:
-    """See `reader`."""
+    """See `reader`.
 
-    def __init__(self, connection: Connection):
+    folder: the run folder that the store lies in. Its artifacts are answered with the paths that they have now, which
+    the store does not know before the next run if the folder was moved.
+    """
+
+    def __init__(self, connection: Connection, folder: Path | None = None):
         self._connection = connection
+        self._folder = folder
 
     def runs(
         self, pipeline: str | None = None, since_ms: int = 0, limit: int | None = None, offset: int = 0,
@@ -332,6 +340,12 @@ class Reader:
         if not rows:
             return {}
         properties = self._properties("Artifact", "p.artifact_id IN (?)", [row[0] for row in rows])
+        if folder := self._folder:
+            for artifact_id, _, uri, *_ in rows:
+                for name, value in properties[artifact_id].items():
+                    if isinstance(value, str):
+                        properties[artifact_id][name] = relocation.moved(value, uri or "", folder)
+            rows = [(id, kind, relocation.place(uri or "", folder), *rest) for id, kind, uri, *rest in rows]
         return {
             artifact_id: Artifact(
                 artifact_id, type_name, uri or "", _ARTIFACT_STATES.get(state or 0, str(state)), name or "", created,

@@ -13,8 +13,8 @@ from pipeline.exits import Exit
 from pipeline.metadata.views import Artifact, Execution, Run
 
 # Facts of a run: who runs it, as JSON; its exit code, once it has ended; the version that a person's blessing pushed;
-# the run that found it dead.
-PROCESS, EXIT, PUSHED, TAKEN_OVER = "process", "exit", "pushed", "taken_over_by"
+# the run that found it dead; what to warn about since it started.
+PROCESS, EXIT, PUSHED, TAKEN_OVER, WARNING = "process", "exit", "pushed", "taken_over_by", "warning"
 
 
 class State(StrEnum):

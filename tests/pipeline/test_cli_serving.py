@@ -56,3 +56,10 @@ def test_a_record_that_is_none(folder):
     (folder / "runs" / "x" / "serving" / "2" / "model.json").write_text("{")
     for arguments in (["models", "list"], ["models", "verify"], ["predict", "some.png"]):
         said(vitpipe(folder, *arguments), 3, "serving/2/model.json does not say where the model came from")
+
+
+def test_a_pushed_model_without_its_artifact_is_named(folder):
+    done = vitpipe(folder, "models", "verify")
+    assert done.returncode == 0 and "2 pushed version(s), every file as it was pushed" in done.stdout
+    assert "serving/1 serves as it was pushed, but its Model artifact /1 is gone or unknown to" in done.stderr
+    assert done.stderr.count("warning: ") == 2

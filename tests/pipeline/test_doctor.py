@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import doctor
 from pipeline.cli.doctor import CHECKS, Finding, Verdict
+from tests.stores import make_store
 
 app = typer.Typer()
 app.command()(doctor.doctor)
@@ -114,3 +115,14 @@ def test_in_a_container_its_limit_is_the_memory_that_counts(tmp_path):
     assert "container" not in doctor.memory(tmp_path).found
     (tmp_path / "memory.max").write_text(f"{1 << 50}\n")
     assert "container" not in machine + doctor.memory(tmp_path).found
+
+
+def test_a_run_folder_that_was_moved_is_noticed(tmp_path):
+    make_store(tmp_path / "before" / "runs" / "sample" / "metadata.db", runs=2)
+    for artifact in ("ImportExampleGen/0/examples", "Trainer/0/model"):
+        (tmp_path / "before" / "runs" / "sample" / "root" / artifact).mkdir(parents=True)
+    (tmp_path / "before").rename(tmp_path / "after")
+    found = doctor.run_folders(tmp_path / "after" / "runs")
+    assert found.verdict == Verdict.WARNING
+    assert f"was moved or copied from {tmp_path}/before/runs/sample" in found.found and "are gone" in found.found
+    assert doctor.run_folders(tmp_path / "none").verdict == Verdict.OK
