@@ -30,8 +30,8 @@ class SettingsError(Exception):
 
 class DataSettings(Group):
     dir: Path = Path("data/cifar10")
-    span: int | None = Field(None, ge=1)  # the newest when not given
-    gate_span: int = Field(1, ge=1)  # whose test set the gate looks at, whatever is trained on
+    span: int | None = Field(None, ge=1, le=ingest.MAX_SPAN)  # the newest when not given
+    gate_span: int = Field(1, ge=1, le=ingest.MAX_SPAN)  # whose test set the gate looks at, whatever is trained on
 
 
 class MetadataSettings(Group):
