@@ -156,6 +156,8 @@ def _opened(address: Address) -> Any:
     if address.file:
         # A writer of a few milliseconds is waited for.
         raw = sqlite3.connect(f"{address.file.resolve().as_uri()}?mode=ro", uri=True, timeout=_TIMEOUT)
+        # One text that is no UTF-8 must not hide all others.
+        raw.text_factory = lambda text: text.decode("utf-8", "backslashreplace")
         raw.execute("BEGIN")  # every query of a question sees the same moment
         return raw
     import pymysql  # a tenth of a second that a SQLite file need not wait for
