@@ -18,6 +18,7 @@ from pipeline.metadata.garbage import remove_folder
 from pipeline.metadata.store import execution_id, first_places, mark_failed
 from pipeline.metadata.views import RESOLVER
 from pipeline.outcome import REFUSED, Outcome, State
+from pipeline.problems import full, is_full
 
 log = logging.getLogger(__name__)
 
@@ -62,14 +63,20 @@ def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionC
         log.exception("%s failed", node_id)
         seconds = time.monotonic() - started
         refused = isinstance(error, DataRefused)
-        with metadata.Metadata(connection) as handle:
-            # What a driver raises leaves the execution running, as TFX has it.
-            if (failed := execution_id(handle.store, ir.pipeline_info.id, run_id, node_id)) is not None:
-                # An execution keeps no message, and a report is to have this one.
-                mark_failed(handle.store, failed, **{REFUSED: str(error)} if refused else {})
+        failed = None
+        try:
+            with metadata.Metadata(connection) as handle:
+                # What a driver raises leaves the execution running, as TFX has it.
+                if (failed := execution_id(handle.store, ir.pipeline_info.id, run_id, node_id)) is not None:
+                    # An execution keeps no message, and a report is to have this one.
+                    mark_failed(handle.store, failed, **{REFUSED: str(error)} if refused else {})
+        except Exception:  # the disk of the store may be full, too
+            log.exception("that %s failed cannot be recorded", node_id)
         if refused:
             return Outcome(node_id, State.FAILED, seconds, failed, str(error), data_refused=True)
-        return Outcome(node_id, State.FAILED, seconds, failed, _message(error))
+        root = Path(ir.runtime_spec.pipeline_root.field_value.string_value)
+        message = f"{_message(error)}; {full(root)}" if is_full(error) else _message(error)
+        return Outcome(node_id, State.FAILED, seconds, failed, message)
     finally:
         sys.argv = arguments
     seconds = time.monotonic() - started

@@ -11,6 +11,7 @@ import typer
 
 from components.ingest import DataRefused
 from pipeline.cli.display import Display
+from pipeline.cli.predict import TrustModel
 from pipeline.cli.tables import print_rows
 from pipeline.config import SettingsError
 from pipeline.exits import Exit
@@ -54,6 +55,7 @@ def explain(
             show_default=str(_CURVES),
         ),
     ] = None,
+    trust_model: TrustModel = False,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Draw attention over images, of every block and head, on one page; without images, the page of the model."""
@@ -61,7 +63,7 @@ def explain(
         raise SettingsError("--images and --curves are for the model's page: leave them out, or name no image")
     from pipeline.explain import given
 
-    folder = given.model(model or newest_pushed(runs))
+    folder = given.model(model or newest_pushed(runs), trust_model)
     if images:
         told, lines, broken = _of_images(folder, images, data, runs, out)
     else:

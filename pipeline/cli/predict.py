@@ -21,6 +21,13 @@ from pipeline.terminal import print_line
 _BATCH = 32  # images a call
 _NAME = "vit"  # the model's, as our serving manifests have it
 
+TrustModel = Annotated[
+    bool,
+    typer.Option(
+        "--trust-model", help="Load a SavedModel that was not pushed here; it can read and write files as it runs."
+    ),
+]
+
 
 def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="PNG or JPEG files.")],
@@ -31,6 +38,7 @@ def predict(
     ] = None,
     grpc: Annotated[bool, typer.Option("--grpc", help="The server's port speaks gRPC.")] = False,
     name: Annotated[str, typer.Option(help="What the server calls the model.")] = _NAME,
+    trust_model: TrustModel = False,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Class and probability of each image."""
@@ -46,7 +54,7 @@ def predict(
         if grpc or name != _NAME:
             raise SettingsError("--grpc and --name are for a model server: name it with --server HOST:PORT")
         folder = model or newest_pushed(runs)
-        source, rows = str(folder), _from_folder(folder, usable)
+        source, rows = str(folder), _from_folder(folder, usable, trust_model)
     else:
         if model is not None:
             raise SettingsError("--server and --model cannot be used together: leave one of them out")
@@ -81,8 +89,8 @@ def predict(
         raise typer.Exit(Exit.DATA_REFUSED)
 
 
-def _from_folder(folder: Path, images: list[Path | None]) -> list[Answer]:
-    check(folder)
+def _from_folder(folder: Path, images: list[Path | None], trusted: bool) -> list[Answer]:
+    check(folder, trusted)
     answers = []
     with redirected(Path(os.devnull)):
         import tensorflow as tf

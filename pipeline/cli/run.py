@@ -15,8 +15,11 @@ from pipeline import start
 from pipeline.config import Settings, SettingsError, load
 from pipeline.exits import Exit
 from pipeline.logs import own_stderr, redirected, shown
-from pipeline.metadata.address import check_server
+from pipeline.metadata.address import StoreError, check_server
 from pipeline.metadata.reader import reader
+from pipeline.metadata.stores import check_store
+from pipeline.problems import explained
+from pipeline.pushed import record_pushes
 from pipeline.terminal import print_line
 from pipeline.warm_start import plan
 
@@ -52,7 +55,14 @@ def run(
         raise typer.Exit(_dry_run(settings, chosen))
     signal.signal(signal.SIGTERM, _end)
     with start.only_run(settings):
-        raise typer.Exit(_run(settings, chosen, accepted, force or [], trigger, reason))
+        check_store(settings.store)
+        try:
+            code = _run(settings, chosen, accepted, force or [], trigger, reason)
+        except Exception as error:
+            if (text := explained(error, settings.folder)) is None:
+                raise
+            raise StoreError(text) from error
+    raise typer.Exit(code)
 
 
 def _with_backbone(settings: Settings, flags: list[str]) -> Settings:
@@ -126,6 +136,7 @@ def _run(settings: Settings, span: int, accepted: dict[str, str], force: list[st
     print_line(f"run {run_id} of {settings.name}: span {span} of {settings.data.dir}, logs in {shown(logs)}", stderr)
     address = settings.store
     connection = address.connection_config()
+    record_pushes(address, folder / "serving")
     with Display(stderr) as display:
         runner = local.Runner(
             run_id=run_id,

@@ -15,6 +15,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 import tenacity
 
+from pipeline.terminal import print_line
+
 if TYPE_CHECKING:
     from ml_metadata.proto import metadata_store_pb2 as mlmd
 
@@ -244,10 +246,10 @@ def _opened_file(file: Path) -> sqlite3.Connection:
             "that reads the store"
         ) from None
     raw.execute("PRAGMA query_only = 1")
-    print(
+    print_line(
         f"note: the last writer of {file} was killed in the midst of a change; the change was undone, and the store is "
         "whole again",
-        file=sys.stderr,
+        sys.stderr,
     )
     return raw
 
@@ -255,6 +257,7 @@ def _opened_file(file: Path) -> sqlite3.Connection:
 def _begun(file: Path, mode: str) -> sqlite3.Connection:
     # A writer of a few milliseconds is waited for. Neither mode makes a file that is missing.
     raw = sqlite3.connect(f"{file.resolve().as_uri()}?mode={mode}", uri=True, timeout=_TIMEOUT)
+    raw.text_factory = lambda text: text.decode("utf-8", "backslashreplace")  # one bad text must not hide all others
     try:
         raw.execute("BEGIN")  # every query of a question sees the same moment
         raw.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # BEGIN alone does not open the file yet

@@ -206,7 +206,8 @@ def test_a_model_without_cls_and_without_one_filter_says_so(explain, tmp_path):
     [
         (["--runs", "nowhere"], SettingsError, "no pushed model below nowhere"),
         (["a.png", "--model", "data"], SettingsError, "data holds no SavedModel"),
-        (["a.png", "--model", "other"], DataRefused, "other does not load as a model with the signatures"),
+        (["a.png", "--model", "other"], SettingsError, "other has no model.json, .*--trust-model"),
+        (["a.png", "--model", "other", "--trust-model"], DataRefused, "other does not load as a model with the signat"),
         (["a.png", "--model", "bad.keras"], DataRefused, "bad.keras cannot be read as a Keras model"),
         (["--model", "nowhere"], SettingsError, "nowhere holds no SavedModel"),
         (["--model", "checkpoints"], SettingsError, "arrays without a model: name last.keras"),

@@ -325,9 +325,9 @@ def vitpipe(monkeypatch, capfd):
 
 
 def test_the_command_prints_what_it_prints_for_a_folder(vitpipe, served, folder, files):
-    code, local, _ = vitpipe("predict", *files, "--model", str(folder), "--json")
+    code, local, _ = vitpipe("predict", *files, "--model", str(folder), "--trust-model", "--json")
     assert code == 3
-    _, lines, _ = vitpipe("predict", *files, "--model", str(folder))
+    _, lines, _ = vitpipe("predict", *files, "--model", str(folder), "--trust-model")
     for over, flags in (model_server.rest, []), (model_server.over_grpc, ["--grpc"]):
         with over(served) as address:
             assert vitpipe("predict", *files, "--server", address, *flags, "--json")[:2] == (3, local)
