@@ -103,7 +103,7 @@ def _of_images(folder: Path, names: list[str], data: Path | None, runs: Path, ou
     examined = {name: examine(encoded[name]) for name in names}
     for name, (reason, remarks) in examined.items():
         for line in notes(reason, remarks):
-            print(f"{name}: {line}", file=sys.stderr)
+            print_line(f"{name}: {line}", sys.stderr)
     with redirected(Path(os.devnull)):
         from pipeline.explain.images import figures, write
         from pipeline.explain.model import open_model

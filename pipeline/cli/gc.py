@@ -106,7 +106,7 @@ def _warn(pipeline: str, refused: list[Artifact], root: Path) -> None:
         file=sys.stderr,
     )
     for one in refused:
-        print(f"  {one.type} {one.id}: {one.uri!r}", file=sys.stderr)
+        print_line(f"  {one.type} {one.id}: {one.uri!r}", sys.stderr)
 
 
 def _say(pipeline: str, removed: list[dict[str, Any]], dry_run: bool) -> None:

@@ -73,7 +73,7 @@ def predict(
     ]
     for answer in answers:
         for line in notes(answer["reason"], answer["remarks"]):
-            print(f"{answer['image']}: {line}", file=sys.stderr)
+            print_line(f"{answer['image']}: {line}", sys.stderr)
     if as_json:
         print(json.dumps(answers, indent=2))
     else:

@@ -11,6 +11,7 @@ from typing import TypeVar
 from pipeline.metadata.address import ADDRESS, Address, NoStore, StoreError
 from pipeline.metadata.reader import Reader, reader
 from pipeline.metadata.views import Run
+from pipeline.terminal import print_line
 
 Answer = TypeVar("Answer")
 
@@ -78,7 +79,7 @@ def ask_all(runs: Path, question: Callable[[Reader], Answer]) -> tuple[list[tupl
 def warn(problems: Iterable[object]) -> None:
     """Report on standard error what was left out of an answer, a line each."""
     for problem in problems:
-        print(f"warning: {problem}", file=sys.stderr)
+        print_line(f"warning: {problem}", sys.stderr)
 
 
 def find_run(name: str, runs: Path) -> tuple[Address, Run]:
