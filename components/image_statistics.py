@@ -1,6 +1,5 @@
 """Statistics of images, which TFDV does not have: what they are, how they look, and which of them come twice."""
 
-import hashlib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -23,7 +22,7 @@ from tfx.utils import io_utils
 from components import artifacts
 from components.figures import of_images
 from components.ingest import tfrecord
-from components.ingest.images import BadImage, eight_bits, opened
+from components.ingest.images import BadImage, eight_bits, opened, pixel_digest
 from components.leaks import find_leaks
 from components.perceptual import SIDE, phash, thumbnail, unpacked
 from trainer.examples import class_names
@@ -88,12 +87,11 @@ def _measure(split: str, examples: list[tfrecord.RawExample], image_size: int) -
             row["reason"] = str(error)
         else:
             pixels = eight_bits(image).convert("RGB")
-            shape = f"{image.width} {image.height} ".encode()
             row |= {
                 "format": f"{image.format} {image.mode}",
                 "width": image.width,
                 "height": image.height,
-                "digest": hashlib.blake2b(shape + pixels.tobytes(), digest_size=16).digest(),
+                "digest": bytes.fromhex(pixel_digest(pixels)),
                 "thumbnail": thumbnail(image).tobytes(),
             }
         rows.append(row)

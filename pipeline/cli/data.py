@@ -28,12 +28,23 @@ def prepare(
         int | None,
         typer.Option(min=3, metavar="N", help="At most N images of each class for train and val; test stays whole."),
     ] = None,
+    max_rejected: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of records, 0 to 1, that may be left out; more refuses the source.",
+            show_default="0.01",
+        ),
+    ] = None,
 ) -> None:
     """Write a source as a span of TFRecord shards.
 
     Every image is decoded once; what does not decode is left out and listed in manifest.json, and too much of it
-    refuses the source. A source that is the newest span already is not written again.
+    refuses the source. A source that is the newest span already is not written again. An image stays in the split that
+    earlier spans of the data folder have it in.
     """
+    from pydantic import ValidationError
+
     import components.ingest as ingest
     from components.ingest.manifest import Recipe
 
@@ -41,7 +52,11 @@ def prepare(
     chosen = None if classes is None else sorted(name.strip() for name in classes.split(",") if name.strip())
     if chosen is not None and not 2 <= len(chosen) == len(set(chosen)):
         raise ingest.UsageError(f"--classes {classes}: name at least two classes, with commas, each of them once")
-    recipe = Recipe(classes=chosen, per_class=per_class)
+    bound = {} if max_rejected is None else {"max_rejected": max_rejected}
+    try:
+        recipe = Recipe(classes=chosen, per_class=per_class, **bound)
+    except ValidationError:
+        raise ingest.UsageError(f"--max-rejected {max_rejected}: use a share from 0 to 1, such as 0.05") from None
     before = ingest.spans(out)
     with _progress() as progress:
         manifest = ingest.prepare(kind, out, source, span, recipe, progress)
@@ -52,6 +67,8 @@ def prepare(
         return
     for rejection in manifest.rejected:
         typer.echo(f"left out {rejection.count:,}: {rejection.reason} (first: {rejection.ids[0]})", err=True)
+    if other := manifest.passed_over:
+        typer.echo(f"passed over {other.count:,} files that are no images (first: {other.ids[0]})", err=True)
     for name in manifest.class_names:
         there = manifest.counts["train"][name] + manifest.counts["val"][name]
         if per_class is not None and there < per_class:
