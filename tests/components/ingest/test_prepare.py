@@ -210,19 +210,34 @@ def test_id_of_no_unicode(folder, image, tmp_path):
             lambda root: shutil.rmtree(root / "test/fox"),
             r"1 of 3 classes have no image in test \(first: 'fox', .*put images of it into test/<class>/",
         ),
+        (lambda root: shutil.copytree(root / "train/cat", root / "train/cat "), "differ only by spaces, case or"),
+        (
+            lambda root: [shutil.copytree(root / "train/cat", root / f"train/{name}") for name in ("\xe9", "e\u0301")],
+            r"\('e\\u0301' and '\\xe9'\) differ only by spaces, case or the encoding of accents: merge them",
+        ),
         (lambda root: shutil.rmtree(root / "test"), "3 of 3 classes have no image in test"),
         (lambda root: shutil.rmtree(root / "train/fox"), "1 of 3 classes have no image in train"),
         (lambda root: (root / "train/owl").mkdir(), "class folder 'train/owl' is empty"),
         (lambda root: (root / "train/fox").rename(root / "train/f\nx"), r"class name 'f\\nx' is not printable"),
         (lambda root: [shutil.rmtree(path) for path in root.glob("*/[cd]*")], "at least 2 classes are needed"),
     ],
-    ids=["case", "no test class", "no test", "no train class", "empty", "newline", "one class"],
+    ids=["case", "no test class", "space", "accent", "no test", "no train class", "empty", "newline", "one class"],
 )
 def test_source_that_is_no_data_set(folder, tmp_path, change, message):
     change(folder)
     with pytest.raises(DataRefused, match=message):
         prepare("images", tmp_path / "out", str(folder))
     assert spans(tmp_path / "out") == []
+
+
+def test_later_span_with_another_spelling_of_a_class(folder, tmp_path):
+    for split in ("train", "test"):
+        (folder / split / "fox").rename(folder / split / "caf\xe9")
+    prepare("images", tmp_path / "out", str(folder))
+    for split in ("train", "test"):
+        (folder / split / "caf\xe9").rename(folder / split / "cafe\u0301")
+    with pytest.raises(DataRefused, match=r"\('caf\\xe9' and 'cafe\\u0301'\) .* rename the second like the first"):
+        prepare("images", tmp_path / "out", str(folder))
 
 
 def test_class_whose_images_are_all_rejected(folder, tmp_path):
