@@ -93,7 +93,7 @@ def accepted(checks: Sequence[str], reason: str, flag: str = "") -> dict[str, st
 
 
 def settle(settings: Settings) -> str:
-    """Record where the run folder and the data lie now; returns what to warn about, if anything. Raises StoreError.
+    """Record where the run folder and the data lie now. Returns a warning, or an empty string. Raises StoreError.
 
     The caller holds the lock of the run folder.
     """

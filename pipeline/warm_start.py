@@ -1,4 +1,4 @@
-"""What a warm start would take over, and whether it can, before anything is computed."""
+"""Plan of a warm start, which is checked before anything is computed."""
 
 import json
 import zipfile
@@ -11,15 +11,20 @@ from components.serving_folder import serving_now
 from pipeline.config import Settings, SettingsError
 from trainer.warm_start import WarmStart, compare_classes
 
-# Settings of the model that must be those of the one it starts from. Positions are resized to another image_size.
+# Settings that must equal those of the model it starts from. Position embeddings are resized to another image_size.
 _EQUAL = ("patch_size", "depth", "width", "heads", "mlp_ratio", "head", "conv_stem")
 _KERAS_MODEL = "assets.extra/vit.keras"  # `trainer.serving.KERAS_MODEL`, which would import TensorFlow
 
 
 def plan(settings: Settings, span: int) -> WarmStart | None:
-    """Return what a training on a span would take over from the model serving now; None if it starts from scratch.
+    """Return what a training would take over from the model serving now; None if it starts from scratch.
 
-    Raises SettingsError if that model has another architecture than the settings, or no record of what it is.
+    Args:
+        settings: the settings of the run.
+        span: the span to train on.
+
+    Raises:
+        SettingsError: if the serving model has no record, or another architecture than the settings.
     """
     serving = settings.folder / "serving"
     try:
@@ -37,14 +42,14 @@ def plan(settings: Settings, span: int) -> WarmStart | None:
     if differing:
         raise SettingsError(
             f"training.warm_start cannot start from version {served.version} in {serving}, which has "
-            f"{'; '.join(differing)}: take its settings of the model, or --set training.warm_start=false"
+            f"{'; '.join(differing)}: take its model settings, or --set training.warm_start=false"
         )
     names = manifest.read(ingest.span_folder(settings.data.dir, span)).class_names
     return compare_classes(served.classes, [*names], served.version)
 
 
 def _architecture(file: Path) -> dict[str, Any]:
-    """Return the configuration in a `.keras` file, an archive; empty if it has none, which the Trainer reports."""
+    """Return the model's configuration in a `.keras` file; empty if it has none, which the Trainer reports."""
     try:
         with zipfile.ZipFile(file) as archive:
             return json.loads(archive.read("config.json"))["config"]

@@ -138,7 +138,7 @@ def kubeflow_sdk() -> Finding:
 
 
 def run_folders(runs: Path = Path("runs")) -> Finding:
-    """Run folders that were moved, and artifacts and models whose files are gone."""
+    """Find run folders that were moved, and artifacts and models whose files are gone."""
     from pipeline.metadata import relocation
     from pipeline.metadata.address import StoreError
     from pipeline.metadata.stores import stores
@@ -156,20 +156,22 @@ def run_folders(runs: Path = Path("runs")) -> Finding:
             except StoreError as error:
                 lines.append(str(error))
     if lines:
-        cure = "start `vitpipe run`: it records what was moved, and makes anew what is gone"
-        return Finding(Verdict.WARNING, "; ".join(lines), cure)
-    return Finding(Verdict.OK, f"{len(known)} below {runs}, every artifact and pushed model where it should be")
+        advice = "start `vitpipe run`: it records what was moved, and creates missing artifacts again"
+        return Finding(Verdict.WARNING, "; ".join(lines), advice)
+    return Finding(Verdict.OK, f"{len(known)} below {runs}, every artifact and pushed model is where it should be")
 
 
 def packages() -> Finding:
-    """Whether Python finds our packages, or another's of the same name."""
+    """Check that no package of the same name hides one of ours."""
     if hidden := shadows():
-        return Finding(Verdict.PROBLEM, "; ".join(hidden), "as it says: all of our packages must be found")
+        return Finding(
+            Verdict.PROBLEM, "; ".join(hidden), "follow this advice: Python must find all packages of vitpipe"
+        )
     return Finding(Verdict.OK, "no other package hides one of ours")
 
 
 def runs() -> Finding:
-    """Whether a run could write below the run folders, and what is there can be read."""
+    """Check that a run can write below the run folders, and that their stores can be read."""
     folder = Path(os.environ.get("VITPIPE_RUNS", "runs"))
     problems, warnings = _unusable(folder), []
     inside = [one for one in sorted(folder.iterdir()) if one.is_dir()] if not problems and folder.is_dir() else []
@@ -191,7 +193,7 @@ def runs() -> Finding:
 
 
 def data() -> Finding:
-    """Whether data can be prepared, and those that are there can be read."""
+    """Check that data can be prepared, and that existing data can be read."""
     folder = Path(os.environ.get("VITPIPE_DATA__DIR", "data"))
     problems = _unusable(folder)
     for path in sorted(folder.iterdir()) if not problems and folder.is_dir() else []:
@@ -205,7 +207,7 @@ def _of_folder(folder: Path, problems: list[str], warnings: list[str], fine: str
         return Finding(
             Verdict.PROBLEM,
             "; ".join([*problems, *warnings]),
-            "give this user the right to write there, or move away what is broken",
+            "give this user write permission there, or move away what is broken",
         )
     if warnings:
         return Finding(Verdict.WARNING, "; ".join(warnings), "remove it, or start a run")
@@ -213,16 +215,16 @@ def _of_folder(folder: Path, problems: list[str], warnings: list[str], fine: str
 
 
 def _unusable(folder: Path) -> list[str]:
-    """What keeps this user from reading and writing in a folder, or from making it."""
+    """Return what keeps this user from reading, writing or creating a folder."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
     try:
         next(existing.iterdir(), None)
         with tempfile.TemporaryFile(dir=existing) as file:
-            file.write(b"a file system that is full takes no bytes")
+            file.write(b"a full file system accepts no bytes")
     except OSError as error:
         return [f"{existing}: {error.strerror}"]
     lock_file = folder / ".lock"
-    return [f"{lock_file} is no file"] if lock_file.exists() and not lock_file.is_file() else []
+    return [f"{lock_file} is not a file"] if lock_file.exists() and not lock_file.is_file() else []
 
 
 def mlmd() -> Finding:

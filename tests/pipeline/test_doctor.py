@@ -118,7 +118,7 @@ def test_in_a_container_its_limit_is_the_memory_that_counts(tmp_path):
     assert "container" not in machine + doctor.memory(tmp_path).found
 
 
-def test_a_run_folder_that_was_moved_is_noticed(tmp_path):
+def test_a_moved_run_folder_is_reported(tmp_path):
     make_store(tmp_path / "before" / "runs" / "sample" / "metadata.db", runs=2)
     for artifact in ("ImportExampleGen/0/examples", "Trainer/0/model"):
         (tmp_path / "before" / "runs" / "sample" / "root" / artifact).mkdir(parents=True)
@@ -129,12 +129,12 @@ def test_a_run_folder_that_was_moved_is_noticed(tmp_path):
     assert doctor.run_folders(tmp_path / "none").verdict == Verdict.OK
 
 
-def test_run_folders_that_cannot_be_used_are_a_problem(tmp_path, monkeypatch):
+def test_unusable_run_folders_are_a_problem(tmp_path, monkeypatch):
     monkeypatch.setenv("VITPIPE_RUNS", str(tmp_path / "runs"))
-    assert doctor.runs().verdict is Verdict.OK  # the first run makes it
+    assert doctor.runs().verdict is Verdict.OK  # the first run creates it
     (tmp_path / "runs" / "sample" / ".lock").mkdir(parents=True)
     finding = doctor.runs()
-    assert finding.verdict is Verdict.PROBLEM and "sample/.lock is no file" in finding.found
+    assert finding.verdict is Verdict.PROBLEM and "sample/.lock is not a file" in finding.found
     (tmp_path / "runs" / "sample" / ".lock").rmdir()
     (tmp_path / "runs" / "sample" / "metadata.db").write_bytes(b"")
     assert doctor.runs().verdict is Verdict.WARNING

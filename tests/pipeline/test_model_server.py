@@ -336,7 +336,7 @@ def test_the_command_prints_what_it_prints_for_a_folder(vitpipe, served, folder,
     assert [answer["valid"] for answer in json.loads(local)] == [True, False, True]
 
 
-def test_the_command_says_what_is_wrong_with_an_image(vitpipe, served, folder, tmp_path):
+def test_the_command_prints_the_problems_of_an_image(vitpipe, served, folder, tmp_path):
     turned, halved, webp = (tmp_path / name for name in ("turned.jpg", "halved.jpg", "picture.webp"))
     exif = Image.Exif()
     exif[0x0112] = 6

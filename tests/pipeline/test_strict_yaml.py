@@ -45,7 +45,7 @@ def test_every_value_has_its_line():
         ("a" * (MOST_BYTES + 1), "more than 65,536 characters"),
     ],
 )
-def test_what_settings_have_no_use_for_is_refused_with_its_line(text, message):
+def test_yaml_that_settings_may_not_contain_is_rejected_with_its_line(text, message):
     with pytest.raises(YamlRefused, match=f"^{message}|^[0-9:]+ {message}"):
         parse(text)
 
@@ -53,12 +53,12 @@ def test_what_settings_have_no_use_for_is_refused_with_its_line(text, message):
 @pytest.mark.parametrize(
     "text", ["a: 1\nb: [", "a: b: c", "a:\n\tb: 1", "a: 'x", '"\\UFFFFFFFF"', '"\\xzz"', "@", "%YAML 9\n---\na: 1"]
 )
-def test_what_is_not_yaml_is_told_with_its_line(text):
+def test_invalid_yaml_is_reported_with_its_line(text):
     with pytest.raises(YamlSyntaxError, match=r"^\d+(:\d+)?: "):
         parse(text)
 
 
-def test_bytes_that_are_not_utf_8_are_told_and_a_byte_order_mark_is_passed_over(tmp_path):
+def test_bytes_that_are_not_utf_8_are_reported_and_a_byte_order_mark_is_skipped(tmp_path):
     file = tmp_path / "x.yaml"
     file.write_bytes(b"a: 1\nb: caf\xe9\n")
     with pytest.raises(YamlSyntaxError, match=r"^2: byte 0xe9 is not UTF-8: save the file as UTF-8"):

@@ -1,4 +1,4 @@
-"""Archives that were made to harm their reader. Every one is refused as damaged, at once and with little memory."""
+"""Archives that were crafted to harm their reader: each is rejected as damaged, at once and with little memory."""
 
 import gzip
 import io
@@ -30,12 +30,12 @@ def octal(number: int) -> bytes:
 
 
 def binary(number: int) -> bytes:
-    """A number as GNU tar writes one that octal digits cannot hold."""
+    """Return a number in the form that GNU tar uses for one that octal digits cannot hold."""
     return b"\x80" + number.to_bytes(11, "big") if number >= 0 else (2**96 + number).to_bytes(12, "big")
 
 
 def header(name: bytes = b"a/1.png", size: bytes = octal(3), kind: bytes = b"0", **more: bytes) -> bytes:
-    """The 512 bytes of a header; more: other bytes by their place, as at386=b"..."."""
+    """Return the 512 bytes of a header. Keywords such as at386=b"..." replace the bytes at that offset."""
     block = bytearray(512)
     fields = {0: name, 124: size, 156: kind, 257: b"ustar\x0000", **{int(at[2:]): data for at, data in more.items()}}
     for at, data in fields.items():
@@ -102,7 +102,7 @@ HOSTILE = {
 
 @contextmanager
 def within(seconds: int, mib: int):
-    """Fails when the block takes longer, or more memory of Python's."""
+    """Fail if the block takes more time, or more of Python's memory."""
 
     def stop(*_):
         raise TimeoutError(f"more than {seconds} s")
@@ -134,7 +134,7 @@ def test_sparse_file(tmp_path, name):
 
 
 def test_headers_of_a_real_archive(in_archive, tmp_path):
-    """Names of any length, and extended attributes, are no attack."""
+    """Long names and extended attributes are legitimate."""
     path = tmp_path / "x.tar"
     names = ["a/" + "1" * 250, "a/" + "b" * 200 + "/" + "c" * 200, "a/caf\xe9.png"]
     for format in tarfile.PAX_FORMAT, tarfile.GNU_FORMAT:
@@ -159,14 +159,14 @@ def test_zeros_that_unpack_to_gigabytes(tmp_path, zeros):
         list(entries(path))
 
 
-def test_member_that_no_such_archive_can_hold(tmp_path):
+def test_member_larger_than_its_archive_can_unpack_to(tmp_path):
     with lzma.open(tmp_path / "x.tar.xz", "wb") as file:
         file.write(header(size=b"77777777777\0") + END)
     with pytest.raises(DataRefused, match="a member that ends at byte 8,589,935,103 of at most 1,073,741,824"):
         list(entries(tmp_path / "x.tar.xz"))
 
 
-def test_dictionary_that_takes_all_memory(tmp_path):
+def test_xz_dictionary_that_needs_too_much_memory(tmp_path):
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 600 * 2**20}]
     with lzma.open(tmp_path / "x.tar.xz", "wb", filters=filters) as file:
         file.write(FILE + END)
@@ -183,7 +183,7 @@ def test_sparse_archive_is_refused_before_it_is_hashed(tmp_path, begin):
         listing(tmp_path / "x")
 
 
-def test_large_member_is_passed_over_with_progress(tmp_path, monkeypatch):
+def test_large_member_is_skipped_with_progress(tmp_path, monkeypatch):
     monkeypatch.setattr("components.ingest.entry.time.monotonic", iter(range(10**6)).__next__)
     path = tmp_path / "x.tar.gz"
     with gzip.open(path, "wb", compresslevel=1) as file:
@@ -195,7 +195,7 @@ def test_large_member_is_passed_over_with_progress(tmp_path, monkeypatch):
 
 
 def packed(kind: str) -> bytes:
-    """A good archive, of members of every kind that is read."""
+    """Return a good archive with members of every kind that is read."""
     data = random.Random(0).randbytes(600)
     if kind == "zip":
         out = io.BytesIO()
@@ -211,7 +211,7 @@ def packed(kind: str) -> bytes:
 
 
 def altered(data: bytes, seed: int) -> bytes:
-    """The same bytes with up to eight of them changed, a part missing, twice, or zeroed."""
+    """Return the bytes with up to eight of them changed, or with a part missing, repeated or zeroed."""
     rng = random.Random(seed)
     out = bytearray(data)
     for _ in range(rng.randint(1, 8)):
@@ -226,7 +226,7 @@ def altered(data: bytes, seed: int) -> bytes:
             case 4:
                 out[at:at] = out[at : at + size]
             case 5:
-                block = at // 512 * 512  # a header: its checksum is made to hold, so that its fields are believed
+                block = at // 512 * 512  # a header, whose checksum is corrected so that its fields are used
                 if len(out) >= block + 512:
                     out[block + 148 : block + 156] = b" " * 8
                     out[block + 148 : block + 156] = b"%06o\0 " % sum(out[block : block + 512])
@@ -234,7 +234,7 @@ def altered(data: bytes, seed: int) -> bytes:
 
 
 def outcomes(kind: str, seeds: range, folder) -> tuple[int, int]:
-    """Of altered archives, how many are read and how many refused; anything else is raised."""
+    """Count how many altered archives are read and how many are rejected. Other errors are raised."""
     good, read, refused = packed(kind), 0, 0
     for seed in seeds:
         (folder / "x").write_bytes(altered(good, seed))
@@ -250,7 +250,7 @@ def outcomes(kind: str, seeds: range, folder) -> tuple[int, int]:
 
 @pytest.fixture
 def limited_memory():
-    """1 GiB more than what the process has."""
+    """Limit memory to 1 GiB more than the process has."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**30, before[1]))

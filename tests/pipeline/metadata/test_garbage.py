@@ -120,7 +120,7 @@ main()
         "{root}/Trainer/link/7", "{root}/linked/model/7", "{root}/../root/DataGate/1/dataverdict",
     ],
 )  # fmt: skip
-def test_only_what_an_execution_made_is_removed(uri, folder, monkeypatch, capsys, tmp_path):
+def test_only_folders_of_executions_are_removed(uri, folder, monkeypatch, capsys, tmp_path):
     root = folder / "sample" / "root"
     precious = tmp_path / "victim" / "precious" / "file"
     elsewhere = tmp_path / "elsewhere" / "model" / "7"
@@ -147,7 +147,7 @@ def test_only_what_an_execution_made_is_removed(uri, folder, monkeypatch, capsys
     assert all(Path(after[number].uri).is_dir() for number in kept)
 
 
-def test_a_link_that_is_put_in_the_way_at_the_last_moment_is_not_followed(tmp_path):
+def test_a_link_that_appears_at_the_last_moment_is_not_followed(tmp_path):
     root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
     (elsewhere / "7").mkdir(parents=True)
     (root / "Trainer").mkdir(parents=True)
