@@ -15,7 +15,7 @@ from components.disk import sync, sync_tree
 from components.ingest import manifest as manifests
 from components.ingest import schema, tfrecord
 from components.ingest.errors import DataRefused, UsageError
-from components.ingest.folder import span_folder, spans
+from components.ingest.folder import MAX_SPAN, span_folder, spans
 from components.ingest.intake import Intake, difference, take_in
 from components.ingest.locks import exclusively
 from components.ingest.manifest import Manifest, Recipe, Shard
@@ -45,6 +45,8 @@ def write(
                     f"--span {span}: {span_folder(out, span)} holds other content (from {there.source}): "
                     f"use --span {existing[-1] + 1}, or leave --span out"
                 )
+        if number > MAX_SPAN:
+            raise UsageError(f"{out} has span {existing[-1]}, the highest possible number: name a lower --span")
         classes_before = class_names(schema.read(out)) if existing else None
         with _temporary_folder(out, number) as folder:
             with Spool(folder / "spool", recipe.seed) as spool:

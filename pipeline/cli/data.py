@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from components.ingest import MAX_SPAN
 from pipeline.terminal import Console, print_line
 
 app = typer.Typer(help="Prepare and verify training data.", no_args_is_help=True)
@@ -24,7 +25,7 @@ def prepare(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Data folder.", show_default="data/<kind>")] = None,
     span: Annotated[
-        int | None, typer.Option(min=1, max=2**63 - 1, help="Number of the span.", show_default="the next")
+        int | None, typer.Option(min=1, max=MAX_SPAN, help="Number of the span.", show_default="the next")
     ] = None,
     classes: Annotated[
         str | None, typer.Option(metavar="A,B,...", help="Only these classes, in the source's order.")
