@@ -23,7 +23,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from pipeline.exits import Exit
-from pipeline.metadata.address import Address, StoreError
+from pipeline.metadata.address import ADDRESS, Address, StoreError
 from pipeline.metadata.reader import reader
 from pipeline.shadowed import shadows
 from pipeline.terminal import Console, printable
@@ -137,30 +137,6 @@ def kubeflow_sdk() -> Finding:
     return Finding(Verdict.PROBLEM, f"{version} is installed and claims our package name", cure)
 
 
-def run_folders(runs: Path = Path("runs")) -> Finding:
-    """Find run folders that were moved, and artifacts and models whose files are gone."""
-    from pipeline.metadata import relocation
-    from pipeline.metadata.address import StoreError
-    from pipeline.metadata.stores import stores
-
-    found = [folder.resolve() for folder in sorted(runs.glob("*/")) if (folder / "root").is_dir()]
-    try:
-        known = stores(runs)
-    except StoreError as error:
-        return Finding(Verdict.WARNING, str(error), "correct the address")
-    lines = []
-    for address in known.values():
-        for folder in found if address.file is None else [address.file.resolve().parent]:
-            try:
-                lines += relocation.problems(address, folder)
-            except StoreError as error:
-                lines.append(str(error))
-    if lines:
-        advice = "start `vitpipe run`: it records what was moved, and creates missing artifacts again"
-        return Finding(Verdict.WARNING, "; ".join(lines), advice)
-    return Finding(Verdict.OK, f"{len(known)} below {runs}, every artifact and pushed model is where it should be")
-
-
 def packages() -> Finding:
     """Check that no package of the same name hides one of ours."""
     if hidden := shadows():
@@ -171,25 +147,35 @@ def packages() -> Finding:
 
 
 def runs() -> Finding:
-    """Check that a run can write below the run folders, and that their stores can be read."""
+    """Check that a run can write below the run folders, and that what was recorded there is still there."""
+    from pipeline.metadata import relocation
+    from pipeline.metadata.stores import server
+
     folder = Path(os.environ.get("VITPIPE_RUNS", "runs"))
+    try:
+        away = server()
+    except StoreError as error:
+        return Finding(Verdict.PROBLEM, str(error), f"correct {ADDRESS}")
     problems, warnings = _unusable(folder), []
     inside = [one for one in sorted(folder.iterdir()) if one.is_dir()] if not problems and folder.is_dir() else []
     for run_folder in inside:
         cannot = _unusable(run_folder)
         problems += cannot
-        file = run_folder / "metadata.db"
-        if cannot or not file.exists():
+        address = away or Address(file=run_folder / "metadata.db")
+        if cannot:
             continue
-        if file.stat().st_size == 0:
-            warnings.append(f"{file} is empty: the next run fills it")
+        if address.file and address.file.exists() and address.file.stat().st_size == 0:
+            warnings.append(f"{address.file} is empty")
             continue
         try:
-            with reader(Address(file=file)) as store:
-                store.run_names()
+            if address.file is None or address.file.exists():
+                with reader(address):  # another program's database has no tables of ours
+                    pass
+            warnings += relocation.problems(address, run_folder.resolve())
         except StoreError as error:
             problems.append(str(error))
-    return _of_folder(folder, problems, warnings, f"{len(inside)} run folder(s), each can be read and written")
+    fine = f"{len(inside)} run folder(s), each can be read and written, every artifact and pushed model is there"
+    return _of_folder(folder, list(dict.fromkeys(problems)), warnings, fine)
 
 
 def data() -> Finding:
@@ -210,7 +196,8 @@ def _of_folder(folder: Path, problems: list[str], warnings: list[str], fine: str
             "give this user write permission there, or move away what is broken",
         )
     if warnings:
-        return Finding(Verdict.WARNING, "; ".join(warnings), "remove it, or start a run")
+        advice = "start `vitpipe run`: it records what was moved, and creates missing artifacts again"
+        return Finding(Verdict.WARNING, "; ".join(warnings), advice)
     return Finding(Verdict.OK, f"{folder.resolve()}: {fine}" if folder.exists() else f"no {folder} yet")
 
 
@@ -315,7 +302,6 @@ CHECKS: dict[str, Callable[[], Finding]] = {
     "Memory": memory,
     "Lock": lock,
     "Kubeflow SDK": kubeflow_sdk,
-    "Run folders": run_folders,
     "Packages": packages,
     "Runs": runs,
     "Data": data,

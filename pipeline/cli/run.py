@@ -49,7 +49,7 @@ def run(
         raise SettingsError('--accept CHECK and --reason "..." go together: name the check that shall not stop the run')
     accepted = start.accepted(accept or [], reason, flag="--")
     if warm_start := plan(settings, chosen):
-        print(warm_start, file=sys.stderr)
+        print_line(warm_start, sys.stderr)
     settings = _with_backbone(settings, overrides or [])  # last: to read a backbone takes seconds
     if dry_run:
         raise typer.Exit(_dry_run(settings, chosen))

@@ -94,7 +94,7 @@ class Address:
             StoreError: if a server returns an invalid name, for example one with `..` in it.
         """
         if self.file:
-            return self.file.resolve().parent
+            return self.file.parent.resolve()
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", pipeline):
             raise StoreError(
                 f"{self}: {pipeline!r} is not the name of a pipeline: use lower-case letters, digits and hyphens"

@@ -25,19 +25,20 @@ def is_own_folder(uri: str, root: Path) -> bool:
 
     Args:
         uri: the uri in the store.
-        root: absolute path of the artifacts' folder, in a run folder whose links are resolved.
+        root: absolute path of the artifacts' folder, in a run folder whose links are resolved. It may itself be a
+            link that its owner made, for example to a larger disk.
     """
     parts = relocation.split(uri)
     if parts is None or uri != f"{root}/{parts[1]}":
         return False
     # If the folder is gone already, this still resolves the part of the path that exists.
-    return Path(uri).resolve() == Path(uri)
+    return Path(uri).resolve() == root.resolve() / parts[1]
 
 
 def remove_folder(root: Path, node: str, key: str, execution: str) -> None:
     """Remove the folder `root/node/key/execution`, as far as this user may.
 
-    No link is followed, even one that appears meanwhile.
+    No link below `root` is followed, even one that appears meanwhile.
 
     Args:
         root: absolute path of the artifacts' folder.
@@ -47,7 +48,7 @@ def remove_folder(root: Path, node: str, key: str, execution: str) -> None:
     """
     with contextlib.ExitStack() as opened, contextlib.suppress(OSError):
         parent: int | None = None
-        for part in root, node, key:
+        for part in root.resolve(), node, key:
             parent = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
             opened.callback(os.close, parent)
         shutil.rmtree(execution, ignore_errors=True, dir_fd=parent)

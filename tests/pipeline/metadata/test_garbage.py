@@ -156,6 +156,16 @@ def test_a_link_that_appears_at_the_last_moment_is_not_followed(tmp_path):
     assert (elsewhere / "7").is_dir()
 
 
+def test_artifacts_on_another_disk_are_removed_there(folder, monkeypatch, tmp_path, capsys):
+    (folder / "sample" / "root").rename(tmp_path / "disk")
+    (folder / "sample" / "root").symlink_to(tmp_path / "disk")
+    assert vitpipe(monkeypatch, "gc", "--keep", 1, "--runs", folder) == 0
+    after = artifacts(folder)
+    gone = [one for one in after if one.state == "deleted"]
+    assert len(gone) > len(after) / 2 and not any(Path(one.uri).exists() for one in gone)
+    assert "warning" not in capsys.readouterr().err
+
+
 def test_the_artifacts_of_a_moved_folder_are_removed_where_they_are_now(folder, monkeypatch, tmp_path):
     (tmp_path / "moved").mkdir()
     folder = folder.rename(tmp_path / "moved" / "runs")
