@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from components.disk import sync, sync_tree
 from components.gate import Figures
@@ -74,7 +74,7 @@ def read_record(version_folder: Path) -> ModelRecord:
     file = version_folder / RECORD
     try:
         return ModelRecord.model_validate_json(file.read_text("utf-8"))
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:  # pydantic's and that of UTF-8 are ValueErrors
         raise ValueError(
             f"{file} does not say where the model came from ({type(error).__name__}): somebody else pushed it, or an "
             f"older vitpipe; move {version_folder} away"
