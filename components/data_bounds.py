@@ -27,6 +27,9 @@ class DataGateSettings(SettingsGroup):
     missing_classes: Bound = Bound(stop=0)  # at most so many classes without an image in a split
     conflicting_labels: Bound = Bound(stop=0)  # at most so many images whose picture has another label elsewhere
     image_side: Bound = Bound(stop=8)  # pixels at least on the shorter side: less has nothing to show
+    rotated: Bound = Bound(warn=0)  # at most so many images with an Exif orientation, which is ignored
+    one_colour: Bound = Bound(warn=0)  # at most so many images whose pixels are all equal once transparency is dropped
+    narrow_range: Bound = Bound(warn=0)  # at most so many 16-bit PNGs that use less than a quarter of their range
     # What is trained on.
     class_examples: Bound = Bound(warn=20, stop=2)  # images at least in the smallest class
     imbalance: Bound = Bound(warn=10, stop=100)  # the largest class at most so many times the smallest

@@ -54,7 +54,9 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         if differing := answers[_CANDIDATE].misnamed(names):
             raise ValueError(f"the candidate cannot be judged: {differing}; train it again on these data")
         labels = answers[_CANDIDATE].labels
-        comparison, incomparable = None, ""
+        comparison = None
+        # A model serves, and its artifact is gone: nothing is compared, which must not go unnoticed.
+        incomparable = exec_properties["serving"] if _SERVING not in answers else ""
         if _SERVING in answers and (differing := answers[_SERVING].misnamed(names)):
             other = answers.pop(_SERVING)  # of other classes: the figures of all the test set are not for it
             if sorted(other.names) == sorted(names):
@@ -100,7 +102,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
 
 
 class EvaluatorSpec(ComponentSpec):
-    PARAMETERS: ClassVar = {"gate": ExecutionParameter(type=str)}
+    PARAMETERS: ClassVar = {"gate": ExecutionParameter(type=str), "serving": ExecutionParameter(type=str)}
     INPUTS: ClassVar = {
         "examples": ChannelParameter(type=standard_artifacts.Examples),
         "statistics": ChannelParameter(type=artifacts.ImageStatistics),
@@ -124,6 +126,7 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         baseline_model: the model serving now; the channel may be empty.
         schema: carries the class names.
         gate: the bounds.
+        serving: what to report if a model serves now and `baseline_model` is empty; empty if no model serves.
     """
 
     SPEC_CLASS = EvaluatorSpec
@@ -137,11 +140,13 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         baseline_model: types.BaseChannel,
         schema: types.BaseChannel,
         gate: GateSettings,
+        serving: str = "",
     ):
         super().__init__(
             EvaluatorSpec(
                 examples=examples, statistics=statistics, model=model, baseline_model=baseline_model, schema=schema,
-                gate=gate.model_dump_json(), evaluation=types.Channel(type=standard_artifacts.ModelEvaluation),
+                gate=gate.model_dump_json(), serving=serving,
+                evaluation=types.Channel(type=standard_artifacts.ModelEvaluation),
                 blessing=types.Channel(type=standard_artifacts.ModelBlessing),
             )
         )  # fmt: skip

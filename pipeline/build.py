@@ -28,6 +28,7 @@ from components.ingest.schema import read_bytes as schema_bytes
 from components.previous_span import PreviousSpan
 from components.pusher import Pusher
 from components.serving_check import ServingCheck
+from components.serving_folder import serving_now
 from components.trainer import Trainer
 from pipeline import sources
 from pipeline.backbone import content
@@ -117,6 +118,7 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
             baseline_model=baseline.outputs["model"],
             schema=schema.outputs["schema"],
             gate=settings.gate,
+            serving=_without_baseline(settings.folder / "serving"),
         )
         # Of a model that is not blessed, too: a person may bless it later, and it is pushed if it can be served.
         serving_check = ServingCheck(
@@ -174,6 +176,21 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
             # What a remote worker would install. Without it TFX packs itself up anew for every step.
             f"--setup_file={sources.ROOT / 'setup.py'}",
         ],
+    )
+
+
+def _without_baseline(serving: Path) -> str:
+    """What the gate reports if a model serves and there is no artifact of it; empty if no model serves."""
+    try:
+        record = serving_now(serving)
+    except ValueError:  # Baseline fails with the reason
+        return ""
+    if record is None:
+        return ""
+    place = record.model.uri.rpartition("/root/")[2]
+    return (
+        f"there is nothing to compare with, because the Model artifact of the version that serves, {place}, is gone, "
+        "or ML Metadata does not know it"
     )
 
 

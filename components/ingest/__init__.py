@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.ingest.errors import DataRefused, UsageError
-from components.ingest.folder import span_folder, spans
+from components.ingest.folder import MAX_SPAN, span_folder, spans
 from components.ingest.source import Progress, only, silent
 
 if TYPE_CHECKING:
     from components.ingest.manifest import Manifest, Recipe
 
-__all__ = ["DataRefused", "UsageError", "prepare", "span_folder", "spans"]
+__all__ = ["MAX_SPAN", "DataRefused", "UsageError", "prepare", "span_folder", "spans"]
 
 
 def prepare(
@@ -34,7 +34,7 @@ def prepare(
     number, None for the one after the newest. A span of the same source and recipe is not written again: without
     `span` the newest is looked at, with `span` the one of that number. Downloads are kept in `<out>/.download`.
 
-    Memory: a few batches of images on their way through the checkers (see `checkers`) and 29 bytes for each image that
+    Memory: a few batches of images on their way through the checkers (see `checkers`) and 45 bytes for each image that
     was read (see `spool`), however many there are. Disk: the images twice while they are written.
     The source must not change while it is read.
     Raises UsageError (bad argument, number taken, another writer at work) and DataRefused (the data, or the disk);
@@ -45,8 +45,8 @@ def prepare(
     from components.ingest.sources import SOURCES
     from components.ingest.write import disk_problem, write
 
-    if span is not None and span < 1:
-        raise UsageError(f"span {span}: use a number from 1")
+    if span is not None and not 1 <= span <= MAX_SPAN:
+        raise UsageError(f"span {span}: use a number from 1 to {MAX_SPAN}")
     if kind not in SOURCES:
         raise UsageError(f"no source {kind!r}: use one of {', '.join(SOURCES)}")
     try:
