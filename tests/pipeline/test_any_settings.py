@@ -10,6 +10,7 @@ from hypothesis import event, example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from components.ingest import MAX_SPAN
 from pipeline import strict_yaml
 from pipeline.config import PRESETS, Settings, SettingsError, load, presets
 from pipeline.study.settings import study_settings
@@ -155,6 +156,7 @@ def test_any_yaml(file, content):
 @given(
     assignment=assignments(), style=st.sampled_from([str, json.dumps, strict_yaml.dump]), piece=st.sampled_from(YAML)
 )
+@example(assignment=(("model", "size"), []), style=str, piece="")
 def test_any_flag_or_variable(assignment, style, piece):
     place, value = assignment[0], style(assignment[1])
     flag = f"{'.'.join(place)}={value}"
@@ -188,7 +190,7 @@ def any_settings(draw: st.DrawFn) -> Settings:
     return settings
 
 
-@given(settings=any_settings(), span=st.integers(1, 2**63 - 1))
+@given(settings=any_settings(), span=st.integers(1, MAX_SPAN))
 @example(settings=Settings(name="1e5"), span=1)
 def test_settings_that_are_printed_read_back_equal(file, settings, span):
     expected = settings.model_dump(exclude=NOT_RECORDED)
