@@ -56,6 +56,10 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's dumper, which quotes text that YAML 1.1 would read as another type, and here also by YAML 1.2: "1e5"."""
+
+
 _Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
@@ -68,7 +72,8 @@ for _tag, _pattern, _first in (
         list("-+.0123456789"),
     ),
 ):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
 
 
 def read(path: Path) -> Document:
@@ -90,6 +95,11 @@ def read(path: Path) -> Document:
         raise YamlSyntaxError(
             f"{line}: byte {content[error.start]:#04x} is not UTF-8: save the file as UTF-8"
         ) from None
+
+
+def dump(value: Any) -> str:
+    """Write plain values so that `parse` reads equal ones."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
 
 
 def parse(text: str) -> Document:

@@ -1,7 +1,9 @@
 """Plan of a warm start, which is checked before anything is computed."""
 
 import json
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,21 @@ from trainer.warm_start import WarmStart, compare_classes
 # Settings that must equal those of the model it starts from. Position embeddings are resized to another image_size.
 _EQUAL = ("patch_size", "depth", "width", "heads", "mlp_ratio", "head", "conv_stem")
 _KERAS_MODEL = "assets.extra/vit.keras"  # `trainer.serving.KERAS_MODEL`, which would import TensorFlow
+
+_MAX_CONFIG = 2**20  # bytes of that configuration; that of a ViT has 2 KiB
+
+# What zipfile and json raise on a damaged file.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    RuntimeError,
+)
 
 
 def plan(settings: Settings, span: int) -> WarmStart | None:
@@ -35,7 +52,7 @@ def plan(settings: Settings, span: int) -> WarmStart | None:
         return None
     theirs = _architecture(serving / str(served.version) / _KERAS_MODEL)
     differing = [
-        f"{name} {theirs[name]}, not {ours}"
+        f"{name} {theirs[name]!s:.40}, not {ours}"
         for name in _EQUAL
         if name in theirs and theirs[name] != (ours := getattr(settings.model, name))
     ]
@@ -51,7 +68,8 @@ def plan(settings: Settings, span: int) -> WarmStart | None:
 def _architecture(file: Path) -> dict[str, Any]:
     """Return the model's configuration in a `.keras` file; empty if it has none, which the Trainer reports."""
     try:
-        with zipfile.ZipFile(file) as archive:
-            return json.loads(archive.read("config.json"))["config"]
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        with zipfile.ZipFile(file) as archive, archive.open("config.json") as content:
+            config = json.loads(content.read(_MAX_CONFIG))["config"]
+    except _DAMAGED:
         return {}
+    return config if isinstance(config, dict) else {}

@@ -64,15 +64,16 @@ class ModelSettings(SettingsGroup):
     @model_validator(mode="before")
     @classmethod
     def fill_from_size(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or given.get("size") not in SIZES:
+        size = given.get("size") if isinstance(given, dict) else None
+        if not isinstance(size, str) or size not in SIZES:  # the field itself refuses anything else
             return given
-        for key, value in SIZES[given["size"]].items():
+        for key, value in SIZES[size].items():
             if given.get(key, value) != value:
                 raise ValueError(
-                    f"size {given['size']} has {key} {value}, and {key} says {given[key]} (perhaps in the preset): "
+                    f"size {size} has {key} {value}, and {key} says {given[key]} (perhaps in the preset): "
                     "give depth, width and heads, or give size and none of them"
                 )
-        return {**given, **SIZES[given["size"]]}
+        return {**given, **SIZES[size]}
 
     @model_validator(mode="after")
     def sizes_divide(self):

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 import typer
-import yaml
 
-from pipeline import start
+from pipeline import start, strict_yaml
 from pipeline.config import Settings, SettingsError, load
 from pipeline.exits import Exit
 from pipeline.logs import own_stderr, redirected, shown
@@ -83,7 +82,7 @@ def _dry_run(settings: Settings, span: int) -> Exit:
 
         graph = compile_graph(settings, span)
     nodes = [node.pipeline_node.node_info.id for node in graph.nodes]
-    print(yaml.safe_dump(json.loads(settings.resolved(span)), sort_keys=False), end="")
+    print(strict_yaml.dump(json.loads(settings.resolved(span))), end="")
     print_line(f"store: {settings.store}")
     print_line(f"nodes: {', '.join(nodes)}")
     return Exit.OK
