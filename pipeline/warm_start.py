@@ -11,6 +11,7 @@ from components import ingest
 from components.ingest import manifest
 from components.serving_folder import serving_now
 from pipeline.config import Settings, SettingsError
+from pipeline.metadata import relocation
 from trainer.warm_start import WarmStart, compare_classes
 
 # Settings that must equal those of the model it starts from. Position embeddings are resized to another image_size.
@@ -41,7 +42,8 @@ def plan(settings: Settings, span: int) -> WarmStart | None:
         span: the span to train on.
 
     Raises:
-        SettingsError: if the serving model has no record, or another architecture than the settings.
+        SettingsError: if the serving model has no record, its files are gone, or its architecture is not that of the
+            settings.
     """
     serving = settings.folder / "serving"
     try:
@@ -50,6 +52,12 @@ def plan(settings: Settings, span: int) -> WarmStart | None:
         raise SettingsError(f"training.warm_start: {error}") from None
     if served is None:
         return None
+    artifact = Path(relocation.place(served.model.uri, settings.folder.resolve()))
+    if artifact.is_absolute() and not artifact.is_dir():
+        raise SettingsError(
+            f"training.warm_start cannot start from version {served.version} in {serving}: its artifact {artifact} is "
+            "gone. To train from scratch, --set training.warm_start=false"
+        )
     theirs = _architecture(serving / str(served.version) / _KERAS_MODEL)
     differing = [
         f"{name} {theirs[name]!s:.40}, not {ours}"

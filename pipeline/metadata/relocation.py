@@ -22,7 +22,7 @@ from components import ingest
 from components.data_bounds import DATA_FOLDER
 from components.ingest import DataRefused, manifest
 from components.serving_folder import read_record, versions
-from pipeline.metadata.address import Address, NoStore, connect, write
+from pipeline.metadata.address import Address, NoStore, StoreError, connect, write
 
 # Property of the pipeline's context: JSON that maps each current path to the path that was recorded first.
 FIRST_PLACES = "first_places"
@@ -74,8 +74,12 @@ def settle(address: Address, folder: Path, data: Path) -> list[str]:
         data: absolute path of the data folder.
 
     Raises:
-        StoreError: if the store cannot be read or written.
+        StoreError: if the store cannot be read or written, or `root` is a link to a place that is not there, such as a
+            disk that is not mounted: its artifacts are not gone.
     """
+    root = folder / "root"
+    if root.is_symlink() and not root.exists():
+        raise StoreError(f"{root} is a link to {root.readlink()}, which does not exist: mount it, or remove the link")
     try:
         with connect(address) as connection:
             if address.file is None or address.file.resolve().parent != folder:

@@ -346,7 +346,7 @@ def test_the_command_prints_the_problems_of_an_image(vitpipe, served, folder, tm
     webp.write_bytes(encoded(picture(2), "WEBP"))
     files = [str(file) for file in (turned, halved, webp)]
     with model_server.rest(served) as address:
-        for where in ("--model", str(folder)), ("--server", address):
+        for where in ("--model", str(folder), "--trust-model"), ("--server", address):
             code, out, errors = vitpipe("predict", *files, *where, "--json")
             answers = json.loads(out)
             assert code == 3 and [answer["valid"] for answer in answers] == [True, False, False]

@@ -1,4 +1,5 @@
 import json
+import shutil
 import zipfile
 from datetime import UTC, datetime
 
@@ -43,6 +44,19 @@ def test_the_plan_names_what_a_warm_start_takes_over(folder):
     )
     assert plan(settings(folder), 1) is None
     assert plan(settings(folder, "training.warm_start=true", "name=first"), 1) is None
+
+
+def test_a_serving_model_whose_artifact_is_gone_is_rejected(folder, tmp_path):
+    serving = tmp_path / "sample" / "serving" / "3"
+    shutil.copytree(folder / "runs" / "sample" / "serving" / "3", serving)
+    record = json.loads((serving / "model.json").read_text())
+    record["model"]["uri"] = "/elsewhere/runs/sample/root/Trainer/model/7"
+    (serving / "model.json").write_text(json.dumps(record))
+    flags = "training.warm_start=true", f"runs={tmp_path}"
+    with pytest.raises(SettingsError, match=r"sample/root/Trainer/model/7 is gone\. To train from scratch"):
+        plan(settings(folder, *flags), 1)
+    (tmp_path / "sample" / "root" / "Trainer" / "model" / "7").mkdir(parents=True)
+    assert plan(settings(folder, *flags), 1).new == ["zero"]
 
 
 def test_another_image_size_is_no_obstacle(folder):

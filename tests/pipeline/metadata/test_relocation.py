@@ -12,7 +12,7 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from components import ingest
 from components.ingest import manifest
 from pipeline.metadata import relocation
-from pipeline.metadata.address import Address
+from pipeline.metadata.address import Address, StoreError
 from pipeline.metadata.reader import reader
 from pipeline.metadata.store import first_places
 from tests.mariadb import PASSWORD
@@ -172,3 +172,11 @@ def test_a_server_is_not_written_to(mariadb, tmp_path):
     assert store.get_artifacts() == before
     with reader(address) as known:
         assert [one.uri for one in known.artifacts()] == [uri]
+
+
+def test_a_disk_that_is_not_mounted_does_not_delete_artifacts(tmp_path):
+    folder = tmp_path / "runs" / "sample"
+    make_store(folder / "metadata.db", runs=1)
+    (folder / "root").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(StoreError, match="which does not exist: mount it"):
+        relocation.settle(Address(file=folder / "metadata.db"), folder, tmp_path / "data")
