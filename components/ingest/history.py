@@ -81,8 +81,8 @@ class History:
     def splits(self, key: str, of: np.ndarray, among: Collection[int]) -> np.ndarray:
         """Return int8 [N]: the split, as an index in SPLITS, in which each image was, or -1 for a new one.
 
-        An id or a name may have belonged to several pictures: the newest counts. Where spans of an older version put
-        one picture into several splits, test comes before val, and val before train.
+        An id or a name may have belonged to several pictures: the newest counts, with the split of that picture. Where
+        spans of an older version put one picture into several splits, test comes before val, and val before train.
 
         Args:
             key: a field of Keys.
@@ -92,10 +92,12 @@ class History:
         known = self._entries[np.isin(self._entries["split"], list(among))]
         if not len(known):
             return np.full(len(of), _UNKNOWN, np.int8)
-        rank = (known["split"],) if key == "content" else (known["split"], known["span"])
-        order = np.lexsort((*rank, known[key]))
+        pictures, picture = np.unique(known["content"], return_inverse=True)
+        best = np.zeros(len(pictures), np.int8)
+        np.maximum.at(best, picture, known["split"].astype(np.int8))
+        order = np.lexsort((best[picture], known["span"], known[key]))
         at = order[np.searchsorted(known[key][order], of, side="right") - 1]  # the last of equal keys
-        return np.where(known[key][at] == of, known["split"][at].astype(np.int8), np.int8(_UNKNOWN))
+        return np.where(known[key][at] == of, best[picture[at]], np.int8(_UNKNOWN))
 
     def with_span(self, number: int, images: dict[str, np.ndarray]) -> Self:
         """Return the history after a span.

@@ -310,7 +310,13 @@ def _jpeg_problem(data: bytes) -> str | None:
     bare, scan, sequential = _without_metadata(data)
     warning = _libjpeg_warning(bare)
     if padding := _EXTRANEOUS.fullmatch(warning):
-        return None if sequential and _is_padding(bare[scan:], int(padding[1])) else DAMAGED
+        extraneous, end = int(padding[1]), bare.index(b"\xff\xd9", scan)
+        if not sequential or not _is_padding(bare[scan:end], extraneous):
+            return DAMAGED
+        # With restart markers few zeros are decoded and the others are passed over: only the next warning tells.
+        warning = _libjpeg_warning(bare[: end - extraneous] + bare[end:])
+        if _EXTRANEOUS.fullmatch(warning):
+            return None
     return DAMAGED if warning.startswith(_DAMAGE) else None
 
 
@@ -331,7 +337,6 @@ def _is_padding(scan: bytes, extraneous: int) -> bool:
     But then the decoder has consumed a part of the zeros, so there are more equal bytes than extraneous ones. Up to
     three bytes may have any value, because some encoders write whole words.
     """
-    scan = scan[: scan.index(b"\xff\xd9")]
     constant = len(scan) - len(scan.rstrip(scan[-1:]))
     return extraneous < 4 or extraneous <= constant < extraneous + 8
 

@@ -200,6 +200,21 @@ def test_spans_without_history_are_continued(old, image, tmp_path):
     assert verify.problems(old) == []
 
 
+def test_test_picture_of_an_old_span_that_is_encoded_again_stays_in_test(old, tmp_path):
+    """Also if a later span of the old version moved it to train."""
+    first, second = examples(old, 1), examples(old, 2)
+    assert any(split == "test" != second[id][0] for id, (split, _) in first.items())
+    for id, (_, content) in second.items():
+        path = (tmp_path / "again" / id).with_suffix(".jpg")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(np.asarray(Image.open(io.BytesIO(content)).convert("RGB")), "JPEG", quality=80))
+    prepare("images", old, str(tmp_path / "again"))
+    third = {Path(id).with_suffix("").as_posix(): split for id, (split, _) in examples(old, 3).items()}
+    for id, (split, _) in (first | second).items():
+        said = {split, first.get(id, (split, b""))[0]}
+        assert third[Path(id).with_suffix("").as_posix()] == max(said, key=SPLITS.index)
+
+
 def hash_of(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4])
 

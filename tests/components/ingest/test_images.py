@@ -140,6 +140,24 @@ def test_jpeg_whose_pixels_are_damaged(kind, revision):
                 pytest.fail(f"{name} from {share}")
 
 
+@pytest.mark.parametrize("blocks", [1, 2, 4, 8])
+def test_jpeg_with_restart_markers_that_ends_in_zeros(blocks):
+    whole = encoded(photograph(), "JPEG", restart_marker_blocks=blocks)
+    check(whole)
+    for at in range(whole.index(b"\xff\xda") + 14, len(whole) - 40, 5):
+        with pytest.raises(BadImage, match="cut or damaged"):
+            check(whole[:at] + bytes(len(whole) - 2 - at) + whole[-2:])
+            pytest.fail(f"zeros from byte {at:,} of {len(whole):,}")
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 10, 1000])
+def test_jpeg_with_padding_before_its_end(length):
+    for seed in range(6):
+        image = Image.fromarray(np.random.default_rng(seed).integers(0, 255, (6, 6, 3), "uint8")).resize((200, 200))
+        whole = encoded(image, "JPEG", quality=90)
+        check(whole[:-2] + bytes(length) + whole[-2:])
+
+
 def exif(orientation: object, endian: str = "<") -> bytes:
     data = Image.Exif()
     data.endian = endian
