@@ -1,5 +1,5 @@
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -29,7 +29,12 @@ def serve():
         def serve(app, token=None):
             server = create_server(app, "127.0.0.1", 0, token)
             served.callback(server.close)
-            threading.Thread(target=server.run, daemon=True).start()
+
+            def run():
+                with suppress(OSError):  # its sockets are closed while it waits for them
+                    server.run()
+
+            threading.Thread(target=run, daemon=True).start()
             return f"http://127.0.0.1:{server.effective_port}"
 
         yield serve
