@@ -192,6 +192,11 @@ def check_server(address: Address) -> None:
 
 def _open(address: Address) -> Any:
     if address.file and not address.file.is_file():
+        if os.path.lexists(address.file):
+            raise StoreError(
+                f"{address.file} is no SQLite file, but a folder, a device or a link that leads to no file: move it "
+                "away and put a copy of the store there; the pushed models and the artifacts do not depend on it"
+            )
         raise NoStore(f"no store at {address.file}: `vitpipe run` makes one")
     try:
         return _opened(address)

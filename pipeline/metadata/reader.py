@@ -64,8 +64,9 @@ _USED = f"""
 @contextlib.contextmanager
 def reader(address: Address) -> Iterator[Reader]:
     """A reader that sees the store as it is at this moment. Raises StoreError."""
-    folder = address.file.resolve().parent if address.file else None
     with connect(address) as connection:
+        # Only now: a link that leads to itself does not resolve, and `connect` refuses it.
+        folder = address.file.resolve().parent if address.file else None
         yield Reader(connection, folder)
 
 

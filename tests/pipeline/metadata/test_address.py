@@ -75,6 +75,17 @@ def test_a_file_that_was_cut_off_is_damaged(store, small):
     assert "is damaged" in refusal(store)
 
 
+@pytest.mark.parametrize(
+    "put",
+    [Path.mkdir, os.mkfifo, lambda file: file.symlink_to(file.name), lambda file: file.symlink_to("gone")],
+    ids=["folder", "pipe", "link to itself", "link to nothing"],
+)
+def test_what_is_no_file_is_not_taken_for_a_store_that_is_missing(put, tmp_path):
+    file = tmp_path / "metadata.db"
+    put(file)
+    assert "is no SQLite file, but" in refusal(Address(file=file))
+
+
 def test_a_writer_that_does_not_end_is_waited_for_and_named(store, monkeypatch):
     monkeypatch.setattr(address_module, "_TIMEOUT", 0.2)
     with sqlite3.connect(store.file) as writer:
