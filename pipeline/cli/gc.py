@@ -39,6 +39,8 @@ def gc(
     ML Metadata then calls their artifacts deleted, and runs do not find them in the cache.
     """
     found = {folder.parent.name: folder.parent.resolve() for folder in sorted(runs.glob("*/root"))}
+    if not found:
+        raise NotFound(f"--runs {runs}: no run folder with artifacts there; name the folder that holds the run folders")
     if pipeline is not None and pipeline not in found:
         raise NotFound(f"--pipeline {pipeline}: no artifacts below {runs}; there are {', '.join(found) or 'none'}")
     removed: list[dict[str, Any]] = []

@@ -184,9 +184,9 @@ def problems(address: Address, folder: Path) -> list[str]:
                 # Paths on a server are not updated, so TFX needs the recorded path.
                 advice = "" if own else ". If the run folder was moved, make its old path a link to the new one"
                 lines.append(
-                    f"{folder / 'serving' / str(version)} serves unmodified, but its Model artifact "
-                    f"{place(made.uri, folder) if own else made.uri} is gone or unknown to {address}: no candidate can "
-                    f"be compared with it{advice}"
+                    f"{folder / 'serving' / str(version)} can be served, but its Model artifact "
+                    f"{place(made.uri, folder) if own else made.uri} is gone or unknown to {address}: while this "
+                    f"version serves, no candidate can be compared with it{advice}"
                 )
     return lines
 

@@ -11,9 +11,10 @@ import filelock
 import pytest
 
 from pipeline.cli import main
+from pipeline.cli.gc import gc
 from pipeline.metadata.garbage import remove_folder
 from pipeline.metadata.reader import reader
-from pipeline.metadata.stores import stores
+from pipeline.metadata.stores import NotFound, stores
 from tests.stores import make_store
 
 RUNS = 30
@@ -102,6 +103,7 @@ def test_a_collection_that_was_killed_ends_well_when_it_is_started_again(folder)
 SLOWLY = """
 import shutil, time
 from pipeline.cli import main
+from pipeline.cli.gc import gc
 remove = shutil.rmtree
 def rmtree(*arguments, **options):
     remove(*arguments, **options)
@@ -183,3 +185,11 @@ def test_not_while_a_run_goes_on(folder, monkeypatch, capsys):
         assert vitpipe(monkeypatch, "gc", "--keep", 1, "--runs", folder) == 2
     assert "a run of sample is going on" in capsys.readouterr().err
     assert all(one.state == "live" for one in artifacts(folder))
+
+
+@pytest.mark.parametrize("runs", ["file", "empty", "missing"])
+def test_a_folder_without_run_folders_is_reported(tmp_path, runs):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NotFound, match="no run folder with artifacts there"):
+        gc(keep=1, runs=tmp_path / runs)
