@@ -1,15 +1,41 @@
 """Speed and accuracy of a preset's training recipe on one accelerator, without TFX and without TensorFlow.
 
-    python benchmarks/train_accelerator.py --pack data/cifar10/span-1 cifar10.npz      # where vitpipe is installed
-    KERAS_BACKEND=jax PYTHONPATH=. python benchmarks/train_accelerator.py cifar10.npz --seeds 3 --peak-tflops 989
+Where vitpipe is installed, prepare what the accelerator's machine needs. Git ignores both, so name them when you copy
+the checkout there: 17.6 MiB of images and 5.5 MiB of wheels.
 
-The second needs jax (with CUDA for an NVIDIA GPU), keras, numpy, pillow, pydantic, pyyaml and scipy. It trains with the
-model, the augmentation and the optimizer of `trainer`, in the numbers of `configs/<preset>.yaml`, in another loop: all
-images lie on the device as uint8, and a whole epoch is one compiled program. Only JAX offers that (`jax.lax.scan`), so
-it is JAX only.
+    vitpipe data prepare cifar10
+    python benchmarks/train_accelerator.py --pack data/cifar10/span-1 data/cifar10.npz
+    benchmarks/wheels.sh
 
-As in the pipeline the averaged weights are looked at after each epoch, and those that were best on `val` are the ones
-tested. `--all` trains on `val` as well, so there is nothing to choose by: it tests the last. Overrides for sweeps:
+The other machine needs Python 3.12 with jax (with CUDA for an NVIDIA GPU), numpy, pillow, pyyaml, scipy, absl-py, h5py,
+ml-dtypes, packaging and rich; the wheels are all else. There, in the checkout, with $OUT a folder for the results, a
+probe of two epochs and then the preset. If the probe fails, the preset is trained without a CLS token:
+
+    set -o pipefail; export PYTHONUNBUFFERED=1; SITE=$(mktemp -d)
+    python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target $SITE .whl/*.whl || exit
+    export PYTHONPATH=$SITE:. KERAS_BACKEND=jax JAX_COMPILATION_CACHE_DIR=$SITE/cache
+    R="python3 benchmarks/train_accelerator.py data/cifar10.npz --peak-tflops 790 --out $OUT/results.jsonl"
+    H=; timeout 150 $R --epochs 2 2>&1 | tee $OUT/probe.log || H="--set model.head=mean"
+    $R $H --save $OUT/preset.npz 2>&1 | tee $OUT/preset.log
+
+The first three lines, and a longer recipe that was chosen by its accuracy on `val`:
+
+    R="python3 benchmarks/train_accelerator.py data/cifar10.npz --peak-tflops 790 --out $OUT/results.jsonl"
+    S="--set training.learning_rate=2e-3 --set model.head=mean --set model.conv_stem=true --set model.mimetic=true"
+    $R --all --batch-size 512 $S --save $OUT/best.npz 2>&1 | tee $OUT/best.log
+
+Back where vitpipe is installed, rebuild a saved model from its files of at most 15 MiB, check that its weights are bit
+for bit those that were tested, and test it again. It computes in float32, so a few images of 10,000 may come out
+otherwise than in bfloat16:
+
+    KERAS_BACKEND=tensorflow PYTHONPATH=. python benchmarks/train_accelerator.py data/cifar10.npz --test preset.npz
+
+The script trains with the model, the augmentation and the optimizer of `trainer`, in the numbers of
+`configs/<preset>.yaml`, in another loop: all images lie on the device as uint8, and a whole epoch is one compiled
+program. Only JAX offers that (`jax.lax.scan`), so training is JAX only.
+
+As in the pipeline the averaged weights are evaluated on `val` after each epoch, and those that were best are tested.
+`--all` trains on `val` as well, so there is nothing to choose by: it tests the last. Overrides for sweeps:
 `--set model.head=mean --set augment.mixup=0`; a learning rate fits one batch size, so set both.
 
 Not yet measured on a GPU.
@@ -21,25 +47,29 @@ import json
 import os
 import sys
 import time
+import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import yaml
 from flops import training_flops
+from pydantic import ValidationError
 
 from trainer.settings import AugmentSettings, ModelSettings, TrainingSettings
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SPLITS = ("train", "val", "test")
 GROUPS = {"model": ModelSettings, "augment": AugmentSettings, "training": TrainingSettings}
+PRESETS = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 EVALUATION_BATCH = 1000
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", help="the packed images")
+    parser.add_argument("data", type=npz, help="the packed images, a .npz file")
     parser.add_argument("--pack", metavar="SPAN", help="a prepared span folder: write it to `data`, and train nothing")
-    parser.add_argument("--preset", default="cifar10")
+    parser.add_argument("--preset", default="cifar10", choices=PRESETS, metavar="NAME", help=", ".join(PRESETS))
     parser.add_argument("--seeds", type=int, default=1, help="trainings, with the seeds 0, 1, ...")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--batch-size", type=int)
@@ -48,43 +78,71 @@ def main() -> None:
     )
     parser.add_argument("--all", action="store_true", help="train on val, too, and test the last weights")
     parser.add_argument("--peak-tflops", type=float, help="of the device in the precision it computes in")
-    parser.add_argument("--out", help="a file to which one line of JSON a training is added")
+    parser.add_argument("--out", type=Path, help="a file to which one line of JSON a training is added")
+    parser.add_argument("--save", type=npz, metavar="FILE.npz", help="keep the tested weights, in files of 15 MiB")
+    parser.add_argument("--test", type=npz, metavar="FILE.npz", help="test weights that --save kept; train nothing")
     args = parser.parse_args()
+    if args.save and args.seeds > 1:
+        parser.error("--save keeps the weights of one training: leave out --seeds")
+    # Nothing is lost to a misspelt folder after the training.
+    for path in (args.out, args.save):
+        if path and not path.parent.is_dir():
+            parser.error(f"{path}: there is no folder {path.parent}; create it first")
     if args.pack:
-        pack(Path(args.pack), Path(args.data))
+        pack(Path(args.pack), args.data)
+        return
+    if args.test:
+        test(args.test, args.data)
         return
     if os.environ.get("KERAS_BACKEND") != "jax":
         sys.exit("train_accelerator.py needs KERAS_BACKEND=jax: an epoch is one jax.lax.scan")
     overrides = list(args.set)
-    if args.epochs:
+    if args.epochs is not None:
         overrides.append(f"training.epochs={args.epochs}")
-    if args.batch_size:
+    if args.batch_size is not None:
         overrides.append(f"training.batch_size={args.batch_size}")
     model, augmentation, training = settings(args.preset, overrides)
     if training.accumulate > 1:
         sys.exit(f"training.accumulate {training.accumulate}: this loop computes a batch at once; set it to 1")
-    splits = load(Path(args.data))
+    splits = load(args.data)
     if args.all:
         splits["train"] = tuple(np.concatenate(both) for both in zip(splits["train"], splits["val"], strict=True))
         del splits["val"]
 
     recipe = Recipe(model, augmentation, training, splits)
     device = recipe.device()
-    print(f"{device}, {recipe.policy}: {recipe.parameters:,} parameters, {len(splits['train'][1]):,} training images, "
-          f"{recipe.steps} steps an epoch", flush=True)  # fmt: skip
+    print(
+        f"{device}, {recipe.policy}, {recipe.attention}: {recipe.parameters:,} parameters, "
+        f"{len(splits['train'][1]):,} training images, {recipe.steps} steps an epoch",
+        flush=True,
+    )
     results = []
     for seed in range(args.seeds):
         result = {"seed": seed, "preset": args.preset, "set": overrides, "all": args.all, "device": device}
-        result |= recipe.train(seed, args.peak_tflops)
+        result |= {"attention": recipe.attention, **recipe.train(seed, args.peak_tflops)}
         results.append(result["test_accuracy"])
-        print(f"seed {seed}: test {result['test_accuracy']:.4f} with the weights of epoch {result['epoch']}; "
-              f"{result['seconds']:.1f} s and {result['compile_seconds']:.1f} s to compile", flush=True)  # fmt: skip
+        print(
+            f"seed {seed}: test {result['test_accuracy']:.4f} with the weights of epoch {result['epoch']}; "
+            f"{result['seconds']:.1f} s, {result['seconds_with_compilation']:.1f} s with compilation",
+            flush=True,
+        )
+        if args.save:
+            from weights import save
+
+            result["weights_sha256"] = save(recipe.averaged, args.save)
+            print(f"weights in {args.save}, SHA-256 {result['weights_sha256']}", flush=True)
         if args.out:
-            with Path(args.out).open("a") as file:
+            with args.out.open("a") as file:
                 file.write(json.dumps(result) + "\n")
     error = f" +- {np.std(results, ddof=1) / np.sqrt(len(results)):.4f} (standard error)" if len(results) > 1 else ""
     chosen = "the last weights, trained on train and val" if args.all else "the weights that were best on val"
     print(f"test accuracy {np.mean(results):.4f}{error} over {len(results)} seeds, {chosen}")
+
+
+def npz(value: str) -> Path:
+    if not value.endswith(".npz"):
+        raise argparse.ArgumentTypeError(f"{value} must be named .npz")
+    return Path(value)
 
 
 def pack(span: Path, out: Path) -> None:
@@ -102,7 +160,8 @@ def pack(span: Path, out: Path) -> None:
             images.append(feature[IMAGE].bytes_list.value[0])
             labels.append(feature[LABEL].int64_list.value[0])
             splits.append(SPLITS.index(name.partition("/")[0]))
-    np.savez(
+    # Images as small as CIFAR-10's are mostly tables that all JPEG files share: packed, they take a third.
+    np.savez_compressed(
         out,
         encoded=np.frombuffer(b"".join(images), np.uint8),
         ends=np.cumsum([len(image) for image in images]),
@@ -117,8 +176,11 @@ def load(path: Path) -> dict:
     """Images uint8 [N, height, width, 3] and labels int32 [N] by split."""
     from PIL import Image
 
-    with np.load(path, allow_pickle=False) as packed:
-        encoded, ends, labels, splits = (packed[name] for name in ("encoded", "ends", "labels", "splits"))
+    try:
+        with np.load(path, allow_pickle=False) as packed:
+            encoded, ends, labels, splits = (packed[name] for name in ("encoded", "ends", "labels", "splits"))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        sys.exit(f"{path} holds no images that --pack wrote: {error}")
     images = np.stack([
         np.asarray(Image.open(io.BytesIO(encoded[start:end])).convert("RGB"))
         for start, end in zip(np.append(0, ends[:-1]), ends, strict=True)
@@ -126,16 +188,86 @@ def load(path: Path) -> dict:
     return {name: (images[splits == index], labels[splits == index]) for index, name in enumerate(SPLITS)}
 
 
+def test(saved: Path, data: Path) -> None:
+    """Print the accuracy on the test split of weights that `--save` kept."""
+    from weights import digest
+    from weights import load as load_model
+
+    try:
+        model = load_model(saved)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        sys.exit(f"--test {saved}: {error}")
+    images, labels = load(data)["test"]
+    right = model.predict(images, batch_size=EVALUATION_BATCH, verbose=0).argmax(-1) == labels
+    print(f"test accuracy {right.mean():.4f} on {len(labels):,} images, weights of SHA-256 {digest(model)}")
+
+
 def settings(preset: str, overrides: list[str]) -> list:
-    """The preset's groups of settings, with overrides such as "model.head=mean"."""
-    given = yaml.safe_load((CONFIGS / f"{preset}.yaml").read_text())
+    """Return the preset's groups of settings, with overrides such as "model.head=mean".
+
+    In a training too short for the preset's warm-up, or for its horizon of the weight average, each takes the share of
+    the epochs that it takes of the preset's.
+    """
+    values = yaml.safe_load((CONFIGS / f"{preset}.yaml").read_text())
+    usual = TrainingSettings(**values.get("training", {}))
     for override in overrides:
         key, _, value = override.partition("=")
         group, _, name = key.partition(".")
         if group not in GROUPS:
             sys.exit(f"--set {override}: the group must be one of {', '.join(GROUPS)}")
-        given.setdefault(group, {})[name] = yaml.safe_load(value)
-    return [kind(**given.get(group, {})) for group, kind in GROUPS.items()]
+        values.setdefault(group, {})[name] = yaml.safe_load(value)
+    training = values.setdefault("training", {})
+    epochs = training.get("epochs", usual.epochs)
+    for name in ("warmup_epochs", "ema_epochs"):
+        overridden = any(override.startswith(f"training.{name}=") for override in overrides)
+        if not overridden and isinstance(epochs, int) and 0 < epochs <= getattr(usual, name):
+            training[name] = getattr(usual, name) * epochs / usual.epochs
+            print(f"training.{name} {getattr(usual, name):g} does not fit {epochs} epochs: {training[name]:g} instead")
+    try:
+        return [kind(**values.get(group, {})) for group, kind in GROUPS.items()]
+    except ValidationError as error:
+        group = next(group for group, kind in GROUPS.items() if kind.__name__ == error.title)
+        for fault in error.errors():
+            name = ".".join([group, *map(str, fault["loc"])])
+            print(f"{name}: {fault['msg']}" + (f", not {fault['input']!r}" if fault["loc"] else ""), file=sys.stderr)
+        sys.exit(1)
+
+
+def attention_fault(attend, batch: int, tokens: int, queries: int, heads: int, size: int, dtype: str) -> str:
+    """Return why fused attention fails in a forward and a backward pass, or an empty string if it does not.
+
+    Keras checks shapes only, before anything is compiled: whether the compiler accepts the backward pass, and whether
+    it computes what plain attention does, shows when it runs.
+
+    Args:
+        attend: `keras.ops.nn.dot_product_attention`, or a function called as it is.
+        batch: Images.
+        tokens: Tokens of an image.
+        queries: Tokens, the first ones, whose attention is computed.
+        heads: Attention heads.
+        size: Width of a head.
+        dtype: Type of queries, keys and values.
+    """
+    import jax
+
+    *inputs, weight = (
+        jax.random.normal(key, (batch, rows, heads, size), dtype)
+        for key, rows in zip(jax.random.split(jax.random.key(0), 4), (queries, tokens, tokens, queries), strict=True)
+    )
+
+    def gradients(attend):
+        summed = jax.grad(lambda *inputs: (attend(*inputs) * weight).astype("float32").sum(), argnums=(0, 1, 2))
+        return [np.asarray(gradient, "float32") for gradient in jax.jit(summed)(*inputs)]
+
+    try:
+        fused = gradients(attend)
+    except Exception as error:  # the compiler's, the driver's or Keras' own: any of them leaves plain attention
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    for name, ours, plain in zip("qkv", fused, gradients(partial(attend, flash_attention=False)), strict=True):
+        difference = np.linalg.norm(ours - plain) / np.linalg.norm(plain)
+        if not difference < 0.05:  # rounding to bfloat16 makes less than 0.01; a comparison with NaN is false
+            return f"its gradient of {name} differs by {difference:.2g} of that of plain attention"
+    return ""
 
 
 class Recipe:
@@ -158,6 +290,7 @@ class Recipe:
         if precision == "auto":
             precision = "float32" if jax.default_backend() == "cpu" else "bfloat16"
         self.policy = precision if precision == "float32" else f"mixed_{precision}"
+        self.attention = self.choose_attention()
         self.data = {name: tuple(jnp.asarray(part) for part in split) for name, split in splits.items()}
         self.model, self.optimizer = self.build(training.seed)
         self.averaged = self.vit()
@@ -170,6 +303,24 @@ class Recipe:
         import jax
 
         return jax.devices()[0].device_kind
+
+    def choose_attention(self) -> str:
+        """Turn fused attention off if it fails on one of the model's shapes. Returns what is used."""
+        import keras
+
+        model = self.model_settings
+        tokens = (model.image_size // model.patch_size) ** 2 + (model.head == "cls")
+        dtype = keras.DTypePolicy(self.policy).compute_dtype
+        for queries in {tokens, 1 if model.head == "cls" else tokens}:
+            fault = attention_fault(
+                keras.ops.nn.dot_product_attention,
+                self.training.batch_size, tokens, queries, model.heads, model.width // model.heads, dtype,
+            )  # fmt: skip
+            if fault:
+                print(f"fused attention fails with {queries} queries of {tokens} tokens: {fault}", flush=True)
+                keras.config.disable_flash_attention()
+                return "plain attention"
+        return "attention as Keras chooses"
 
     def vit(self):
         import keras
@@ -220,7 +371,7 @@ class Recipe:
             rows, key = chosen
             draws = jax.random.uniform(key, (batch, draws_per_image(self.augmentation)))
             targets = jax.nn.one_hot(labels[rows], self.classes)
-            pixels, targets = augment(images[rows], targets, draws, self.augmentation, mixing)
+            pixels, targets = augment(images[rows], targets, draws, self.augmentation, mixing, branch=False)
             (loss, fixed), gradients = jax.value_and_grad(loss_of, has_aux=True)(trainable, fixed, pixels, targets)
             gradients = clip_by_global_norm(gradients)
             trainable, optimizer = self.optimizer.stateless_apply(optimizer, gradients, trainable)
@@ -267,6 +418,10 @@ class Recipe:
         started = time.perf_counter()
         if self.compiled is None:
             self.compiled = self.epoch.lower(state, images, labels, key, jnp.float32(0)).compile()
+            # Evaluate once, for the same reason: the clock of the first seed must not run while this is compiled.
+            self.take_average(state)
+            for split in self.data.keys() - {"train"}:
+                self.accuracy(split)
         compile_seconds = time.perf_counter() - started
 
         best, best_epoch, best_weights, seconds = -1.0, 0, [], []
@@ -297,12 +452,15 @@ class Recipe:
         tflops = speed * self.flops() / 1e12
         print(f"{np.median(seconds):.2f} s an epoch, {speed:,.0f} images/s, {tflops:.3g} TFLOP/s"
               + (f", {tflops / peak_tflops:.1%} of the peak" if peak_tflops else ""), flush=True)  # fmt: skip
+        test_accuracy = self.accuracy("test")
+        training_seconds = time.perf_counter() - begin
         return {
-            "test_accuracy": self.accuracy("test"),
+            "test_accuracy": test_accuracy,
             "val_accuracy": best if "val" in self.data else None,
             "epoch": best_epoch,
             "epochs": self.training.epochs,
-            "seconds": time.perf_counter() - begin,
+            "seconds": training_seconds,
+            "seconds_with_compilation": training_seconds + compile_seconds,
             "compile_seconds": compile_seconds,
             "seconds_an_epoch": float(np.median(seconds)),
             "images_per_second": speed,

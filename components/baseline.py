@@ -1,18 +1,21 @@
 """Resolver strategy: the model serving now, which a candidate must not fall behind."""
 
+import logging
 from pathlib import Path
 
 from tfx.dsl.components.common import resolver
 
-from components.serving_folder import RECORD, serving_now
+from components.serving_folder import serving_now
+
+log = logging.getLogger(__name__)
 
 
 class ServingModel(resolver.ResolverStrategy):
-    """Of all models, the one that serves now; none before the first push.
+    """Of all models, the one that serves now; none before the first push, and none if its artifact is gone.
 
     Not TFX's "latest blessed": a blessed model may have failed its push since, or been rolled back.
-    Raises LookupError when a model serves that can no longer be compared with: going on without it would turn that
-    check of the gate off in silence.
+    A serving model whose artifact is gone must not block the pipeline for ever. The gate knows that it serves, and
+    warns that nothing was compared with it.
     """
 
     def __init__(self, serving: str):
@@ -25,9 +28,8 @@ class ServingModel(resolver.ResolverStrategy):
         [(key, models)] = input_dict.items()
         found = [model for model in models if record.model.names(model) and Path(model.uri).is_dir()]
         if not found:
-            raise LookupError(
-                f"the model serving now, {self._serving / str(record.version)}, cannot be compared with: its {RECORD} "
-                f"names {record.model.uri}, which is gone, or which this metadata store does not know. Put it back, or "
-                f"move {self._serving} away to start without a serving model"
-            )
+            log.warning(
+                "the model serving now, %s, cannot be compared with: %s is gone, or ML Metadata does not know it",
+                self._serving / str(record.version), record.model.uri.rpartition("/root/")[2],
+            )  # fmt: skip
         return {key: found}

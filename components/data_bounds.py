@@ -6,17 +6,19 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from trainer.settings import Group
+from trainer.settings import Group, SettingsGroup
+
+_LARGEST = 1e12  # bound: more images than that are nowhere
 
 
-class Bound(Group):
+class Bound(SettingsGroup):
     """Beyond `warn` a check is told of, beyond `stop` it ends the run; without a number it does not."""
 
     warn: float | None = None
     stop: float | None = None
 
 
-class DataGateSettings(Group):
+class DataGateSettings(SettingsGroup):
     """A bound for each check. A file or flag may change one number and leave the other as it is."""
 
     anomalies: Bound = Bound(stop=0)  # at most so many that TFDV finds against the schema, in train and val
@@ -25,6 +27,9 @@ class DataGateSettings(Group):
     missing_classes: Bound = Bound(stop=0)  # at most so many classes without an image in a split
     conflicting_labels: Bound = Bound(stop=0)  # at most so many images whose picture has another label elsewhere
     image_side: Bound = Bound(stop=8)  # pixels at least on the shorter side: less has nothing to show
+    rotated: Bound = Bound(warn=0)  # at most so many images with an Exif orientation, which is ignored
+    one_colour: Bound = Bound(warn=0)  # at most so many images whose pixels are all equal once transparency is dropped
+    narrow_range: Bound = Bound(warn=0)  # at most so many 16-bit PNGs that use less than a quarter of their range
     # What is trained on.
     class_examples: Bound = Bound(warn=20, stop=2)  # images at least in the smallest class
     imbalance: Bound = Bound(warn=10, stop=100)  # the largest class at most so many times the smallest
@@ -53,6 +58,17 @@ class DataGateSettings(Group):
             else value
             for name, value in given.items()
         }
+
+    @model_validator(mode="after")
+    def bounds_are_sane(self):
+        # Not of `Bound` itself: it also reads bounds that earlier versions recorded.
+        for name in CHECKS:
+            for level, value in getattr(self, name).model_dump().items():
+                if value is not None and not 0 <= value <= _LARGEST:
+                    raise ValueError(
+                        f"{name}.{level} {value:g} is not between 0 and {_LARGEST:g}; write null to turn it off"
+                    )
+        return self
 
 
 # Files of a verdict.

@@ -7,6 +7,7 @@ from scipy.spatial.distance import jensenshannon
 
 from components.data_bounds import UNUSABLE, Bound, DataGateSettings, Finding, Level
 from components.figures import ImageFigures, SplitFigures
+from components.ingest.images import REMARKS
 from trainer.settings import Group
 
 _MOST_ANOMALIES = 20  # named in a finding, which ML Metadata keeps and pages repeat
@@ -81,6 +82,11 @@ def judge(
         smallest = min(sides)
         text = f"the smallest image has a side of {smallest} pixels, in {sides[smallest]}"
         weigh("image_side", smallest, text, "remove it, or lower the bound", "at least")
+
+    for check, remark in REMARKS.items():
+        counts = {split: of.remarks.get(check, 0) for split, of in splits.items()}
+        marked = ", ".join(f"{count:,} in {split}" for split, count in counts.items() if count)
+        weigh(check, sum(counts.values()), f"{marked}: {remark.text}: {remark.fix}" if marked else "no image")
 
     rare, common = (pick(train.labels, key=lambda name: train.labels[name]) for pick in (min, max))
     fewest, most = train.labels[rare], train.labels[common]

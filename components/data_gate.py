@@ -20,6 +20,7 @@ from components.example_gen import SPAN_FOLDER
 from components.figures import Conflicts, ImageFigures, repeated_ids, without
 from components.image_statistics import CONFLICTS, FIGURES, TWINS, read_table
 from components.ingest import tfrecord
+from components.ingest.images import REMARKS
 from components.leaks import gives_way
 
 VERDICT = "verdict.json"
@@ -41,7 +42,7 @@ class Executor(base_executor.BaseExecutor):
         figures = ImageFigures.model_validate_json((folder / FIGURES).read_text("utf-8"))
         twins = pd.read_parquet(folder / TWINS)
         conflicts = pd.read_parquet(folder / CONFLICTS)
-        images = read_table(folder, ["split", "id", "label", "reason", "width", "height", "digest"])
+        images = read_table(folder, ["split", "id", "label", "reason", "width", "height", "digest", "remarks"])
         left_out: list[bytes] = []
         if settings.leave_out_leaks:
             left_out = sorted(set(twins.id[gives_way(twins)]))
@@ -180,6 +181,10 @@ def _exhibits(
         "outside_labels": _rows(images[~images.label.between(0, len(names) - 1)], lambda row: f"label {row.label}"),
         "repeated_ids": _rows(images[repeated_ids(images)], lambda row: "once more"),
         "image_side": _rows(small, lambda row: f"{row.width:.0f}x{row.height:.0f}"),
+        **{
+            check: _rows(good[[check in of for of in good.remarks]], lambda row: f"{row.width:.0f}x{row.height:.0f}")
+            for check in REMARKS
+        },
         "duplicates": _rows(repeated[repeated.split == "train"], lambda row: "once more"),
         "conflicting_labels": _rows(conflicts.sort_values("exact", ascending=False, kind="stable"), conflict),
         "exact_leaks": _rows(leaking[leaking.exact], lambda row: f"is {twin(row)}"),

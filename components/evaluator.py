@@ -20,7 +20,7 @@ from tfx.utils import io_utils, path_utils
 from components import artifacts
 from components.gate import GateSettings, judge
 from components.image_statistics import read_table
-from components.measures import answered, compare, measure
+from components.measures import FEWEST_SHARED, answered, compare, compare_shared, measure
 from components.predictions import Predictions, predict
 from trainer.examples import LABEL, class_names
 
@@ -53,9 +53,21 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         }
         if differing := answers[_CANDIDATE].misnamed(names):
             raise ValueError(f"the candidate cannot be judged: {differing}; train it again on these data")
-        incomparable = ""
-        if _SERVING in answers and (incomparable := answers[_SERVING].misnamed(names)):
-            del answers[_SERVING]  # of other data: which of its answers are right cannot be said
+        labels = answers[_CANDIDATE].labels
+        comparison = None
+        # A model serves, and its artifact is gone: nothing is compared, which must not go unnoticed.
+        incomparable = exec_properties["serving"] if _SERVING not in answers else ""
+        if _SERVING in answers and (differing := answers[_SERVING].misnamed(names)):
+            other = answers.pop(_SERVING)  # of other classes: the figures of all the test set are not for it
+            if sorted(other.names) == sorted(names):
+                answers[_SERVING] = other.reordered(names)
+            else:
+                ours, theirs = (answered(of.probabilities) for of in (answers[_CANDIDATE], other))
+                comparison = compare_shared(labels, names, ours, theirs, [*other.names], settings.confidence)
+                if comparison is None:
+                    incomparable = (
+                        f"{differing}; fewer than {FEWEST_SHARED} test images are of classes that both models know"
+                    )
         statistics = Path(artifact_utils.get_single_uri(input_dict["statistics"]))
         table = _table(answers, read_table(statistics, ["split", "id", *_LOOKS]))
         table.to_parquet(evaluation / PREDICTIONS)
@@ -68,12 +80,10 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                 )
             )
 
-        labels = answers[_CANDIDATE].labels
         figures = {}
         for role, of_role in answers.items():
             looks = _looks_accuracy(evaluation, role, list(answers))
             figures[role] = measure(labels, of_role.probabilities, names, settings.confidence, looks)
-        comparison = None
         if _SERVING in answers:
             candidate, serving = (answered(answers[role].probabilities) for role in (_CANDIDATE, _SERVING))
             comparison = compare(labels, candidate, serving, settings.confidence)
@@ -92,7 +102,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
 
 
 class EvaluatorSpec(ComponentSpec):
-    PARAMETERS: ClassVar = {"gate": ExecutionParameter(type=str)}
+    PARAMETERS: ClassVar = {"gate": ExecutionParameter(type=str), "serving": ExecutionParameter(type=str)}
     INPUTS: ClassVar = {
         "examples": ChannelParameter(type=standard_artifacts.Examples),
         "statistics": ChannelParameter(type=artifacts.ImageStatistics),
@@ -116,6 +126,7 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         baseline_model: the model serving now; the channel may be empty.
         schema: carries the class names.
         gate: the bounds.
+        serving: what to report if a model serves now and `baseline_model` is empty; empty if no model serves.
     """
 
     SPEC_CLASS = EvaluatorSpec
@@ -129,11 +140,13 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         baseline_model: types.BaseChannel,
         schema: types.BaseChannel,
         gate: GateSettings,
+        serving: str = "",
     ):
         super().__init__(
             EvaluatorSpec(
                 examples=examples, statistics=statistics, model=model, baseline_model=baseline_model, schema=schema,
-                gate=gate.model_dump_json(), evaluation=types.Channel(type=standard_artifacts.ModelEvaluation),
+                gate=gate.model_dump_json(), serving=serving,
+                evaluation=types.Channel(type=standard_artifacts.ModelEvaluation),
                 blessing=types.Channel(type=standard_artifacts.ModelBlessing),
             )
         )  # fmt: skip

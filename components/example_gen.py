@@ -3,20 +3,20 @@
 A span is split, shuffled and sharded already, so nothing is read into Beam, shuffled and compressed anew.
 """
 
-import hashlib
+import os
 import shutil
 from pathlib import Path
 
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.components import ImportExampleGen
-from tfx.components.example_gen import driver, utils
+from tfx.components.example_gen import driver
 from tfx.components.util import examples_utils
 from tfx.dsl.components.base import base_beam_executor, executor_spec
 from tfx.proto import example_gen_pb2, range_config_pb2
 from tfx.types import artifact_utils
 from tfx.utils import proto_utils
 
-from components.ingest import DataRefused, manifest, span_folder
+from components.ingest import DataRefused, manifest, regular, span_folder
 from components.ingest.verify import span_problems
 
 SPAN_FOLDER, SPAN_DIGEST = "span_folder", "span_digest"
@@ -30,14 +30,20 @@ class Driver(driver.FileBasedDriver):
     """
 
     def resolve_exec_properties(self, exec_properties, pipeline_info, component_info):
+        config = range_config_pb2.RangeConfig()
+        proto_utils.json_to_proto(exec_properties["range_config"], config)
+        folder = span_folder(Path(exec_properties["input_base"]), config.static_range.start_span_number)
+        read = manifest.read(folder)
+        for name in read.shards:
+            if os.path.lexists(folder / name):
+                regular.open_file(folder / name).close()  # TFX follows links, and fails on those to nothing
         try:
             properties = super().resolve_exec_properties(exec_properties, pipeline_info, component_info)
         except ValueError as error:  # no file of a split
             raise DataRefused(
                 f"{exec_properties['input_base']}: a split of the span has no shard ({error}): put it back"
             ) from error
-        folder = span_folder(Path(properties["input_base"]), properties[utils.SPAN_PROPERTY_NAME])
-        digest = manifest.read(folder).digest()
+        digest = read.digest()
         with self._metadata_handle as handle:
             examples = handle.store.get_artifacts_by_type("Examples")
         for used in examples:
@@ -79,10 +85,12 @@ class Executor(base_beam_executor.BaseBeamExecutor):  # as TFX wants it of an Ex
         for split in splits:
             target = Path(artifact_utils.get_split_uri([examples], split))
             target.mkdir(parents=True)
-            for shard in sorted((folder / split).iterdir()):
-                copy = Path(shutil.copyfile(shard, target / shard.name))
-                with copy.open("rb") as file:
-                    if hashlib.file_digest(file, "sha256").hexdigest() != shards[f"{split}/{shard.name}"].sha256:
+            for name in sorted(name for name in shards if name.startswith(f"{split}/")):
+                shard, copy = folder / name, target / Path(name).name
+                with regular.open_file(shard) as file, copy.open("wb") as copied:
+                    shutil.copyfileobj(file, copied, 2**20)
+                with regular.open_file(copy) as file:
+                    if regular.digest(file) != shards[name].sha256:
                         raise DataRefused(f"{shard} changed while it was read: let its writer end, and run again")
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from components.ingest.source import SPLITS
 from trainer.settings import Group
@@ -30,6 +31,7 @@ class SplitFigures(Group):
     sharpness: list[int]
     sides: list[int]
     duplicates: int  # images whose pixels an earlier image of the split has
+    remarks: dict[str, int] = Field({})  # images by remark: see `components.ingest.images.REMARKS`
 
 
 class Leak(Group):
@@ -112,6 +114,7 @@ def _split_figures(rows: pd.DataFrame, names: list[str]) -> SplitFigures:
         sharpness=np.histogram(np.log2(1 + good.sharpness), SHARPNESS)[0].tolist(),
         sides=np.histogram(np.log2(sides), SIDES)[0].tolist(),
         duplicates=int(good.digest.duplicated().sum()),
+        remarks=_counts(good.remarks.explode().value_counts()),
     )
 
 

@@ -4,14 +4,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from trainer.settings import Group
+from trainer.settings import Group, SettingsGroup
 
 Interval = tuple[float, float]
 _AGAINST = "accuracy against the serving model"
+_LISTED = 5  # names of classes in a message
 OVERRIDE = "override"  # property of a blessing that a person issued, and of its model: reason and time, as JSON
 
 
-class GateSettings(Group):
+class GateSettings(SettingsGroup):
     """Bounds on the gate's test set. Accuracies, their differences and calibration are fractions, from 0 to 1."""
 
     accuracy: float = Field(0.92, ge=0, le=1)  # at least this, overall
@@ -39,13 +40,27 @@ class Figures(Group):
 
 
 class Comparison(Group):
-    """The candidate against the model serving now, on the same examples."""
+    """The candidate against the model serving now, on the same examples.
+
+    Where the classes of the two differ, these are the examples of the classes that both know.
+    """
 
     examples: int
     gained: int  # that only the candidate has right
     lost: int  # that only the serving model has right
     difference: float  # of the accuracies
     interval: Interval  # of the difference
+    accuracies: tuple[float, float] | None = None  # the candidate's and the serving model's, on these examples
+    shared: tuple[str, ...] = ()  # the classes that both know, where theirs differ: only examples of these are compared
+
+    @property
+    def scope(self) -> str:
+        """The examples that are compared, in words; empty if they are the whole test set."""
+        if not self.shared:
+            return ""
+        more = len(self.shared) - _LISTED
+        names = ", ".join(self.shared[:_LISTED]) + (f" and {more:,} more" if more > 0 else "")
+        return f"on the {self.examples:,} test images of the classes that both know ({names})"
 
 
 class Check(Group):
@@ -92,6 +107,11 @@ class Judgement(Group):
     def warnings(self) -> list[str]:
         """What a person should know although it decides nothing."""
         lines = [f"not compared with the serving model: {self.incomparable}"] if self.incomparable else []
+        if self.comparison and self.comparison.shared:
+            lines.append(
+                f"the serving model has other classes: the two are compared only {self.comparison.scope}; an answer "
+                "with another class counts as wrong"
+            )
         figures = self.candidate
         count, always = max(zip(map(sum, figures.confusion), figures.classes, strict=True))
         if self.blessed and figures.accuracy_interval[0] <= count / figures.examples:
@@ -100,12 +120,12 @@ class Judgement(Group):
                 f"image has {count / figures.examples:.4f}; gate.accuracy should be above that"
             )
         for check in self.checks:
-            if check.name == _AGAINST and check.interval:
+            if check.name == _AGAINST and check.interval and self.comparison:
                 # A loss of just the tolerance is held against a model only if its interval ends below zero.
                 reach = (check.interval[1] - check.interval[0]) / 2
                 if reach > -check.bound:
                     lines.append(
-                        f"{self.candidate.examples:,} test images are too few to tell a loss of {-check.bound:.4f} "
+                        f"{self.comparison.examples:,} test images are too few to tell a loss of {-check.bound:.4f} "
                         f"(gate.tolerance) from chance: the difference from the serving model is known to within "
                         f"{reach:.4f}; take more test images, or a wider tolerance"
                     )
@@ -151,7 +171,9 @@ def judge(
             sense="at most",
         ),
     ]
-    if serving is not None and comparison is not None:
+    if comparison is not None and (serving is not None or comparison.accuracies is not None):
+        ours, theirs = comparison.accuracies or (candidate.accuracy, serving.accuracy if serving else 0.0)
+        counts = f"{comparison.gained:,} examples gained, {comparison.lost:,} lost"
         checks.append(
             Check(
                 name=_AGAINST,
@@ -159,8 +181,7 @@ def judge(
                 bound=-settings.tolerance,
                 interval=comparison.interval,
                 noise=comparison.interval[1] >= 0,
-                detail=f"{candidate.accuracy:.4f} against {serving.accuracy:.4f}, "
-                f"{comparison.gained:,} examples gained, {comparison.lost:,} lost",
+                detail=" ".join(filter(None, [f"{ours:.4f} against {theirs:.4f}", comparison.scope])) + f", {counts}",
             )
         )
     return Judgement(

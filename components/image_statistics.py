@@ -24,7 +24,7 @@ from components import artifacts
 from components.conflicts import find_conflicts
 from components.figures import of_images
 from components.ingest import tfrecord
-from components.ingest.images import BadImage, eight_bits, opened
+from components.ingest.images import UNDECODABLE, BadImage, opened, remarks, to_rgb
 from components.leaks import find_leaks
 from components.perceptual import SIDE, phash, thumbnail, unpacked
 from trainer.examples import class_names
@@ -50,6 +50,7 @@ _ROW = pa.schema(
         "digest": pa.binary(16),  # of the pixels
         "hash": pa.uint64(),
         "thumbnail": pa.binary(SIDE * SIDE),  # grey
+        "remarks": pa.list_(pa.string()),  # keys of `components.ingest.images.REMARKS`
         # Of the pixels at the model's size, as the model gets them.
         "mean": pa.list_(pa.float64()),
         "mean_square": pa.list_(pa.float64()),
@@ -89,7 +90,7 @@ def _measure(split: str, examples: list[tfrecord.RawExample], image_size: int) -
         except BadImage as error:
             row["reason"] = str(error)
         else:
-            pixels = eight_bits(image).convert("RGB")
+            pixels = to_rgb(image)
             shape = f"{image.width} {image.height} ".encode()
             row |= {
                 "format": f"{image.format} {image.mode}",
@@ -97,6 +98,7 @@ def _measure(split: str, examples: list[tfrecord.RawExample], image_size: int) -
                 "height": image.height,
                 "digest": hashlib.blake2b(shape + pixels.tobytes(), digest_size=16).digest(),
                 "thumbnail": thumbnail(image).tobytes(),
+                "remarks": remarks(example.image, image, pixels),
             }
         rows.append(row)
     # What is no image is not shown to TensorFlow, which would decode a picture of any size.
@@ -104,7 +106,7 @@ def _measure(split: str, examples: list[tfrecord.RawExample], image_size: int) -
     seen, valid = (tensor.numpy() for tensor in _decoder(image_size)(tf.constant(usable)))
     for row, decoded in zip(rows, valid, strict=True):
         if not decoded and not row["reason"]:
-            row["reason"] = "does not decode"
+            row["reason"] = UNDECODABLE
     good = [row for row in rows if not row["reason"]]
     hashes = phash(unpacked(row["thumbnail"] for row in good))
     for row, hash, looks in zip(good, hashes, _looks(seen[valid]), strict=True):

@@ -7,6 +7,7 @@ from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 from components.gate import Comparison, Figures
 
 _BINS = 15  # of confidence, in the calibration error
+FEWEST_SHARED = 20  # test images of shared classes: a comparison on fewer would say nothing
 
 
 def measure(
@@ -78,7 +79,39 @@ def compare(labels: np.ndarray, candidate: np.ndarray, serving: np.ndarray, conf
         lost=lost,
         difference=(gained - lost) / len(labels),
         interval=(float(middle - reach), float(middle + reach)),
+        accuracies=(float((candidate == labels).mean()), float((serving == labels).mean())),
     )
+
+
+def compare_shared(
+    labels: np.ndarray,
+    names: list[str],
+    candidate: np.ndarray,
+    serving: np.ndarray,
+    serving_names: list[str],
+    confidence: float,
+) -> Comparison | None:
+    """Compare with a serving model of other classes, on the examples of the classes that both models know.
+
+    Args:
+        labels: int [N], as `names` numbers the classes.
+        names: the candidate's classes, in index order.
+        candidate: its answers, int [N].
+        serving: the serving model's answers, int [N], as `serving_names` numbers the classes; -1 for no answer.
+        serving_names: its classes, in index order.
+        confidence: of the interval.
+
+    Returns:
+        None if fewer than `FEWEST_SHARED` examples are of such classes.
+    """
+    shared = [name for name in names if name in serving_names]
+    compared = np.isin(labels, [names.index(name) for name in shared])
+    if compared.sum() < FEWEST_SHARED:
+        return None
+    # An answer that is no class of the candidate's becomes -1, as does no answer: either is wrong.
+    as_ours = np.array([names.index(name) if name in shared else -1 for name in serving_names] + [-1])
+    found = compare(labels[compared], candidate[compared], as_ours[serving][compared], confidence)
+    return found.model_copy(update={"shared": tuple(shared)})
 
 
 def _exact(successes: int, trials: int, confidence: float) -> tuple[float, float]:

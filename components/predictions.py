@@ -1,13 +1,14 @@
 """What a SavedModel answers to raw examples, asked as a model server asks it."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from components.ingest import tfrecord
+from trainer.serving import class_names
 
 _BATCH = 256
 
@@ -17,13 +18,25 @@ class Predictions:
     """Of N examples, in the order of their shards: ids [N], labels int64 [N], probabilities float32 [N, classes].
 
     An image that the model could not decode, or answered with what are no finite numbers, has probabilities 0, and so
-    is answered wrong. `classes`: the names that the model gave to its answers, by label.
+    is answered wrong. `classes`: the names that the model gave to its answers, by label. `names`: all its classes in
+    index order; empty if it is not a model that `trainer.serving.export` wrote.
     """
 
     ids: list[bytes]
     labels: np.ndarray
     probabilities: np.ndarray
     classes: dict[int, str]
+    names: tuple[str, ...] = ()
+
+    def reordered(self, names: list[str]) -> "Predictions":
+        """Return the same predictions with the classes in the order of `names`, which are the same ones."""
+        columns = [self.names.index(name) for name in names]
+        return replace(
+            self,
+            probabilities=self.probabilities[:, columns],
+            classes={names.index(name): name for name in self.classes.values()},
+            names=tuple(names),
+        )
 
     def misnamed(self, names: list[str]) -> str:
         """In words, how the model's classes differ from `names`, in index order; empty when they do not."""
@@ -56,4 +69,6 @@ def predict(model: str, shards: Iterable[Path]) -> Predictions:
             named = answers["valid"] & finite
             pairs = zip(answers["label"][named].tolist(), answers["class"][named], strict=True)
             classes |= {label: name.decode() for label, name in pairs}
-    return Predictions(ids, np.array(labels, np.int64), np.concatenate(probabilities), classes)
+    return Predictions(
+        ids, np.array(labels, np.int64), np.concatenate(probabilities), classes, tuple(class_names(answer))
+    )

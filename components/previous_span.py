@@ -1,5 +1,7 @@
 """Resolver strategy: the newest earlier span that passed the data gate, which a new one is compared with."""
 
+from pathlib import Path
+
 from tfx.dsl.components.common import resolver
 
 from components.data_bounds import DATA_FOLDER
@@ -23,6 +25,7 @@ class PreviousSpan(resolver.ResolverStrategy):
             if verdict.passed
             and verdict.span < self._span
             and verdict.get_string_custom_property(DATA_FOLDER) == self._data
+            and Path(verdict.uri).is_dir()
         ]
         newest = max(
             earlier, key=lambda verdict: (verdict.span, verdict.mlmd_artifact.create_time_since_epoch), default=None

@@ -19,7 +19,8 @@ class Executor(executor.Executor):
     """Copies beside the target, then renames: TFX's own copies in place, and a crash leaves half a model serving.
 
     The model that already serves is not pushed again, nor one that was rolled back. `pushed_model` then names the
-    serving version and says `pushed` 0. Whether the model is blessed is the graph's condition for this step.
+    serving version and says `pushed` 0, unless this very run pushed it in an attempt that was killed. Whether the model
+    is blessed is the graph's condition for this step.
     """
 
     def Do(self, input_dict, output_dict, exec_properties):
@@ -34,7 +35,10 @@ class Executor(executor.Executor):
         withdrawn = serving is not None and any(one.names(model) for one in serving.withdrawn)
         if serving is not None and (withdrawn or serving.model.names(model)):
             version = serving.version
-            self._MarkNotPushed(pushed_model)
+            if serving.run_id == self._context.pipeline_run_id and serving.restored_from is None:
+                pushed_model.set_int_custom_property("pushed", 1)
+            else:
+                self._MarkNotPushed(pushed_model)
         else:
             record = push_candidate(
                 Path(self.GetModelPath(input_dict)),

@@ -5,14 +5,16 @@ Imports neither TensorFlow nor TFX: `predict`, `models` and `rollback` need not 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import re
 import shutil
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, ValidationError
+from pydantic import AwareDatetime, Field
 
 from components.disk import sync, sync_tree
 from components.gate import Figures
@@ -24,23 +26,49 @@ if TYPE_CHECKING:
 
 RECORD = "model.json"
 _TEMPORARY = ".tmp-"
+_ROLLBACK = ".rollback.json"
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")  # TensorFlow Serving keeps them in 64 bits
 
 
 class ModelId(Group):
-    """A Model artifact in ML Metadata. A new store may give the same folder again, at another time."""
+    """A Model artifact in ML Metadata, the same one wherever its run folder was moved to.
+
+    A new store may use the same folder again, at another time.
+    """
 
     uri: str
     created_ms: int
 
+    @property
+    def _identity(self) -> tuple[str, int]:
+        place = self.uri.rpartition("/root/")[2]  # `<node>/<key>/<execution>` below the run folder
+        return place, self.created_ms
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ModelId) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
     def names(self, model: Artifact) -> bool:
-        return (model.uri, model.mlmd_artifact.create_time_since_epoch) == (self.uri, self.created_ms)
+        return self == ModelId(uri=model.uri, created_ms=model.mlmd_artifact.create_time_since_epoch)
+
+
+class Rollback(Group):
+    """`.rollback.json`, from before a roll-back's rename until a person was told of it.
+
+    A roll-back that is asked for again after it was killed is told apart by it from one that shall go further back.
+    """
+
+    version: int  # that it pushes
+    restores: int
 
 
 class ModelRecord(Group):
     """`model.json`, inside every pushed version: where the model came from and what it is."""
 
     version: int
-    pushed_at: datetime
+    pushed_at: AwareDatetime
     run_id: str
     model: ModelId
     span: int  # trained on
@@ -57,10 +85,18 @@ class ModelRecord(Group):
 
 
 def versions(folder: Path) -> list[int]:
-    """Pushed versions, oldest first. A folder that does not exist has none."""
+    """Pushed versions, oldest first. A folder that does not exist has none.
+
+    A version is a folder whose name a model server reads as a number and writes in the same way: not 007, not digits of
+    another script, not a link.
+    """
     if not folder.is_dir():
         return []
-    return sorted(int(entry.name) for entry in folder.iterdir() if entry.is_dir() and entry.name.isdecimal())
+    return sorted(
+        int(entry.name)
+        for entry in folder.iterdir()
+        if _VERSION.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink()
+    )
 
 
 def serving_now(folder: Path) -> ModelRecord | None:
@@ -74,11 +110,23 @@ def read_record(version_folder: Path) -> ModelRecord:
     file = version_folder / RECORD
     try:
         return ModelRecord.model_validate_json(file.read_text("utf-8"))
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:  # pydantic's and that of UTF-8 are ValueErrors
         raise ValueError(
             f"{file} does not say where the model came from ({type(error).__name__}): somebody else pushed it, or an "
             f"older vitpipe; move {version_folder} away"
         ) from error
+
+
+def pushed_by(folder: Path) -> dict[str, str]:
+    """By run the version that it pushed first, as the records say; a version without a readable record is left out."""
+    found: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        for version in versions(folder):
+            with contextlib.suppress(ValueError):
+                record = read_record(folder / str(version))
+                if record.restored_from is None:
+                    found.setdefault(record.run_id, str(version))
+    return found
 
 
 def problems(version_folder: Path) -> list[str]:
@@ -103,7 +151,7 @@ def push(model: Path, folder: Path, record: ModelRecord) -> None:
     target = folder / str(record.version)
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(f"{_TEMPORARY}*"):  # of a push that was killed: one run at a time
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
     # Beside the target, because a rename is atomic within one file system only; a model server reads numbers alone.
     temporary = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{target.name}-", dir=folder))
     try:
@@ -151,6 +199,7 @@ def push_candidate(
 def restore(folder: Path, version: int) -> ModelRecord:
     """Push an older version again, as a new and so the serving one; the model that served is withdrawn.
 
+    `interrupted` has the record until `acknowledge` is called: call it once a person was told.
     Raises ValueError when there is no such version or it serves already, DataRefused when its files are not as pushed.
     """
     there = versions(folder)
@@ -172,8 +221,36 @@ def restore(folder: Path, version: int) -> ModelRecord:
             "withdrawn": tuple(sorted(withdrawn, key=lambda model: model.created_ms)),
         }
     )
-    push(source, folder, record)
+    note = Rollback(version=record.version, restores=version)
+    temporary = folder / f"{_TEMPORARY}rollback"
+    temporary.write_text(note.model_dump_json(), encoding="utf-8")
+    sync(temporary)
+    temporary.replace(folder / _ROLLBACK)
+    sync(folder)
+    try:
+        push(source, folder, record)
+    except BaseException:
+        acknowledge(folder)  # nothing was rolled back
+        raise
     return record
+
+
+def interrupted(folder: Path) -> ModelRecord | None:
+    """The record of the version that a roll-back pushed before it was killed, if that still serves; None otherwise."""
+    try:
+        note = Rollback.model_validate_json((folder / _ROLLBACK).read_text("utf-8"))
+    except (OSError, ValueError):  # none, or one that was never written to its end
+        return None
+    serving = serving_now(folder)
+    if serving is None or (serving.version, serving.restored_from) != (note.version, note.restores):
+        return None
+    return serving
+
+
+def acknowledge(folder: Path) -> None:
+    """Forget the roll-back: a person was told of it."""
+    with contextlib.suppress(OSError):
+        (folder / _ROLLBACK).unlink()
 
 
 def prune(folder: Path, keep: int) -> list[int]:

@@ -6,23 +6,39 @@ from tfx import types
 from tfx.components import Trainer as TfxTrainer
 from tfx.components.trainer import executor
 from tfx.dsl.components.base import executor_spec
+from tfx.types import artifact_utils
 from tfx.types.component_spec import ChannelParameter
 
 from components import artifacts
 from components.backbone import FILE as BACKBONE
 from components.data_bounds import LEAVE_OUT
+from components.serving_folder import serving_now
+from trainer.warm_start import WARM_START, read
 
 _FILES = {"verdict": ("leave_out", LEAVE_OUT), "backbone": ("backbone", BACKBONE)}
 
 
 class Executor(executor.GenericExecutor):
-    """Adds `leave_out` and `backbone`, paths of files, to the custom config where there are such inputs."""
+    """Adds `leave_out` and `backbone`, paths of files, to the custom config where there are such inputs.
+
+    After a warm start, `base_version` is there too, and the model says which classes were taken over.
+    """
+
+    def Do(self, input_dict, output_dict, exec_properties):
+        super().Do(input_dict, output_dict, exec_properties)
+        if warm_start := read(Path(artifact_utils.get_single_uri(output_dict["model_run"]))):
+            model = artifact_utils.get_single_instance(output_dict["model"])
+            model.set_string_custom_property(WARM_START, warm_start.model_dump_json())
 
     def _GetFnArgs(self, input_dict, output_dict, exec_properties):
         arguments = super()._GetFnArgs(input_dict, output_dict, exec_properties)
         for name, (key, file) in _FILES.items():
             for artifact in input_dict.get(name, []):
                 arguments.custom_config = {**arguments.custom_config, key: str(Path(artifact.uri) / file)}
+        for model in input_dict.get("base_model", []):
+            served = serving_now(Path(arguments.custom_config["serving"]))
+            if served and served.model.names(model):
+                arguments.custom_config = {**arguments.custom_config, "base_version": served.version}
         return arguments
 
 

@@ -67,7 +67,9 @@ def compile_package(
 def submit(
     config: Config = "sample",
     overrides: Overrides = None,
-    span: Annotated[int | None, typer.Option(min=1, help="Span to train on; the newest when not given.")] = None,
+    span: Annotated[
+        int | None, typer.Option(min=1, max=2**63 - 1, help="Span to train on; the newest when not given.")
+    ] = None,
     accept: Annotated[
         list[str] | None, typer.Option(metavar="CHECK", help="A check of the data gate that shall not stop this run.")
     ] = None,
@@ -241,11 +243,13 @@ def _compiled(settings: Settings) -> str:
 
 def _read(package: Path, settings: Settings) -> str:
     try:
+        if package.exists() and not package.is_file():  # a device may never end
+            raise SettingsError(f"--package {package}: not a file; `vitpipe kfp compile` makes one")
         text = package.read_text("utf-8")
         name = next(yaml.safe_load_all(text))["pipelineInfo"]["name"]
     except OSError as error:
         raise SettingsError(f"--package {package}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, StopIteration, KeyError, TypeError):
+    except (yaml.YAMLError, ValueError, RecursionError, StopIteration, KeyError, TypeError):
         raise SettingsError(f"--package {package}: no package; `vitpipe kfp compile` makes one") from None
     if name != settings.name:
         raise SettingsError(

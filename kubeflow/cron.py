@@ -22,7 +22,7 @@ _FIELDS = (
     _Field("month", 1, 12, tuple(calendar.month_abbr[month].lower() for month in range(1, 13))),
     _Field("day of the week", 0, 6, ("sun", "mon", "tue", "wed", "thu", "fri", "sat")),
 )
-_PART = re.compile(r"(?:[*?]|(?P<first>\w+)(?:-(?P<last>\w+))?)(?:/(?P<step>\d+))?", re.ASCII)
+_PART = re.compile(r"(?:[*?]|(?P<first>\w{1,9})(?:-(?P<last>\w{1,9}))?)(?:/(?P<step>\d{1,4}))?", re.ASCII)
 _UNITS = {"m": 60, "h": 3600, "d": 86400}
 
 
@@ -49,7 +49,7 @@ def six_fields(cron: str) -> str:
 
 def seconds(every: str) -> int:
     """Of `90m`, `6h`, `2d` or `1d12h`. Raises SettingsError."""
-    if not re.fullmatch(r"(\d+d)?(\d+h)?(\d+m)?", every) or not every:
+    if not re.fullmatch(r"(\d{1,6}d)?(\d{1,6}h)?(\d{1,6}m)?", every) or not every:
         raise SettingsError(f"--every {every}: write minutes, hours or days, for example 90m, 6h or 1d12h")
     found = sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+)([mhd])", every))
     if found < 60:

@@ -14,6 +14,7 @@ from pipeline.exits import Exit
 from pipeline.logs import redirected
 from pipeline.metadata import summary
 from pipeline.metadata.address import Address
+from pipeline.metadata.garbage import is_own_folder
 from pipeline.metadata.reader import reader
 from pipeline.metadata.store import MetadataStore, mark_failed, record
 from pipeline.metadata.views import Run
@@ -51,7 +52,7 @@ def main() -> None:
     step.end(Exit.OK, f"the report: {file}")
 
 
-def write_again(address: Address, run: Run) -> None:
+def write_again(address: Address, run: Run, folder: Path) -> None:
     """What came of steps that a person has had tried again, into the report that there is: nothing where there is none.
 
     Kubeflow Pipelines tries again what failed, and so not the report.
@@ -61,7 +62,11 @@ def write_again(address: Address, run: Run) -> None:
     from pipeline.report.component import write
 
     with reader(address) as store:
-        write(store, run, [Path(page.uri), Path(str(page.properties["page"])).parent])
+        # Written where the report belongs, and not wherever a shared store says it is.
+        folders = [folder / "reports" / run.name]
+        if is_own_folder(page.uri, folder.resolve() / "root"):
+            folders.append(Path(page.uri))
+        write(store, run, folders)
 
 
 def _end_what_died(store: MetadataStore, run: Run) -> None:

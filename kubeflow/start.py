@@ -22,6 +22,7 @@ from pipeline.logs import redirected
 from pipeline.metadata import summary
 from pipeline.metadata.address import PASSWORD, StoreError, check_server
 from pipeline.metadata.reader import reader
+from pipeline.warm_start import plan
 
 NEWEST = -1  # as a span: a parameter of a pipeline on Kubeflow has no way to say "none"
 
@@ -102,6 +103,7 @@ def begin(
     logs = start.logs_folder(settings, run_id)
     address = settings.store
     span = start.choose_span(settings)
+    plan(settings, span)
     check_server(address)
     with start.alone(settings):
         logs.mkdir(parents=True, exist_ok=True)

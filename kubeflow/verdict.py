@@ -25,7 +25,7 @@ def main() -> None:
     result = verdict(replace(run, facts={**run.facts, summary.EXIT: ""}), outcomes(run))
     record(MetadataStore(address.connection_config()), run.name, **{summary.EXIT: str(int(result.exit))})
     with redirected(arguments.folder / "logs" / arguments.run_id / f"{NODE}.log"):
-        write_again(address, replace(run, facts={**run.facts, summary.EXIT: str(int(result.exit))}))
+        write_again(address, replace(run, facts={**run.facts, summary.EXIT: str(int(result.exit))}), arguments.folder)
     step.end(result.exit, *result.lines, summary.BY_EXIT[result.exit])
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from components.ingest import manifest
 from pipeline.config import Settings, SettingsError
+from pipeline.explain.given import examples
 from pipeline.logs import redirected
 
 _ROWS = 8  # images; even, because neighbours are mixed
@@ -35,24 +37,18 @@ def draw(span: Path, settings: Settings) -> Image.Image:
 def _some_images(span: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Training images of a span, of as many classes as there are: uint8 [N, size, size, 3]; labels int64 [N]."""
     with redirected(Path(os.devnull)):
-        import tensorflow as tf
-
-        from trainer.examples import IMAGE, LABEL
         from trainer.preprocessing import decode
 
-        features = {IMAGE: tf.io.FixedLenFeature([], tf.string), LABEL: tf.io.FixedLenFeature([], tf.int64)}
-        shards = sorted(map(str, span.glob("train/*.tfrecord")))
-        records = tf.data.TFRecordDataset(shards).take(_LOOKED_AT)
-        rows = list(records.map(lambda record: tf.io.parse_single_example(record, features)).as_numpy_iterator())
+        rows = list(islice(examples(span, "train"), _LOOKED_AT))
         before: Counter[int] = Counter()
         turns = []  # the first image of every class comes before the second of any
         for row in rows:
-            turns.append(before[row[LABEL]])
-            before[row[LABEL]] += 1
+            turns.append(before[row.label])
+            before[row.label] += 1
         chosen = np.argsort(turns, kind="stable")[: min(_ROWS, len(rows) // 2 * 2)]
         if len(chosen):
-            images = np.stack([decode(rows[row][IMAGE], size).numpy() for row in chosen])
-            return images, np.array([rows[row][LABEL] for row in chosen])
+            images = np.stack([decode(rows[row].image, size).numpy() for row in chosen])
+            return images, np.array([rows[row].label for row in chosen])
     raise SettingsError(f"{span} has fewer than two training images: name another folder with --data")
 
 

@@ -24,9 +24,11 @@ from components.data_gate import DataGate
 from components.evaluator import Evaluator
 from components.example_gen import SpanExampleGen
 from components.image_statistics import ImageStatistics
+from components.ingest.schema import read_bytes as schema_bytes
 from components.previous_span import PreviousSpan
 from components.pusher import Pusher
 from components.serving_check import ServingCheck
+from components.serving_folder import serving_now
 from components.trainer import Trainer
 from pipeline import sources
 from pipeline.backbone import content
@@ -103,6 +105,8 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
                 "training": settings.training.model_dump_json(),
                 "checkpoints": str(checkpoints_folder(settings)),
                 "code": sources.digest("trainer.run"),
+                # For the version that a warm start is from.
+                **({"serving": serving} if settings.training.warm_start else {}),
                 # Not its source: the same backbone elsewhere makes the same model.
                 **({"finetune": settings.finetune.model_dump_json(exclude={"source"})} if backbone else {}),
             },
@@ -114,6 +118,7 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
             baseline_model=baseline.outputs["model"],
             schema=schema.outputs["schema"],
             gate=settings.gate,
+            serving=_without_baseline(settings.folder / "serving"),
         )
         # Of a model that is not blessed, too: a person may bless it later, and it is pushed if it can be served.
         serving_check = ServingCheck(
@@ -148,7 +153,7 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
     report.add_upstream_nodes(steps)
 
     # Where the graph is compiled for elsewhere, the data need not be here.
-    _stamp(schema, hashlib.sha256(schema_file.read_bytes()).hexdigest() if schema_file.exists() else "")
+    _stamp(schema, hashlib.sha256(schema_bytes(settings.data.dir)).hexdigest() if schema_file.exists() else "")
     for example_gen in examples, test_examples:
         _stamp(example_gen, sources.digest("components.example_gen"))
     _stamp(image_statistics, sources.digest("components.image_statistics"))
@@ -171,6 +176,21 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
             # What a remote worker would install. Without it TFX packs itself up anew for every step.
             f"--setup_file={sources.ROOT / 'setup.py'}",
         ],
+    )
+
+
+def _without_baseline(serving: Path) -> str:
+    """What the gate reports if a model serves and there is no artifact of it; empty if no model serves."""
+    try:
+        record = serving_now(serving)
+    except ValueError:  # Baseline fails with the reason
+        return ""
+    if record is None:
+        return ""
+    place = record.model.uri.rpartition("/root/")[2]
+    return (
+        f"there is nothing to compare with, because the Model artifact of the version that serves, {place}, is gone, "
+        "or ML Metadata does not know it"
     )
 
 

@@ -4,15 +4,15 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, SecretStr
 
-from trainer.settings import Group
+from trainer.settings import SettingsGroup
 
-_BYTES = r"^[0-9]+([KMGT]i?)?$"
+_BYTES = r"^([0-9]{1,15}|[0-9]{1,6}[KMGT]i?)$"
 
 Folder = Annotated[str, Field(pattern=r"^/[^/]")]
 SecretKey = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*/[A-Za-z0-9._-]+$")]  # a Secret and a key in it
 
 
-class Toleration(Group):
+class Toleration(SettingsGroup):
     """As in Kubernetes: a taint of a node that a step bears."""
 
     key: str = ""
@@ -21,15 +21,15 @@ class Toleration(Group):
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
 
 
-class StepSettings(Group):
+class StepSettings(SettingsGroup):
     """The container of a step. Quantities as Kubernetes writes them."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)  # cpu: 4
 
     image: str = ""  # kubeflow.gpu_image where gpus are asked for, else kubeflow.image
-    cpu: str = Field("1", pattern=r"^[0-9]+(\.[0-9]+)?m?$")  # asked for; more where a machine has it idle
+    cpu: str = Field("1", pattern=r"^[0-9]{1,6}(\.[0-9]{1,3})?m?$")  # asked for; more where a machine has it idle
     memory: str = Field("4Gi", pattern=_BYTES)  # asked for, and the most
-    gpus: int = Field(0, ge=0)
+    gpus: int = Field(0, ge=0, le=1_024)
     gpu_type: str = "nvidia.com/gpu"
     shared_memory: str = Field("", pattern=f"^$|{_BYTES}")  # of /dev/shm, a part of memory; 64 MiB when not given
     node_selector: dict[str, str] = Field(default_factory=dict)
@@ -38,7 +38,7 @@ class StepSettings(Group):
     secrets: dict[str, SecretKey] = Field(default_factory=dict)  # environment variables
 
 
-class KubeflowSettings(Group):
+class KubeflowSettings(SettingsGroup):
     """Where the graph runs. None of it changes a model, so a run does not record it."""
 
     endpoint: str = "http://localhost:8080"  # of Kubeflow Pipelines, as seen from here: its page's, or its API's
@@ -55,8 +55,8 @@ class KubeflowSettings(Group):
     metadata: str = "mysql://vitpipe@vitpipe-metadata/vitpipe"  # address of ML Metadata, as seen from a step
     metadata_secret: SecretKey = "vitpipe-metadata/password"
     pod_annotations: dict[str, str] = Field(default_factory=dict)
-    retries: int = Field(2, ge=0)
-    backoff_seconds: int = Field(60, ge=1)  # before the first retry; doubles
+    retries: int = Field(2, ge=0, le=100)
+    backoff_seconds: int = Field(60, ge=1, le=86_400)  # before the first retry; doubles
     step: StepSettings = StepSettings()  # of every step
     steps: dict[str, StepSettings] = Field(default_factory=dict)  # what is different in one, by the name of its node
 

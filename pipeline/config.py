@@ -4,22 +4,36 @@ import difflib
 import hashlib
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Annotated, Any, NamedTuple
 
-import yaml
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from components import ingest
 from components.data_bounds import DataGateSettings
 from components.gate import GateSettings
 from components.serving_bounds import ServingCheckSettings
+from pipeline import strict_yaml
 from pipeline.cluster_settings import KubeflowSettings
 from pipeline.metadata.address import PASSWORD, Address, StoreError
-from trainer.settings import AugmentSettings, FinetuneSettings, Group, ModelSettings, TrainingSettings
+from pipeline.strict_yaml import Place, YamlRefused, YamlSyntaxError
+from trainer.settings import (
+    MOST_SPANS,
+    AugmentSettings,
+    FinetuneSettings,
+    ModelSettings,
+    SettingsGroup,
+    TrainingSettings,
+    path_characters,
+)
 
 PRESETS = Path(__file__).resolve().parent.parent / "configs"
 _PREFIX = "VITPIPE_"
+_DEEPEST = 5  # levels of a setting's key, such as kubeflow.steps.Trainer.node_selector.KEY
+_LONGEST_SHOWN = 100  # characters of a value in a message
+_MOST_EXPLAINED = 20  # problems in one message
 TOKEN = "VITPIPE_KUBEFLOW__TOKEN"
 _SECRETS = {("metadata", "password"): PASSWORD, ("kubeflow", "token"): TOKEN}  # what only the environment gives
 
@@ -31,13 +45,21 @@ class SettingsError(Exception):
         return "\n".join(map(str, self.args))
 
 
-class DataSettings(Group):
-    dir: Path = Path("data/cifar10")
-    span: int | None = Field(None, ge=1)  # the newest when not given
-    gate_span: int = Field(1, ge=1)  # whose test set the gate looks at, whatever is trained on
+def _is_a_path(path: Path) -> Path:
+    path_characters(str(path))
+    return path
 
 
-class MetadataSettings(Group):
+PathSetting = Annotated[Path, AfterValidator(_is_a_path)]
+
+
+class DataSettings(SettingsGroup):
+    dir: PathSetting = Path("data/cifar10")
+    span: int | None = Field(None, ge=1, le=MOST_SPANS)  # the newest when not given
+    gate_span: int = Field(1, ge=1, le=MOST_SPANS)  # whose test set the gate looks at, whatever is trained on
+
+
+class MetadataSettings(SettingsGroup):
     """Where ML Metadata is kept. The password comes from the environment and is in no record of the settings."""
 
     address: str = ""  # mysql://USER@HOST[:PORT]/DATABASE; the run folder's metadata.db when not given
@@ -54,12 +76,12 @@ class MetadataSettings(Group):
         return address
 
 
-class Settings(Group):
+class Settings(SettingsGroup):
     """All of them. A preset or file holds only what differs."""
 
     # Of the pipeline, and of its folder under `runs`.
     name: str = Field("vitpipe", pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=63)
-    runs: Path = Path("runs")
+    runs: PathSetting = Path("runs")
     data: DataSettings = DataSettings()
     data_gate: DataGateSettings = DataGateSettings()
     model: ModelSettings = ModelSettings()
@@ -70,7 +92,7 @@ class Settings(Group):
     serving_check: ServingCheckSettings = ServingCheckSettings()
     metadata: MetadataSettings = MetadataSettings()
     kubeflow: KubeflowSettings = KubeflowSettings()
-    keep_versions: int = Field(10, ge=1)  # of the pushed models, the newest; a roll-back needs more than one
+    keep_versions: int = Field(10, ge=1, le=10_000)  # of the pushed models, the newest; a roll-back needs more than one
 
     @model_validator(mode="after")
     def starts_from_one_thing(self):
@@ -90,6 +112,8 @@ class Settings(Group):
                 "or name another folder with --data"
             )
         span = self.data.span if self.data.span is not None else there[-1]
+        if span > MOST_SPANS:
+            raise SettingsError(f"span {span} of {data}: its number is above {MOST_SPANS}; name its folder anew")
         for key, wanted in ("data.span", span), ("data.gate_span", self.data.gate_span):
             if wanted not in there:
                 raise SettingsError(f"{key}: no span {wanted} in {data}, it has {', '.join(map(str, there))}")
@@ -121,6 +145,20 @@ class Settings(Group):
         return Address(file=self.folder / "metadata.db")
 
 
+class _Layer(NamedTuple):
+    """Settings of one source: a file, a variable, a flag. `lines` says where in a file `origin` each of them is."""
+
+    values: dict[str, Any]
+    origin: str = ""  # a file or a variable; a flag is in sight of the user
+    lines: Mapping[Place, int] = MappingProxyType({})
+
+    def where(self, place: Place) -> str:
+        """The origin and, in a file, the line of a setting, to open a message with; empty for a flag."""
+        if not self.origin:
+            return ""
+        return f"{self.origin}:{self.lines[place]}: " if place in self.lines else f"{self.origin}: "
+
+
 def load(
     source: str,
     flags: list[str] | None = None,
@@ -138,70 +176,83 @@ def load(
     secrets = {key: variables.pop(variable, "") for key, variable in _SECRETS.items()}
     for name, text in variables.items():
         if name.startswith(_PREFIX):
-            layers.append(_nested(name.removeprefix(_PREFIX).lower().split("__"), text))
+            layers.append(_Layer(_nested(name.removeprefix(_PREFIX).lower().split("__"), text, name), name))
     for flag in flags or []:
-        layers.append(_flag_layer(flag))
-    layers.append({"data": data or {}})
+        layers.append(_Layer(_flag_values(flag)))
+    layers.append(_Layer({"data": data or {}}))
     for layer in layers:
         for (group, key), variable in _SECRETS.items():
-            given = layer.get(group)
+            given = layer.values.get(group)
             if isinstance(given, dict) and key in given:
                 raise SettingsError(
-                    f"{group}.{key}: only the environment variable {variable} gives it; files are copied, and flags "
-                    "are in every list of processes"
+                    f"{layer.where((group, key))}{group}.{key}: only the environment variable {variable} gives it; "
+                    "files are copied, and flags are in every list of processes"
                 )
     # As they are: not every password is YAML.
     merged: dict[str, Any] = {group: {key: text} for (group, key), text in secrets.items()}
     for layer in layers:
-        _merge(merged, layer)
+        _merge(merged, layer.values)
     try:
         return Settings.model_validate(merged)
     except ValidationError as error:
-        raise explained(error) from None
+        raise explained(error, layers=layers) from None
 
 
 def override(settings: dict[str, Any], flag: str) -> None:
     """Put the `a.b=c` of a flag into nested settings that are not validated yet. Raises SettingsError."""
-    _merge(settings, _flag_layer(flag))
+    _merge(settings, _flag_values(flag))
 
 
 def presets() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
-def _file_layers(source: str) -> list[dict]:
+def _file_layers(source: str) -> list[_Layer]:
     preset = PRESETS / f"{source}.yaml"
     path = preset if source in presets() else Path(source)
-    if not path.is_file():
-        nearest = difflib.get_close_matches(source, presets(), n=1)
-        hint = f"did you mean {nearest[0]}? " if nearest else ""
-        raise SettingsError(f"no preset or file named {source}: {hint}the presets are {', '.join(presets())}")
     try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(*f"{path} is not YAML: {error}".splitlines()) from None
+        if not path.is_file():
+            if path.exists():
+                raise SettingsError(f"{path} is a folder or a device: name a YAML file with settings")
+            nearest = difflib.get_close_matches(source, presets(), n=1)
+            hint = f"did you mean {nearest[0]}? " if nearest else ""
+            raise SettingsError(f"no preset or file named {source}: {hint}the presets are {', '.join(presets())}")
+        content, lines = strict_yaml.read(path)
+    except OSError as error:
+        raise SettingsError(f"{_short(source)} cannot be read: {error.strerror}") from None
+    except (YamlSyntaxError, YamlRefused) as error:
+        raise SettingsError(f"{path}:{error}") from None
+    if content is None or content == {}:
+        raise SettingsError(f"{path} holds no settings; a line such as `preset: sample` is the least it must hold")
     if not isinstance(content, dict):
         raise SettingsError(f"{path} must hold settings as `key: value`, not {type(content).__name__}")
     if path == preset or "preset" not in content:
-        return [content]
+        return [_Layer(content, str(path), lines)]
     base = content.pop("preset")
     if base not in presets():
-        raise SettingsError(f"{path}: no preset {base!r}; the presets are {', '.join(presets())}")
-    return [*_file_layers(base), content]
+        raise SettingsError(
+            f"{path}:{lines['preset',]}: no preset {_short(repr(base))}; the presets are {', '.join(presets())}"
+        )
+    return [*_file_layers(base), _Layer(content, str(path), lines)]
 
 
-def _flag_layer(flag: str) -> dict:
+def _flag_values(flag: str) -> dict[str, Any]:
     key, equals, text = flag.partition("=")
-    if not equals:
-        raise SettingsError(f"--set {flag}: write it as key=value, for example training.epochs=10")
-    return _nested(key.split("."), text)
+    if not equals or not key:
+        raise SettingsError(f"--set {_short(flag)}: write it as key=value, for example training.epochs=10")
+    return _nested(key.split("."), text, f"--set {_short(key)}")
 
 
-def _nested(keys: list[str], text: str) -> dict:
+def _nested(keys: list[str], text: str, origin: str) -> dict[str, Any]:
+    """A setting of a variable or flag, `origin`, in its groups."""
+    if len(keys) > _DEEPEST:
+        raise SettingsError(f"{origin}: no such setting: none is more than {_DEEPEST} levels deep")
     try:
-        value: Any = yaml.safe_load(text)  # the same spelling of numbers and lists as in a file
-    except yaml.YAMLError:
+        value = strict_yaml.parse(text).value  # the same spelling of numbers and lists as in a file
+    except YamlSyntaxError:
         value = text
+    except YamlRefused as error:
+        raise SettingsError(f"{origin}: line {error}") from None
     for key in reversed(keys):
         value = {key: value}
     return value
@@ -215,21 +266,56 @@ def _merge(into: dict, layer: dict) -> None:
             into[key] = value
 
 
-def explained(error: ValidationError, settings: type[BaseModel] | None = None) -> SettingsError:
-    """What is wrong with the values of settings, a line for each; those of a run unless others are named."""
-    return SettingsError(*(_explain(problem, settings or Settings) for problem in error.errors()))
+def explained(
+    error: ValidationError, settings: type[BaseModel] | None = None, layers: Sequence[_Layer] = ()
+) -> SettingsError:
+    """Say what is wrong with the values of settings, a line for each.
+
+    Args:
+        error: pydantic's.
+        settings: the group that was validated; `Settings` if not given.
+        layers: what the values were merged from, in order, so that the message can name a file's line or a variable.
+    """
+    problems = error.errors()
+    lines = [_origin(one["loc"], layers) + _explain(one, settings or Settings) for one in problems[:_MOST_EXPLAINED]]
+    if len(problems) > _MOST_EXPLAINED:
+        lines.append(f"and {len(problems) - _MOST_EXPLAINED:,} more")
+    return SettingsError(*lines)
+
+
+def _origin(place: Place, layers: Sequence[_Layer]) -> str:
+    """Return where the last layer that sets something wrote it, to open a message with; empty for a flag."""
+    for layer in reversed(layers):
+        value: Any = layer.values
+        for depth, key in enumerate(place):
+            if isinstance(value, dict) and key in value:
+                value = value[key]
+            elif depth and isinstance(value, list):  # the line of the list is near enough
+                return layer.where(place[:depth])
+            else:
+                break
+        else:
+            return layer.where(place) if place else ""
+    return ""
 
 
 def _explain(problem, settings: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        nearest = difflib.get_close_matches(key, _keys(settings), n=1, cutoff=0.5)
-        return f"{key}: no such setting" + (f"; did you mean {nearest[0]}?" if nearest else "")
+        nearest = difflib.get_close_matches(key[:_LONGEST_SHOWN], _keys(settings), n=1, cutoff=0.5)
+        return f"{_short(key)}: no such setting" + (f"; did you mean {nearest[0]}?" if nearest else "")
+    if problem["type"] == "model_type" and problem["input"] is None:
+        return f"{key}: no settings are below it: write some there, or remove it"
     message = problem["msg"].removeprefix("Value error, ")
     # An address may hold a password, wrong as that is.
     shown = not isinstance(problem["input"], dict) and not key.startswith("metadata")
-    given = f" (got {problem['input']!r})" if shown else ""
+    given = f" (got {_short(repr(problem['input']))})" if shown else ""
     return f"{key}: {message}{given}".removeprefix(": ")  # what is wrong of all settings together has no key
+
+
+def _short(text: str) -> str:
+    """A value of any size, for a message."""
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}... ({len(text):,} characters)"
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:

@@ -36,7 +36,8 @@ def redirected(path: Path) -> Iterator[None]:
     finally:
         root.handlers = before
         root.setLevel(level)
-        _flush()
+        with contextlib.suppress(OSError):  # the disk of the log is full, which what failed for it says
+            _flush()
         for descriptor, copy in enumerate(saved, start=1):
             os.dup2(copy, descriptor)
             os.close(copy)

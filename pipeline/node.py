@@ -1,7 +1,6 @@
 """Launch one node of the compiled graph, truthfully. The local runner and the cluster both come through here."""
 
 import logging
-import shutil
 import sys
 import time
 import traceback
@@ -14,9 +13,12 @@ from tfx.orchestration.portable import launcher
 from tfx.proto.orchestration import pipeline_pb2
 
 from components.ingest import DataRefused
-from pipeline.metadata.store import execution_id, mark_failed
+from pipeline.cache_keys import as_first_recorded
+from pipeline.metadata.garbage import remove_folder
+from pipeline.metadata.store import execution_id, first_places, mark_failed
 from pipeline.metadata.views import RESOLVER
 from pipeline.outcome import REFUSED, Outcome, State
+from pipeline.problems import full, is_full
 
 log = logging.getLogger(__name__)
 
@@ -36,19 +38,22 @@ def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionC
     if _skipped_before(nodes, node_id, ir.pipeline_info.id, run_id, connection):
         return Outcome(node_id, State.SKIPPED, 0.0)
     _clear_attempt(ir, node_id, run_id, connection)
+    with metadata.Metadata(connection) as handle:
+        places = first_places(handle.store, ir.pipeline_info.id)
     deployment = runner_utils.extract_local_deployment_config(ir)
     started = time.monotonic()
     arguments = sys.argv
     sys.argv = arguments[:1]  # TFX's executors take the rest for flags of their own
     try:
-        info = launcher.Launcher(
-            pipeline_node=nodes[node_id],
-            mlmd_connection=metadata.Metadata(connection),
-            pipeline_info=ir.pipeline_info,
-            pipeline_runtime_spec=ir.runtime_spec,
-            executor_spec=runner_utils.extract_executor_spec(deployment, node_id),
-            custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
-        ).launch()
+        with as_first_recorded(places):
+            info = launcher.Launcher(
+                pipeline_node=nodes[node_id],
+                mlmd_connection=metadata.Metadata(connection),
+                pipeline_info=ir.pipeline_info,
+                pipeline_runtime_spec=ir.runtime_spec,
+                executor_spec=runner_utils.extract_executor_spec(deployment, node_id),
+                custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
+            ).launch()
     except SystemExit:
         with metadata.Metadata(connection) as handle:
             if (stopped := execution_id(handle.store, ir.pipeline_info.id, run_id, node_id)) is not None:
@@ -58,14 +63,20 @@ def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionC
         log.exception("%s failed", node_id)
         seconds = time.monotonic() - started
         refused = isinstance(error, DataRefused)
-        with metadata.Metadata(connection) as handle:
-            # What a driver raises leaves the execution running, as TFX has it.
-            if (failed := execution_id(handle.store, ir.pipeline_info.id, run_id, node_id)) is not None:
-                # An execution keeps no message, and a report is to have this one.
-                mark_failed(handle.store, failed, **{REFUSED: str(error)} if refused else {})
+        failed = None
+        try:
+            with metadata.Metadata(connection) as handle:
+                # What a driver raises leaves the execution running, as TFX has it.
+                if (failed := execution_id(handle.store, ir.pipeline_info.id, run_id, node_id)) is not None:
+                    # An execution keeps no message, and a report is to have this one.
+                    mark_failed(handle.store, failed, **{REFUSED: str(error)} if refused else {})
+        except Exception:  # the disk of the store may be full, too
+            log.exception("that %s failed cannot be recorded", node_id)
         if refused:
             return Outcome(node_id, State.FAILED, seconds, failed, str(error), data_refused=True)
-        return Outcome(node_id, State.FAILED, seconds, failed, _message(error))
+        root = Path(ir.runtime_spec.pipeline_root.field_value.string_value)
+        message = f"{_message(error)}; {full(root)}" if is_full(error) else _message(error)
+        return Outcome(node_id, State.FAILED, seconds, failed, message)
     finally:
         sys.argv = arguments
     seconds = time.monotonic() - started
@@ -120,8 +131,9 @@ def _clear_attempt(ir: pipeline_pb2.Pipeline, node_id: str, run_id: str, connect
             mark_failed(handle.store, earlier)
             return
         log.info("another attempt at execution %d", earlier)
-        for leftover in Path(ir.runtime_spec.pipeline_root.field_value.string_value, node_id).glob(f"*/{earlier}"):
-            shutil.rmtree(leftover)
+        root = Path(ir.runtime_spec.pipeline_root.field_value.string_value)
+        for leftover in (root / node_id).glob(f"*/{earlier}"):
+            remove_folder(root, node_id, leftover.parent.name, leftover.name)
         execution.last_known_state = mlmd.Execution.RUNNING
         execution.custom_properties.pop(REFUSED, None)
         handle.store.put_executions([execution])

@@ -1,10 +1,14 @@
 """The pushed model that a command asks, and whether it is still the one that was pushed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from components.ingest import DataRefused
-from components.serving_folder import RECORD, problems, read_record, versions
+from components.serving_folder import RECORD, problems, pushed_by, read_record, versions
 from pipeline.config import SettingsError
+from pipeline.metadata.address import Address, NoStore
+from pipeline.metadata.reader import reader
+from pipeline.metadata.summary import PUSHED, summarise
 
 
 def all_pushed(runs: Path) -> dict[str, Path]:
@@ -30,14 +34,53 @@ def newest_pushed(runs: Path) -> Path:
         raise DataRefused(str(error)) from None
 
 
-def check(folder: Path) -> None:
-    """Raises SettingsError where `folder` holds no SavedModel, DataRefused where it is not as it was pushed."""
+def check(folder: Path, trusted: bool = False) -> None:
+    """Check that a folder may be loaded as a model: it holds a SavedModel that is as it was pushed.
+
+    Args:
+        folder: a version folder, or any other with a SavedModel.
+        trusted: load whatever the SavedModel holds, because the user says so.
+
+    Raises:
+        SettingsError: if there is no SavedModel, or it has no record and is not trusted.
+        DataRefused: if it is not as it was pushed.
+    """
     if not (folder / "saved_model.pb").is_file():
         raise SettingsError(f"{folder} holds no SavedModel: name a version folder, for example runs/sample/serving/1")
-    if (folder / RECORD).is_file():
-        try:
-            changed = problems(folder)
-        except ValueError as error:
-            raise DataRefused(str(error)) from None
-        if changed:
-            raise DataRefused(f"{'; '.join(changed)}: this is not the model that was pushed; push or restore it again")
+    if trusted:
+        return
+    if not (folder / RECORD).is_file():
+        raise SettingsError(
+            f"{folder} has no {RECORD}, so nobody knows who made it. A SavedModel is a program: loaded, it can read "
+            "and write files with your rights. Name a pushed version, or load it all the same with --trust-model"
+        )
+    try:
+        changed = problems(folder)
+    except ValueError as error:
+        raise DataRefused(str(error)) from None
+    if changed:
+        raise DataRefused(f"{'; '.join(changed)}: this is not the model that was pushed; push or restore it again")
+
+
+def record_pushes(address: Address, serving: Path) -> None:
+    """Record in ML Metadata the versions that a run pushed before it was killed, which only they themselves say.
+
+    Args:
+        address: of the store.
+        serving: the folder of the versions.
+    """
+    pushed = pushed_by(serving)
+    try:
+        with reader(address) as store:
+            unrecorded = [
+                run.name
+                for run in store.runs_named(list(pushed))
+                if summarise(replace(run, version=None)).pushed is None
+            ]
+    except NoStore:  # which the first run makes
+        return
+    if unrecorded:
+        from pipeline.metadata.store import MetadataStore, record
+
+        for name in unrecorded:
+            record(MetadataStore(address.connection_config()), name, **{PUSHED: pushed[name]})

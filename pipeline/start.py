@@ -16,9 +16,10 @@ from components.data_bounds import CHECKS, UNUSABLE
 from components.ingest import manifest, schema
 from pipeline import sources
 from pipeline.config import Settings, SettingsError
-from pipeline.metadata import summary
+from pipeline.metadata import relocation, summary
 from pipeline.metadata.address import Address, StoreError
 from pipeline.metadata.reader import Reader, reader
+from pipeline.problems import explained
 
 TRIGGERS = ("manual", "span", "schedule")  # a person, data that landed, a clock
 
@@ -91,6 +92,14 @@ def accepted(checks: Sequence[str], reason: str, flag: str = "") -> dict[str, st
     return dict.fromkeys(checks, reason.strip())
 
 
+def settle(settings: Settings) -> str:
+    """Record where the run folder and the data lie now; returns what to warn about, if anything. Raises StoreError.
+
+    The caller holds the lock of the run folder.
+    """
+    return "; ".join(relocation.settle(settings.store, settings.folder, settings.data.dir.resolve()))
+
+
 def write_facts(logs: Path, facts: Mapping[str, str]) -> None:
     """The same beside the logs of a run, for who has no store at hand."""
     told = {name: value for name, value in facts.items() if name != summary.PROCESS}
@@ -107,8 +116,7 @@ def going_on(store: Reader, pipeline: str) -> list[str]:
     return [
         run.name
         for run in store.runs_without(summary.EXIT)
-        if summary.settings_of(run).get("name") == pipeline
-        and "kubeflow" in json.loads(str(run.facts.get(summary.PROCESS, "{}")))
+        if summary.settings_of(run).get("name") == pipeline and summary.on_cluster(run)
     ]
 
 
@@ -120,22 +128,28 @@ def alone(settings: Settings) -> Iterator[None]:
     ids of one.
     """
     folder, store = settings.folder, settings.store
-    folder.mkdir(parents=True, exist_ok=True)
-    here = folder / "metadata.db"
-    if (folder / "root").exists() and here.exists() != (store.file is not None):
-        other = here if here.exists() else "a server, or a metadata.db that is gone"
-        raise SettingsError(
-            f"{folder} holds artifacts that another store of ML Metadata knows ({other}), and this run would record in "
-            f"{store}: take the other store, or another name with --set name={settings.name}-2"
-        )
+    lock = filelock.FileLock(folder / ".lock", timeout=0)
     try:
-        with filelock.FileLock(folder / ".lock", timeout=0):
-            yield
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except filelock.Timeout:
         raise AnotherRun(
             f"another run of {settings.name} is going on in {settings.folder}: wait for it, or run under another name "
             f"with --set name={settings.name}-2"
         ) from None
+    except OSError as error:
+        raise SettingsError(f"runs {settings.runs} cannot be used: {explained(error, folder)}") from None
+    try:
+        here = folder / "metadata.db"
+        if (folder / "root").exists() and here.exists() != (store.file is not None):
+            other = here if here.exists() else "a server, or a metadata.db that is gone"
+            raise SettingsError(
+                f"{folder} holds artifacts that another store of ML Metadata knows ({other}), and this run would "
+                f"record in {store}: take the other store, or another name with --set name={settings.name}-2"
+            )
+        yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager

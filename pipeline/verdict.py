@@ -1,6 +1,5 @@
 """What a run came to: an exit code, and in words which check, the value, the bound and where to look."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,10 +8,13 @@ from components.data_bounds import PAGE, Finding
 from components.gate import OVERRIDE, Check, Judgement
 from pipeline.exits import Exit
 from pipeline.logs import shown
-from pipeline.metadata.summary import EXIT
+from pipeline.metadata.summary import EXIT, WARNING
+from pipeline.metadata.values import read, read_flag, read_text
 from pipeline.metadata.views import Run
 from pipeline.outcome import REFUSED, Outcome, State
 from pipeline.report import NODE as REPORT
+from pipeline.report.model import Override
+from trainer.warm_start import WARM_START, WarmStart
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,12 @@ def verdict(run: Run, outcomes: Sequence[Outcome]) -> Verdict:
     """Read the verdict from the artifacts of the run: a cached step counts as much as one that ran.
 
     A report that failed changes nothing in what the run came to, and is told of.
+    Raises Unreadable for a verdict that is not one of this version.
     """
     found = _of_run(run, [outcome for outcome in outcomes if outcome.node != REPORT])
     lines = [*found.lines]
     if report := run.output(REPORT, "report"):
-        lines.append(f"the report: {shown(Path(str(report.properties['page'])))}")
+        lines.append(f"the report: {shown(Path(read_text(report.properties, 'page')))}")
     lines += [
         f"warning: {REPORT} failed, so there is no report: {outcome.error}; look in its log, {REPORT}.log"
         for outcome in outcomes
@@ -55,6 +58,14 @@ def outcomes(run: Run) -> list[Outcome]:
     ]
 
 
+def warm_start(run: Run) -> WarmStart | None:
+    """Return what the run's model took over from the model that served before; None for one trained from scratch."""
+    model = run.output("Trainer", "model")
+    if model is None or WARM_START not in model.properties:
+        return None
+    return read(model.properties, WARM_START, WarmStart)
+
+
 def _of_run(run: Run, outcomes: Sequence[Outcome]) -> Verdict:
     for outcome in outcomes:
         if outcome.data_refused:
@@ -64,43 +75,46 @@ def _of_run(run: Run, outcomes: Sequence[Outcome]) -> Verdict:
     if run.facts.get(EXIT) == str(int(Exit.CRASHED)):
         return Verdict(Exit.CRASHED, ["crashed in a step that left no trace in ML Metadata: its own log says more"])
 
-    lines = []
+    lines = [f"warning: {run.facts[WARNING]}"] if WARNING in run.facts else []
+    if start := warm_start(run):
+        lines.append(str(start))
     if weighed := run.output("DataGate", "verdict"):
         page = f"the span's page: {shown(Path(weighed.uri, PAGE))}"
-        findings = [Finding.model_validate(finding) for finding in json.loads(str(weighed.properties["findings"]))]
-        if not weighed.properties["passed"]:
+        findings = read(weighed.properties, "findings", list[Finding])
+        if not read_flag(weighed.properties, "passed"):
             stopping = [f"  {finding}" for finding in findings if finding.level == "stop"]
             return Verdict(Exit.DATA_REFUSED, ["data refused, nothing trained:", *stopping, page], "DataGate")
-        lines = [f"{finding.level}: {finding}" for finding in findings if finding.level in ("warning", "accepted")]
+        lines += [f"{finding.level}: {finding}" for finding in findings if finding.level in ("warning", "accepted")]
         lines.append(page)
 
     if blessing := run.output("Evaluator", "blessing"):
-        judgement = Judgement.model_validate_json(str(blessing.properties["judgement"]))
+        judgement = read(blessing.properties, "judgement", Judgement)
         lines += [f"warning: {warning}" for warning in judgement.warnings]
-        if not blessing.properties["blessed"]:
-            serves = blessing.properties.get("baseline_model_id") == blessing.properties["current_model_id"]
+        if not read_flag(blessing.properties, "blessed"):
+            current = read_text(blessing.properties, "current_model_id")
+            serves = str(blessing.properties.get("baseline_model_id")) == current
             model = run.output("Trainer", "model")
             if serves and model and OVERRIDE in model.properties:
-                reason = json.loads(str(model.properties[OVERRIDE]))["reason"]
+                reason = read(model.properties, OVERRIDE, Override).reason
                 return Verdict(Exit.OK, [*lines, f"nothing to push: this model serves, blessed by a person: {reason}"])
             failed = [f"  {check}" for check in judgement.checks if not check.passed]
             return Verdict(Exit.NOT_BLESSED, [*lines, "not blessed, nothing pushed:", *failed], "Evaluator")
         if OVERRIDE in blessing.properties:
-            lines.append(f"blessed by a person: {json.loads(str(blessing.properties[OVERRIDE]))['reason']}")
+            lines.append(f"blessed by a person: {read(blessing.properties, OVERRIDE, Override).reason}")
         else:
             lines.append(f"blessed: {'; '.join(str(check) for check in judgement.checks)}")
 
-    if (infra := run.output("ServingCheck", "blessing")) and not infra.properties["blessed"]:
-        checks = [Check.model_validate(check) for check in json.loads(str(infra.properties["checks"]))]
+    if (infra := run.output("ServingCheck", "blessing")) and not read_flag(infra.properties, "blessed"):
+        checks = read(infra.properties, "checks", list[Check])
         failed = [f"  {check}" for check in checks if not check.passed]
         return Verdict(Exit.NOT_SERVABLE, [*lines, "cannot be served, nothing pushed:", *failed], "ServingCheck")
 
     if pushed := run.output("Pusher", "pushed_model"):
-        version = pushed.properties["pushed_version"]
-        where = shown(Path(str(pushed.properties["pushed_destination"])))
-        if pushed.properties["pushed"]:
+        version = read_text(pushed.properties, "pushed_version")
+        where = shown(Path(read_text(pushed.properties, "pushed_destination")))
+        if read_flag(pushed.properties, "pushed"):
             lines.append(f"pushed version {version} to {where}")
-        elif pushed.properties["withdrawn"]:
+        elif read_flag(pushed.properties, "withdrawn"):
             lines.append(f"not pushed: this model was rolled back; version {version} in {where} serves")
         else:
             lines.append(f"nothing to push: version {version} in {where} is this very model")

@@ -192,7 +192,7 @@ def _with_verdict(settings: Settings) -> list[Run]:
 
 
 def _span(run: Run) -> int | None:
-    return summary.settings_of(run).get("data", {}).get("span")
+    return summary.summarise(run).span
 
 
 def _another_run(settings: Settings) -> bool:

@@ -150,6 +150,26 @@ def test_an_equal_run_trains_nothing_and_pushes_nothing(sample):
     assert pushed(folder, "sample") == ["1"]
 
 
+def test_a_folder_that_lies_elsewhere_trains_nothing_and_what_is_gone_is_warned_about(sample, tmp_path):
+    folder, _ = sample
+    moved = Path(shutil.copytree(folder, tmp_path / "moved"))
+    done = vitpipe(moved, "run", "-c", "sample")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert states(done)["ImportExampleGen"] == states(done)["Trainer"] == "cached"
+    assert "nothing to push" in done.stdout and pushed(moved, "sample") == ["1"]
+    with sqlite3.connect(moved / "runs" / "sample" / "metadata.db") as database:
+        uris = [uri for (uri,) in database.execute("SELECT uri FROM Artifact")]
+    assert all(Path(uri).is_relative_to(moved) for uri in uris)
+
+    shutil.rmtree(moved / "runs" / "sample" / "root")
+    assert "no candidate can be compared with it" in vitpipe(moved, "models", "verify").stderr
+    done = vitpipe(moved, "run", "-c", "sample")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "artifact(s) below" in done.stdout and "there is nothing to compare with" in done.stdout
+    assert any("nothing to compare with" in line for line in reported(moved, done)["verdict"])
+    assert pushed(moved, "sample") == ["1", "2"]
+
+
 def test_the_served_model_is_fine_tuned_to_other_data(sample, tmp_path):
     serving = Path("runs", "sample", "serving")
     shutil.copytree(sample[0] / serving, tmp_path / serving)

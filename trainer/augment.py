@@ -23,13 +23,15 @@ def draws_per_image(settings) -> int:
     return _RANDAUGMENT.start + settings.randaugment_ops * randaugment.DRAWS
 
 
-def augment(images, targets, draws, settings, mixing):
+def augment(images, targets, draws, settings, mixing, branch=True):
     """Crop, flip, RandAugment, random erasing, Mixup and CutMix, in timm's order.
 
     images: whole pixels from 0 to 255 [N, height, width, 3], any dtype; targets: float32 [N, classes], one-hot; draws:
     float32 [N, draws_per_image(settings)], uniform in [0, 1); settings: an AugmentSettings, read when compiled;
     mixing: scalar, whether Mixup and CutMix are on in this step. N is even: rows 2j and 2j + 1 are mixed with each
-    other, so that a batch that is split over devices in even parts gives the same images.
+    other, so that a batch that is split over devices in even parts gives the same images. branch: whether a step
+    without mixing skips its work, or computes it and drops it, with the same result, for a device that would wait for
+    its host at a branch.
     Returns images float32 [N, height, width, 3], 0 to 255, and targets float32 [N, classes].
     """
     images = ops.cast(images, "float32")
@@ -48,13 +50,18 @@ def augment(images, targets, draws, settings, mixing):
     if settings.erase:
         images = erase(images, draws[:, _ERASE], settings.erase)
     if settings.mixup or settings.cutmix:
-        # A branch saves the work while mixing is off, and the compiler computes what stands above once, not again for
-        # each partner.
-        return ops.cond(
-            ops.cast(mixing, "bool"),
-            lambda: mix(images, targets, draws[:, _MIX], settings.mixup, settings.cutmix),
-            lambda: (images, targets),
-        )
+        on = ops.cast(mixing, "bool")
+
+        def mixed():
+            return mix(images, targets, draws[:, _MIX], settings.mixup, settings.cutmix)
+
+        if branch:
+            # A branch saves the work while mixing is off, and the compiler computes what stands above once, not again
+            # for each partner.
+            return ops.cond(on, mixed, lambda: (images, targets))
+        # On a GPU a branch makes the host read `mixing` in every step, after all earlier work is done, before it
+        # launches what follows.
+        return tuple(ops.where(on, new, old) for new, old in zip(mixed(), (images, targets), strict=True))
     return images, targets
 
 

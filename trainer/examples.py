@@ -7,6 +7,7 @@ LABEL = "label"  # int64, 0 to classes - 1
 ID = "id"  # bytes: where the example came from
 
 MAX_PIXELS = 4096 * 4096  # of an image: 48 MiB as RGB. Read from its header, so that no more is ever decoded
+MAX_SIDE = 1_000_000  # pixels, of an image: libpng's own limit; a JPEG's is 65,500
 
 CLASS_NAMES_DOMAIN = "class_names"  # the schema's string domain that lists the classes in index order
 

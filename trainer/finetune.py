@@ -94,6 +94,27 @@ def adapt(backbone: ViT, model: ModelSettings, classes: int, blocks: int | None,
     return adapted
 
 
+def rebuild_head(start: ViT, model: ModelSettings, old: list[str], new: list[str]) -> ViT:
+    """Return a copy of a ViT with a head for other classes.
+
+    The weights of a class go to the class of the same name; those of a new class are 0, as in a new model.
+
+    Args:
+        start: the ViT; all its weights but the head's are copied.
+        model: the new ViT's settings, as for `adapt`.
+        old: classes of `start`, in index order.
+        new: classes of the new ViT, in index order.
+    """
+    rebuilt = adapt(start, model, len(new), None)
+    old_kernel, old_bias = start.head.get_weights()
+    kernel, bias = rebuilt.head.get_weights()
+    for index, name in enumerate(new):
+        if name in old:
+            kernel[:, index], bias[index] = old_kernel[:, old.index(name)], old_bias[old.index(name)]
+    rebuilt.head.set_weights([kernel, bias])
+    return rebuilt
+
+
 def _in_words(blocks: int | None, depth: int) -> str:
     if blocks is None:
         return "the whole model"

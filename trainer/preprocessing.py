@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from trainer.examples import ID, IMAGE, LABEL, MAX_PIXELS
+from trainer.examples import ID, IMAGE, LABEL, MAX_PIXELS, MAX_SIDE
 
 # The size stands in PNG's first chunk. Decoders also pass over other chunks before it, which would hide it from us.
 _PNG_START, _JPEG_SIGNATURE = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\xff\xd8\xff"
@@ -30,7 +30,7 @@ def decode(encoded: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def _guarded(encoded: tf.Tensor) -> tf.Tensor:
-    """The bytes, if they are a PNG or JPEG whose header promises at most MAX_PIXELS.
+    """Return the bytes, if they are a PNG or JPEG whose header promises at most MAX_PIXELS, and MAX_SIDE a side.
 
     A few kilobytes may promise gigabytes of pixels. Raises InvalidArgumentError, before anything is decoded.
     """
@@ -44,11 +44,13 @@ def _guarded(encoded: tf.Tensor) -> tf.Tensor:
     def jpeg_shape():
         return tf.io.extract_jpeg_shape(encoded, tf.int64)[:2]
 
-    unusable = tf.fill([2], tf.constant(MAX_PIXELS, tf.int64))
+    unusable = tf.fill([2], tf.constant(MAX_PIXELS, tf.int64))  # beyond both bounds
     shape = tf.case([(png, png_shape), (jpeg, jpeg_shape)], default=lambda: unusable)
-    with tf.control_dependencies(
-        [tf.debugging.assert_less_equal(tf.reduce_prod(shape), tf.cast(MAX_PIXELS, tf.int64))]
-    ):
+    bounds = [  # the sides as well: their product may overflow
+        tf.debugging.assert_less_equal(shape, tf.cast(MAX_SIDE, tf.int64)),
+        tf.debugging.assert_less_equal(tf.reduce_prod(shape), tf.cast(MAX_PIXELS, tf.int64)),
+    ]
+    with tf.control_dependencies(bounds):
         return tf.identity(encoded)
 
 

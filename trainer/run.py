@@ -16,11 +16,12 @@ from trainer import devices, serving
 from trainer.backbone import digest
 from trainer.checkpoint import Checkpoints
 from trainer.examples import class_names
-from trainer.finetune import fine_tune
+from trainer.finetune import fine_tune, rebuild_head
 from trainer.input import load
 from trainer.preprocessing import read_moments
 from trainer.settings import AugmentSettings, FinetuneSettings, ModelSettings, TrainingSettings
 from trainer.train import train, vit
+from trainer.warm_start import FILE, compare_classes
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,8 @@ def run_fn(fn_args) -> None:
     that they go under, and "code", a digest of this package's sources; "leave_out", where given, is a file with a JSON
     list of ids (bytes that are no UTF-8 as surrogates) of examples to do without; "backbone", where given, is the Keras
     model to fine-tune, as "finetune", settings again, says. `fn_args.base_model`, where given, is the SavedModel to
-    start from. `fn_args.model_run_dir` receives the history and the last weights.
+    start from, and "base_version" the version that it serves as. `fn_args.model_run_dir` receives the history and the
+    last weights, and after a warm start what it took over.
     """
     config = fn_args.custom_config
     model_settings = ModelSettings.model_validate_json(config["model"])
@@ -81,10 +83,18 @@ def run_fn(fn_args) -> None:
             checkpoints=Path(config["checkpoints"], course), **how,
         )  # fmt: skip
     else:
-        start = serving.load_vit(fn_args.base_model) if fn_args.base_model else None
-        if start is not None:
-            log.info("starts from the weights of the model serving now")
+        start = None
+        if fn_args.base_model:
+            start = serving.load_vit(fn_args.base_model)
+            old_names = serving.class_names(tf.saved_model.load(fn_args.base_model).signatures["serving_default"])
+            warm_start = compare_classes(old_names, names, config.get("base_version"))
+            log.info(str(warm_start))
+            if warm_start.rebuilt:
+                start = rebuild_head(start, model_settings, old_names, names)
             mean, std = start.config["mean"], start.config["std"]  # its weights were learned on such pixels
+            if devices.is_chief(strategy):
+                run_dir.mkdir(parents=True, exist_ok=True)
+                (run_dir / FILE).write_text(warm_start.model_dump_json() + "\n", "utf-8")
         trained = train(
             partial(vit, model_settings, len(names), mean, std),
             checkpoints=Checkpoints(Path(config["checkpoints"], _digest(*decisive))), start=start, **how,

@@ -74,6 +74,17 @@ def export(model: ViT, class_names: list[str], size: int, path: str, warmup: np.
         _write_warmup(warmup, f"{path}/{WARMUP}")
 
 
+def class_names(signature) -> list[str]:
+    """Return the class names, in index order, of a signature that `export` wrote; empty if it has none.
+
+    They are a constant of its graph, followed by the empty name of rows that do not decode.
+    """
+    for constant in signature.captured_inputs:
+        if constant.dtype == tf.string and constant.shape.rank == 1:
+            return [name.decode() for name in constant.numpy()[:-1]]
+    return []
+
+
 def _write_warmup(images: np.ndarray, file: str) -> None:
     """For each signature that takes images one request with one image, and one with all of them."""
     from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2

@@ -217,7 +217,9 @@ class EncoderBlock(layers.Layer):
         q, k, v = self._queries_keys_values(x)
         if first_only:
             x, q = x[:, :1], q[:, :1]
-        return self._add_branches(x, ops.nn.dot_product_attention(q, k, v), training)
+        # Keras does not apply its own switch, `keras.config.disable_flash_attention`, to this operation.
+        attended = ops.nn.dot_product_attention(q, k, v, flash_attention=keras.config.is_flash_attention_enabled())
+        return self._add_branches(x, attended, training)
 
     def explain(self, x):
         """Output as of `call`, and the attention it took: float32 [N, heads, tokens, tokens], rows sum to 1.

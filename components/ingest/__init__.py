@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.ingest.errors import DataRefused, UsageError
-from components.ingest.folder import span_folder, spans
+from components.ingest.folder import MAX_SPAN, span_folder, spans
 from components.ingest.source import Progress, only, silent
 
 if TYPE_CHECKING:
     from components.ingest.manifest import Manifest, Recipe
 
-__all__ = ["DataRefused", "UsageError", "prepare", "span_folder", "spans"]
+__all__ = ["MAX_SPAN", "DataRefused", "UsageError", "prepare", "span_folder", "spans"]
 
 
 def prepare(
@@ -45,8 +45,8 @@ def prepare(
     from components.ingest.sources import SOURCES
     from components.ingest.write import disk_problem, write
 
-    if span is not None and span < 1:
-        raise UsageError(f"span {span}: use a number from 1")
+    if span is not None and not 1 <= span <= MAX_SPAN:
+        raise UsageError(f"span {span}: use a number from 1 to {MAX_SPAN}")
     if kind not in SOURCES:
         raise UsageError(f"no source {kind!r}: use one of {', '.join(SOURCES)}")
     try:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from components.ingest.errors import DataRefused
-from components.ingest.images import BadImage, Shape, check
+from components.ingest.images import BadImage, Checked, check
 from components.ingest.source import Record, Rejected
 
 _MOST_CHECKERS = 8  # of about 35 MB each; the one reader does not keep more of them busy
@@ -26,11 +26,11 @@ _BATCH_IMAGES = 256
 _BATCH_BYTES = 2**20  # a batch ends with the image that reaches it
 _LENGTH = struct.Struct("<I")
 
-_Answers = list[Shape | str]  # of a batch: what `check` gives, or the reason it raises
+_Answers = list[Checked | str]  # of a batch: what `check` gives, or the reason it raises
 
 
-def checked(records: Iterable[Record | Rejected]) -> Generator[tuple[Record, Shape] | Rejected, None, None]:
-    """The records in their order, images with their shape where `components.ingest.images.check` accepts them.
+def checked(records: Iterable[Record | Rejected]) -> Generator[tuple[Record, Checked] | Rejected, None, None]:
+    """Yield the records in their order, images with the answer of `components.ingest.images.check` if it accepts them.
 
     At most three batches for each core are in memory, each of 256 images, or of 1 MiB and one image.
     Raises DataRefused when a decoder crashes.
@@ -63,7 +63,7 @@ def _batches(records: Iterable[Record | Rejected]) -> Iterator[list[Record | Rej
         yield batch
 
 
-def _joined(batch: list[Record | Rejected], answers: Future[_Answers]) -> Iterator[tuple[Record, Shape] | Rejected]:
+def _joined(batch: list[Record | Rejected], answers: Future[_Answers]) -> Iterator[tuple[Record, Checked] | Rejected]:
     given = iter(answers.result())
     for record in batch:
         if isinstance(record, Rejected):
@@ -105,7 +105,7 @@ def _ask(idle: queue.SimpleQueue[subprocess.Popen[bytes]], records: list[Record]
     if not reply:
         between = " and ".join(repr(records[at].id.decode("utf-8", "backslashreplace")) for at in (0, -1))
         raise DataRefused(f"a decoder crashed on an image between {between}: find and remove it")
-    return [answer if isinstance(answer, str) else tuple(answer) for answer in json.loads(reply)]
+    return [answer if isinstance(answer, str) else _checked(*answer) for answer in json.loads(reply)]
 
 
 def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
@@ -123,7 +123,13 @@ def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
         replies.write(json.dumps(answers).encode() + b"\n")
 
 
-def _answer(image: bytes) -> Shape | str:
+def _checked(shape: list[int], remarks: list[str]) -> Checked:
+    """Return an answer as it was before JSON made lists of its tuples."""
+    height, width, channels = shape
+    return Checked((height, width, channels), tuple(remarks))
+
+
+def _answer(image: bytes) -> Checked | str:
     try:
         return check(image)
     except BadImage as error:

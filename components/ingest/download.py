@@ -1,6 +1,5 @@
 """Downloads: checked, and taken up again where they stopped."""
 
-import hashlib
 import os
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit, urlunsplit
@@ -8,6 +7,7 @@ from urllib.parse import urlsplit, urlunsplit
 import requests
 import urllib3
 
+from components.ingest import regular
 from components.ingest.errors import DataRefused, UsageError
 from components.ingest.locks import exclusively
 from components.ingest.source import Progress, silent
@@ -39,6 +39,8 @@ def download(
     name = PurePosixPath(urlsplit(url).path).name.lstrip(".") or "download"
     target, part = folder / name, folder / f"{name}.part"
     with exclusively(folder, f"{name}.lock"):
+        if os.path.lexists(part):
+            regular.open_file(part).close()  # or what it leads to would be written to
         if sha256 is None:
             part.unlink(missing_ok=True)
         elif target.exists() and _sha256(target) == sha256:
@@ -93,8 +95,8 @@ def _stopped(url: str, have: int, why: str = "") -> str:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with regular.open_file(path, follow_link=True) as file:
+        return regular.digest(file)
 
 
 def _public(url: str) -> str:

@@ -1,29 +1,23 @@
-"""The files that a source path holds: a folder's, or a tar archive's, which is read as a stream and never unpacked."""
+"""The files that a source path holds: a folder's, or those of a tar or zip archive, which is never unpacked."""
 
-import bz2
-import gzip
 import hashlib
-import lzma
+import io
 import os
-import stat
-import tarfile
-import zlib
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple, Self, cast
+from typing import NamedTuple
 
+from components.ingest import regular
+from components.ingest.entry import Entry, Heartbeat, is_hidden
 from components.ingest.errors import DataRefused
 from components.ingest.images import MAX_BYTES
 from components.ingest.source import Progress, silent
+from components.ingest.tar import starts_tar, tar_entries
+from components.ingest.zip import SIGNATURES, zip_entries
 
-_READ = 2**20
-
-
-class Entry(NamedTuple):
-    """A folder (its path ends in "/", no data) or a file. `data` is None for a file of more than MAX_BYTES."""
-
-    path: str
-    data: bytes | None
+_MAX_DEPTH = 64  # folders in each other; a layout has four
+_MAX_HASHED = 2**30  # bytes of a file in a folder; of a larger one, which is no image, the digest takes the size
 
 
 class Listing(NamedTuple):
@@ -33,53 +27,88 @@ class Listing(NamedTuple):
     files: int | None
 
 
-def entries(path: Path) -> Iterator[Entry]:
-    """What lies in a folder or an archive; paths are relative to it, with "/". Hidden files are left out.
+def entries(path: Path, progress: Progress = silent) -> Iterator[Entry]:
+    """Yield what lies in a folder or an archive; paths are relative to it, with "/". Hidden files are left out.
 
-    Raises DataRefused for a damaged archive, and for any member that could lead out of it: an absolute path, "..",
-    a link, a device.
+    Args:
+        path: a folder, or a tar or zip archive. It may be a link; what lies in a folder may not.
+        progress: called twice a second while no file is yielded.
+
+    Raises:
+        DataRefused: for a damaged archive, and for any member that could lead out of it: an absolute path, "..",
+            a link, a device.
     """
-    return _folder(path) if path.is_dir() else _archive(path)
+    heartbeat = Heartbeat(progress)
+    for entry in _folder(path, heartbeat) if path.is_dir() else _archive(path, heartbeat):
+        yield entry
+        if not entry.path.endswith("/"):
+            heartbeat.reset()
 
 
 def listing(path: Path, progress: Progress = silent) -> Listing:
-    """The digest of an archive, or of a folder: then it is of lines as `sha256sum` prints them, in path order."""
+    """Return the digest of an archive, or of a folder: then it is of lines as `sha256sum` prints them, in path order.
+
+    Args:
+        path: a folder or an archive.
+        progress: called after every file or MiB.
+
+    Raises:
+        DataRefused: for an archive that is damaged at its beginning, before it is read whole, and for a link or special
+            file in a folder.
+    """
     if not path.is_dir():
-        return Listing(_digest(path), None)
+        return Listing(_archive_digest(path, progress), None)
     total, count = hashlib.sha256(), 0
+
+    def alive(_done: int = 0) -> None:
+        progress("files hashed", count, None)
+
     for name in _folder_paths(path):
         if not name.endswith("/"):
-            total.update(f"{_digest(path / name)}  {name}\n".encode("utf-8", "surrogateescape"))
+            digest = _file_digest(path / name, alive)
+            total.update(f"{digest}  {name}\n".encode("utf-8", "surrogateescape"))
             count += 1
-            progress("files hashed", count, None)
+        alive()
     return Listing(total.hexdigest(), count)
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _archive_digest(path: Path, progress: Progress) -> str:
+    with regular.open_file(path, follow_link=True) as file:
+        size = regular.file_size(file)
+        progress("bytes hashed", 0, size)
+        next(_archive(path, Heartbeat(progress)), None)
+        return regular.digest(file, lambda done: progress("bytes hashed", done, size))
 
 
-def _hidden(path: str) -> bool:
-    return path.startswith(".") or "/." in path or "__MACOSX" in path.split("/")
+def _file_digest(path: Path, alive: Callable[[int], None]) -> str:
+    with regular.open_file(path) as file:
+        size = regular.file_size(file)
+        return regular.digest(file, alive) if size <= _MAX_HASHED else f"{size} bytes"
 
 
-def _folder(root: Path) -> Iterator[Entry]:
-    for name in _folder_paths(root):
-        if name.endswith("/"):
-            yield Entry(name, None)
-        else:
-            file = root / name
-            yield Entry(name, file.read_bytes() if file.stat().st_size <= MAX_BYTES else None)
+def _folder(root: Path, heartbeat: Heartbeat) -> Iterator[Entry]:
+    for number, name in enumerate(_folder_paths(root)):
+        heartbeat("paths read", number, None)
+        yield Entry(name, None if name.endswith("/") else _content(root / name))
+
+
+def _content(path: Path) -> bytes | None:
+    with regular.open_file(path) as file:
+        if regular.file_size(file) > MAX_BYTES:
+            return None
+        data = file.read(MAX_BYTES + 1)
+        return data if len(data) <= MAX_BYTES else None
 
 
 def _folder_paths(root: Path, inside: str = "") -> Iterator[str]:
-    """Relative paths in sorted order, folders with a final "/" before what they hold."""
+    """Yield relative paths in sorted order, folders with a final "/" before what they hold."""
+    if inside.count("/") > _MAX_DEPTH:
+        raise DataRefused(f"{root / inside}: more than {_MAX_DEPTH} folders in each other: move the images up")
     with os.scandir(root / inside) as found:
         children = sorted(found, key=lambda child: child.name)
     for child in children:
         path = inside + child.name
-        if _hidden(child.name):
+        if is_hidden(child.name):
             continue
         if child.is_dir(follow_symlinks=False):
             yield path + "/"
@@ -87,68 +116,23 @@ def _folder_paths(root: Path, inside: str = "") -> Iterator[str]:
         elif child.is_file(follow_symlinks=False):
             yield path
         else:
-            kind = stat.filemode(child.stat(follow_symlinks=False).st_mode)
-            raise DataRefused(f"{root / path}: a link or special file ({kind}): only files and folders are read")
+            kind = regular.describe(child.stat(follow_symlinks=False).st_mode)
+            raise DataRefused(f"{root / path}: {kind}: only files and folders are read")
 
 
-class _StrictHeader(tarfile.TarInfo):
-    """tarfile takes a damaged header, or none, for the end of the archive; only the end mark is one."""
-
-    @classmethod
-    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
-        try:
-            return super().fromtarfile(tarfile_)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined] # the end mark
-            raise
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(f"no member and no end mark at byte {tarfile_.offset:,}: {error}") from error
+def _archive(path: Path, heartbeat: Heartbeat) -> Iterator[Entry]:
+    with regular.open_file(path, follow_link=True) as file:
+        read = zip_entries if _is_zip(file) else tar_entries
+        yield from read(path, file, heartbeat)
 
 
-def _archive(path: Path) -> Iterator[Entry]:
-    try:
-        with (
-            _decompressed(path) as stream,
-            tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictHeader, encoding="utf-8") as tar,
-        ):
-            while (member := tar.next()) is not None:
-                tar.members.clear()  # type: ignore[attr-defined] # or tarfile keeps every header
-                name = _inside(path, member)
-                if name is None or _hidden(name):
-                    continue
-                if member.isdir():
-                    yield Entry(name + "/", None)
-                elif member.size > MAX_BYTES:
-                    yield Entry(name, None)
-                else:
-                    yield Entry(name, cast(IO[bytes], tar.extractfile(member)).read())
-            while stream.read(_READ):  # the checksum of the compressed stream comes last
-                pass
-    except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk; gzip and bz2 raise OSErrors without a number
-        raise DataRefused(
-            f"{path}: cut, damaged or no tar archive ({error}): give a whole .tar, .tar.gz, .tar.bz2 or .tar.xz"
-        ) from error
-
-
-def _decompressed(path: Path) -> IO[bytes]:
-    # Not tarfile's own "r|*": that one does not see that a compressed stream is cut or its checksum wrong.
-    with path.open("rb") as file:
-        magic = file.read(6)
-    if magic.startswith(b"\x1f\x8b"):
-        return cast(IO[bytes], gzip.open(path))
-    if magic == b"\xfd7zXZ\x00":
-        return lzma.open(path)
-    if magic.startswith(b"BZh"):
-        return bz2.open(path)
-    return path.open("rb")
-
-
-def _inside(archive: Path, member: tarfile.TarInfo) -> str | None:
-    """The member's path without "./", or None for the archive's root."""
-    parts = member.name.split("/")
-    if member.name.startswith("/") or ".." in parts:
-        raise DataRefused(f"{archive}: member {member.name!r} leads out of the archive: do not use this archive")
-    if not (member.isreg() or member.isdir()):
-        raise DataRefused(f"{archive}: member {member.name!r} is a link or special file: pack files and folders only")
-    return "/".join(part for part in parts if part not in ("", ".")) or None
+def _is_zip(file: io.BufferedReader) -> bool:
+    """Return whether an archive is a zip, which may begin with other bytes, such as a program that unpacks it."""
+    start = file.peek(512)
+    if start.startswith(SIGNATURES):
+        return True
+    if start.startswith((b"\x1f\x8b", b"\xfd7zXZ\x00", b"BZh")) or starts_tar(start):
+        return False
+    found = zipfile.is_zipfile(file)
+    file.seek(0)
+    return found

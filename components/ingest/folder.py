@@ -3,13 +3,18 @@
 import re
 from pathlib import Path
 
+MAX_SPAN = 2**31 - 1  # TFX keeps the number of a span in 32 bits
+
 
 def spans(data: Path) -> list[int]:
-    """The numbers of the spans in a data folder, in order (10 after 9); none when there is no such folder."""
+    """The numbers of the spans in a data folder, in order (10 after 9); none when there is no such folder.
+
+    A number beyond MAX_SPAN is none of them, nor one in digits of another script.
+    """
     if not data.is_dir():
         return []
-    matches = (re.fullmatch(r"span-(0|[1-9]\d*)", path.name) for path in data.iterdir() if path.is_dir())
-    return sorted(int(match[1]) for match in matches if match)
+    matches = (re.fullmatch(r"span-(0|[1-9][0-9]{0,9})", path.name) for path in data.iterdir() if path.is_dir())
+    return sorted(number for match in matches if match and (number := int(match[1])) <= MAX_SPAN)
 
 
 def span_folder(data: Path, number: int) -> Path:

@@ -21,16 +21,16 @@ class _Place(NamedTuple):
 
 
 def open_folder(path: Path, description: str, progress: Progress, class_names: tuple[str, ...] | None = None) -> Source:
-    """An image folder, or a tar archive of one, plain or packed with gzip, bzip2 or xz.
+    """An image folder, or a tar or zip archive of one; tar plain or packed with gzip, bzip2 or xz.
 
     All may lie in one more folder. `class_names`: the classes it must have, in index order.
     """
     sha256, files = listing(path, progress)
-    return Source(description, sha256, _reader(path), class_names, files)
+    return Source(description, sha256, _reader(path, progress), class_names, files)
 
 
-def _reader(path: Path) -> Callable[[], Iterator[Record | Rejected]]:
-    return lambda: records(path, entries(path))
+def _reader(path: Path, progress: Progress) -> Callable[[], Iterator[Record | Rejected]]:
+    return lambda: records(path, entries(path, progress))
 
 
 def records(root: Path, found: Iterable[Entry]) -> Iterator[Record | Rejected]:

@@ -1,18 +1,58 @@
 """Which image bytes are accepted."""
 
 import io
+import re
 import struct
 import warnings
 import zlib
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+import simplejpeg
+from PIL import ExifTags, Image
 
-from trainer.examples import MAX_PIXELS
+from trainer.examples import MAX_PIXELS, MAX_SIDE
 
 MAX_BYTES = 64 * 2**20  # of one image file
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# The reasons why bytes are rejected, together with the foreign formats. A manifest counts by them.
+TOO_LARGE = f"larger than {MAX_BYTES:,} bytes"
+TOO_MANY_PIXELS = f"more than {MAX_PIXELS:,} pixels"
+TOO_LONG = f"a side of more than {MAX_SIDE:,} pixels"
+NO_IMAGE = "not a PNG or JPEG image"
+DAMAGED = "cut or damaged"
+UNDECODABLE = "does not decode"
+
+_PNG_SIGNATURE, _JPEG_SIGNATURE = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+_FOREIGN = {
+    rb"RIFF....WEBP": "WebP",
+    rb"GIF8[79]a": "GIF",
+    rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0": "BMP",  # with the size of one of its headers
+    rb"II\*\0|MM\0\*|II\+\0|MM\0\+": "TIFF",
+    rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)": "HEIC",
+    rb"....ftyp(avif|avis)": "AVIF",
+    rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n": "JPEG XL",
+    rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n": "JPEG 2000",
+}
+
+_FOREIGN_END = " image, not PNG or JPEG"
+
+# What libjpeg says of damaged pixels. Its other warnings are about metadata, or about parameters that it corrects.
+_DAMAGE = ("Corrupt JPEG data", "Premature end of JPEG file", "Inconsistent progression sequence")
+_EXTRANEOUS = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
+_PALETTE = 3  # a PNG's colour type
+_PNG_CHANNELS = {0: 1, 2: 3, _PALETTE: 1, 4: 2, 6: 4}  # by colour type
+_ADAM7 = (  # the passes of an interlaced PNG: first column and row, and the steps between columns and rows
+    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)
+)  # fmt: skip
+_SCAN, _PROGRESSIVE = 0xDA, (0xC2, 0xCA)  # markers
+
+_CONVERT = "convert it, for example with `mogrify -format png FILE...`, and remove the original"
+_FIXES = {
+    TOO_MANY_PIXELS: "reduce its sides to at most 4096 pixels, for example with `mogrify -resize '4096x4096>' FILE...`",
+    TOO_LONG: "crop or resize it",
+}
 
 # What Pillow raises on damaged bytes, found by changing bytes of good files and read in `Image.open`.
 _DAMAGED = (OSError, SyntaxError, ValueError, TypeError, IndexError, EOFError, struct.error, zlib.error)
@@ -21,48 +61,121 @@ Shape = tuple[int, int, int]
 """Height, width and channels of an image."""
 
 
+class Remark(NamedTuple):
+    """Something about an accepted image that its owner should know, and how to change it."""
+
+    text: str
+    fix: str
+
+
+REMARKS = {
+    "rotated": Remark(
+        "the Exif orientation is ignored, so the model sees the picture rotated or mirrored",
+        "rotate the pixels, of a JPEG with `exiftran -ai FILE...`, of a PNG with Pillow's `ImageOps.exif_transpose`",
+    ),
+    "one_colour": Remark(
+        "every pixel has the same colour once transparency is dropped",
+        "remove such images, or if they are transparent put them on a background, for example with "
+        "`mogrify -background white -alpha remove -alpha off FILE...`",
+    ),
+    "narrow_range": Remark(
+        "the values fill less than a quarter of the PNG's 16 bits, so the upper 8 bits, which are kept, are dark",
+        "multiply the values of all images by one factor, for 12 bits with `mogrify -evaluate multiply 16 FILE...`",
+    ),
+}
+
+
+class Checked(NamedTuple):
+    """The shape of an accepted image, and the names of the REMARKS that apply to it."""
+
+    shape: Shape
+    remarks: tuple[str, ...]
+
+
 class BadImage(Exception):
-    """The bytes are no usable image. The message is one of a few fixed reasons."""
+    """The bytes are no usable image. The message is one of a few fixed reasons; see `fix`."""
 
 
-def check(data: bytes) -> Shape:
-    """The shape of an image that is decoded, with 3 channels as `tf.io.decode_image(channels=3)` will. See `opened`."""
+def check(data: bytes) -> Checked:
+    """Decode an image, to 3 channels as `tf.io.decode_image(channels=3)` will. Raises BadImage: see `opened`."""
     image = opened(data)
-    return image.height, image.width, 3
+    return Checked((image.height, image.width, 3), remarks(data, image, to_rgb(image)))
+
+
+def remarks(data: bytes, image: Image.Image, pixels: Image.Image) -> tuple[str, ...]:
+    """Return the names of the REMARKS that apply to an image.
+
+    Args:
+        data: the encoded image.
+        image: `opened(data)`.
+        pixels: the same in RGB, as the model gets it.
+    """
+    bands = np.array(pixels.getextrema())  # the least and the greatest value of red, green and blue
+    applies = {
+        "rotated": _orientation(image) in range(2, 9),
+        "one_colour": (bands[:, 0] == bands[:, 1]).all(),
+        "narrow_range": _is_png(data) and data[24] == 16 and bands.max() < 64,
+    }
+    return tuple(name for name in REMARKS if applies[name])
+
+
+def examine(data: bytes) -> tuple[str, tuple[str, ...]]:
+    """Return why an image is rejected, or an empty string, and the names of the REMARKS that apply to it."""
+    try:
+        return "", check(data).remarks
+    except BadImage as error:
+        return str(error), ()
+
+
+def fix(reason: str) -> str | None:
+    """Return how to make a rejected image acceptable, or None if only its owner can know."""
+    return _CONVERT if reason.endswith(_FOREIGN_END) else _FIXES.get(reason)
+
+
+def notes(reason: str, remarks: Iterable[str]) -> list[str]:
+    """Return a line for each thing that the owner of an image can mend.
+
+    Args:
+        reason: why it is rejected, or empty.
+        remarks: names of the REMARKS that apply to it.
+    """
+    cure = fix(reason)
+    return [f"{reason}: {cure}"] * bool(cure) + [": ".join(REMARKS[name]) for name in remarks]
 
 
 def opened(data: bytes) -> Image.Image:
-    """Decodes an image.
+    """Decode an image.
 
-    Raises BadImage unless the bytes are a whole PNG or JPEG of at most MAX_BYTES and MAX_PIXELS.
+    Raises BadImage unless the bytes are a whole PNG or JPEG of at most MAX_BYTES, MAX_PIXELS and MAX_SIDE.
 
     Every colour mode of the two formats is accepted, because TensorFlow decodes every one to three channels (tried: PNG
     of 1, 2, 4, 8 and 16 bits, grey, palette, RGB, each with and without transparency, interlaced, animated (its first
     picture); JPEG grey, YCbCr, RGB, CMYK, progressive, with restart markers, with several pictures (MPO)). Alpha is
     dropped, 16 bits keep the upper 8, and neither Pillow nor TensorFlow turns a JPEG by its Exif orientation.
-    Pillow alone is laxer than TensorFlow: it takes a PNG that is cut after its pixels or has a wrong checksum,
-    and a JPEG without its end marker, so these are checked here. Of 20,000 files with changed or missing bytes, six
-    JPEG still passed here that TensorFlow does not decode; no PNG did.
+
+    Pillow alone accepts more than TensorFlow, and fills with grey what is missing of a JPEG, so the structure of a PNG
+    and libjpeg's warnings on a JPEG are checked here.
     """
     if len(data) > MAX_BYTES:
-        raise BadImage(f"larger than {MAX_BYTES:,} bytes")
+        raise BadImage(TOO_LARGE)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large images, which are refused here, and of odd Exif data
             image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise BadImage(f"more than {MAX_PIXELS:,} pixels")
-            whole = _png_is_whole(data) if data.startswith(_PNG_SIGNATURE) else b"\xff\xd9" in data
-            if not whole:
-                raise BadImage("does not decode")
+                raise BadImage(TOO_MANY_PIXELS)
+            if max(width, height) > MAX_SIDE:
+                raise BadImage(TOO_LONG)
+            if problem := _png_problem(data) if _is_png(data) else _jpeg_problem(data):
+                raise BadImage(problem)
             image.load()
     except Image.DecompressionBombError:
-        raise BadImage(f"more than {MAX_PIXELS:,} pixels") from None
+        raise BadImage(TOO_MANY_PIXELS) from None
     except Image.UnidentifiedImageError:
-        raise BadImage("not a PNG or JPEG image") from None
+        raise BadImage(_unidentified(data)) from None
     except _DAMAGED:
-        raise BadImage("does not decode") from None
+        raise BadImage(DAMAGED) from None
     return image
 
 
@@ -73,6 +186,15 @@ def eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return an image in RGB, as the model gets it."""
+    if image.mode == "RGB":
+        return image
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of transparency, which is dropped
+        return eight_bits(image).convert("RGB")
+
+
 def encode_png(image: Image.Image) -> bytes:
     """PNG bytes of an image from an array source."""
     out = io.BytesIO()
@@ -80,15 +202,142 @@ def encode_png(image: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def _png_is_whole(data: bytes) -> bool:
-    """Whether every chunk up to IEND is there and has its checksum."""
+def _is_png(data: bytes) -> bool:
+    return data.startswith(_PNG_SIGNATURE)
+
+
+def _unidentified(data: bytes) -> str:
+    """Return the reason for bytes that Pillow does not take for a PNG or JPEG."""
+    if data.startswith((_PNG_SIGNATURE[:4], _JPEG_SIGNATURE)):
+        return DAMAGED
+    for pattern, name in _FOREIGN.items():
+        if re.match(pattern, data, re.DOTALL):
+            return f"a {name}{_FOREIGN_END}"
+    return NO_IMAGE
+
+
+def _orientation(image: Image.Image) -> object:
+    """Return the Exif orientation, 1 if there is none.
+
+    `Image.getexif` would also read XMP, which viewers do not.
+    """
+    if "exif" not in image.info:
+        return 1
+    exif = Image.Exif()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged Exif data
+            exif.load(image.info["exif"])
+            return exif.get(ExifTags.Base.Orientation, 1)
+    except _DAMAGED:
+        return 1  # viewers show a picture with damaged Exif data as it is
+
+
+def _png_problem(data: bytes) -> str | None:
+    """Return the reason why libpng, which TensorFlow uses, does not read a PNG."""
     at = len(_PNG_SIGNATURE)
+    chunks: list[tuple[bytes, memoryview]] = []
     while at + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)
         end = at + 8 + length
         if end + 4 > len(data) or zlib.crc32(memoryview(data)[at + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
-            return False
-        if data[at + 4 : at + 8] == b"IEND":
-            return True
+            return DAMAGED
+        chunks.append((data[at + 4 : at + 8], memoryview(data)[at + 8 : end]))
+        if chunks[-1][0] == b"IEND":
+            if not _png_is_standard(chunks):
+                return UNDECODABLE
+            return None if _png_pixels_are_whole(chunks) else DAMAGED
         at = end + 4
-    return False
+    return DAMAGED
+
+
+def _png_is_standard(chunks: list[tuple[bytes, memoryview]]) -> bool:
+    """Return whether a PNG has the chunks that it must have, in their order, and none that libpng does not know."""
+    kinds = [kind for kind, _ in chunks]
+    critical = [kind for kind in kinds if not kind[0] & 0x20]
+    header, palettes, pixels = chunks[0][1], kinds.count(b"PLTE"), kinds.count(b"IDAT")
+    if not all(kind.isalpha() for kind in kinds) or kinds[0] != b"IHDR" or len(header) != 13 or not pixels:
+        return False
+    if critical != [b"IHDR", *[b"PLTE"] * palettes, *[b"IDAT"] * pixels, b"IEND"] or palettes > 1:
+        return False
+    first = kinds.index(b"IDAT")
+    if kinds[first : first + pixels] != [b"IDAT"] * pixels:
+        return False
+    colour, compression, filtering, interlacing = header[9:]
+    if colour == _PALETTE and (not palettes or len(chunks[kinds.index(b"PLTE")][1]) not in range(3, 769, 3)):
+        return False
+    return (compression, filtering) == (0, 0) and interlacing in (0, 1)
+
+
+def _png_pixels_are_whole(chunks: list[tuple[bytes, memoryview]]) -> bool:
+    """Return whether the pixels of a PNG decompress to as many bytes as its header promises. Pillow accepts fewer."""
+    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", chunks[0][1])
+    bits = depth * _PNG_CHANNELS[colour]
+    expected = sum(
+        (1 + (columns * bits + 7) // 8) * rows
+        for x, y, step_x, step_y in (_ADAM7 if interlaced else ((0, 0, 1, 1),))
+        if (columns := len(range(x, width, step_x))) and (rows := len(range(y, height, step_y)))
+    )
+    stream = zlib.decompressobj()
+    size = 0
+    for kind, content in chunks:
+        packed: bytes | memoryview = content if kind == b"IDAT" else b""
+        while packed and not stream.eof:
+            size += len(stream.decompress(packed, 2**20))  # not all at once: it may be large
+            packed = stream.unconsumed_tail
+    return stream.eof and size >= expected
+
+
+def _jpeg_problem(data: bytes) -> str | None:
+    """Return DAMAGED if libjpeg warns that a JPEG's pixels are not those that were encoded.
+
+    Pillow and TensorFlow continue after such a warning, and show the rest of the picture in grey or in wrong colours.
+    """
+    if b"\xff\xd9" not in data:
+        return DAMAGED
+    if not _libjpeg_warning(data):
+        return None
+    # libjpeg reports only its first warning. One about metadata is harmless, and may hide one about pixels.
+    bare, scan, sequential = _without_metadata(data)
+    warning = _libjpeg_warning(bare)
+    if padding := _EXTRANEOUS.fullmatch(warning):
+        return None if sequential and _is_padding(bare[scan:], int(padding[1])) else DAMAGED
+    return DAMAGED if warning.startswith(_DAMAGE) else None
+
+
+def _libjpeg_warning(data: bytes) -> str:
+    """Return the first warning or error of libjpeg on a JPEG, or an empty string."""
+    try:
+        # As grey and at an eighth of its size: every byte is read, and most of the other work is saved.
+        simplejpeg.decode_jpeg(data, "GRAY", fastdct=True, min_height=1, min_width=1)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _is_padding(scan: bytes, extraneous: int) -> bool:
+    """Return whether so many bytes between the pixels of a JPEG and its end are padding, as some cameras write it.
+
+    Zeros in place of pixels also end in extraneous bytes, because they decode to pixels, of fewer bytes. But then the
+    decoder has used a part of the zeros. Up to three bytes may be anything: some encoders write whole words.
+    """
+    scan = scan[: scan.index(b"\xff\xd9")]
+    constant = len(scan) - len(scan.rstrip(scan[-1:]))
+    return extraneous < 4 or extraneous <= constant < extraneous + 8
+
+
+def _without_metadata(data: bytes) -> tuple[bytes, int, bool]:
+    """Return a JPEG without its application data and comments, where its first scan starts, and if it is sequential."""
+    bare, at, sequential = data[:2], 2, True
+    while at + 4 <= len(data):
+        kind, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
+        if data[at] != 0xFF or kind == _SCAN:
+            break
+        if kind == 0xFF:  # a marker may be preceded by any number of these
+            at += 1
+            continue
+        sequential &= kind not in _PROGRESSIVE
+        if not (0xE0 <= kind <= 0xEF or kind == 0xFE):
+            bare += data[at : at + 2 + length]
+        at += 2 + length
+    return bare + data[at:], len(bare), sequential

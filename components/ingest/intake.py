@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from components.ingest.checkers import checked
 from components.ingest.errors import DataRefused
-from components.ingest.images import Shape
-from components.ingest.manifest import MAX_REJECTED_IDS, Recipe, Rejection
+from components.ingest.images import Shape, fix
+from components.ingest.manifest import MAX_REJECTED_IDS, Recipe, Rejection, Remarked
 from components.ingest.source import Progress, Rejected, Source
 from components.ingest.spool import Spool
 
@@ -19,6 +19,7 @@ class Intake(NamedTuple):
     class_names: tuple[str, ...]
     image_shape: Shape | None
     rejected: tuple[Rejection, ...]
+    remarked: tuple[Remarked, ...]
 
 
 def take_in(source: Source, spool: Spool, recipe: Recipe, progress: Progress) -> Intake:
@@ -31,6 +32,8 @@ def take_in(source: Source, spool: Spool, recipe: Recipe, progress: Progress) ->
     shapes: set[Shape] = set()
     counts: Counter[str] = Counter()  # of rejected records, by reason
     ids: defaultdict[str, list[str]] = defaultdict(list)
+    remark_counts: Counter[str] = Counter()  # of accepted images
+    remark_ids: defaultdict[str, list[str]] = defaultdict(list)
     done = 0
     with closing(checked(source.records())) as results:
         for done, result in enumerate(results, start=1):
@@ -42,9 +45,13 @@ def take_in(source: Source, spool: Spool, recipe: Recipe, progress: Progress) ->
                 if counts[result.reason] <= MAX_REJECTED_IDS:
                     ids[result.reason].append(result.id.decode("utf-8", "backslashreplace"))
             else:
-                record, shape = result
+                record, (shape, remarks) = result
                 label = numbers.setdefault(record.class_name, len(numbers))
                 spool.add(record.split, label, record.id, record.image)
+                for remark in remarks:
+                    remark_counts[remark] += 1
+                    if remark_counts[remark] <= MAX_REJECTED_IDS:
+                        remark_ids[remark].append(record.id.decode("utf-8", "backslashreplace"))
                 if len(shapes) < 2:
                     shapes.add(shape)
     names = _class_names(numbers, source)
@@ -56,7 +63,12 @@ def take_in(source: Source, spool: Spool, recipe: Recipe, progress: Progress) ->
     spool.relabel([index[name] for name in numbers])
     if (id := spool.twice()) is not None:
         raise DataRefused(f"{source.description}: holds {id.decode('utf-8', 'backslashreplace')!r} more than once")
-    return Intake(names, shapes.pop() if len(shapes) == 1 else None, rejected)
+    accepted = done - counts.total()
+    remarked = tuple(
+        Remarked(remark=name, count=count, images=accepted, ids=tuple(remark_ids[name]))
+        for name, count in sorted(remark_counts.items())
+    )
+    return Intake(names, shapes.pop() if len(shapes) == 1 else None, rejected, remarked)
 
 
 def _class_names(found: dict[str, int], source: Source) -> tuple[str, ...]:
@@ -82,7 +94,10 @@ def _class_names(found: dict[str, int], source: Source) -> tuple[str, ...]:
 def _refuse_rejected(rejections: tuple[Rejection, ...], records: int, source: Source, recipe: Recipe) -> None:
     count = sum(rejection.count for rejection in rejections)
     if count > recipe.max_rejected * records:
-        reasons = "; ".join(f"{r.count:,} {r.reason} (first: {r.ids[0]})" for r in rejections)
+        reasons = "; ".join(
+            f"{r.count:,} {r.reason} (first: {r.ids[0]})" + (f": {cure}" if (cure := fix(r.reason)) else "")
+            for r in rejections
+        )
         raise DataRefused(
             f"{source.description}: {count:,} of {records:,} records rejected ({count / records:.1%}), "
             f"the bound is {recipe.max_rejected:.1%}: {reasons}; repair or remove them"

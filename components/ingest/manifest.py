@@ -15,10 +15,12 @@ from pydantic import (
     model_validator,
 )
 
+from components.ingest import regular
 from components.ingest.errors import DataRefused
 from components.ingest.source import SPLITS
 
 NAME = "manifest.json"
+_MAX_BYTES = 64 * 2**20  # of a manifest; one of 10,000 classes and 10 million images has 3 MB
 MAX_REJECTED_IDS = 100  # listed for each reason; all are counted
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -52,6 +54,15 @@ class Rejection(_Frozen):
     ids: tuple[str, ...]  # the first MAX_REJECTED_IDS
 
 
+class Remarked(_Frozen):
+    """Accepted images that their owner should look at. remark: a key of `components.ingest.images.REMARKS`."""
+
+    remark: str
+    count: PositiveInt
+    images: PositiveInt  # accepted together
+    ids: tuple[str, ...]  # the first MAX_REJECTED_IDS
+
+
 class Manifest(_Frozen):
     """What one span holds.
 
@@ -68,6 +79,7 @@ class Manifest(_Frozen):
     image_shape: tuple[int, int, int] | None
     shards: dict[ShardName, Shard]
     rejected: tuple[Rejection, ...]
+    remarked: tuple[Remarked, ...] = ()
     tool_version: str
 
     @model_validator(mode="after")
@@ -87,10 +99,14 @@ class Manifest(_Frozen):
 
 
 def read(span: Path) -> Manifest:
-    """The manifest of a span folder. Raises DataRefused when it is missing or is none."""
+    """Return the manifest of a span folder.
+
+    Raises DataRefused if the span is not a folder, or the manifest is missing, invalid, a link or special file.
+    """
     path = span / NAME
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        regular.check_folder(span)
+        return Manifest.model_validate_json(regular.read_bytes(path, _MAX_BYTES))
     except FileNotFoundError:
         raise DataRefused(f"{path}: missing; the folder is no span that `vitpipe data prepare` wrote") from None
     except OSError as error:

@@ -6,10 +6,12 @@ from pathlib import Path
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
+from components.ingest import regular
 from components.ingest.errors import DataRefused
 from trainer.examples import CLASS_NAMES_DOMAIN, ID, IMAGE, LABEL, class_names
 
 NAME = "schema.pbtxt"
+_MAX_BYTES = 8 * 2**20  # of a schema; one of 10,000 classes has 0.3 MB
 
 
 def build(names: Sequence[str]) -> schema_pb2.Schema:
@@ -34,18 +36,26 @@ def build(names: Sequence[str]) -> schema_pb2.Schema:
 
 
 def read(data: Path) -> schema_pb2.Schema:
-    """The schema of a data folder. Raises DataRefused when it is missing, is none or names no classes."""
+    """Return the schema of a data folder.
+
+    Raises DataRefused if it is missing, invalid, a link or special file, or names no classes.
+    """
     path = data / NAME
     try:
-        schema = text_format.Parse(path.read_text(encoding="utf-8"), schema_pb2.Schema())
+        schema = text_format.Parse(read_bytes(data).decode("utf-8"), schema_pb2.Schema())
         class_names(schema)
     except FileNotFoundError:
         raise DataRefused(f"{path}: missing; copy it back, or prepare into a new folder with --out") from None
     except OSError as error:
         raise DataRefused(f"{path}: {error.strerror}") from error
-    except (text_format.ParseError, ValueError) as error:
+    except (text_format.ParseError, ValueError, RecursionError) as error:
         raise DataRefused(f"{path}: {error}") from error
     return schema
+
+
+def read_bytes(data: Path) -> bytes:
+    """Return schema.pbtxt unread. Raises OSError, and DataRefused for a link, special file or too large a file."""
+    return regular.read_bytes(data / NAME, _MAX_BYTES)
 
 
 def text(schema: schema_pb2.Schema) -> str:

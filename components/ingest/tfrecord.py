@@ -12,6 +12,7 @@ import google_crc32c
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from google.protobuf.message import DecodeError
 
+from components.ingest import regular
 from components.ingest.errors import DataRefused
 from trainer.examples import ID, IMAGE, LABEL
 
@@ -47,6 +48,7 @@ class RawExample(NamedTuple):
 
 _HEADER = struct.Struct("<QI")  # length and its checksum
 _FOOTER = struct.Struct("<I")  # the checksum of the data
+_MAX_RECORD = 80 * 2**20  # bytes: an image of 64 MiB, its id and the rest of the example
 
 
 def example(image: bytes, label: int, id: bytes) -> bytes:
@@ -95,10 +97,10 @@ def frame(data: bytes) -> bytes:
 def read(path: Path) -> Iterator[bytes]:
     """The records of an uncompressed TFRecord file, one in memory at a time.
 
-    Raises DataRefused, naming the byte, when the file is cut or altered.
+    Raises DataRefused, naming the byte, when the file is cut or altered, and for a link or special file.
     """
-    with path.open("rb") as file:
-        left = path.stat().st_size
+    with regular.open_file(path) as file:
+        left = regular.file_size(file)
         while left:
             header = file.read(_HEADER.size)
             if len(header) < _HEADER.size:
@@ -106,8 +108,12 @@ def read(path: Path) -> Iterator[bytes]:
             length, length_crc = _HEADER.unpack(header)
             if length_crc != _masked_crc(header[:8]) or length + _HEADER.size + _FOOTER.size > left:
                 raise DataRefused(f"{path}: no whole record, {left} bytes before its end")
+            if length > _MAX_RECORD:
+                raise DataRefused(
+                    f"{path}: a record of {length:,} bytes, {left} bytes before its end, more than {_MAX_RECORD:,}"
+                )
             data = file.read(length)
-            if _FOOTER.unpack(file.read(_FOOTER.size))[0] != _masked_crc(data):
+            if file.read(_FOOTER.size) != _FOOTER.pack(_masked_crc(data)):
                 raise DataRefused(f"{path}: a record whose checksum does not match, {left} bytes before its end")
             left -= _HEADER.size + length + _FOOTER.size
             yield data

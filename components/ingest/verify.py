@@ -1,6 +1,7 @@
 """Whether a data folder still holds what was written."""
 
-import hashlib
+import os
+import stat
 from collections import Counter
 from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
@@ -8,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from tensorflow_metadata.proto.v0 import schema_pb2
 
 from components.ingest import manifest as manifests
-from components.ingest import schema, tfrecord
+from components.ingest import regular, schema, tfrecord
 from components.ingest.errors import DataRefused, UsageError
 from components.ingest.folder import span_folder, spans
 from components.ingest.manifest import Manifest, Shard
@@ -27,20 +28,21 @@ def problems(path: Path, progress: Progress = silent) -> list[str]:
     found: list[str] = []
     done = 0
 
-    def one_more() -> None:
+    def report(more: int) -> None:
         nonlocal done
-        done += 1
+        done += more
         progress("shards verified", done, total)
 
+    report(0)
     for folder in folders:
-        found += span_problems(folder, verified=one_more)
+        found += span_problems(folder, verified=report)
     return found
 
 
 def span_problems(
-    folder: Path, splits: Collection[str] = SPLITS, verified: Callable[[], None] | None = None
+    folder: Path, splits: Collection[str] = SPLITS, verified: Callable[[int], None] = lambda _more: None
 ) -> list[str]:
-    """The same for these splits of one span; `verified` is called after each shard."""
+    """The same for these splits of one span; `verified` is called with 1 after each shard, and with 0 within it."""
     try:
         manifest = manifests.read(folder)
     except DataRefused as error:
@@ -50,17 +52,16 @@ def span_problems(
     whole = True
     for name, shard in manifest.shards.items():
         if PurePosixPath(name).parts[0] in splits:
-            shard_problems = _shard_problems(folder / name, shard, len(manifest.class_names), counts)
+            shard_problems = _shard_problems(folder / name, shard, len(manifest.class_names), counts, verified)
             whole = whole and not shard_problems
             found += shard_problems
-            if verified:
-                verified()
+            verified(1)
     return found + (_count_problems(folder, manifest, splits, counts) if whole else [])
 
 
 def span_folders(path: Path) -> list[Path]:
     """The span folders that `path` means. Raises UsageError when there is none."""
-    if (path / manifests.NAME).exists():
+    if os.path.lexists(path / manifests.NAME):  # what it is, its reader says
         return [path]
     folders = [span_folder(path, number) for number in spans(path)]
     if not folders:
@@ -96,14 +97,22 @@ def _short(feature: schema_pb2.Feature) -> str:
 def _file_problems(folder: Path, manifest: Manifest) -> list[str]:
     expected = {manifests.NAME, *SPLITS, *manifest.shards}
     found = (path for path in sorted(folder.rglob("*")) if path.relative_to(folder).as_posix() not in expected)
-    return [f"{path}: expected no such file, found one that the manifest does not list" for path in found]
+    lines = [f"{path}: expected no such file, found one that the manifest does not list" for path in found]
+    for split in SPLITS:
+        if os.path.lexists(folder / split) and not stat.S_ISDIR(mode := (folder / split).lstat().st_mode):
+            lines.append(f"{folder / split}: expected a folder, found {regular.describe(mode)}")
+    return lines
 
 
-def _shard_problems(path: Path, shard: Shard, classes: int, counts: Counter[tuple[str, int]]) -> list[str]:
+def _shard_problems(
+    path: Path, shard: Shard, classes: int, counts: Counter[tuple[str, int]], verified: Callable[[int], None]
+) -> list[str]:
     """Adds the shard's examples to `counts`, by split and label, unless there is a problem."""
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        with regular.open_file(path) as file:
+            digest = regular.digest(file, lambda _done: verified(0))
+    except DataRefused as error:
+        return [str(error)]
     except OSError as error:
         return [f"{path}: expected sha256 {shard.sha256}, found no readable file ({error.strerror})"]
     if digest != shard.sha256:
@@ -112,6 +121,7 @@ def _shard_problems(path: Path, shard: Shard, classes: int, counts: Counter[tupl
     after = "at its beginning"
     try:
         for record in tfrecord.read(path):
+            verified(0)
             example = tfrecord.parse(record)
             id = example.id.decode("utf-8", "backslashreplace")
             if not 0 <= example.label < classes:

@@ -96,6 +96,7 @@ def _write_splits(
         image_shape=taken.image_shape,
         shards=shards,
         rejected=taken.rejected,
+        remarked=taken.remarked,
         tool_version=importlib.metadata.version("vitpipe"),
     )
 

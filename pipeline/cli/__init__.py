@@ -11,6 +11,10 @@ from collections.abc import Iterable
 import typer
 from rich.text import Text
 
+from pipeline.shadowed import shadows  # before the packages that another may hide
+
+# isort: split
+
 from components.ingest import DataRefused, UsageError
 from pipeline.cli import (
     artifacts,
@@ -36,6 +40,7 @@ from pipeline.exits import Exit
 from pipeline.metadata.address import StoreError
 from pipeline.metadata.stores import NotFound
 from pipeline.model_server import ServerError
+from pipeline.problems import explained, is_full
 from pipeline.terminal import Console, escape_output, printable
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
@@ -68,8 +73,9 @@ def _add_layers_above() -> None:
     for entry in found:
         try:
             app.add_typer(entry.load(), name=entry.name)
-        except (ImportError, AttributeError) as error:
-            _unavailable(entry.name, f"{entry.value} does not load: {error}; `vitpipe doctor` may say more")
+        except Exception as error:  # the package may be another's
+            hidden = "; ".join(shadows(("kubeflow",)))
+            _unavailable(entry.name, hidden or f"{entry.value} does not load: {error}; `vitpipe doctor` may say more")
     if not found:
         _unavailable("kfp", "this installation is older than the code, and does not know it: `make setup`")
 
@@ -101,9 +107,14 @@ def main() -> None:
         _fail(error, Exit.DATA_REFUSED)
     except (ServerError, StoreError) as error:
         _fail(error, Exit.CRASHED)
+    except Exception as error:
+        if (text := explained(error)) is None:
+            raise
+        named = isinstance(error, OSError) and error.filename and not is_full(error)
+        _fail(text, Exit.USAGE if named else Exit.CRASHED)
 
 
-def _fail(error: Exception, code: Exit) -> None:
+def _fail(error: object, code: Exit) -> None:
     # Of several lines, only the first stands at the left edge: no value can make a line that looks like one of ours.
     lines = error.args if isinstance(error, SettingsError) else [error]
     message = "\n  ".join(printable(line) for line in lines)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.tree import Tree
 
-from components.serving_folder import read_record
+from components.serving_folder import ModelId, read_record
 from pipeline.cli.tables import print_rows, print_whole, when
 from pipeline.metadata.lineage import Branch, as_json, dot, mermaid, tree
 from pipeline.metadata.reader import Reader, reader
@@ -41,7 +41,7 @@ def list_artifacts(
     properties: Annotated[
         list[str] | None, typer.Option("--property", metavar="NAME=VALUE", help="Whose property is this.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=0, help="How many; 0 for all.")] = 20,
+    limit: Annotated[int, typer.Option(min=0, max=1_000_000, help="How many; 0 for all.")] = 20,
     pipeline: PipelineName = None,
     runs: Runs = Path("runs"),
     as_json: Json = False,
@@ -141,7 +141,7 @@ def _pushed(store: Reader, version: str, serving: Path | None) -> Artifact:
         except ValueError as error:
             raise NotFound(str(error)) from None
         for model in store.artifacts("Model"):
-            if (model.uri, model.created_ms) == (made.uri, made.created_ms):
+            if made == ModelId(uri=model.uri, created_ms=model.created_ms):
                 return model
     known = [
         one.properties.get("pushed_version") for one in store.artifacts("PushedModel", properties=[("pushed", "1")])

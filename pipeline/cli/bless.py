@@ -4,10 +4,11 @@ import hashlib
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import filelock
 import typer
+from pydantic import BaseModel, PositiveInt
 
 from components.gate import OVERRIDE, Judgement
 from components.ingest import DataRefused
@@ -15,13 +16,21 @@ from components.serving_folder import ModelId, push_candidate, serving_now
 from pipeline.config import SettingsError
 from pipeline.exits import Exit
 from pipeline.logs import shown
+from pipeline.metadata.garbage import is_own_folder
 from pipeline.metadata.stores import find_run
 from pipeline.metadata.summary import EXIT, PUSHED
+from pipeline.metadata.values import read, read_flag, read_text
 from pipeline.metadata.views import Artifact, Run
 from pipeline.start import check_cluster
 from pipeline.terminal import print_line
 
 _SERVED = "Format-Serving"  # where TFX's Trainer puts the SavedModel
+
+
+class _Settings(BaseModel):
+    """What is asked of the settings that the run recorded."""
+
+    keep_versions: PositiveInt
 
 
 def bless(
@@ -35,19 +44,32 @@ def bless(
     address, found = find_run(run, runs)
     examples, model = _output(found, "ImportExampleGen", "examples"), _output(found, "Trainer", "model")
     blessing, infra = _output(found, "Evaluator", "blessing"), _output(found, "ServingCheck", "blessing")
+    folder = address.run_folder(runs, found.pipeline)
+    if not is_own_folder(model.uri, folder / "root"):
+        raise SettingsError(
+            f"the model of run {found.name} does not lie in {folder / 'root'} ({model.uri!r}): only what a run of this "
+            "pipeline made there is pushed"
+        )
     if model.state != "live" or not Path(model.uri).is_dir():
         raise SettingsError(f"the model of run {found.name} is not there any more: {model.uri} ({model.state})")
-    if blessing.properties["blessed"]:
+    if read_flag(blessing.properties, "blessed"):
         print_line(f"nothing to do: the model of run {run} is blessed")
         return
-    if not infra.properties["blessed"]:
+    if not read_flag(infra.properties, "blessed"):
         print_line(f"not blessed: the model of run {run} cannot be served (`vitpipe why {run}`)")
         raise typer.Exit(Exit.NOT_SERVABLE)
+    facts: dict[str, Any] = {
+        "figures": read(blessing.properties, "judgement", Judgement).candidate,
+        "signatures": read(infra.properties, "signatures", list[str]),
+        "span": read(examples.properties, "span", int),
+        "data_digest": read_text(examples.properties, "span_digest"),
+        "code_version": read_text(found.facts, "code_version"),
+        "settings_digest": hashlib.sha256(read_text(found.facts, "settings").encode()).hexdigest(),
+    }
+    keep = read(found.facts, "settings", _Settings).keep_versions
 
     from pipeline.metadata.store import MetadataStore, annotate, record
 
-    settings = str(found.facts["settings"])
-    folder = (runs / found.pipeline).resolve()
     store = MetadataStore(address.connection_config())
     made = ModelId(uri=model.uri, created_ms=model.created_ms)
     said = {"reason": reason.strip(), "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
@@ -59,20 +81,16 @@ def bless(
                 pushed = push_candidate(
                     Path(model.uri, _SERVED),
                     folder / "serving",
-                    json.loads(settings)["keep_versions"],
+                    keep,
                     model=made,
-                    figures=Judgement.model_validate_json(str(blessing.properties["judgement"])).candidate,
-                    signatures=json.loads(str(infra.properties["signatures"])),
                     run_id=found.name,
-                    span=examples.properties["span"],
-                    data_digest=examples.properties["span_digest"],
-                    code_version=str(found.facts["code_version"]),
-                    settings_digest=hashlib.sha256(settings.encode()).hexdigest(),
                     override=reason.strip(),
+                    **facts,
                 )
-            annotate(store, blessing.id, blessed=1, **{OVERRIDE: json.dumps(said)})
-            annotate(store, model.id, **{OVERRIDE: json.dumps(said)})  # for runs that find it serving
             record(store, found.name, **{EXIT: str(int(Exit.OK)), PUSHED: str(pushed.version)})
+            annotate(store, model.id, **{OVERRIDE: json.dumps(said)})  # for runs that find it serving
+            # Last: what is blessed is not blessed again, so a blessing that is killed before this can be repeated.
+            annotate(store, blessing.id, blessed=1, **{OVERRIDE: json.dumps(said)})
     except filelock.Timeout:
         raise SettingsError(f"a run of {found.pipeline} is going on: wait for it to end") from None
     except ValueError as error:

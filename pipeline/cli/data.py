@@ -19,16 +19,24 @@ app = typer.Typer(help="Prepare and verify training data.", no_args_is_help=True
 def prepare(
     kind: Annotated[str, typer.Argument(metavar="cifar10|images|sample", help="What kind of source it is.")],
     source: Annotated[
-        str | None, typer.Option(help="Image folder, archive, or URL of one; cifar10 is downloaded without it.")
+        str | None,
+        typer.Option(help="Image folder, tar or zip archive, or URL of one; cifar10 is downloaded without it."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Data folder.", show_default="data/<kind>")] = None,
-    span: Annotated[int | None, typer.Option(min=1, help="Number of the span.", show_default="the next")] = None,
+    span: Annotated[
+        int | None, typer.Option(min=1, max=2**63 - 1, help="Number of the span.", show_default="the next")
+    ] = None,
     classes: Annotated[
         str | None, typer.Option(metavar="A,B,...", help="Only these classes, in the source's order.")
     ] = None,
     per_class: Annotated[
         int | None,
-        typer.Option(min=3, metavar="N", help="At most N images of each class for train and val; test stays whole."),
+        typer.Option(
+            min=3,
+            max=1_000_000_000,
+            metavar="N",
+            help="At most N images of each class for train and val; test stays whole.",
+        ),
     ] = None,
 ) -> None:
     """Write a source as a span of TFRecord shards.
@@ -37,6 +45,7 @@ def prepare(
     refuses the source. A source that is the newest span already is not written again.
     """
     import components.ingest as ingest
+    from components.ingest.images import REMARKS, fix
     from components.ingest.manifest import Recipe
 
     out = out or Path("data", kind)
@@ -53,7 +62,15 @@ def prepare(
         print_line(f"{folder.name} is already there and unchanged: {folder}")
         return
     for rejection in manifest.rejected:
-        print_line(f"left out {rejection.count:,}: {rejection.reason} (first: {rejection.ids[0]})", sys.stderr)
+        cure = fix(rejection.reason)
+        line = f"left out {rejection.count:,}: {rejection.reason} (first: {rejection.ids[0]})"
+        print_line(line + (f": {cure}" if cure else ""), sys.stderr)
+    for found in manifest.remarked:
+        text, cure = REMARKS[found.remark]
+        print_line(
+            f"{found.remark}: in {found.count:,} of {found.images:,} images {text} (first: {found.ids[0]}): {cure}",
+            sys.stderr,
+        )
     for name in manifest.class_names:
         there = manifest.counts["train"][name] + manifest.counts["val"][name]
         if per_class is not None and there < per_class:
@@ -111,17 +128,19 @@ class _Throttle:
         self._show = show
         self._every_s = every_s
         self._untold: tuple[str, int, int | None] | None = None
-        self._shown = time.monotonic()
+        self._due: float | None = None
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
         if self._untold and self._untold[0] != what:
             self.flush()
         self._untold = (what, done, total)
-        if time.monotonic() - self._shown >= self._every_s:
+        if self._due is None:
+            self._due = time.monotonic() + min(self._every_s, 0.5)  # a long job is seen to have begun
+        if time.monotonic() >= self._due:
             self.flush()
 
     def flush(self) -> None:
         if self._untold:
             self._show(*self._untold)
             self._untold = None
-            self._shown = time.monotonic()
+            self._due = time.monotonic() + self._every_s

@@ -11,6 +11,7 @@ import typer
 
 from components.ingest import DataRefused
 from pipeline.cli.display import Display
+from pipeline.cli.predict import TrustModel
 from pipeline.cli.tables import print_rows
 from pipeline.config import SettingsError
 from pipeline.exits import Exit
@@ -37,14 +38,24 @@ def explain(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the page and its pictures go.")] = Path("explain"),
     count: Annotated[
         int | None,
-        typer.Option("--images", min=1, help="Test images that the model's page is over.", show_default=str(_IMAGES)),
+        typer.Option(
+            "--images",
+            min=1,
+            max=1_000_000,
+            help="Test images that the model's page is over.",
+            show_default=str(_IMAGES),
+        ),
     ] = None,
     curves: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Test images for deletion and insertion; 0 leaves them out.", show_default=str(_CURVES)
+            min=0,
+            max=1_000_000,
+            help="Test images for deletion and insertion; 0 leaves them out.",
+            show_default=str(_CURVES),
         ),
     ] = None,
+    trust_model: TrustModel = False,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Draw attention over images, of every block and head, on one page; without images, the page of the model."""
@@ -52,7 +63,7 @@ def explain(
         raise SettingsError("--images and --curves are for the model's page: leave them out, or name no image")
     from pipeline.explain import given
 
-    folder = given.model(model or newest_pushed(runs))
+    folder = given.model(model or newest_pushed(runs), trust_model)
     if images:
         told, lines, broken = _of_images(folder, images, data, runs, out)
     else:
@@ -71,6 +82,7 @@ def explain(
 
 def _of_images(folder: Path, names: list[str], data: Path | None, runs: Path, out: Path):
     from components.ingest import manifest
+    from components.ingest.images import UNDECODABLE, examine, notes
     from pipeline.explain.given import by_id, gate_span, given_span
 
     files = {}
@@ -88,17 +100,30 @@ def _of_images(folder: Path, names: list[str], data: Path | None, runs: Path, ou
         except SettingsError as error:
             raise SettingsError(f"{ids[0]} is not a file, and cannot be looked up as an id: {error}") from None
     encoded = {**files, **(by_id(span, ids) if span and ids else {})}
+    examined = {name: examine(encoded[name]) for name in names}
+    for name, (reason, remarks) in examined.items():
+        for line in notes(reason, remarks):
+            print_line(f"{name}: {line}", sys.stderr)
     with redirected(Path(os.devnull)):
         from pipeline.explain.images import figures, write
         from pipeline.explain.model import open_model
 
         opened = open_model(folder, manifest.read(span).class_names if span else None)
-        found = opened.explain([encoded[name] for name in names])
+        found = opened.explain([b"" if examined[name][0] else encoded[name] for name in names])
         valid = [name for name, decodes in zip(names, found.valid, strict=True) if decodes]
         rows = figures(opened, valid, found)
         page = _written(out, lambda: write(opened, rows, found, out)) if rows else None
     by_name = {row["image"]: row for row in rows}
-    told = [{"image": name, "valid": name in by_name, **by_name.get(name, {})} for name in names]
+    told = [
+        {
+            "image": name,
+            "valid": name in by_name,
+            "reason": "" if name in by_name else examined[name][0] or UNDECODABLE,
+            "remarks": examined[name][1],
+            **by_name.get(name, {}),
+        }
+        for name in names
+    ]
 
     def lines() -> None:
         print_rows(
@@ -106,7 +131,7 @@ def _of_images(folder: Path, names: list[str], data: Path | None, runs: Path, ou
             [
                 (one["image"], one["class"], f"{max(one['probabilities'].values()):.3f}")
                 if one["valid"]
-                else (one["image"], "not a PNG or JPEG image", "")
+                else (one["image"], one["reason"], "")
                 for one in told
             ],
         )

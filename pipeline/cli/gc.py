@@ -1,7 +1,7 @@
 """`vitpipe gc`: remove the files of artifacts that nothing needs any more."""
 
 import json
-import shutil
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ from components.serving_folder import read_record, versions
 from pipeline.cli.tables import print_rows
 from pipeline.config import SettingsError
 from pipeline.metadata.address import ADDRESS, Address
-from pipeline.metadata.garbage import garbage
+from pipeline.metadata.garbage import garbage, is_own_folder, remove_folder
 from pipeline.metadata.reader import reader
 from pipeline.metadata.stores import NotFound, server
 from pipeline.metadata.views import Artifact
@@ -26,7 +26,9 @@ _BATCH = 50  # artifacts between two notes to the store
 
 
 def gc(
-    keep: Annotated[int, typer.Option(min=1, help="Keep all that the newest so many runs of each pipeline need.")],
+    keep: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Keep all that the newest so many runs of each pipeline need.")
+    ],
     pipeline: Annotated[str | None, typer.Option(help="Of this pipeline only.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, remove nothing.")] = False,
     runs: Annotated[Path, typer.Option(help="Where the run folders are.")] = Path("runs"),
@@ -48,10 +50,10 @@ def gc(
         try:
             with filelock.FileLock(found[name] / ".lock", timeout=0):
                 check_cluster(address, name)
-                doomed = _doomed(found[name], address, keep)
+                doomed, refused = _doomed(found[name], address, keep)
                 sizes = [_bytes(Path(one.uri)) for one in doomed]
                 if not dry_run:
-                    _remove(doomed, address)
+                    _remove(doomed, found[name] / "root", address)
         except filelock.Timeout:
             raise SettingsError(f"a run of {name} is going on: wait for it to end") from None
         of_pipeline = [
@@ -59,23 +61,27 @@ def gc(
             for one, size in zip(doomed, sizes, strict=True)
         ]
         removed += of_pipeline
+        _warn(name, refused, found[name] / "root")
         if not as_json:
             _say(name, of_pipeline, dry_run)
     if as_json:
         print(json.dumps(removed, indent=2))
 
 
-def _doomed(folder: Path, address: Address, keep: int) -> list[Artifact]:
+def _doomed(folder: Path, address: Address, keep: int) -> tuple[list[Artifact], list[Artifact]]:
+    """What nothing needs any more: the artifacts to remove, and those with a path that no run records."""
     serving = folder / "serving"
     try:
         pushed = [read_record(serving / str(version)).model for version in versions(serving)]
     except ValueError as error:  # which models must stay is not known then
         raise DataRefused(str(error)) from None
     with reader(address) as store:
-        return garbage(store, folder.name, folder / "root", keep, pushed)
+        found = garbage(store, folder.name, folder / "root", keep, pushed)
+    own = [one for one in found if is_own_folder(one.uri, folder / "root")]
+    return own, [one for one in found if one not in own]
 
 
-def _remove(doomed: list[Artifact], address: Address) -> None:
+def _remove(doomed: list[Artifact], root: Path, address: Address) -> None:
     from pipeline.metadata.store import MetadataStore, mark_deleted, mark_for_deletion
 
     store = MetadataStore(address.connection_config())
@@ -84,10 +90,23 @@ def _remove(doomed: list[Artifact], address: Address) -> None:
     batches = [doomed[start : start + _BATCH] for start in range(0, len(doomed), _BATCH)]
     for batch in track(batches, "removing", console=Console(stderr=True), transient=True):
         for one in batch:
-            shutil.rmtree(one.uri, ignore_errors=True)
+            remove_folder(root, *Path(one.uri).relative_to(root).parts)
             if Path(one.uri).exists():
                 raise SettingsError(f"{one.uri} cannot be removed: may this user write there? Then start again")
         mark_deleted(store, [one.id for one in batch])
+
+
+def _warn(pipeline: str, refused: list[Artifact], root: Path) -> None:
+    if not refused:
+        return
+    print(
+        f"warning: {pipeline}: {len(refused)} artifact(s) not removed, because their paths are not "
+        f"{root}/<node>/<key>/<execution>, or lead through a link. No run records such paths: somebody changed the "
+        "store or the folder.",
+        file=sys.stderr,
+    )
+    for one in refused:
+        print_line(f"  {one.type} {one.id}: {one.uri!r}", sys.stderr)
 
 
 def _say(pipeline: str, removed: list[dict[str, Any]], dry_run: bool) -> None:

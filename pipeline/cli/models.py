@@ -1,6 +1,7 @@
 """`vitpipe models` and `vitpipe rollback`: what is pushed, whether it is untouched, and back to an older one."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,11 +9,21 @@ import filelock
 import typer
 
 from components.ingest import DataRefused
-from components.serving_folder import ModelRecord, problems, read_record, restore, versions
+from components.serving_folder import (
+    ModelRecord,
+    acknowledge,
+    interrupted,
+    problems,
+    read_record,
+    restore,
+    versions,
+)
 from pipeline.cli.tables import print_rows
 from pipeline.config import SettingsError
+from pipeline.exits import Exit
 from pipeline.logs import shown
-from pipeline.metadata.address import Address
+from pipeline.metadata import relocation
+from pipeline.metadata.address import Address, StoreError
 from pipeline.metadata.stores import server
 from pipeline.start import check_cluster
 from pipeline.terminal import print_line
@@ -26,49 +37,68 @@ Pipeline = Annotated[str | None, typer.Option(help="Name of the pipeline; not ne
 @app.command("list")
 def list_models(runs: Runs = Path("runs"), as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
     """Every pushed version, the one that serves last."""
-    rows = [(folder, _record(folder / str(version))) for folder in _serving(runs) for version in versions(folder)]
-    serving = {folder: record.version for folder, record in rows}
+    rows: list[tuple[Path, int, ModelRecord]] = []
+    unreadable: list[str] = []
+    for folder in _serving(runs):
+        for version in versions(folder):
+            try:
+                rows.append((folder, version, read_record(folder / str(version))))
+            except ValueError as error:
+                unreadable.append(str(error))
+    serving = {folder: versions(folder)[-1] for folder, _, _ in rows}
     if as_json:
-        print(
-            json.dumps(
-                [
-                    {
-                        "pipeline": folder.parent.name,
-                        "serving": record.version == serving[folder],
-                        **record.model_dump(mode="json", exclude={"files"}),
-                    }
-                    for folder, record in rows
-                ],
-                indent=2,
-            )
-        )
-        return
-    print_rows(
-        ("pipeline", "version", "pushed", "run", "span", "accuracy", "code", ""),
-        [
-            (
-                folder.parent.name, str(record.version), f"{record.pushed_at:%Y-%m-%d %H:%M}", record.run_id,
-                str(record.span), f"{record.metrics['accuracy']:.4f}", record.code_version,
-                _state(record, record.version == serving[folder]),
-            )
-            for folder, record in rows
-        ],
-    )  # fmt: skip
+        told = [
+            {
+                "pipeline": folder.parent.name,
+                "serving": version == serving[folder],
+                **record.model_dump(mode="json", exclude={"files"}),
+                "version": version,
+            }
+            for folder, version, record in rows
+        ]
+        print(json.dumps(told, indent=2))
+    else:
+        print_rows(
+            ("pipeline", "version", "pushed", "run", "span", "accuracy", "code", ""),
+            [
+                (
+                    folder.parent.name, str(version), f"{record.pushed_at:%Y-%m-%d %H:%M}", record.run_id,
+                    str(record.span), _accuracy(record), record.code_version,
+                    _state(record, version == serving[folder]),
+                )
+                for folder, version, record in rows
+            ],
+        )  # fmt: skip
+    if unreadable:
+        raise DataRefused("; ".join(unreadable))
 
 
 @app.command()
 def verify(runs: Runs = Path("runs")) -> None:
     """Compare every pushed file with the digest it was pushed with. Exits with 3 when one is changed."""
     folders = [folder / str(version) for folder in _serving(runs) for version in versions(folder)]
-    try:
-        changed = [line for folder in folders for line in problems(folder)]
-    except ValueError as error:
-        raise DataRefused(str(error)) from None
+    changed, unreadable = [], []
+    for folder in folders:
+        try:
+            changed += problems(folder)
+        except ValueError as error:
+            unreadable.append(str(error))
     if changed:
         for line in changed:
             print_line(line)
-        raise typer.Exit(3)
+    if unreadable:
+        raise DataRefused("; ".join(unreadable))
+    if changed:
+        raise typer.Exit(Exit.DATA_REFUSED)
     print(f"{len(folders)} pushed version(s), every file as it was pushed")
+    for folder in _serving(runs):
+        try:
+            address = server() or Address(file=folder.parent / "metadata.db")
+            lines = relocation.problems(address, folder.parent.resolve())
+        except StoreError as error:
+            lines = [str(error)]
+        for line in lines:
+            print_line(f"warning: {line}", sys.stderr)
 
 
 def rollback(
@@ -84,7 +114,15 @@ def rollback(
     try:
         with filelock.FileLock(folder.parent / ".lock", timeout=0):
             check_cluster(server() or Address(file=folder.parent / "metadata.db"), folder.parent.name)
-            record = restore(folder, _before(folder) if version is None else version)
+            record, done = interrupted(folder), True
+            if record is None or version not in (None, record.restored_from):
+                record, done = restore(folder, _before(folder) if version is None else version), False
+            accuracy = f", accuracy {_accuracy(record)}" if _accuracy(record) else ""
+            print_line(
+                f"version {record.version} in {shown(folder)} is version {record.restored_from} again: "
+                f"run {record.run_id}{accuracy}"
+            )
+            acknowledge(folder)
     except filelock.Timeout:
         raise SettingsError(f"a run of {folder.parent.name} is going on: wait for it to end") from None
     except ValueError as error:
@@ -94,8 +132,16 @@ def rollback(
             f"{error.filename or folder} cannot be written ({error.strerror or error}): make room there or give "
             "yourself the right, then roll back again"
         ) from None
-    print_line(f"version {record.version} in {shown(folder)} is version {record.restored_from} again: "
-               f"run {record.run_id}, accuracy {record.metrics['accuracy']:.4f}")  # fmt: skip
+    if done:
+        print(
+            "an earlier roll-back that was interrupted had done this; roll back again to go further back",
+            file=sys.stderr,
+        )
+
+
+def _accuracy(record: ModelRecord) -> str:
+    """Empty if the record has none: anyone may write one."""
+    return f"{record.metrics['accuracy']:.4f}" if "accuracy" in record.metrics else ""
 
 
 def _state(record: ModelRecord, serves: bool) -> str:
@@ -129,10 +175,3 @@ def _before(folder: Path) -> int:
         if record.model not in (serving.model, *serving.withdrawn):
             return record.version
     raise ValueError(f"{folder} holds no model to go back to: only version {serving.version} and what was rolled back")
-
-
-def _record(folder: Path) -> ModelRecord:
-    try:
-        return read_record(folder)
-    except ValueError as error:
-        raise DataRefused(str(error)) from None

@@ -21,6 +21,13 @@ from pipeline.terminal import print_line
 _BATCH = 32  # images a call
 _NAME = "vit"  # the model's, as our serving manifests have it
 
+TrustModel = Annotated[
+    bool,
+    typer.Option(
+        "--trust-model", help="Load a SavedModel that was not pushed here; it can read and write files as it runs."
+    ),
+]
+
 
 def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="PNG or JPEG files.")],
@@ -31,31 +38,42 @@ def predict(
     ] = None,
     grpc: Annotated[bool, typer.Option("--grpc", help="The server's port speaks gRPC.")] = False,
     name: Annotated[str, typer.Option(help="What the server calls the model.")] = _NAME,
+    trust_model: TrustModel = False,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Class and probability of each image."""
     for image in images:
         if not image.is_file():
             raise SettingsError(f"{image} is not a file: name PNG or JPEG files")
+    from components.ingest.images import UNDECODABLE, examine, notes
+
+    # A model decodes more than `data prepare` accepts, for example a JPEG that lost its second half.
+    examined = [examine(image.read_bytes()) for image in images]
+    usable = [None if reason else image for image, (reason, _) in zip(images, examined, strict=True)]
     if server is None:
         if grpc or name != _NAME:
             raise SettingsError("--grpc and --name are for a model server: name it with --server HOST:PORT")
         folder = model or newest_pushed(runs)
-        source, rows = str(folder), _from_folder(folder, images)
+        source, rows = str(folder), _from_folder(folder, usable, trust_model)
     else:
         if model is not None:
             raise SettingsError("--server and --model cannot be used together: leave one of them out")
-        source, rows = f"{name} at {server}", _from_server(Server(_address(server), name, grpc), images)
+        source, rows = f"{name} at {server}", _from_server(Server(_address(server), name, grpc), usable)
     answers: list[dict[str, Any]] = [
         {
             "image": str(image),
             "valid": row.valid,
+            "reason": "" if row.valid else reason or UNDECODABLE,
+            "remarks": remarks,
             "class": row.name,
             "probability": max(row.probabilities),
             "probabilities": row.probabilities,
         }
-        for image, row in zip(images, rows, strict=True)
+        for image, (reason, remarks), row in zip(images, examined, rows, strict=True)
     ]
+    for answer in answers:
+        for line in notes(answer["reason"], answer["remarks"]):
+            print_line(f"{answer['image']}: {line}", sys.stderr)
     if as_json:
         print(json.dumps(answers, indent=2))
     else:
@@ -63,7 +81,7 @@ def predict(
         print_rows(
             ("image", "class", "probability"),
             [
-                (answer["image"], answer["class"] or "not a PNG or JPEG image", f"{answer['probability']:.3f}")
+                (answer["image"], answer["class"] or answer["reason"], f"{answer['probability']:.3f}")
                 for answer in answers
             ],
         )
@@ -71,8 +89,8 @@ def predict(
         raise typer.Exit(Exit.DATA_REFUSED)
 
 
-def _from_folder(folder: Path, images: list[Path]) -> list[Answer]:
-    check(folder)
+def _from_folder(folder: Path, images: list[Path | None], trusted: bool) -> list[Answer]:
+    check(folder, trusted)
     answers = []
     with redirected(Path(os.devnull)):
         import tensorflow as tf
@@ -87,15 +105,20 @@ def _from_folder(folder: Path, images: list[Path]) -> list[Answer]:
             ) from None
         for start in range(0, len(images), _BATCH):
             batch = images[start : start + _BATCH]
-            answer = signature(image_bytes=tf.constant([image.read_bytes() for image in batch]))
+            answer = signature(image_bytes=tf.constant([_content(image) for image in batch]))
             columns = (answer[output].numpy().tolist() for output in ("valid", "class", "probabilities"))
             for valid, name, probabilities in zip(*columns, strict=True):
                 answers.append(Answer(valid, name.decode(), probabilities))
     return answers
 
 
-def _from_server(server: Server, images: list[Path]) -> list[Answer]:
-    contents = (image.read_bytes() for image in images)
+def _content(image: Path | None) -> bytes:
+    """Return the bytes of an image, or none for an unusable one, which the model answers as invalid."""
+    return b"" if image is None else image.read_bytes()
+
+
+def _from_server(server: Server, images: list[Path | None]) -> list[Answer]:
+    contents = (_content(image) for image in images)
     if not server.grpc:
         return list(ask(server, contents))
     with redirected(Path(os.devnull)):  # gRPC's messages bring TensorFlow and what it prints

@@ -5,11 +5,12 @@ import os
 import sys
 import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from pipeline.logs import shown
+from pipeline.metadata.address import StoreError
 from pipeline.metadata.stores import NotFound, find_run
 from pipeline.report import DATA, NODE, PAGE
 from pipeline.terminal import print_line
@@ -27,7 +28,7 @@ def report(
     """Open the report of a run, or a page that compares two: figures, curves, and the settings that differ."""
     folder = _folder(run, runs)
     if as_json:
-        of_each = [json.loads((_folder(one, runs) / DATA).read_text("utf-8")) for one in (run, other) if one]
+        of_each = [_data(_folder(one, runs) / DATA) for one in (run, other) if one]
         print(json.dumps(of_each if other else of_each[0], indent=2))
         return
     page = folder / PAGE if other is None else _compared(folder, _folder(other, runs))
@@ -39,9 +40,9 @@ def report(
 
 def _folder(name: str, runs: Path) -> Path:
     """Where the report of a run lies. Raises NotFound where it has none."""
-    _, run = find_run(name, runs)
+    address, run = find_run(name, runs)
     made = run.output(NODE, "report")
-    folder = (runs / run.pipeline / "reports" / run.name).resolve()
+    folder = address.run_folder(runs, run.pipeline) / "reports" / Path(run.name).name
     if not (folder / PAGE).is_file():
         why = "its files were removed" if made else "it crashed, goes on, or is older than reports"
         raise NotFound(f"run {run.name} has no report in {shown(folder)}: {why}; `vitpipe why {run.name}` says more")
@@ -55,3 +56,10 @@ def _compared(first: Path, second: Path) -> Path:
     page = first / f"against-{second.name}.html"
     page.write_text(render(Report.read(first / DATA), Report.read(second / DATA)), "utf-8")
     return page
+
+
+def _data(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # of JSON and of UTF-8
+        raise StoreError(f"{file} cannot be read ({error}): the report's page beside it may still be whole") from None

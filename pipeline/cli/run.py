@@ -15,9 +15,13 @@ from pipeline import start
 from pipeline.config import Settings, SettingsError, load
 from pipeline.exits import Exit
 from pipeline.logs import own_stderr, redirected, shown
-from pipeline.metadata.address import check_server
+from pipeline.metadata.address import StoreError, check_server
 from pipeline.metadata.reader import reader
+from pipeline.metadata.stores import check_store
+from pipeline.problems import explained
+from pipeline.pushed import record_pushes
 from pipeline.terminal import print_line
+from pipeline.warm_start import plan
 
 
 def run(
@@ -44,12 +48,21 @@ def run(
     if reason and not accept and trigger == "manual":
         raise SettingsError('--accept CHECK and --reason "..." go together: name the check that shall not stop the run')
     accepted = start.accepted(accept or [], reason, flag="--")
+    if warm_start := plan(settings, chosen):
+        print(warm_start, file=sys.stderr)
     settings = _with_backbone(settings, overrides or [])  # last: to read a backbone takes seconds
     if dry_run:
         raise typer.Exit(_dry_run(settings, chosen))
     signal.signal(signal.SIGTERM, _end)
     with start.only_run(settings):
-        raise typer.Exit(_run(settings, chosen, accepted, force or [], trigger, reason))
+        check_store(settings.store)
+        try:
+            code = _run(settings, chosen, accepted, force or [], trigger, reason)
+        except Exception as error:
+            if (text := explained(error, settings.folder)) is None:
+                raise
+            raise StoreError(text) from error
+    raise typer.Exit(code)
 
 
 def _with_backbone(settings: Settings, flags: list[str]) -> Settings:
@@ -86,6 +99,7 @@ def _run(settings: Settings, span: int, accepted: dict[str, str], force: list[st
     folder = settings.folder
     stderr = own_stderr()
     check_server(settings.store)
+    warning = start.settle(settings)
     print("starting TFX ...", file=stderr)
     startup_log = folder / "logs" / "startup.log"
     with redirected(startup_log):
@@ -116,10 +130,13 @@ def _run(settings: Settings, span: int, accepted: dict[str, str], force: list[st
     logs.mkdir(parents=True)
     startup_log.rename(logs / "startup.log")
     facts = start.facts(settings, span, accepted, trigger, reason=reason, process=summary.process())
+    if warning:
+        facts[summary.WARNING] = warning
     start.write_facts(logs, facts)
     print_line(f"run {run_id} of {settings.name}: span {span} of {settings.data.dir}, logs in {shown(logs)}", stderr)
     address = settings.store
     connection = address.connection_config()
+    record_pushes(address, folder / "serving")
     with Display(stderr) as display:
         runner = local.Runner(
             run_id=run_id,

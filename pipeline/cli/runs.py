@@ -12,9 +12,10 @@ import typer
 from pipeline.cli.tables import print_rows, when
 from pipeline.duration import duration
 from pipeline.metadata import stores
+from pipeline.metadata.address import StoreError
 from pipeline.metadata.compare import differences
-from pipeline.metadata.reader import Reader, reader
-from pipeline.metadata.summary import EXIT, PROCESS, State, Summary, state_of_node, summarise
+from pipeline.metadata.reader import Reader
+from pipeline.metadata.summary import EXIT, PROCESS, State, Summary, settings_of, state_of_node, summarise
 from pipeline.metadata.views import Execution, Run
 from pipeline.terminal import print_line
 
@@ -31,11 +32,11 @@ class Order(StrEnum):
 
 def complete(incomplete: str) -> list[str]:
     """Names of runs that begin so, for the shell."""
-    names = []
-    for address in stores.stores(Path("runs")).values():
-        with reader(address) as store:
-            names += store.run_names()
-    return [name for name in names if name.startswith(incomplete) and name.isprintable()]
+    try:
+        answers, _ = stores.ask_all(Path("runs"), lambda store: store.run_names())
+    except StoreError:
+        return []
+    return [name for _, names in answers for name in names if name.startswith(incomplete) and name.isprintable()]
 
 
 Runs = Annotated[Path, typer.Option(help="Where the run folders are.")]
@@ -53,27 +54,32 @@ def list_runs(
     sort: Annotated[
         Order, typer.Option(help="What comes first: the newest, the most accurate, the longest.")
     ] = Order.WHEN,
-    limit: Annotated[int, typer.Option(min=0, help="How many; 0 for all.")] = 20,
+    limit: Annotated[int, typer.Option(min=0, max=1_000_000, help="How many; 0 for all.")] = 20,
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
     """Runs, the newest first."""
     since_ms = int(since.timestamp() * 1000) if since else 0
-    found: list[Summary] = []
-    for address in _stores(runs):
-        with reader(address) as store:
-            of_store = 0
-            for run in _newest(store, pipeline, since_ms, limit):
-                summary = summarise(run)
-                if state in (None, summary.state) and blessed in (None, summary.blessed):
-                    found.append(summary)
-                    of_store += 1
-                    if sort is Order.WHEN and of_store == limit:
-                        break
+
+    def matching(store: Reader) -> list[Summary]:
+        found: list[Summary] = []
+        for run in _newest(store, pipeline, since_ms, limit):
+            summary = summarise(run)
+            if state in (None, summary.state) and blessed in (None, summary.blessed):
+                found.append(summary)
+                if sort is Order.WHEN and len(found) == limit:
+                    break
+        return found
+
+    _some_store(runs)
+    answers, problems = stores.ask_all(runs, matching)
+    found = [summary for _, of_store in answers for summary in of_store]
     keys = {Order.WHEN: lambda one: one.started, Order.ACCURACY: lambda one: one.accuracy or 0.0,
             Order.DURATION: lambda one: one.seconds}  # fmt: skip
     found.sort(key=keys[sort], reverse=True)
     shown = found[: limit or None]
+    stores.warn(problems)
+    stores.warn(f"run {one.run}: {reason}" for one in shown for reason in one.unreadable)
     if as_json:
         print(json.dumps([summary.as_json() for summary in shown], indent=2))
         return
@@ -101,6 +107,8 @@ def show(run: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> None
     summary = summarise(found)
     print_line(f"run {found.name} of {summary.pipeline}: {summary.state}, began {when(found.started)}, "
                f"took {duration(summary.seconds)}")  # fmt: skip
+    for reason in summary.unreadable:
+        print_line(f"unreadable: {reason}")
     print_rows(
         ("node", "state", "seconds", "inputs", "outputs"),
         [
@@ -132,19 +140,22 @@ def diff(first: RunName, second: RunName, runs: Runs = Path("runs"), as_json: Js
 @app.command()
 def export(pipeline: PipelineName = None, runs: Runs = Path("runs")) -> None:
     """Every run in full as a line of JSON, the newest first, for other catalogues."""
-    for address in _stores(runs):
-        with reader(address) as store:
-            lines = [json.dumps(_in_full(run)) for run in _newest(store, pipeline)]
-        # Not before: a pager that waits for a person would keep the file locked, and a run waits to write to it.
+    _some_store(runs)
+    # Printed after the stores are closed: a pager that waits for a person would keep the file locked, and a run waits
+    # to write to it.
+    answers, problems = stores.ask_all(
+        runs, lambda store: [json.dumps(_in_full(run)) for run in _newest(store, pipeline)]
+    )
+    stores.warn(problems)
+    for _, lines in answers:
         for line in lines:
             print(line)
 
 
-def _stores(runs: Path) -> list[Any]:
-    found = stores.stores(runs)
-    if not found:
+def _some_store(runs: Path) -> None:
+    """Raises NotFound."""
+    if not stores.stores(runs):
         raise stores.NotFound(f"no run below {runs}: `vitpipe run` makes one, or name another folder with --runs")
-    return list(found.values())
 
 
 def _newest(store: Reader, pipeline: str | None, since_ms: int = 0, first: int = 0) -> Iterator[Run]:
@@ -158,11 +169,10 @@ def _newest(store: Reader, pipeline: str | None, since_ms: int = 0, first: int =
 def _in_full(run: Run) -> dict[str, Any]:
     """The summary, the facts, and each execution with its artifacts."""
     summary = summarise(run)
-    settings = run.facts.get("settings")
     return {
         **summary.as_json(),
         "facts": {name: value for name, value in run.facts.items() if name != "settings"},
-        "settings": json.loads(str(settings)) if settings else None,
+        "settings": settings_of(run) or None,
         "nodes": [_node_in_full(one, summary.state) for one in run.executions],
     }
 

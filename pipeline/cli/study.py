@@ -42,7 +42,9 @@ def data_regime(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting of the budget.")
     ] = None,
-    span: Annotated[int | None, typer.Option(min=1, help="Number of the span.", show_default="the newest")] = None,
+    span: Annotated[
+        int | None, typer.Option(min=1, max=2**63 - 1, help="Number of the span.", show_default="the newest")
+    ] = None,
     runs: Annotated[Path, typer.Option(help="Where the run folders are.")] = Path("runs"),
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where cells and page are kept.")] = Path("study"),
     as_json: Annotated[bool, typer.Option("--json")] = False,

@@ -14,15 +14,25 @@ from pipeline.exits import Exit
 from pipeline.terminal import print_line
 from pipeline.watch import TRIGGER, Pace, Watcher, check, run_child
 
+_DAY = 24 * 3600.0  # seconds
+
 
 def watch(
     config: Annotated[str, typer.Option("--config", "-c", metavar="PRESET|FILE")] = "sample",
     data: Annotated[Path | None, typer.Option(help="Data folder, instead of the setting data.dir.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting.")] = None,
     once: Annotated[bool, typer.Option("--once", help="Look once and wait for nothing, as cron wants it.")] = False,
-    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks at the data folder.")] = Pace.every,
+    every: Annotated[
+        float,
+        typer.Option(min=0.1, max=_DAY, help="Seconds between two looks at the data folder."),
+    ] = Pace.every,
     settle: Annotated[
-        float, typer.Option(min=0, help="Seconds to wait after a span has landed, in case another one follows.")
+        float,
+        typer.Option(
+            min=0,
+            max=_DAY,
+            help="Seconds to wait after a span has landed, in case another one follows.",
+        ),
     ] = Pace.settle,
 ) -> None:
     """Train, gate and push when a new span lands; ends with Ctrl-C.

@@ -10,7 +10,12 @@ from components.data_bounds import Finding
 from components.gate import OVERRIDE, Check, Judgement
 from pipeline.logs import shown
 from pipeline.metadata.stores import find_run
+from pipeline.metadata.summary import summarise
+from pipeline.metadata.values import Unreadable, read
+from pipeline.metadata.views import Artifact, Run
+from pipeline.report.model import Override
 from pipeline.terminal import print_line
+from pipeline.verdict import warm_start
 
 
 def why(
@@ -20,40 +25,66 @@ def why(
 ) -> None:
     """Which checks a run's data and model kept and missed, with values, intervals and bounds."""
     _, found = find_run(run, runs)
-    weighed: dict[str, Any] = {}
-    if verdict := found.output("DataGate", "verdict"):
-        weighed["data"] = json.loads(str(verdict.properties["findings"]))
-    if backbone := found.output("Backbone", "backbone"):
-        weighed["backbone"] = {name: backbone.properties.get(name) for name in ("source", "content_digest", "run_id")}
-    if blessing := found.output("Evaluator", "blessing"):
-        weighed["model"] = json.loads(str(blessing.properties["judgement"]))
-        weighed["baseline"] = blessing.properties.get("baseline_model_uri")
-        if OVERRIDE in blessing.properties:
-            weighed["override"] = json.loads(str(blessing.properties[OVERRIDE]))
-    if infra := found.output("ServingCheck", "blessing"):
-        weighed["serving"] = json.loads(str(infra.properties["checks"]))
     if as_json:
-        print(json.dumps({"run": found.name, "pipeline": found.pipeline, **weighed}, indent=2))
+        print(json.dumps(_as_json(found), indent=2))
         return
     print_line(f"run {found.name} of {found.pipeline}")
-    for line in _data(weighed) + _model(weighed) + _serving(weighed):
-        print_line(line)
+    parts = {"The verdict on the data": _data, "The verdict on the model": _model, "The serving check": _serving}
+    for part, lines in parts.items():
+        try:
+            for line in lines(found):
+                print_line(line)
+        except (Unreadable, ValueError, ArithmeticError) as error:  # the latter two are of figures that contradict
+            print_line(f"{part} cannot be read: {str(error).splitlines()[0]}")
+    summary = summarise(found)
+    if summary.pushed:
+        print_line(f"It was pushed as version {summary.pushed}.")
+    for reason in summary.unreadable:
+        print_line(f"Of the run itself, {reason}.")
 
 
-def _data(weighed: dict[str, Any]) -> list[str]:
-    if "data" not in weighed:
+def _as_json(run: Run) -> dict[str, Any]:
+    summary = summarise(run)
+    weighed: dict[str, Any] = {"run": run.name, "pipeline": run.pipeline}
+    unreadable = list(summary.unreadable)
+
+    def add(key: str, artifact: Artifact, name: str) -> None:
+        try:
+            weighed[key] = read(artifact.properties, name, Any)
+        except Unreadable as error:
+            if str(error) not in unreadable:
+                unreadable.append(str(error))
+
+    if verdict := run.output("DataGate", "verdict"):
+        add("data", verdict, "findings")
+    if backbone := run.output("Backbone", "backbone"):
+        weighed["backbone"] = {name: backbone.properties.get(name) for name in ("source", "content_digest", "run_id")}
+    if blessing := run.output("Evaluator", "blessing"):
+        add("model", blessing, "judgement")
+        weighed["baseline"] = blessing.properties.get("baseline_model_uri")
+        if OVERRIDE in blessing.properties:
+            add("override", blessing, OVERRIDE)
+    if infra := run.output("ServingCheck", "blessing"):
+        add("serving", infra, "checks")
+    return {**weighed, "pushed": summary.pushed, "unreadable": unreadable}
+
+
+def _data(run: Run) -> list[str]:
+    verdict = run.output("DataGate", "verdict")
+    if verdict is None:
         return ["The data gate has no verdict: the run crashed or goes on, or its data could not be read."]
-    findings = [Finding.model_validate(finding) for finding in weighed["data"]]
+    findings = read(verdict.properties, "findings", list[Finding])
     missed = [finding for finding in findings if finding.level != "ok"]
     stopped = any(finding.level == "stop" for finding in missed)
     first = "The data were refused, nothing was trained." if stopped else "The data passed."
     return [first, *(f"  {finding.level}: {finding}" for finding in missed)]
 
 
-def _model(weighed: dict[str, Any]) -> list[str]:
-    if "model" not in weighed:
+def _model(run: Run) -> list[str]:
+    blessing = run.output("Evaluator", "blessing")
+    if blessing is None:
         return ["There is no verdict on a model: none was weighed."]
-    judgement = Judgement.model_validate(weighed["model"])
+    judgement = read(blessing.properties, "judgement", Judgement)
     figures = judgement.candidate
     right = round(figures.accuracy * figures.examples)
     lines = [
@@ -66,23 +97,31 @@ def _model(weighed: dict[str, Any]) -> list[str]:
     if figures.looks_accuracy:
         looks = ", ".join(f"{look} {accuracy:.4f}" for look, accuracy in figures.looks_accuracy.items())
         lines.append(f"  not bounded: accuracy by thirds of the images, {looks}")
-    if backbone := weighed.get("backbone"):
-        of_run = f", the model of run {backbone['run_id']}" if backbone["run_id"] else ""
-        lines.append(f"It was fine-tuned from {backbone['source']}{of_run}.")
-    if override := weighed.get("override"):
-        lines.append(f"A person blessed it at {override['at']}: {override['reason']}")
-    if weighed["baseline"] and judgement.comparison:
-        return [*lines, f"It was weighed against the model serving then, {shown(Path(weighed['baseline']))}."]
-    if weighed["baseline"]:
-        return [*lines, f"The model serving then, {shown(Path(weighed['baseline']))}, could not be weighed against."]
+    if backbone := run.output("Backbone", "backbone"):
+        source, maker = backbone.properties.get("source"), backbone.properties.get("run_id")
+        of_run = f", the model of run {maker}" if maker else ""
+        lines.append(f"It was fine-tuned from {source}{of_run}.")
+    if start := warm_start(run):
+        lines.append(f"Its training: {start}.")
+    if OVERRIDE in blessing.properties:
+        override = read(blessing.properties, OVERRIDE, Override)
+        lines.append(f"A person blessed it at {override.at}: {override.reason}")
+    baseline = str(blessing.properties.get("baseline_model_uri") or "")
+    if baseline and judgement.comparison:
+        scope = f", {judgement.comparison.scope}" if judgement.comparison.shared else ""
+        return [*lines, f"It was weighed against the model serving then, {shown(Path(baseline))}{scope}."]
+    if baseline:
+        return [*lines, f"The model serving then, {shown(Path(baseline))}, could not be weighed against."]
+    if judgement.incomparable:
+        return [*lines, "The model serving then could not be weighed against."]
     return [*lines, "No model served then, so it was weighed against none."]
 
 
-def _serving(weighed: dict[str, Any]) -> list[str]:
-    if "serving" not in weighed:
+def _serving(run: Run) -> list[str]:
+    infra = run.output("ServingCheck", "blessing")
+    if infra is None:
         return []
-    checks = [Check.model_validate(check) for check in weighed["serving"]]
-    missed = [f"  missed: {check}" for check in checks if not check.passed]
+    missed = [f"  missed: {check}" for check in read(infra.properties, "checks", list[Check]) if not check.passed]
     return [f"It {'cannot' if missed else 'can'} be served.", *missed]
 
 

@@ -3,22 +3,36 @@
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from components import ingest
 from components.ingest import DataRefused, manifest, tfrecord
 from components.serving_folder import RECORD, read_record
-from pipeline.config import SettingsError
+from pipeline.config import DataSettings, SettingsError
 from pipeline.metadata.stores import NotFound, find_run
-from pipeline.metadata.summary import settings_of
+from pipeline.metadata.values import Unreadable, read
 from pipeline.pushed import check
+
+
+class _Settings(BaseModel):
+    """What is asked of the settings that a run recorded."""
+
+    data: DataSettings
+
 
 _LAST = "last.keras"  # in the Trainer's model_run folder
 
 
-def model(path: Path) -> Path:
-    """A `.keras` file, or the folder of a SavedModel that is as it was pushed.
+def model(path: Path, trusted: bool = False) -> Path:
+    """Return a `.keras` file, or the folder of a SavedModel that is as it was pushed.
 
-    path: one of them, or a folder in which a Trainer left its last weights. Raises SettingsError where it is none, and
-    DataRefused where the SavedModel was changed.
+    Args:
+        path: one of them, or a folder in which a Trainer left its last weights.
+        trusted: take a SavedModel that was not pushed, too.
+
+    Raises:
+        SettingsError: if it is none of them, or a SavedModel that is not trusted.
+        DataRefused: if the SavedModel was changed.
     """
     if (path / _LAST).is_file():
         return path / _LAST
@@ -29,7 +43,7 @@ def model(path: Path) -> Path:
             f"{path} is a checkpoint to go on from, arrays without a model: name {_LAST} in the Trainer's model_run "
             "folder, for example runs/sample/root/Trainer/model_run/5"
         )
-    check(path)
+    check(path, trusted)
     return path
 
 
@@ -55,10 +69,11 @@ def gate_span(pushed: Path, runs: Path) -> Path:
         raise DataRefused(str(error)) from None
     except NotFound as error:
         raise SettingsError(f"{error}; the run that made {pushed} knows its data: {cure}") from None
-    data = settings_of(run).get("data")
-    if not data:
-        raise SettingsError(f"run {run.name} recorded no settings: {cure}")
-    span = ingest.span_folder(Path(data["dir"]), data["gate_span"])
+    try:
+        data = read(run.facts, "settings", _Settings).data
+    except Unreadable as error:
+        raise SettingsError(f"run {run.name}: {error}; {cure}") from None
+    span = ingest.span_folder(data.dir, data.gate_span)
     if not (span / manifest.NAME).is_file():
         raise SettingsError(f"{span}, the test images of {pushed}, is not there: {cure}")
     return span

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 import tenacity
 
+from pipeline.terminal import print_line
+
 if TYPE_CHECKING:
     from ml_metadata.proto import metadata_store_pb2 as mlmd
 
@@ -22,6 +25,8 @@ ADDRESS = "VITPIPE_METADATA__ADDRESS"  # the setting metadata.address
 _SCHEMA = 10  # of the tables, since ml-metadata 1.9
 _ATTEMPTS, _TIMEOUT = 4, 10  # tries, and seconds for each to connect
 _MOST_VALUES = 30_000  # in a query: SQLite takes 32,766, where its builder has not said otherwise
+# A writer was killed before its change was whole: what it left has to be undone before anything is read.
+_UNFINISHED = {"SQLITE_READONLY_ROLLBACK", "SQLITE_READONLY_RECOVERY", "SQLITE_READONLY_CANTINIT", "SQLITE_CANTOPEN"}
 _MYSQL_GONE = {2003, 2006, 2013, 1040, 1205, 1213}  # away, went away, too many connections, lock waits, a deadlock
 
 
@@ -78,6 +83,24 @@ class Address:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"mysql://{quote(self.user, safe='')}@{host}:{self.port}/{quote(self.database, safe='')}"
 
+    def run_folder(self, runs: Path, pipeline: str) -> Path:
+        """Return the run folder of a pipeline that this store knows.
+
+        Args:
+            runs: where the run folders are.
+            pipeline: its name as the store has it. The folder may have been renamed, if the store lies in it.
+
+        Raises:
+            StoreError: if a server has a name that is no pipeline's, for example with `..` in it.
+        """
+        if self.file:
+            return self.file.resolve().parent
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", pipeline):
+            raise StoreError(
+                f"{self}: {pipeline!r} is not the name of a pipeline: lower-case letters, digits and hyphens"
+            )
+        return (runs / pipeline).resolve()
+
     def connection_config(self) -> mlmd.ConnectionConfig:
         """The same for `ml_metadata`, which makes a file that is missing."""
         from ml_metadata.proto import metadata_store_pb2 as mlmd
@@ -124,7 +147,10 @@ class Connection:
 
 @contextlib.contextmanager
 def connect(address: Address) -> Iterator[Connection]:
-    """A read-only connection. Raises StoreError: no such store, none of ML Metadata, damaged, locked, away."""
+    """A read-only connection. Raises StoreError: no such store, none of ML Metadata, damaged, locked, away.
+
+    Of a store whose writer was killed in the midst of a change, SQLite first undoes the change, which is reported.
+    """
     raw = _open(address)
     connection = Connection(raw, "?" if address.file else "%s")
     try:
@@ -134,6 +160,25 @@ def connect(address: Address) -> Iterator[Connection]:
         raise _explained(address, error) from error
     finally:
         raw.close()
+
+
+@contextlib.contextmanager
+def write(address: Address) -> Iterator[sqlite3.Connection]:
+    """A transaction on the file of a store, for what ml-metadata's own interface cannot change without changing times.
+
+    Raises StoreError if the file is locked, or may not be written.
+    """
+    assert address.file is not None
+    try:
+        raw = sqlite3.connect(
+            f"{address.file.resolve().as_uri()}?mode=rw", uri=True, timeout=_TIMEOUT, isolation_level=None
+        )
+        with contextlib.closing(raw):
+            raw.execute("BEGIN IMMEDIATE")
+            yield raw
+            raw.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise _explained(address, error) from error
 
 
 def check_server(address: Address) -> None:
@@ -148,16 +193,15 @@ def _open(address: Address) -> Any:
         raise NoStore(f"no store at {address.file}: `vitpipe run` makes one")
     try:
         return _opened(address)
+    except StoreError:
+        raise
     except Exception as error:
         raise _explained(address, error) from error
 
 
 def _opened(address: Address) -> Any:
     if address.file:
-        # A writer of a few milliseconds is waited for.
-        raw = sqlite3.connect(f"{address.file.resolve().as_uri()}?mode=ro", uri=True, timeout=_TIMEOUT)
-        raw.execute("BEGIN")  # every query of a question sees the same moment
-        return raw
+        return _opened_file(address.file)
     import pymysql  # a tenth of a second that a SQLite file need not wait for
 
     def gone(error: BaseException) -> bool:
@@ -181,6 +225,51 @@ def _opened(address: Address) -> Any:
     with raw.cursor() as cursor:
         cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
     return raw
+
+
+def _opened_file(file: Path) -> sqlite3.Connection:
+    """A connection that only reads. It writes nothing but what SQLite must undo of a writer that was killed."""
+    try:
+        return _begun(file, "ro")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorname not in _UNFINISHED or not _leftovers(file):
+            raise
+    try:
+        raw = _begun(file, "rw")
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise
+        raise StoreError(
+            f"{file} cannot be read yet: its last writer was killed in the midst of a change, which "
+            f"{' and '.join(_leftovers(file))} holds, and it cannot be undone by this user ({error}). As a user who "
+            f"may write in {file.parent}, start `vitpipe runs list --runs {file.parent.parent}`, or any other command "
+            "that reads the store"
+        ) from None
+    raw.execute("PRAGMA query_only = 1")
+    print_line(
+        f"note: the last writer of {file} was killed in the midst of a change; the change was undone, and the store is "
+        "whole again",
+        sys.stderr,
+    )
+    return raw
+
+
+def _begun(file: Path, mode: str) -> sqlite3.Connection:
+    # A writer of a few milliseconds is waited for. Neither mode makes a file that is missing.
+    raw = sqlite3.connect(f"{file.resolve().as_uri()}?mode={mode}", uri=True, timeout=_TIMEOUT)
+    raw.text_factory = lambda text: text.decode("utf-8", "backslashreplace")  # one bad text must not hide all others
+    try:
+        raw.execute("BEGIN")  # every query of a question sees the same moment
+        raw.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # BEGIN alone does not open the file yet
+    except BaseException:
+        raw.close()
+        raise
+    return raw
+
+
+def _leftovers(file: Path) -> list[str]:
+    """The files beside a database that hold a change of a writer that has not ended it."""
+    return [f"{file}{suffix}" for suffix in ("-journal", "-wal") if Path(f"{file}{suffix}").exists()]
 
 
 def _check(address: Address, connection: Connection) -> None:
@@ -210,9 +299,17 @@ def _explained(address: Address, error: Exception) -> StoreError:
     if address.file and "locked" in text:
         return StoreError(f"{address} is locked by another process for more than {_TIMEOUT} s: try again, or see who")
     if address.file:
+        if not os.access(address.file, os.R_OK):
+            return StoreError(f"{address} may not be read by this user ({text}): ask its owner for the right to do so")
+        if getattr(error, "sqlite_errorname", "").startswith("SQLITE_READONLY"):
+            return StoreError(
+                f"{address} may not be written by this user ({text}): ask its owner for the right to do so"
+            )
+        leftovers = " and ".join(_leftovers(address.file))
+        together = f", after moving {leftovers} away: it belongs to the damaged file" if leftovers else ""
         return StoreError(
-            f"{address} is damaged or no SQLite file ({text}): put a copy of it back; the pushed models and the "
-            "artifacts do not depend on it"
+            f"{address} is damaged or no SQLite file ({text}): put a copy of it back{together}; the pushed models and "
+            "the artifacts do not depend on it"
         )
     return StoreError(
         f"{address}: {text} (tried {_ATTEMPTS} times where the server was away; password from {PASSWORD})"

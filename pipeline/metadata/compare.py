@@ -29,13 +29,19 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _facts(run: Run) -> dict[str, Any]:
-    summary, candidate = summarise(run), judgement_of(run).get("candidate", {})
+    summary, candidate = summarise(run), _mapping(judgement_of(run).get("candidate"))
     return {
         **flat(settings_of(run)),
         **{name: run.facts.get(name) for name in _FACTS},
         "state": str(summary.state),
         "blessed": summary.blessed,
         "pushed": summary.pushed,
+        "unreadable": "; ".join(summary.unreadable) or None,
         **{name: candidate.get(name) for name in _FIGURES},
-        **flat(candidate.get("class_accuracy", {}), "class_accuracy."),
+        **flat(_mapping(candidate.get("class_accuracy")), "class_accuracy."),
     }
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    """Anyone may write what is compared here: anything but a mapping counts as missing."""
+    return value if isinstance(value, Mapping) else {}

@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 from collections.abc import Collection
 from pathlib import Path
 
 from components.data_bounds import DATA_FOLDER
 from components.serving_folder import ModelId
+from pipeline.metadata import relocation
 from pipeline.metadata.reader import Reader
 from pipeline.metadata.views import Artifact
 
 MARKED = "marked for deletion"
+
+
+def is_own_folder(uri: str, root: Path) -> bool:
+    """Return whether an artifact's uri is exactly the folder of an execution, `root/<node>/<key>/<execution>`.
+
+    Others can write to a shared store: a uri with `..`, one of `root` itself, or one that leads through a link would
+    have files removed that no run made.
+
+    Args:
+        uri: as the store has it.
+        root: absolute path of the artifacts' folder, in a run folder whose links are resolved.
+    """
+    parts = relocation.split(uri)
+    if parts is None or uri != f"{root}/{parts[1]}":
+        return False
+    # Of a folder that is gone already, what is left of the path is compared.
+    return Path(uri).resolve() == Path(uri)
+
+
+def remove_folder(root: Path, node: str, key: str, execution: str) -> None:
+    """Remove the folder of an execution, as far as this user may. Follows no link, even if one appears meanwhile."""
+    with contextlib.ExitStack() as opened, contextlib.suppress(OSError):
+        parent: int | None = None
+        for part in root, node, key:
+            parent = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+            opened.callback(os.close, parent)
+        shutil.rmtree(execution, ignore_errors=True, dir_fd=parent)
 
 
 def garbage(store: Reader, pipeline: str, root: Path, keep: int, pushed: Collection[ModelId]) -> list[Artifact]:
@@ -31,17 +62,17 @@ def garbage(store: Reader, pipeline: str, root: Path, keep: int, pushed: Collect
         for artifacts in channels.values()
         for artifact in artifacts
     }
-    models = {(model.uri, model.created_ms) for model in pushed}
+    models = set(pushed)
     # A server may know artifacts of another machine that has the same paths: what is not here is not ours to judge.
     ours = [one for one in store.artifacts(state="live") if Path(one.uri).is_relative_to(root)]
     live = [one for one in ours if Path(one.uri).exists()]
-    folders = {one.uri for one in live if one.id in needed}
-    needed |= {one.id for one in live if (one.uri, one.created_ms) in models}
+    needed |= {one.id for one in live if ModelId(uri=one.uri, created_ms=one.created_ms) in models}
     newest: dict[tuple[object, object], int] = {}
     for one in live:  # newest first
         if one.type == "DataVerdict" and one.properties.get("passed") == 1:
             newest.setdefault((one.properties.get(DATA_FOLDER), one.properties.get("span")), one.id)
     needed |= set(newest.values())
+    folders = {one.uri for one in live if one.id in needed}
     marked = [one for one in store.artifacts(state=MARKED) if Path(one.uri).is_relative_to(root)]
     doomed = [one for one in live if one.id not in needed and one.uri not in folders]
     return sorted([*doomed, *marked], key=lambda one: one.id)

@@ -7,11 +7,15 @@ many, and its filters need a library that its wheels are built without.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
+from components.serving_folder import pushed_by
+from pipeline.metadata import relocation
 from pipeline.metadata.address import Address, Connection, connect
 from pipeline.metadata.views import COMPARED, RESOLVER, Artifact, Edge, Execution, Lineage, Run, Value
 
@@ -22,6 +26,7 @@ _ARTIFACT_STATES = {
 }  # fmt: skip
 _EXECUTION_STATES = {0: "unknown", 1: "new", 2: "running", 3: "complete", 4: "failed", 5: "cached", 6: "canceled"}
 _CACHED = 5
+_LAST_MS = 253_402_300_799_999  # of the year 9999, where datetime ends
 _INTO, _OUT = (2, 3, 5), (1, 4, 6)  # declared, plain and internal inputs, and outputs
 _ARTIFACT_COLUMNS = "a.id, t.name, a.uri, a.state, a.name, a.create_time_since_epoch, a.last_update_time_since_epoch"
 _EXECUTION_COLUMNS = "e.id, t.name, e.last_known_state, e.create_time_since_epoch, e.last_update_time_since_epoch"
@@ -59,15 +64,27 @@ _USED = f"""
 @contextlib.contextmanager
 def reader(address: Address) -> Iterator[Reader]:
     """A reader that sees the store as it is at this moment. Raises StoreError."""
+    folder = address.file.resolve().parent if address.file else None
     with connect(address) as connection:
-        yield Reader(connection)
+        yield Reader(connection, folder)
 
 
 class Reader:
-    """See `reader`."""
+    """See `reader`.
 
-    def __init__(self, connection: Connection):
+    folder: the run folder that the store lies in. Its artifacts are answered with the paths that they have now, which
+    the store does not know before the next run if the folder was moved.
+    """
+
+    def __init__(self, connection: Connection, folder: Path | None = None):
         self._connection = connection
+        self._folder = folder if folder and (folder / "root").is_dir() else None
+        self._serving = folder / "serving" if folder else None
+
+    @functools.cached_property
+    def _versions(self) -> dict[str, str]:
+        """By run the version that it pushed, as the versions themselves say."""
+        return pushed_by(self._serving) if self._serving else {}
 
     def runs(
         self, pipeline: str | None = None, since_ms: int = 0, limit: int | None = None, offset: int = 0,
@@ -250,7 +267,8 @@ class Reader:
         for run_id, name, created in rows:
             own = [executions[execution_id] for execution_id in of_run[run_id]]
             pipeline = next((pipelines[one.id] for one in own if one.id in pipelines), "")
-            runs.append(Run(run_id, name, pipeline, created, facts[run_id], tuple(own)))
+            version = self._versions.get(name) if whole else None
+            runs.append(Run(run_id, name, pipeline, _ms(created), facts[run_id], tuple(own), version))
         return runs
 
     def _executions(
@@ -277,8 +295,8 @@ class Reader:
                 node=nodes.get(execution_id, type_name).rpartition(".")[2],
                 type=type_name,
                 state=_EXECUTION_STATES.get(state or 0, str(state)),
-                started_ms=created,
-                updated_ms=updated,
+                started_ms=_ms(created),
+                updated_ms=_ms(updated),
                 properties=properties[execution_id],
                 inputs={key: tuple(of) for key, of in sides[True][execution_id].items()},
                 outputs={key: tuple(of) for key, of in sides[False][execution_id].items()},
@@ -332,10 +350,16 @@ class Reader:
         if not rows:
             return {}
         properties = self._properties("Artifact", "p.artifact_id IN (?)", [row[0] for row in rows])
+        if folder := self._folder:
+            for artifact_id, _, uri, *_ in rows:
+                for name, value in properties[artifact_id].items():
+                    if isinstance(value, str):
+                        properties[artifact_id][name] = relocation.moved(value, uri or "", folder)
+            rows = [(id, kind, relocation.place(uri or "", folder), *rest) for id, kind, uri, *rest in rows]
         return {
             artifact_id: Artifact(
-                artifact_id, type_name, uri or "", _ARTIFACT_STATES.get(state or 0, str(state)), name or "", created,
-                updated, properties[artifact_id],
+                artifact_id, type_name, uri or "", _ARTIFACT_STATES.get(state or 0, str(state)), name or "",
+                _ms(created), _ms(updated), properties[artifact_id],
             )
             for artifact_id, type_name, uri, state, name, created, updated in rows
         }  # fmt: skip
@@ -352,6 +376,11 @@ class Reader:
 
 def _limit(limit: int | None, offset: int = 0) -> str:
     return "" if limit is None else f" LIMIT {int(limit)} OFFSET {int(offset)}"
+
+
+def _ms(value: object) -> int:
+    """A moment that a calendar has, 0 for what is none: SQLite holds anything in any column."""
+    return value if isinstance(value, int) and 0 <= value <= _LAST_MS else 0
 
 
 def _number(text: str) -> float | None:

@@ -1,7 +1,11 @@
 """What goes through ml-metadata's own interface: all that is written beside what TFX writes."""
 
+import json
+
 from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+from pipeline.metadata.relocation import FIRST_PLACES
 
 
 def execution_id(store: MetadataStore, pipeline: str, run_id: str, node: str) -> int | None:
@@ -14,6 +18,14 @@ def execution_id(store: MetadataStore, pipeline: str, run_id: str, node: str) ->
         return None
     in_run, of_node = ({found.id for found in store.get_executions_by_context(context.id)} for context in contexts)
     return max(in_run & of_node, default=None)
+
+
+def first_places(store: MetadataStore, pipeline: str) -> dict[str, str]:
+    """Return the first path of each folder that was moved since, by its path of today."""
+    context = store.get_context_by_type_and_name("pipeline", pipeline)
+    if context is None or FIRST_PLACES not in context.custom_properties:
+        return {}
+    return json.loads(context.custom_properties[FIRST_PLACES].string_value)
 
 
 def record(store: MetadataStore, run_id: str, **facts: str) -> None:

@@ -1,12 +1,19 @@
 """Which stores there are, and in which of them a run is."""
 
+import contextlib
 import difflib
 import os
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
-from pipeline.metadata.address import ADDRESS, Address
-from pipeline.metadata.reader import reader
+from pipeline.metadata.address import ADDRESS, Address, NoStore, StoreError
+from pipeline.metadata.reader import Reader, reader
 from pipeline.metadata.views import Run
+from pipeline.terminal import print_line
+
+Answer = TypeVar("Answer")
 
 
 class NotFound(Exception):
@@ -20,35 +27,90 @@ def server() -> Address | None:
 
 
 def stores(runs: Path) -> dict[str, Address]:
-    """The stores of the run folders below `runs`, by pipeline; where the environment names a server, that alone."""
+    """The stores of the run folders below `runs`, by pipeline; where the environment names a server, that alone.
+
+    Raises NotFound where the folder cannot be listed.
+    """
     if away := server():
         return {away.database: away}
-    return {file.parent.name: Address(file=file) for file in sorted(runs.glob("*/metadata.db"))}
+    try:
+        folders = sorted(runs.iterdir())
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise NotFound(
+            f"{runs} cannot be listed ({error.strerror}): name the folder of the run folders with --runs"
+        ) from None
+    return {
+        folder.name: Address(file=folder / "metadata.db")
+        for folder in folders
+        if os.path.lexists(folder / "metadata.db") or (folder.is_dir() and not os.access(folder, os.X_OK))
+    }
+
+
+def ask_all(runs: Path, question: Callable[[Reader], Answer]) -> tuple[list[tuple[Address, Answer]], list[StoreError]]:
+    """Put a question to every store below `runs`; one that cannot be read does not keep the others from answering.
+
+    Args:
+        runs: the folder of the run folders.
+        question: asked of the reader of each store.
+
+    Returns:
+        The answers with the store that each is from, and the errors of the other stores, for `warn`.
+
+    Raises:
+        StoreError: if there are stores and none of them can be read.
+    """
+    answers: list[tuple[Address, Answer]] = []
+    problems: list[StoreError] = []
+    for address in stores(runs).values():
+        try:
+            if address.file and not os.access(address.file.parent, os.X_OK):
+                raise StoreError(f"{address.file.parent} cannot be entered: give this user the right, or move it away")
+            with reader(address) as store:
+                answers.append((address, question(store)))
+        except StoreError as error:
+            problems.append(error)
+    if problems and not answers:
+        raise problems[0]
+    return answers, problems
+
+
+def warn(problems: Iterable[object]) -> None:
+    """Report on standard error what was left out of an answer, a line each."""
+    for problem in problems:
+        print_line(f"warning: {problem}", sys.stderr)
 
 
 def find_run(name: str, runs: Path) -> tuple[Address, Run]:
     """The run of that name, or `last` for the newest, and the store that knows it.
 
-    Raises NotFound, naming the nearest runs, and StoreError for a store that cannot be read.
+    Raises NotFound, naming the nearest runs, and StoreError where no store can be read.
     """
     known: list[str] = []
-    newest: tuple[Address, Run] | None = None
-    for address in stores(runs).values():
-        with reader(address) as store:
-            if name == "last":
-                for run in store.runs(limit=1):
-                    if newest is None or run.started_ms > newest[1].started_ms:
-                        newest = address, run
-            elif found := store.run(name):
-                return address, found
-            else:
-                known += store.run_names()
-    if newest:
-        return newest
+    if name == "last":
+        newest, problems = ask_all(runs, lambda store: store.runs(limit=1))
+        found = [(address, run) for address, of_store in newest for run in of_store]
+    else:
+        answers, problems = ask_all(runs, lambda store: store.run(name) or store.run_names())
+        found = [(address, answer) for address, answer in answers if isinstance(answer, Run)]
+        known = [one for _, answer in answers if not isinstance(answer, Run) for one in answer]
+    if found and name != "last":
+        return found[0]
+    warn(problems)  # the run may be in one of them
+    if found:
+        return max(found, key=lambda one: one[1].started_ms)
     if not known:
         raise NotFound(f"no run below {runs}: `vitpipe run` makes one, or name another folder with --runs")
     nearest = difflib.get_close_matches(name, known, n=3) or sorted(known)[-3:]
     raise NotFound(f"no run {name} below {runs}; did you mean {', '.join(nearest)}?")
+
+
+def check_store(address: Address) -> None:
+    """Raises StoreError for a file that is damaged; one that is missing or empty is made by the first run."""
+    if address.file and not (address.file.is_file() and address.file.stat().st_size == 0):
+        with contextlib.suppress(NoStore), reader(address):
+            pass
 
 
 def store_of(pipeline: str | None, runs: Path) -> Address:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
 
 from pipeline.exits import Exit
-from pipeline.metadata.views import Artifact, Execution, Run
+from pipeline.metadata.values import Kind, Unreadable, read, read_flag, unreadable
+from pipeline.metadata.views import Artifact, Execution, Run, Value
 
 # Facts of a run: who runs it, as JSON; its exit code, once it has ended; the version that a person's blessing pushed;
-# the run that found it dead.
-PROCESS, EXIT, PUSHED, TAKEN_OVER = "process", "exit", "pushed", "taken_over_by"
+# the run that found it dead; what to warn about since it started.
+PROCESS, EXIT, PUSHED, TAKEN_OVER, WARNING = "process", "exit", "pushed", "taken_over_by", "warning"
 
 
 class State(StrEnum):
@@ -25,6 +29,7 @@ class State(StrEnum):
     NOT_BLESSED = "not blessed"
     NOT_SERVABLE = "not servable"
     DONE = "done"
+    UNREADABLE = "unreadable"  # what it recorded of its end, or of its process, is not what this version writes
 
 
 BY_EXIT = {
@@ -35,7 +40,10 @@ BY_EXIT = {
 
 @dataclass(frozen=True)
 class Summary:
-    """See the module. `accuracy` is that on the gate's test set; `pushed` the version, where the run pushed one."""
+    """See the module. `accuracy` is that on the gate's test set; `pushed` the version, where the run pushed one.
+
+    `unreadable` has a reason for each property that could not be read; the field made of it is then None or empty.
+    """
 
     run: str
     pipeline: str
@@ -48,38 +56,95 @@ class Summary:
     accuracy: float | None
     blessed: bool | None
     pushed: str | None
+    unreadable: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Ready for `json.dumps`."""
         return {**self.__dict__, "started": self.started.isoformat(timespec="milliseconds")}
 
 
+class _Data(BaseModel):
+    span: int | None = None
+
+
+class _Settings(BaseModel):
+    """What a summary takes from the settings that a run recorded."""
+
+    name: str = ""
+    data: _Data = _Data()
+
+
+class _Candidate(BaseModel):
+    accuracy: float | None = None
+
+
+class _Judgement(BaseModel):
+    """What a summary takes from what the gate weighed."""
+
+    candidate: _Candidate = _Candidate()
+
+
+class _Process(BaseModel):
+    """Who runs a run. One on a cluster has none of these."""
+
+    host: str
+    pid: Annotated[int, Field(ge=0, lt=2**31)]
+    started: float
+
+
 def summarise(run: Run) -> Summary:
     """What became of a run."""
     blessing, pushed = last_output(run, "ModelBlessing"), last_output(run, "PushedModel")
-    settings = settings_of(run)
-    accuracy = judgement_of(run).get("candidate", {}).get("accuracy")
+    problems: list[str] = []
+
+    def readable(value: Callable[[], Kind], otherwise: Kind) -> Kind:
+        try:
+            return value()
+        except Unreadable as error:
+            problems.append(str(error))
+            return otherwise
+
+    state = readable(lambda: _read_state(run), State.UNREADABLE)
+    settings, judgement, blessed = _Settings(), _Judgement(), None
+    if "settings" in run.facts:
+        settings = readable(lambda: read(run.facts, "settings", _Settings), settings)
+    if blessing:
+        blessed = readable(lambda: read_flag(blessing.properties, "blessed"), None)
+        if "judgement" in blessing.properties:
+            judgement = readable(lambda: read(blessing.properties, "judgement", _Judgement), judgement)
     return Summary(
         run=run.name,
-        pipeline=run.pipeline or settings.get("name", ""),
-        state=state_of(run),
+        pipeline=run.pipeline or settings.name,
+        state=state,
         started=run.started,
         seconds=(run.ended_ms - run.started_ms) / 1000,
         trigger=_text(run.facts.get("trigger")),
-        span=settings.get("data", {}).get("span"),
+        span=settings.data.span,
         code_version=_text(run.facts.get("code_version")),
-        accuracy=accuracy,
-        blessed=None if blessing is None else blessing.properties.get("blessed") == 1,
-        pushed=_pushed(pushed) or _text(run.facts.get(PUSHED)),
+        accuracy=judgement.candidate.accuracy,
+        blessed=blessed,
+        pushed=_pushed(pushed) or _text(run.facts.get(PUSHED)) or run.version,
+        unreadable=tuple(problems),
     )
 
 
 def state_of(run: Run) -> State:
     """How a run ended, or whether it goes on."""
+    try:
+        return _read_state(run)
+    except Unreadable:
+        return State.UNREADABLE
+
+
+def _read_state(run: Run) -> State:
+    """Raises Unreadable."""
     if EXIT in run.facts:
-        return BY_EXIT[Exit(int(str(run.facts[EXIT])))]
+        codes = {str(int(code)): state for code, state in BY_EXIT.items()}
+        if (text := str(run.facts[EXIT])) not in codes:
+            raise unreadable(EXIT, run.facts[EXIT], f"an exit code of a run is one of {', '.join(codes)}")
+        return codes[text]
     if PROCESS in run.facts:
-        return State.RUNNING if _lives(json.loads(str(run.facts[PROCESS]))) else State.DIED
+        return State.RUNNING if _lives(run) else State.DIED
     newest = {execution.node: execution for execution in run.executions}  # in order of their ids
     states = {execution.state for execution in newest.values()}
     if "failed" in states:
@@ -101,14 +166,19 @@ def state_of_node(execution: Execution, run: State) -> str:
 
 
 def settings_of(run: Run) -> dict[str, Any]:
-    """The resolved settings; empty where a run recorded none."""
-    return json.loads(str(run.facts["settings"])) if "settings" in run.facts else {}
+    """The resolved settings; empty where a run recorded none, or none that can be read."""
+    return _readable(run.facts, "settings")
 
 
 def judgement_of(run: Run) -> dict[str, Any]:
-    """Everything that the gate weighed, as its Evaluator recorded it; empty where there was no weighing."""
+    """Everything that the gate weighed; empty where there was no weighing, or it cannot be read."""
     blessing = last_output(run, "ModelBlessing")
-    return json.loads(str(blessing.properties["judgement"])) if blessing and "judgement" in blessing.properties else {}
+    return _readable(blessing.properties, "judgement") if blessing else {}
+
+
+def on_cluster(run: Run) -> bool:
+    """Whether a run recorded that a cluster runs it."""
+    return "kubeflow" in _readable(run.facts, PROCESS)
 
 
 def last_output(run: Run, type_name: str) -> Artifact | None:
@@ -130,16 +200,25 @@ def _pushed(model: Artifact | None) -> str | None:
     return None if version is None else str(version)
 
 
-def _lives(process: dict[str, Any]) -> bool:
-    if process.get("host") != socket.gethostname():
+def _lives(run: Run) -> bool:
+    """Raises Unreadable."""
+    if read(run.facts, PROCESS, dict[str, Any]).get("host") != socket.gethostname():
         return True  # as far as one can see from here; a run on a cluster is no process
     import psutil
 
+    process = read(run.facts, PROCESS, _Process)
     try:
         # Worked out from the time of the start of the machine, which a clock that is set moves a little.
-        return abs(psutil.Process(process["pid"]).create_time() - process["started"]) <= 2
+        return abs(psutil.Process(process.pid).create_time() - process.started) <= 2
     except psutil.Error:
         return False
+
+
+def _readable(properties: Mapping[str, Value], name: str) -> dict[str, Any]:
+    try:
+        return read(properties, name, dict[str, Any]) if name in properties else {}
+    except Unreadable:
+        return {}
 
 
 def _text(value: object) -> str | None:

@@ -61,6 +61,9 @@ class Run:
     started_ms: int
     facts: Mapping[str, Value]  # what it recorded of itself
     executions: tuple[Execution, ...]
+    version: str | None = (
+        None  # whose `model.json` names this run: a run that is killed has pushed, and not recorded it
+    )
 
     @property
     def started(self) -> datetime:

@@ -19,11 +19,12 @@ from pipeline.metadata.nearby import nearest
 from pipeline.metadata.picture import lineage_svg
 from pipeline.metadata.reader import Reader
 from pipeline.metadata.summary import BY_EXIT, EXIT, PROCESS, settings_of
+from pipeline.metadata.values import read
 from pipeline.metadata.views import Artifact, Run
 from pipeline.report import NODE
 from pipeline.report.explained import explained
 from pipeline.report.model import Bin, Data, Epoch, Mistake, Node, Override, Picture, Report
-from pipeline.verdict import outcomes, verdict
+from pipeline.verdict import outcomes, verdict, warm_start
 from trainer.history import FILE as HISTORY
 
 _SAMPLES = 8  # pictures of a class
@@ -61,13 +62,14 @@ def collect(store: Reader, run: Run) -> Report:
         settings=settings_of(run),
         data=data,
         samples=_samples(run.output("ImportExampleGen", "examples"), classes),
+        warm_start=str(warm_start(run) or ""),
         history=_history(run),
         judgement=judgement,
         override=_override(run),
         calibration=_calibration(predictions),
         mistakes=mistakes,
         unexplained=unexplained,
-        serving=[Check.model_validate(check) for check in json.loads(str(infra.properties["checks"]))] if infra else [],
+        serving=read(infra.properties, "checks", list[Check]) if infra else [],
         nodes=[Node(name=one.node, state=one.state, seconds=one.seconds) for one in executions],
         lineage_of=f"{subject.type} {subject.id}" if subject else "",
         lineage=lineage_svg(nearest(store.lineage(subject.id), _BOXES)) if subject else "",
@@ -84,7 +86,7 @@ def _data(run: Run) -> Data | None:
         gate_span=told["figures"]["gate_span"],
         previous_span=told["previous_span"],
         labels={split: of["labels"] for split, of in told["figures"]["splits"].items()},
-        findings=[Finding.model_validate(finding) for finding in json.loads(str(weighed.properties["findings"]))],
+        findings=read(weighed.properties, "findings", list[Finding]),
         page=str(Path(weighed.uri, PAGE)),
     )
 
@@ -115,14 +117,14 @@ def _history(run: Run) -> list[Epoch]:
 
 def _judgement(run: Run) -> Judgement | None:
     blessing = run.output("Evaluator", "blessing")
-    return Judgement.model_validate_json(str(blessing.properties["judgement"])) if blessing else None
+    return read(blessing.properties, "judgement", Judgement) if blessing else None
 
 
 def _override(run: Run) -> Override | None:
     blessing = run.output("Evaluator", "blessing")
     if blessing is None or OVERRIDE not in blessing.properties:
         return None
-    return Override.model_validate_json(str(blessing.properties[OVERRIDE]))
+    return read(blessing.properties, OVERRIDE, Override)
 
 
 def _predictions(run: Run) -> pd.DataFrame | None:

@@ -106,6 +106,7 @@ class Report(Group):
     settings: dict[str, Any]
     data: Data | None
     samples: dict[str, list[Picture]]  # by class, of what is trained on
+    warm_start: str = ""  # what the training took over from the serving model, in words
     history: list[Epoch]
     judgement: Judgement | None
     override: Override | None

@@ -1,32 +1,36 @@
 """What a study trains, and for how long."""
 
 import copy
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from pipeline.config import SettingsError, explained, override
-from trainer.settings import AugmentSettings, FinetuneSettings, Group
+from trainer.settings import AugmentSettings, FinetuneSettings, SettingsGroup
 
 PRETRAINED = "vit-pretrained"  # takes its sizes from the backbone, so it is no registered architecture
 
 _SHORT = AugmentSettings(randaugment_ops=0, mixup=0, cutmix=0, erase=0)  # crops and flips
 
+_Images = Annotated[int, Field(ge=1, le=1_000_000_000)]
+_Steps = Annotated[int, Field(ge=2, le=100_000_000)]
+_Rate = Annotated[float, Field(gt=0, le=1_000)]
 
-class StudySettings(Group):
+
+class StudySettings(SettingsGroup):
     """The same for every architecture, but for the learning rate and weight decay that it is registered with."""
 
     architectures: tuple[str, ...] = Field(min_length=1)
-    sizes: tuple[int | None, ...] = Field(min_length=1)  # training images a class; null: all of the rarest class
-    steps: tuple[int, ...]  # of the optimizer, for each size
-    seeds: int = Field(gt=0)
-    batch_size: int = Field(gt=0)
-    image_size: int = Field(32, gt=0)  # pixels a side
+    sizes: tuple[_Images | None, ...] = Field(min_length=1)  # training images a class; null: all of the rarest class
+    steps: tuple[_Steps, ...]  # of the optimizer, for each size
+    seeds: int = Field(gt=0, le=1_000)
+    batch_size: int = Field(gt=0, le=2**20)
+    image_size: int = Field(32, gt=0, le=4096)  # pixels a side
     warmup: float = Field(0.1, ge=0, lt=1)  # share of the steps; the rate then falls along a cosine to 0
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     precision: str = Field("float32", pattern="^(auto|float32|bfloat16|float16)$")
     augment: AugmentSettings = _SHORT
-    learning_rates: dict[str, PositiveFloat] = Field(default_factory=dict)  # by architecture, over the registered
+    learning_rates: dict[str, _Rate] = Field(default_factory=dict)  # by architecture, over the registered
     finetune: FinetuneSettings = FinetuneSettings()  # of the pretrained ViT: its phases share the steps as its epochs
     split: Literal["val", "test"] = "test"  # to look at; on val settings are chosen, and test stays unseen
 
@@ -34,8 +38,6 @@ class StudySettings(Group):
     def can_be_run(self):
         if len(self.steps) != len(self.sizes):
             raise ValueError(f"steps {list(self.steps)} must have one number for each of the sizes {list(self.sizes)}")
-        if min(self.steps) < 2 or any(size is not None and size < 1 for size in self.sizes):
-            raise ValueError("steps must be from 2, and sizes from 1")
         if len(set(self.sizes)) < len(self.sizes) or len(set(self.architectures)) < len(self.architectures):
             raise ValueError("sizes and architectures must each be named once")
         if self.batch_size % 2:

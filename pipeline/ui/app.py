@@ -16,7 +16,7 @@ from pipeline.metadata.address import Address, StoreError
 from pipeline.metadata.nearby import nearest
 from pipeline.metadata.picture import STYLE, lineage_svg, run_svg
 from pipeline.metadata.reader import reader
-from pipeline.metadata.stores import server, stores
+from pipeline.metadata.stores import NotFound, server, stores
 from pipeline.metadata.summary import State, Summary, settings_of, state_of, state_of_node, summarise
 from pipeline.metadata.views import Run
 from pipeline.pushed import all_pushed, newest_pushed
@@ -204,8 +204,9 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
         assert spec and spec.submodule_search_locations
         return send_file(Path(spec.submodule_search_locations[0], "package_data", "plotly.min.js"), max_age=86400)
 
+    @app.errorhandler(NotFound)
     @app.errorhandler(StoreError)
-    def unreadable(error: StoreError) -> tuple[str, int]:
+    def unreadable(error: Exception) -> tuple[str, int]:
         return render_template("problem.html", title="The store cannot be read", text=str(error)), 503
 
     for code, text in (

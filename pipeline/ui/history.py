@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel
+
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 from pipeline.metadata.summary import State, Summary, last_output, summarise
+from pipeline.metadata.values import Unreadable, read
 from pipeline.metadata.views import Run
 
 MOST = 200  # runs, the newest
@@ -17,8 +19,14 @@ _BLESSED, _STOPPED, _WARNED = "#54a24b", "#e45756", "#f58518"
 _OF_STATE = {
     State.DONE: _BLESSED, State.FAILED: _STOPPED, State.DIED: "#9d755d", State.NOT_BLESSED: _WARNED,
     State.REFUSED: "#b279a2", State.NOT_SERVABLE: "#ff9da6", State.RUNNING: "#4c78a8",
+    State.UNREADABLE: "#bab0ac",
 }  # fmt: skip
 _COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#e45756", "#72b7b2")
+
+
+class _Measured(BaseModel):
+    check: str
+    value: float
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,7 @@ def _figure(title: str, traces: list[dict[str, Any]], form: str, range_mode: str
 def _drift(run: Run) -> dict[str, float]:
     verdict = last_output(run, "DataVerdict")
     try:
-        findings = json.loads(str(verdict.properties.get("findings", "[]"))) if verdict else []
-        return {one["check"]: float(one["value"]) for one in findings if one["check"].startswith("drift_")}
-    except (ValueError, TypeError, KeyError):
+        findings = read(verdict.properties, "findings", list[_Measured]) if verdict else []
+    except Unreadable:
         return {}  # another's, under the same name
+    return {one.check: one.value for one in findings if one.check.startswith("drift_")}

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
-import pydantic
+from pydantic import BaseModel
 
 from components.data_bounds import Finding
 from components.gate import OVERRIDE, Check
-from pipeline.metadata.summary import judgement_of, last_output
+from pipeline.metadata.summary import last_output
+from pipeline.metadata.values import Unreadable, read
 from pipeline.metadata.views import Run
+from pipeline.report.model import Override
 
 
 @dataclass(frozen=True)
@@ -22,32 +23,42 @@ class Line:
     text: str
 
 
+class _Judgement(BaseModel):
+    checks: list[Check]
+
+
 def weighed(run: Run) -> list[Line]:
     """Every check of the data, the model and its serving, in the order they are made; a person's words last."""
-    try:
-        return [*_data(run), *_model(run), *_serving(run)]
-    except (pydantic.ValidationError, ValueError, TypeError, KeyError):
-        return []  # written by another version, or not by us: the artifacts' own pages show it as it is
+    lines: list[Line] = []
+    for gate, part in {"data": _data, "model": _model, "serving": _serving}.items():
+        try:
+            lines += part(run)
+        except Unreadable as error:  # written by another version, or not by us
+            lines.append(Line(gate, "warning", str(error)))
+    return lines
 
 
 def _data(run: Run) -> list[Line]:
     verdict = last_output(run, "DataVerdict")
-    found = json.loads(str(verdict.properties["findings"])) if verdict else []
-    findings = [Finding.model_validate(one) for one in found]
+    findings = (
+        read(verdict.properties, "findings", list[Finding]) if verdict and "findings" in verdict.properties else []
+    )
     return [Line("data", finding.level, str(finding)) for finding in findings]
 
 
 def _model(run: Run) -> list[Line]:
-    checks = [Check.model_validate(one) for one in judgement_of(run).get("checks", [])]
-    lines = [Line("model", "ok" if check.passed else "stop", str(check)) for check in checks]
     blessing = last_output(run, "ModelBlessing")
-    if blessing and OVERRIDE in blessing.properties:
-        reason = json.loads(str(blessing.properties[OVERRIDE]))["reason"]
+    if blessing is None or "judgement" not in blessing.properties:  # of another pipeline
+        return []
+    checks = read(blessing.properties, "judgement", _Judgement).checks
+    lines = [Line("model", "ok" if check.passed else "stop", str(check)) for check in checks]
+    if OVERRIDE in blessing.properties:
+        reason = read(blessing.properties, OVERRIDE, Override).reason
         lines.append(Line("model", "accepted", f"blessed by a person: {reason}"))
     return lines
 
 
 def _serving(run: Run) -> list[Line]:
     infra = last_output(run, "InfraBlessing")
-    checks = [Check.model_validate(one) for one in json.loads(str(infra.properties["checks"]))] if infra else []
+    checks = read(infra.properties, "checks", list[Check]) if infra and "checks" in infra.properties else []
     return [Line("serving", "ok" if check.passed else "stop", str(check)) for check in checks]

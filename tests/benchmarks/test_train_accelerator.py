@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+import train_accelerator
+
 ROOT = Path(__file__).parents[2]
 TINY = [
     "model.image_size=8", "model.depth=1", "model.width=8", "model.heads=2",
@@ -48,15 +52,148 @@ def test_two_seeds_train_and_are_written_down(packed, tmp_path):
     pytest.importorskip("jax", reason="an epoch is one jax.lax.scan")
     overrides = [part for override in TINY for part in ("--set", override)]
     out = tmp_path / "results.jsonl"
-    done = run(packed, "--seeds", 2, "--epochs", 2, "--batch-size", 8, "--peak-tflops", 1, "--out", out, *overrides)
+    done = run(
+        packed, "--seeds", 2, "--epochs", 2, "--batch-size", 8, "--peak-tflops", 1, "--out", out, *overrides
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "over 2 seeds, the weights that were best on val" in done.stdout
-    rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [row["seed"] for row in rows] == [0, 1]
-    assert all(0 <= row["test_accuracy"] <= 1 and row["epoch"] in (1, 2) for row in rows)
+    first, second = (json.loads(line) for line in out.read_text().splitlines())
+    assert [first["seed"], second["seed"]] == [0, 1]
+    assert all(0 <= row["test_accuracy"] <= 1 and row["epoch"] in (1, 2) for row in (first, second))
+    assert first["seconds_with_compilation"] == first["seconds"] + first["compile_seconds"]
+    # All that the first seed compiled is compiled outside its clock, and the second compiles nothing.
+    assert first["compile_seconds"] > 10 * max(second["compile_seconds"], first["seconds"] - second["seconds"])
+
+
+def test_saved_weights_are_those_that_were_tested(packed, tmp_path):
+    """They give another backend's model the accuracy that was measured."""
+    pytest.importorskip("jax", reason="an epoch is one jax.lax.scan")
+    saved, out = tmp_path / "vit.npz", tmp_path / "results.jsonl"
+    short = [part for override in TINY if "epochs" not in override for part in ("--set", override)]
+    done = run(packed, "--epochs", 2, "--batch-size", 8, "--all", "--save", saved, "--out", out, *short)
+    assert done.returncode == 0, done.stderr
+    assert "training.warmup_epochs 10 does not fit 2 epochs: 0.1 instead" in done.stdout
+    assert "training.ema_epochs 5 does not fit 2 epochs: 0.05 instead" in done.stdout
+    result = json.loads(out.read_text())
+    assert result["weights_sha256"] in done.stdout
+
+    tested = run(packed, "--test", saved, backend="tensorflow")
+    assert tested.returncode == 0, tested.stderr
+    assert f"test accuracy {result['test_accuracy']:.4f} on 8 images" in tested.stdout
+    assert result["weights_sha256"] in tested.stdout
+
+
+def attention(script):
+    pytest.importorskip("jax", reason="fused attention is chosen for JAX")
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT / "benchmarks",
+        env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_fused_attention_that_fails_or_computes_something_else_is_found():
+    """Here, without cuDNN, Keras refuses it when it is asked for, and uses plain attention when it is not."""
+    refused, wrong, broken, chosen = json.loads(attention(FAULTS))
+    assert "cuDNN" in refused
+    assert wrong.startswith("its gradient of q differs by 0.1")
+    assert broken.startswith("its gradient of q differs by nan")
+    assert chosen == ""
+
+
+FAULTS = """
+import json
+from functools import partial
+from keras.ops import nn
+from train_accelerator import attention_fault
+
+def times(factor):
+    def attend(q, k, v, flash_attention=None):
+        attended = nn.dot_product_attention(q, k, v, flash_attention=flash_attention)
+        return attended if flash_attention is False else attended * factor
+    return attend
+
+fused = partial(nn.dot_product_attention, flash_attention=True)
+print(json.dumps([
+    attention_fault(attend, batch=2, tokens=5, queries=queries, heads=2, size=4, dtype="bfloat16")
+    for attend, queries in ((fused, 5), (times(1.1), 5), (times(float("nan")), 1), (nn.dot_product_attention, 1))
+]))
+"""
+
+
+def test_where_fused_attention_fails_the_model_uses_plain_attention():
+    assert attention(FALLBACK).splitlines()[-1] == "plain attention (8, 3)"
+
+
+# Keras chooses fused attention where it may, as on a GPU, and cuDNN is missing, so the model would raise.
+FALLBACK = """
+import numpy as np
+from keras.ops import nn
+
+keras_choice = nn.dot_product_attention
+nn.dot_product_attention = lambda q, k, v, flash_attention=None: keras_choice(
+    q, k, v, flash_attention=True if flash_attention is None else flash_attention
+)
+
+from train_accelerator import Recipe, settings
+
+images = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
+tiny = ["model.image_size=8", "model.depth=1", "model.width=8", "model.heads=2", "training.batch_size=8"]
+recipe = Recipe(*settings("cifar10", tiny), {"train": (images, np.arange(8, dtype=np.int32) % 3)})
+print(recipe.attention, recipe.model(images).shape)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--epochs", "0"], "training.epochs: Input should be greater than 0, not 0"),
+        (["--set", "model.depht=1"], "model.depht: Extra inputs are not permitted, not 1"),
+        (["--set", "optimizer.rate=1"], "the group must be one of model, augment, training"),
+        (["--set", "training.warmup_epochs=9", "--epochs", "2"], "warmup_epochs 9.0 must be less than epochs 2"),
+        (["--out", "missing/results.jsonl"], "there is no folder missing"),
+        (["--save", "vit.h5"], "vit.h5 must be named .npz"),
+        (["--save", "vit.npz", "--seeds", "2"], "--save keeps the weights of one training"),
+        (["--preset", "cifra10"], "invalid choice: 'cifra10'"),
+    ],
+)
+def test_a_mistake_is_named_before_anything_is_trained(arguments, message, monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setattr(sys, "argv", ["train_accelerator.py", "missing.npz", *arguments])
+    with pytest.raises(SystemExit) as refused:
+        train_accelerator.main()
+    assert message in capsys.readouterr().err + str(refused.value)
+
+
+def test_a_file_of_another_kind_is_refused(packed):
+    refused = run(packed, "--test", packed)
+    assert refused.returncode == 1
+    assert f"--test {packed}: {packed} holds no saved weights" in refused.stderr
+
+
+def test_data_that_is_not_packed_images_is_refused(tmp_path):
+    np.savez(tmp_path / "other.npz", labels=np.zeros(3))
+    (tmp_path / "broken.npz").write_bytes(b"PK" + bytes(100))
+    for name in ("other.npz", "broken.npz", "missing.npz"):
+        with pytest.raises(SystemExit, match=rf"{name} holds no images that --pack wrote"):
+            train_accelerator.load(tmp_path / name)
 
 
 def test_another_backend_is_refused(packed):
     refused = run(packed, backend="tensorflow")
     assert refused.returncode == 1
     assert "needs KERAS_BACKEND=jax" in refused.stderr
+
+
+def test_wheels_are_those_of_the_lock(tmp_path):
+    """Each package that `wheels.sh` picks has one version and its hashes."""
+    script = (ROOT / "benchmarks" / "wheels.sh").read_text()
+    awk = script[script.index("awk '") : script.index(' > "$requirements"')]
+    picked = subprocess.run(["sh", "-c", awk], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    names = [line.partition("==")[0] for line in picked.splitlines() if "==" in line]
+    assert names == [
+        "annotated-types", "keras", "namex", "optree", "pydantic", "pydantic-core", "typing-extensions",
+        "typing-inspection",
+    ]  # fmt: skip
+    assert picked.count("--hash=sha256:") >= 2 * len(names)

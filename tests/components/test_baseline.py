@@ -44,21 +44,29 @@ def test_it_is_the_model_of_the_highest_version(tmp_path, models, serve):
     assert resolve(tmp_path, models) == [models[0]]
 
 
-def test_a_serving_model_that_the_store_does_not_know_is_not_passed_over(tmp_path, models, serve):
+def test_a_serving_model_that_the_store_does_not_know_leaves_nothing_to_compare_with(tmp_path, models, serve, caplog):
     serve(1, models[0])
-    with pytest.raises(LookupError, match=r"serving/1, cannot be compared with.*move .*serving away"):
-        resolve(tmp_path, models[1:])
+    assert resolve(tmp_path, models[1:]) == []
+    assert "serving/1, cannot be compared with" in caplog.text
 
 
-def test_nor_one_whose_files_are_gone(tmp_path, models, serve):
+def test_so_does_one_whose_files_are_gone(tmp_path, models, serve, caplog):
     serve(1, models[0])
     (tmp_path / "model-1").rmdir()
-    with pytest.raises(LookupError, match="model-1, which is gone"):
-        resolve(tmp_path, models)
+    assert resolve(tmp_path, models) == []
+    assert "model-1 is gone" in caplog.text
 
 
 def test_a_new_store_that_gives_the_same_folder_again_is_told_apart(tmp_path, models, serve):
     serve(1, models[0])
     models[0].mlmd_artifact.create_time_since_epoch = 3
-    with pytest.raises(LookupError):
-        resolve(tmp_path, models)
+    assert resolve(tmp_path, models) == []
+
+
+def test_the_serving_model_is_found_where_its_run_folder_was_moved_to(tmp_path, models, serve):
+    models[0].uri = "/before/runs/sample/root/Trainer/model/11"
+    serve(1, models[0])
+    now = tmp_path / "after" / "root" / "Trainer" / "model" / "11"
+    now.mkdir(parents=True)
+    models[0].uri = str(now)
+    assert resolve(tmp_path, models) == [models[0]]

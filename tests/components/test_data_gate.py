@@ -22,6 +22,7 @@ from pipeline.verdict import verdict
 from tests.spans import bomb, encoded, picture, write_span
 
 _runs = itertools.count()
+TURNED = b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"  # orientation 6
 
 
 def records(split, seeds, change=lambda pixels: pixels, label=lambda seed: seed % 3):
@@ -89,6 +90,7 @@ def half(tmp_path_factory):
         for image, id in [
             (b"", b"zero.png"), (b"<html><script>alert(1)</script>", b"<b>page</b>.jpg"), (bomb(), b"bomb.png"),
             (encoded(np.zeros((1, 1, 3), "uint8")), b"dot.png"), (test_image, b"stolen.png"),
+            (encoded(picture(5000), "JPEG", exif=TURNED), b"turned.jpg"),
         ]
     ]  # fmt: skip
     write_span(data, 3, bad)
@@ -135,8 +137,9 @@ def test_what_is_no_image_stops_the_run_before_transform_and_is_named(half):
 def test_the_page_shows_the_offending_examples_and_runs_nothing_of_theirs(half):
     half.run(3)
     page = Path(half.newest("DataVerdict").uri, "data.html").read_text()
-    for id in "zero.png", "bomb.png", "dot.png", "stolen.png", "&lt;b&gt;page&lt;/b&gt;.jpg":
+    for id in "zero.png", "bomb.png", "dot.png", "stolen.png", "turned.jpg", "&lt;b&gt;page&lt;/b&gt;.jpg":
         assert id in page
+    assert "1 in train: the Exif orientation is ignored" in page
     assert "<b>page" not in page and "alert(1)" not in page
     assert "refused, nothing was trained" in page
     assert page.count("data:image/png;base64,") > 24  # samples of each class, and the leaking pair

@@ -9,7 +9,10 @@ NAMES = ["cat", "dog", "fox"]
 
 def test_figures_of_a_span(measured):
     train = [(encoded(picture(n)), n % 2) for n in range(4)] + [(encoded(picture(0)), 0), (b"", 7)]
-    images = measured(train=train, val=[(encoded(picture(9, 40)), 1)], test=[(encoded(picture(8)), 2)])
+    flat = encoded(np.zeros((32, 32, 3), "uint8"))
+    images = measured(
+        train=train, val=[(encoded(picture(9, 40)), 1)], test=[(encoded(picture(8)), 2), (flat, 0), (flat, 0)]
+    )
     found = of_images(images, NAMES, [], span=3, gate_span=1, image_size=32)
     assert (found.span, found.gate_span, found.repeated_ids) == (3, 1, 0)
     of = found.splits["train"]
@@ -22,6 +25,7 @@ def test_figures_of_a_span(measured):
     np.testing.assert_allclose(of.spread, pixels.std(0))
     assert sum(of.brightness) == sum(of.sharpness) == sum(of.sides) == 5
     assert found.splits["val"].smallest_side == 40
+    assert [split.remarks for split in found.splits.values()] == [{}, {}, {"one_colour": 2}]
 
 
 def test_an_id_comes_once_in_a_span_and_may_come_in_the_gate_s_too():

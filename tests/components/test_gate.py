@@ -96,3 +96,17 @@ def test_a_serving_model_that_was_not_compared_with_is_a_warning():
     judgement = judge(BOUNDS, figures(), incomparable="it has 3 classes and the data 2")
     assert judgement.blessed
     assert judgement.warnings == ["not compared with the serving model: it has 3 classes and the data 2"]
+
+
+def test_a_comparison_on_shared_classes_says_so_and_decides():
+    worse = difference(-0.3, -0.1).model_copy(
+        update={"examples": 60, "shared": ("cat", "dog"), "accuracies": (0.7, 0.9)}
+    )
+    judgement = judge(BOUNDS, figures(), None, worse)
+    assert failed(judgement) == ["accuracy against the serving model"]
+    scope = "on the 60 test images of the classes that both know (cat, dog)"
+    assert f"(0.7000 against 0.9000 {scope}, 3 examples gained, 9 lost; " in str(judgement.checks[3])
+    assert judgement.warnings[0].startswith(f"the serving model has other classes: the two are compared only {scope};")
+    assert type(judgement).model_validate_json(judgement.model_dump_json()) == judgement
+    many = worse.model_copy(update={"shared": tuple("abcdefg")})
+    assert many.scope.endswith("(a, b, c, d, e and 2 more)")

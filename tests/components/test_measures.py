@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
-from components.measures import calibration_error, compare, measure
+from components.measures import calibration_error, compare, compare_shared, measure
 
 NAMES = ["cat", "dog", "fox", "owl"]
 
@@ -69,3 +69,25 @@ def test_the_interval_of_a_difference_holds_what_it_promises():
         low, high = compare(labels, candidate, serving, 0.95).interval
         hits += low <= -0.03 <= high
     assert 0.93 <= hits / 400 <= 0.98
+
+
+def test_models_of_other_classes_are_compared_on_the_classes_that_both_know():
+    names, serving_names = ["ant", "bee", "cow"], ["cow", "dog", "ant"]
+    labels = np.repeat([0, 1, 2], [15, 40, 15])
+    right = np.where(labels == 0, 2, 0)  # as the serving model numbers ant and cow; of bees it knows nothing
+    found = compare_shared(labels, names, labels, right, serving_names, 0.95)
+    assert (found.examples, found.shared, found.gained, found.lost) == (30, ("ant", "cow"), 0, 0)
+    assert found.accuracies == (1.0, 1.0)
+    # A dog, no answer, and for the candidate a bee: none of them is right.
+    serving, candidate = right.copy(), labels.copy()
+    serving[:2] = 1, -1
+    candidate[2:7] = 1
+    found = compare_shared(labels, names, candidate, serving, serving_names, 0.95)
+    assert (found.gained, found.lost) == (2, 5)
+    assert found.accuracies == (pytest.approx(25 / 30), pytest.approx(28 / 30))
+
+
+def test_too_few_shared_examples_are_not_compared():
+    labels = np.repeat([0, 1], [19, 100])
+    assert compare_shared(labels, ["ant", "bee"], labels, np.zeros(119, int), ["ant", "cow"], 0.95) is None
+    assert compare_shared(labels, ["ant", "bee"], labels, np.zeros(119, int), ["x", "y"], 0.95) is None

@@ -49,3 +49,12 @@ def test_classes_of_other_data_are_told_by_the_answers(exported, shards):
     [label, *_] = sorted(found.classes)
     others = ["ship" if name == NAMES[label] else name for name in NAMES]
     assert found.misnamed(others) == f"it calls class {label} {NAMES[label]!r}, which is 'ship' in the data"
+
+
+def test_a_model_says_all_its_classes_and_is_read_in_another_order(exported, shards):
+    found = predict(exported(), shards)
+    assert list(found.names) == NAMES
+    other = [NAMES[index] for index in (2, 0, 3, 1)]
+    turned = found.reordered(other)
+    assert turned.misnamed(other) == "" and list(turned.names) == other
+    np.testing.assert_array_equal(turned.probabilities, found.probabilities[:, [2, 0, 3, 1]])

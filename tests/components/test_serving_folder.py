@@ -11,14 +11,18 @@ from components.ingest import DataRefused
 from components.serving_folder import (
     ModelId,
     ModelRecord,
+    acknowledge,
+    interrupted,
     problems,
     prune,
     push,
+    pushed_by,
     read_record,
     restore,
     serving_now,
     versions,
 )
+from tests.components.kill import killed_after
 
 
 def record(version=1, model="/m", **changes):
@@ -88,6 +92,34 @@ def test_what_a_killed_push_left_is_removed_by_the_next(model, tmp_path):
     assert [entry.name for entry in serving.iterdir()] == ["1"]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "007",
+        "07",
+        "\N{ARABIC-INDIC DIGIT SEVEN}",
+        "\N{FULLWIDTH DIGIT SEVEN}",
+        "7 ",
+        "+7",
+        "-7",
+        "0",
+        "1_0",
+        "9" * 20,
+        "7\n",
+    ],
+)
+def test_a_folder_that_no_model_server_reads_as_a_version_is_none(tmp_path, name):
+    (tmp_path / name).mkdir()
+    assert versions(tmp_path) == [] and serving_now(tmp_path) is None
+
+
+def test_a_link_or_a_file_is_no_version(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "8").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "9").write_text("")
+    assert versions(tmp_path) == []
+
+
 def test_a_version_that_somebody_else_pushed_is_named(tmp_path):
     (tmp_path / "7").mkdir()
     with pytest.raises(ValueError, match=r"7/model\.json does not say where the model came from"):
@@ -100,6 +132,26 @@ def test_versions_go_by_number_and_ignore_what_is_being_written(tmp_path):
     assert versions(tmp_path) == [9, 10]
     assert versions(tmp_path / "missing") == []
     assert serving_now(tmp_path / "missing") is None
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"7", b"\xff\xfe", b"[" * 5000, b'{"version": 1}', b"1" * 5000, b"null"]
+)
+def test_a_record_that_is_none_is_one_error(tmp_path, content):
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "model.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"7/model\.json does not say where the model came from"):
+        read_record(tmp_path / "7")
+    assert pushed_by(tmp_path) == {}
+
+
+def test_a_record_without_a_time_zone_is_none(model, tmp_path):
+    """It could not be compared with others, and which model was pushed last would not be known."""
+    push(model, tmp_path, record())
+    file = tmp_path / "1" / "model.json"
+    file.write_text(file.read_text().replace("2026-01-01T00:00:00Z", "2026-01-01T00:00:00"))
+    with pytest.raises(ValueError, match="does not say where"):
+        read_record(tmp_path / "1")
 
 
 @pytest.fixture
@@ -154,6 +206,38 @@ def test_the_newest_versions_are_kept(three):
     assert prune(three, keep=2) == [1]
     assert sorted(entry.name for entry in three.iterdir()) == ["2", "3"]
     assert prune(three, keep=5) == []
+
+
+def test_a_roll_back_that_was_killed_is_known_until_a_person_was_told(three):
+    code = f"""
+        from components.serving_folder import restore
+        restore(Path({str(three)!r}), 2)
+    """
+    assert killed_after(1, code)  # its note is written, nothing is pushed
+    assert versions(three) == [1, 2, 3] and interrupted(three) is None
+    assert killed_after(2, code)
+    assert versions(three) == [1, 2, 3, 4] and interrupted(three) == serving_now(three)
+    acknowledge(three)
+    assert interrupted(three) is None and not killed_after(3, "")
+
+
+def test_a_push_after_a_killed_roll_back_takes_its_place(three, model):
+    restore(three, 2)
+    push(model, three, record(5, "/model-5"))
+    assert interrupted(three) is None
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"version": "x", "restores": 1}'])
+def test_a_note_that_cannot_be_read_is_none(three, content):
+    (three / ".rollback.json").write_text(content)
+    assert interrupted(three) is None
+
+
+def test_who_pushed_what_is_in_the_records(three):
+    assert pushed_by(three) == {"run-1": "1", "run-2": "2", "run-3": "3"}
+    restore(three, 1)  # made by nobody else than run-1, which pushed version 1
+    assert pushed_by(three)["run-1"] == "1"
+    assert pushed_by(three / "missing") == {}
 
 
 def test_a_reader_never_sees_half_a_model(three):

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from components.ingest import manifest
 from components.ingest.sources import SOURCES
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +58,41 @@ def test_prepare_twice_and_verify(pets, tmp_path):
     )
     verified = vitpipe("verify", tmp_path / "data" / "images")
     assert (verified.returncode, len(verified.stdout.splitlines())) == (0, 1)
+
+
+def test_what_the_owner_of_images_should_know_is_counted_and_said(pets, tmp_path):
+    source = shutil.copytree(pets, tmp_path / "pets")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for name in ("1.png", "3.png"):
+        with Image.open(source / "cat" / name) as image:
+            image.save(source / "cat" / name, exif=turned)
+    Image.new("RGBA", (8, 8), (0, 0, 0, 99)).save(source / "dog" / "0.png")
+    rows = np.arange(64, dtype=np.uint16).reshape(8, 8)
+    for number in range(3):
+        Image.fromarray(rows * 60 + number).save(source / "cat" / f"{number}.12bits.png")
+    done = vitpipe("prepare", "images", "--source", source, "--out", tmp_path / "out")
+    assert done.returncode == 0
+    lines = [line for line in done.stderr.splitlines() if " of 23 images " in line]
+    assert [line.split(" of 23")[0] for line in lines] == ["narrow_range: in 3", "one_colour: in 1", "rotated: in 2"]
+    for line, file, fix in zip(
+        lines, ("cat/0.12bits.png", "dog/0.png", "cat/1.png"), ("multiply 16", "alpha remove", "exiftran"), strict=True
+    ):
+        assert f"(first: {file})" in line and fix in line
+    remarked = manifest.read(tmp_path / "out" / "span-1").remarked
+    assert [(found.remark, found.count, found.images) for found in remarked] == [
+        ("narrow_range", 3, 23), ("one_colour", 1, 23), ("rotated", 2, 23)
+    ]  # fmt: skip
+
+
+def test_a_source_of_large_photographs_is_refused_with_the_fix(pets, tmp_path):
+    source = shutil.copytree(pets, tmp_path / "pets")
+    for name in ("large.png", "larger.png"):
+        Image.new("1", (6000, 4000)).save(source / "cat" / name)
+    done = vitpipe("prepare", "images", "--source", source, "--out", tmp_path / "out")
+    assert done.returncode == 3
+    assert "2 more than 16,777,216 pixels (first: cat/large.png): reduce its sides" in done.stderr
+    assert "mogrify -resize '4096x4096>'" in done.stderr
 
 
 def test_a_part_of_a_source_says_which_class_is_smaller_than_asked_for(pets, tmp_path):

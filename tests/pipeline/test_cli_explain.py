@@ -137,6 +137,17 @@ def test_a_broken_image_is_named_and_leaves_the_others_alone(explain, tmp_path):
     assert nothing.exit_code == 3 and not (tmp_path / "none").exists()
 
 
+def test_what_is_wrong_with_an_image_is_said(explain, made, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    (made / "turned.jpg").write_bytes(encoded(picture(101, 20), "JPEG", exif=exif))
+    result = explain("turned.jpg", "broken.png", "--out", str(tmp_path), "--json")
+    turned, broken = json.loads(result.stdout)["images"]
+    assert (turned["valid"], turned["reason"], turned["remarks"]) == (True, "", ["rotated"])
+    assert (broken["valid"], broken["reason"], broken["remarks"]) == (False, "not a PNG or JPEG image", [])
+    assert "turned.jpg: the Exif orientation is ignored" in result.stderr
+
+
 def test_the_page_of_the_model_is_over_the_test_images_of_its_gate(explain, tmp_path):
     told = json.loads(done(explain("--images", "10", "--curves", "4", "--out", str(tmp_path), "--json")).stdout)
     assert told["data"] == "data/span-1" and told["images"] == 9  # of the first ten one does not decode
@@ -195,7 +206,8 @@ def test_a_model_without_cls_and_without_one_filter_says_so(explain, tmp_path):
     [
         (["--runs", "nowhere"], SettingsError, "no pushed model below nowhere"),
         (["a.png", "--model", "data"], SettingsError, "data holds no SavedModel"),
-        (["a.png", "--model", "other"], DataRefused, "other does not load as a model with the signatures"),
+        (["a.png", "--model", "other"], SettingsError, "other has no model.json, .*--trust-model"),
+        (["a.png", "--model", "other", "--trust-model"], DataRefused, "other does not load as a model with the signat"),
         (["a.png", "--model", "bad.keras"], DataRefused, "bad.keras cannot be read as a Keras model"),
         (["--model", "nowhere"], SettingsError, "nowhere holds no SavedModel"),
         (["--model", "checkpoints"], SettingsError, "arrays without a model: name last.keras"),

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from components.serving_folder import ModelId, ModelRecord, push
+from components.serving_folder import ModelId, ModelRecord, push, read_record
+from tests.components.kill import killed_after
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,7 +43,7 @@ def said(done, code, *words):
 
 
 def test_a_model_that_does_not_load(folder):
-    done = vitpipe(folder, "predict", "some.png", "--model", "model")
+    done = vitpipe(folder, "predict", "some.png", "--model", "model", "--trust-model")
     said(done, 3, "model does not load", "another folder with --model")
     said(vitpipe(folder, "predict", "some.png"), 3, "runs/x/serving/2 does not load")
 
@@ -56,3 +57,62 @@ def test_a_record_that_is_none(folder):
     (folder / "runs" / "x" / "serving" / "2" / "model.json").write_text("{")
     for arguments in (["models", "list"], ["models", "verify"], ["predict", "some.png"]):
         said(vitpipe(folder, *arguments), 3, "serving/2/model.json does not say where the model came from")
+
+
+def test_a_pushed_model_without_its_artifact_is_named(folder):
+    done = vitpipe(folder, "models", "verify")
+    assert done.returncode == 0 and "2 pushed version(s), every file as it was pushed" in done.stdout
+    assert "serving/1 serves as it was pushed, but its Model artifact /1 is gone or unknown to" in done.stderr
+    assert done.stderr.count("warning: ") == 2
+
+
+def test_one_bad_record_does_not_hide_the_others(folder):
+    (folder / "runs" / "x" / "serving" / "1" / "model.json").write_text("{")
+    for arguments in (["models", "list"], ["models", "list", "--json"]):
+        done = vitpipe(folder, *arguments)
+        said(done, 3, "serving/1/model.json does not say where the model came from")
+        assert "2026-01-01" in done.stdout
+
+
+def test_a_record_without_figures_is_listed_and_rolled_back_to(folder):
+    for version in (1, 2):
+        file = folder / "runs" / "x" / "serving" / str(version) / "model.json"
+        file.write_text(file.read_text().replace('"accuracy": 0.9', ""))
+    assert vitpipe(folder, "models", "list").returncode == 0
+    done = vitpipe(folder, "rollback")
+    assert (done.returncode, done.stderr) == (0, "") and "version 3 in" in done.stdout
+
+
+def test_a_folder_that_looks_like_a_version_is_none(folder):
+    for name in ("007", "٩"):
+        (folder / "runs" / "x" / "serving" / name).mkdir()
+    done = vitpipe(folder, "models", "list")
+    assert [line.split("\t")[1] for line in done.stdout.splitlines()] == ["1", "2"]
+    assert vitpipe(folder, "models", "verify").returncode == 0
+
+
+def test_a_model_of_nobody_is_loaded_only_if_it_is_trusted(folder):
+    for command in "predict", "explain":
+        done = vitpipe(folder, command, "some.png", "--model", "model")
+        said(done, 2, "model has no model.json", "read and write files", "--trust-model")
+
+
+def test_a_roll_back_that_was_killed_is_done_when_it_is_asked_for_again(folder):
+    versions = folder / "runs" / "x" / "serving"
+    push(folder / "model", versions, read_record(versions / "1").model_copy(
+        update={"version": 3, "model": ModelId(uri="/3", created_ms=1)}
+    ))  # fmt: skip
+    code = f"""
+        import os, sys
+        os.chdir({str(folder)!r})
+        sys.argv = ["vitpipe", "rollback"]
+        from pipeline.cli import main
+        main()
+    """
+    assert killed_after(2, code)
+    assert read_record(versions / "4").restored_from == 2
+    done = vitpipe(folder, "rollback")
+    assert done.returncode == 0 and "version 4 in runs/x/serving is version 2 again" in done.stdout
+    assert "had done this" in done.stderr and not (versions / "5").exists()
+    done = vitpipe(folder, "rollback")
+    assert (done.returncode, done.stderr) == (0, "") and "version 5 in runs/x/serving is version 1 again" in done.stdout

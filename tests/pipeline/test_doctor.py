@@ -1,6 +1,7 @@
 """The doctor in environments that are really broken, by what comes first on PYTHONPATH."""
 
 import json
+import sys
 
 import pytest
 import typer
@@ -8,6 +9,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import doctor
 from pipeline.cli.doctor import CHECKS, Finding, Verdict
+from tests.stores import make_store
 
 app = typer.Typer()
 app.command()(doctor.doctor)
@@ -114,3 +116,43 @@ def test_in_a_container_its_limit_is_the_memory_that_counts(tmp_path):
     assert "container" not in doctor.memory(tmp_path).found
     (tmp_path / "memory.max").write_text(f"{1 << 50}\n")
     assert "container" not in machine + doctor.memory(tmp_path).found
+
+
+def test_a_run_folder_that_was_moved_is_noticed(tmp_path):
+    make_store(tmp_path / "before" / "runs" / "sample" / "metadata.db", runs=2)
+    for artifact in ("ImportExampleGen/0/examples", "Trainer/0/model"):
+        (tmp_path / "before" / "runs" / "sample" / "root" / artifact).mkdir(parents=True)
+    (tmp_path / "before").rename(tmp_path / "after")
+    found = doctor.run_folders(tmp_path / "after" / "runs")
+    assert found.verdict == Verdict.WARNING
+    assert f"was moved or copied from {tmp_path}/before/runs/sample" in found.found and "are gone" in found.found
+    assert doctor.run_folders(tmp_path / "none").verdict == Verdict.OK
+
+
+def test_run_folders_that_cannot_be_used_are_a_problem(tmp_path, monkeypatch):
+    monkeypatch.setenv("VITPIPE_RUNS", str(tmp_path / "runs"))
+    assert doctor.runs().verdict is Verdict.OK  # the first run makes it
+    (tmp_path / "runs" / "sample" / ".lock").mkdir(parents=True)
+    finding = doctor.runs()
+    assert finding.verdict is Verdict.PROBLEM and "sample/.lock is no file" in finding.found
+    (tmp_path / "runs" / "sample" / ".lock").rmdir()
+    (tmp_path / "runs" / "sample" / "metadata.db").write_bytes(b"")
+    assert doctor.runs().verdict is Verdict.WARNING
+    (tmp_path / "runs" / "sample" / "metadata.db").write_bytes(b"no database " * 999)
+    finding = doctor.runs()
+    assert finding.verdict is Verdict.PROBLEM and "metadata.db is damaged" in finding.found
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("VITPIPE_RUNS", str(tmp_path / "file"))
+    monkeypatch.setenv("VITPIPE_DATA__DIR", str(tmp_path / "file"))
+    for finding in doctor.runs(), doctor.data():
+        assert finding.verdict is Verdict.PROBLEM and "Not a directory" in finding.found
+
+
+def test_a_package_that_hides_ours_is_a_problem(tmp_path, monkeypatch):
+    assert doctor.packages().verdict is Verdict.OK
+    (tmp_path / "kubeflow").mkdir()
+    (tmp_path / "kubeflow" / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "kubeflow", raising=False)
+    finding = doctor.packages()
+    assert finding.verdict is Verdict.PROBLEM and f"{tmp_path / 'kubeflow' / '__init__.py'} shadows" in finding.found

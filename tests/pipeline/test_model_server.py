@@ -16,6 +16,7 @@ import grpc
 import keras
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from pipeline import cli
 from pipeline.model_server import BATCH_BYTES, TRIES, Server, ServerError, ask, batches
@@ -324,15 +325,40 @@ def vitpipe(monkeypatch, capfd):
 
 
 def test_the_command_prints_what_it_prints_for_a_folder(vitpipe, served, folder, files):
-    code, local, _ = vitpipe("predict", *files, "--model", str(folder), "--json")
+    code, local, _ = vitpipe("predict", *files, "--model", str(folder), "--trust-model", "--json")
     assert code == 3
-    _, lines, _ = vitpipe("predict", *files, "--model", str(folder))
+    _, lines, _ = vitpipe("predict", *files, "--model", str(folder), "--trust-model")
     for over, flags in (model_server.rest, []), (model_server.over_grpc, ["--grpc"]):
         with over(served) as address:
             assert vitpipe("predict", *files, "--server", address, *flags, "--json")[:2] == (3, local)
             assert vitpipe("predict", *files, "--server", address, *flags) == (3, lines, f"model vit at {address}\n")
             assert vitpipe("predict", files[0], "--server", address, *flags)[0] == 0
     assert [answer["valid"] for answer in json.loads(local)] == [True, False, True]
+
+
+def test_the_command_says_what_is_wrong_with_an_image(vitpipe, served, folder, tmp_path):
+    turned, halved, webp = (tmp_path / name for name in ("turned.jpg", "halved.jpg", "picture.webp"))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.write_bytes(encoded(picture(0), "JPEG", exif=exif))
+    whole = encoded(picture(1), "JPEG")
+    halved.write_bytes(whole[: len(whole) - 200] + bytes(198) + whole[-2:])  # TensorFlow decodes it
+    webp.write_bytes(encoded(picture(2), "WEBP"))
+    files = [str(file) for file in (turned, halved, webp)]
+    with model_server.rest(served) as address:
+        for where in ("--model", str(folder)), ("--server", address):
+            code, out, errors = vitpipe("predict", *files, *where, "--json")
+            answers = json.loads(out)
+            assert code == 3 and [answer["valid"] for answer in answers] == [True, False, False]
+            reasons = ["", "cut or damaged", "a WebP image, not PNG or JPEG"]
+            assert [answer["reason"] for answer in answers] == reasons
+            assert [answer["remarks"] for answer in answers] == [["rotated"], [], []]
+            assert answers[1]["class"] == "" and sum(answers[1]["probabilities"]) == 0
+            first, second = errors.splitlines()
+            assert first.startswith(f"{turned}: the Exif orientation is ignored") and "exiftran" in first
+            assert second.startswith(f"{webp}: a WebP image, not PNG or JPEG: convert it")
+    code, out, errors = vitpipe("predict", *files, "--model", str(folder))
+    assert f"{halved}\tcut or damaged\t" in out and f"{turned}: the Exif" in errors
 
 
 def test_the_command_ends_with_1_and_one_line(vitpipe, served, files):

@@ -1,4 +1,7 @@
+from dataclasses import replace
+
 from pipeline.exits import Exit
+from pipeline.metadata.summary import WARNING
 from pipeline.metadata.views import Run
 from pipeline.outcome import Outcome, State
 from pipeline.verdict import verdict
@@ -19,6 +22,11 @@ def test_a_node_that_failed_is_a_crash_with_its_name_and_message():
 def test_a_part_of_the_graph_without_a_gate_ends_well():
     outcomes = [Outcome("Transform", State.COMPLETE, 1.0, 1)]
     assert verdict(RUN, outcomes).exit is Exit.OK
+
+
+def test_what_a_run_warned_about_at_its_start_is_among_its_lines():
+    run = replace(RUN, facts={WARNING: "the files of 3 artifact(s) are gone"})
+    assert verdict(run, []).lines == ["warning: the files of 3 artifact(s) are gone"]
 
 
 def test_data_that_were_refused_while_they_were_read_are_no_crash():

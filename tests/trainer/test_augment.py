@@ -161,6 +161,15 @@ def test_mixing_is_switched_by_a_value():
     assert compiled.experimental_get_tracing_count() == 1
 
 
+@pytest.mark.parametrize("mixing", [0.0, 1.0])
+def test_without_a_branch_the_result_is_the_same(mixing):
+    images, targets, draws = batch()
+    settings = NOTHING.model_copy(update={"mixup": 0.8, "cutmix": 1.0, "erase": 0.5})
+    expected = augment(images, targets, draws, settings, mixing)
+    for ours, theirs in zip(augment(images, targets, draws, settings, mixing, branch=False), expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_no_two_parts_use_the_same_draw():
     """A part that is turned off leaves the others as they were, and none depends on another."""
     images, targets, draws = batch(32)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.trainer.job import PLAIN, TRAINING, split
-from trainer.finetune import adapt, fine_tune
+from trainer.finetune import adapt, fine_tune, rebuild_head
 from trainer.settings import AugmentSettings, FinetuneSettings, ModelSettings, TrainingSettings
 from trainer.train import vit
 
@@ -136,3 +136,18 @@ def test_patience_of_the_second_phase_does_not_count_the_first(backbone, tmp_pat
     frozen = FINETUNE.model_copy(update={"learning_rate": 1e-12, "epochs": 4, "weight_decay": 0.0})
     _, _, rows = tune(backbone, tmp_path, frozen, patience=2)
     assert 4 <= len(rows) <= 6  # two at least in each phase
+
+
+def test_a_rebuilt_head_keeps_the_weights_of_a_class_by_its_name(backbone):
+    old = ["a", "b", "c", "d", "e", "f", "g"]
+    backbone.head.set_weights([np.arange(16 * 7).reshape(16, 7).astype("float32"), np.arange(7.0)])
+    pixels = split(4, 0).images
+    logits = np.array(backbone(pixels))
+    new = ["g", "ship", "b"]
+    rebuilt = rebuild_head(backbone, MODEL, old, new)
+    assert changed(backbone, rebuild_head(backbone, MODEL, old, old)) == set()
+    got = np.array(rebuilt(pixels))
+    np.testing.assert_allclose(got[:, [0, 2]], logits[:, [6, 1]], rtol=1e-5, atol=1e-4)
+    assert not got[:, 1].any()  # a new class, of which nothing is known
+    reordered = rebuild_head(backbone, MODEL, old, old[::-1])
+    np.testing.assert_allclose(np.array(reordered(pixels)), logits[:, ::-1], rtol=1e-5, atol=1e-4)

@@ -49,10 +49,10 @@ def open_source(source: str | None, cache: Path, progress: Progress, official: A
         path, description = locate(source, cache, progress)
         if path.is_dir():
             return open_folder(path, description, progress, CLASS_NAMES)
-    sha256 = listing(path).sha256
+    sha256 = listing(path, progress).sha256
     if sha256 == official.sha256:
         return Source(description, sha256, lambda: _records(path), _class_names(path), official.images)
-    if path.name == PurePosixPath(urlsplit(official.url).path).name or _is_binary(path):
+    if path.name == PurePosixPath(urlsplit(official.url).path).name or _is_binary(path, progress):
         raise DataRefused(
             f"{path}: not the official binary archive: sha256 expected {official.sha256} ({official.size:,} bytes), "
             f"found {sha256} ({path.stat().st_size:,} bytes); fetch it again from {official.url}"
@@ -60,8 +60,8 @@ def open_source(source: str | None, cache: Path, progress: Progress, official: A
     return open_folder(path, description, progress, CLASS_NAMES)
 
 
-def _is_binary(archive: Path) -> bool:
-    files = (entry.path for entry in entries(archive) if not entry.path.endswith("/"))
+def _is_binary(archive: Path, progress: Progress) -> bool:
+    files = (entry.path for entry in entries(archive, progress) if not entry.path.endswith("/"))
     return next(files, "").endswith((".bin", _CLASS_NAMES_FILE))
 
 

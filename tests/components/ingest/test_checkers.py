@@ -23,7 +23,7 @@ def test_order_and_answers(image):
     assert results[20] == Rejected(b"y", "not a PNG or JPEG image", "cat")
     good = results[:10] + results[11:20] + results[21:]
     assert [record.id for record, _ in good] == [b"%d" % row for row in range(1000)]
-    assert [shape for _, shape in good] == [(3, row % 7 + 1, 3) for row in range(1000)]
+    assert [answer.shape for _, answer in good] == [(3, row % 7 + 1, 3) for row in range(1000)]
 
 
 def test_reads_ahead_only_so_far(image):

@@ -97,8 +97,11 @@ def test_altered_archive(in_archive, tmp_path, ending):
 
 def test_no_archive(tmp_path):
     (tmp_path / "x.zip").write_bytes(b"PK\x03\x04" + bytes(2000))
-    with pytest.raises(DataRefused, match=r"x\.zip: cut, damaged or no tar archive"):
+    with pytest.raises(DataRefused, match=r"x\.zip: cut, damaged or no zip archive"):
         list(entries(tmp_path / "x.zip"))
+    (tmp_path / "x.7z").write_bytes(b"7z\xbc\xaf\x27\x1c" + bytes(2000))
+    with pytest.raises(DataRefused, match=r"cut, damaged or no tar archive .*\.tar\.xz or \.zip, or a folder"):
+        list(entries(tmp_path / "x.7z"))
 
 
 def test_too_large_file_is_not_read(in_archive, tmp_path):

@@ -29,6 +29,13 @@ def test_reads_back(span):
     assert len(read.source_sha256) == 64
 
 
+def test_a_manifest_of_before_images_were_remarked_on(span, tmp_path):
+    fields = json.loads((span / manifest.NAME).read_text())
+    del fields["remarked"]
+    (tmp_path / manifest.NAME).write_text(json.dumps(fields))
+    assert manifest.read(tmp_path) == manifest.read(span)
+
+
 def test_is_frozen(span):
     with pytest.raises(ValueError, match="frozen"):
         manifest.read(span).kind = "other"

@@ -167,7 +167,7 @@ def test_rejected_records_are_counted_and_left_out(folder, image, tmp_path):
         (folder / "train" / "fox" / f"{row}.txt").write_text("no image")
     written = prepare("images", tmp_path / "out", str(folder), recipe=Recipe(max_rejected=0.9))
     assert [(r.reason, r.count, len(r.ids)) for r in written.rejected] == [
-        ("does not decode", 1, 1),
+        ("cut or damaged", 1, 1),
         ("not a PNG or JPEG image", 150, 100),
         ("not in a class folder", 1, 1),
     ]

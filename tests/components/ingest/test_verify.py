@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import shutil
 
 import pytest
@@ -125,3 +126,32 @@ def test_no_schema(data):
 def test_no_span(tmp_path):
     with pytest.raises(UsageError, match="holds no span"):
         verify.problems(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["span-1", "span-1/manifest.json", "span-1/train", "span-1/val/part-00000-of-00001.tfrecord", "schema.pbtxt"],
+)
+@pytest.mark.parametrize("target", [None, "/dev/zero", "nowhere", "the same"])
+def test_link_or_special_file(data, name, target):
+    """Only regular files inside the span count, and nothing waits for a pipe or reads a device."""
+    path = data / name
+    path.rename(data / "moved")
+    if target is None:
+        os.mkfifo(path)
+    else:
+        path.symlink_to(data / "moved" if target == "the same" else target)
+    if name == "span-1" and target != "the same":
+        assert verify.problems(data) == []  # as any other file beside the spans
+    else:
+        assert any(line.startswith(f"{path}: ") and "a link or special file" in line for line in verify.problems(data))
+
+
+def test_data_folder_may_be_a_link(data, tmp_path):
+    (tmp_path / "link").symlink_to(data)
+    assert verify.problems(tmp_path / "link") == []
+
+
+def test_huge_manifest_is_not_read(data):
+    os.truncate(data / "span-1" / NAME, 10 * 2**30)
+    assert any("larger than 67,108,864 bytes" in line for line in verify.problems(data))

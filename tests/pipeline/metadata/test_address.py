@@ -1,7 +1,11 @@
 """What is said of a store that cannot be read."""
 
+import os
+import signal
 import sqlite3
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -78,6 +82,101 @@ def test_a_writer_that_does_not_end_is_waited_for_and_named(store, monkeypatch):
         assert "is locked by another process for more than 0.2 s" in refusal(store)
     with reader(store) as free:
         assert len(free.runs()) == 3
+
+
+# Killed in the midst of a change that is larger than SQLite's cache: half of it is in the file, the rest in a journal.
+KILLED = """
+import os, signal, sqlite3, sys
+writer = sqlite3.connect(sys.argv[1], isolation_level=None)
+writer.execute(f"PRAGMA journal_mode = {sys.argv[2]}")
+writer.execute("PRAGMA cache_size = 1")
+writer.execute("BEGIN IMMEDIATE")
+for table in "ContextProperty", "ExecutionProperty":
+    writer.execute(f"UPDATE {table} SET string_value = 'half', int_value = 7")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+# Reads a store as a user who may not write there.
+READ = """
+import os, sys
+from pathlib import Path
+from pipeline.metadata.address import Address, StoreError
+from pipeline.metadata.reader import reader
+os.setgid(65534)
+os.setuid(65534)
+try:
+    with reader(Address(file=Path(sys.argv[1]))) as store:
+        print(len(store.runs()))
+except StoreError as error:
+    sys.exit(str(error))
+"""
+
+
+def kill_a_writer(store, mode="DELETE"):
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(store.file), mode])
+    assert killed.returncode == -signal.SIGKILL
+
+
+def test_a_change_whose_writer_was_killed_is_undone_and_reported(store, capsys):
+    with reader(store) as before:
+        runs, artifacts = before.runs(), before.artifacts()
+    kill_a_writer(store)
+    journal = Path(f"{store.file}-journal")
+    assert journal.stat().st_size > 0
+    with reader(store) as after:
+        assert (after.runs(), after.artifacts()) == (runs, artifacts)
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            after._connection._raw.execute("DELETE FROM Artifact")
+    assert not journal.exists()
+    assert capsys.readouterr().err.count("was killed in the midst of a change; the change was undone") == 1
+    with reader(store) as again:
+        assert again.runs() == runs
+    assert capsys.readouterr().err == ""
+
+
+def test_so_is_one_in_a_write_ahead_log(store):
+    with reader(store) as before:
+        runs = before.runs()
+    kill_a_writer(store, "WAL")
+    Path(f"{store.file}-shm").unlink()
+    with reader(store) as after:
+        assert after.runs() == runs
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user who may not write")
+@pytest.mark.parametrize("writable", ["file", "folder"])
+def test_a_user_who_may_not_undo_it_is_told_who_can(writable, small):
+    # Not below pytest's own folder, which only its owner may enter.
+    with tempfile.TemporaryDirectory() as folder:
+        store = Address(file=Path(folder) / "metadata.db")
+        store.file.write_bytes(small)
+        kill_a_writer(store)
+        Path(folder).chmod(0o777 if writable == "folder" else 0o755)
+        for file in Path(folder).iterdir():
+            file.chmod(0o666 if writable == "file" else 0o644)
+        before = {file.name for file in Path(folder).iterdir()}
+        told = subprocess.run([sys.executable, "-c", READ, str(store.file)], capture_output=True, text=True)
+        assert told.returncode == 1 and {file.name for file in Path(folder).iterdir()} == before
+        assert f"{store.file}-journal holds" in told.stderr and "vitpipe runs list --runs" in told.stderr
+        assert "copy" not in told.stderr and "Traceback" not in told.stderr
+        with reader(store) as healed:  # by a user who may
+            assert len(healed.runs()) == 3
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user who may not read")
+def test_a_file_that_may_not_be_read_is_not_called_damaged(small):
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        file = Path(folder) / "metadata.db"
+        file.write_bytes(small)
+        file.chmod(0o600)
+        told = subprocess.run([sys.executable, "-c", READ, str(file)], capture_output=True, text=True)
+        assert told.returncode == 1 and "may not be read by this user" in told.stderr
+
+
+def test_a_copy_of_a_damaged_store_does_not_get_the_log_of_the_old_one(store, small):
+    store.file.write_bytes(b"name,value\n" * 1000)
+    Path(f"{store.file}-wal").write_bytes(b"left over")
+    assert f"after moving {store.file}-wal away" in refusal(store)
 
 
 def test_a_reader_sees_one_moment_and_does_not_keep_a_writer_waiting(store):

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import filelock
 import pytest
 
 from pipeline.cli import main
+from pipeline.metadata.garbage import remove_folder
 from pipeline.metadata.reader import reader
 from pipeline.metadata.stores import stores
 from tests.stores import make_store
@@ -108,6 +110,62 @@ def rmtree(*arguments, **options):
 shutil.rmtree = rmtree
 main()
 """
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "{root}/../../../victim/precious", "{root}", "{root}/", "{root}/Trainer", "{root}/Trainer/model",
+        "{root}/Trainer/model/1/deeper", "{root}/./Trainer/model", "{root}/Trainer/../../serving",
+        "{root}/Trainer/link/7", "{root}/linked/model/7", "{root}/../root/DataGate/1/dataverdict",
+    ],
+)  # fmt: skip
+def test_only_what_an_execution_made_is_removed(uri, folder, monkeypatch, capsys, tmp_path):
+    root = folder / "sample" / "root"
+    precious = tmp_path / "victim" / "precious" / "file"
+    elsewhere = tmp_path / "elsewhere" / "model" / "7"
+    precious.parent.mkdir(parents=True)
+    elsewhere.mkdir(parents=True)
+    (folder / "sample" / "serving").mkdir()
+    for file in precious, elsewhere / "file", folder / "sample" / "serving" / "file":
+        file.write_text("keep me")
+    (root / "Trainer" / "link").symlink_to(elsewhere.parent)
+    (root / "linked").symlink_to(elsewhere.parents[1])
+    (root / "Trainer" / "model" / "1" / "deeper").mkdir(parents=True)
+    kept = needed_by(folder, 1)
+    before = artifacts(folder)
+    forged = next(one for one in before if one.type == "Model" and one.id not in kept)
+    with sqlite3.connect(folder / "sample" / "metadata.db") as database:
+        database.execute("UPDATE Artifact SET uri = ? WHERE id = ?", (uri.format(root=root), forged.id))
+    assert vitpipe(monkeypatch, "gc", "--keep", 1, "--runs", folder) == 0
+    told = capsys.readouterr()
+    assert f"Model {forged.id}: " in told.err and "1 artifact(s) not removed" in told.err
+    assert precious.exists() and (elsewhere / "file").exists() and (folder / "sample" / "serving" / "file").exists()
+    assert (root / "Trainer" / "model" / "1" / "deeper").exists()
+    after = {one.id: one for one in artifacts(folder)}
+    assert after[forged.id].state == "live" and "deleted" in {one.state for one in after.values()}
+    assert all(Path(after[number].uri).is_dir() for number in kept)
+
+
+def test_a_link_that_is_put_in_the_way_at_the_last_moment_is_not_followed(tmp_path):
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    (elsewhere / "7").mkdir(parents=True)
+    (root / "Trainer").mkdir(parents=True)
+    (root / "Trainer" / "model").symlink_to(elsewhere)
+    remove_folder(root, "Trainer", "model", "7")
+    assert (elsewhere / "7").is_dir()
+
+
+def test_the_artifacts_of_a_moved_folder_are_removed_where_they_are_now(folder, monkeypatch, tmp_path):
+    (tmp_path / "moved").mkdir()
+    folder = folder.rename(tmp_path / "moved" / "runs")
+    kept = needed_by(folder, 2)
+    assert vitpipe(monkeypatch, "gc", "--keep", 2, "--runs", folder) == 0
+    after = artifacts(folder)
+    assert {one.state for one in after} == {"live", "deleted"}
+    assert all(Path(one.uri).is_relative_to(folder) for one in after)
+    assert all(Path(one.uri).is_dir() is (one.state == "live") for one in after)
+    assert all(one.state == "live" for one in after if one.id in kept)
 
 
 def test_not_while_a_run_goes_on(folder, monkeypatch, capsys):

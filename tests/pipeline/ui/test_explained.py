@@ -162,7 +162,7 @@ def test_answers_are_kept_a_while(client, image):
 
 
 def test_what_cannot_be_explained_is_said(client, image, models):
-    for data, words in ((b"<html>", "not a PNG or JPEG"), (image[:-20], "does not decode"), (b"", "not a PNG or JPEG")):
+    for data, words in ((b"<html>", "not a PNG or JPEG"), (image[:-20], "cut or damaged"), (b"", "not a PNG or JPEG")):
         answer = ask(client, data)
         assert answer.status_code == 422 and words in note(answer) and "choose a PNG or JPEG" in note(answer)
     changed = ask(client, image, model="changed/1")

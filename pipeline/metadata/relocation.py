@@ -1,0 +1,228 @@
+"""Run folders that were moved, renamed or copied, and artifacts whose files are gone.
+
+ML Metadata names every artifact by an absolute path, `<run folder>/root/<node>/<key>/<execution>`. In the SQLite file
+of a run folder every artifact is one of that folder, wherever the folder lies now: readers translate the paths
+(`place`), and a run writes them anew before TFX reads them (`settle`). A server may know the run folders of other
+machines under the same names, so nothing of it is translated or written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from components import ingest
+from components.data_bounds import DATA_FOLDER
+from components.ingest import DataRefused, manifest
+from components.serving_folder import read_record, versions
+from pipeline.metadata.address import Address, NoStore, connect, write
+
+# Property of the pipeline's context: as JSON, by a place of today the place where it was first recorded.
+FIRST_PLACES = "first_places"
+_PLACE = re.compile(r"(?P<folder>.*)/root/(?P<place>[^/]+/[^/]+/[^/]+)")
+_LIVE, _DELETED = 2, 4  # states of an artifact, as ml-metadata numbers them
+_NAMED = 5  # artifacts in a message
+
+
+def split(uri: str) -> tuple[str, str] | None:
+    """The run folder in the uri of an artifact, and `<node>/<key>/<execution>`; None for a uri of another form."""
+    match = _PLACE.fullmatch(uri)
+    if match is None or {".", ".."} & set(uri.split("/")):
+        return None
+    return match["folder"], match["place"]
+
+
+def place(uri: str, folder: Path) -> str:
+    """The uri of an artifact of `folder`, where the folder lies now."""
+    parts = split(uri)
+    return f"{folder}/root/{parts[1]}" if parts else uri
+
+
+def moved(text: str, uri: str, folder: Path) -> str:
+    """A property of the artifact with that uri: a path in its run folder becomes one in `folder`."""
+    parts = split(uri)
+    return f"{folder}{text.removeprefix(parts[0])}" if parts and text.startswith(f"{parts[0]}/") else text
+
+
+def settle(address: Address, folder: Path, data: Path) -> list[str]:
+    """Record where a run folder and its data lie now, and which artifacts are gone. Returns what to warn about.
+
+    The caller holds the lock of the run folder. Everything is written in one transaction. Nothing happens to a store
+    that is not the file in the run folder.
+
+    Args:
+        address: the store of the pipeline.
+        folder: absolute path of the run folder.
+        data: absolute path of the data folder.
+
+    Raises:
+        StoreError: if the store cannot be read or written.
+    """
+    try:
+        with connect(address) as connection:
+            if address.file is None or address.file.resolve().parent != folder:
+                return []
+            uris = dict(connection.rows("SELECT id, uri FROM Artifact WHERE uri IS NOT NULL ORDER BY id"))
+            states = dict(connection.rows("SELECT id, state FROM Artifact"))
+            types = dict(connection.rows("SELECT a.id, t.name FROM Artifact a JOIN Type t ON t.id = a.type_id"))
+            texts = connection.rows(
+                "SELECT artifact_id, name, is_custom_property, string_value FROM ArtifactProperty "
+                "WHERE string_value LIKE '/%' OR name = 'span_digest'"
+            )
+            first = _first_places(connection)
+    except NoStore:  # the first run makes it
+        return []
+    old_folders = list(dict.fromkeys(parts[0] for uri in uris.values() if (parts := split(uri))))
+    old_folders = [old for old in old_folders if old != str(folder)]
+    old_data = _moved_data(texts, old_folders, folder, data)
+    new_uris = {number: new for number, uri in uris.items() if (new := place(uri, folder)) != uri}
+    new_texts = []
+    for number, name, custom, text in texts:
+        new = moved(text, uris.get(number, ""), folder)
+        for old in old_data:
+            if (name, text) == (DATA_FOLDER, old) or (name == "span_folder" and str(Path(text).parent) == old):
+                new = f"{data}{text.removeprefix(old)}"
+        if new != text:
+            new_texts.append((new, number, name, custom))
+    gone = [
+        number
+        for number, uri in uris.items()
+        if states[number] == _LIVE and split(uri) and not Path(place(uri, folder)).exists()
+    ]
+    places = {str(folder): first.get(old_folders[0], old_folders[0])} if old_folders else {}
+    places |= {str(data): first.get(old, old) for old in old_data}
+    if new_uris or new_texts or gone:
+        with write(address) as raw:
+            raw.executemany("UPDATE Artifact SET uri = ? WHERE id = ?", [(uri, id) for id, uri in new_uris.items()])
+            raw.executemany(
+                "UPDATE ArtifactProperty SET string_value = ? "
+                "WHERE artifact_id = ? AND name = ? AND is_custom_property = ?",
+                new_texts,
+            )
+            now = time.time_ns() // 1_000_000
+            raw.executemany(
+                "UPDATE Artifact SET state = ?, last_update_time_since_epoch = ? WHERE id = ?",
+                [(_DELETED, now, number) for number in gone],
+            )
+            if places:
+                _record_first_places(raw, {**first, **places})
+    if not gone:
+        return []
+    named = ", ".join(f"{types[number]} {number}" for number in gone[:_NAMED])
+    more = f" and {len(gone) - _NAMED} more" if len(gone) > _NAMED else ""
+    return [
+        f"the files of {len(gone)} artifact(s) below {folder / 'root'} are gone ({named}{more}): what a run needs of "
+        "them is made anew, and there is nothing to compare with where they were compared with"
+    ]
+
+
+def problems(address: Address, folder: Path) -> list[str]:
+    """One sentence for each thing that a move or a removal left behind in a run folder; empty if there is none.
+
+    Args:
+        address: the store of the pipeline, which may be a server.
+        folder: absolute path of the run folder.
+
+    Raises:
+        StoreError: if the store cannot be read.
+    """
+    try:
+        with connect(address) as connection:
+            rows = connection.rows(
+                "SELECT a.uri, t.name, a.create_time_since_epoch, a.state FROM Artifact a "
+                "JOIN Type t ON t.id = a.type_id WHERE a.uri IS NOT NULL"
+            )
+    except NoStore:
+        rows = []
+    own = address.file is not None
+    live = [(uri, kind, created) for uri, kind, created, state in rows if state == _LIVE and split(uri)]
+    lines = []
+    elsewhere = {parts[0] for uri, _, _ in live if (parts := split(uri)) and parts[0] != str(folder)}
+    if own and elsewhere:
+        lines.append(
+            f"{folder} was moved or copied from {', '.join(sorted(elsewhere))}: the next `vitpipe run` records its "
+            "artifacts where they are now"
+        )
+    here = [uri for uri, _, _ in live if own or uri.startswith(f"{folder}/root/")]
+    gone = [uri for uri in here if not Path(place(uri, folder)).exists()]
+    if gone:
+        lines.append(
+            f"{len(gone)} artifact(s) that ML Metadata names below {folder / 'root'} are gone: put them back, or the "
+            "next `vitpipe run` makes anew what it needs of them"
+        )
+    models = {
+        (place(uri, folder) if own else uri, created)
+        for uri, kind, created in live
+        if kind == "Model" and Path(place(uri, folder) if own else uri).is_dir()
+    }
+    for version in versions(folder / "serving"):
+        with contextlib.suppress(ValueError):  # of a record that cannot be read others tell
+            made = read_record(folder / "serving" / str(version)).model
+            if (place(made.uri, folder) if own else made.uri, made.created_ms) not in models:
+                # Nothing of a server is written anew, so TFX needs the path that is on record.
+                cure = "" if own else ". If the run folder was moved, make its old path a link to the new one"
+                lines.append(
+                    f"{folder / 'serving' / str(version)} serves as it was pushed, but its Model artifact "
+                    f"{place(made.uri, folder) if own else made.uri} is gone or unknown to {address}: no candidate can "
+                    f"be compared with it{cure}"
+                )
+    return lines
+
+
+def _first_places(connection: Any) -> dict[str, str]:
+    """By a place of today the place where it was first recorded; empty if nothing was ever moved."""
+    rows = connection.rows(
+        "SELECT p.string_value FROM ContextProperty p JOIN Context c ON c.id = p.context_id "
+        "JOIN Type t ON t.id = c.type_id WHERE t.name = 'pipeline' AND p.name = ?",
+        FIRST_PLACES,
+    )
+    return json.loads(rows[0][0]) if rows else {}
+
+
+def _moved_data(texts: list[Any], old_folders: list[str], folder: Path, data: Path) -> list[str]:
+    """The data folders on record that are `data` by now.
+
+    They are gone, or lay beside the old run folder as `data` lies beside the new one; and a span in `data` has the
+    digest that is on record.
+    """
+    properties: dict[int, dict[str, str]] = {}
+    for number, name, _, text in texts:
+        properties.setdefault(number, {})[name] = text
+    spans = {
+        (str(Path(of["span_folder"]).parent), Path(of["span_folder"]).name, of.get("span_digest"))
+        for of in properties.values()
+        if of.get("span_folder")
+    }
+    found = []
+    for old in sorted({old for old, _, _ in spans} - {str(data)}):
+        with_folder = any(os.path.relpath(old, before) == os.path.relpath(data, folder) for before in old_folders)
+        if (with_folder or not Path(old).is_dir()) and any(
+            digest == _digest(data / name) for of, name, digest in spans if of == old
+        ):
+            found.append(old)
+    return found
+
+
+def _digest(span: Path) -> str | None:
+    try:
+        return manifest.read(span).digest()
+    except (DataRefused, ingest.UsageError, OSError):
+        return None
+
+
+def _record_first_places(raw: sqlite3.Connection, places: Mapping[str, str]) -> None:
+    for (context,) in raw.execute(
+        "SELECT c.id FROM Context c JOIN Type t ON t.id = c.type_id WHERE t.name = 'pipeline'"
+    ).fetchall():
+        raw.execute("DELETE FROM ContextProperty WHERE context_id = ? AND name = ?", (context, FIRST_PLACES))
+        raw.execute(
+            "INSERT INTO ContextProperty (context_id, name, is_custom_property, string_value) VALUES (?, ?, 1, ?)",
+            (context, FIRST_PLACES, json.dumps(places)),
+        )

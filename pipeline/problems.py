@@ -1,0 +1,70 @@
+"""Errors of the file system and of the store, as a sentence that says what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+# Libraries that write in C++ hand on the words and not the number. The last is what ML Metadata says on a full disk.
+_FULL_WORDS = (*map(os.strerror, sorted(_FULL)), "disk is full", "cannot commit - no transaction is active")
+
+
+def is_full(error: BaseException) -> bool:
+    """Return whether an error, or one that it wraps, says that a disk, a quota or a file is full."""
+    return any(
+        (isinstance(one, OSError) and one.errno in _FULL) or any(words in str(one) for words in _FULL_WORDS)
+        for one in _chain(error)
+    )
+
+
+def full(folder: Path) -> str:
+    """Return what to do about the full disk of `folder`."""
+    free = shutil.disk_usage(_existing(folder)).free
+    return (
+        f"no space is left for {folder}: {free:,} bytes are free there. Make room, for example with "
+        "`vitpipe gc --keep 3`, and start again"
+    )
+
+
+def explained(error: BaseException, folder: Path | None = None) -> str | None:
+    """Return a sentence for an error of the file system or the store, and None for any other error.
+
+    Args:
+        error: as it was raised.
+        folder: what was worked in, for an error that names no file.
+    """
+    if is_full(error):
+        return full(folder or Path(getattr(error, "filename", None) or "."))
+    if isinstance(error, OSError):
+        where = error.filename or folder or Path.cwd()
+        if error.errno in _DENIED:
+            return (
+                f"{where}: {error.strerror}. Give this user the right to read and write there, or name another folder"
+            )
+        return f"{where}: {error.strerror or error}. Name another path, or move away what is in the way"
+    if isinstance(error, sqlite3.Error) or type(error).__module__.startswith("ml_metadata"):
+        where = folder or "ML Metadata"
+        what = (str(error) or type(error).__name__).splitlines()[0]
+        return (
+            f"the store of {where} cannot be used: {what}. "
+            "Look whether this user may write there, whether the disk is full, and whether `vitpipe runs list` reads it"
+        )
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _existing(folder: Path) -> Path:
+    return next((path for path in (folder, *folder.absolute().parents) if os.path.exists(path)), Path("/"))  # noqa: PTH110

@@ -1,0 +1,172 @@
+"""YAML as settings need it: plain values, each key once, and an error that names the line.
+
+PyYAML reads it. A few dozen lines over its loader are enough to refuse what settings have no use for, and to keep the
+line of every key; ruamel.yaml, which refuses duplicate keys itself, would be another dependency and bound nothing else.
+"""
+
+import re
+import unicodedata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+MOST_BYTES = 64 * 1024  # of a file; a preset has 2 KiB
+_DEEPEST = 16  # levels of nesting; settings have 5
+_LONGEST_NUMBER = 40  # characters
+
+Place = tuple[str | int, ...]  # keys, and positions in lists, that lead to a value
+
+
+class YamlSyntaxError(ValueError):
+    """Text that is not YAML. The message opens with the line."""
+
+
+class YamlRefused(ValueError):
+    """YAML that settings may not contain. The message opens with the line."""
+
+
+class Document(NamedTuple):
+    """A value, and the line (from 1) of everything in it."""
+
+    value: Any
+    lines: dict[Place, int]
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's loader with the types of YAML 1.2: text, numbers, true and false, null.
+
+    By YAML 1.1 it would also read `no` as false, `010` as 8, `1:30` as 90 and `2024-01-01` as a date. These are text
+    here, and the setting decides: `flip: no` is still false, `name: no` is a name, and `epochs: 1:30` is refused.
+    """
+
+    depth = 0
+
+    def compose_node(self, parent, index):
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+            raise _refused(event, "anchors (&) and aliases (*) are not supported: write the value out, or quote it")
+        if getattr(event, "tag", None) is not None:
+            raise _refused(event, f"tags ({_short(event.tag)}) are not supported: remove it, or quote the value")
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise _refused(event, f"more than {_DEEPEST} levels of nesting: settings have at most 5")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
+    ("int", r"^[-+]?(?:0|[1-9][0-9]*)$", list("-+0123456789")),
+    (
+        "float",
+        r"^(?:[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$",
+        list("-+.0123456789"),
+    ),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
+
+
+def read(path: Path) -> Document:
+    """Read a file.
+
+    Raises:
+        OSError: it cannot be read.
+        YamlSyntaxError: it is not YAML in UTF-8.
+        YamlRefused: it holds what settings may not contain.
+    """
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise YamlRefused(f"1: more than {MOST_BYTES // 1024} KiB: this is no file of settings")
+    try:
+        return parse(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise YamlSyntaxError(
+            f"{line}: byte {content[error.start]:#04x} is not UTF-8: save the file as UTF-8"
+        ) from None
+
+
+def parse(text: str) -> Document:
+    """Read one document; an empty text is None. Raises YamlSyntaxError and YamlRefused."""
+    if len(text) > MOST_BYTES:
+        raise YamlRefused(f"1: more than {MOST_BYTES:,} characters: this is no setting")
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        raise YamlSyntaxError(f"{line}: character {_code(error.character)} is not allowed: remove it") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        if error.context == "expected a single document in the stream":
+            raise YamlRefused(f"{_at(mark)}: a second document begins: keep one, without `---`") from None
+        raise YamlSyntaxError(f"{_at(mark)}: not YAML: {error.problem or error.context}") from None
+    except YamlRefused:
+        raise
+    except (ValueError, OverflowError):  # of chr(), which PyYAML calls for an escape such as "\UFFFFFFFF"
+        raise YamlSyntaxError("1: not YAML: an escape in a quoted text names no character") from None
+    lines: dict[Place, int] = {}
+    return Document(None if node is None else _value(node, (), lines), lines)
+
+
+def _value(node: yaml.Node, place: Place, lines: dict[Place, int]) -> Any:
+    lines.setdefault(place, node.start_mark.line + 1)
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(child, (*place, index), lines) for index, child in enumerate(node.value)]
+    if isinstance(node, yaml.ScalarNode):
+        return _scalar(node)
+    value: dict[str, Any] = {}
+    first: dict[str, yaml.Mark] = {}
+    for key_node, child in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise _refused(key_node, "a key must be text, and not a list or a mapping")
+        key = _text(key_node)
+        if key in first:
+            name = ".".join(map(str, (*place, key)))
+            before = first[key].line + 1
+            raise _refused(key_node, f"{name} appears again, after line {before}: put both into one block")
+        first[key] = key_node.start_mark
+        lines[*place, key] = key_node.start_mark.line + 1
+        value[key] = _value(child, (*place, key), lines)
+    return value
+
+
+def _scalar(node: yaml.ScalarNode) -> Any:
+    text = _text(node)
+    kind = node.tag.rpartition(":")[2]
+    if kind in ("int", "float") and len(text) > _LONGEST_NUMBER:
+        raise _refused(node, f"a number of {len(text):,} characters ({_short(text)}): write at most {_LONGEST_NUMBER}")
+    if kind == "int":
+        return int(text)
+    if kind == "float":
+        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    return {"null": None, "bool": text.lower() == "true"}.get(kind, text)
+
+
+def _text(node: yaml.ScalarNode) -> str:
+    for character in node.value:
+        if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t":
+            raise _refused(node, f"character {_code(ord(character))} is not allowed: remove it")
+    return node.value
+
+
+def _refused(at: yaml.Node | yaml.Event, message: str) -> YamlRefused:
+    return YamlRefused(f"{_at(at.start_mark)}: {message}")
+
+
+def _at(mark: Any) -> str:
+    return f"{mark.line + 1}:{mark.column + 1}" if mark else "1"
+
+
+def _code(character: int | str) -> str:
+    return f"U+{character if isinstance(character, int) else ord(character):04X}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 20 else f"{text[:17]}..."

@@ -1,0 +1,83 @@
+"""A class more in the data, with a warm start: the head is rebuilt, and the gate compares what can be compared."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.serving_folder import read_record
+
+ROOT = Path(__file__).resolve().parents[1]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+
+SETTINGS = [
+    "name=digits", "model.depth=2", "training.epochs=12", "gate.accuracy=0.5", "gate.class_accuracy=0",
+    "gate.calibration=1", "gate.tolerance=0.2",
+]  # fmt: skip
+
+
+def vitpipe(folder, *arguments):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "XLA_FLAGS": ""}
+    line = [sys.executable, "-m", "pipeline.cli", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, cwd=folder, env=environment)
+
+
+def run(folder, data, *flags):
+    overrides = [word for flag in (*SETTINGS, *flags) for word in ("--set", flag)]
+    return vitpipe(folder, "run", "-c", "sample", "--data", data, *overrides)
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory):
+    """A run on two classes, and one on three that starts from its model."""
+    folder = tmp_path_factory.mktemp("new-class")
+    for data, classes in ("two", "zero,one"), ("three", "zero,one,two"):
+        prepared = vitpipe(folder, "data", "prepare", "sample", "--classes", classes, "--out", data)
+        assert prepared.returncode == 0, prepared.stderr
+    first = run(folder, "two")
+    assert first.returncode == 0, first.stderr
+    return folder, run(folder, "three", "training.warm_start=true")
+
+
+def test_the_model_of_three_classes_is_pushed(story):
+    folder, done = story
+    assert done.returncode == 0, done.stdout + done.stderr
+    versions = folder / "runs" / "digits" / "serving"
+    assert read_record(versions / "2").classes == ["zero", "one", "two"]
+
+
+def test_it_is_told_before_and_after_what_was_taken_over(story):
+    folder, done = story
+    words = "warm start from version 1: head rebuilt, weights of 2 classes copied by name, 1 new: two"
+    assert done.stderr.splitlines()[0] == words
+    assert words in done.stdout
+    run_id = re.search(r"^run (\S+) of digits", done.stderr, re.MULTILINE)[1]
+    why = vitpipe(folder, "why", run_id)
+    assert f"Its training: {words}." in why.stdout
+    assert "the classes that both know (zero, one)." in why.stdout
+    page = folder / re.search(r"^the report: (\S+)$", done.stdout, re.MULTILINE)[1]
+    assert json.loads((page.parent / "report.json").read_text())["warm_start"] == words
+    assert words in page.read_text()
+
+
+def test_the_gate_compares_the_shared_classes_and_says_so(story):
+    folder, done = story
+    page = folder / re.search(r"^the report: (\S+)$", done.stdout, re.MULTILINE)[1]
+    judgement = json.loads((page.parent / "report.json").read_text())["judgement"]
+    found = judgement["comparison"]
+    assert found["shared"] == ["zero", "one"] and judgement["serving"] is None
+    assert 20 <= found["examples"] < judgement["candidate"]["examples"]
+    assert found["accuracies"][1] > 0.9  # the serving model knows its own classes
+    assert "accuracy against the serving model" in {check["name"] for check in judgement["checks"]}
+    assert "warning: the serving model has other classes: the two are compared only on the" in done.stdout
+
+
+def test_another_architecture_is_refused_at_once(story):
+    folder, _ = story
+    refused = run(folder, "three", "training.warm_start=true", "model.depth=3")
+    assert refused.returncode == 2
+    assert "depth 2, not 3" in refused.stderr and "starting TFX" not in refused.stderr

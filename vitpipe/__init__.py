@@ -1,0 +1,1 @@
+"""The `vitpipe` command starts here."""
