@@ -1,6 +1,5 @@
 """Statistics of images, which TFDV does not have: what they are, how they look, and which of them come twice."""
 
-import hashlib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -24,7 +23,7 @@ from components import artifacts
 from components.conflicts import find_conflicts
 from components.figures import of_images
 from components.ingest import tfrecord
-from components.ingest.images import UNDECODABLE, BadImage, opened, remarks, to_rgb
+from components.ingest.images import UNDECODABLE, BadImage, opened, pixel_digest, remarks, to_rgb
 from components.leaks import find_leaks
 from components.perceptual import SIDE, phash, thumbnail, unpacked
 from trainer.examples import class_names
@@ -91,12 +90,11 @@ def _measure(split: str, examples: list[tfrecord.RawExample], image_size: int) -
             row["reason"] = str(error)
         else:
             pixels = to_rgb(image)
-            shape = f"{image.width} {image.height} ".encode()
             row |= {
                 "format": f"{image.format} {image.mode}",
                 "width": image.width,
                 "height": image.height,
-                "digest": hashlib.blake2b(shape + pixels.tobytes(), digest_size=16).digest(),
+                "digest": bytes.fromhex(pixel_digest(pixels)),
                 "thumbnail": thumbnail(image).tobytes(),
                 "remarks": remarks(example.image, image, pixels),
             }

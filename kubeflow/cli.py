@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
+from components.ingest import MAX_SPAN
 from kubeflow.listing import print_run, print_runs, print_schedule, times
 from pipeline import sources, start
 from pipeline.cli.display import Display
@@ -68,7 +69,7 @@ def submit(
     config: Config = "sample",
     overrides: Overrides = None,
     span: Annotated[
-        int | None, typer.Option(min=1, max=2**63 - 1, help="Span to train on; the newest when not given.")
+        int | None, typer.Option(min=1, max=MAX_SPAN, help="Span to train on; the newest when not given.")
     ] = None,
     accept: Annotated[
         list[str] | None, typer.Option(metavar="CHECK", help="A check of the data gate that shall not stop this run.")

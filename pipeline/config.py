@@ -20,7 +20,6 @@ from pipeline.cluster_settings import KubeflowSettings
 from pipeline.metadata.address import PASSWORD, Address, StoreError
 from pipeline.strict_yaml import Place, YamlRefused, YamlSyntaxError
 from trainer.settings import (
-    MOST_SPANS,
     AugmentSettings,
     FinetuneSettings,
     ModelSettings,
@@ -55,8 +54,8 @@ PathSetting = Annotated[Path, AfterValidator(_is_a_path)]
 
 class DataSettings(SettingsGroup):
     dir: PathSetting = Path("data/cifar10")
-    span: int | None = Field(None, ge=1, le=MOST_SPANS)  # the newest when not given
-    gate_span: int = Field(1, ge=1, le=MOST_SPANS)  # whose test set the gate looks at, whatever is trained on
+    span: int | None = Field(None, ge=1, le=ingest.MAX_SPAN)  # the newest when not given
+    gate_span: int = Field(1, ge=1, le=ingest.MAX_SPAN)  # whose test set the gate looks at, whatever is trained on
 
 
 class MetadataSettings(SettingsGroup):
@@ -112,8 +111,6 @@ class Settings(SettingsGroup):
                 "or name another folder with --data"
             )
         span = self.data.span if self.data.span is not None else there[-1]
-        if span > MOST_SPANS:
-            raise SettingsError(f"span {span} of {data}: its number is above {MOST_SPANS}; name its folder anew")
         for key, wanted in ("data.span", span), ("data.gate_span", self.data.gate_span):
             if wanted not in there:
                 raise SettingsError(f"{key}: no span {wanted} in {data}, it has {', '.join(map(str, there))}")

@@ -17,7 +17,6 @@ SIZES = {
 MOST_PARAMETERS = 10_000_000_000  # of a model: 40 GB of weights, and four times as much with the optimizer's
 MOST_TOKENS = 65_536  # of an image: 256 x 256 patches
 MOST_EPOCHS = 100_000
-MOST_SPANS = 2**63 - 1  # what ML Metadata can record: 64 bits
 
 _YEAR = 366 * 24 * 3600  # seconds
 _PEBIBYTE = 2**20  # GiB

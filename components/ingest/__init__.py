@@ -34,7 +34,7 @@ def prepare(
     number, None for the one after the newest. A span of the same source and recipe is not written again: without
     `span` the newest is looked at, with `span` the one of that number. Downloads are kept in `<out>/.download`.
 
-    Memory: a few batches of images on their way through the checkers (see `checkers`) and 29 bytes for each image that
+    Memory: a few batches of images on their way through the checkers (see `checkers`) and 45 bytes for each image that
     was read (see `spool`), however many there are. Disk: the images twice while they are written.
     The source must not change while it is read.
     Raises UsageError (bad argument, number taken, another writer at work) and DataRefused (the data, or the disk);

@@ -123,10 +123,10 @@ def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
         replies.write(json.dumps(answers).encode() + b"\n")
 
 
-def _checked(shape: list[int], remarks: list[str]) -> Checked:
+def _checked(shape: list[int], digest: str, remarks: list[str]) -> Checked:
     """Return an answer as it was before JSON made lists of its tuples."""
     height, width, channels = shape
-    return Checked((height, width, channels), tuple(remarks))
+    return Checked((height, width, channels), digest, tuple(remarks))
 
 
 def _answer(image: bytes) -> Checked | str:

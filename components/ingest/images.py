@@ -1,5 +1,6 @@
 """Which image bytes are accepted."""
 
+import hashlib
 import io
 import re
 import struct
@@ -86,9 +87,10 @@ REMARKS = {
 
 
 class Checked(NamedTuple):
-    """The shape of an accepted image, and the names of the REMARKS that apply to it."""
+    """The shape of an accepted image, `pixel_digest` of it, and the names of the REMARKS that apply to it."""
 
     shape: Shape
+    digest: str
     remarks: tuple[str, ...]
 
 
@@ -99,7 +101,14 @@ class BadImage(Exception):
 def check(data: bytes) -> Checked:
     """Decode an image, to 3 channels as `tf.io.decode_image(channels=3)` will. Raises BadImage: see `opened`."""
     image = opened(data)
-    return Checked((image.height, image.width, 3), remarks(data, image, to_rgb(image)))
+    pixels = to_rgb(image)
+    return Checked((image.height, image.width, 3), pixel_digest(pixels), remarks(data, image, pixels))
+
+
+def pixel_digest(pixels: Image.Image) -> str:
+    """Return a hexadecimal digest of 128 bits: equal for images of one size whose RGB pixels are equal."""
+    size = f"{pixels.width} {pixels.height} ".encode()
+    return hashlib.blake2b(size + pixels.tobytes(), digest_size=16).hexdigest()
 
 
 def remarks(data: bytes, image: Image.Image, pixels: Image.Image) -> tuple[str, ...]:

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from components.ingest.checkers import checked
 from components.ingest.errors import DataRefused
+from components.ingest.history import keys
 from components.ingest.images import Shape, fix
 from components.ingest.manifest import MAX_REJECTED_IDS, Recipe, Rejection, Remarked
-from components.ingest.source import Progress, Rejected, Source
+from components.ingest.source import Progress, Rejected, Source, spelling
 from components.ingest.spool import Spool
 
 
@@ -20,18 +21,19 @@ class Intake(NamedTuple):
     image_shape: Shape | None
     rejected: tuple[Rejection, ...]
     remarked: tuple[Remarked, ...]
+    passed_over: Rejection | None
 
 
 def take_in(source: Source, spool: Spool, recipe: Recipe, progress: Progress) -> Intake:
     """Spools every image of the source that can be used, labelled with the index of its class.
 
     Raises DataRefused when more than `recipe.max_rejected` of the records cannot be used, an id comes twice, or the
-    classes are not those the source must have, fewer than two, unprintable, or differ only by case.
+    classes are not those the source must have, fewer than two, unprintable, or spelled in two ways.
     """
     numbers: dict[str, int] = {}  # of the classes, as they come
     shapes: set[Shape] = set()
-    counts: Counter[str] = Counter()  # of rejected records, by reason
-    ids: defaultdict[str, list[str]] = defaultdict(list)
+    counts: Counter[tuple[bool, str]] = Counter()  # of rejected records, by `passed_over` and reason
+    ids: defaultdict[tuple[bool, str], list[str]] = defaultdict(list)
     remark_counts: Counter[str] = Counter()  # of accepted images
     remark_ids: defaultdict[str, list[str]] = defaultdict(list)
     done = 0
@@ -41,24 +43,31 @@ def take_in(source: Source, spool: Spool, recipe: Recipe, progress: Progress) ->
             if isinstance(result, Rejected):
                 if result.class_name is not None:
                     numbers.setdefault(result.class_name, len(numbers))
-                counts[result.reason] += 1
-                if counts[result.reason] <= MAX_REJECTED_IDS:
-                    ids[result.reason].append(result.id.decode("utf-8", "backslashreplace"))
+                kind = result.passed_over, result.reason
+                counts[kind] += 1
+                if counts[kind] <= MAX_REJECTED_IDS:
+                    ids[kind].append(result.id.decode("utf-8", "backslashreplace"))
             else:
-                record, (shape, remarks) = result
+                record, image = result
                 label = numbers.setdefault(record.class_name, len(numbers))
-                spool.add(record.split, label, record.id, record.image)
-                for remark in remarks:
+                recognised_by = keys(record.class_name, record.id, image.digest)
+                spool.add(record.split, label, record.id, record.image, recognised_by)
+                for remark in image.remarks:
                     remark_counts[remark] += 1
                     if remark_counts[remark] <= MAX_REJECTED_IDS:
                         remark_ids[remark].append(record.id.decode("utf-8", "backslashreplace"))
                 if len(shapes) < 2:
-                    shapes.add(shape)
+                    shapes.add(image.shape)
     names = _class_names(numbers, source)
-    rejected = tuple(
-        Rejection(reason=reason, count=counts[reason], ids=tuple(ids[reason])) for reason in sorted(counts)
+    rejected, passed_over = (
+        tuple(
+            Rejection(reason=kind[1], count=counts[kind], ids=tuple(ids[kind]))
+            for kind in sorted(counts)
+            if kind[0] == passed_over
+        )
+        for passed_over in (False, True)
     )
-    _refuse_rejected(rejected, done, source, recipe)
+    _refuse_rejected(rejected, done - sum(files.count for files in passed_over), source, recipe)
     index = {name: label for label, name in enumerate(names)}
     spool.relabel([index[name] for name in numbers])
     if (id := spool.twice()) is not None:
@@ -68,17 +77,23 @@ def take_in(source: Source, spool: Spool, recipe: Recipe, progress: Progress) ->
         Remarked(remark=name, count=count, images=accepted, ids=tuple(remark_ids[name]))
         for name, count in sorted(remark_counts.items())
     )
-    return Intake(names, shapes.pop() if len(shapes) == 1 else None, rejected, remarked)
+    return Intake(
+        names,
+        shapes.pop() if len(shapes) == 1 else None,
+        rejected,
+        remarked,
+        passed_over[0] if passed_over else None,
+    )
 
 
 def _class_names(found: dict[str, int], source: Source) -> tuple[str, ...]:
     """The classes in index order."""
-    by_case: dict[str, str] = {}
+    by_spelling: dict[str, str] = {}
     for name in sorted(found):
         if not name.isprintable():
             raise DataRefused(f"{source.description}: class name {name!r} is not printable UTF-8: rename the folder")
-        if (other := by_case.setdefault(name.casefold(), name)) != name:
-            raise DataRefused(f"{source.description}: classes {other!r} and {name!r} differ only by case: merge them")
+        if (other := by_spelling.setdefault(spelling(name), name)) != name:
+            raise DataRefused(f"{source.description}: classes {_two_spellings(other, name)}: merge them")
     if source.class_names is None:
         if len(found) < 2:
             raise DataRefused(f"{source.description}: at least 2 classes are needed, found {sorted(found)}")
@@ -91,6 +106,14 @@ def _class_names(found: dict[str, int], source: Source) -> tuple[str, ...]:
     return source.class_names
 
 
+def _two_spellings(name: str, other: str) -> str:
+    """Return how two spellings of one name differ, as a message says it."""
+    if name.casefold() == other.casefold():
+        return f"{name!r} and {other!r} differ only by case"
+    escaped = "" if (name + other).isascii() else f" ({name!a} and {other!a})"
+    return f"{name!r} and {other!r}{escaped} differ only by spaces, case or the encoding of accents"
+
+
 def _refuse_rejected(rejections: tuple[Rejection, ...], records: int, source: Source, recipe: Recipe) -> None:
     count = sum(rejection.count for rejection in rejections)
     if count > recipe.max_rejected * records:
@@ -100,7 +123,8 @@ def _refuse_rejected(rejections: tuple[Rejection, ...], records: int, source: So
         )
         raise DataRefused(
             f"{source.description}: {count:,} of {records:,} records rejected ({count / records:.1%}), "
-            f"the bound is {recipe.max_rejected:.1%}: {reasons}; repair or remove them"
+            f"the bound is {recipe.max_rejected:.1%}: {reasons}; "
+            "repair or remove them, or allow more with --max-rejected"
         )
 
 
@@ -109,4 +133,8 @@ def difference(expected: Sequence[str], found: Iterable[str]) -> str:
     missing, unexpected = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if not missing and not unexpected:
         return f"expected the order {list(expected)}, found {list(found)}"
+    by_spelling = {spelling(name): name for name in missing}
+    for name in unexpected:
+        if (other := by_spelling.get(spelling(name))) is not None:
+            return f"classes {_two_spellings(other, name)}: rename the second like the first"
     return f"missing classes {missing}, unexpected classes {unexpected}"

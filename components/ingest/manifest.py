@@ -21,6 +21,7 @@ from components.ingest.source import SPLITS
 
 NAME = "manifest.json"
 _MAX_BYTES = 64 * 2**20  # of a manifest; one of 10,000 classes and 10 million images has 3 MB
+HISTORY = "history.npy"  # see `components.ingest.history`
 MAX_REJECTED_IDS = 100  # listed for each reason; all are counted
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -33,12 +34,12 @@ class _Frozen(BaseModel):
 
 
 class Recipe(_Frozen):
-    """The numbers that shape a span. Two spans of one source and one recipe hold the same."""
+    """The numbers that shape a span. The first spans of two data folders hold the same if source and recipe are one."""
 
     seed: int = 0  # of the shuffle and of what is held out
-    held_out: float = Field(default=0.1, gt=0, lt=0.5)  # of each class, for val; without splits for test too
+    held_out: float = Field(default=0.1, gt=0, lt=0.5)  # of the images, for val; without splits for test too
     examples_per_shard: PositiveInt = 2_500  # CIFAR-10: 18 training shards of 6 MB; photographs of 100 kB: 250 MB each
-    max_rejected: float = Field(default=0.01, ge=0, lt=1)  # of the records; more than this and the source is refused
+    max_rejected: float = Field(default=0.01, ge=0, le=1)  # of the records; more than this and the source is refused
     classes: tuple[str, ...] | None = None  # nothing but these, sorted
     per_class: int | None = Field(default=None, ge=3)  # images of train and val together, at most, of each class
 
@@ -63,11 +64,22 @@ class Remarked(_Frozen):
     ids: tuple[str, ...]  # the first MAX_REJECTED_IDS
 
 
+class HistoryFile(_Frozen):
+    """The history that a span keeps.
+
+    sha256: of the file; spans: `Manifest.digest()` of each earlier span that it includes, by number.
+    """
+
+    sha256: Sha256
+    spans: dict[NonNegativeInt, Sha256]
+
+
 class Manifest(_Frozen):
     """What one span holds.
 
     counts: examples by split and class; image_shape: height, width, channels, or None when the sizes differ;
-    shards: by path inside the span.
+    shards: by path inside the span; passed_over: files that are plainly no images; history: None in spans of versions
+    that kept none.
     """
 
     kind: str
@@ -80,6 +92,8 @@ class Manifest(_Frozen):
     shards: dict[ShardName, Shard]
     rejected: tuple[Rejection, ...]
     remarked: tuple[Remarked, ...] = ()
+    passed_over: Rejection | None = None
+    history: HistoryFile | None = None
     tool_version: str
 
     @model_validator(mode="after")

@@ -1,6 +1,7 @@
 """What a source hands over, and how it says how far it is."""
 
 import difflib
+import unicodedata
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,12 @@ Progress = Callable[[str, int, int | None], None]
 
 def silent(_what: str, _done: int, _total: int | None) -> None:
     """The progress that shows nothing."""
+
+
+def spelling(name: str) -> str:
+    """Return a name as it is compared: without regard to case, spaces around words and the encoding of accents."""
+    folded = unicodedata.normalize("NFC", name).casefold()
+    return unicodedata.normalize("NFC", " ".join(folded.split()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,7 @@ class Rejected:
     id: bytes
     reason: str
     class_name: str | None = None  # where it is known, so that a class with nothing but rejected records is seen
+    passed_over: bool = False  # plainly no image, so not a damaged one
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,8 @@ def span_problems(
     except DataRefused as error:
         return [str(error)]
     found = _schema_problems(folder.parent, folder, manifest) + _file_problems(folder, manifest)
+    if manifest.history:
+        found += _digest_problems(folder / manifests.HISTORY, manifest.history.sha256, verified)
     counts: Counter[tuple[str, int]] = Counter()
     whole = True
     for name, shard in manifest.shards.items():
@@ -95,7 +97,7 @@ def _short(feature: schema_pb2.Feature) -> str:
 
 
 def _file_problems(folder: Path, manifest: Manifest) -> list[str]:
-    expected = {manifests.NAME, *SPLITS, *manifest.shards}
+    expected = {manifests.NAME, *SPLITS, *manifest.shards} | ({manifests.HISTORY} if manifest.history else set())
     found = (path for path in sorted(folder.rglob("*")) if path.relative_to(folder).as_posix() not in expected)
     lines = [f"{path}: expected no such file, found one that the manifest does not list" for path in found]
     for split in SPLITS:
@@ -104,19 +106,23 @@ def _file_problems(folder: Path, manifest: Manifest) -> list[str]:
     return lines
 
 
-def _shard_problems(
-    path: Path, shard: Shard, classes: int, counts: Counter[tuple[str, int]], verified: Callable[[int], None]
-) -> list[str]:
-    """Adds the shard's examples to `counts`, by split and label, unless there is a problem."""
+def _digest_problems(path: Path, expected: str, verified: Callable[[int], None]) -> list[str]:
     try:
         with regular.open_file(path) as file:
             digest = regular.digest(file, lambda _done: verified(0))
     except DataRefused as error:
         return [str(error)]
     except OSError as error:
-        return [f"{path}: expected sha256 {shard.sha256}, found no readable file ({error.strerror})"]
-    if digest != shard.sha256:
-        return [f"{path}: expected sha256 {shard.sha256}, found {digest}"]
+        return [f"{path}: expected sha256 {expected}, found no readable file ({error.strerror})"]
+    return [] if digest == expected else [f"{path}: expected sha256 {expected}, found {digest}"]
+
+
+def _shard_problems(
+    path: Path, shard: Shard, classes: int, counts: Counter[tuple[str, int]], verified: Callable[[int], None]
+) -> list[str]:
+    """Adds the shard's examples to `counts`, by split and label, unless there is a problem."""
+    if problems := _digest_problems(path, shard.sha256, verified):
+        return problems
     labels: list[int] = []
     after = "at its beginning"
     try:

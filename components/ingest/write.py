@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from components.disk import sync, sync_tree
+from components.ingest import history as histories
 from components.ingest import manifest as manifests
 from components.ingest import schema, tfrecord
 from components.ingest.errors import DataRefused, UsageError
 from components.ingest.folder import span_folder, spans
-from components.ingest.intake import Intake, difference, take_in
+from components.ingest.intake import difference, take_in
 from components.ingest.locks import exclusively
 from components.ingest.manifest import Manifest, Recipe, Shard
 from components.ingest.source import Progress, Source, silent
@@ -45,47 +46,39 @@ def write(
                     f"--span {span}: {span_folder(out, span)} holds other content (from {there.source}): "
                     f"use --span {existing[-1] + 1}, or leave --span out"
                 )
-        classes_before = class_names(schema.read(out)) if existing else None
         with _temporary_folder(out, number) as folder:
-            with Spool(folder / "spool", recipe.seed) as spool:
-                taken = take_in(source, spool, recipe, progress)
-                if classes_before is not None and classes_before != list(taken.class_names):
-                    raise DataRefused(
-                        f"{source.description}: its classes are not those of {out / schema.NAME}: "
-                        f"{difference(classes_before, taken.class_names)}; use another --out for other classes"
-                    )
-                manifest = _write_splits(kind, source, spool, taken, recipe, folder, progress)
-            (folder / "spool").unlink()
+            manifest = _write_span(kind, source, out, number, recipe, folder, progress)
             manifests.write(manifest, folder)
             sync_tree(folder)
             if not existing:
-                _write_schema(out, taken.class_names)
+                _write_schema(out, manifest.class_names)
             folder.rename(span_folder(out, number))
             sync(out)
         return manifest
 
 
-def _write_splits(
-    kind: str, source: Source, spool: Spool, taken: Intake, recipe: Recipe, folder: Path, progress: Progress
+def _write_span(
+    kind: str, source: Source, out: Path, number: int, recipe: Recipe, folder: Path, progress: Progress
 ) -> Manifest:
-    names = taken.class_names
-    splits = spool.split(recipe.held_out, recipe.per_class)
-    images = sum(map(len, splits.values()))
-    counts = {
-        split: dict(zip(names, np.bincount(rows["label"], minlength=len(names)).tolist(), strict=True))
-        for split, rows in splits.items()
-    }
-    _refuse_missing(counts, source)
-    shards: dict[str, Shard] = {}
-    written = 0
-    for split, rows in splits.items():
-        (folder / split).mkdir()
-        total = -(-len(rows) // recipe.examples_per_shard)
-        for number, part in enumerate(np.array_split(rows, total)):
-            name = f"{split}/part-{number:05}-of-{total:05}.tfrecord"
-            shards[name] = _write_shard(folder / name, spool, part)
-            written += len(part)
-            progress("images written", written, images)
+    """Writes the images and the history of a span."""
+    classes_before = class_names(schema.read(out)) if spans(out) else None
+    history = histories.read(out, progress)
+    with Spool(folder / "spool", recipe.seed) as spool:
+        taken = take_in(source, spool, recipe, progress)
+        names = taken.class_names
+        if classes_before is not None and classes_before != list(names):
+            raise DataRefused(
+                f"{source.description}: its classes are not those of {out / schema.NAME}: "
+                f"{difference(classes_before, names)}; use another --out for other classes"
+            )
+        splits = spool.split(recipe.held_out, history, recipe.per_class)
+        counts = {
+            split: dict(zip(names, np.bincount(rows["label"], minlength=len(names)).tolist(), strict=True))
+            for split, rows in splits.items()
+        }
+        _refuse_missing(counts, source, spool.held_out, is_first_span=classes_before is None)
+        shards = _write_shards(spool, splits, recipe.examples_per_shard, folder, progress)
+    (folder / "spool").unlink()
     return Manifest(
         kind=kind,
         source=source.description,
@@ -97,19 +90,47 @@ def _write_splits(
         shards=shards,
         rejected=taken.rejected,
         remarked=taken.remarked,
+        passed_over=taken.passed_over,
+        history=history.with_span(number, splits).write(folder),
         tool_version=importlib.metadata.version("vitpipe"),
     )
 
 
-def _refuse_missing(counts: dict[str, dict[str, int]], source: Source) -> None:
+def _write_shards(
+    spool: Spool, splits: dict[str, np.ndarray], examples_per_shard: int, folder: Path, progress: Progress
+) -> dict[str, Shard]:
+    shards: dict[str, Shard] = {}
+    images = sum(map(len, splits.values()))
+    written = 0
+    for split, rows in splits.items():
+        (folder / split).mkdir()
+        total = -(-len(rows) // examples_per_shard)
+        for number, part in enumerate(np.array_split(rows, total)):
+            name = f"{split}/part-{number:05}-of-{total:05}.tfrecord"
+            shards[name] = _write_shard(folder / name, spool, part)
+            written += len(part)
+            progress("images written", written, images)
+    return shards
+
+
+def _refuse_missing(
+    counts: dict[str, dict[str, int]], source: Source, held_out: Sequence[str], is_first_span: bool
+) -> None:
     for split, by_class in counts.items():
         missing = [name for name, count in by_class.items() if not count]
-        if missing:
-            raise DataRefused(
-                f"{source.description}: {len(missing)} of {len(by_class)} classes have no image in {split} "
-                f"(first: {missing[0]!r}): every class needs one in train, val and test "
-                "(val is held out of train; without splits, val and test are)"
-            )
+        if not missing:
+            continue
+        there = ", ".join(f"{counts[other][missing[0]]:,} in {other}" for other in counts)
+        if split not in held_out and "test" not in held_out:
+            fix = f"put images of it into {split}/<class>/"
+        else:
+            fix = f"add images of it, so that there are at least {1 + len(held_out)} different pictures"
+            if not is_first_span:
+                fix += " that no earlier span holds (an earlier image stays in its split), or use another --out"
+        raise DataRefused(
+            f"{source.description}: {len(missing)} of {len(by_class)} classes have no image in {split} "
+            f"(first: {missing[0]!r}, with {there}): every class needs one in train, val and test; {fix}"
+        )
 
 
 def _write_schema(out: Path, names: Sequence[str]) -> None:

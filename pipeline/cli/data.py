@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from components.ingest import MAX_SPAN
 from pipeline.terminal import Console, print_line
 
 app = typer.Typer(help="Prepare and verify training data.", no_args_is_help=True)
@@ -24,7 +25,7 @@ def prepare(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Data folder.", show_default="data/<kind>")] = None,
     span: Annotated[
-        int | None, typer.Option(min=1, max=2**63 - 1, help="Number of the span.", show_default="the next")
+        int | None, typer.Option(min=1, max=MAX_SPAN, help="Number of the span.", show_default="the next")
     ] = None,
     classes: Annotated[
         str | None, typer.Option(metavar="A,B,...", help="Only these classes, in the source's order.")
@@ -38,12 +39,23 @@ def prepare(
             help="At most N images of each class for train and val; test stays whole.",
         ),
     ] = None,
+    max_rejected: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of records, 0 to 1, that may be left out; more refuses the source.",
+            show_default="0.01",
+        ),
+    ] = None,
 ) -> None:
     """Write a source as a span of TFRecord shards.
 
     Every image is decoded once; what does not decode is left out and listed in manifest.json, and too much of it
-    refuses the source. A source that is the newest span already is not written again.
+    refuses the source. A source that is the newest span already is not written again. An image stays in the split that
+    earlier spans of the data folder have it in.
     """
+    from pydantic import ValidationError
+
     import components.ingest as ingest
     from components.ingest.images import REMARKS, fix
     from components.ingest.manifest import Recipe
@@ -52,7 +64,11 @@ def prepare(
     chosen = None if classes is None else sorted(name.strip() for name in classes.split(",") if name.strip())
     if chosen is not None and not 2 <= len(chosen) == len(set(chosen)):
         raise ingest.UsageError(f"--classes {classes}: name at least two classes, with commas, each of them once")
-    recipe = Recipe(classes=chosen, per_class=per_class)
+    bound = {} if max_rejected is None else {"max_rejected": max_rejected}
+    try:
+        recipe = Recipe(classes=chosen, per_class=per_class, **bound)
+    except ValidationError:
+        raise ingest.UsageError(f"--max-rejected {max_rejected}: use a share from 0 to 1, such as 0.05") from None
     before = ingest.spans(out)
     with _progress() as progress:
         manifest = ingest.prepare(kind, out, source, span, recipe, progress)
@@ -71,6 +87,8 @@ def prepare(
             f"{found.remark}: in {found.count:,} of {found.images:,} images {text} (first: {found.ids[0]}): {cure}",
             sys.stderr,
         )
+    if other := manifest.passed_over:
+        print_line(f"passed over {other.count:,} files that are no images (first: {other.ids[0]})", sys.stderr)
     for name in manifest.class_names:
         there = manifest.counts["train"][name] + manifest.counts["val"][name]
         if per_class is not None and there < per_class:

@@ -9,6 +9,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from components.ingest import MAX_SPAN
 from pipeline.cli.tables import print_rows
 from pipeline.config import SettingsError
 from pipeline.duration import duration
@@ -43,7 +44,7 @@ def data_regime(
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting of the budget.")
     ] = None,
     span: Annotated[
-        int | None, typer.Option(min=1, max=2**63 - 1, help="Number of the span.", show_default="the newest")
+        int | None, typer.Option(min=1, max=MAX_SPAN, help="Number of the span.", show_default="the newest")
     ] = None,
     runs: Annotated[Path, typer.Option(help="Where the run folders are.")] = Path("runs"),
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where cells and page are kept.")] = Path("study"),

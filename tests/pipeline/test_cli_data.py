@@ -48,7 +48,7 @@ def test_prepare_twice_and_verify(pets, tmp_path):
     first = vitpipe("prepare", "images", "--source", pets, cwd=tmp_path)
     assert (first.returncode, first.stdout) == (
         0,
-        "data/images/span-1: 16 train, 2 val, 2 test images of 2 classes in 3 shards\n",
+        "data/images/span-1: 12 train, 5 val, 3 test images of 2 classes in 3 shards\n",
     )
     assert first.stderr.splitlines() == ["files hashed: 20", "images read: 20/20", "images written: 20/20"]
     second = vitpipe("prepare", "images", "--source", pets, cwd=tmp_path)
@@ -101,9 +101,33 @@ def test_a_part_of_a_source_says_which_class_is_smaller_than_asked_for(pets, tmp
     (source / "dog" / "0.png").unlink()
     part = ("--out", tmp_path / "out", "--classes", "dog, cat", "--per-class", 9)
     done = vitpipe("prepare", "images", "--source", source, *part)
-    assert done.stdout.endswith("span-1: 15 train, 2 val, 2 test images of 2 classes in 3 shards\n")
+    assert done.stdout.endswith("span-1: 11 train, 5 val, 3 test images of 2 classes in 3 shards\n")
     said = [line for line in done.stderr.splitlines() if "not 9" in line]
-    assert said == ["dog has 8 images for train and val, not 9"]
+    assert said == [f"{name} has 8 images for train and val, not 9" for name in ("cat", "dog")]
+
+
+def test_stray_files_and_the_bound_on_rejected_images(pets, tmp_path):
+    source = shutil.copytree(pets, tmp_path / "pets")
+    for name in ("README.txt", "Thumbs.db", "cat/desktop.ini"):
+        (source / name).write_text("no image")
+    (source / "dog" / "broken.png").write_bytes(b"")
+    refused = vitpipe("prepare", "images", "--source", source, "--out", tmp_path / "out")
+    assert refused.returncode == 3
+    assert "1 of 21 records rejected (4.8%), the bound is 1.0%" in refused.stderr
+    assert "--max-rejected" in refused.stderr
+    allowed = vitpipe("prepare", "images", "--source", source, "--out", tmp_path / "out", "--max-rejected", 0.05)
+    assert allowed.returncode == 0
+    assert "passed over 3 files that are no images (first: Thumbs.db)\n" in allowed.stderr
+    for share in (5, -1, "nan"):
+        bad = vitpipe("prepare", "images", "--source", source, "--out", tmp_path / "out", "--max-rejected", share)
+        assert bad.returncode == 2 and "use a share from 0 to 1" in bad.stderr and "Traceback" not in bad.stderr
+
+
+def test_class_named_like_a_split(pets, tmp_path):
+    source = shutil.copytree(pets, tmp_path / "pets")
+    shutil.copytree(source / "cat", source / "train")
+    refused = vitpipe("prepare", "images", "--source", source, "--out", tmp_path / "out")
+    assert refused.returncode == 3 and "folder 'train' has the name of a split" in refused.stderr
 
 
 def test_verify_names_each_problem(pets, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from components.ingest import DataRefused
 from components.ingest.checkers import checked
+from components.ingest.images import check
 from components.ingest.source import Record, Rejected
 
 
@@ -23,6 +24,7 @@ def test_order_and_answers(image):
     assert results[20] == Rejected(b"y", "not a PNG or JPEG image", "cat")
     good = results[:10] + results[11:20] + results[21:]
     assert [record.id for record, _ in good] == [b"%d" % row for row in range(1000)]
+    assert [answer for _, answer in good] == [check(record.image) for record, _ in good]
     assert [answer.shape for _, answer in good] == [(3, row % 7 + 1, 3) for row in range(1000)]
 
 

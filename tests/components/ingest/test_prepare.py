@@ -53,13 +53,13 @@ def test_a_span_as_the_trainer_reads_it(tf, folder, files, tmp_path):
             assert names[example["label"]] == id.split("/")[1]
             seen[id] = split
     assert seen.keys() == files.keys()
-    assert written.counts == {
-        "train": {"cat": 18, "dog": 18, "fox": 18},
-        "val": {"cat": 2, "dog": 2, "fox": 2},
-        "test": {"cat": 3, "dog": 3, "fox": 3},
-    }
+    assert written.counts["test"] == {"cat": 3, "dog": 3, "fox": 3}
+    for name in names:
+        assert written.counts["val"][name] >= 1
+        assert written.counts["train"][name] + written.counts["val"][name] == 20
     assert {id for id, split in seen.items() if split == "test"} == {id for id in files if id.startswith("test/")}
-    assert [written.shards[f"train/part-{n:05}-of-00007.tfrecord"].examples for n in range(7)] == [8] * 5 + [7] * 2
+    shards = [shard.examples for name, shard in written.shards.items() if name.startswith("train/")]
+    assert sum(shards) == written.examples("train") and max(shards) == 8 and min(shards) >= 7
     assert manifest.read(out / "span-1") == written
     assert (written.image_shape, written.rejected, written.class_names) == ((8, 8, 3), (), ("cat", "dog", "fox"))
 
@@ -67,7 +67,9 @@ def test_a_span_as_the_trainer_reads_it(tf, folder, files, tmp_path):
 def test_nothing_else_is_left(folder, tmp_path):
     prepare("images", tmp_path / "out", str(folder))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".lock", "schema.pbtxt", "span-1"]
-    assert sorted(path.name for path in (tmp_path / "out" / "span-1").iterdir()) == ["manifest.json", *sorted(SPLITS)]
+    assert sorted(path.name for path in (tmp_path / "out" / "span-1").iterdir()) == [
+        "history.npy", "manifest.json", *sorted(SPLITS)
+    ]  # fmt: skip
 
 
 def test_the_same_source_gives_the_same_span(folder, files, in_archive, tmp_path):
@@ -96,7 +98,7 @@ def test_changed_source_is_the_next_span(folder, image, tmp_path):
     (folder / "train" / "cat" / "new.png").write_bytes(image(1000))
     written = prepare("images", out, str(folder))
     assert spans(out) == [9, 10]
-    assert written.counts["train"]["cat"] == 19
+    assert written.counts["train"]["cat"] + written.counts["val"]["cat"] == 21
     assert (out / schema.NAME).stat() == schema_before
 
 
@@ -161,6 +163,7 @@ def test_schema_of_a_span_that_never_came(folder, tmp_path):
 
 def test_rejected_records_are_counted_and_left_out(folder, image, tmp_path):
     (folder / "README").write_text("hello")
+    (folder / "stray.png").write_bytes(image(2))
     (folder / "train" / "cat" / "broken.png").write_bytes(image(0)[:50])
     (folder / "train" / "dog" / "wide.png").write_bytes(image(1, size=(9, 8)))
     for row in range(150):
@@ -172,6 +175,7 @@ def test_rejected_records_are_counted_and_left_out(folder, image, tmp_path):
         ("not in a class folder", 1, 1),
     ]
     assert written.rejected[0].ids == ("train/cat/broken.png",)
+    assert (written.passed_over.count, written.passed_over.ids) == (1, ("README",))
     assert written.image_shape is None
     assert written.examples("train") + written.examples("val") == 61
 
@@ -182,7 +186,8 @@ def test_too_many_rejected_records(folder, tmp_path):
         prepare("images", tmp_path / "out", str(folder))
     assert str(raised.value) == (
         f"{folder}: 1 of 70 records rejected (1.4%), the bound is 1.0%: "
-        "1 not a PNG or JPEG image (first: train/cat/broken.png); repair or remove them"
+        "1 not a PNG or JPEG image (first: train/cat/broken.png); "
+        "repair or remove them, or allow more with --max-rejected"
     )
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
@@ -201,14 +206,22 @@ def test_id_of_no_unicode(folder, image, tmp_path):
     "change, message",
     [
         (lambda root: shutil.copytree(root / "train/cat", root / "train/Cat"), "'Cat' and 'cat' differ only by case"),
-        (lambda root: shutil.rmtree(root / "test/fox"), r"1 of 3 classes have no image in test \(first: 'fox'\)"),
+        (
+            lambda root: shutil.rmtree(root / "test/fox"),
+            r"1 of 3 classes have no image in test \(first: 'fox', .*put images of it into test/<class>/",
+        ),
+        (lambda root: shutil.copytree(root / "train/cat", root / "train/cat "), "differ only by spaces, case or"),
+        (
+            lambda root: [shutil.copytree(root / "train/cat", root / f"train/{name}") for name in ("\xe9", "e\u0301")],
+            r"\('e\\u0301' and '\\xe9'\) differ only by spaces, case or the encoding of accents: merge them",
+        ),
         (lambda root: shutil.rmtree(root / "test"), "3 of 3 classes have no image in test"),
         (lambda root: shutil.rmtree(root / "train/fox"), "1 of 3 classes have no image in train"),
         (lambda root: (root / "train/owl").mkdir(), "class folder 'train/owl' is empty"),
         (lambda root: (root / "train/fox").rename(root / "train/f\nx"), r"class name 'f\\nx' is not printable"),
         (lambda root: [shutil.rmtree(path) for path in root.glob("*/[cd]*")], "at least 2 classes are needed"),
     ],
-    ids=["case", "no test class", "no test", "no train class", "empty", "newline", "one class"],
+    ids=["case", "no test class", "space", "accent", "no test", "no train class", "empty", "newline", "one class"],
 )
 def test_source_that_is_no_data_set(folder, tmp_path, change, message):
     change(folder)
@@ -217,10 +230,23 @@ def test_source_that_is_no_data_set(folder, tmp_path, change, message):
     assert spans(tmp_path / "out") == []
 
 
+def test_later_span_with_another_spelling_of_a_class(folder, tmp_path):
+    for split in ("train", "test"):
+        (folder / split / "fox").rename(folder / split / "caf\xe9")
+    prepare("images", tmp_path / "out", str(folder))
+    for split in ("train", "test"):
+        (folder / split / "caf\xe9").rename(folder / split / "cafe\u0301")
+    with pytest.raises(DataRefused, match=r"\('caf\\xe9' and 'cafe\\u0301'\) .* rename the second like the first"):
+        prepare("images", tmp_path / "out", str(folder))
+
+
 def test_class_whose_images_are_all_rejected(folder, tmp_path):
     (folder / "train" / "owl").mkdir()
     (folder / "train" / "owl" / "1.png").write_text("")
-    with pytest.raises(DataRefused, match=r"1 of 4 classes have no image in train \(first: 'owl'\)"):
+    with pytest.raises(
+        DataRefused,
+        match=r"1 of 4 classes have no image in train \(first: 'owl', .*put images of it into train/<class>/",
+    ):
         prepare("images", tmp_path / "out", str(folder), recipe=Recipe(max_rejected=0.5))
 
 
@@ -311,8 +337,7 @@ def test_no_space_left(image, in_folder, tmp_path):
 @pytest.fixture
 def slow_source(image, in_folder, tmp_path):
     """A source that takes long enough to be interrupted in the middle."""
-    photo = image(0, size=(500, 500))
-    files = {f"{name}/{row}.png": photo for name in ("cat", "dog") for row in range(100)}
+    files = {f"{name}/{row}.png": image(row, size=(400, 400)) for name in ("cat", "dog") for row in range(100)}
     return in_folder(tmp_path / "source", files)
 
 
@@ -351,8 +376,8 @@ def test_interrupted_writer(slow_source, tmp_path):
 @pytest.mark.skipif(not REAL.exists(), reason=f"{REAL} is absent")
 def test_all_of_cifar10(tmp_path):
     written = prepare("cifar10", tmp_path, str(REAL))
-    assert [written.examples(split) for split in SPLITS] == [45_000, 5_000, 10_000]
-    assert set(written.counts["val"].values()) == {500}
+    assert written.examples("train") + written.examples("val") == 50_000 and written.examples("test") == 10_000
+    assert all(430 < count < 570 for count in written.counts["val"].values())
     assert (written.image_shape, written.rejected) == ((32, 32, 3), ())
     labels = [tfrecord.parse(record).label for record in examples(tmp_path / "span-1" / "train")]
     assert all(200 < labels[:2500].count(label) < 300 for label in range(10))

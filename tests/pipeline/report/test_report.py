@@ -51,13 +51,13 @@ def test_it_says_what_the_store_and_the_artifacts_say(runs, report):
     assert first == folder / "runs" / "sample" / "reports" / report.run / "report.html"
     assert report.state == "done" and report.verdict[-1].startswith("pushed version 1")
     assert [row.epoch for row in report.history] == [1, 2]
-    assert sum(of_bin.examples for of_bin in report.calibration) == report.judgement.candidate.examples == 179
-    wrong = 179 - round(179 * report.judgement.candidate.accuracy)
+    assert sum(of_bin.examples for of_bin in report.calibration) == report.judgement.candidate.examples == 173
+    wrong = 173 - round(173 * report.judgement.candidate.accuracy)
     assert len(report.mistakes) == min(wrong, 24)
     assert report.mistakes[0].confidence == max(mistake.confidence for mistake in report.mistakes)
     assert all(mistake.label != mistake.answer for mistake in report.mistakes)
     assert all(mistake.explained for mistake in report.mistakes[:6]) and report.unexplained == ""
-    assert sum(report.data.labels["train"].values()) == 1439
+    assert sum(report.data.labels["train"].values()) == 1421
     assert len(report.samples) == 10 and all(len(pictures) == 8 for pictures in report.samples.values())
     assert {"Trainer", "Pusher"} < {node.name for node in report.nodes}
     assert "latency in ms" in {check.name for check in report.serving}
