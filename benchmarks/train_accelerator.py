@@ -1,15 +1,15 @@
 """Speed and accuracy of a preset's training recipe on one accelerator, without TFX and without TensorFlow.
 
-Where vitpipe is installed, prepare what the accelerator's machine needs. Git ignores both, so name them when you copy
-the checkout there: 17.6 MiB of images and 5.5 MiB of wheels.
+Where vitpipe is installed, prepare the images (17.6 MiB) and the wheels (5.5 MiB) that the accelerator's machine needs.
+Git ignores both, so name them explicitly when you copy the checkout there.
 
     vitpipe data prepare cifar10
     python benchmarks/train_accelerator.py --pack data/cifar10/span-1 data/cifar10.npz
     benchmarks/wheels.sh
 
 The other machine needs Python 3.12 with jax (with CUDA for an NVIDIA GPU), numpy, pillow, pyyaml, scipy, absl-py, h5py,
-ml-dtypes, packaging and rich; the wheels are all else. There, in the checkout, with $OUT a folder for the results, a
-probe of two epochs and then the preset. If the probe fails, the preset is trained without a CLS token:
+ml-dtypes, packaging and rich; the wheels provide everything else. In its checkout, with $OUT set to a folder for the
+results, run a probe of two epochs and then the preset. If the probe fails, the preset is trained without a CLS token:
 
     set -o pipefail; export PYTHONUNBUFFERED=1; SITE=$(mktemp -d)
     python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target $SITE .whl/*.whl || exit
@@ -18,24 +18,24 @@ probe of two epochs and then the preset. If the probe fails, the preset is train
     H=; timeout 150 $R --epochs 2 2>&1 | tee $OUT/probe.log || H="--set model.head=mean"
     $R $H --save $OUT/preset.npz 2>&1 | tee $OUT/preset.log
 
-The first three lines, and a longer recipe that was chosen by its accuracy on `val`:
+To train a longer recipe, which was chosen by its accuracy on `val`, run the first three lines above and then:
 
     R="python3 benchmarks/train_accelerator.py data/cifar10.npz --peak-tflops 790 --out $OUT/results.jsonl"
     S="--set training.learning_rate=2e-3 --set model.head=mean --set model.conv_stem=true --set model.mimetic=true"
     $R --all --batch-size 512 $S --save $OUT/best.npz 2>&1 | tee $OUT/best.log
 
-Back where vitpipe is installed, rebuild a saved model from its files of at most 15 MiB, check that its weights are bit
-for bit those that were tested, and test it again. It computes in float32, so a few images of 10,000 may come out
-otherwise than in bfloat16:
+Back where vitpipe is installed, rebuild a saved model from its files of at most 15 MiB, check that its weights equal
+the tested weights bit for bit, and test it again. This test computes in float32, so the answers to a few of 10,000
+images may differ from those in bfloat16:
 
     KERAS_BACKEND=tensorflow PYTHONPATH=. python benchmarks/train_accelerator.py data/cifar10.npz --test preset.npz
 
-The script trains with the model, the augmentation and the optimizer of `trainer`, in the numbers of
-`configs/<preset>.yaml`, in another loop: all images lie on the device as uint8, and a whole epoch is one compiled
-program. Only JAX offers that (`jax.lax.scan`), so training is JAX only.
+The script trains the model of `trainer` with its augmentation, its optimizer and the settings of
+`configs/<preset>.yaml`, but in a different loop: all images stay on the device as uint8, and a whole epoch is one
+compiled program. Only JAX offers that (`jax.lax.scan`), so training requires JAX.
 
-As in the pipeline the averaged weights are evaluated on `val` after each epoch, and those that were best are tested.
-`--all` trains on `val` as well, so there is nothing to choose by: it tests the last. Overrides for sweeps:
+As in the pipeline, the averaged weights are evaluated on `val` after each epoch, and the best of them are tested.
+`--all` also trains on `val`, which leaves nothing to choose by, so it tests the last weights. Overrides for sweeps:
 `--set model.head=mean --set augment.mixup=0`; a learning rate fits one batch size, so set both.
 
 Not yet measured on a GPU.
@@ -78,13 +78,15 @@ def main() -> None:
     )
     parser.add_argument("--all", action="store_true", help="train on val, too, and test the last weights")
     parser.add_argument("--peak-tflops", type=float, help="of the device in the precision it computes in")
-    parser.add_argument("--out", type=Path, help="a file to which one line of JSON a training is added")
-    parser.add_argument("--save", type=npz, metavar="FILE.npz", help="keep the tested weights, in files of 15 MiB")
-    parser.add_argument("--test", type=npz, metavar="FILE.npz", help="test weights that --save kept; train nothing")
+    parser.add_argument("--out", type=Path, help="append one line of JSON for each training to this file")
+    parser.add_argument(
+        "--save", type=npz, metavar="FILE.npz", help="save the tested weights, in files of at most 15 MiB"
+    )
+    parser.add_argument("--test", type=npz, metavar="FILE.npz", help="test weights that --save wrote; train nothing")
     args = parser.parse_args()
     if args.save and args.seeds > 1:
-        parser.error("--save keeps the weights of one training: leave out --seeds")
-    # Nothing is lost to a misspelt folder after the training.
+        parser.error(f"--save stores the weights of one training, not of {args.seeds}: leave out --seeds")
+    # The folders are checked first, so that a misspelt one does not lose the results of a training.
     for path in (args.out, args.save):
         if path and not path.parent.is_dir():
             parser.error(f"{path}: there is no folder {path.parent}; create it first")
@@ -141,7 +143,7 @@ def main() -> None:
 
 def npz(value: str) -> Path:
     if not value.endswith(".npz"):
-        raise argparse.ArgumentTypeError(f"{value} must be named .npz")
+        raise argparse.ArgumentTypeError(f"{value} does not end in .npz: use a name such as cifar10.npz")
     return Path(value)
 
 
@@ -160,7 +162,7 @@ def pack(span: Path, out: Path) -> None:
             images.append(feature[IMAGE].bytes_list.value[0])
             labels.append(feature[LABEL].int64_list.value[0])
             splits.append(SPLITS.index(name.partition("/")[0]))
-    # Images as small as CIFAR-10's are mostly tables that all JPEG files share: packed, they take a third.
+    # Most bytes of a JPEG as small as CIFAR-10's are tables that all files share, so compression saves two thirds.
     np.savez_compressed(
         out,
         encoded=np.frombuffer(b"".join(images), np.uint8),
@@ -180,7 +182,7 @@ def load(path: Path) -> dict:
         with np.load(path, allow_pickle=False) as packed:
             encoded, ends, labels, splits = (packed[name] for name in ("encoded", "ends", "labels", "splits"))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        sys.exit(f"{path} holds no images that --pack wrote: {error}")
+        sys.exit(f"{path} holds no packed images ({error}): write them with --pack")
     images = np.stack([
         np.asarray(Image.open(io.BytesIO(encoded[start:end])).convert("RGB"))
         for start, end in zip(np.append(0, ends[:-1]), ends, strict=True)
@@ -189,7 +191,7 @@ def load(path: Path) -> dict:
 
 
 def test(saved: Path, data: Path) -> None:
-    """Print the accuracy on the test split of weights that `--save` kept."""
+    """Print the accuracy on the test split of weights that `--save` wrote."""
     from weights import digest
     from weights import load as load_model
 
@@ -205,8 +207,8 @@ def test(saved: Path, data: Path) -> None:
 def settings(preset: str, overrides: list[str]) -> list:
     """Return the preset's groups of settings, with overrides such as "model.head=mean".
 
-    In a training too short for the preset's warm-up, or for its horizon of the weight average, each takes the share of
-    the epochs that it takes of the preset's.
+    If a training is too short for the preset's warm-up or for the horizon of its weight average, that setting is scaled
+    to the same share of the epochs as in the preset.
     """
     values = yaml.safe_load((CONFIGS / f"{preset}.yaml").read_text())
     usual = TrainingSettings(**values.get("training", {}))
@@ -222,7 +224,7 @@ def settings(preset: str, overrides: list[str]) -> list:
         overridden = any(override.startswith(f"training.{name}=") for override in overrides)
         if not overridden and isinstance(epochs, int) and 0 < epochs <= getattr(usual, name):
             training[name] = getattr(usual, name) * epochs / usual.epochs
-            print(f"training.{name} {getattr(usual, name):g} does not fit {epochs} epochs: {training[name]:g} instead")
+            print(f"training.{name} {getattr(usual, name):g} does not fit {epochs} epochs: using {training[name]:g}")
     try:
         return [kind(**values.get(group, {})) for group, kind in GROUPS.items()]
     except ValidationError as error:
@@ -236,15 +238,15 @@ def settings(preset: str, overrides: list[str]) -> list:
 def attention_fault(attend, batch: int, tokens: int, queries: int, heads: int, size: int, dtype: str) -> str:
     """Return why fused attention fails in a forward and a backward pass, or an empty string if it does not.
 
-    Keras checks shapes only, before anything is compiled: whether the compiler accepts the backward pass, and whether
-    it computes what plain attention does, shows when it runs.
+    Keras only checks shapes, before anything is compiled. Only a run shows whether the compiler accepts the backward
+    pass, and whether the gradients equal those of plain attention.
 
     Args:
-        attend: `keras.ops.nn.dot_product_attention`, or a function called as it is.
-        batch: Images.
-        tokens: Tokens of an image.
-        queries: Tokens, the first ones, whose attention is computed.
-        heads: Attention heads.
+        attend: `keras.ops.nn.dot_product_attention`, or a function with the same signature.
+        batch: Number of images.
+        tokens: Number of tokens of an image.
+        queries: Number of tokens, from the first, whose attention is computed.
+        heads: Number of attention heads.
         size: Width of a head.
         dtype: Type of queries, keys and values.
     """
@@ -261,11 +263,11 @@ def attention_fault(attend, batch: int, tokens: int, queries: int, heads: int, s
 
     try:
         fused = gradients(attend)
-    except Exception as error:  # the compiler's, the driver's or Keras' own: any of them leaves plain attention
+    except Exception as error:  # the compiler, the driver and Keras raise different types
         return f"{type(error).__name__}: {error}".splitlines()[0]
     for name, ours, plain in zip("qkv", fused, gradients(partial(attend, flash_attention=False)), strict=True):
         difference = np.linalg.norm(ours - plain) / np.linalg.norm(plain)
-        if not difference < 0.05:  # rounding to bfloat16 makes less than 0.01; a comparison with NaN is false
+        if not difference < 0.05:  # rounding to bfloat16 causes less than 0.01; `not` also catches NaN
             return f"its gradient of {name} differs by {difference:.2g} of that of plain attention"
     return ""
 
@@ -305,7 +307,7 @@ class Recipe:
         return jax.devices()[0].device_kind
 
     def choose_attention(self) -> str:
-        """Turn fused attention off if it fails on one of the model's shapes. Returns what is used."""
+        """Turn fused attention off if it fails for one of the model's shapes. Returns the kind that is used."""
         import keras
 
         model = self.model_settings
@@ -418,7 +420,7 @@ class Recipe:
         started = time.perf_counter()
         if self.compiled is None:
             self.compiled = self.epoch.lower(state, images, labels, key, jnp.float32(0)).compile()
-            # Evaluate once, for the same reason: the clock of the first seed must not run while this is compiled.
+            # The evaluation is compiled here too, so that the first seed's time does not include its compilation.
             self.take_average(state)
             for split in self.data.keys() - {"train"}:
                 self.accuracy(split)

@@ -9,18 +9,18 @@ import numpy as np
 from trainer.vit import ViT
 
 PART_BYTES = 15 * 2**20
-HEADER = "vit"  # the name of the first file's JSON: the arguments of ViT, the number of files and the digest
+HEADER = "vit"  # entry of the first file, as JSON: the arguments of ViT, the number of files and the digest
 
 
 def save(model: ViT, path: Path) -> str:
-    """Write a model's weights, float32, each under its name in the model, and what `load` needs to build the model.
+    """Write a model's float32 weights under their names, and what `load` needs to rebuild the model.
 
     Args:
         model: The model to save.
         path: The first file, `NAME.npz`. More than 15 MiB of weights continue in `NAME-2.npz`, `NAME-3.npz` and so on.
 
     Returns:
-        The weights' digest, see `digest`.
+        The digest of the weights, see `digest`.
     """
     parts: list[dict] = [{}]
     for name, array in arrays(model).items():
@@ -38,8 +38,8 @@ def load(path: Path) -> ViT:
     """Build the model that `save` wrote to `path`, in float32, and check its weights bit by bit.
 
     Raises:
-        FileNotFoundError: A file is missing.
-        ValueError: The files hold no saved weights, or others than those that were saved.
+        FileNotFoundError: If a file is missing.
+        ValueError: If the files hold no saved weights, or the weights differ from the saved ones.
     """
     with np.load(path, allow_pickle=False) as part:
         if HEADER not in part:
@@ -52,7 +52,9 @@ def load(path: Path) -> ViT:
     model = ViT(**header["model"])
     for weight, name in zip(model.weights, arrays(model), strict=True):
         if name not in stored:
-            raise ValueError(f"{path} and the files after it lack the weight {name}: copy all {header['files']} again")
+            raise ValueError(
+                f"{path} and the files after it lack the weight {name}: copy all {header['files']} files again"
+            )
         weight.assign(stored[name])
     if digest(model) != header["sha256"]:
         raise ValueError(
@@ -63,7 +65,7 @@ def load(path: Path) -> ViT:
 
 
 def digest(model: ViT) -> str:
-    """Return the SHA-256 of all weights: of each, in the model's order, its name, its shape and its values' bytes."""
+    """Return the SHA-256 of the names, shapes and bytes of all weights, in the model's order."""
     sha256 = hashlib.sha256()
     for name, array in arrays(model).items():
         sha256.update(f"{name} {array.shape} {array.dtype.str}\n".encode())

@@ -11,11 +11,11 @@ log = logging.getLogger(__name__)
 
 
 class ServingModel(resolver.ResolverStrategy):
-    """Of all models, the one that serves now; none before the first push, and none if its artifact is gone.
+    """Resolve the model that serves now; nothing before the first push, or if the model's artifact is gone.
 
-    Not TFX's "latest blessed": a blessed model may have failed its push since, or been rolled back.
-    A serving model whose artifact is gone must not block the pipeline for ever. The gate knows that it serves, and
-    warns that nothing was compared with it.
+    TFX's "latest blessed" would not do: a blessed model may have failed its push since, or been rolled back.
+    A serving model whose artifact is gone must not block the pipeline forever. The gate knows that a model serves, and
+    warns that the candidate was not compared with it.
     """
 
     def __init__(self, serving: str):
@@ -29,7 +29,7 @@ class ServingModel(resolver.ResolverStrategy):
         found = [model for model in models if record.model.names(model) and Path(model.uri).is_dir()]
         if not found:
             log.warning(
-                "the model serving now, %s, cannot be compared with: %s is gone, or ML Metadata does not know it",
+                "the serving model %s cannot be compared with: its artifact %s is gone or unknown to ML Metadata",
                 self._serving / str(record.version), record.model.uri.rpartition("/root/")[2],
             )  # fmt: skip
         return {key: found}

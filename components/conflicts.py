@@ -1,4 +1,4 @@
-"""Pictures that carry two labels. Knows no TFX and no TensorFlow."""
+"""Pictures with contradicting labels. Imports neither TFX nor TensorFlow."""
 
 from collections.abc import Iterator
 
@@ -8,14 +8,14 @@ import pandas as pd
 from components.leaks import gives_way
 from components.perceptual import close_pairs, edge_correlation, unpacked
 
-# Correlation of the edges from which two pictures are taken for one. It is far above that of leaks, because a wrong
+# Two pictures count as the same from this correlation of their edges. It is far above that of leaks, because a false
 # alarm here stops a good data set: handwritten digits of different classes reach 0.84, CIFAR-10's different classes
 # 0.57. A picture that was made darker, grey or larger, or compressed again with quality 75, stays above 0.95.
 CORRELATION = 0.90
 
-_MOST_CANDIDATES = 100  # for one picture: the closest, because thousands of plain pictures have similar hashes
-_ROWS = 512  # pictures that are compared with all others at a time
-_PAIRS = 4096  # whose edges are compared at a time
+_MOST_CANDIDATES = 100  # compared with one picture, the closest: thousands of plain pictures have similar hashes
+_ROWS = 512  # pictures whose hashes are compared with all others at a time
+_PAIRS = 4096  # pairs of pictures whose edges are compared at a time
 _COLUMNS = ["split", "id", "label", "twin_split", "twin_id", "twin_label", "correlation", "exact"]
 
 
@@ -24,7 +24,7 @@ def find_conflicts(images: pd.DataFrame, twins: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         images: the columns split, id, label, reason, digest, hash and thumbnail.
-        twins: what `components.leaks.find_leaks` returned for the same images.
+        twins: the result of `components.leaks.find_leaks` for the same images.
 
     Returns:
         A row for each such image with the closest of its contradicting twins: split, id, label, twin_split, twin_id,
@@ -52,7 +52,7 @@ def _exact(pictures: pd.DataFrame) -> pd.DataFrame:
 
 
 def _near(pictures: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """Pair pictures of different labels that show nearly the same."""
+    """Pair nearly equal pictures that have different labels."""
     by_label = pictures.sort_values("label", kind="stable").reset_index(drop=True)
     hashes, labels = by_label.hash.to_numpy(np.uint64), by_label.label.to_numpy()
     for label in np.unique(labels):
@@ -76,12 +76,12 @@ def _pairs(first: pd.DataFrame, second: pd.DataFrame, correlation: np.ndarray | 
 
 
 def _together(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """Concatenate tables of the same columns. Empty ones are left out: pandas would let them change the dtypes."""
+    """Concatenate tables of the same columns. Empty ones are left out, because pandas would let them change dtypes."""
     return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 
 
 def _both_ways(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Return each pair once for either of its pictures, without the split and id of the picture itself."""
+    """Return each pair in both directions, without the split and id of its first picture."""
     swapped = {f"twin_{name}": name for name in ("digest", "split", "id", "label", "leaks")}
     other_way = pairs.rename(columns=swapped | {name: twin for twin, name in swapped.items()})
     return pd.concat([pairs, other_way[pairs.columns]], ignore_index=True).drop(columns=["split", "id", "leaks"])

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from trainer.settings import Group, SettingsGroup
 
-_LARGEST = 1e12  # bound: more images than that are nowhere
+_LARGEST = 1e12  # the largest bound: no data set has as many images
 
 
 class Bound(SettingsGroup):
@@ -61,7 +61,7 @@ class DataGateSettings(SettingsGroup):
 
     @model_validator(mode="after")
     def bounds_are_sane(self):
-        # Not of `Bound` itself: it also reads bounds that earlier versions recorded.
+        # `Bound` does not check this itself, because it also reads bounds that earlier versions recorded.
         for name in CHECKS:
             for level, value in getattr(self, name).model_dump().items():
                 if value is not None and not 0 <= value <= _LARGEST:

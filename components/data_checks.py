@@ -10,7 +10,7 @@ from components.figures import ImageFigures, SplitFigures
 from components.ingest.images import REMARKS
 from trainer.settings import Group
 
-_MOST_ANOMALIES = 20  # named in a finding, which ML Metadata keeps and pages repeat
+_MOST_ANOMALIES = 20  # anomalies in a finding, whose text ML Metadata stores and pages repeat
 
 
 class DataVerdict(Group):
@@ -100,7 +100,7 @@ def judge(
     text = "no picture has two labels"
     if conflicts.exact or conflicts.near:
         text = (
-            f"the labels contradict: {conflicts.exact + conflicts.near:,} images show a picture that also has another "
+            f"labels contradict: {conflicts.exact + conflicts.near:,} images show a picture that also has another "
             f"label ({conflicts.exact:,} pixel by pixel, {conflicts.near:,} nearly)"
         )
     weigh("conflicting_labels", conflicts.exact + conflicts.near, text, "relabel or remove one image of each pair")

@@ -21,7 +21,7 @@ from components.ingest.source import SPLITS
 _MOST_PIXELS = 96  # a side of a picture on the page
 MOST_SHOWN = 24  # examples of each check
 _MOST_BARS = 100  # classes in the chart of labels
-_MOST_CLASSES = 40  # of which pictures are shown
+_MOST_CLASSES = 40  # classes with sample pictures
 _MOST_CHARACTERS = 200  # of an id or of a line of text
 _COLOURS = {"train": "#4c78a8", "val": "#f58518", "test": "#54a24b"}
 _BEFORE = "#9d9da3"
@@ -33,7 +33,7 @@ def readable(id: bytes) -> str:
 
 
 def shortened(text: str) -> str:
-    """Return the text with its middle left out if it is longer than a page should carry."""
+    """Return the text, with its middle left out if it is too long for a page."""
     half = _MOST_CHARACTERS // 2
     return text if len(text) <= _MOST_CHARACTERS else f"{text[:half]} ... {text[-half:]}"
 
@@ -146,7 +146,7 @@ def _charts(figures: ImageFigures, previous: ImageFigures | None) -> list[str]:
         )
 
     def used(name: str) -> range:
-        """Leave out the bins at both ends that no split has images in."""
+        """Return the bins from the first to the last in which any split has images."""
         filled = np.flatnonzero(np.sum([_counts(of, name) for of in splits.values()], axis=0))
         return range(filled[0], filled[-1] + 1) if len(filled) else range(0)
 

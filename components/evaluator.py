@@ -55,10 +55,10 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             raise ValueError(f"the candidate cannot be judged: {differing}; train it again on these data")
         labels = answers[_CANDIDATE].labels
         comparison = None
-        # A model serves, and its artifact is gone: nothing is compared, which must not go unnoticed.
+        # If a model serves but its artifact is gone, nothing is compared, and the verdict must say so.
         incomparable = exec_properties["serving"] if _SERVING not in answers else ""
         if _SERVING in answers and (differing := answers[_SERVING].misnamed(names)):
-            other = answers.pop(_SERVING)  # of other classes: the figures of all the test set are not for it
+            other = answers.pop(_SERVING)  # its classes differ, so it has no figures on the whole test set
             if sorted(other.names) == sorted(names):
                 answers[_SERVING] = other.reordered(names)
             else:

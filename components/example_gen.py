@@ -36,7 +36,8 @@ class Driver(driver.FileBasedDriver):
         read = manifest.read(folder)
         for name in read.shards:
             if os.path.lexists(folder / name):
-                regular.open_file(folder / name).close()  # TFX follows links, and fails on those to nothing
+                # TFX would follow a link, and fail with a trace on a dangling one.
+                regular.open_file(folder / name).close()
         try:
             properties = super().resolve_exec_properties(exec_properties, pipeline_info, component_info)
         except ValueError as error:  # no file of a split

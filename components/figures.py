@@ -31,7 +31,7 @@ class SplitFigures(Group):
     sharpness: list[int]
     sides: list[int]
     duplicates: int  # images whose pixels an earlier image of the split has
-    remarks: dict[str, int] = Field({})  # images by remark: see `components.ingest.images.REMARKS`
+    remarks: dict[str, int] = Field({})  # number of images by remark, see `components.ingest.images.REMARKS`
 
 
 class Leak(Group):
@@ -44,7 +44,7 @@ class Leak(Group):
 
 
 class Conflicts(Group):
-    """How many images show a picture that also has another label: with equal pixels, or showing nearly the same."""
+    """Numbers of images whose picture also has another label, with equal pixels or with nearly equal ones."""
 
     exact: int = 0
     near: int = 0

@@ -8,7 +8,7 @@ from trainer.settings import Group, SettingsGroup
 
 Interval = tuple[float, float]
 _AGAINST = "accuracy against the serving model"
-_LISTED = 5  # names of classes in a message
+_LISTED = 5  # class names in a message
 OVERRIDE = "override"  # property of a blessing that a person issued, and of its model: reason and time, as JSON
 
 
@@ -40,9 +40,9 @@ class Figures(Group):
 
 
 class Comparison(Group):
-    """The candidate against the model serving now, on the same examples.
+    """Comparison of the candidate with the model serving now, on the same examples.
 
-    Where the classes of the two differ, these are the examples of the classes that both know.
+    If the classes of the two models differ, only examples of the classes that both know are compared.
     """
 
     examples: int
@@ -51,11 +51,11 @@ class Comparison(Group):
     difference: float  # of the accuracies
     interval: Interval  # of the difference
     accuracies: tuple[float, float] | None = None  # the candidate's and the serving model's, on these examples
-    shared: tuple[str, ...] = ()  # the classes that both know, where theirs differ: only examples of these are compared
+    shared: tuple[str, ...] = ()  # the classes that both models know, if their classes differ
 
     @property
     def scope(self) -> str:
-        """The examples that are compared, in words; empty if they are the whole test set."""
+        """Description of the compared examples; empty if they are the whole test set."""
         if not self.shared:
             return ""
         more = len(self.shared) - _LISTED

@@ -162,11 +162,11 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             )
         schema_file = io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
         names = class_names(io_utils.SchemaReader().read(schema_file))
-        seen = read_table(folder, ["split", "id", "label", "reason", "digest", "hash", "thumbnail"])
-        twins, leaks = find_leaks(seen)
+        images = read_table(folder, ["split", "id", "label", "reason", "digest", "hash", "thumbnail"])
+        twins, leaks = find_leaks(images)
         twins.to_parquet(folder / TWINS)
-        find_conflicts(seen, twins).to_parquet(folder / CONFLICTS)
-        del seen
+        find_conflicts(images, twins).to_parquet(folder / CONFLICTS)
+        del images
         rest = read_table(folder, [name for name in _ROW.names if name not in ("hash", "thumbnail")])
         span, gate_span = (one.get_int_custom_property(SPAN_PROPERTY_NAME) for one in (examples, test_examples))
         found = of_images(rest, names, leaks, span, gate_span, exec_properties["image_size"])

@@ -7,7 +7,7 @@ from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 from components.gate import Comparison, Figures
 
 _BINS = 15  # of confidence, in the calibration error
-FEWEST_SHARED = 20  # test images of shared classes: a comparison on fewer would say nothing
+FEWEST_SHARED = 20  # test images of shared classes that a comparison needs to say anything
 
 
 def measure(
@@ -96,22 +96,22 @@ def compare_shared(
     Args:
         labels: int [N], as `names` numbers the classes.
         names: the candidate's classes, in index order.
-        candidate: its answers, int [N].
+        candidate: the candidate's answers, int [N].
         serving: the serving model's answers, int [N], as `serving_names` numbers the classes; -1 for no answer.
-        serving_names: its classes, in index order.
+        serving_names: the serving model's classes, in index order.
         confidence: of the interval.
 
     Returns:
-        None if fewer than `FEWEST_SHARED` examples are of such classes.
+        The comparison, or None if fewer than `FEWEST_SHARED` examples are of such classes.
     """
     shared = [name for name in names if name in serving_names]
     compared = np.isin(labels, [names.index(name) for name in shared])
     if compared.sum() < FEWEST_SHARED:
         return None
-    # An answer that is no class of the candidate's becomes -1, as does no answer: either is wrong.
+    # An answer with a class that the candidate lacks becomes -1, as a missing answer is: both count as wrong.
     as_ours = np.array([names.index(name) if name in shared else -1 for name in serving_names] + [-1])
-    found = compare(labels[compared], candidate[compared], as_ours[serving][compared], confidence)
-    return found.model_copy(update={"shared": tuple(shared)})
+    comparison = compare(labels[compared], candidate[compared], as_ours[serving][compared], confidence)
+    return comparison.model_copy(update={"shared": tuple(shared)})
 
 
 def _exact(successes: int, trials: int, confidence: float) -> tuple[float, float]:

@@ -29,7 +29,7 @@ class Predictions:
     names: tuple[str, ...] = ()
 
     def reordered(self, names: list[str]) -> "Predictions":
-        """Return the same predictions with the classes in the order of `names`, which are the same ones."""
+        """Return the predictions with their classes in the order of `names`, a permutation of `self.names`."""
         columns = [self.names.index(name) for name in names]
         return replace(
             self,

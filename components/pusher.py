@@ -19,8 +19,8 @@ class Executor(executor.Executor):
     """Copies beside the target, then renames: TFX's own copies in place, and a crash leaves half a model serving.
 
     The model that already serves is not pushed again, nor one that was rolled back. `pushed_model` then names the
-    serving version and says `pushed` 0, unless this very run pushed it in an attempt that was killed. Whether the model
-    is blessed is the graph's condition for this step.
+    serving version and has `pushed` 0, unless an earlier attempt of this run pushed it and was killed. The graph runs
+    this step only for a blessed model.
     """
 
     def Do(self, input_dict, output_dict, exec_properties):

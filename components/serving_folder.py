@@ -31,9 +31,9 @@ _VERSION = re.compile(r"[1-9][0-9]{0,17}")  # TensorFlow Serving keeps them in 6
 
 
 class ModelId(Group):
-    """A Model artifact in ML Metadata, the same one wherever its run folder was moved to.
+    """Identity of a Model artifact in ML Metadata, which stays the same if the run folder is moved.
 
-    A new store may use the same folder again, at another time.
+    It includes the time of creation, because a new store may use the same folder again.
     """
 
     uri: str
@@ -55,12 +55,12 @@ class ModelId(Group):
 
 
 class Rollback(Group):
-    """`.rollback.json`, from before a roll-back's rename until a person was told of it.
+    """Content of `.rollback.json`, which exists from before the rename of a roll-back until its result was printed.
 
-    A roll-back that is asked for again after it was killed is told apart by it from one that shall go further back.
+    It distinguishes the repetition of a killed roll-back from a roll-back that is to go one version further.
     """
 
-    version: int  # that it pushes
+    version: int  # the new version that the roll-back pushes
     restores: int
 
 
@@ -85,10 +85,10 @@ class ModelRecord(Group):
 
 
 def versions(folder: Path) -> list[int]:
-    """Pushed versions, oldest first. A folder that does not exist has none.
+    """Return the pushed versions, oldest first; an empty list if the folder does not exist.
 
-    A version is a folder whose name a model server reads as a number and writes in the same way: not 007, not digits of
-    another script, not a link.
+    A version is a folder, and not a link, whose name is a number in ASCII digits without leading zeros, as a model
+    server writes it.
     """
     if not folder.is_dir():
         return []
@@ -110,7 +110,7 @@ def read_record(version_folder: Path) -> ModelRecord:
     file = version_folder / RECORD
     try:
         return ModelRecord.model_validate_json(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:  # pydantic's and that of UTF-8 are ValueErrors
+    except (OSError, ValueError) as error:  # ValueError: invalid JSON or UTF-8
         raise ValueError(
             f"{file} does not say where the model came from ({type(error).__name__}): somebody else pushed it, or an "
             f"older vitpipe; move {version_folder} away"
@@ -118,15 +118,15 @@ def read_record(version_folder: Path) -> ModelRecord:
 
 
 def pushed_by(folder: Path) -> dict[str, str]:
-    """By run the version that it pushed first, as the records say; a version without a readable record is left out."""
-    found: dict[str, str] = {}
+    """Return the first version that each run pushed, by run. A version without a readable record is left out."""
+    first_versions: dict[str, str] = {}
     with contextlib.suppress(OSError):
         for version in versions(folder):
             with contextlib.suppress(ValueError):
                 record = read_record(folder / str(version))
                 if record.restored_from is None:
-                    found.setdefault(record.run_id, str(version))
-    return found
+                    first_versions.setdefault(record.run_id, str(version))
+    return first_versions
 
 
 def problems(version_folder: Path) -> list[str]:
@@ -199,7 +199,7 @@ def push_candidate(
 def restore(folder: Path, version: int) -> ModelRecord:
     """Push an older version again, as a new and so the serving one; the model that served is withdrawn.
 
-    `interrupted` has the record until `acknowledge` is called: call it once a person was told.
+    `interrupted` returns the record until `acknowledge` is called, which is due once the result was printed.
     Raises ValueError when there is no such version or it serves already, DataRefused when its files are not as pushed.
     """
     there = versions(folder)
@@ -236,10 +236,10 @@ def restore(folder: Path, version: int) -> ModelRecord:
 
 
 def interrupted(folder: Path) -> ModelRecord | None:
-    """The record of the version that a roll-back pushed before it was killed, if that still serves; None otherwise."""
+    """Return the record that a killed roll-back pushed, if that version still serves; None otherwise."""
     try:
         note = Rollback.model_validate_json((folder / _ROLLBACK).read_text("utf-8"))
-    except (OSError, ValueError):  # none, or one that was never written to its end
+    except (OSError, ValueError):  # the note is missing or incomplete
         return None
     serving = serving_now(folder)
     if serving is None or (serving.version, serving.restored_from) != (note.version, note.restores):
@@ -248,7 +248,7 @@ def interrupted(folder: Path) -> ModelRecord | None:
 
 
 def acknowledge(folder: Path) -> None:
-    """Forget the roll-back: a person was told of it."""
+    """Forget the last roll-back, because its result was printed."""
     with contextlib.suppress(OSError):
         (folder / _ROLLBACK).unlink()
 

@@ -19,9 +19,10 @@ _FILES = {"verdict": ("leave_out", LEAVE_OUT), "backbone": ("backbone", BACKBONE
 
 
 class Executor(executor.GenericExecutor):
-    """Adds `leave_out` and `backbone`, paths of files, to the custom config where there are such inputs.
+    """TFX's executor, with `leave_out` and `backbone`, paths of files, in the custom config if there are such inputs.
 
-    After a warm start, `base_version` is there too, and the model says which classes were taken over.
+    For a warm start the custom config also has `base_version`, and a property of the model records which classes were
+    taken over.
     """
 
     def Do(self, input_dict, output_dict, exec_properties):

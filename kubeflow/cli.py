@@ -244,8 +244,8 @@ def _compiled(settings: Settings) -> str:
 
 def _read(package: Path, settings: Settings) -> str:
     try:
-        if package.exists() and not package.is_file():  # a device may never end
-            raise SettingsError(f"--package {package}: not a file; `vitpipe kfp compile` makes one")
+        if package.exists() and not package.is_file():  # reading a device may never end
+            raise SettingsError(f"--package {package} is not a file: create a package with `vitpipe kfp compile`")
         text = package.read_text("utf-8")
         name = next(yaml.safe_load_all(text))["pipelineInfo"]["name"]
     except OSError as error:

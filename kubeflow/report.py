@@ -62,7 +62,7 @@ def write_again(address: Address, run: Run, folder: Path) -> None:
     from pipeline.report.component import write
 
     with reader(address) as store:
-        # Written where the report belongs, and not wherever a shared store says it is.
+        # The report is written where it belongs, and not wherever a shared store says that it is.
         folders = [folder / "reports" / run.name]
         if is_own_folder(page.uri, folder.resolve() / "root"):
             folders.append(Path(page.uri))

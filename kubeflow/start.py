@@ -22,6 +22,7 @@ from pipeline.logs import redirected
 from pipeline.metadata import summary
 from pipeline.metadata.address import PASSWORD, StoreError, check_server
 from pipeline.metadata.reader import reader
+from pipeline.pushed import record_pushes
 from pipeline.warm_start import plan
 
 NEWEST = -1  # as a span: a parameter of a pipeline on Kubeflow has no way to say "none"
@@ -134,6 +135,7 @@ def begin(
                         f"with take_over={other}"
                     )
                 record(store, other, **{summary.EXIT: str(int(Exit.CRASHED)), summary.TAKEN_OVER: run_id})
+            record_pushes(address, settings.folder / "serving")
             process = json.dumps({"kubeflow": run_id})
             facts = start.facts(settings, span, accepted, trigger, reason, process)
             start.write_facts(logs, facts)

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from kubeflow import step
 from kubeflow.report import write_again
+from pipeline.exits import Exit
 from pipeline.logs import redirected
 from pipeline.metadata import summary
-from pipeline.metadata.address import Address
+from pipeline.metadata.address import Address, StoreError
 from pipeline.metadata.store import MetadataStore, record
 from pipeline.report import NODE
 from pipeline.verdict import outcomes, verdict
@@ -22,7 +23,10 @@ def main() -> None:
     run = step.read_run(address, arguments.run_id)
     assert run is not None  # its first step recorded it
     # Whatever an earlier attempt at the run came to, before a person had its failed steps tried again.
-    result = verdict(replace(run, facts={**run.facts, summary.EXIT: ""}), outcomes(run))
+    try:
+        result = verdict(replace(run, facts={**run.facts, summary.EXIT: ""}), outcomes(run))
+    except StoreError as error:
+        step.end(Exit.CRASHED, str(error))
     record(MetadataStore(address.connection_config()), run.name, **{summary.EXIT: str(int(result.exit))})
     with redirected(arguments.folder / "logs" / arguments.run_id / f"{NODE}.log"):
         write_again(address, replace(run, facts={**run.facts, summary.EXIT: str(int(result.exit))}), arguments.folder)

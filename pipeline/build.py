@@ -105,7 +105,7 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
                 "training": settings.training.model_dump_json(),
                 "checkpoints": str(checkpoints_folder(settings)),
                 "code": sources.digest("trainer.run"),
-                # For the version that a warm start is from.
+                # A warm start records which version it starts from.
                 **({"serving": serving} if settings.training.warm_start else {}),
                 # Not its source: the same backbone elsewhere makes the same model.
                 **({"finetune": settings.finetune.model_dump_json(exclude={"source"})} if backbone else {}),
@@ -180,10 +180,10 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
 
 
 def _without_baseline(serving: Path) -> str:
-    """What the gate reports if a model serves and there is no artifact of it; empty if no model serves."""
+    """Return what the gate reports if a model serves but has no artifact; empty if no model serves."""
     try:
         record = serving_now(serving)
-    except ValueError:  # Baseline fails with the reason
+    except ValueError:  # the step Baseline fails for the same reason, and reports it
         return ""
     if record is None:
         return ""

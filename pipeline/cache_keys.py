@@ -1,4 +1,4 @@
-"""TFX's cache keys, independent of where the run folder and the data lie.
+"""Cache keys of TFX that do not depend on where the run folder and the data lie.
 
 TFX puts the absolute paths of inputs and settings into the key of a step. After a move every step would run again, and
 an equal model would be pushed a second time.
@@ -16,7 +16,7 @@ from tfx.orchestration.portable import cache_utils
 
 @contextlib.contextmanager
 def as_first_recorded(places: Mapping[str, str]) -> Iterator[None]:
-    """Compute cache keys as if nothing had been moved. places: by a path of today the path in the first runs."""
+    """Compute cache keys as if nothing had been moved. `places` maps current paths to those of the first runs."""
     compute = cache_utils.get_cache_context
 
     def get_cache_context(
@@ -33,7 +33,7 @@ def as_first_recorded(places: Mapping[str, str]) -> Iterator[None]:
             **others,
         )
 
-    # TFX has no other way to say what a key is made of.
+    # TFX offers no other way to choose what a key is made of.
     cache_utils.get_cache_context = get_cache_context if places else compute
     try:
         yield

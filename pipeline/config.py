@@ -38,18 +38,18 @@ _SECRETS = {("metadata", "password"): PASSWORD, ("kubeflow", "token"): TOKEN}  #
 
 
 class SettingsError(Exception):
-    """Settings that cannot be used; the message names the key, the value and the cure. One argument is one line."""
+    """Settings that cannot be used. The message names the key, the value and the fix; each argument is a line."""
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.args))
 
 
-def _is_a_path(path: Path) -> Path:
+def _checked_path(path: Path) -> Path:
     path_characters(str(path))
     return path
 
 
-PathSetting = Annotated[Path, AfterValidator(_is_a_path)]
+PathSetting = Annotated[Path, AfterValidator(_checked_path)]
 
 
 class DataSettings(SettingsGroup):
@@ -143,14 +143,14 @@ class Settings(SettingsGroup):
 
 
 class _Layer(NamedTuple):
-    """Settings of one source: a file, a variable, a flag. `lines` says where in a file `origin` each of them is."""
+    """Settings from one source: a file, a variable or a flag. `lines` maps each setting to its line in a file."""
 
     values: dict[str, Any]
-    origin: str = ""  # a file or a variable; a flag is in sight of the user
+    origin: str = ""  # a file or a variable; empty for a flag, which the user sees
     lines: Mapping[Place, int] = MappingProxyType({})
 
     def where(self, place: Place) -> str:
-        """The origin and, in a file, the line of a setting, to open a message with; empty for a flag."""
+        """Return how a message starts: with the origin and, in a file, the line of a setting; empty for a flag."""
         if not self.origin:
             return ""
         return f"{self.origin}:{self.lines[place]}: " if place in self.lines else f"{self.origin}: "
@@ -179,11 +179,11 @@ def load(
     layers.append(_Layer({"data": data or {}}))
     for layer in layers:
         for (group, key), variable in _SECRETS.items():
-            given = layer.values.get(group)
-            if isinstance(given, dict) and key in given:
+            values = layer.values.get(group)
+            if isinstance(values, dict) and key in values:
                 raise SettingsError(
-                    f"{layer.where((group, key))}{group}.{key}: only the environment variable {variable} gives it; "
-                    "files are copied, and flags are in every list of processes"
+                    f"{layer.where((group, key))}{group}.{key}: only the environment variable {variable} may set it; "
+                    "files are copied, and flags appear in lists of processes"
                 )
     # As they are: not every password is YAML.
     merged: dict[str, Any] = {group: {key: text} for (group, key), text in secrets.items()}
@@ -220,7 +220,7 @@ def _file_layers(source: str) -> list[_Layer]:
     except (YamlSyntaxError, YamlRefused) as error:
         raise SettingsError(f"{path}:{error}") from None
     if content is None or content == {}:
-        raise SettingsError(f"{path} holds no settings; a line such as `preset: sample` is the least it must hold")
+        raise SettingsError(f"{path} holds no settings: write at least a line such as `preset: sample`")
     if not isinstance(content, dict):
         raise SettingsError(f"{path} must hold settings as `key: value`, not {type(content).__name__}")
     if path == preset or "preset" not in content:
@@ -241,9 +241,9 @@ def _flag_values(flag: str) -> dict[str, Any]:
 
 
 def _nested(keys: list[str], text: str, origin: str) -> dict[str, Any]:
-    """A setting of a variable or flag, `origin`, in its groups."""
+    """Return the setting of a variable or flag, `origin`, nested in its groups."""
     if len(keys) > _DEEPEST:
-        raise SettingsError(f"{origin}: no such setting: none is more than {_DEEPEST} levels deep")
+        raise SettingsError(f"{origin}: no such setting; settings are at most {_DEEPEST} levels deep")
     try:
         value = strict_yaml.parse(text).value  # the same spelling of numbers and lists as in a file
     except YamlSyntaxError:
@@ -266,12 +266,12 @@ def _merge(into: dict, layer: dict) -> None:
 def explained(
     error: ValidationError, settings: type[BaseModel] | None = None, layers: Sequence[_Layer] = ()
 ) -> SettingsError:
-    """Say what is wrong with the values of settings, a line for each.
+    """Return an error that describes each problem with the values of settings in a line.
 
     Args:
-        error: pydantic's.
+        error: the error of pydantic.
         settings: the group that was validated; `Settings` if not given.
-        layers: what the values were merged from, in order, so that the message can name a file's line or a variable.
+        layers: the sources of the values in order, so that the message can name a file's line or a variable.
     """
     problems = error.errors()
     lines = [_origin(one["loc"], layers) + _explain(one, settings or Settings) for one in problems[:_MOST_EXPLAINED]]
@@ -281,13 +281,13 @@ def explained(
 
 
 def _origin(place: Place, layers: Sequence[_Layer]) -> str:
-    """Return where the last layer that sets something wrote it, to open a message with; empty for a flag."""
+    """Return how a message about a setting starts: with the last source that sets it; empty for a flag."""
     for layer in reversed(layers):
         value: Any = layer.values
         for depth, key in enumerate(place):
             if isinstance(value, dict) and key in value:
                 value = value[key]
-            elif depth and isinstance(value, list):  # the line of the list is near enough
+            elif depth and isinstance(value, list):  # a list has one line for all its values
                 return layer.where(place[:depth])
             else:
                 break
@@ -302,16 +302,16 @@ def _explain(problem, settings: type[BaseModel]) -> str:
         nearest = difflib.get_close_matches(key[:_LONGEST_SHOWN], _keys(settings), n=1, cutoff=0.5)
         return f"{_short(key)}: no such setting" + (f"; did you mean {nearest[0]}?" if nearest else "")
     if problem["type"] == "model_type" and problem["input"] is None:
-        return f"{key}: no settings are below it: write some there, or remove it"
+        return f"{key}: it has no settings: write some below it, or remove it"
     message = problem["msg"].removeprefix("Value error, ")
     # An address may hold a password, wrong as that is.
     shown = not isinstance(problem["input"], dict) and not key.startswith("metadata")
-    given = f" (got {_short(repr(problem['input']))})" if shown else ""
-    return f"{key}: {message}{given}".removeprefix(": ")  # what is wrong of all settings together has no key
+    value = f" (got {_short(repr(problem['input']))})" if shown else ""
+    return f"{key}: {message}{value}".removeprefix(": ")  # what is wrong of all settings together has no key
 
 
 def _short(text: str) -> str:
-    """A value of any size, for a message."""
+    """Return a value of any length, shortened for a message."""
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}... ({len(text):,} characters)"
 
 

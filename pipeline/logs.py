@@ -36,7 +36,7 @@ def redirected(path: Path) -> Iterator[None]:
     finally:
         root.handlers = before
         root.setLevel(level)
-        with contextlib.suppress(OSError):  # the disk of the log is full, which what failed for it says
+        with contextlib.suppress(OSError):  # a full disk is reported by what failed because of it
             _flush()
         for descriptor, copy in enumerate(saved, start=1):
             os.dup2(copy, descriptor)

@@ -71,7 +71,7 @@ def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionC
                     # An execution keeps no message, and a report is to have this one.
                     mark_failed(handle.store, failed, **{REFUSED: str(error)} if refused else {})
         except Exception:  # the disk of the store may be full, too
-            log.exception("that %s failed cannot be recorded", node_id)
+            log.exception("cannot record that %s failed", node_id)
         if refused:
             return Outcome(node_id, State.FAILED, seconds, failed, str(error), data_refused=True)
         root = Path(ir.runtime_spec.pipeline_root.field_value.string_value)

@@ -1,4 +1,4 @@
-"""Errors of the file system and of the store, as a sentence that says what to do."""
+"""Explanations of errors of the file system and of the store, with what to do about them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-# Libraries that write in C++ hand on the words and not the number. The last is what ML Metadata says on a full disk.
+# Libraries in C++ pass on the text of an error without its number. The last text is ML Metadata's on a full disk.
 _FULL_WORDS = (*map(os.strerror, sorted(_FULL)), "disk is full", "cannot commit - no transaction is active")
 
 
@@ -36,8 +36,8 @@ def explained(error: BaseException, folder: Path | None = None) -> str | None:
     """Return a sentence for an error of the file system or the store, and None for any other error.
 
     Args:
-        error: as it was raised.
-        folder: what was worked in, for an error that names no file.
+        error: the error that was raised.
+        folder: the folder in use, for an error that names no file.
     """
     if is_full(error):
         return full(folder or Path(getattr(error, "filename", None) or "."))
@@ -45,7 +45,7 @@ def explained(error: BaseException, folder: Path | None = None) -> str | None:
         where = error.filename or folder or Path.cwd()
         if error.errno in _DENIED:
             return (
-                f"{where}: {error.strerror}. Give this user the right to read and write there, or name another folder"
+                f"{where}: {error.strerror}. Give this user permission to read and write there, or name another folder"
             )
         return f"{where}: {error.strerror or error}. Name another path, or move away what is in the way"
     if isinstance(error, sqlite3.Error) or type(error).__module__.startswith("ml_metadata"):
@@ -53,7 +53,7 @@ def explained(error: BaseException, folder: Path | None = None) -> str | None:
         what = (str(error) or type(error).__name__).splitlines()[0]
         return (
             f"the store of {where} cannot be used: {what}. "
-            "Look whether this user may write there, whether the disk is full, and whether `vitpipe runs list` reads it"
+            "Check that this user may write there, that the disk is not full, and that `vitpipe runs list` can read it"
         )
     return None
 

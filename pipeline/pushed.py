@@ -35,15 +35,15 @@ def newest_pushed(runs: Path) -> Path:
 
 
 def check(folder: Path, trusted: bool = False) -> None:
-    """Check that a folder may be loaded as a model: it holds a SavedModel that is as it was pushed.
+    """Check that a folder may be loaded as a model: it holds an unmodified pushed SavedModel.
 
     Args:
         folder: a version folder, or any other with a SavedModel.
-        trusted: load whatever the SavedModel holds, because the user says so.
+        trusted: accept any SavedModel, because the user trusts it.
 
     Raises:
         SettingsError: if there is no SavedModel, or it has no record and is not trusted.
-        DataRefused: if it is not as it was pushed.
+        DataRefused: if it was modified after its push.
     """
     if not (folder / "saved_model.pb").is_file():
         raise SettingsError(f"{folder} holds no SavedModel: name a version folder, for example runs/sample/serving/1")
@@ -51,8 +51,8 @@ def check(folder: Path, trusted: bool = False) -> None:
         return
     if not (folder / RECORD).is_file():
         raise SettingsError(
-            f"{folder} has no {RECORD}, so nobody knows who made it. A SavedModel is a program: loaded, it can read "
-            "and write files with your rights. Name a pushed version, or load it all the same with --trust-model"
+            f"{folder} has no {RECORD}, so its origin is unknown. A SavedModel is a program that can read and write "
+            "files with your permissions. Name a pushed version, or load this one anyway with --trust-model"
         )
     try:
         changed = problems(folder)
@@ -63,11 +63,11 @@ def check(folder: Path, trusted: bool = False) -> None:
 
 
 def record_pushes(address: Address, serving: Path) -> None:
-    """Record in ML Metadata the versions that a run pushed before it was killed, which only they themselves say.
+    """Record in ML Metadata which versions were pushed by runs that were killed before they recorded it.
 
     Args:
-        address: of the store.
-        serving: the folder of the versions.
+        address: the address of the store.
+        serving: the folder of the versions, whose records name the runs.
     """
     pushed = pushed_by(serving)
     try:
@@ -77,7 +77,7 @@ def record_pushes(address: Address, serving: Path) -> None:
                 for run in store.runs_named(list(pushed))
                 if summarise(replace(run, version=None)).pushed is None
             ]
-    except NoStore:  # which the first run makes
+    except NoStore:  # the first run creates the store
         return
     if unrecorded:
         from pipeline.metadata.store import MetadataStore, record

@@ -1,6 +1,6 @@
-"""Packages of others that hide ours: Python takes the first of a name that it finds.
+"""Detection of foreign packages that hide ours: Python imports the first package of a name that it finds.
 
-Importing this module ends the process where the command could not be imported. It imports nothing of ours.
+Importing this module ends the process if the command could not be imported. It imports none of our modules.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ import sys
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[1]
-_NEEDED = ("components", "trainer")  # by every command; kubeflow by one group of them, and pipeline is imported
+# Every command imports these. Only one group of commands imports kubeflow, and pipeline is imported already.
+_NEEDED = ("components", "trainer")
 
 
 def shadows(names: tuple[str, ...] = ("components", "kubeflow", "pipeline", "trainer", "vitpipe")) -> list[str]:
     """Return a sentence for each of our packages that another hides: which file, and what to do."""
-    return [_sentence(name, found) for name in names if (found := _found(name)) != _ROOT / name and found is not None]
+    return [
+        _sentence(name, path) for name in names if (path := _imported_path(name)) != _ROOT / name and path is not None
+    ]
 
 
-def _found(name: str) -> Path | None:
-    """Return the package, or the module, that Python imports under a name."""
+def _imported_path(name: str) -> Path | None:
+    """Return the path of the package or module that Python imports under a name."""
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
@@ -32,17 +35,17 @@ def _found(name: str) -> Path | None:
     return Path(spec.origin).resolve() if spec.origin else None
 
 
-def _sentence(name: str, found: Path) -> str:
-    folder = found.parent
-    file = found / "__init__.py" if (found / "__init__.py").is_file() else found
+def _sentence(name: str, path: Path) -> str:
+    folder = path.parent
+    file = path / "__init__.py" if (path / "__init__.py").is_file() else path
     named = {Path(entry).resolve() for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry}
     if folder in named:
-        cure = f"take {folder} out of PYTHONPATH (`unset PYTHONPATH`)"
+        advice = f"take {folder} out of PYTHONPATH (`unset PYTHONPATH`)"
     elif folder == Path.cwd():
-        cure = "run from another folder"
+        advice = "run from another folder"
     else:
-        cure = f"keep what is in {folder} in an environment of its own"
-    return f"{file} shadows {_ROOT / name}, which vitpipe needs: {cure}, or rename it"
+        advice = f"move the contents of {folder} to an environment of their own"
+    return f"{file} shadows {_ROOT / name}, which vitpipe needs: {advice}, or rename it"
 
 
 if _lines := shadows(_NEEDED):

@@ -9,12 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import filelock
-import yaml
 
 from components import ingest
 from components.data_bounds import CHECKS, UNUSABLE
 from components.ingest import manifest, schema
-from pipeline import sources
+from pipeline import sources, strict_yaml
 from pipeline.config import Settings, SettingsError
 from pipeline.metadata import relocation, summary
 from pipeline.metadata.address import Address, StoreError
@@ -93,7 +92,7 @@ def accepted(checks: Sequence[str], reason: str, flag: str = "") -> dict[str, st
 
 
 def settle(settings: Settings) -> str:
-    """Record where the run folder and the data lie now; returns what to warn about, if anything. Raises StoreError.
+    """Record where the run folder and the data lie now. Returns a warning, or an empty string. Raises StoreError.
 
     The caller holds the lock of the run folder.
     """
@@ -103,7 +102,7 @@ def settle(settings: Settings) -> str:
 def write_facts(logs: Path, facts: Mapping[str, str]) -> None:
     """The same beside the logs of a run, for who has no store at hand."""
     told = {name: value for name, value in facts.items() if name != summary.PROCESS}
-    (logs / "run.yaml").write_text(yaml.safe_dump({**told, "settings": json.loads(facts["settings"])}, sort_keys=False))
+    (logs / "run.yaml").write_text(strict_yaml.dump({**told, "settings": json.loads(facts["settings"])}))
 
 
 def logs_folder(settings: Settings, run_id: str) -> Path:

@@ -1,7 +1,7 @@
-"""YAML as settings need it: plain values, each key once, and an error that names the line.
+"""Strict YAML for settings: plain values, unique keys, and errors that name the line.
 
-PyYAML reads it. A few dozen lines over its loader are enough to refuse what settings have no use for, and to keep the
-line of every key; ruamel.yaml, which refuses duplicate keys itself, would be another dependency and bound nothing else.
+PyYAML parses it. A few dozen lines on top of its loader reject what settings do not need, and record the line of every
+key. ruamel.yaml, which rejects duplicate keys itself, would be another dependency and have no other bounds.
 """
 
 import re
@@ -19,15 +19,15 @@ Place = tuple[str | int, ...]  # keys, and positions in lists, that lead to a va
 
 
 class YamlSyntaxError(ValueError):
-    """Text that is not YAML. The message opens with the line."""
+    """Text that is not YAML. The message starts with the line."""
 
 
 class YamlRefused(ValueError):
-    """YAML that settings may not contain. The message opens with the line."""
+    """YAML that settings may not contain. The message starts with the line."""
 
 
 class Document(NamedTuple):
-    """A value, and the line (from 1) of everything in it."""
+    """Value of a document, and the line, from 1, of every value in it."""
 
     value: Any
     lines: dict[Place, int]
@@ -36,8 +36,8 @@ class Document(NamedTuple):
 class _Loader(yaml.SafeLoader):
     """PyYAML's loader with the types of YAML 1.2: text, numbers, true and false, null.
 
-    By YAML 1.1 it would also read `no` as false, `010` as 8, `1:30` as 90 and `2024-01-01` as a date. These are text
-    here, and the setting decides: `flip: no` is still false, `name: no` is a name, and `epochs: 1:30` is refused.
+    With YAML 1.1 it would also read `no` as false, `010` as 8, `1:30` as 90 and `2024-01-01` as a date. These are text
+    here, and the setting decides: `flip: no` is still false, `name: no` is a name, and `epochs: 1:30` is rejected.
     """
 
     depth = 0
@@ -56,6 +56,10 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's dumper, which quotes text that YAML 1.1 would read as another type, and here also by YAML 1.2: "1e5"."""
+
+
 _Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
@@ -68,21 +72,22 @@ for _tag, _pattern, _first in (
         list("-+.0123456789"),
     ),
 ):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
 
 
 def read(path: Path) -> Document:
     """Read a file.
 
     Raises:
-        OSError: it cannot be read.
-        YamlSyntaxError: it is not YAML in UTF-8.
-        YamlRefused: it holds what settings may not contain.
+        OSError: if it cannot be read.
+        YamlSyntaxError: if it is not YAML in UTF-8.
+        YamlRefused: if it holds what settings may not contain.
     """
     with path.open("rb") as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
-        raise YamlRefused(f"1: more than {MOST_BYTES // 1024} KiB: this is no file of settings")
+        raise YamlRefused(f"1: the file is larger than {MOST_BYTES // 1024} KiB: name a file of settings")
     try:
         return parse(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -92,10 +97,15 @@ def read(path: Path) -> Document:
         ) from None
 
 
+def dump(value: Any) -> str:
+    """Write plain values so that `parse` reads equal ones."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
+
+
 def parse(text: str) -> Document:
-    """Read one document; an empty text is None. Raises YamlSyntaxError and YamlRefused."""
+    """Return one document; the value of an empty text is None. Raises YamlSyntaxError and YamlRefused."""
     if len(text) > MOST_BYTES:
-        raise YamlRefused(f"1: more than {MOST_BYTES:,} characters: this is no setting")
+        raise YamlRefused(f"1: more than {MOST_BYTES:,} characters: write a shorter value")
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -109,7 +119,7 @@ def parse(text: str) -> Document:
         raise YamlSyntaxError(f"{_at(mark)}: not YAML: {error.problem or error.context}") from None
     except YamlRefused:
         raise
-    except (ValueError, OverflowError):  # of chr(), which PyYAML calls for an escape such as "\UFFFFFFFF"
+    except (ValueError, OverflowError):  # from chr(), which PyYAML calls for an escape such as "\UFFFFFFFF"
         raise YamlSyntaxError("1: not YAML: an escape in a quoted text names no character") from None
     lines: dict[Place, int] = {}
     return Document(None if node is None else _value(node, (), lines), lines)

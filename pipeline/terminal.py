@@ -1,8 +1,8 @@
-"""Text on a terminal: whatever comes from outside is escaped before it is printed.
+"""Safe output to a terminal: all text from outside is escaped before it is printed.
 
 File names, class names, properties of a store and answers of a server may hold control characters that move the
-cursor, set the window's title or reorder what a person reads. `printable` makes one line of such a value. `Escaping`
-and `Console` are the boundary behind it: no control character passes them but the styles that Rich itself writes.
+cursor, set the window's title or reorder what a person reads. `printable` turns such a value into one line.
+`Escaping` and `Console` are the boundary behind it: of control characters, they let only the styles of Rich pass.
 """
 
 import re
@@ -59,17 +59,18 @@ def print_line(text: object, file: TextIO | None = None) -> None:
 
 
 class Escaping:
-    """A text stream that escapes what is written to it, but for the styles of Rich.
+    """Text stream that escapes what is written to it, except the styles of Rich.
 
     Args:
         stream: Where the text goes. Characters that its encoding lacks are written as escapes, too.
+        suspect: Pattern of the characters that may need an escape.
     """
 
     def __init__(self, stream: TextIO, suspect: re.Pattern[str] = _SUSPECT):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
         self._stream, self._suspect = stream, suspect
-        # Rich writes to the stream of this name instead. Its styles need ASCII's control characters, and `Console`
+        # Rich writes to the stream in this attribute instead. Its styles need ASCII's control characters, and `Console`
         # escapes those of its text.
         self.rich_proxied_file = self if suspect is _SUSPECT_OF_RICH else Escaping(stream, _SUSPECT_OF_RICH)
 
@@ -86,7 +87,7 @@ class Escaping:
 
 
 class Console(RichConsole):
-    """Rich's console for text from outside: no markup and no emoji codes, and only styles bring control characters."""
+    """Rich's console for text from outside, without markup and emoji codes; only styles contain control characters."""
 
     def __init__(
         self, file: IO[str] | None = None, stderr: bool = False, soft_wrap: bool = False, width: int | None = None
@@ -102,7 +103,7 @@ class Console(RichConsole):
 
 
 def escape_output() -> None:
-    """Put the filter before the standard output and standard error of this process, for as long as it runs."""
+    """Escape everything that this process writes to standard output and standard error from now on."""
     for name in ("stdout", "stderr"):
         if not isinstance(stream := getattr(sys, name), Escaping):
             setattr(sys, name, cast(TextIO, Escaping(stream)))

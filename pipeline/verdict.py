@@ -28,7 +28,7 @@ def verdict(run: Run, outcomes: Sequence[Outcome]) -> Verdict:
     """Read the verdict from the artifacts of the run: a cached step counts as much as one that ran.
 
     A report that failed changes nothing in what the run came to, and is told of.
-    Raises Unreadable for a verdict that is not one of this version.
+    Raises Unreadable if a recorded verdict is not in the format of this version.
     """
     found = _of_run(run, [outcome for outcome in outcomes if outcome.node != REPORT])
     lines = [*found.lines]

@@ -1,7 +1,9 @@
-"""What a warm start would take over, and whether it can, before anything is computed."""
+"""Plan of a warm start, which is checked before anything is computed."""
 
 import json
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +11,39 @@ from components import ingest
 from components.ingest import manifest
 from components.serving_folder import serving_now
 from pipeline.config import Settings, SettingsError
+from pipeline.metadata import relocation
 from trainer.warm_start import WarmStart, compare_classes
 
-# Settings of the model that must be those of the one it starts from. Positions are resized to another image_size.
+# Settings that must equal those of the model it starts from. Position embeddings are resized to another image_size.
 _EQUAL = ("patch_size", "depth", "width", "heads", "mlp_ratio", "head", "conv_stem")
 _KERAS_MODEL = "assets.extra/vit.keras"  # `trainer.serving.KERAS_MODEL`, which would import TensorFlow
 
+_MAX_CONFIG = 2**20  # bytes of that configuration; that of a ViT has 2 KiB
+
+# What zipfile and json raise on a damaged file.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    RuntimeError,
+)
+
 
 def plan(settings: Settings, span: int) -> WarmStart | None:
-    """Return what a training on a span would take over from the model serving now; None if it starts from scratch.
+    """Return what a training would take over from the model serving now; None if it starts from scratch.
 
-    Raises SettingsError if that model has another architecture than the settings, or no record of what it is.
+    Args:
+        settings: the settings of the run.
+        span: the span to train on.
+
+    Raises:
+        SettingsError: if the serving model has no record, its files are gone, or its architecture is not that of the
+            settings.
     """
     serving = settings.folder / "serving"
     try:
@@ -28,25 +52,32 @@ def plan(settings: Settings, span: int) -> WarmStart | None:
         raise SettingsError(f"training.warm_start: {error}") from None
     if served is None:
         return None
+    artifact = Path(relocation.place(served.model.uri, settings.folder.resolve()))
+    if artifact.is_absolute() and not artifact.is_dir():
+        raise SettingsError(
+            f"training.warm_start cannot start from version {served.version} in {serving}: its artifact {artifact} is "
+            "gone. To train from scratch, --set training.warm_start=false"
+        )
     theirs = _architecture(serving / str(served.version) / _KERAS_MODEL)
     differing = [
-        f"{name} {theirs[name]}, not {ours}"
+        f"{name} {theirs[name]!s:.40}, not {ours}"
         for name in _EQUAL
         if name in theirs and theirs[name] != (ours := getattr(settings.model, name))
     ]
     if differing:
         raise SettingsError(
             f"training.warm_start cannot start from version {served.version} in {serving}, which has "
-            f"{'; '.join(differing)}: take its settings of the model, or --set training.warm_start=false"
+            f"{'; '.join(differing)}: take its model settings, or --set training.warm_start=false"
         )
     names = manifest.read(ingest.span_folder(settings.data.dir, span)).class_names
     return compare_classes(served.classes, [*names], served.version)
 
 
 def _architecture(file: Path) -> dict[str, Any]:
-    """Return the configuration in a `.keras` file, an archive; empty if it has none, which the Trainer reports."""
+    """Return the model's configuration in a `.keras` file; empty if it has none, which the Trainer reports."""
     try:
-        with zipfile.ZipFile(file) as archive:
-            return json.loads(archive.read("config.json"))["config"]
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        with zipfile.ZipFile(file) as archive, archive.open("config.json") as content:
+            config = json.loads(content.read(_MAX_CONFIG))["config"]
+    except _DAMAGED:
         return {}
+    return config if isinstance(config, dict) else {}

@@ -3,6 +3,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests import mariadb as servers
@@ -13,6 +14,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Tiny models are compiled for longer than they run: let XLA spend less on each program.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+# Property tests draw the same examples every time, so that no run fails by chance. `thorough` draws many others: choose
+# it with HYPOTHESIS_PROFILE=thorough or --hypothesis-profile=thorough.
+hypothesis.settings.register_profile(
+    "ci", max_examples=100, derandomize=True, deadline=None, database=None, print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)  # fmt: skip
+hypothesis.settings.register_profile(
+    "thorough", hypothesis.settings.get_profile("ci"), max_examples=5_000, derandomize=False
+)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 CIFAR10 = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar10-images.tar.xz"
 

@@ -150,7 +150,7 @@ def test_an_equal_run_trains_nothing_and_pushes_nothing(sample):
     assert pushed(folder, "sample") == ["1"]
 
 
-def test_a_folder_that_lies_elsewhere_trains_nothing_and_what_is_gone_is_warned_about(sample, tmp_path):
+def test_a_moved_folder_trains_nothing_and_missing_artifacts_are_reported(sample, tmp_path):
     folder, _ = sample
     moved = Path(shutil.copytree(folder, tmp_path / "moved"))
     done = vitpipe(moved, "run", "-c", "sample")

@@ -1,4 +1,4 @@
-"""A class more in the data, with a warm start: the head is rebuilt, and the gate compares what can be compared."""
+"""Warm start on data with one more class: the head is rebuilt, and the gate compares shared classes."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def run(folder, data, *flags):
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory):
-    """A run on two classes, and one on three that starts from its model."""
+    """Run on two classes, and then on three from the weights of the first model."""
     folder = tmp_path_factory.mktemp("new-class")
     for data, classes in ("two", "zero,one"), ("three", "zero,one,two"):
         prepared = vitpipe(folder, "data", "prepare", "sample", "--classes", classes, "--out", data)
@@ -50,7 +50,7 @@ def test_the_model_of_three_classes_is_pushed(story):
     assert read_record(versions / "2").classes == ["zero", "one", "two"]
 
 
-def test_it_is_told_before_and_after_what_was_taken_over(story):
+def test_the_command_and_the_report_name_what_was_taken_over(story):
     folder, done = story
     words = "warm start from version 1: head rebuilt, weights of 2 classes copied by name, 1 new: two"
     assert done.stderr.splitlines()[0] == words
@@ -64,7 +64,7 @@ def test_it_is_told_before_and_after_what_was_taken_over(story):
     assert words in page.read_text()
 
 
-def test_the_gate_compares_the_shared_classes_and_says_so(story):
+def test_the_gate_compares_the_shared_classes_and_reports_it(story):
     folder, done = story
     page = folder / re.search(r"^the report: (\S+)$", done.stdout, re.MULTILINE)[1]
     judgement = json.loads((page.parent / "report.json").read_text())["judgement"]
@@ -76,7 +76,7 @@ def test_the_gate_compares_the_shared_classes_and_says_so(story):
     assert "warning: the serving model has other classes: the two are compared only on the" in done.stdout
 
 
-def test_another_architecture_is_refused_at_once(story):
+def test_another_architecture_is_rejected_at_once(story):
     folder, _ = story
     refused = run(folder, "three", "training.warm_start=true", "model.depth=3")
     assert refused.returncode == 2

@@ -30,8 +30,8 @@ def augment(images, targets, draws, settings, mixing, branch=True):
     float32 [N, draws_per_image(settings)], uniform in [0, 1); settings: an AugmentSettings, read when compiled;
     mixing: scalar, whether Mixup and CutMix are on in this step. N is even: rows 2j and 2j + 1 are mixed with each
     other, so that a batch that is split over devices in even parts gives the same images. branch: whether a step
-    without mixing skips its work, or computes it and drops it, with the same result, for a device that would wait for
-    its host at a branch.
+    without mixing skips the work. False computes and discards it, with the same result, for a device that would wait
+    for its host at a branch.
     Returns images float32 [N, height, width, 3], 0 to 255, and targets float32 [N, classes].
     """
     images = ops.cast(images, "float32")

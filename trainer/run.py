@@ -38,8 +38,8 @@ def run_fn(fn_args) -> None:
     that they go under, and "code", a digest of this package's sources; "leave_out", where given, is a file with a JSON
     list of ids (bytes that are no UTF-8 as surrogates) of examples to do without; "backbone", where given, is the Keras
     model to fine-tune, as "finetune", settings again, says. `fn_args.base_model`, where given, is the SavedModel to
-    start from, and "base_version" the version that it serves as. `fn_args.model_run_dir` receives the history and the
-    last weights, and after a warm start what it took over.
+    start from, and "base_version" its version. `fn_args.model_run_dir` receives the history and the last weights,
+    and after a warm start a record of what was taken over.
     """
     config = fn_args.custom_config
     model_settings = ModelSettings.model_validate_json(config["model"])

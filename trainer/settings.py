@@ -29,9 +29,9 @@ class Group(BaseModel):
 
 
 class SettingsGroup(Group):
-    """A group of settings: besides, no number is infinite or NaN, which no comparison with a bound would notice.
+    """A group of settings. No number may be infinite or NaN, which a comparison with a bound may not notice.
 
-    Every number of a group also has a least and a greatest value. A test asks each field for both.
+    Every number has a smallest and a largest value; a test checks each field for both.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -41,7 +41,7 @@ def path_characters(text: str) -> str:
     """Return the text of a path. Raises ValueError for a character that no file name or record can hold."""
     for character in text:
         if unicodedata.category(character) in ("Cc", "Cs"):
-            raise ValueError(f"a path cannot have the character U+{ord(character):04X}: remove it")
+            raise ValueError(f"a path cannot contain the character U+{ord(character):04X}: remove it")
     return text
 
 
@@ -64,15 +64,16 @@ class ModelSettings(SettingsGroup):
     @model_validator(mode="before")
     @classmethod
     def fill_from_size(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or given.get("size") not in SIZES:
+        size = given.get("size") if isinstance(given, dict) else None
+        if not isinstance(size, str) or size not in SIZES:  # the field itself refuses anything else
             return given
-        for key, value in SIZES[given["size"]].items():
+        for key, value in SIZES[size].items():
             if given.get(key, value) != value:
                 raise ValueError(
-                    f"size {given['size']} has {key} {value}, and {key} says {given[key]} (perhaps in the preset): "
+                    f"size {size} has {key} {value}, and {key} says {given[key]} (perhaps in the preset): "
                     "give depth, width and heads, or give size and none of them"
                 )
-        return {**given, **SIZES[given["size"]]}
+        return {**given, **SIZES[size]}
 
     @model_validator(mode="after")
     def sizes_divide(self):
@@ -94,15 +95,15 @@ class ModelSettings(SettingsGroup):
         tokens = (self.image_size // self.patch_size) ** 2
         if tokens > MOST_TOKENS:
             raise ValueError(
-                f"image_size {self.image_size} makes {tokens:,} patches of patch_size {self.patch_size}, and "
-                f"{MOST_TOKENS:,} are the most that is allowed: raise patch_size, or lower image_size"
+                f"image_size {self.image_size} makes {tokens:,} patches of patch_size {self.patch_size}, and at "
+                f"most {MOST_TOKENS:,} are allowed: raise patch_size, or lower image_size"
             )
         in_blocks = self.depth * (4 + 2 * self.mlp_ratio) * self.width**2
         parameters = in_blocks + self.width * (3 * self.patch_size**2 + tokens)
         if parameters > MOST_PARAMETERS:
             raise ValueError(
                 f"width {self.width}, depth {self.depth} and mlp_ratio {self.mlp_ratio} make about {parameters:,} "
-                f"parameters, and {MOST_PARAMETERS:,} are the most that is allowed: lower one of them"
+                f"parameters, and at most {MOST_PARAMETERS:,} are allowed: lower one of them"
             )
         return self
 
@@ -133,19 +134,16 @@ class TrainingSettings(SettingsGroup):
     final_learning_rate: float = Field(1e-5, ge=0, le=1_000)
     weight_decay: float = Field(0.05, ge=0, le=1_000)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
-    ema_epochs: float = Field(
-        5.0, ge=0, le=MOST_EPOCHS
-    )  # horizon of the weight average that is evaluated and exported; 0 for none
-    # Epochs without a better val accuracy before it stops; never when not set.
+    # Horizon of the weight average that is evaluated and exported; 0 for none.
+    ema_epochs: float = Field(5.0, ge=0, le=MOST_EPOCHS)
+    # Epochs without a better val accuracy before training stops; it never stops early if not set.
     patience: int | None = Field(None, gt=0, le=MOST_EPOCHS)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # of the compute; weights stay float32
-    memory_gib: float = Field(
-        4.0, gt=0, le=_PEBIBYTE
-    )  # a larger split is read from the local disk instead of from memory
+    # A larger split is read from the local disk instead of from memory.
+    memory_gib: float = Field(4.0, gt=0, le=_PEBIBYTE)
     warm_start: bool = False  # from the model serving now, where there is one
-    checkpoint_seconds: float = Field(
-        60.0, ge=0, le=_YEAR
-    )  # least time between two checkpoints, written at an epoch's end
+    # Least time between two checkpoints, which are written at an epoch's end.
+    checkpoint_seconds: float = Field(60.0, ge=0, le=_YEAR)
     require_gpu: bool = False
     seed: int = Field(0, ge=0, lt=2**32)
 
@@ -175,9 +173,8 @@ class FinetuneSettings(SettingsGroup):
     In each phase the learning rate falls along a cosine to 0. The model is as deep, wide and so on as the backbone.
     """
 
-    source: Annotated[str, AfterValidator(path_characters)] = (
-        ""  # of the backbone, see `pipeline.backbone`; nothing: from scratch
-    )
+    # Source of the backbone, see `pipeline.backbone`; training starts from scratch if empty.
+    source: Annotated[str, AfterValidator(path_characters)] = ""
     head_epochs: int = Field(5, ge=0, le=MOST_EPOCHS)
     head_learning_rate: float = Field(1e-3, gt=0, le=1_000)
     epochs: int = Field(15, ge=0, le=MOST_EPOCHS)  # of the second phase

@@ -1,24 +1,24 @@
-"""What a warm start takes over from the model that serves now, whose classes may be others.
+"""Record of what a warm start takes over from the model that serves now, whose classes may differ.
 
-Imports no TensorFlow: the command and the report read it.
+Imports no TensorFlow, because the command and the report use this module, too.
 """
 
 from pathlib import Path
 
 from trainer.settings import Group
 
-FILE = "warm_start.json"  # of a training's folder: its `WarmStart`
-WARM_START = "warm_start"  # property of a model: the same, as JSON
+FILE = "warm_start.json"  # in a training's folder: its `WarmStart`, as JSON
+WARM_START = "warm_start"  # property of a model: the same JSON
 
 
 class WarmStart(Group):
-    """Which classes of the head a training took over, by name, and which not. `version`: of the serving model."""
+    """Classes of the head that a training kept, added and dropped. `version` is that of the serving model."""
 
     version: int | None
     kept: list[str]
     new: list[str]
     dropped: list[str]
-    rebuilt: bool  # the head; not so where the classes are the same, in the same order
+    rebuilt: bool  # whether the head was rebuilt; not if the classes are the same, in the same order
 
     def __str__(self) -> str:
         start = "warm start from " + ("the serving model" if self.version is None else f"version {self.version}")
@@ -31,12 +31,12 @@ class WarmStart(Group):
 
 
 def compare_classes(old: list[str], new: list[str], version: int | None) -> WarmStart:
-    """Say what becomes of the head.
+    """Compare the classes of the serving model with those of the data.
 
     Args:
         old: classes of the serving model, in index order.
         new: classes of the data, in index order.
-        version: of the serving model.
+        version: version of the serving model, if known.
     """
     return WarmStart(
         version=version,

@@ -1,1 +1,1 @@
-"""The `vitpipe` command starts here."""
+"""Entry point of the `vitpipe` command."""

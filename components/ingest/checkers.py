@@ -26,11 +26,11 @@ _BATCH_IMAGES = 256
 _BATCH_BYTES = 2**20  # a batch ends with the image that reaches it
 _LENGTH = struct.Struct("<I")
 
-_Answers = list[Checked | str]  # of a batch: what `check` gives, or the reason it raises
+_Answers = list[Checked | str]  # for each image of a batch: what `check` returns, or the reason that it raises
 
 
 def checked(records: Iterable[Record | Rejected]) -> Generator[tuple[Record, Checked] | Rejected, None, None]:
-    """Yield the records in their order, images with the answer of `components.ingest.images.check` if it accepts them.
+    """Yield the records in order, each with the result of `components.ingest.images.check` unless it is rejected.
 
     At most three batches for each core are in memory, each of 256 images, or of 1 MiB and one image.
     Raises DataRefused when a decoder crashes.
@@ -124,7 +124,7 @@ def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
 
 
 def _checked(shape: list[int], digest: str, remarks: list[str]) -> Checked:
-    """Return an answer as it was before JSON made lists of its tuples."""
+    """Rebuild an answer from the lists that JSON makes of its tuples."""
     height, width, channels = shape
     return Checked((height, width, channels), digest, tuple(remarks))
 

@@ -40,7 +40,7 @@ def download(
     target, part = folder / name, folder / f"{name}.part"
     with exclusively(folder, f"{name}.lock"):
         if os.path.lexists(part):
-            regular.open_file(part).close()  # or what it leads to would be written to
+            regular.open_file(part).close()  # appending to a link would change its target
         if sha256 is None:
             part.unlink(missing_ok=True)
         elif target.exists() and _sha256(target) == sha256:

@@ -1,4 +1,4 @@
-"""One file or folder of a source, and the rules that hold for all of them, in a folder and in an archive."""
+"""Files and folders of a source, and the rules that apply to them in a folder and in an archive."""
 
 import time
 from pathlib import Path
@@ -16,14 +16,14 @@ class Entry(NamedTuple):
 
 
 class Heartbeat:
-    """Reports progress twice a second while no file is handed over, so that no long wait is silent."""
+    """Progress reports, twice a second while no file is yielded, so that no long wait is silent."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self.reset()
 
     def reset(self) -> None:
-        """Wait anew: a file was handed over, and its receiver reports it."""
+        """Restart the wait: a file was yielded, and its consumer reports it."""
         self._last = time.monotonic()
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
@@ -33,7 +33,7 @@ class Heartbeat:
 
 
 def is_hidden(path: str) -> bool:
-    """Return whether a file or one of its folders is hidden, or is what macOS adds to archives."""
+    """Return whether a file or one of its folders is hidden, or was added to an archive by macOS."""
     return path.startswith(".") or "/." in path or "__MACOSX" in path.split("/")
 
 
@@ -69,7 +69,7 @@ def damaged(archive: Path, kind: str, error: Exception) -> DataRefused:
     Args:
         archive: named in the message.
         kind: "tar" or "zip".
-        error: what went wrong.
+        error: the error that was raised.
     """
     why = str(error) or type(error).__name__
     return DataRefused(

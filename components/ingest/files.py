@@ -1,4 +1,4 @@
-"""The files that a source path holds: a folder's, or those of a tar or zip archive, which is never unpacked."""
+"""Files of a source: those in a folder, or those in a tar or zip archive, which is never unpacked to disk."""
 
 import hashlib
 import io
@@ -16,8 +16,8 @@ from components.ingest.source import Progress, silent
 from components.ingest.tar import starts_tar, tar_entries
 from components.ingest.zip import SIGNATURES, zip_entries
 
-_MAX_DEPTH = 64  # folders in each other; a layout has four
-_MAX_HASHED = 2**30  # bytes of a file in a folder; of a larger one, which is no image, the digest takes the size
+_MAX_DEPTH = 64  # levels of folders; a layout has four
+_MAX_HASHED = 2**30  # bytes of a file in a folder; a larger file is no image, and only its size is hashed
 
 
 class Listing(NamedTuple):
@@ -28,15 +28,15 @@ class Listing(NamedTuple):
 
 
 def entries(path: Path, progress: Progress = silent) -> Iterator[Entry]:
-    """Yield what lies in a folder or an archive; paths are relative to it, with "/". Hidden files are left out.
+    """Yield the entries of a folder or an archive, with relative paths and "/". Hidden files are left out.
 
     Args:
-        path: a folder, or a tar or zip archive. It may be a link; what lies in a folder may not.
+        path: a folder, or a tar or zip archive. It may be a link, but nothing in a folder may be one.
         progress: called twice a second while no file is yielded.
 
     Raises:
-        DataRefused: for a damaged archive, and for any member that could lead out of it: an absolute path, "..",
-            a link, a device.
+        DataRefused: if an archive is damaged, or a member could lead out of it: an absolute path, "..", a link, a
+            device.
     """
     heartbeat = Heartbeat(progress)
     for entry in _folder(path, heartbeat) if path.is_dir() else _archive(path, heartbeat):
@@ -46,15 +46,15 @@ def entries(path: Path, progress: Progress = silent) -> Iterator[Entry]:
 
 
 def listing(path: Path, progress: Progress = silent) -> Listing:
-    """Return the digest of an archive, or of a folder: then it is of lines as `sha256sum` prints them, in path order.
+    """Return the digest of an archive or a folder; a folder's is that of the output of `sha256sum`, in path order.
 
     Args:
         path: a folder or an archive.
         progress: called after every file or MiB.
 
     Raises:
-        DataRefused: for an archive that is damaged at its beginning, before it is read whole, and for a link or special
-            file in a folder.
+        DataRefused: if an archive is damaged at its beginning, before all of it is read, or if a folder holds a link or
+            special file.
     """
     if not path.is_dir():
         return Listing(_archive_digest(path, progress), None)
@@ -103,7 +103,7 @@ def _content(path: Path) -> bytes | None:
 def _folder_paths(root: Path, inside: str = "") -> Iterator[str]:
     """Yield relative paths in sorted order, folders with a final "/" before what they hold."""
     if inside.count("/") > _MAX_DEPTH:
-        raise DataRefused(f"{root / inside}: more than {_MAX_DEPTH} folders in each other: move the images up")
+        raise DataRefused(f"{root / inside}: folders are nested more than {_MAX_DEPTH} levels deep: move the images up")
     with os.scandir(root / inside) as found:
         children = sorted(found, key=lambda child: child.name)
     for child in children:
@@ -117,7 +117,7 @@ def _folder_paths(root: Path, inside: str = "") -> Iterator[str]:
             yield path
         else:
             kind = regular.describe(child.stat(follow_symlinks=False).st_mode)
-            raise DataRefused(f"{root / path}: {kind}: only files and folders are read")
+            raise DataRefused(f"{root / path}: {kind}: only files and folders are read; copy the file itself there")
 
 
 def _archive(path: Path, heartbeat: Heartbeat) -> Iterator[Entry]:
@@ -133,6 +133,6 @@ def _is_zip(file: io.BufferedReader) -> bool:
         return True
     if start.startswith((b"\x1f\x8b", b"\xfd7zXZ\x00", b"BZh")) or starts_tar(start):
         return False
-    found = zipfile.is_zipfile(file)
+    is_zip = zipfile.is_zipfile(file)
     file.seek(0)
-    return found
+    return is_zip

@@ -7,9 +7,9 @@ MAX_SPAN = 2**31 - 1  # TFX keeps the number of a span in 32 bits
 
 
 def spans(data: Path) -> list[int]:
-    """The numbers of the spans in a data folder, in order (10 after 9); none when there is no such folder.
+    """Return the numbers of the spans in a data folder in numeric order; an empty list if there is no such folder.
 
-    A number beyond MAX_SPAN is none of them, nor one in digits of another script.
+    A folder is no span if its number is above MAX_SPAN or has digits that are not ASCII.
     """
     if not data.is_dir():
         return []

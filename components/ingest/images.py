@@ -17,7 +17,7 @@ from trainer.examples import MAX_PIXELS, MAX_SIDE
 
 MAX_BYTES = 64 * 2**20  # of one image file
 
-# The reasons why bytes are rejected, together with the foreign formats. A manifest counts by them.
+# Reasons why an image is rejected, besides those for foreign formats. A manifest counts the images by reason.
 TOO_LARGE = f"larger than {MAX_BYTES:,} bytes"
 TOO_MANY_PIXELS = f"more than {MAX_PIXELS:,} pixels"
 TOO_LONG = f"a side of more than {MAX_SIDE:,} pixels"
@@ -39,7 +39,7 @@ _FOREIGN = {
 
 _FOREIGN_END = " image, not PNG or JPEG"
 
-# What libjpeg says of damaged pixels. Its other warnings are about metadata, or about parameters that it corrects.
+# libjpeg's warnings about damaged pixels. Its other warnings are about metadata, or about parameters that it corrects.
 _DAMAGE = ("Corrupt JPEG data", "Premature end of JPEG file", "Inconsistent progression sequence")
 _EXTRANEOUS = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
 _PALETTE = 3  # a PNG's colour type
@@ -95,11 +95,11 @@ class Checked(NamedTuple):
 
 
 class BadImage(Exception):
-    """The bytes are no usable image. The message is one of a few fixed reasons; see `fix`."""
+    """Bytes that are not a usable image. The message is one of a few fixed reasons, see `fix`."""
 
 
 def check(data: bytes) -> Checked:
-    """Decode an image, to 3 channels as `tf.io.decode_image(channels=3)` will. Raises BadImage: see `opened`."""
+    """Decode an image to 3 channels, as `tf.io.decode_image(channels=3)` will. Raises BadImage, see `opened`."""
     image = opened(data)
     pixels = to_rgb(image)
     return Checked((image.height, image.width, 3), pixel_digest(pixels), remarks(data, image, pixels))
@@ -117,7 +117,7 @@ def remarks(data: bytes, image: Image.Image, pixels: Image.Image) -> tuple[str, 
     Args:
         data: the encoded image.
         image: `opened(data)`.
-        pixels: the same in RGB, as the model gets it.
+        pixels: the image in RGB, as the model gets it.
     """
     bands = np.array(pixels.getextrema())  # the least and the greatest value of red, green and blue
     applies = {
@@ -137,19 +137,19 @@ def examine(data: bytes) -> tuple[str, tuple[str, ...]]:
 
 
 def fix(reason: str) -> str | None:
-    """Return how to make a rejected image acceptable, or None if only its owner can know."""
+    """Return how to make a rejected image acceptable, or None if there is no general way."""
     return _CONVERT if reason.endswith(_FOREIGN_END) else _FIXES.get(reason)
 
 
 def notes(reason: str, remarks: Iterable[str]) -> list[str]:
-    """Return a line for each thing that the owner of an image can mend.
+    """Return a line for each thing that the owner of an image can fix.
 
     Args:
-        reason: why it is rejected, or empty.
-        remarks: names of the REMARKS that apply to it.
+        reason: why the image is rejected; empty if it is accepted.
+        remarks: names of the REMARKS that apply to the image.
     """
-    cure = fix(reason)
-    return [f"{reason}: {cure}"] * bool(cure) + [": ".join(REMARKS[name]) for name in remarks]
+    advice = fix(reason)
+    return [f"{reason}: {advice}"] * bool(advice) + [": ".join(REMARKS[name]) for name in remarks]
 
 
 def opened(data: bytes) -> Image.Image:
@@ -162,8 +162,8 @@ def opened(data: bytes) -> Image.Image:
     picture); JPEG grey, YCbCr, RGB, CMYK, progressive, with restart markers, with several pictures (MPO)). Alpha is
     dropped, 16 bits keep the upper 8, and neither Pillow nor TensorFlow turns a JPEG by its Exif orientation.
 
-    Pillow alone accepts more than TensorFlow, and fills with grey what is missing of a JPEG, so the structure of a PNG
-    and libjpeg's warnings on a JPEG are checked here.
+    Pillow alone accepts more than TensorFlow, and fills the missing part of a JPEG with grey. So the structure of a PNG
+    and libjpeg's warnings about a JPEG are checked here, too.
     """
     if len(data) > MAX_BYTES:
         raise BadImage(TOO_LARGE)
@@ -200,7 +200,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of transparency, which is dropped
+        warnings.simplefilter("ignore")  # about transparency, which is dropped
         return eight_bits(image).convert("RGB")
 
 
@@ -235,7 +235,7 @@ def _orientation(image: Image.Image) -> object:
     exif = Image.Exif()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged Exif data
+            warnings.simplefilter("ignore")  # about damaged Exif data
             exif.load(image.info["exif"])
             return exif.get(ExifTags.Base.Orientation, 1)
     except _DAMAGED:
@@ -243,7 +243,7 @@ def _orientation(image: Image.Image) -> object:
 
 
 def _png_problem(data: bytes) -> str | None:
-    """Return the reason why libpng, which TensorFlow uses, does not read a PNG."""
+    """Return the reason why libpng, which TensorFlow uses, does not read a PNG; None if it does."""
     at = len(_PNG_SIGNATURE)
     chunks: list[tuple[bytes, memoryview]] = []
     while at + 12 <= len(data):
@@ -317,7 +317,7 @@ def _jpeg_problem(data: bytes) -> str | None:
 def _libjpeg_warning(data: bytes) -> str:
     """Return the first warning or error of libjpeg on a JPEG, or an empty string."""
     try:
-        # As grey and at an eighth of its size: every byte is read, and most of the other work is saved.
+        # Decoding in grey and at an eighth of the size reads every byte, and saves most of the other work.
         simplejpeg.decode_jpeg(data, "GRAY", fastdct=True, min_height=1, min_width=1)
     except ValueError as error:
         return str(error)
@@ -325,10 +325,11 @@ def _libjpeg_warning(data: bytes) -> str:
 
 
 def _is_padding(scan: bytes, extraneous: int) -> bool:
-    """Return whether so many bytes between the pixels of a JPEG and its end are padding, as some cameras write it.
+    """Return whether the extraneous bytes at the end of a JPEG's scan are padding, as some cameras write it.
 
-    Zeros in place of pixels also end in extraneous bytes, because they decode to pixels, of fewer bytes. But then the
-    decoder has used a part of the zeros. Up to three bytes may be anything: some encoders write whole words.
+    Pixels that were overwritten with zeros also end in extraneous bytes, because zeros decode to pixels of fewer bits.
+    But then the decoder has consumed a part of the zeros, so there are more equal bytes than extraneous ones. Up to
+    three bytes may have any value, because some encoders write whole words.
     """
     scan = scan[: scan.index(b"\xff\xd9")]
     constant = len(scan) - len(scan.rstrip(scan[-1:]))
@@ -336,13 +337,13 @@ def _is_padding(scan: bytes, extraneous: int) -> bool:
 
 
 def _without_metadata(data: bytes) -> tuple[bytes, int, bool]:
-    """Return a JPEG without its application data and comments, where its first scan starts, and if it is sequential."""
+    """Return a JPEG without its application data and comments, the start of its first scan, and if it is sequential."""
     bare, at, sequential = data[:2], 2, True
     while at + 4 <= len(data):
         kind, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
         if data[at] != 0xFF or kind == _SCAN:
             break
-        if kind == 0xFF:  # a marker may be preceded by any number of these
+        if kind == 0xFF:  # any number of these bytes may precede a marker
             at += 1
             continue
         sequential &= kind not in _PROGRESSIVE

@@ -56,11 +56,11 @@ class Rejection(_Frozen):
 
 
 class Remarked(_Frozen):
-    """Accepted images that their owner should look at. remark: a key of `components.ingest.images.REMARKS`."""
+    """Accepted images with the same remark, a key of `components.ingest.images.REMARKS`."""
 
     remark: str
     count: PositiveInt
-    images: PositiveInt  # accepted together
+    images: PositiveInt  # all accepted images, with and without the remark
     ids: tuple[str, ...]  # the first MAX_REJECTED_IDS
 
 
@@ -115,7 +115,7 @@ class Manifest(_Frozen):
 def read(span: Path) -> Manifest:
     """Return the manifest of a span folder.
 
-    Raises DataRefused if the span is not a folder, or the manifest is missing, invalid, a link or special file.
+    Raises DataRefused if the span is not a folder, or if the manifest is missing, invalid, a link or a special file.
     """
     path = span / NAME
     try:

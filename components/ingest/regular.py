@@ -1,4 +1,4 @@
-"""Opens files that anyone may have put in place: regular files only, never a link, a pipe or a device."""
+"""Safe reading of files that anyone may have put in place: only regular files, never a link, a pipe or a device."""
 
 import errno
 import hashlib
@@ -14,18 +14,19 @@ _CHUNK = 2**20
 
 
 def open_file(path: Path, follow_link: bool = False) -> io.BufferedReader:
-    """Open a regular file for reading, without waiting for anything.
+    """Open a regular file for reading. This never blocks, as opening a pipe would.
 
     Args:
         path: the file.
-        follow_link: whether `path` itself may be a link, which is for paths that the user names.
+        follow_link: whether `path` itself may be a link, as is right for a path that the user named.
 
     Raises:
-        DataRefused: if it is a link or special file.
+        DataRefused: if it is a link or a special file.
         OSError: if it cannot be opened, or is a folder.
     """
-    _check_file(path, path.stat(follow_symlinks=follow_link).st_mode)  # opening a device can have effects
-    # Both flags are for a file that is replaced after the check.
+    # The check comes first, because opening a device can have effects. The flags guard against a file that is replaced
+    # after the check.
+    _check_file(path, path.stat(follow_symlinks=follow_link).st_mode)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | (0 if follow_link else os.O_NOFOLLOW))
     file = os.fdopen(descriptor, "rb")
     try:
@@ -41,7 +42,7 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
 
     Args:
         path: the file, not a link.
-        max_bytes: its largest size.
+        max_bytes: the largest size allowed.
 
     Raises:
         DataRefused: if it is a link or special file, or larger.
@@ -51,7 +52,7 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
         data = file.read(max_bytes + 1) if file_size(file) <= max_bytes else None
     if data is None or len(data) > max_bytes:
         raise DataRefused(
-            f"{path}: larger than {max_bytes:,} bytes; copy back the one that `vitpipe data prepare` wrote"
+            f"{path}: larger than {max_bytes:,} bytes; copy back the file that `vitpipe data prepare` wrote"
         )
     return data
 
@@ -62,7 +63,7 @@ def file_size(file: io.BufferedReader) -> int:
 
 
 def digest(file: io.BufferedReader, on_read: Callable[[int], None] = lambda _done: None) -> str:
-    """Return the sha256 of an open file, up to the size that it has now, so that a growing file has an end.
+    """Return the sha256 of an open file up to its current size, so that hashing a growing file ends.
 
     Args:
         file: open at its beginning.
@@ -84,7 +85,7 @@ def check_folder(path: Path) -> None:
 
 
 def describe(mode: int) -> str:
-    """Return what the mode of something that is neither file nor folder says it is."""
+    """Return a description of the mode of a path that is neither a file nor a folder."""
     return f"a link or special file ({stat.filemode(mode)})"
 
 

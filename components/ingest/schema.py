@@ -38,7 +38,7 @@ def build(names: Sequence[str]) -> schema_pb2.Schema:
 def read(data: Path) -> schema_pb2.Schema:
     """Return the schema of a data folder.
 
-    Raises DataRefused if it is missing, invalid, a link or special file, or names no classes.
+    Raises DataRefused if it is missing, invalid, a link or a special file, or names no classes.
     """
     path = data / NAME
     try:
@@ -54,7 +54,7 @@ def read(data: Path) -> schema_pb2.Schema:
 
 
 def read_bytes(data: Path) -> bytes:
-    """Return schema.pbtxt unread. Raises OSError, and DataRefused for a link, special file or too large a file."""
+    """Return the bytes of schema.pbtxt. Raises OSError, and DataRefused for a link, a special file or a huge file."""
     return regular.read_bytes(data / NAME, _MAX_BYTES)
 
 

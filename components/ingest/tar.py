@@ -1,6 +1,6 @@
-"""Reads a tar archive as a stream, from front to back and without unpacking it.
+"""Reader of tar archives, which are read as a stream and never unpacked to disk.
 
-The archive may be made to harm its reader: every header, every size and what follows the end mark is bounded.
+An archive may be crafted to harm its reader, so every header, every size and the bytes after the end mark are bounded.
 """
 
 import _compression
@@ -21,15 +21,14 @@ from components.ingest.images import MAX_BYTES
 from components.ingest.regular import file_size
 
 _READ = 2**20
-_MAX_MEMBER = 2**40  # bytes; a larger size is damage, and passing over so many bytes would take hours
+_MAX_MEMBER = 2**40  # bytes; a larger size is damage, and skipping so many bytes would take hours
 _MAX_HEADERS = 2**20  # bytes of all headers of one member: long names, extended attributes and the map of a sparse file
 _MAX_GLOBAL_HEADERS = 2**16  # bytes of the headers for all members, which are copied for each of them
-_MAX_DIGITS = (
-    255  # in a row in a header, as in the longest file name: tarfile's search takes the square of their number
-)
+# Consecutive digits in a header, as in the longest file name: the time of tarfile's search grows with their square.
+_MAX_DIGITS = 255
 _MAX_RATIO = 10_000  # unpacked to packed bytes; xz reaches 7,000 where every byte is the same
-_MIN_LIMIT = 2**30  # bytes; an archive may unpack to so many, whatever its ratio
-_MAX_AFTER_END = 64 * 2**20  # bytes after the end mark, with which tar fills its last record
+_MIN_LIMIT = 2**30  # bytes that any archive may unpack to, whatever its ratio
+_MAX_AFTER_END = 64 * 2**20  # bytes after the end mark, which tar writes to fill its last record
 _MAX_PADDING = 2**20  # bytes of zeros after a gzip stream, which the gzip module reads one by one
 _XZ_MEMORY = 512 * 2**20  # bytes; `xz -9` needs 65 MiB
 
@@ -65,7 +64,7 @@ def tar_entries(path: Path, file: io.BufferedReader, heartbeat: Heartbeat) -> It
     Args:
         path: named in messages.
         file: the archive, open at its beginning; plain, or packed with gzip, bzip2 or xz.
-        heartbeat: called while members are passed over.
+        heartbeat: called while members are skipped.
 
     Raises:
         DataRefused: if the archive is damaged, or a member could lead out of it.
@@ -83,7 +82,7 @@ def tar_entries(path: Path, file: io.BufferedReader, heartbeat: Heartbeat) -> It
             yield from _members(path, forward)
     except _DAMAGED as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk; gzip and bz2 raise OSErrors without a number
+            raise  # an error of the disk: gzip and bz2 raise OSErrors without a number
         raise damaged(path, "tar", error) from error
 
 
@@ -109,9 +108,13 @@ def _members(path: Path, forward: "_Forward") -> Iterator[Entry]:
 
 
 class _Forward:
-    """A stream that is read from front to back, in bounded pieces. A seek backwards or past its end is damage.
+    """Stream that is read from front to back, in bounded pieces. A seek backwards or past its end counts as damage.
 
-    limit: bytes that the stream has at most; seekable: whether bytes can be passed over without being read.
+    Args:
+        stream: the archive, decompressed.
+        limit: the most bytes that the stream may have.
+        seekable: whether bytes can be skipped without being read.
+        alive: called between pieces.
     """
 
     def __init__(self, stream: IO[bytes], limit: int, seekable: bool, alive: Callable[[], None]) -> None:
@@ -144,7 +147,7 @@ class _Forward:
         return data
 
     def seek(self, position: int) -> None:
-        """Pass over everything before `position`."""
+        """Skip everything before `position`."""
         if position < self._at:
             raise tarfile.ReadError(f"a member that ends before it begins, at byte {self._at:,}")
         if position > self._limit:
@@ -184,9 +187,9 @@ class _Forward:
 
 
 class _StrictHeader(tarfile.TarInfo):
-    """A header that tarfile has read, with its sizes checked.
+    """Header that tarfile has read, with its sizes checked.
 
-    tarfile takes a damaged header, or none, for the end of the archive; here only the end mark is one.
+    tarfile takes a damaged or missing header for the end of the archive; here only the end mark ends an archive.
     """
 
     @classmethod
@@ -207,7 +210,7 @@ class _StrictHeader(tarfile.TarInfo):
     def _proc_member(self, tarfile_: tarfile.TarFile) -> Self:
         if self.size < 0:
             raise tarfile.ReadError(f"member {self.name!r} of {self.size:,} bytes")
-        return super()._proc_member(tarfile_)  # type: ignore[misc] # may be overridden, says tarfile
+        return super()._proc_member(tarfile_)  # type: ignore[misc] # tarfile documents that it may be overridden
 
 
 def _parts(member: tarfile.TarInfo) -> list[tuple[int, int]]:
@@ -216,34 +219,35 @@ def _parts(member: tarfile.TarInfo) -> list[tuple[int, int]]:
 
 
 def _check_sparse(member: _StrictHeader, stored: int) -> None:
-    """Raise ReadError unless the parts of a sparse file follow each other, lie inside it, and are what is stored."""
+    """Raise ReadError unless the parts of a sparse file are in order, lie inside it, and match the stored bytes."""
     end = total = 0
     for offset, size in _parts(member):
         if not size:
-            continue  # fills the header, or marks the end
+            continue  # an unused entry, or the mark of the end
         if offset < end or size < 0:
             raise tarfile.ReadError(f"member {member.name!r} has parts of a sparse file that overlap")
         end, total = offset + size, total + size
     if end > member.size or not total <= stored < total + tarfile.BLOCKSIZE:
-        raise tarfile.ReadError(f"member {member.name!r} has parts of a sparse file that are not what is stored of it")
+        raise tarfile.ReadError(f"member {member.name!r} has parts of a sparse file that do not match its stored bytes")
 
 
 def _decompressed(file: io.BufferedReader, size: int) -> tuple[IO[bytes], bool]:
     """Return the stream of a tar archive, and whether it was compressed."""
-    # Not tarfile's own "r|*": that one does not see that a compressed stream is cut or its checksum wrong.
+    # tarfile's own mode "r|*" does not notice a cut compressed stream or a wrong checksum.
     magic = file.peek(6)
     if magic.startswith(b"\x1f\x8b"):
         _check_zeros(file, size, _MAX_PADDING)
         return cast(IO[bytes], gzip.GzipFile(fileobj=file)), True
     if magic.startswith(b"\xfd7zXZ\x00"):
-        # As lzma.open, which has no limit of memory.
+        # This does what lzma.open does, which cannot limit its memory.
         raw = _compression.DecompressReader(
             file, lzma.LZMADecompressor, lzma.LZMAError, format=lzma.FORMAT_XZ, memlimit=_XZ_MEMORY
         )
         return io.BufferedReader(raw), True
     if magic.startswith(b"BZh"):
         return cast(IO[bytes], bz2.BZ2File(file)), True
-    _check_zeros(file, size, _MAX_AFTER_END)  # here, for archives are hashed after a look at their first member
+    # The end is checked first, because an archive is hashed whole once its first member was read.
+    _check_zeros(file, size, _MAX_AFTER_END)
     return file, False
 
 

@@ -97,7 +97,7 @@ def frame(data: bytes) -> bytes:
 def read(path: Path) -> Iterator[bytes]:
     """The records of an uncompressed TFRecord file, one in memory at a time.
 
-    Raises DataRefused, naming the byte, when the file is cut or altered, and for a link or special file.
+    Raises DataRefused, naming the byte, if the file is cut or altered, and for a link or a special file.
     """
     with regular.open_file(path) as file:
         left = regular.file_size(file)
@@ -110,7 +110,8 @@ def read(path: Path) -> Iterator[bytes]:
                 raise DataRefused(f"{path}: no whole record, {left} bytes before its end")
             if length > _MAX_RECORD:
                 raise DataRefused(
-                    f"{path}: a record of {length:,} bytes, {left} bytes before its end, more than {_MAX_RECORD:,}"
+                    f"{path}: a record of {length:,} bytes, {left} bytes before its end; at most {_MAX_RECORD:,} are "
+                    "allowed"
                 )
             data = file.read(length)
             if file.read(_FOOTER.size) != _FOOTER.pack(_masked_crc(data)):

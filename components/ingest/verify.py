@@ -42,7 +42,13 @@ def problems(path: Path, progress: Progress = silent) -> list[str]:
 def span_problems(
     folder: Path, splits: Collection[str] = SPLITS, verified: Callable[[int], None] = lambda _more: None
 ) -> list[str]:
-    """The same for these splits of one span; `verified` is called with 1 after each shard, and with 0 within it."""
+    """Return the problems of one span, as `problems` does.
+
+    Args:
+        folder: the folder of the span.
+        splits: the splits to verify.
+        verified: called with 1 after each shard, and with 0 within a shard.
+    """
     try:
         manifest = manifests.read(folder)
     except DataRefused as error:
@@ -63,7 +69,7 @@ def span_problems(
 
 def span_folders(path: Path) -> list[Path]:
     """The span folders that `path` means. Raises UsageError when there is none."""
-    if os.path.lexists(path / manifests.NAME):  # what it is, its reader says
+    if os.path.lexists(path / manifests.NAME):  # if it is no file, its reader reports so
         return [path]
     folders = [span_folder(path, number) for number in spans(path)]
     if not folders:

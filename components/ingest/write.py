@@ -16,7 +16,7 @@ from components.ingest import history as histories
 from components.ingest import manifest as manifests
 from components.ingest import schema, tfrecord
 from components.ingest.errors import DataRefused, UsageError
-from components.ingest.folder import span_folder, spans
+from components.ingest.folder import MAX_SPAN, span_folder, spans
 from components.ingest.intake import difference, take_in
 from components.ingest.locks import exclusively
 from components.ingest.manifest import Manifest, Recipe, Shard
@@ -46,6 +46,8 @@ def write(
                     f"--span {span}: {span_folder(out, span)} holds other content (from {there.source}): "
                     f"use --span {existing[-1] + 1}, or leave --span out"
                 )
+        if number > MAX_SPAN:
+            raise UsageError(f"{out} has span {existing[-1]}, the highest possible number: name a lower --span")
         with _temporary_folder(out, number) as folder:
             manifest = _write_span(kind, source, out, number, recipe, folder, progress)
             manifests.write(manifest, folder)

@@ -1,6 +1,6 @@
-"""Reads a zip archive member by member, without unpacking it to the disk.
+"""Reader of zip archives, which are read member by member and never unpacked to disk.
 
-Members are read in the order in which they lie in the file. What the archive's directory says of them is checked.
+Members are read in the order of their bytes in the file, and must match the archive's directory.
 """
 
 import errno
@@ -19,7 +19,7 @@ from components.ingest.errors import DataRefused
 from components.ingest.images import MAX_BYTES
 from components.ingest.regular import file_size
 
-SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")  # of a member, and of the directory of an archive without members
+SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")  # of a member, and of the directory in an archive without members
 
 _MAX_DIRECTORY = 256 * 2**20  # bytes; one for 1.4 million images has 180 MiB
 _LOCAL_HEADER = 30  # bytes, at least
@@ -48,7 +48,7 @@ def zip_entries(path: Path, file: io.BufferedReader, heartbeat: Heartbeat) -> It
     Args:
         path: named in messages.
         file: the archive, open at its beginning.
-        heartbeat: called while members are passed over.
+        heartbeat: called while members are skipped.
 
     Raises:
         DataRefused: if the archive is damaged, encrypted or packed in a way that is not supported, or a member could
@@ -67,12 +67,12 @@ def zip_entries(path: Path, file: io.BufferedReader, heartbeat: Heartbeat) -> It
                 yield Entry(name + "/", None) if member.is_dir() else Entry(name, _content(path, archive, member))
     except _DAMAGED as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            raise  # the disk; EINVAL is a seek to where no file has bytes
+            raise  # an error of the disk: EINVAL comes from a seek to an impossible position
         raise damaged(path, "zip", error) from error
 
 
 class _Bounded(io.BufferedReader):
-    """A file of which at most `_MAX_DIRECTORY` bytes are read at once: zipfile reads the directory whole."""
+    """File that reads at most `_MAX_DIRECTORY` bytes at once, because zipfile reads the whole directory."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > _MAX_DIRECTORY:
@@ -93,10 +93,10 @@ def _path(archive: Path, member: zipfile.ZipInfo) -> str | None:
     name = _name(member)
     if "\\" in name or re.match("[A-Za-z]:", name):
         raise DataRefused(
-            f"{archive}: member {name!r} has a path of Windows: pack it with relative paths and forward slashes"
+            f"{archive}: member {name!r} has a Windows path: pack it with relative paths and forward slashes"
         )
     inside = path_inside(archive, name)
-    mode = member.external_attr >> 16  # of Unix; 0 from a system without modes
+    mode = member.external_attr >> 16  # the Unix mode; 0 from a system without modes
     expected = stat.S_IFDIR if member.is_dir() else stat.S_IFREG
     if stat.S_IFMT(mode) not in (0, expected):
         raise special_member(archive, name)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import typer
 from rich.text import Text
 
-from pipeline.shadowed import shadows  # before the packages that another may hide
+from pipeline.shadowed import shadows  # comes first, because other packages may be hidden
 
 # isort: split
 
@@ -73,7 +73,7 @@ def _add_layers_above() -> None:
     for entry in found:
         try:
             app.add_typer(entry.load(), name=entry.name)
-        except Exception as error:  # the package may be another's
+        except Exception as error:  # the package may be a foreign one, and raise anything
             hidden = "; ".join(shadows(("kubeflow",)))
             _unavailable(entry.name, hidden or f"{entry.value} does not load: {error}; `vitpipe doctor` may say more")
     if not found:
@@ -115,7 +115,7 @@ def main() -> None:
 
 
 def _fail(error: object, code: Exit) -> None:
-    # Of several lines, only the first stands at the left edge: no value can make a line that looks like one of ours.
+    # Lines after the first are indented, so that no value can imitate a separate error.
     lines = error.args if isinstance(error, SettingsError) else [error]
     message = "\n  ".join(printable(line) for line in lines)
     Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), message))

@@ -28,7 +28,7 @@ _SERVED = "Format-Serving"  # where TFX's Trainer puts the SavedModel
 
 
 class _Settings(BaseModel):
-    """What is asked of the settings that the run recorded."""
+    """Recorded settings of a run that a blessing needs."""
 
     keep_versions: PositiveInt
 
@@ -47,8 +47,8 @@ def bless(
     folder = address.run_folder(runs, found.pipeline)
     if not is_own_folder(model.uri, folder / "root"):
         raise SettingsError(
-            f"the model of run {found.name} does not lie in {folder / 'root'} ({model.uri!r}): only what a run of this "
-            "pipeline made there is pushed"
+            f"the model of run {found.name} lies at {model.uri!r}, outside {folder / 'root'}: only a model that a run "
+            "of this pipeline made there can be pushed"
         )
     if model.state != "live" or not Path(model.uri).is_dir():
         raise SettingsError(f"the model of run {found.name} is not there any more: {model.uri} ({model.state})")
@@ -89,7 +89,7 @@ def bless(
                 )
             record(store, found.name, **{EXIT: str(int(Exit.OK)), PUSHED: str(pushed.version)})
             annotate(store, model.id, **{OVERRIDE: json.dumps(said)})  # for runs that find it serving
-            # Last: what is blessed is not blessed again, so a blessing that is killed before this can be repeated.
+            # This comes last, because a blessed model is not blessed again: a blessing that was killed can be repeated.
             annotate(store, blessing.id, blessed=1, **{OVERRIDE: json.dumps(said)})
     except filelock.Timeout:
         raise SettingsError(f"a run of {found.pipeline} is going on: wait for it to end") from None

@@ -78,13 +78,13 @@ def prepare(
         print_line(f"{folder.name} is already there and unchanged: {folder}")
         return
     for rejection in manifest.rejected:
-        cure = fix(rejection.reason)
+        advice = fix(rejection.reason)
         line = f"left out {rejection.count:,}: {rejection.reason} (first: {rejection.ids[0]})"
-        print_line(line + (f": {cure}" if cure else ""), sys.stderr)
-    for found in manifest.remarked:
-        text, cure = REMARKS[found.remark]
+        print_line(line + (f": {advice}" if advice else ""), sys.stderr)
+    for group in manifest.remarked:
+        text, advice = REMARKS[group.remark]
         print_line(
-            f"{found.remark}: in {found.count:,} of {found.images:,} images {text} (first: {found.ids[0]}): {cure}",
+            f"{group.remark}: in {group.count:,} of {group.images:,} images {text} (first: {group.ids[0]}): {advice}",
             sys.stderr,
         )
     if other := manifest.passed_over:
@@ -153,7 +153,7 @@ class _Throttle:
             self.flush()
         self._untold = (what, done, total)
         if self._due is None:
-            self._due = time.monotonic() + min(self._every_s, 0.5)  # a long job is seen to have begun
+            self._due = time.monotonic() + min(self._every_s, 0.5)  # soon, to show that a long job has begun
         if time.monotonic() >= self._due:
             self.flush()
 

@@ -23,7 +23,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from pipeline.exits import Exit
-from pipeline.metadata.address import Address, StoreError
+from pipeline.metadata.address import ADDRESS, Address, StoreError
 from pipeline.metadata.reader import reader
 from pipeline.shadowed import shadows
 from pipeline.terminal import Console, printable
@@ -137,61 +137,49 @@ def kubeflow_sdk() -> Finding:
     return Finding(Verdict.PROBLEM, f"{version} is installed and claims our package name", cure)
 
 
-def run_folders(runs: Path = Path("runs")) -> Finding:
-    """Run folders that were moved, and artifacts and models whose files are gone."""
-    from pipeline.metadata import relocation
-    from pipeline.metadata.address import StoreError
-    from pipeline.metadata.stores import stores
-
-    found = [folder.resolve() for folder in sorted(runs.glob("*/")) if (folder / "root").is_dir()]
-    try:
-        known = stores(runs)
-    except StoreError as error:
-        return Finding(Verdict.WARNING, str(error), "correct the address")
-    lines = []
-    for address in known.values():
-        for folder in found if address.file is None else [address.file.resolve().parent]:
-            try:
-                lines += relocation.problems(address, folder)
-            except StoreError as error:
-                lines.append(str(error))
-    if lines:
-        cure = "start `vitpipe run`: it records what was moved, and makes anew what is gone"
-        return Finding(Verdict.WARNING, "; ".join(lines), cure)
-    return Finding(Verdict.OK, f"{len(known)} below {runs}, every artifact and pushed model where it should be")
-
-
 def packages() -> Finding:
-    """Whether Python finds our packages, or another's of the same name."""
+    """Check that no package of the same name hides one of ours."""
     if hidden := shadows():
-        return Finding(Verdict.PROBLEM, "; ".join(hidden), "as it says: all of our packages must be found")
+        return Finding(
+            Verdict.PROBLEM, "; ".join(hidden), "follow this advice: Python must find all packages of vitpipe"
+        )
     return Finding(Verdict.OK, "no other package hides one of ours")
 
 
 def runs() -> Finding:
-    """Whether a run could write below the run folders, and what is there can be read."""
+    """Check that a run can write below the run folders, and that what was recorded there is still there."""
+    from pipeline.metadata import relocation
+    from pipeline.metadata.stores import server
+
     folder = Path(os.environ.get("VITPIPE_RUNS", "runs"))
+    try:
+        away = server()
+    except StoreError as error:
+        return Finding(Verdict.PROBLEM, str(error), f"correct {ADDRESS}")
     problems, warnings = _unusable(folder), []
     inside = [one for one in sorted(folder.iterdir()) if one.is_dir()] if not problems and folder.is_dir() else []
     for run_folder in inside:
         cannot = _unusable(run_folder)
         problems += cannot
-        file = run_folder / "metadata.db"
-        if cannot or not file.exists():
+        address = away or Address(file=run_folder / "metadata.db")
+        if cannot:
             continue
-        if file.stat().st_size == 0:
-            warnings.append(f"{file} is empty: the next run fills it")
+        if address.file and address.file.exists() and address.file.stat().st_size == 0:
+            warnings.append(f"{address.file} is empty")
             continue
         try:
-            with reader(Address(file=file)) as store:
-                store.run_names()
+            if address.file is None or address.file.exists():
+                with reader(address):  # another program's database has no tables of ours
+                    pass
+            warnings += relocation.problems(address, run_folder.resolve())
         except StoreError as error:
             problems.append(str(error))
-    return _of_folder(folder, problems, warnings, f"{len(inside)} run folder(s), each can be read and written")
+    fine = f"{len(inside)} run folder(s), each can be read and written, every artifact and pushed model is there"
+    return _of_folder(folder, list(dict.fromkeys(problems)), warnings, fine)
 
 
 def data() -> Finding:
-    """Whether data can be prepared, and those that are there can be read."""
+    """Check that data can be prepared, and that existing data can be read."""
     folder = Path(os.environ.get("VITPIPE_DATA__DIR", "data"))
     problems = _unusable(folder)
     for path in sorted(folder.iterdir()) if not problems and folder.is_dir() else []:
@@ -205,24 +193,25 @@ def _of_folder(folder: Path, problems: list[str], warnings: list[str], fine: str
         return Finding(
             Verdict.PROBLEM,
             "; ".join([*problems, *warnings]),
-            "give this user the right to write there, or move away what is broken",
+            "give this user write permission there, or move away what is broken",
         )
     if warnings:
-        return Finding(Verdict.WARNING, "; ".join(warnings), "remove it, or start a run")
+        advice = "start `vitpipe run`: it records what was moved, and creates missing artifacts again"
+        return Finding(Verdict.WARNING, "; ".join(warnings), advice)
     return Finding(Verdict.OK, f"{folder.resolve()}: {fine}" if folder.exists() else f"no {folder} yet")
 
 
 def _unusable(folder: Path) -> list[str]:
-    """What keeps this user from reading and writing in a folder, or from making it."""
+    """Return what keeps this user from reading, writing or creating a folder."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
     try:
         next(existing.iterdir(), None)
         with tempfile.TemporaryFile(dir=existing) as file:
-            file.write(b"a file system that is full takes no bytes")
+            file.write(b"a full file system accepts no bytes")
     except OSError as error:
         return [f"{existing}: {error.strerror}"]
     lock_file = folder / ".lock"
-    return [f"{lock_file} is no file"] if lock_file.exists() and not lock_file.is_file() else []
+    return [f"{lock_file} is not a file"] if lock_file.exists() and not lock_file.is_file() else []
 
 
 def mlmd() -> Finding:
@@ -313,7 +302,6 @@ CHECKS: dict[str, Callable[[], Finding]] = {
     "Memory": memory,
     "Lock": lock,
     "Kubeflow SDK": kubeflow_sdk,
-    "Run folders": run_folders,
     "Packages": packages,
     "Runs": runs,
     "Data": data,

@@ -69,7 +69,7 @@ def gc(
 
 
 def _doomed(folder: Path, address: Address, keep: int) -> tuple[list[Artifact], list[Artifact]]:
-    """What nothing needs any more: the artifacts to remove, and those with a path that no run records."""
+    """Return the artifacts that nothing needs any more: those to remove, and those with a path that no run records."""
     serving = folder / "serving"
     try:
         pushed = [read_record(serving / str(version)).model for version in versions(serving)]
@@ -102,7 +102,7 @@ def _warn(pipeline: str, refused: list[Artifact], root: Path) -> None:
     print(
         f"warning: {pipeline}: {len(refused)} artifact(s) not removed, because their paths are not "
         f"{root}/<node>/<key>/<execution>, or lead through a link. No run records such paths: somebody changed the "
-        "store or the folder.",
+        "store or the folder. Check each of them, and remove it by hand.",
         file=sys.stderr,
     )
     for one in refused:

@@ -47,7 +47,7 @@ def list_models(runs: Runs = Path("runs"), as_json: Annotated[bool, typer.Option
                 unreadable.append(str(error))
     serving = {folder: versions(folder)[-1] for folder, _, _ in rows}
     if as_json:
-        told = [
+        listing = [
             {
                 "pipeline": folder.parent.name,
                 "serving": version == serving[folder],
@@ -56,7 +56,7 @@ def list_models(runs: Runs = Path("runs"), as_json: Annotated[bool, typer.Option
             }
             for folder, version, record in rows
         ]
-        print(json.dumps(told, indent=2))
+        print(json.dumps(listing, indent=2))
     else:
         print_rows(
             ("pipeline", "version", "pushed", "run", "span", "accuracy", "code", ""),
@@ -134,13 +134,13 @@ def rollback(
         ) from None
     if done:
         print(
-            "an earlier roll-back that was interrupted had done this; roll back again to go further back",
+            "an earlier, interrupted roll-back had done this already; roll back again to go further back",
             file=sys.stderr,
         )
 
 
 def _accuracy(record: ModelRecord) -> str:
-    """Empty if the record has none: anyone may write one."""
+    """Return the accuracy as text; empty if the record has none, because anyone may write a record."""
     return f"{record.metrics['accuracy']:.4f}" if "accuracy" in record.metrics else ""
 
 

@@ -24,7 +24,8 @@ _NAME = "vit"  # the model's, as our serving manifests have it
 TrustModel = Annotated[
     bool,
     typer.Option(
-        "--trust-model", help="Load a SavedModel that was not pushed here; it can read and write files as it runs."
+        "--trust-model",
+        help="Load even a SavedModel that was not pushed here, which can read and write files as it runs.",
     ),
 ]
 
@@ -113,7 +114,7 @@ def _from_folder(folder: Path, images: list[Path | None], trusted: bool) -> list
 
 
 def _content(image: Path | None) -> bytes:
-    """Return the bytes of an image, or none for an unusable one, which the model answers as invalid."""
+    """Return the bytes of an image; no bytes for an unusable one, which the model answers as invalid."""
     return b"" if image is None else image.read_bytes()
 
 

@@ -61,5 +61,7 @@ def _compared(first: Path, second: Path) -> Path:
 def _data(file: Path) -> Any:
     try:
         return json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # of JSON and of UTF-8
-        raise StoreError(f"{file} cannot be read ({error}): the report's page beside it may still be whole") from None
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: invalid JSON or UTF-8
+        raise StoreError(
+            f"{file} cannot be read ({error}): the report's page in the same folder may be intact"
+        ) from None

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 import typer
-import yaml
 
-from pipeline import start
+from pipeline import start, strict_yaml
 from pipeline.config import Settings, SettingsError, load
 from pipeline.exits import Exit
 from pipeline.logs import own_stderr, redirected, shown
@@ -49,7 +48,7 @@ def run(
         raise SettingsError('--accept CHECK and --reason "..." go together: name the check that shall not stop the run')
     accepted = start.accepted(accept or [], reason, flag="--")
     if warm_start := plan(settings, chosen):
-        print(warm_start, file=sys.stderr)
+        print_line(warm_start, sys.stderr)
     settings = _with_backbone(settings, overrides or [])  # last: to read a backbone takes seconds
     if dry_run:
         raise typer.Exit(_dry_run(settings, chosen))
@@ -83,7 +82,7 @@ def _dry_run(settings: Settings, span: int) -> Exit:
 
         graph = compile_graph(settings, span)
     nodes = [node.pipeline_node.node_info.id for node in graph.nodes]
-    print(yaml.safe_dump(json.loads(settings.resolved(span)), sort_keys=False), end="")
+    print(strict_yaml.dump(json.loads(settings.resolved(span))), end="")
     print_line(f"store: {settings.store}")
     print_line(f"nodes: {', '.join(nodes)}")
     return Exit.OK

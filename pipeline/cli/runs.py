@@ -141,8 +141,8 @@ def diff(first: RunName, second: RunName, runs: Runs = Path("runs"), as_json: Js
 def export(pipeline: PipelineName = None, runs: Runs = Path("runs")) -> None:
     """Every run in full as a line of JSON, the newest first, for other catalogues."""
     _some_store(runs)
-    # Printed after the stores are closed: a pager that waits for a person would keep the file locked, and a run waits
-    # to write to it.
+    # Lines are printed after the stores are closed. A pager that waits for the user would keep the file locked, and a
+    # run would wait to write to it.
     answers, problems = stores.ask_all(
         runs, lambda store: [json.dumps(_in_full(run)) for run in _newest(store, pipeline)]
     )
@@ -153,7 +153,7 @@ def export(pipeline: PipelineName = None, runs: Runs = Path("runs")) -> None:
 
 
 def _some_store(runs: Path) -> None:
-    """Raises NotFound."""
+    """Raise NotFound if there is no store below `runs`."""
     if not stores.stores(runs):
         raise stores.NotFound(f"no run below {runs}: `vitpipe run` makes one, or name another folder with --runs")
 

@@ -34,13 +34,13 @@ def why(
         try:
             for line in lines(found):
                 print_line(line)
-        except (Unreadable, ValueError, ArithmeticError) as error:  # the latter two are of figures that contradict
+        except (Unreadable, ValueError, ArithmeticError) as error:  # the last two come from contradicting figures
             print_line(f"{part} cannot be read: {str(error).splitlines()[0]}")
     summary = summarise(found)
     if summary.pushed:
         print_line(f"It was pushed as version {summary.pushed}.")
     for reason in summary.unreadable:
-        print_line(f"Of the run itself, {reason}.")
+        print_line(f"The record of the run itself: {reason}.")
 
 
 def _as_json(run: Run) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pipeline.pushed import check
 
 
 class _Settings(BaseModel):
-    """What is asked of the settings that a run recorded."""
+    """Recorded settings of a run that lead to its data."""
 
     data: DataSettings
 
@@ -27,11 +27,11 @@ def model(path: Path, trusted: bool = False) -> Path:
     """Return a `.keras` file, or the folder of a SavedModel that is as it was pushed.
 
     Args:
-        path: one of them, or a folder in which a Trainer left its last weights.
-        trusted: take a SavedModel that was not pushed, too.
+        path: the file, the folder, or a folder in which a Trainer left its last weights.
+        trusted: accept a SavedModel that was not pushed, too.
 
     Raises:
-        SettingsError: if it is none of them, or a SavedModel that is not trusted.
+        SettingsError: if it is anything else, or a SavedModel that is not trusted.
         DataRefused: if the SavedModel was changed.
     """
     if (path / _LAST).is_file():

@@ -25,7 +25,7 @@ ADDRESS = "VITPIPE_METADATA__ADDRESS"  # the setting metadata.address
 _SCHEMA = 10  # of the tables, since ml-metadata 1.9
 _ATTEMPTS, _TIMEOUT = 4, 10  # tries, and seconds for each to connect
 _MOST_VALUES = 30_000  # in a query: SQLite takes 32,766, where its builder has not said otherwise
-# A writer was killed before its change was whole: what it left has to be undone before anything is read.
+# Errors of a reader if a writer was killed in the middle of a change, which must be undone before anything is read.
 _UNFINISHED = {"SQLITE_READONLY_ROLLBACK", "SQLITE_READONLY_RECOVERY", "SQLITE_READONLY_CANTINIT", "SQLITE_CANTOPEN"}
 _MYSQL_GONE = {2003, 2006, 2013, 1040, 1205, 1213}  # away, went away, too many connections, lock waits, a deadlock
 
@@ -88,16 +88,16 @@ class Address:
 
         Args:
             runs: where the run folders are.
-            pipeline: its name as the store has it. The folder may have been renamed, if the store lies in it.
+            pipeline: the pipeline's name in the store. The folder may have another name if the store lies in it.
 
         Raises:
-            StoreError: if a server has a name that is no pipeline's, for example with `..` in it.
+            StoreError: if a server returns an invalid name, for example one with `..` in it.
         """
         if self.file:
-            return self.file.resolve().parent
+            return self.file.parent.resolve()
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", pipeline):
             raise StoreError(
-                f"{self}: {pipeline!r} is not the name of a pipeline: lower-case letters, digits and hyphens"
+                f"{self}: {pipeline!r} is not the name of a pipeline: use lower-case letters, digits and hyphens"
             )
         return (runs / pipeline).resolve()
 
@@ -147,9 +147,11 @@ class Connection:
 
 @contextlib.contextmanager
 def connect(address: Address) -> Iterator[Connection]:
-    """A read-only connection. Raises StoreError: no such store, none of ML Metadata, damaged, locked, away.
+    """Open a read-only connection.
 
-    Of a store whose writer was killed in the midst of a change, SQLite first undoes the change, which is reported.
+    If the last writer was killed in the middle of a change, SQLite first undoes the change, and a note is printed.
+
+    Raises StoreError if the store is missing, not one of ML Metadata, damaged, locked or unreachable.
     """
     raw = _open(address)
     connection = Connection(raw, "?" if address.file else "%s")
@@ -164,9 +166,9 @@ def connect(address: Address) -> Iterator[Connection]:
 
 @contextlib.contextmanager
 def write(address: Address) -> Iterator[sqlite3.Connection]:
-    """A transaction on the file of a store, for what ml-metadata's own interface cannot change without changing times.
+    """Open a transaction on a store's file, for changes that ml-metadata could only make together with changed times.
 
-    Raises StoreError if the file is locked, or may not be written.
+    Raises StoreError if the file is locked, or if this user may not write it.
     """
     assert address.file is not None
     try:
@@ -228,7 +230,7 @@ def _opened(address: Address) -> Any:
 
 
 def _opened_file(file: Path) -> sqlite3.Connection:
-    """A connection that only reads. It writes nothing but what SQLite must undo of a writer that was killed."""
+    """Open a connection that only reads, once SQLite has undone the change of a writer that was killed."""
     try:
         return _begun(file, "ro")
     except sqlite3.OperationalError as error:
@@ -240,22 +242,22 @@ def _opened_file(file: Path) -> sqlite3.Connection:
         if "locked" in str(error):
             raise
         raise StoreError(
-            f"{file} cannot be read yet: its last writer was killed in the midst of a change, which "
-            f"{' and '.join(_leftovers(file))} holds, and it cannot be undone by this user ({error}). As a user who "
-            f"may write in {file.parent}, start `vitpipe runs list --runs {file.parent.parent}`, or any other command "
-            "that reads the store"
+            f"{file} cannot be read yet: its last writer was killed in the middle of a change, which "
+            f"{' and '.join(_leftovers(file))} holds, and this user cannot undo it ({error}). As a user with write "
+            f"permission in {file.parent}, start `vitpipe runs list --runs {file.parent.parent}`, or any other "
+            "command that reads the store"
         ) from None
     raw.execute("PRAGMA query_only = 1")
     print_line(
-        f"note: the last writer of {file} was killed in the midst of a change; the change was undone, and the store is "
-        "whole again",
+        f"note: the last writer of {file} was killed in the middle of a change; the change was undone, and the store "
+        "is intact",
         sys.stderr,
     )
     return raw
 
 
 def _begun(file: Path, mode: str) -> sqlite3.Connection:
-    # A writer of a few milliseconds is waited for. Neither mode makes a file that is missing.
+    # The timeout lets a short write end. Neither mode creates a missing file.
     raw = sqlite3.connect(f"{file.resolve().as_uri()}?mode={mode}", uri=True, timeout=_TIMEOUT)
     raw.text_factory = lambda text: text.decode("utf-8", "backslashreplace")  # one bad text must not hide all others
     try:
@@ -268,7 +270,7 @@ def _begun(file: Path, mode: str) -> sqlite3.Connection:
 
 
 def _leftovers(file: Path) -> list[str]:
-    """The files beside a database that hold a change of a writer that has not ended it."""
+    """Return the files beside a database that hold an unfinished change."""
     return [f"{file}{suffix}" for suffix in ("-journal", "-wal") if Path(f"{file}{suffix}").exists()]
 
 
@@ -300,13 +302,11 @@ def _explained(address: Address, error: Exception) -> StoreError:
         return StoreError(f"{address} is locked by another process for more than {_TIMEOUT} s: try again, or see who")
     if address.file:
         if not os.access(address.file, os.R_OK):
-            return StoreError(f"{address} may not be read by this user ({text}): ask its owner for the right to do so")
+            return StoreError(f"{address} may not be read by this user ({text}): ask its owner for read permission")
         if getattr(error, "sqlite_errorname", "").startswith("SQLITE_READONLY"):
-            return StoreError(
-                f"{address} may not be written by this user ({text}): ask its owner for the right to do so"
-            )
+            return StoreError(f"{address} may not be written by this user ({text}): ask its owner for write permission")
         leftovers = " and ".join(_leftovers(address.file))
-        together = f", after moving {leftovers} away: it belongs to the damaged file" if leftovers else ""
+        together = f", after moving {leftovers} away, which belongs to the damaged file" if leftovers else ""
         return StoreError(
             f"{address} is damaged or no SQLite file ({text}): put a copy of it back{together}; the pushed models and "
             "the artifacts do not depend on it"

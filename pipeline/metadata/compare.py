@@ -43,5 +43,5 @@ def _facts(run: Run) -> dict[str, Any]:
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
-    """Anyone may write what is compared here: anything but a mapping counts as missing."""
+    """Return a mapping unchanged, and an empty one for any other value, because anyone may write to a store."""
     return value if isinstance(value, Mapping) else {}

@@ -20,25 +20,35 @@ MARKED = "marked for deletion"
 def is_own_folder(uri: str, root: Path) -> bool:
     """Return whether an artifact's uri is exactly the folder of an execution, `root/<node>/<key>/<execution>`.
 
-    Others can write to a shared store: a uri with `..`, one of `root` itself, or one that leads through a link would
-    have files removed that no run made.
+    Others can write to a shared store. A uri with `..`, the uri of `root` itself, or one through a link would have
+    files removed that no run made.
 
     Args:
-        uri: as the store has it.
-        root: absolute path of the artifacts' folder, in a run folder whose links are resolved.
+        uri: the uri in the store.
+        root: absolute path of the artifacts' folder, in a run folder whose links are resolved. It may itself be a
+            link that its owner made, for example to a larger disk.
     """
     parts = relocation.split(uri)
     if parts is None or uri != f"{root}/{parts[1]}":
         return False
-    # Of a folder that is gone already, what is left of the path is compared.
-    return Path(uri).resolve() == Path(uri)
+    # If the folder is gone already, this still resolves the part of the path that exists.
+    return Path(uri).resolve() == root.resolve() / parts[1]
 
 
 def remove_folder(root: Path, node: str, key: str, execution: str) -> None:
-    """Remove the folder of an execution, as far as this user may. Follows no link, even if one appears meanwhile."""
+    """Remove the folder `root/node/key/execution`, as far as this user may.
+
+    No link below `root` is followed, even one that appears meanwhile.
+
+    Args:
+        root: absolute path of the artifacts' folder.
+        node: name of the node.
+        key: name of the node's output.
+        execution: name of the execution's folder.
+    """
     with contextlib.ExitStack() as opened, contextlib.suppress(OSError):
         parent: int | None = None
-        for part in root, node, key:
+        for part in root.resolve(), node, key:
             parent = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
             opened.callback(os.close, parent)
         shutil.rmtree(execution, ignore_errors=True, dir_fd=parent)

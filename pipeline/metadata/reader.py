@@ -26,7 +26,7 @@ _ARTIFACT_STATES = {
 }  # fmt: skip
 _EXECUTION_STATES = {0: "unknown", 1: "new", 2: "running", 3: "complete", 4: "failed", 5: "cached", 6: "canceled"}
 _CACHED = 5
-_LAST_MS = 253_402_300_799_999  # of the year 9999, where datetime ends
+_LAST_MS = 253_402_300_799_999  # the end of the year 9999, the last of datetime
 _INTO, _OUT = (2, 3, 5), (1, 4, 6)  # declared, plain and internal inputs, and outputs
 _ARTIFACT_COLUMNS = "a.id, t.name, a.uri, a.state, a.name, a.create_time_since_epoch, a.last_update_time_since_epoch"
 _EXECUTION_COLUMNS = "e.id, t.name, e.last_known_state, e.create_time_since_epoch, e.last_update_time_since_epoch"
@@ -70,10 +70,12 @@ def reader(address: Address) -> Iterator[Reader]:
 
 
 class Reader:
-    """See `reader`.
+    """Queries on a store as it is at one moment, see `reader`.
 
-    folder: the run folder that the store lies in. Its artifacts are answered with the paths that they have now, which
-    the store does not know before the next run if the folder was moved.
+    Args:
+        connection: to the store.
+        folder: the run folder that the store lies in. Artifacts are returned with their current paths; the store itself
+            learns of a move of the folder at the next run.
     """
 
     def __init__(self, connection: Connection, folder: Path | None = None):
@@ -83,7 +85,7 @@ class Reader:
 
     @functools.cached_property
     def _versions(self) -> dict[str, str]:
-        """By run the version that it pushed, as the versions themselves say."""
+        """Return the version that each run pushed, by run, as the versions themselves record it."""
         return pushed_by(self._serving) if self._serving else {}
 
     def runs(
@@ -379,7 +381,7 @@ def _limit(limit: int | None, offset: int = 0) -> str:
 
 
 def _ms(value: object) -> int:
-    """A moment that a calendar has, 0 for what is none: SQLite holds anything in any column."""
+    """Return a valid time in milliseconds, or 0 for any other value: SQLite stores anything in any column."""
     return value if isinstance(value, int) and 0 <= value <= _LAST_MS else 0
 
 

@@ -1,9 +1,9 @@
 """Run folders that were moved, renamed or copied, and artifacts whose files are gone.
 
-ML Metadata names every artifact by an absolute path, `<run folder>/root/<node>/<key>/<execution>`. In the SQLite file
-of a run folder every artifact is one of that folder, wherever the folder lies now: readers translate the paths
-(`place`), and a run writes them anew before TFX reads them (`settle`). A server may know the run folders of other
-machines under the same names, so nothing of it is translated or written.
+ML Metadata names every artifact by an absolute path, `<run folder>/root/<node>/<key>/<execution>`. All artifacts in the
+SQLite file of a run folder belong to that folder, wherever it lies now: readers translate the paths (`place`), and a
+run updates them before TFX reads them (`settle`). A server may know the run folders of other machines under the same
+names, so its paths are neither translated nor updated.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from components import ingest
 from components.data_bounds import DATA_FOLDER
 from components.ingest import DataRefused, manifest
 from components.serving_folder import read_record, versions
-from pipeline.metadata.address import Address, NoStore, connect, write
+from pipeline.metadata.address import Address, NoStore, StoreError, connect, write
 
-# Property of the pipeline's context: as JSON, by a place of today the place where it was first recorded.
+# Property of the pipeline's context: JSON that maps each current path to the path that was recorded first.
 FIRST_PLACES = "first_places"
 _PLACE = re.compile(r"(?P<folder>.*)/root/(?P<place>[^/]+/[^/]+/[^/]+)")
 _LIVE, _DELETED = 2, 4  # states of an artifact, as ml-metadata numbers them
@@ -32,7 +32,7 @@ _NAMED = 5  # artifacts in a message
 
 
 def split(uri: str) -> tuple[str, str] | None:
-    """The run folder in the uri of an artifact, and `<node>/<key>/<execution>`; None for a uri of another form."""
+    """Split an artifact's uri into its run folder and `<node>/<key>/<execution>`; None for a uri of another form."""
     match = _PLACE.fullmatch(uri)
     if match is None or {".", ".."} & set(uri.split("/")):
         return None
@@ -40,19 +40,30 @@ def split(uri: str) -> tuple[str, str] | None:
 
 
 def place(uri: str, folder: Path) -> str:
-    """The uri of an artifact of `folder`, where the folder lies now."""
+    """Return the current uri of an artifact.
+
+    Args:
+        uri: the recorded uri.
+        folder: absolute path of the artifact's run folder, where it lies now.
+    """
     parts = split(uri)
     return f"{folder}/root/{parts[1]}" if parts else uri
 
 
 def moved(text: str, uri: str, folder: Path) -> str:
-    """A property of the artifact with that uri: a path in its run folder becomes one in `folder`."""
+    """Return a property of an artifact, with a path in the recorded run folder translated to the current one.
+
+    Args:
+        text: the property.
+        uri: the artifact's recorded uri.
+        folder: absolute path of the artifact's run folder, where it lies now.
+    """
     parts = split(uri)
     return f"{folder}{text.removeprefix(parts[0])}" if parts and text.startswith(f"{parts[0]}/") else text
 
 
 def settle(address: Address, folder: Path, data: Path) -> list[str]:
-    """Record where a run folder and its data lie now, and which artifacts are gone. Returns what to warn about.
+    """Record where a run folder and its data lie now, and which artifacts are gone. Returns warnings.
 
     The caller holds the lock of the run folder. Everything is written in one transaction. Nothing happens to a store
     that is not the file in the run folder.
@@ -63,8 +74,12 @@ def settle(address: Address, folder: Path, data: Path) -> list[str]:
         data: absolute path of the data folder.
 
     Raises:
-        StoreError: if the store cannot be read or written.
+        StoreError: if the store cannot be read or written, or `root` is a link to a place that is not there, such as a
+            disk that is not mounted: its artifacts are not gone.
     """
+    root = folder / "root"
+    if root.is_symlink() and not root.exists():
+        raise StoreError(f"{root} is a link to {root.readlink()}, which does not exist: mount it, or remove the link")
     try:
         with connect(address) as connection:
             if address.file is None or address.file.resolve().parent != folder:
@@ -118,13 +133,13 @@ def settle(address: Address, folder: Path, data: Path) -> list[str]:
     named = ", ".join(f"{types[number]} {number}" for number in gone[:_NAMED])
     more = f" and {len(gone) - _NAMED} more" if len(gone) > _NAMED else ""
     return [
-        f"the files of {len(gone)} artifact(s) below {folder / 'root'} are gone ({named}{more}): what a run needs of "
-        "them is made anew, and there is nothing to compare with where they were compared with"
+        f"the files of {len(gone)} artifact(s) below {folder / 'root'} are gone ({named}{more}): a run creates again "
+        "what it needs of them, and there is nothing to compare with where they were the baseline"
     ]
 
 
 def problems(address: Address, folder: Path) -> list[str]:
-    """One sentence for each thing that a move or a removal left behind in a run folder; empty if there is none.
+    """Return a sentence for each thing that a move or a removal left behind in a run folder; empty if there is nothing.
 
     Args:
         address: the store of the pipeline, which may be a server.
@@ -147,15 +162,15 @@ def problems(address: Address, folder: Path) -> list[str]:
     elsewhere = {parts[0] for uri, _, _ in live if (parts := split(uri)) and parts[0] != str(folder)}
     if own and elsewhere:
         lines.append(
-            f"{folder} was moved or copied from {', '.join(sorted(elsewhere))}: the next `vitpipe run` records its "
-            "artifacts where they are now"
+            f"{folder} was moved or copied from {', '.join(sorted(elsewhere))}: the next `vitpipe run` records the "
+            "current paths of its artifacts"
         )
     here = [uri for uri, _, _ in live if own or uri.startswith(f"{folder}/root/")]
     gone = [uri for uri in here if not Path(place(uri, folder)).exists()]
     if gone:
         lines.append(
-            f"{len(gone)} artifact(s) that ML Metadata names below {folder / 'root'} are gone: put them back, or the "
-            "next `vitpipe run` makes anew what it needs of them"
+            f"{len(gone)} artifact(s) that ML Metadata names below {folder / 'root'} are gone: put them back, or let "
+            "the next `vitpipe run` create again what it needs of them"
         )
     models = {
         (place(uri, folder) if own else uri, created)
@@ -163,21 +178,21 @@ def problems(address: Address, folder: Path) -> list[str]:
         if kind == "Model" and Path(place(uri, folder) if own else uri).is_dir()
     }
     for version in versions(folder / "serving"):
-        with contextlib.suppress(ValueError):  # of a record that cannot be read others tell
+        with contextlib.suppress(ValueError):  # other commands report a record that cannot be read
             made = read_record(folder / "serving" / str(version)).model
             if (place(made.uri, folder) if own else made.uri, made.created_ms) not in models:
-                # Nothing of a server is written anew, so TFX needs the path that is on record.
-                cure = "" if own else ". If the run folder was moved, make its old path a link to the new one"
+                # Paths on a server are not updated, so TFX needs the recorded path.
+                advice = "" if own else ". If the run folder was moved, make its old path a link to the new one"
                 lines.append(
-                    f"{folder / 'serving' / str(version)} serves as it was pushed, but its Model artifact "
+                    f"{folder / 'serving' / str(version)} serves unmodified, but its Model artifact "
                     f"{place(made.uri, folder) if own else made.uri} is gone or unknown to {address}: no candidate can "
-                    f"be compared with it{cure}"
+                    f"be compared with it{advice}"
                 )
     return lines
 
 
 def _first_places(connection: Any) -> dict[str, str]:
-    """By a place of today the place where it was first recorded; empty if nothing was ever moved."""
+    """Return the path that was recorded first, by its current path; empty if nothing was ever moved."""
     rows = connection.rows(
         "SELECT p.string_value FROM ContextProperty p JOIN Context c ON c.id = p.context_id "
         "JOIN Type t ON t.id = c.type_id WHERE t.name = 'pipeline' AND p.name = ?",
@@ -187,10 +202,10 @@ def _first_places(connection: Any) -> dict[str, str]:
 
 
 def _moved_data(texts: list[Any], old_folders: list[str], folder: Path, data: Path) -> list[str]:
-    """The data folders on record that are `data` by now.
+    """Return the recorded data folders that are now `data`.
 
-    They are gone, or lay beside the old run folder as `data` lies beside the new one; and a span in `data` has the
-    digest that is on record.
+    Such a folder is gone, or lay relative to the old run folder as `data` lies relative to the new one, and a span in
+    `data` has the recorded digest.
     """
     properties: dict[int, dict[str, str]] = {}
     for number, name, _, text in texts:
@@ -200,14 +215,14 @@ def _moved_data(texts: list[Any], old_folders: list[str], folder: Path, data: Pa
         for of in properties.values()
         if of.get("span_folder")
     }
-    found = []
+    moved_folders = []
     for old in sorted({old for old, _, _ in spans} - {str(data)}):
         with_folder = any(os.path.relpath(old, before) == os.path.relpath(data, folder) for before in old_folders)
         if (with_folder or not Path(old).is_dir()) and any(
             digest == _digest(data / name) for of, name, digest in spans if of == old
         ):
-            found.append(old)
-    return found
+            moved_folders.append(old)
+    return moved_folders
 
 
 def _digest(span: Path) -> str | None:

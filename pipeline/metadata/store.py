@@ -21,7 +21,7 @@ def execution_id(store: MetadataStore, pipeline: str, run_id: str, node: str) ->
 
 
 def first_places(store: MetadataStore, pipeline: str) -> dict[str, str]:
-    """Return the first path of each folder that was moved since, by its path of today."""
+    """Return the first path of each folder that was moved since, by its current path."""
     context = store.get_context_by_type_and_name("pipeline", pipeline)
     if context is None or FIRST_PLACES not in context.custom_properties:
         return {}

@@ -29,7 +29,7 @@ def server() -> Address | None:
 def stores(runs: Path) -> dict[str, Address]:
     """The stores of the run folders below `runs`, by pipeline; where the environment names a server, that alone.
 
-    Raises NotFound where the folder cannot be listed.
+    Raises NotFound if the folder cannot be listed.
     """
     if away := server():
         return {away.database: away}
@@ -49,14 +49,14 @@ def stores(runs: Path) -> dict[str, Address]:
 
 
 def ask_all(runs: Path, question: Callable[[Reader], Answer]) -> tuple[list[tuple[Address, Answer]], list[StoreError]]:
-    """Put a question to every store below `runs`; one that cannot be read does not keep the others from answering.
+    """Query every store below `runs`. A store that cannot be read does not keep the others from answering.
 
     Args:
         runs: the folder of the run folders.
-        question: asked of the reader of each store.
+        question: the query, called with the reader of each store.
 
     Returns:
-        The answers with the store that each is from, and the errors of the other stores, for `warn`.
+        The answers, each with the address of its store, and the errors of the other stores, for `warn`.
 
     Raises:
         StoreError: if there are stores and none of them can be read.
@@ -66,7 +66,7 @@ def ask_all(runs: Path, question: Callable[[Reader], Answer]) -> tuple[list[tupl
     for address in stores(runs).values():
         try:
             if address.file and not os.access(address.file.parent, os.X_OK):
-                raise StoreError(f"{address.file.parent} cannot be entered: give this user the right, or move it away")
+                raise StoreError(f"{address.file.parent} cannot be entered: give this user permission, or move it away")
             with reader(address) as store:
                 answers.append((address, question(store)))
         except StoreError as error:
@@ -85,7 +85,7 @@ def warn(problems: Iterable[object]) -> None:
 def find_run(name: str, runs: Path) -> tuple[Address, Run]:
     """The run of that name, or `last` for the newest, and the store that knows it.
 
-    Raises NotFound, naming the nearest runs, and StoreError where no store can be read.
+    Raises NotFound, naming the nearest runs, and StoreError if no store can be read.
     """
     known: list[str] = []
     if name == "last":
@@ -107,7 +107,7 @@ def find_run(name: str, runs: Path) -> tuple[Address, Run]:
 
 
 def check_store(address: Address) -> None:
-    """Raises StoreError for a file that is damaged; one that is missing or empty is made by the first run."""
+    """Raise StoreError if a store's file is damaged. The first run creates a file that is missing or empty."""
     if address.file and not (address.file.is_file() and address.file.stat().st_size == 0):
         with contextlib.suppress(NoStore), reader(address):
             pass

@@ -17,7 +17,7 @@ from pipeline.metadata.values import Kind, Unreadable, read, read_flag, unreadab
 from pipeline.metadata.views import Artifact, Execution, Run, Value
 
 # Facts of a run: who runs it, as JSON; its exit code, once it has ended; the version that a person's blessing pushed;
-# the run that found it dead; what to warn about since it started.
+# the run that found it dead; a warning from its start.
 PROCESS, EXIT, PUSHED, TAKEN_OVER, WARNING = "process", "exit", "pushed", "taken_over_by", "warning"
 
 
@@ -29,7 +29,7 @@ class State(StrEnum):
     NOT_BLESSED = "not blessed"
     NOT_SERVABLE = "not servable"
     DONE = "done"
-    UNREADABLE = "unreadable"  # what it recorded of its end, or of its process, is not what this version writes
+    UNREADABLE = "unreadable"  # its recorded end or process is not in the format of this version
 
 
 BY_EXIT = {
@@ -42,7 +42,7 @@ BY_EXIT = {
 class Summary:
     """See the module. `accuracy` is that on the gate's test set; `pushed` the version, where the run pushed one.
 
-    `unreadable` has a reason for each property that could not be read; the field made of it is then None or empty.
+    `unreadable` has a reason for each property that could not be read; the fields made from it are None or empty.
     """
 
     run: str
@@ -68,7 +68,7 @@ class _Data(BaseModel):
 
 
 class _Settings(BaseModel):
-    """What a summary takes from the settings that a run recorded."""
+    """Recorded settings of a run that a summary shows."""
 
     name: str = ""
     data: _Data = _Data()
@@ -79,13 +79,13 @@ class _Candidate(BaseModel):
 
 
 class _Judgement(BaseModel):
-    """What a summary takes from what the gate weighed."""
+    """Part of the gate's judgement that a summary shows."""
 
     candidate: _Candidate = _Candidate()
 
 
 class _Process(BaseModel):
-    """Who runs a run. One on a cluster has none of these."""
+    """Process of a run on this or another machine. A run on a cluster has none."""
 
     host: str
     pid: Annotated[int, Field(ge=0, lt=2**31)]
@@ -137,7 +137,7 @@ def state_of(run: Run) -> State:
 
 
 def _read_state(run: Run) -> State:
-    """Raises Unreadable."""
+    """Return the state of a run. Raises Unreadable."""
     if EXIT in run.facts:
         codes = {str(int(code)): state for code, state in BY_EXIT.items()}
         if (text := str(run.facts[EXIT])) not in codes:
@@ -166,18 +166,18 @@ def state_of_node(execution: Execution, run: State) -> str:
 
 
 def settings_of(run: Run) -> dict[str, Any]:
-    """The resolved settings; empty where a run recorded none, or none that can be read."""
+    """Return the resolved settings of a run; empty if it recorded none, or if they cannot be read."""
     return _readable(run.facts, "settings")
 
 
 def judgement_of(run: Run) -> dict[str, Any]:
-    """Everything that the gate weighed; empty where there was no weighing, or it cannot be read."""
+    """Return the judgement of the gate; empty if there is none, or if it cannot be read."""
     blessing = last_output(run, "ModelBlessing")
     return _readable(blessing.properties, "judgement") if blessing else {}
 
 
 def on_cluster(run: Run) -> bool:
-    """Whether a run recorded that a cluster runs it."""
+    """Return whether a run recorded that a cluster runs it."""
     return "kubeflow" in _readable(run.facts, PROCESS)
 
 
@@ -201,7 +201,7 @@ def _pushed(model: Artifact | None) -> str | None:
 
 
 def _lives(run: Run) -> bool:
-    """Raises Unreadable."""
+    """Return whether the process of a run is alive. Raises Unreadable."""
     if read(run.facts, PROCESS, dict[str, Any]).get("host") != socket.gethostname():
         return True  # as far as one can see from here; a run on a cluster is no process
     import psutil

@@ -1,6 +1,6 @@
 """Properties that hold JSON, read so that a bad one is reported and everything around it is still shown.
 
-Anyone may write to a store, and an interrupted or older writer may leave something else than this version expects.
+Anyone may write to a store, and an interrupted or older writer may leave something that this version does not expect.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def read(properties: Mapping[str, Value], name: str, kind: type[Kind]) -> Kind:
     """Return the JSON of a property as a value of `kind`.
 
     Args:
-        properties: of an artifact, an execution or a run.
-        name: of the property.
+        properties: those of an artifact, an execution or a run.
+        name: the property's name.
         kind: any type that pydantic can validate.
 
     Raises:
@@ -48,8 +48,8 @@ def read_flag(properties: Mapping[str, Value], name: str) -> bool:
     """Return a property that is 0 or 1.
 
     Args:
-        properties: of an artifact.
-        name: of the property.
+        properties: those of an artifact.
+        name: the property's name.
 
     Raises:
         Unreadable: if it is missing or anything else.
@@ -64,8 +64,8 @@ def read_text(properties: Mapping[str, Value], name: str) -> str:
     """Return a property as text.
 
     Args:
-        properties: of an artifact or a run.
-        name: of the property.
+        properties: those of an artifact or a run.
+        name: the property's name.
 
     Raises:
         Unreadable: if it is missing.
@@ -77,7 +77,13 @@ def read_text(properties: Mapping[str, Value], name: str) -> str:
 
 
 def unreadable(name: str, value: Value, reason: str) -> Unreadable:
-    """Return the error that says why a property cannot be used."""
+    """Return the error that says why a property cannot be used.
+
+    Args:
+        name: the property's name.
+        value: the property's value.
+        reason: what is expected, or what is wrong.
+    """
     return Unreadable(f"the property {name} is {_short(value)} and cannot be read ({reason})")
 
 

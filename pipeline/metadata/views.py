@@ -61,9 +61,8 @@ class Run:
     started_ms: int
     facts: Mapping[str, Value]  # what it recorded of itself
     executions: tuple[Execution, ...]
-    version: str | None = (
-        None  # whose `model.json` names this run: a run that is killed has pushed, and not recorded it
-    )
+    # The version whose `model.json` names this run: a run may be killed after its push, before it recorded it.
+    version: str | None = None
 
     @property
     def started(self) -> datetime:

@@ -234,7 +234,7 @@ def _page() -> int:
 
 
 def _pages(endpoint: str, names: dict[str, str], filters_of_page: tuple[str, ...]) -> dict[str, Any]:
-    """The filters that are set, and how to come to another page of the same list.
+    """Return the filters that are set, and how to reach another page of the same list.
 
     Only the page's own filters are read: `url_for` takes names such as `_external` as instructions.
     """

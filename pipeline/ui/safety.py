@@ -36,7 +36,7 @@ def is_local(host: str) -> bool:
 
 
 def brings_token(cookies: str, token: str | None) -> bool:
-    """Return whether a request with this `Cookie` header may come in; anybody may where there is no token."""
+    """Return whether a request with this `Cookie` header is admitted. Without a token, every request is."""
     return token is None or _same(parse_cookie(cookies).get(_COOKIE, ""), token)
 
 
@@ -54,7 +54,7 @@ def guard(app: Flask, host: str, token: str | None, posts: str) -> None:
     def admitted() -> AnyResponse | None:
         words = [request.path, *(word for pair in request.args.items(multi=True) for word in pair)]
         if any(map(_CONTROL.search, words)):
-            abort(400, "The address holds a control character, which no page has: follow the links of the pages.")
+            abort(400, "The address contains a control character, which no page has: follow the links on the pages.")
         reads = request.method in ("GET", "HEAD")
         if not reads and not (request.method == "POST" and request.endpoint == posts):
             abort(405)
@@ -83,7 +83,7 @@ def guard(app: Flask, host: str, token: str | None, posts: str) -> None:
 
 
 def _without_token() -> str:
-    """Return the address of the requested page without the token, built from the route: never from the path."""
+    """Return the address of the requested page without the token, built from the route and never from the path."""
     if request.endpoint is None:
         abort(404)
     query = [(name, value) for name, value in request.args.items(multi=True) if name != "token"]

@@ -1,4 +1,4 @@
-"""The server of the page: waitress, with few connections that wait and no body for strangers."""
+"""Server of the page: waitress, with a bound on waiting connections, and without request bodies from strangers."""
 
 import time
 from typing import Any
@@ -15,33 +15,35 @@ _IDLE = 30  # seconds, after which such a connection is closed if it is silent
 
 
 def create_server(app: Any, host: str, port: int, token: str | None = None) -> Any:
-    """Listen for requests; `run()` answers them.
+    """Return a server that listens for requests; `run()` answers them.
 
     Args:
         app: The WSGI application.
         host: Name or address to listen at.
-        port: 0 takes a free one.
-        token: What a browser brings as a cookie before its image is read. None where only this machine can ask.
+        port: Port to listen at; 0 for a free one.
+        token: Cookie that a request needs before its body is read. None if only this machine can connect.
 
     Raises:
-        OSError: The address is taken, or not of this machine.
-        ValueError: The host has no address.
+        OSError: If the address is in use, or is not one of this machine.
+        ValueError: If the host has no address.
     """
 
     class Parser(HTTPRequestParser):
-        """Refuses a body before it is read."""
+        """Parser that rejects a body before it is read."""
 
         def parse_header(self, header_plus: bytes) -> None:
             super().parse_header(header_plus)
             has_body = self.chunked or self.content_length
             if has_body and (self.command != "POST" or not brings_token(self.headers.get("COOKIE", ""), token)):
-                raise ParsingError("No body is read here without the token that `vitpipe ui` printed")
+                raise ParsingError(
+                    "The body was not read: open the address with the token that `vitpipe ui` printed first"
+                )
 
     class Channel(HTTPChannel):
-        """A connection that makes room when many wait: the one that has been without a whole request for longest goes.
+        """Connection that makes room if too many wait, by closing those that waited longest for a whole request.
 
         A silent connection, a header sent byte by byte and an answer that nobody reads all count as waiting. A browser
-        sends its request at once, and opens another connection when one that it kept is closed.
+        sends its request at once, and opens another connection if one that it kept is closed.
         """
 
         parser_class = Parser
@@ -52,20 +54,21 @@ def create_server(app: Any, host: str, port: int, token: str | None = None) -> A
             super().__init__(server, *arguments, **named)
             waiting = [one for one in server.active_channels.values() if not one.requests and not one.will_close]
             for one in sorted(waiting, key=lambda one: one.waits_since)[:-_WAITING]:
-                one.will_close = True  # and the loop closes it: its descriptor is not reused while events are handled
+                # The event loop closes it later, so that its descriptor is not reused while events are handled.
+                one.will_close = True
 
         def write_soon(self, data: Any) -> int:
             self.waits_since = time.monotonic()  # the request is being answered
             return super().write_soon(data)
 
     sockets: dict[int, Any] = {}
-    # What is longer than the limit is not read, and nothing goes through a temporary file.
+    # A body above the limit is not read, and nothing is buffered in a temporary file.
     server = waitress.create_server(
         app, map=sockets, host=host, port=port, threads=4, ident=None, channel_timeout=_IDLE, cleanup_interval=5,
         max_request_header_size=2**16, max_request_body_size=MAX_BODY, inbuf_overflow=2 * MAX_BODY,
         outbuf_overflow=2 * MAX_BODY,
     )  # fmt: skip
-    for listening in sockets.values():  # several, where a name has several addresses
+    for listening in sockets.values():  # several, if a name has several addresses
         if isinstance(listening, BaseWSGIServer):
             listening.channel_class = Channel
     return server

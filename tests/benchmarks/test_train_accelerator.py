@@ -61,19 +61,19 @@ def test_two_seeds_train_and_are_written_down(packed, tmp_path):
     assert [first["seed"], second["seed"]] == [0, 1]
     assert all(0 <= row["test_accuracy"] <= 1 and row["epoch"] in (1, 2) for row in (first, second))
     assert first["seconds_with_compilation"] == first["seconds"] + first["compile_seconds"]
-    # All that the first seed compiled is compiled outside its clock, and the second compiles nothing.
+    # The first seed's time excludes all compilation, and the second seed compiles nothing.
     assert first["compile_seconds"] > 10 * max(second["compile_seconds"], first["seconds"] - second["seconds"])
 
 
-def test_saved_weights_are_those_that_were_tested(packed, tmp_path):
-    """They give another backend's model the accuracy that was measured."""
+def test_saved_weights_are_the_tested_ones(packed, tmp_path):
+    """A model on another backend reaches the measured accuracy with them."""
     pytest.importorskip("jax", reason="an epoch is one jax.lax.scan")
     saved, out = tmp_path / "vit.npz", tmp_path / "results.jsonl"
     short = [part for override in TINY if "epochs" not in override for part in ("--set", override)]
     done = run(packed, "--epochs", 2, "--batch-size", 8, "--all", "--save", saved, "--out", out, *short)
     assert done.returncode == 0, done.stderr
-    assert "training.warmup_epochs 10 does not fit 2 epochs: 0.1 instead" in done.stdout
-    assert "training.ema_epochs 5 does not fit 2 epochs: 0.05 instead" in done.stdout
+    assert "training.warmup_epochs 10 does not fit 2 epochs: using 0.1" in done.stdout
+    assert "training.ema_epochs 5 does not fit 2 epochs: using 0.05" in done.stdout
     result = json.loads(out.read_text())
     assert result["weights_sha256"] in done.stdout
 
@@ -93,8 +93,8 @@ def attention(script):
     return done.stdout
 
 
-def test_fused_attention_that_fails_or_computes_something_else_is_found():
-    """Here, without cuDNN, Keras refuses it when it is asked for, and uses plain attention when it is not."""
+def test_fused_attention_that_fails_or_is_wrong_is_detected():
+    """Without cuDNN, Keras rejects fused attention if it is requested, and uses plain attention otherwise."""
     refused, wrong, broken, chosen = json.loads(attention(FAULTS))
     assert "cuDNN" in refused
     assert wrong.startswith("its gradient of q differs by 0.1")
@@ -122,7 +122,7 @@ print(json.dumps([
 """
 
 
-def test_where_fused_attention_fails_the_model_uses_plain_attention():
+def test_the_model_uses_plain_attention_if_fused_attention_fails():
     assert attention(FALLBACK).splitlines()[-1] == "plain attention (8, 3)"
 
 
@@ -153,12 +153,12 @@ print(recipe.attention, recipe.model(images).shape)
         (["--set", "optimizer.rate=1"], "the group must be one of model, augment, training"),
         (["--set", "training.warmup_epochs=9", "--epochs", "2"], "warmup_epochs 9.0 must be less than epochs 2"),
         (["--out", "missing/results.jsonl"], "there is no folder missing"),
-        (["--save", "vit.h5"], "vit.h5 must be named .npz"),
-        (["--save", "vit.npz", "--seeds", "2"], "--save keeps the weights of one training"),
+        (["--save", "vit.h5"], "vit.h5 does not end in .npz"),
+        (["--save", "vit.npz", "--seeds", "2"], "--save stores the weights of one training, not of 2"),
         (["--preset", "cifra10"], "invalid choice: 'cifra10'"),
     ],
 )
-def test_a_mistake_is_named_before_anything_is_trained(arguments, message, monkeypatch, capsys):
+def test_a_mistake_is_reported_before_anything_is_trained(arguments, message, monkeypatch, capsys):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     monkeypatch.setattr(sys, "argv", ["train_accelerator.py", "missing.npz", *arguments])
     with pytest.raises(SystemExit) as refused:
@@ -176,7 +176,7 @@ def test_data_that_is_not_packed_images_is_refused(tmp_path):
     np.savez(tmp_path / "other.npz", labels=np.zeros(3))
     (tmp_path / "broken.npz").write_bytes(b"PK" + bytes(100))
     for name in ("other.npz", "broken.npz", "missing.npz"):
-        with pytest.raises(SystemExit, match=rf"{name} holds no images that --pack wrote"):
+        with pytest.raises(SystemExit, match=rf"{name} holds no packed images"):
             train_accelerator.load(tmp_path / name)
 
 
@@ -186,8 +186,8 @@ def test_another_backend_is_refused(packed):
     assert "needs KERAS_BACKEND=jax" in refused.stderr
 
 
-def test_wheels_are_those_of_the_lock(tmp_path):
-    """Each package that `wheels.sh` picks has one version and its hashes."""
+def test_wheels_match_the_lock(tmp_path):
+    """Every package that `wheels.sh` picks has one version and its hashes."""
     script = (ROOT / "benchmarks" / "wheels.sh").read_text()
     awk = script[script.index("awk '") : script.index(' > "$requirements"')]
     picked = subprocess.run(["sh", "-c", awk], cwd=ROOT, capture_output=True, text=True, check=True).stdout

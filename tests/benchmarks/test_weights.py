@@ -29,7 +29,7 @@ def test_a_model_is_rebuilt_bit_for_bit(tmp_path):
     np.testing.assert_array_equal(again(images), model(images))
 
 
-def test_more_than_a_file_may_hold_is_split(tmp_path, monkeypatch):
+def test_large_weights_are_split_into_several_files(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "PART_BYTES", 2000)
     digest = weights.save(vit(), tmp_path / "vit.npz")
     files = sorted(path.name for path in tmp_path.iterdir())
@@ -40,13 +40,13 @@ def test_more_than_a_file_may_hold_is_split(tmp_path, monkeypatch):
         weights.load(tmp_path / "vit.npz")
 
 
-def test_files_fit_the_limit_at_the_preset_s_size(tmp_path):
+def test_files_of_the_preset_s_model_fit_the_limit(tmp_path):
     weights.save(ViT(), tmp_path / "vit.npz")
     sizes = [path.stat().st_size for path in tmp_path.iterdir()]
     assert len(sizes) == 2 and max(sizes) < 16 * 2**20 < sum(sizes)
 
 
-def test_a_changed_bit_is_found(tmp_path):
+def test_a_changed_bit_is_detected(tmp_path):
     weights.save(vit(), tmp_path / "vit.npz")
     with np.load(tmp_path / "vit.npz") as file:
         arrays = dict(file)

@@ -25,7 +25,7 @@ _KILL = """
 
 
 def killed_after(rename: int, code: str) -> bool:
-    """Return whether `code` came to its rename of that number, from 1, and was killed there."""
+    """Run `code`, and return whether it was killed after rename number `rename`, from 1."""
     script = textwrap.dedent(_KILL).format(rename=rename) + textwrap.dedent(code)
     done = subprocess.run([sys.executable, "-c", script], cwd=_ROOT, capture_output=True, text=True)
     assert done.returncode in (0, 2, -signal.SIGKILL), done.stderr

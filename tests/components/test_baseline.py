@@ -44,13 +44,13 @@ def test_it_is_the_model_of_the_highest_version(tmp_path, models, serve):
     assert resolve(tmp_path, models) == [models[0]]
 
 
-def test_a_serving_model_that_the_store_does_not_know_leaves_nothing_to_compare_with(tmp_path, models, serve, caplog):
+def test_no_baseline_if_the_store_does_not_know_the_serving_model(tmp_path, models, serve, caplog):
     serve(1, models[0])
     assert resolve(tmp_path, models[1:]) == []
-    assert "serving/1, cannot be compared with" in caplog.text
+    assert "serving/1 cannot be compared with" in caplog.text
 
 
-def test_so_does_one_whose_files_are_gone(tmp_path, models, serve, caplog):
+def test_no_baseline_if_the_files_of_the_serving_model_are_gone(tmp_path, models, serve, caplog):
     serve(1, models[0])
     (tmp_path / "model-1").rmdir()
     assert resolve(tmp_path, models) == []
@@ -63,7 +63,7 @@ def test_a_new_store_that_gives_the_same_folder_again_is_told_apart(tmp_path, mo
     assert resolve(tmp_path, models) == []
 
 
-def test_the_serving_model_is_found_where_its_run_folder_was_moved_to(tmp_path, models, serve):
+def test_the_serving_model_is_found_in_a_moved_run_folder(tmp_path, models, serve):
     models[0].uri = "/before/runs/sample/root/Trainer/model/11"
     serve(1, models[0])
     now = tmp_path / "after" / "root" / "Trainer" / "model" / "11"

@@ -15,7 +15,7 @@ def rows(table):
     return {(row.split, row.id, row.label, row.twin_id, row.twin_label, row.exact) for row in table.itertuples()}
 
 
-def test_one_picture_with_two_labels_names_both_images_and_both_labels(measured):
+def test_a_conflict_names_both_images_and_both_labels(measured):
     quick, small = (encoded(picture(0), compress_level=level) for level in (0, 9))
     images = measured(train=[(quick, 0), (encoded(picture(1)), 1), (small, 2)])
     assert rows(conflicts(images)) == {
@@ -30,7 +30,7 @@ def test_the_same_picture_with_one_label_is_no_conflict(measured):
 
 
 @pytest.mark.parametrize("splits", [("train", "val"), ("train", "test"), ("val", "test")])
-def test_splits_contradict_each_other_too(measured, splits):
+def test_conflicts_across_splits_are_found(measured, splits):
     images = measured(**{split: [(encoded(picture(0)), label)] for label, split in enumerate(splits)})
     assert {(row.split, row.twin_split) for row in conflicts(images).itertuples()} == {splits, splits[::-1]}
 
@@ -45,7 +45,7 @@ def test_splits_contradict_each_other_too(measured, splits):
     ],
     ids=["compressed", "darker", "larger", "grey"],
 )
-def test_nearly_the_same_picture_with_another_label_is_found(measured, change):
+def test_a_nearly_equal_picture_with_another_label_is_found(measured, change):
     others = [(encoded(picture(seed)), seed % 2) for seed in range(10, 40)]
     found = conflicts(measured(train=[(encoded(picture(0)), 0), *others, (change(picture(0)), 1)]))
     assert set(found.id) == {b"train-0", b"train-31"}
@@ -63,7 +63,7 @@ def test_pictures_of_one_colour_are_only_compared_pixel_by_pixel(measured):
 
 
 def test_digits_of_different_classes_are_different_pictures(measured):
-    """They are the most alike of all classes that the project knows; the bundled sample must not be stopped."""
+    """Digits are more alike than other known classes, and the gate must accept the bundled sample."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -80,5 +80,5 @@ def test_a_twin_that_stays_in_training_is_named_before_one_that_leaks(measured):
     assert found[found.id == b"train-1"].twin_split.tolist() == ["test"]
 
 
-def test_nothing_usable_contradicts_nothing(measured):
+def test_data_without_usable_images_have_no_conflicts(measured):
     assert conflicts(measured(train=[(b"", 0), (b"", 1)])).empty

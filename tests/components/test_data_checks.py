@@ -42,7 +42,7 @@ def test_good_data_pass_and_every_check_but_drift_is_listed():
     assert {finding.level for finding in verdict.findings} == {"ok"}
 
 
-def test_remarks_on_images_warn_with_their_number_and_the_fix():
+def test_remarks_cause_warnings_with_their_number_and_a_fix():
     verdict = judge(SETTINGS, figures(train=split(remarks={"rotated": 5}), test=split(remarks={"rotated": 1})), [])
     assert verdict.passed and [finding.check for finding in verdict.of_level("warning")] == ["rotated"]
     finding = of(verdict, "rotated")

@@ -169,7 +169,7 @@ def test_drift_is_refused_unless_a_person_accepts_it_in_words_that_are_kept(half
     assert {finding["accepted"] for finding in kept if finding["check"] in stopping} == {reason}
 
 
-def test_one_picture_with_two_labels_is_refused_and_both_are_named(half):
+def test_one_picture_with_two_labels_is_rejected_and_both_are_named(half):
     contradicting = span_of(7000)
     first, second = (tfrecord.parse(record) for record in contradicting["train"][:2])
     contradicting["train"].append(tfrecord.example(first.image, second.label, b"moved/first.png"))

@@ -98,7 +98,7 @@ def test_a_serving_model_that_was_not_compared_with_is_a_warning():
     assert judgement.warnings == ["not compared with the serving model: it has 3 classes and the data 2"]
 
 
-def test_a_comparison_on_shared_classes_says_so_and_decides():
+def test_a_comparison_on_shared_classes_is_reported_and_decides():
     worse = difference(-0.3, -0.1).model_copy(
         update={"examples": 60, "shared": ("cat", "dog"), "accuracies": (0.7, 0.9)}
     )

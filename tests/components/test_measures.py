@@ -71,14 +71,14 @@ def test_the_interval_of_a_difference_holds_what_it_promises():
     assert 0.93 <= hits / 400 <= 0.98
 
 
-def test_models_of_other_classes_are_compared_on_the_classes_that_both_know():
+def test_models_of_different_classes_are_compared_on_shared_classes():
     names, serving_names = ["ant", "bee", "cow"], ["cow", "dog", "ant"]
     labels = np.repeat([0, 1, 2], [15, 40, 15])
-    right = np.where(labels == 0, 2, 0)  # as the serving model numbers ant and cow; of bees it knows nothing
+    right = np.where(labels == 0, 2, 0)  # in the serving model's numbers of ant and cow; it has no class bee
     found = compare_shared(labels, names, labels, right, serving_names, 0.95)
     assert (found.examples, found.shared, found.gained, found.lost) == (30, ("ant", "cow"), 0, 0)
     assert found.accuracies == (1.0, 1.0)
-    # A dog, no answer, and for the candidate a bee: none of them is right.
+    # A dog, a missing answer, and the candidate's bee all count as wrong.
     serving, candidate = right.copy(), labels.copy()
     serving[:2] = 1, -1
     candidate[2:7] = 1

@@ -51,7 +51,7 @@ def test_classes_of_other_data_are_told_by_the_answers(exported, shards):
     assert found.misnamed(others) == f"it calls class {label} {NAMES[label]!r}, which is 'ship' in the data"
 
 
-def test_a_model_says_all_its_classes_and_is_read_in_another_order(exported, shards):
+def test_predictions_have_all_classes_and_can_be_reordered(exported, shards):
     found = predict(exported(), shards)
     assert list(found.names) == NAMES
     other = [NAMES[index] for index in (2, 0, 3, 1)]

@@ -34,7 +34,7 @@ def test_the_highest_earlier_span_that_passed(span, expected):
     assert resolved == {"verdict": [expected] if expected else []}
 
 
-def test_a_verdict_whose_files_are_gone_is_passed_over(tmp_path):
+def test_a_verdict_whose_files_are_gone_is_skipped(tmp_path):
     gone, there = verdict(3, 1), verdict(2, 1)
     gone.uri, there.uri = str(tmp_path / "gone"), str(tmp_path)
     assert PreviousSpan("/data", 4).resolve_artifacts(None, {"verdict": [gone, there]}) == {"verdict": [there]}

@@ -108,12 +108,12 @@ def test_what_a_killed_push_left_is_removed_by_the_next(model, tmp_path):
         "7\n",
     ],
 )
-def test_a_folder_that_no_model_server_reads_as_a_version_is_none(tmp_path, name):
+def test_a_folder_that_a_model_server_ignores_is_not_a_version(tmp_path, name):
     (tmp_path / name).mkdir()
     assert versions(tmp_path) == [] and serving_now(tmp_path) is None
 
 
-def test_a_link_or_a_file_is_no_version(tmp_path):
+def test_a_link_or_a_file_is_not_a_version(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "8").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "9").write_text("")
@@ -137,7 +137,7 @@ def test_versions_go_by_number_and_ignore_what_is_being_written(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"7", b"\xff\xfe", b"[" * 5000, b'{"version": 1}', b"1" * 5000, b"null"]
 )
-def test_a_record_that_is_none_is_one_error(tmp_path, content):
+def test_an_invalid_record_raises_one_kind_of_error(tmp_path, content):
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "model.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"7/model\.json does not say where the model came from"):
@@ -145,8 +145,8 @@ def test_a_record_that_is_none_is_one_error(tmp_path, content):
     assert pushed_by(tmp_path) == {}
 
 
-def test_a_record_without_a_time_zone_is_none(model, tmp_path):
-    """It could not be compared with others, and which model was pushed last would not be known."""
+def test_a_record_without_a_time_zone_is_invalid(model, tmp_path):
+    """Such times cannot be compared, so the newest pushed model would be unknown."""
     push(model, tmp_path, record())
     file = tmp_path / "1" / "model.json"
     file.write_text(file.read_text().replace("2026-01-01T00:00:00Z", "2026-01-01T00:00:00"))
@@ -208,12 +208,12 @@ def test_the_newest_versions_are_kept(three):
     assert prune(three, keep=5) == []
 
 
-def test_a_roll_back_that_was_killed_is_known_until_a_person_was_told(three):
+def test_a_killed_roll_back_is_remembered_until_it_is_acknowledged(three):
     code = f"""
         from components.serving_folder import restore
         restore(Path({str(three)!r}), 2)
     """
-    assert killed_after(1, code)  # its note is written, nothing is pushed
+    assert killed_after(1, code)  # the note was written, but nothing was pushed
     assert versions(three) == [1, 2, 3] and interrupted(three) is None
     assert killed_after(2, code)
     assert versions(three) == [1, 2, 3, 4] and interrupted(three) == serving_now(three)
@@ -228,14 +228,14 @@ def test_a_push_after_a_killed_roll_back_takes_its_place(three, model):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"version": "x", "restores": 1}'])
-def test_a_note_that_cannot_be_read_is_none(three, content):
+def test_an_unreadable_note_is_ignored(three, content):
     (three / ".rollback.json").write_text(content)
     assert interrupted(three) is None
 
 
-def test_who_pushed_what_is_in_the_records(three):
+def test_the_records_name_the_run_that_pushed_a_version(three):
     assert pushed_by(three) == {"run-1": "1", "run-2": "2", "run-3": "3"}
-    restore(three, 1)  # made by nobody else than run-1, which pushed version 1
+    restore(three, 1)  # its record still names run-1, which pushed version 1
     assert pushed_by(three)["run-1"] == "1"
     assert pushed_by(three / "missing") == {}
 

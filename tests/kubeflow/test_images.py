@@ -60,7 +60,7 @@ def image(checkout, context, tmp_path) -> Path:
 
 
 def test_an_image_is_given_the_code_and_nothing_else(checkout, context):
-    folders = "components", "configs", "kubeflow", "pipeline", "requirements", "trainer"
+    folders = "components", "configs", "kubeflow", "pipeline", "requirements", "trainer", "vitpipe"
     code = {
         str(file.relative_to(checkout))
         for folder in folders

@@ -89,6 +89,14 @@ def test_a_run_without_a_trace_of_what_failed_has_crashed_all_the_same(begun, tm
     assert "left no trace in ML Metadata" in (tmp_path / "kfp" / "report").read_text()
     assert run(begun).facts[EXIT] == "1"
 
+    store = MetadataStore(begun.store.connection_config())
+    [page] = store.get_artifacts_by_type("RunReport")
+    del page.custom_properties["page"]
+    store.put_artifacts([page])
+    done = step("kubeflow.verdict", begun, tmp_path)
+    assert done.returncode == 1 and "exit 1: the property page is missing" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
 
 def test_a_run_that_did_not_start_is_no_error(settings, tmp_path):
     done = report(settings, tmp_path)

@@ -9,14 +9,16 @@ import pytest
 from ml_metadata import MetadataStore
 
 from components.ingest import DataRefused
+from components.serving_folder import push
 from kubeflow import start
 from kubeflow.start import NEWEST, settings_of
 from kubeflow.step import read_graph
 from pipeline.config import SettingsError
 from pipeline.metadata.reader import reader
 from pipeline.metadata.store import record
-from pipeline.metadata.summary import EXIT, State, summarise
+from pipeline.metadata.summary import EXIT, PUSHED, State, summarise
 from pipeline.start import logs_folder
+from tests.components.test_serving_folder import record as model_record
 from tests.kubeflow.conftest import begin
 
 
@@ -96,6 +98,16 @@ def test_a_run_that_kubeflow_terminated_is_taken_over(settings, api):
     begin(settings, "run-2", api=address)
     assert summarise(run(settings, "run-1")).state is State.FAILED
     begin(settings, "run-3", api=address)  # run-2 was deleted there, with all its traces
+
+
+def test_a_version_that_a_killed_run_pushed_is_recorded(settings, tmp_path):
+    begin(settings, "run-1")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "saved_model.pb").write_bytes(b"graph")
+    push(tmp_path / "model", settings.folder / "serving", model_record(3, run_id="run-1"))
+    begin(settings, "run-2", take_over="run-1")
+    assert run(settings, "run-1").facts[PUSHED] == "3"
+    assert PUSHED not in run(settings, "run-2").facts
 
 
 def test_another_pipeline_is_not_in_the_way(settings):

@@ -1,4 +1,4 @@
-"""Every number of every group of settings is finite and bounded: a field that is added later is asked too."""
+"""Bounds of settings: every number is finite and bounded, also in fields that are added later."""
 
 import json
 import typing
@@ -14,7 +14,7 @@ HUGE = [float("nan"), float("inf"), -float("inf"), 10**20, -(10**20), 1e308]
 
 
 def places(group, place=()):
-    """Where numbers are in a group: the keys that lead to each, and how many are beside it in a list."""
+    """Yield the keys that lead to each number of a group, and how many numbers its list has."""
     for name, field in group.model_fields.items():
         yield from _of(field.annotation, (*place, name))
 
@@ -32,7 +32,7 @@ def _of(kind, place):
 
 
 def with_value(place, value):
-    """Nested settings with a value at a place."""
+    """Return nested settings with one value."""
     if not place:
         return value
     key, rest = place[0], with_value(place[1:], value)
@@ -54,12 +54,12 @@ def test_the_walk_finds_the_numbers():
 
 
 @pytest.mark.parametrize(("group", "place"), [*numbers()])
-def test_no_number_is_infinite_or_beyond_reason(group, place):
+def test_every_number_is_finite_and_bounded(group, place):
     given = json.loads(json.dumps(BUDGETS["small"])) if group is StudySettings else {}
     for value in HUGE:
         with pytest.raises(ValidationError) as refused:
             group.model_validate(given | with_value(place, value))
         keys = tuple("Trainer" if key is dict else key for key in place if key is not tuple)
-        # Checks of the data gate are bounded all at once.
+        # All checks of the data gate are bounded together.
         wanted = keys[:1] if keys[0] == "data_gate" else keys
         assert refused.value.errors()[0]["loc"][: len(wanted)] == wanted, f"{value}: {refused.value}"

@@ -12,7 +12,7 @@ from pipeline.metadata.address import Address
 
 @pytest.fixture
 def key(tmp_path):
-    """The cache key of a training in a run folder, on data in a data folder."""
+    """Return the cache key of a training in a run folder, on data in a data folder."""
     connection = Address(file=tmp_path / "metadata.db").connection_config()
 
     def compute(work, span=1):
@@ -43,7 +43,7 @@ def test_a_key_stays_the_same_after_a_move_and_differs_for_other_data(key):
     assert key("/new") != before
 
 
-def test_nothing_is_replaced_where_nothing_was_moved(key):
+def test_nothing_is_replaced_if_nothing_was_moved(key):
     before, function = key("/old"), cache_utils.get_cache_context
     with as_first_recorded({}):
         assert cache_utils.get_cache_context is function

@@ -60,7 +60,7 @@ def test_prepare_twice_and_verify(pets, tmp_path):
     assert (verified.returncode, len(verified.stdout.splitlines())) == (0, 1)
 
 
-def test_what_the_owner_of_images_should_know_is_counted_and_said(pets, tmp_path):
+def test_remarks_on_images_are_counted_and_printed(pets, tmp_path):
     source = shutil.copytree(pets, tmp_path / "pets")
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -85,7 +85,7 @@ def test_what_the_owner_of_images_should_know_is_counted_and_said(pets, tmp_path
     ]  # fmt: skip
 
 
-def test_a_source_of_large_photographs_is_refused_with_the_fix(pets, tmp_path):
+def test_a_source_of_large_photographs_is_rejected_with_the_fix(pets, tmp_path):
     source = shutil.copytree(pets, tmp_path / "pets")
     for name in ("large.png", "larger.png"):
         Image.new("1", (6000, 4000)).save(source / "cat" / name)

@@ -137,7 +137,7 @@ def test_a_broken_image_is_named_and_leaves_the_others_alone(explain, tmp_path):
     assert nothing.exit_code == 3 and not (tmp_path / "none").exists()
 
 
-def test_what_is_wrong_with_an_image_is_said(explain, made, tmp_path):
+def test_problems_of_an_image_are_printed(explain, made, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 3
     (made / "turned.jpg").write_bytes(encoded(picture(101, 20), "JPEG", exif=exif))

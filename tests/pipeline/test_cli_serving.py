@@ -62,7 +62,7 @@ def test_a_record_that_is_none(folder):
 def test_a_pushed_model_without_its_artifact_is_named(folder):
     done = vitpipe(folder, "models", "verify")
     assert done.returncode == 0 and "2 pushed version(s), every file as it was pushed" in done.stdout
-    assert "serving/1 serves as it was pushed, but its Model artifact /1 is gone or unknown to" in done.stderr
+    assert "serving/1 serves unmodified, but its Model artifact /1 is gone or unknown to" in done.stderr
     assert done.stderr.count("warning: ") == 2
 
 
@@ -74,7 +74,7 @@ def test_one_bad_record_does_not_hide_the_others(folder):
         assert "2026-01-01" in done.stdout
 
 
-def test_a_record_without_figures_is_listed_and_rolled_back_to(folder):
+def test_a_record_without_figures_can_be_listed_and_restored(folder):
     for version in (1, 2):
         file = folder / "runs" / "x" / "serving" / str(version) / "model.json"
         file.write_text(file.read_text().replace('"accuracy": 0.9', ""))
@@ -83,7 +83,7 @@ def test_a_record_without_figures_is_listed_and_rolled_back_to(folder):
     assert (done.returncode, done.stderr) == (0, "") and "version 3 in" in done.stdout
 
 
-def test_a_folder_that_looks_like_a_version_is_none(folder):
+def test_a_folder_that_looks_like_a_version_is_not_listed(folder):
     for name in ("007", "٩"):
         (folder / "runs" / "x" / "serving" / name).mkdir()
     done = vitpipe(folder, "models", "list")
@@ -91,13 +91,13 @@ def test_a_folder_that_looks_like_a_version_is_none(folder):
     assert vitpipe(folder, "models", "verify").returncode == 0
 
 
-def test_a_model_of_nobody_is_loaded_only_if_it_is_trusted(folder):
+def test_a_model_without_a_record_is_loaded_only_if_trusted(folder):
     for command in "predict", "explain":
         done = vitpipe(folder, command, "some.png", "--model", "model")
         said(done, 2, "model has no model.json", "read and write files", "--trust-model")
 
 
-def test_a_roll_back_that_was_killed_is_done_when_it_is_asked_for_again(folder):
+def test_repeating_a_killed_roll_back_does_not_go_further_back(folder):
     versions = folder / "runs" / "x" / "serving"
     push(folder / "model", versions, read_record(versions / "1").model_copy(
         update={"version": 3, "model": ModelId(uri="/3", created_ms=1)}
@@ -113,6 +113,6 @@ def test_a_roll_back_that_was_killed_is_done_when_it_is_asked_for_again(folder):
     assert read_record(versions / "4").restored_from == 2
     done = vitpipe(folder, "rollback")
     assert done.returncode == 0 and "version 4 in runs/x/serving is version 2 again" in done.stdout
-    assert "had done this" in done.stderr and not (versions / "5").exists()
+    assert "had done this already" in done.stderr and not (versions / "5").exists()
     done = vitpipe(folder, "rollback")
     assert (done.returncode, done.stderr) == (0, "") and "version 5 in runs/x/serving is version 1 again" in done.stdout

@@ -71,15 +71,15 @@ def test_a_misspelt_preset_is_told_the_nearest():
         ("model: {width: 1e9}\n", ":1: model.width: .*less than or equal to 65536 .got 1000000000.0"),
         ("model:\n  width: 60000\n", ":1: model: width 60000, depth 6 and mlp_ratio 4 make about 259,2.* parameters"),
         ("model: {image_size: 4096}\n", ":1: model: image_size 4096 makes 1,048,576 patches of patch_size 4"),
-        ("training:\n", ":1: training: no settings are below it"),
+        ("training:\n", ":1: training: it has no settings"),
         ("preset: smple\n", ":1: no preset 'smple'"),
         ("kubeflow: {steps: {Trainer: {memory: 99999999Gi}}}\n", ":1: kubeflow.steps.Trainer.memory: .*pattern"),
-        ('data:\n  dir: "a\\tb"\n', ":2: data.dir: a path cannot have the character U.0009"),
+        ('data:\n  dir: "a\\tb"\n', ":2: data.dir: a path cannot contain the character U.0009"),
         ("gate: {accuracy: .nan}\n", ":1: gate.accuracy: .*finite number"),
         ("data_gate: {duplicates: {stop: .nan}}\n", ":1: data_gate.duplicates.stop: .*finite number"),
         ("data_gate:\n  duplicates: {stop: -1}\n", ":1: data_gate: duplicates.stop -1 is not between 0 and 1e.12"),
         ("x: [1, 2\n", ":2:1: not YAML"),
-        ("", " holds no settings; a line such as `preset: sample`"),
+        ("", " holds no settings: write at least a line such as `preset: sample`"),
         ("# training:\n#   epochs: 3\n", " holds no settings"),
         ("name: a\nkubeflow:\n  token: s3cret\n", ":3: kubeflow.token: only the environment"),
     ],
@@ -92,7 +92,7 @@ def test_an_error_in_a_file_names_the_line(tmp_path, content, message):
     assert "\n" not in str(refused.value) and "s3cret" not in str(refused.value)
 
 
-def test_an_error_in_a_variable_names_it_and_one_in_a_flag_needs_no_name():
+def test_an_error_names_the_variable_but_not_the_flag():
     with pytest.raises(SettingsError, match=r"^VITPIPE_TRAINING__EPOCHS: training.epochs: .*got 0"):
         load("sample", environment={"VITPIPE_TRAINING__EPOCHS": "0"})
     with pytest.raises(SettingsError, match=r"^training.epochs: .*got -1"):
@@ -114,14 +114,14 @@ def test_no_flag_ends_in_a_trace_or_a_long_message(flag):
     assert len(str(refused.value)) < 500
 
 
-def test_many_mistakes_are_told_in_few_lines(tmp_path):
+def test_many_mistakes_are_reported_in_few_lines(tmp_path):
     (tmp_path / "many.yaml").write_text("".join(f"training{number}: 1\n" for number in range(3000)))
     with pytest.raises(SettingsError, match="training0: no such setting; did you mean training") as refused:
         load(str(tmp_path / "many.yaml"), environment={})
     assert str(refused.value).splitlines()[20:] == ["and 2,980 more"]
 
 
-def test_what_is_no_file_is_told(tmp_path):
+def test_a_path_that_is_not_a_file_is_reported(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for source in str(tmp_path), str(tmp_path / "pipe"), "/dev/zero":
         with pytest.raises(SettingsError, match="is a folder or a device"):

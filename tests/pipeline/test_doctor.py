@@ -1,6 +1,8 @@
 """The doctor in environments that are really broken, by what comes first on PYTHONPATH."""
 
+import contextlib
 import json
+import sqlite3
 import sys
 
 import pytest
@@ -9,6 +11,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import doctor
 from pipeline.cli.doctor import CHECKS, Finding, Verdict
+from pipeline.metadata.address import ADDRESS
 from tests.stores import make_store
 
 app = typer.Typer()
@@ -118,29 +121,40 @@ def test_in_a_container_its_limit_is_the_memory_that_counts(tmp_path):
     assert "container" not in machine + doctor.memory(tmp_path).found
 
 
-def test_a_run_folder_that_was_moved_is_noticed(tmp_path):
+def test_a_moved_run_folder_is_reported(tmp_path, monkeypatch):
     make_store(tmp_path / "before" / "runs" / "sample" / "metadata.db", runs=2)
     for artifact in ("ImportExampleGen/0/examples", "Trainer/0/model"):
         (tmp_path / "before" / "runs" / "sample" / "root" / artifact).mkdir(parents=True)
     (tmp_path / "before").rename(tmp_path / "after")
-    found = doctor.run_folders(tmp_path / "after" / "runs")
-    assert found.verdict == Verdict.WARNING
-    assert f"was moved or copied from {tmp_path}/before/runs/sample" in found.found and "are gone" in found.found
-    assert doctor.run_folders(tmp_path / "none").verdict == Verdict.OK
+    monkeypatch.setenv("VITPIPE_RUNS", str(tmp_path / "after" / "runs"))
+    finding = doctor.runs()
+    assert finding.verdict is Verdict.WARNING and "vitpipe run" in finding.cure
+    assert f"was moved or copied from {tmp_path}/before/runs/sample" in finding.found and "are gone" in finding.found
 
 
-def test_run_folders_that_cannot_be_used_are_a_problem(tmp_path, monkeypatch):
+def test_an_address_that_is_none_is_a_problem(monkeypatch):
+    monkeypatch.setenv(ADDRESS, "mysql://nobody")
+    finding = doctor.runs()
+    assert finding.verdict is Verdict.PROBLEM and ADDRESS in finding.cure
+
+
+def test_unusable_run_folders_are_a_problem(tmp_path, monkeypatch):
     monkeypatch.setenv("VITPIPE_RUNS", str(tmp_path / "runs"))
-    assert doctor.runs().verdict is Verdict.OK  # the first run makes it
+    assert doctor.runs().verdict is Verdict.OK  # the first run creates it
     (tmp_path / "runs" / "sample" / ".lock").mkdir(parents=True)
     finding = doctor.runs()
-    assert finding.verdict is Verdict.PROBLEM and "sample/.lock is no file" in finding.found
+    assert finding.verdict is Verdict.PROBLEM and "sample/.lock is not a file" in finding.found
     (tmp_path / "runs" / "sample" / ".lock").rmdir()
     (tmp_path / "runs" / "sample" / "metadata.db").write_bytes(b"")
     assert doctor.runs().verdict is Verdict.WARNING
     (tmp_path / "runs" / "sample" / "metadata.db").write_bytes(b"no database " * 999)
     finding = doctor.runs()
     assert finding.verdict is Verdict.PROBLEM and "metadata.db is damaged" in finding.found
+    (tmp_path / "runs" / "sample" / "metadata.db").unlink()
+    with contextlib.closing(sqlite3.connect(tmp_path / "runs" / "sample" / "metadata.db")) as other:
+        other.execute("CREATE TABLE cookies (name TEXT)")
+    finding = doctor.runs()
+    assert finding.verdict is Verdict.PROBLEM and "is not a store of ML Metadata" in finding.found
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("VITPIPE_RUNS", str(tmp_path / "file"))
     monkeypatch.setenv("VITPIPE_DATA__DIR", str(tmp_path / "file"))

@@ -336,7 +336,7 @@ def test_the_command_prints_what_it_prints_for_a_folder(vitpipe, served, folder,
     assert [answer["valid"] for answer in json.loads(local)] == [True, False, True]
 
 
-def test_the_command_says_what_is_wrong_with_an_image(vitpipe, served, folder, tmp_path):
+def test_the_command_prints_the_problems_of_an_image(vitpipe, served, folder, tmp_path):
     turned, halved, webp = (tmp_path / name for name in ("turned.jpg", "halved.jpg", "picture.webp"))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -346,7 +346,7 @@ def test_the_command_says_what_is_wrong_with_an_image(vitpipe, served, folder, t
     webp.write_bytes(encoded(picture(2), "WEBP"))
     files = [str(file) for file in (turned, halved, webp)]
     with model_server.rest(served) as address:
-        for where in ("--model", str(folder)), ("--server", address):
+        for where in ("--model", str(folder), "--trust-model"), ("--server", address):
             code, out, errors = vitpipe("predict", *files, *where, "--json")
             answers = json.loads(out)
             assert code == 3 and [answer["valid"] for answer in answers] == [True, False, False]

@@ -1,4 +1,4 @@
-"""What cannot be read or written ends as one message with the path, the reason and what to do."""
+"""Files that cannot be read or written: one message names the path, the reason and what to do."""
 
 import errno
 import os
@@ -27,7 +27,7 @@ def said(done, code, *words):
         assert word in done.stderr
 
 
-def test_a_full_disk_is_known_by_its_number_and_by_its_words(tmp_path):
+def test_a_full_disk_is_recognised_by_number_and_by_text(tmp_path):
     full_disk = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "part"))
     wrapped = RuntimeError("while running 'Write'")
     wrapped.__cause__ = full_disk
@@ -38,7 +38,7 @@ def test_a_full_disk_is_known_by_its_number_and_by_its_words(tmp_path):
     assert str(tmp_path / "not" / "yet") in full(tmp_path / "not" / "yet")
 
 
-def test_other_errors_keep_their_trace():
+def test_other_errors_are_not_explained():
     assert explained(ValueError("a mistake of ours")) is None
     assert explained(KeyError("a mistake of ours")) is None
 
@@ -52,7 +52,7 @@ def test_a_path_that_is_in_the_way_is_named(tmp_path):
     )
 
 
-def test_runs_that_are_a_file(tmp_path):
+def test_a_file_in_place_of_the_run_folders(tmp_path):
     (tmp_path / "file").write_text("")
     said(vitpipe(tmp_path, "runs", "list", "--runs", "file"), 2, "file cannot be listed", "Not a directory", "--runs")
 

@@ -1,4 +1,4 @@
-"""A push whose run was killed before it recorded it."""
+"""Pushes whose run was killed before it recorded them."""
 
 import shutil
 import sys
@@ -17,7 +17,7 @@ from tests.stores import make_store
 
 @pytest.fixture
 def killed(tmp_path):
-    """The store of three runs, and version 9, which the last of them pushed and did not record."""
+    """Create the store of three runs, and version 9, which the last of them pushed and did not record."""
     file = tmp_path / "sample" / "metadata.db"
     name = make_store(file, runs=5, process='{"host": "elsewhere", "pid": 1, "started": 0}')[-1]
     (tmp_path / "model").mkdir()
@@ -26,7 +26,7 @@ def killed(tmp_path):
     return tmp_path, name
 
 
-def test_the_run_that_the_version_names_is_credited_with_it(killed, monkeypatch, capsys):
+def test_the_run_that_a_version_names_is_shown_as_its_source(killed, monkeypatch, capsys):
     runs, name = killed
     for command, words in (["runs", "list"], "version 9"), (["why", name], "It was pushed as version 9."):
         monkeypatch.setattr(sys, "argv", ["vitpipe", *command, "--runs", str(runs)])
@@ -35,7 +35,7 @@ def test_the_run_that_the_version_names_is_credited_with_it(killed, monkeypatch,
         assert ended.value.code == 0 and words in capsys.readouterr().out
 
 
-def test_the_next_run_records_it_for_good(killed):
+def test_the_next_run_records_the_push(killed):
     runs, name = killed
     address = Address(file=runs / "sample" / "metadata.db")
     record_pushes(address, runs / "sample" / "serving")

@@ -1,4 +1,4 @@
-"""A package of the same name that Python finds before ours is named, with the fix."""
+"""Foreign packages that Python finds before ours: each is named, with the fix."""
 
 import os
 import subprocess
@@ -30,7 +30,7 @@ def test_a_package_on_the_path_that_hides_ours_is_named(tmp_path, file, module):
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text("raise RuntimeError('another project')\n" if "pipeline" not in file else "")
     done = vitpipe(module, [tmp_path, ROOT], ROOT if module == "pipeline.cli" else tmp_path.parent, "models", "list")
-    if module == "pipeline.cli":  # the folder it is started in comes first on the path: ours
+    if module == "pipeline.cli":  # the current folder, which is ours, comes first on the path
         assert done.returncode == 2 and "shadows" not in done.stderr
         done = vitpipe(module, [tmp_path, ROOT], tmp_path.parent, "models", "list")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
@@ -39,7 +39,7 @@ def test_a_package_on_the_path_that_hides_ours_is_named(tmp_path, file, module):
 
 
 def test_a_folder_without_code_that_comes_first_is_named(tmp_path):
-    """As `python -m` finds it in the current folder, where the installation is an editable one."""
+    """Such a folder hides an editable installation from `python -m` in the current folder."""
     (tmp_path / "trainer.py").write_text("")
     done = vitpipe("pipeline.cli", [ROOT], tmp_path, "doctor")
     assert done.returncode == 2 and "run from another folder" in done.stderr

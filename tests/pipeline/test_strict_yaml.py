@@ -1,10 +1,8 @@
-import random
-import time
-
 import pytest
+import yaml
 
-from pipeline.config import PRESETS, SettingsError, load
-from pipeline.strict_yaml import MOST_BYTES, YamlRefused, YamlSyntaxError, parse, read
+from pipeline.config import load
+from pipeline.strict_yaml import MOST_BYTES, YamlRefused, YamlSyntaxError, dump, parse, read
 
 
 def test_values_are_those_of_yaml_1_2_and_the_setting_decides_about_text():
@@ -45,7 +43,7 @@ def test_every_value_has_its_line():
         ("a" * (MOST_BYTES + 1), "more than 65,536 characters"),
     ],
 )
-def test_what_settings_have_no_use_for_is_refused_with_its_line(text, message):
+def test_yaml_that_settings_may_not_contain_is_rejected_with_its_line(text, message):
     with pytest.raises(YamlRefused, match=f"^{message}|^[0-9:]+ {message}"):
         parse(text)
 
@@ -53,12 +51,12 @@ def test_what_settings_have_no_use_for_is_refused_with_its_line(text, message):
 @pytest.mark.parametrize(
     "text", ["a: 1\nb: [", "a: b: c", "a:\n\tb: 1", "a: 'x", '"\\UFFFFFFFF"', '"\\xzz"', "@", "%YAML 9\n---\na: 1"]
 )
-def test_what_is_not_yaml_is_told_with_its_line(text):
+def test_invalid_yaml_is_reported_with_its_line(text):
     with pytest.raises(YamlSyntaxError, match=r"^\d+(:\d+)?: "):
         parse(text)
 
 
-def test_bytes_that_are_not_utf_8_are_told_and_a_byte_order_mark_is_passed_over(tmp_path):
+def test_bytes_that_are_not_utf_8_are_reported_and_a_byte_order_mark_is_skipped(tmp_path):
     file = tmp_path / "x.yaml"
     file.write_bytes(b"a: 1\nb: caf\xe9\n")
     with pytest.raises(YamlSyntaxError, match=r"^2: byte 0xe9 is not UTF-8: save the file as UTF-8"):
@@ -67,24 +65,8 @@ def test_bytes_that_are_not_utf_8_are_told_and_a_byte_order_mark_is_passed_over(
     assert read(file).value == {"a": 1}
 
 
-def test_damaged_files_are_settings_or_an_error_in_little_time(tmp_path):
-    chance = random.Random(5)
-    presets = [path.read_bytes() for path in sorted(PRESETS.glob("*.yaml"))]
-    pieces = [
-        b"\0", b"\xff", b"\t", b"&a ", b"*a", b"!!x ", b"[", b"{", b"- ", b"? ", b": ", b"'", b'"', b"\n---\n", b"|\n",
-        b".inf", b".nan", b"1e308", b"9" * 5000, b"-1", b"2024-01-01", b"<<: ", b'"\\0"', b"%", "\u2028".encode(),
-    ]  # fmt: skip
-    file, began, refused = tmp_path / "damaged.yaml", time.monotonic(), 0
-    for _ in range(300):
-        content = bytearray(chance.choice(presets))
-        for _ in range(chance.randint(1, 4)):
-            at = chance.randrange(len(content))
-            content[at : at + chance.choice([0, 1, 1, 30])] = chance.choice(pieces) * chance.choice([1, 1, 50])
-        file.write_bytes(content)
-        try:
-            load(str(file), environment={})
-        except SettingsError as error:
-            refused += 1
-            assert len(str(error)) < 5000
-    assert 100 < refused < 300
-    assert time.monotonic() - began < 60
+@pytest.mark.parametrize(
+    "text", ["1e5", "-1e-3", "1.", "no", "010", "1:30", "2024-01-01", "~", "0x1f", ".inf", "\u2028"]
+)
+def test_text_that_looks_like_another_type_is_written_so_that_it_stays_text(text):
+    assert parse(dump({"name": text})).value == {"name": text} == yaml.safe_load(dump({"name": text}))

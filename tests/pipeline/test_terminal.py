@@ -1,4 +1,4 @@
-"""What comes from outside cannot act on the terminal: the functions, and the commands that print it."""
+"""Text from outside cannot act on the terminal, whether a function or a command prints it."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def test_an_escape_in_json_is_the_same_character():
 
 
 def hostile(value):
-    """The value with every text in it made hostile, but for numbers and the names that the code compares."""
+    """Return a value with every text made hostile, except numbers and the names that the code compares."""
     if isinstance(value, dict):
         return {name: hostile(one) for name, one in value.items()}
     if isinstance(value, list):
@@ -71,7 +71,7 @@ def put_hostile_text(file):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """One pipeline with a hostile name, whose runs, artifacts and pushed model have hostile texts."""
+    """Create a pipeline with a hostile name, whose runs, artifacts and pushed model have hostile texts."""
     runs = tmp_path_factory.mktemp("runs")
     name = "p" + HOSTILE.replace("/", "")
     make_store(runs / name / "metadata.db", name, runs=7)
@@ -90,7 +90,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture
 def images(tmp_path_factory):
-    """A folder of two classes whose only file that is no image has a hostile name."""
+    """Create a folder of two classes in which the only file that is not an image has a hostile name."""
     folder = tmp_path_factory.mktemp("images")
     for label, name in enumerate(("cat", "dog")):
         (folder / name).mkdir()
@@ -102,7 +102,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture
 def vitpipe(monkeypatch, capsys):
-    """Run a command; its exit code and standard output, after a check of all that it printed."""
+    """Run a command, check all that it printed, and return its exit code and standard output."""
 
     def command(*arguments, terminal=False):
         for variable in ("FORCE_COLOR", "COLUMNS"):
@@ -163,7 +163,7 @@ def test_preparing_names_a_hostile_file_on_one_line(vitpipe, images, tmp_path):
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_data_that_are_refused_name_a_hostile_file_on_one_line(vitpipe, images, tmp_path, terminal):
+def test_rejected_data_name_a_hostile_file_on_one_line(vitpipe, images, tmp_path, terminal):
     for file in (images / "cat").glob("[1-5]?.png"):
         file.unlink()
     code, _ = vitpipe("data", "prepare", "images", "--source", images, "--out", tmp_path / "out", terminal=terminal)
@@ -230,7 +230,7 @@ def test_on_a_terminal_without_utf8_too(images, tmp_path, locale):
     try:
         while part := os.read(ours, 4096):
             printed += part
-    except OSError:  # Linux's end of a terminal
+    except OSError:  # Linux raises it at the end of a terminal
         pass
     os.close(ours)
     assert process.wait() == 0 and rb"\x1b]0;owned\x07\r\u009b31m" in printed

@@ -24,7 +24,7 @@ def test_a_part_of_the_graph_without_a_gate_ends_well():
     assert verdict(RUN, outcomes).exit is Exit.OK
 
 
-def test_what_a_run_warned_about_at_its_start_is_among_its_lines():
+def test_the_verdict_repeats_the_warning_from_the_start_of_a_run():
     run = replace(RUN, facts={WARNING: "the files of 3 artifact(s) are gone"})
     assert verdict(run, []).lines == ["warning: the files of 3 artifact(s) are gone"]
 

@@ -138,7 +138,7 @@ def test_patience_of_the_second_phase_does_not_count_the_first(backbone, tmp_pat
     assert 4 <= len(rows) <= 6  # two at least in each phase
 
 
-def test_a_rebuilt_head_keeps_the_weights_of_a_class_by_its_name(backbone):
+def test_a_rebuilt_head_keeps_weights_by_class_name(backbone):
     old = ["a", "b", "c", "d", "e", "f", "g"]
     backbone.head.set_weights([np.arange(16 * 7).reshape(16, 7).astype("float32"), np.arange(7.0)])
     pixels = split(4, 0).images
@@ -148,6 +148,6 @@ def test_a_rebuilt_head_keeps_the_weights_of_a_class_by_its_name(backbone):
     assert changed(backbone, rebuild_head(backbone, MODEL, old, old)) == set()
     got = np.array(rebuilt(pixels))
     np.testing.assert_allclose(got[:, [0, 2]], logits[:, [6, 1]], rtol=1e-5, atol=1e-4)
-    assert not got[:, 1].any()  # a new class, of which nothing is known
+    assert not got[:, 1].any()  # the weights of a new class are 0
     reordered = rebuild_head(backbone, MODEL, old, old[::-1])
     np.testing.assert_allclose(np.array(reordered(pixels)), logits[:, ::-1], rtol=1e-5, atol=1e-4)

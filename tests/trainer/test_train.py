@@ -135,7 +135,7 @@ def test_it_stops_when_val_gets_no_better(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
-    # Each step makes the weights a million times as large.
+    # Each step multiplies the weights by a million.
     diverging = {"learning_rate": 1e3, "weight_decay": 1e3, "warmup_epochs": 0, "batch_size": 8}
     with pytest.raises(FloatingPointError, match=r"epoch 1, step [2-8], at learning rate .* none was due yet"):
         run(tmp_path, diverging, augment={"crop_padding": 0})

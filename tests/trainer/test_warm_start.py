@@ -30,7 +30,7 @@ from trainer.warm_start import FILE, compare_classes, read
         ),
     ],
 )
-def test_what_becomes_of_the_classes_is_told(old, new, words):
+def test_the_description_names_kept_new_and_dropped_classes(old, new, words):
     assert str(compare_classes(old, new, 3)) == words
 
 

@@ -9,7 +9,7 @@ def test_ten_comes_after_nine(tmp_path):
     assert spans(tmp_path) == [1, 9, 10]
 
 
-def test_a_number_that_tfx_cannot_hold_or_write_is_no_span(tmp_path):
+def test_a_folder_with_a_number_that_tfx_cannot_use_is_no_span(tmp_path):
     for name in ("2147483647", "2147483648", "9" * 20, "\N{ARABIC-INDIC DIGIT SEVEN}", "1\N{ARABIC-INDIC DIGIT SEVEN}"):
         (tmp_path / f"span-{name}").mkdir()
     assert spans(tmp_path) == [MAX_SPAN] == [2147483647]

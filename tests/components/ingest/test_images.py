@@ -22,7 +22,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png(width: int, height: int, depth: int, colour: int, rows: bytes, interlaced: int = 0, cut: int = 0) -> bytes:
-    """A PNG whose compressed pixels lack the last `cut` bytes."""
+    """Return a PNG whose compressed pixels lack the last `cut` bytes."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced)
     packed = zlib.compress(rows)
     pixels = chunk(b"IDAT", packed[: len(packed) - cut])
@@ -125,7 +125,7 @@ JPEG_KINDS = {
 
 
 @pytest.mark.parametrize("kind", JPEG_KINDS)
-@pytest.mark.parametrize("revision", [1, 7])  # libjpeg warns of 7, and then of nothing else
+@pytest.mark.parametrize("revision", [1, 7])  # libjpeg warns about revision 7, and then about nothing else
 def test_jpeg_whose_pixels_are_damaged(kind, revision):
     whole = encoded(photograph(), "JPEG", **JPEG_KINDS[kind]).replace(b"JFIF\0\1", b"JFIF\0%c" % revision)
     check(whole)
@@ -154,7 +154,8 @@ def test_orientation(format):
             image = encoded(NOISE, format, exif=exif(orientation, endian))
             assert check(image).remarks == (("rotated",) if 2 <= orientation <= 8 else ())
     assert check(encoded(NOISE, format, exif=b"Exif\0\0II*\0garbage")).remarks == ()
-    assert check(encoded(NOISE, format, exif=exif(6)[:-6])).remarks in ((), ("rotated",))  # cut, but no reason to fail
+    incomplete = exif(6)[:-6]
+    assert check(encoded(NOISE, format, exif=incomplete)).remarks in ((), ("rotated",))
 
 
 def test_one_colour():
@@ -171,15 +172,16 @@ def test_one_colour():
 
 
 def test_narrow_range():
-    values = np.arange(64 * 64, dtype="uint16").reshape(64, 64)  # of 12 bits
+    values = np.arange(64 * 64, dtype="uint16").reshape(64, 64)  # values of 12 bits
     for factor, remarks in {1: ("narrow_range",), 4: ("narrow_range",), 5: (), 16: ()}.items():
         assert check(encoded(Image.fromarray(values * factor), "PNG")).remarks == remarks
     colours = b"".join(b"\0" + np.array([[12, 500, row]], ">u2").tobytes() for row in range(0, 4000, 500))
     assert check(png(1, 8, 16, 2, colours)).remarks == ("narrow_range",)
-    assert check(encoded(Image.fromarray((values // 64).astype("uint8")), "PNG")).remarks == ()  # dark, of 8 bits
+    # The same picture with 8 bits is as dark, but has no upper bits to use.
+    assert check(encoded(Image.fromarray((values // 64).astype("uint8")), "PNG")).remarks == ()
 
 
-def test_fixes_are_said():
+def test_reasons_have_fixes():
     assert "mogrify -resize" in fix(f"more than {MAX_PIXELS:,} pixels")
     assert "mogrify -format png" in fix("a HEIC image, not PNG or JPEG")
     assert fix("not a PNG or JPEG image") is None

@@ -1,6 +1,6 @@
-"""What `check` accepts decodes in TensorFlow: tried on mutations of every kind of PNG and JPEG.
+"""Images that `check` accepts decode in TensorFlow: tested on mutations of every kind of PNG and JPEG.
 
-By hand with other numbers: `python -m tests.components.ingest.test_images_mutated SEED COUNT`.
+To try other mutations, run `python -m tests.components.ingest.test_images_mutated SEED COUNT`.
 """
 
 import io
@@ -17,7 +17,7 @@ from PIL import Image
 from components.ingest.images import BadImage, opened, to_rgb
 
 SIDE = 16
-CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG, by colour type
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # channels of a PNG, by colour type
 DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 KINDS = (
@@ -56,14 +56,14 @@ def png_chunks(rng: np.random.Generator) -> list[Part]:
 
 
 def png_bytes(chunks: list[Part]) -> bytes:
-    """A PNG with right lengths and checksums."""
+    """Return a PNG with correct lengths and checksums."""
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )
 
 
 def jpeg_segments(rng: np.random.Generator) -> list[Part]:
-    """The segments of a JPEG: marker and content; a scan's pixels are a segment without a marker."""
+    """Return the segments of a JPEG: marker and content. A scan's pixels are a segment without a marker."""
     image = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype="uint8")).resize((SIDE, SIDE))
     options = {
         "quality": int(rng.integers(20, 95)),
@@ -95,7 +95,7 @@ def jpeg_bytes(segments: list[Part]) -> bytes:
 
 
 def mutated(parts: list[Part], rng: np.random.Generator) -> list[Part]:
-    """Drops, repeats, swaps, renames, inserts or alters one or two parts."""
+    """Drop, repeat, swap, rename, insert or alter one or two parts."""
     parts = list(parts)
     png = parts[0][0] == b"IHDR"
     for _ in range(rng.integers(1, 3)):
@@ -131,7 +131,7 @@ def mutated(parts: list[Part], rng: np.random.Generator) -> list[Part]:
 
 
 def compared(seed: int, count: int) -> tuple[Counter, list[bytes]]:
-    """Counts of what `check` and TensorFlow say, and the images that TensorFlow should decode, to these pixels."""
+    """Count the answers of `check` and TensorFlow, and return the images on which they disagree."""
     import tensorflow as tf
 
     from trainer.preprocessing import decode_batch
@@ -166,12 +166,12 @@ def compared(seed: int, count: int) -> tuple[Counter, list[bytes]]:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_what_is_accepted_decodes_and_a_png_to_equal_pixels(seed):
+def test_accepted_images_decode_and_pngs_decode_to_equal_pixels(seed):
     pytest.importorskip("tensorflow")
     counts, wrong = compared(seed, 500)
     assert wrong == []
     for name in ("png", "jpeg"):
-        assert counts[name, "accepted", True] > 60  # mutations that do no harm, too
+        assert counts[name, "accepted", True] > 60  # harmless mutations are among them
         assert counts[name, "cut or damaged", False] > 30
     assert counts["png", "does not decode", False] > 20
 

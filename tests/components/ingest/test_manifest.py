@@ -30,7 +30,7 @@ def test_reads_back(span):
     assert len(read.source_sha256) == 64
 
 
-def test_a_manifest_of_before_images_were_remarked_on(span, tmp_path):
+def test_a_manifest_without_remarks_from_an_earlier_version_is_read(span, tmp_path):
     fields = json.loads((span / manifest.NAME).read_text())
     del fields["remarked"]
     (tmp_path / manifest.NAME).write_text(json.dumps(fields))

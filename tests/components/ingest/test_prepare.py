@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from components.ingest import DataRefused, UsageError, manifest, prepare, schema, spans, tfrecord
+from components.ingest import MAX_SPAN, DataRefused, UsageError, manifest, prepare, schema, spans, tfrecord
 from components.ingest.locks import exclusively
 from components.ingest.manifest import Recipe
 from components.ingest.source import SPLITS
@@ -109,6 +109,14 @@ def test_another_recipe_is_the_next_span(folder, tmp_path):
     assert spans(out) == [1, 2]
     ids = [examples(out / f"span-{number}" / "val") for number in (1, 2)]
     assert ids[0] != ids[1]
+
+
+def test_no_span_follows_the_highest_number(folder, tmp_path):
+    out = tmp_path / "out"
+    prepare("images", out, str(folder), span=MAX_SPAN)
+    with pytest.raises(UsageError, match=f"has span {MAX_SPAN}, the highest"):
+        prepare("images", out, str(folder), recipe=Recipe(seed=1))
+    assert {path.name for path in out.iterdir()} == {".lock", "schema.pbtxt", f"span-{MAX_SPAN}"}
 
 
 def test_some_classes_of_a_source(folder, files, tmp_path):

@@ -9,7 +9,7 @@ from components.ingest.regular import check_folder, digest, open_file, read_byte
 
 @pytest.fixture
 def special(tmp_path):
-    """A pipe, a socket, a device, and links to a file, to nothing and to a device."""
+    """Create a pipe, a socket, a device, and links to a file, to nothing and to a device."""
     (tmp_path / "file").write_bytes(b"one")
     os.mkfifo(tmp_path / "pipe")
     with socket.socket(socket.AF_UNIX) as listener:
@@ -25,7 +25,7 @@ def test_special_files_are_not_opened(special):
             open_file(path)
 
 
-def test_a_link_may_be_named_by_the_user(special, tmp_path):
+def test_a_link_that_the_user_named_is_followed(special, tmp_path):
     with open_file(tmp_path / "link", follow_link=True) as file:
         assert file.read() == b"one"
     with pytest.raises(DataRefused, match=r"zeros: a link or special file \(c"):
@@ -41,7 +41,7 @@ def test_read_bytes(tmp_path):
         read_bytes(tmp_path, 3)
 
 
-def test_digest_of_a_growing_file_has_an_end(tmp_path):
+def test_hashing_a_growing_file_ends(tmp_path):
     (tmp_path / "file").write_bytes(bytes(2**21))
 
     def grow(_done):

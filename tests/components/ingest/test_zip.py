@@ -17,7 +17,7 @@ DIRECTORY = b"PK\x01\x02"
 
 def zipped(path, members, method=zipfile.ZIP_DEFLATED, mode=0):
     with warnings.catch_warnings(), zipfile.ZipFile(path, "w") as archive:
-        warnings.simplefilter("ignore")  # of two members with one name
+        warnings.simplefilter("ignore")  # about two members with one name
         for name, data in members.items() if isinstance(members, dict) else members:
             member = zipfile.ZipInfo(name)
             member.compress_type, member.external_attr = method, mode << 16
@@ -26,7 +26,7 @@ def zipped(path, members, method=zipfile.ZIP_DEFLATED, mode=0):
 
 
 def changed(path, **places):
-    """The archive with other bytes in its first directory entry, as d24=b"..." at byte 24."""
+    """Return the archive with bytes of its first directory entry replaced: d24=b"..." replaces those from 24."""
     data = bytearray(path.read_bytes())
     begin = data.find(DIRECTORY)
     for place, new in places.items():
@@ -41,7 +41,7 @@ def test_archive(tmp_path, method):
     path = zipped(tmp_path / "x.zip", {"a/": b"", **FILES, "__MACOSX/a/._1.png": b"", "a/.DS_Store": b""}, method)
     assert list(entries(path)) == [("a/", None), *FILES.items()]
     whole = path.read_bytes()
-    path.write_bytes(b"#!/bin/sh\n" * 100 + whole)  # a program that unpacks it
+    path.write_bytes(b"#!/bin/sh\n" * 100 + whole)  # a self-extracting archive starts with a program
     assert list(entries(path)) == [("a/", None), *FILES.items()]
 
 
@@ -54,13 +54,13 @@ def test_zip64_and_a_comment(tmp_path):
 
 
 @pytest.mark.parametrize("written", ["caf\xe9".encode(), b"caf\x82"], ids=["macOS", "code page 437"])
-def test_names_without_the_flag_of_utf_8(tmp_path, written):
+def test_utf_8_names_without_their_flag(tmp_path, written):
     path = zipped(tmp_path / "x.zip", {"X" * len(written) + "/1.png": b"one"})
     path.write_bytes(path.read_bytes().replace(b"X" * len(written), written))
     assert list(entries(path)) == [("caf\xe9/1.png", b"one")]
 
 
-def test_the_span_is_that_of_the_folder(folder, files, tmp_path):
+def test_the_span_equals_that_of_the_same_folder(folder, files, tmp_path):
     one = prepare("images", tmp_path / "1", str(folder))
     two = prepare("images", tmp_path / "2", str(zipped(tmp_path / "x.zip", files)))
     assert (one.shards, one.counts) == (two.shards, two.counts)
@@ -78,8 +78,8 @@ def test_cifar10(image, tmp_path):
     [
         ("/etc/passwd", "leads out of the archive"),
         ("a/../../x.png", "leads out of the archive"),
-        ("C:/x.png", "has a path of Windows"),
-        ("a\\1.png", "has a path of Windows: pack it with relative paths and forward slashes"),
+        ("C:/x.png", "has a Windows path"),
+        ("a\\1.png", "has a Windows path: pack it with relative paths and forward slashes"),
     ],
 )
 def test_member_that_leaves_the_archive(tmp_path, name, message):
@@ -154,7 +154,7 @@ def test_too_large_file_is_not_read(tmp_path):
     assert list(entries(path)) == [("a/big.png", None), ("a/1.png", b"one")]
 
 
-def test_two_members_of_one_name(folder, files, tmp_path):
+def test_two_members_with_the_same_name(folder, files, tmp_path):
     path = zipped(tmp_path / "x.zip", [*files.items(), *list(files.items())[:1]])
     with pytest.raises(DataRefused, match=r"holds 'train/cat/00\.png' more than once"):
         prepare("images", tmp_path / "out", str(path))

@@ -84,7 +84,7 @@ def test_a_writer_that_does_not_end_is_waited_for_and_named(store, monkeypatch):
         assert len(free.runs()) == 3
 
 
-# Killed in the midst of a change that is larger than SQLite's cache: half of it is in the file, the rest in a journal.
+# Killed in the middle of a change that is larger than SQLite's cache: half of it is in the file, the rest in a journal.
 KILLED = """
 import os, signal, sqlite3, sys
 writer = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -127,13 +127,13 @@ def test_a_change_whose_writer_was_killed_is_undone_and_reported(store, capsys):
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
             after._connection._raw.execute("DELETE FROM Artifact")
     assert not journal.exists()
-    assert capsys.readouterr().err.count("was killed in the midst of a change; the change was undone") == 1
+    assert capsys.readouterr().err.count("was killed in the middle of a change; the change was undone") == 1
     with reader(store) as again:
         assert again.runs() == runs
     assert capsys.readouterr().err == ""
 
 
-def test_so_is_one_in_a_write_ahead_log(store):
+def test_a_change_in_a_write_ahead_log_is_undone(store):
     with reader(store) as before:
         runs = before.runs()
     kill_a_writer(store, "WAL")
@@ -144,8 +144,8 @@ def test_so_is_one_in_a_write_ahead_log(store):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user who may not write")
 @pytest.mark.parametrize("writable", ["file", "folder"])
-def test_a_user_who_may_not_undo_it_is_told_who_can(writable, small):
-    # Not below pytest's own folder, which only its owner may enter.
+def test_a_user_without_write_permission_is_told_who_can_undo_it(writable, small):
+    # The store lies outside pytest's own folder, which only its owner may enter.
     with tempfile.TemporaryDirectory() as folder:
         store = Address(file=Path(folder) / "metadata.db")
         store.file.write_bytes(small)
@@ -158,12 +158,12 @@ def test_a_user_who_may_not_undo_it_is_told_who_can(writable, small):
         assert told.returncode == 1 and {file.name for file in Path(folder).iterdir()} == before
         assert f"{store.file}-journal holds" in told.stderr and "vitpipe runs list --runs" in told.stderr
         assert "copy" not in told.stderr and "Traceback" not in told.stderr
-        with reader(store) as healed:  # by a user who may
+        with reader(store) as healed:  # this user has write permission
             assert len(healed.runs()) == 3
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user who may not read")
-def test_a_file_that_may_not_be_read_is_not_called_damaged(small):
+def test_an_unreadable_file_is_not_reported_as_damaged(small):
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         file = Path(folder) / "metadata.db"
@@ -173,7 +173,7 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(small):
         assert told.returncode == 1 and "may not be read by this user" in told.stderr
 
 
-def test_a_copy_of_a_damaged_store_does_not_get_the_log_of_the_old_one(store, small):
+def test_a_restored_copy_must_not_meet_the_log_of_the_damaged_store(store, small):
     store.file.write_bytes(b"name,value\n" * 1000)
     Path(f"{store.file}-wal").write_bytes(b"left over")
     assert f"after moving {store.file}-wal away" in refusal(store)

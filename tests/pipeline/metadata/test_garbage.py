@@ -120,7 +120,7 @@ main()
         "{root}/Trainer/link/7", "{root}/linked/model/7", "{root}/../root/DataGate/1/dataverdict",
     ],
 )  # fmt: skip
-def test_only_what_an_execution_made_is_removed(uri, folder, monkeypatch, capsys, tmp_path):
+def test_only_folders_of_executions_are_removed(uri, folder, monkeypatch, capsys, tmp_path):
     root = folder / "sample" / "root"
     precious = tmp_path / "victim" / "precious" / "file"
     elsewhere = tmp_path / "elsewhere" / "model" / "7"
@@ -147,13 +147,23 @@ def test_only_what_an_execution_made_is_removed(uri, folder, monkeypatch, capsys
     assert all(Path(after[number].uri).is_dir() for number in kept)
 
 
-def test_a_link_that_is_put_in_the_way_at_the_last_moment_is_not_followed(tmp_path):
+def test_a_link_that_appears_at_the_last_moment_is_not_followed(tmp_path):
     root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
     (elsewhere / "7").mkdir(parents=True)
     (root / "Trainer").mkdir(parents=True)
     (root / "Trainer" / "model").symlink_to(elsewhere)
     remove_folder(root, "Trainer", "model", "7")
     assert (elsewhere / "7").is_dir()
+
+
+def test_artifacts_on_another_disk_are_removed_there(folder, monkeypatch, tmp_path, capsys):
+    (folder / "sample" / "root").rename(tmp_path / "disk")
+    (folder / "sample" / "root").symlink_to(tmp_path / "disk")
+    assert vitpipe(monkeypatch, "gc", "--keep", 1, "--runs", folder) == 0
+    after = artifacts(folder)
+    gone = [one for one in after if one.state == "deleted"]
+    assert len(gone) > len(after) / 2 and not any(Path(one.uri).exists() for one in gone)
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_the_artifacts_of_a_moved_folder_are_removed_where_they_are_now(folder, monkeypatch, tmp_path):

@@ -1,4 +1,4 @@
-"""A run folder that is moved, copied or half removed, with its store."""
+"""Run folders that were moved, copied or partly removed, with their stores."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from components import ingest
 from components.ingest import manifest
 from pipeline.metadata import relocation
-from pipeline.metadata.address import Address
+from pipeline.metadata.address import Address, StoreError
 from pipeline.metadata.reader import reader
 from pipeline.metadata.store import first_places
 from tests.mariadb import PASSWORD
@@ -21,7 +21,7 @@ from tests.stores import make_store
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A data folder of one span."""
+    """Create a data folder with one span."""
     folder = tmp_path_factory.mktemp("data") / "sample"
     ingest.prepare("sample", folder)
     return folder
@@ -29,7 +29,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def work(tmp_path, data):
-    """A working folder with data and the run folder of three runs, its artifacts on the disk."""
+    """Create a working folder with data and the run folder of three runs, with artifacts on the disk."""
     folder = tmp_path / "work"
     shutil.copytree(data, folder / "data" / "sample")
     file = folder / "runs" / "sample" / "metadata.db"
@@ -51,7 +51,7 @@ def work(tmp_path, data):
 
 
 def raw_artifacts(file):
-    """As ML Metadata has them, not as a reader translates them."""
+    """Return the recorded paths, which a reader would translate."""
     store = MetadataStore(Address(file=file).connection_config())
     return sorted(store.get_artifacts(), key=lambda one: one.id)
 
@@ -66,21 +66,21 @@ def texts(artifacts, name):
     return {text for text in found if text}
 
 
-def test_nothing_is_written_where_nothing_was_moved(work):
+def test_nothing_is_written_if_nothing_was_moved(work):
     file = work / "runs" / "sample" / "metadata.db"
     before = file.read_bytes()
     assert settle(work) == []
     assert file.read_bytes() == before
 
 
-def test_a_store_that_is_not_there_yet_is_not_made(tmp_path):
+def test_a_missing_store_is_not_created(tmp_path):
     address = Address(file=tmp_path / "metadata.db")
     assert relocation.settle(address, tmp_path, tmp_path / "data") == []
     assert not address.file.exists()
 
 
 @pytest.mark.parametrize("how", ["moved", "copied"])
-def test_what_a_run_reads_is_recorded_where_it_is_now(work, how):
+def test_paths_that_a_run_reads_are_updated(work, how):
     old_store = raw_artifacts(work / "runs" / "sample" / "metadata.db")
     new = work.with_name("elsewhere")
     work.rename(new) if how == "moved" else shutil.copytree(work, new)
@@ -90,14 +90,14 @@ def test_what_a_run_reads_is_recorded_where_it_is_now(work, how):
     assert texts(found, "span_folder") == {str(new / "data" / "sample" / "span-1")}
     assert texts(found, "data_folder") == {str(new / "data" / "sample")}
     assert texts(found, "pushed_destination") == {str(new / "runs" / "sample" / "serving" / "1")}
-    # TFX puts the times of artifacts into its cache keys.
+    # TFX includes the times of artifacts in its cache keys.
     times = [(one.create_time_since_epoch, one.last_update_time_since_epoch) for one in old_store]
     assert [(one.create_time_since_epoch, one.last_update_time_since_epoch) for one in found] == times
     if how == "copied":
         assert raw_artifacts(work / "runs" / "sample" / "metadata.db") == old_store
 
 
-def test_the_first_places_stay_known_when_it_is_moved_twice(work):
+def test_the_first_paths_are_remembered_after_two_moves(work):
     first = work
     for name in "second", "third":
         work = work.rename(work.with_name(name))
@@ -108,7 +108,7 @@ def test_the_first_places_stay_known_when_it_is_moved_twice(work):
     assert places[str(work / "data" / "sample")] == str(first / "data" / "sample")
 
 
-def test_other_data_are_not_taken_for_those_that_were_moved(work, tmp_path):
+def test_different_data_are_not_mistaken_for_moved_data(work, tmp_path):
     new = work.rename(tmp_path / "elsewhere")
     changed = new / "data" / "sample" / "span-1" / manifest.NAME
     found = json.loads(changed.read_text())
@@ -120,7 +120,7 @@ def test_other_data_are_not_taken_for_those_that_were_moved(work, tmp_path):
     assert texts(artifacts, "span_folder") == {str(work / "data" / "sample" / "span-1")}
 
 
-def test_artifacts_that_are_gone_are_warned_about_once_and_not_found_again(work):
+def test_missing_artifacts_are_reported_once_and_marked_as_deleted(work):
     folder = work / "runs" / "sample"
     shutil.rmtree(folder / "root" / "Trainer")
     [line] = settle(work)
@@ -130,7 +130,7 @@ def test_artifacts_that_are_gone_are_warned_about_once_and_not_found_again(work)
     assert settle(work) == []
 
 
-def test_readers_find_them_before_the_next_run(work):
+def test_readers_find_moved_artifacts_before_the_next_run(work):
     new = work.rename(work.with_name("elsewhere"))
     with reader(Address(file=new / "runs" / "sample" / "metadata.db")) as store:
         found = store.artifacts()
@@ -139,7 +139,7 @@ def test_readers_find_them_before_the_next_run(work):
         assert pushed.properties["pushed_destination"] == str(new / "runs" / "sample" / "serving" / "1")
 
 
-def test_what_a_move_left_behind_is_listed(work):
+def test_problems_lists_the_effects_of_a_move(work):
     new = work.rename(work.with_name("elsewhere"))
     folder = new / "runs" / "sample"
     address = Address(file=folder / "metadata.db")
@@ -161,7 +161,7 @@ def test_a_path_that_no_run_records_is_left_alone(uri):
 
 
 def test_a_server_is_not_written_to(mariadb, tmp_path):
-    """It may know a run folder of another machine under the same name."""
+    """A server may know a run folder of another machine under the same name."""
     address = Address.parse(mariadb.database("moved"), PASSWORD)
     store = MetadataStore(address.connection_config())
     [kind] = [store.put_artifact_type(mlmd.ArtifactType(name="Model"))]
@@ -172,3 +172,11 @@ def test_a_server_is_not_written_to(mariadb, tmp_path):
     assert store.get_artifacts() == before
     with reader(address) as known:
         assert [one.uri for one in known.artifacts()] == [uri]
+
+
+def test_a_disk_that_is_not_mounted_does_not_delete_artifacts(tmp_path):
+    folder = tmp_path / "runs" / "sample"
+    make_store(folder / "metadata.db", runs=1)
+    (folder / "root").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(StoreError, match="which does not exist: mount it"):
+        relocation.settle(Address(file=folder / "metadata.db"), folder, tmp_path / "data")

@@ -12,7 +12,7 @@ from tests.stores import make_store
 
 @pytest.fixture(params=["empty", "cut", "junk", "folder"])
 def runs(request, tmp_path):
-    """A store that can be read, and one that cannot."""
+    """Create a store that can be read, and one that cannot."""
     make_store(tmp_path / "sample" / "metadata.db", runs=1)
     bad = tmp_path / "bad" / "metadata.db"
     bad.parent.mkdir()
@@ -35,33 +35,33 @@ def vitpipe(runs, monkeypatch, capsys):
     return command
 
 
-def test_the_others_are_shown_and_the_bad_one_is_named(vitpipe):
+def test_good_stores_are_shown_and_the_bad_one_is_named(vitpipe):
     for command in ["runs", "list"], ["runs", "list", "--json"], ["runs", "export"], ["runs", "show", "last"]:
         code, out, err = vitpipe(*command)
         assert code == 0 and "sample-run-000" in out
         assert err.startswith("warning: ") and "bad/metadata.db" in err and err.count("\n") == 1
 
 
-def test_a_run_of_another_store_is_found(vitpipe):
+def test_a_run_in_a_good_store_is_found(vitpipe):
     code, out, err = vitpipe("why", "sample-run-000")
     assert (code, err) == (0, "") and "sample-run-000" in out
     code, out, err = vitpipe("why", "no-such-run")
     assert code == 2 and "bad/metadata.db" in err and "no run no-such-run" in err
 
 
-def test_a_command_about_the_bad_store_says_why_it_fails(vitpipe):
+def test_a_command_on_the_bad_store_fails_with_the_reason(vitpipe):
     code, _, err = vitpipe("artifacts", "list", "--pipeline", "bad")
     assert code == 1 and err.startswith("error: ") and "bad/metadata.db" in err
 
 
-def test_where_no_store_can_be_read_that_is_an_error(tmp_path):
+def test_it_is_an_error_if_no_store_can_be_read(tmp_path):
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "metadata.db").write_bytes(b"no database " * 999)
     with pytest.raises(StoreError, match=r"bad/metadata\.db"):
         ask_all(tmp_path, lambda store: store.run_names())
 
 
-def test_a_run_makes_a_store_of_an_empty_file_and_not_of_a_damaged_one(runs):
+def test_a_run_accepts_an_empty_store_file_and_rejects_a_damaged_one(runs):
     address, empty = stores(runs)["bad"], (runs / "bad" / "metadata.db")
     if not empty.is_file() or empty.stat().st_size == 0:
         check_store(address)

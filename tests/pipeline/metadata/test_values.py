@@ -1,4 +1,4 @@
-"""What anyone may have written into a store: reported where it is, and in the way of nothing else."""
+"""Bad values that anyone may have written to a store: each is reported, and everything else is shown."""
 
 import json
 import socket
@@ -19,7 +19,7 @@ NAMES = ["exit", "process", "settings", "blessed", "judgement", "findings", "pas
 
 
 @pytest.mark.parametrize("value", JUNK)
-def test_a_property_that_is_no_list_names_itself_and_the_reason(value):
+def test_an_invalid_property_is_named_with_the_reason(value):
     properties = {} if value is None else {"checks": value.hex() if isinstance(value, bytes) else value}
     if value == "[]":
         assert read(properties, "checks", list[int]) == []
@@ -37,14 +37,14 @@ def test_a_flag_is_zero_or_one():
 
 
 @pytest.mark.parametrize("facts", [{"exit": "77"}, {"exit": "2"}, {"exit": "abc"}, {"process": "[]"}, {"process": "{"}])
-def test_a_run_whose_end_cannot_be_read_says_so(facts):
+def test_a_run_with_an_invalid_end_is_unreadable(facts):
     summary = summarise(Run(1, "run", "sample", 0, facts, ()))
     assert summary.state is State.UNREADABLE
     [reason] = summary.unreadable
     assert reason.startswith(f"the property {next(iter(facts))} is ")
 
 
-def test_a_process_that_no_machine_has_is_not_looked_up():
+def test_an_impossible_process_id_is_not_looked_up():
     for pid in (-1, 2**40, "x"):
         process = json.dumps({"host": socket.gethostname(), "pid": pid, "started": 0})
         assert summarise(Run(1, "run", "sample", 0, {"process": process}, ())).state is State.UNREADABLE
@@ -59,8 +59,8 @@ def runs(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_command_shows_what_it_can(name, runs, monkeypatch, capsys):
-    """Each property of the newest run in turn, as each kind of junk, to every command and page that reads it."""
+def test_every_command_shows_everything_else(name, runs, monkeypatch, capsys):
+    """Every property of the newest run is replaced in turn by each kind of junk, for every command and page."""
     file = runs / "sample" / "metadata.db"
     whole = file.read_bytes()
     pages = create_app(runs).test_client()
@@ -90,7 +90,7 @@ def test_every_command_shows_what_it_can(name, runs, monkeypatch, capsys):
         file.write_bytes(whole)
 
 
-def test_a_text_that_is_no_utf8_hides_nothing(tmp_path, monkeypatch, capsys):
+def test_a_text_that_is_not_utf8_hides_nothing(tmp_path, monkeypatch, capsys):
     file = tmp_path / "sample" / "metadata.db"
     make_store(file, runs=2)
     with sqlite3.connect(file) as database:

@@ -69,7 +69,7 @@ def test_the_token_redirects_to_the_same_page(runs, asked, location):
 @pytest.mark.parametrize(
     "query", ["_external=1&_scheme=javascript", "_method=POST", "_anchor=x", "endpoint=x", "self=x"]
 )
-def test_no_query_gives_instructions_to_the_links_of_a_page(runs, query):
+def test_no_query_changes_how_links_of_a_page_are_built(runs, query):
     page = create_app(runs).test_client().get(f"/?{query}")
     assert page.status_code == 200 and 'href="/?page=2"' in page.text
 

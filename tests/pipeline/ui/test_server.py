@@ -1,4 +1,4 @@
-"""Connections that wait, or bring a body nobody asked for, keep no good request waiting."""
+"""Connections that wait, or send an unwanted body, do not delay good requests."""
 
 import contextlib
 import socket
@@ -25,7 +25,7 @@ def connect(address):
     return socket.create_connection((parts.hostname, parts.port), timeout=20)
 
 
-def test_half_headers_keep_nobody_waiting(address):
+def test_incomplete_headers_do_not_delay_other_requests(address):
     """300 connections with half a header, and 300 that send another byte now and then."""
     ended = threading.Event()
     with contextlib.ExitStack() as opened:
@@ -52,7 +52,7 @@ def test_half_headers_keep_nobody_waiting(address):
             thread.join()
 
 
-def test_a_connection_with_a_request_at_work_is_kept(serve):
+def test_a_connection_whose_request_is_being_answered_is_kept(serve):
     begun, go_on = threading.Event(), threading.Event()
 
     def slow(environ, start_response):
@@ -73,7 +73,7 @@ def test_a_connection_with_a_request_at_work_is_kept(serve):
 
 @pytest.mark.parametrize("cookie", ["", "Cookie: vitpipe_token=wrong\r\n"])
 @pytest.mark.parametrize("body", [f"Content-Length: {MAX_BODY - 1}", "Transfer-Encoding: chunked"])
-def test_a_body_without_the_token_is_refused_before_it_is_sent(runs, serve, cookie, body):
+def test_a_body_without_the_token_is_rejected_before_it_is_sent(runs, serve, cookie, body):
     with connect(serve(create_app(runs, "0.0.0.0", "right"), "right")) as asking:
         asking.sendall(
             f"POST /-/explain HTTP/1.1\r\nHost: x\r\nContent-Type: {IMAGE}\r\n{cookie}{body}\r\n\r\n".encode()
