@@ -1,5 +1,5 @@
 # make setup [LOCK=dev|base|gpu|hub] [PYTHON=python3.12]   a working .venv, from nothing but Python 3.11 to 3.13 with pip
-# make run | test | lint | bench                           sets up first where needed; test and lint want the dev lock
+# make run | test | test-all | lint | bench                sets up first where needed; tests and lint want the dev lock
 # make lock                                                renews every lock under requirements/
 
 export UV_PYTHON_DOWNLOADS := never
@@ -27,7 +27,7 @@ ifeq ($(shell uname -sm),Linux x86_64)
 PLATFORM := --python-platform x86_64-manylinux_2_39
 endif
 
-.PHONY: setup run test lint bench lock
+.PHONY: setup run test test-all lint bench lock
 setup: .venv/.ready
 
 run: .venv/.ready
@@ -35,6 +35,9 @@ run: .venv/.ready
 	.venv/bin/vitpipe run -c sample
 
 test: .venv/.ready
+	.venv/bin/python -m pytest -m "not slow"
+
+test-all: .venv/.ready
 	.venv/bin/python -m pytest
 
 lint: .venv/.ready
