@@ -3,6 +3,7 @@
 `tests/test_chaos.py` runs tens of kills, `benchmarks/chaos.py` hundreds.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -213,7 +214,8 @@ class Chaos:
                     break
         time.sleep(moment.seconds)
         alive = process.poll() is None
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # nothing of the group is left
+            os.killpg(process.pid, signal.SIGKILL)
         process.stderr.close()
         process.wait(TIMEOUT_S)
         return alive
