@@ -309,6 +309,7 @@ def shuffled_labels(records):
 def test_a_model_that_learnt_shuffled_labels_is_stopped_by_every_bound_of_accuracy(sample):
     folder, _ = sample
     arguments = ["--data", damaged(folder, shuffled_labels), "--set", "training.epochs=3"]
+    arguments += ["--set", "data_gate.conflicting_labels.stop=null"]  # that check would find out first
     done = vitpipe(folder, "run", "-c", "sample", *arguments)
     assert done.returncode == 4, done.stdout + done.stderr
     for name in ("accuracy 0.", "worst class accuracy 0.", "accuracy against the serving model -0."):

@@ -22,6 +22,7 @@ SETTINGS = {
     "name": "digits", "data.dir": "data/digits",
     "model.depth": 2, "training.epochs": 25, "training.checkpoint_seconds": 0, "training.warm_start": "true",
     "gate.accuracy": 0.6, "gate.class_accuracy": 0, "gate.calibration": 1,
+    "data_gate.conflicting_labels.stop": "null",  # shuffled labels contradict, and the gate shall judge the model
 }  # fmt: skip
 
 
