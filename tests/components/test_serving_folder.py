@@ -250,7 +250,13 @@ def test_a_reader_never_sees_half_a_model(three):
         print("reading", flush=True)
         while not (folder.parent / "stop").exists() and time.monotonic() < end:
             newest = versions(folder)[-1]
-            assert not problems(folder / str(newest)), newest
+            try:
+                wrong = problems(folder / str(newest))
+            except (OSError, ValueError) as error:
+                wrong = [str(error)]
+            if newest not in versions(folder):  # a slow reader: three pushes later the version is removed
+                continue
+            assert not wrong, wrong
             seen.add(newest)
         print(len(seen))
     """
