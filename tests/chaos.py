@@ -25,7 +25,6 @@ NAME = "sample"
 TIMEOUT_S = 300  # for any one command
 OPEN_GATE = {"gate.accuracy": 0, "gate.class_accuracy": 0, "gate.calibration": 1, "gate.tolerance": 1}
 SHORT = {"training.epochs": 2, "training.warmup_epochs": 0, "model.depth": 1, "training.checkpoint_seconds": 0}
-RUN_IMAGE = "image.png"
 
 # Runs in a process of its own: one start of Python serves all commands that read.
 READ_EVERYTHING = """
@@ -94,7 +93,7 @@ class Moment:
 
 @dataclass
 class Counts:
-    """What was tried and what was found."""
+    """Numbers of kills and checks, and the faults that they showed."""
 
     kills: Counter[str] = field(default_factory=Counter)  # by command and phase
     late: Counter[str] = field(default_factory=Counter)  # the command had ended before the kill
@@ -120,7 +119,7 @@ class Chaos:
         self.random = random.Random(seed)
         self.counts = Counts()
         self.work.mkdir(parents=True)
-        Image.new("RGB", (32, 32), (200, 30, 30)).save(self.work / RUN_IMAGE)
+        Image.new("RGB", (32, 32), (200, 30, 30)).save(self.work / "image.png")
         self._must(0, "data", "prepare", NAME, "--out", f"data/{NAME}")
         self._must(0, *self.run_command(seed=0))
         self._must(0, *self.run_command(seed=1))

@@ -7,7 +7,7 @@ _FILLINGS = st.sampled_from([b"", b"\0", b"\xff", b"7", b"-", b"\n", b"\x80"])
 
 @st.composite
 def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
-    """The same bytes with up to four parts cut, repeated, or filled with something else."""
+    """Bytes with up to four parts cut, repeated, or filled with something else."""
     data = bytearray(whole)
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(data)))

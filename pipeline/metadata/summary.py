@@ -40,7 +40,7 @@ BY_EXIT = {
 
 @dataclass(frozen=True)
 class Summary:
-    """See the module. `accuracy` is that on the gate's test set; `pushed` the version, where the run pushed one.
+    """One run in a line. `accuracy` is that on the gate's test set; `pushed` the version, where the run pushed one.
 
     `unreadable` has a reason for each property that could not be read; the fields made from it are None or empty.
     """

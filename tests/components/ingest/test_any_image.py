@@ -112,7 +112,7 @@ def decoded(images: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def differs(image: bytes, pixels: np.ndarray) -> bool:
-    """Whether the pixels of a SIDE x SIDE image are not those that Pillow decodes; of a JPEG, up to its rounding."""
+    """Return whether a SIDE x SIDE image has other pixels than Pillow decodes. Those of a JPEG may differ slightly."""
     picture = opened(image)
     if picture.size != (SIDE, SIDE):
         return False

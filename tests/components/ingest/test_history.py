@@ -140,7 +140,7 @@ def test_later_val_is_held_out_of_train_as_before(files, folder, image, tmp_path
 
 
 def test_class_whose_test_image_is_gone(in_folder, image, tmp_path):
-    """What is known stays where it is, so the class needs a new image."""
+    """Known images stay in their split, so the class needs a new image."""
     files = {f"{name}/{row}.png": image(10 * row + len(name)) for name in ("cat", "mouse") for row in range(5)}
     source = in_folder(tmp_path / "source", files)
     data = tmp_path / "data"
