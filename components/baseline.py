@@ -30,6 +30,7 @@ class ServingModel(resolver.ResolverStrategy):
         if not found:
             log.warning(
                 "the serving model %s cannot be compared with: its artifact %s is gone or unknown to ML Metadata",
-                self._serving / str(record.version), record.model.uri.rpartition("/root/")[2],
-            )  # fmt: skip
+                self._serving / str(record.version),
+                record.model.place,
+            )
         return {key: found}

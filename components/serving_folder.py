@@ -40,9 +40,13 @@ class ModelId(Group):
     created_ms: int
 
     @property
+    def place(self) -> str:
+        """Path of the artifact inside the run folder's `root`, `<node>/<key>/<execution>`."""
+        return self.uri.rpartition("/root/")[2]
+
+    @property
     def _identity(self) -> tuple[str, int]:
-        place = self.uri.rpartition("/root/")[2]  # `<node>/<key>/<execution>` below the run folder
-        return place, self.created_ms
+        return self.place, self.created_ms
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ModelId) and self._identity == other._identity

@@ -187,10 +187,9 @@ def _without_baseline(serving: Path) -> str:
         return ""
     if record is None:
         return ""
-    place = record.model.uri.rpartition("/root/")[2]
     return (
-        f"there is nothing to compare with, because the Model artifact of the version that serves, {place}, is gone, "
-        "or ML Metadata does not know it"
+        f"there is nothing to compare with, because the Model artifact of the version that serves, "
+        f"{record.model.place}, is gone, or ML Metadata does not know it"
     )
 
 
