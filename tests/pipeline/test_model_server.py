@@ -357,7 +357,7 @@ def test_the_command_prints_the_problems_of_an_image(vitpipe, served, folder, tm
             first, second = errors.splitlines()
             assert first.startswith(f"{turned}: the Exif orientation is ignored") and "exiftran" in first
             assert second.startswith(f"{webp}: a WebP image, not PNG or JPEG: convert it")
-    code, out, errors = vitpipe("predict", *files, "--model", str(folder))
+    code, out, errors = vitpipe("predict", *files, "--model", str(folder), "--trust-model")
     assert f"{halved}\tcut or damaged\t" in out and f"{turned}: the Exif" in errors
 
 

@@ -224,8 +224,8 @@ def test_an_archive_holds_what_its_folder_holds(files, mode, format, method):
             assert format == tarfile.USTAR_FORMAT
         pack_zip(Path(there, "zip"), files, method)
         if any("\\" in name or re.match("[A-Za-z]:", name) for name in files):
-            event("a path of Windows")
-            with pytest.raises(DataRefused, match="has a path of Windows"):
+            event("a Windows path")
+            with pytest.raises(DataRefused, match="has a Windows path"):
                 list(entries(Path(there, "zip")))
         else:
             assert dict(entries(Path(there, "zip"))) == in_folder

@@ -112,12 +112,16 @@ def decoded(images: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def differs(image: bytes, pixels: np.ndarray) -> bool:
-    """Return whether a SIDE x SIDE image has other pixels than Pillow decodes. Those of a JPEG may differ slightly."""
+    """Return whether a SIDE x SIDE image has other pixels than Pillow decodes.
+
+    Those of a JPEG may differ slightly: TensorFlow's default is libjpeg's fast DCT, Pillow's the accurate one: on
+    noise at quality 100 they are 11 of 255 apart in the mean, and up to 48.
+    """
     picture = opened(image)
     if picture.size != (SIDE, SIDE):
         return False
     difference = np.abs(np.asarray(to_rgb(picture)).astype(int) - pixels)
-    return bool(difference.max() > (0 if image.startswith(b"\x89PNG") else 16))
+    return bool(difference.max() > 0 if image.startswith(b"\x89PNG") else difference.mean() > 16)
 
 
 # Each example is several images. A failure names those that are wrong, and to shrink a batch would take minutes.
