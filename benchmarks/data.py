@@ -4,7 +4,7 @@
     python benchmarks/data.py data/cifar10              # ours and theirs in turn, three rounds; or give their number
     python benchmarks/data.py data/cifar10 --times 6    # ours alone, and ours with every training image six times
 
-"ours" is the graph of `pipeline/build.py` up to Transform, without the resolver Baseline, with `cifar10-cpu`'s
+"ours" is the graph of `pipeline/graph.py` up to Transform, without the resolver Baseline, with `cifar10-cpu`'s
 settings. "naive" is ImportExampleGen, StatisticsGen, SchemaGen and Transform as TFX's examples for images have them:
 nothing is told to TFX but where the data lie, and Transform puts out float32 pixels from 0 to 1, which take
 12 KiB for an image of 32x32. Both start from the same shards and give Beam the same arguments.
@@ -57,8 +57,8 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from components.ingest import manifest, span_folder, tfrecord
-from pipeline.logs import redirected
+from components.data.ingest import manifest, span_folder, tfrecord
+from pipeline.console.logs import redirected
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = 32  # pixels a side that the model of cifar10-cpu sees
@@ -69,8 +69,8 @@ PEAK = "peak memory, GiB"
 
 def ours(data: Path, folder: Path):
     """The compiled graph and the nodes to launch, in order."""
-    from pipeline.build import compile_graph
-    from pipeline.config import load
+    from pipeline.graph import compile_graph
+    from pipeline.settings import load
 
     # Whatever the data are like, and images that are there several times, Transform shall run.
     gate = ["data_gate.duplicates.stop=null", "data_gate.near_leaks.stop=null"]

@@ -50,8 +50,8 @@ sys.path.insert(0, str(ROOT))
 
 def main(preset: str = "sample", data: str = "") -> None:
     from kubeflow.compile import package
-    from pipeline.config import load
     from pipeline.metadata.address import PASSWORD
+    from pipeline.settings import load
     from tests import mariadb
     from tests.kubeflow.walk import walk
 

@@ -39,15 +39,15 @@ SPAN = 10  # runs on a span of the data, of which all but the first find the ste
 
 RESOLVER = "tfx.dsl.components.common.resolver.Resolver"
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-# The graph of pipeline/build.py: node, type, inputs by name, outputs by name with their type.
+# The graph of pipeline/graph.py: node, type, inputs by name, outputs by name with their type.
 NODES: list[tuple[str, str, dict[str, str], dict[str, str]]] = [
     ("Baseline", RESOLVER, {}, {}),
-    ("ImportExampleGen", "components.example_gen.SpanExampleGen", {}, {"examples": "Examples"}),
+    ("ImportExampleGen", "components.data.example_gen.SpanExampleGen", {}, {"examples": "Examples"}),
     ("ImportSchemaGen", "tfx.components.schema_gen.import_schema_gen.component.ImportSchemaGen", {},
      {"schema": "Schema"}),
     ("PreviousSpan", RESOLVER, {}, {}),
-    ("TestExampleGen", "components.example_gen.SpanExampleGen", {}, {"examples": "Examples"}),
-    ("ImageStatistics", "components.image_statistics.ImageStatistics",
+    ("TestExampleGen", "components.data.example_gen.SpanExampleGen", {}, {"examples": "Examples"}),
+    ("ImageStatistics", "components.data.statistics.component.ImageStatistics",
      {"schema": "ImportSchemaGen.schema", "test_examples": "TestExampleGen.examples",
       "examples": "ImportExampleGen.examples"},
      {"statistics": "ImageStatistics"}),
@@ -56,7 +56,7 @@ NODES: list[tuple[str, str, dict[str, str], dict[str, str]]] = [
      {"statistics": "ExampleStatistics"}),
     ("ExampleValidator", "tfx.components.example_validator.component.ExampleValidator",
      {"schema": "ImportSchemaGen.schema", "statistics": "StatisticsGen.statistics"}, {"anomalies": "ExampleAnomalies"}),
-    ("DataGate", "components.data_gate.DataGate",
+    ("DataGate", "components.data.gate.component.DataGate",
      {"statistics": "ImageStatistics.statistics", "test_examples": "TestExampleGen.examples",
       "examples": "ImportExampleGen.examples", "anomalies": "ExampleValidator.anomalies",
       "previous": "PreviousSpan.verdict"},
@@ -66,20 +66,20 @@ NODES: list[tuple[str, str, dict[str, str], dict[str, str]]] = [
       "_DataGate.verdict": "DataGate.verdict"},
      {"transformed_examples": "Examples", "transform_graph": "TransformGraph",
       "updated_analyzer_cache": "TransformCache"}),
-    ("Trainer", "components.trainer.Trainer",
+    ("Trainer", "components.model.trainer.Trainer",
      {"transform_graph": "Transform.transform_graph", "examples": "Transform.transformed_examples",
       "schema": "ImportSchemaGen.schema", "_DataGate.verdict": "DataGate.verdict"},
      {"model": "Model", "model_run": "ModelRun"}),
-    ("Evaluator", "components.evaluator.Evaluator",
+    ("Evaluator", "components.model.evaluator.component.Evaluator",
      {"model": "Trainer.model", "baseline_model": "Baseline.model", "examples": "TestExampleGen.examples",
       "statistics": "ImageStatistics.statistics", "schema": "ImportSchemaGen.schema",
       "_DataGate.verdict": "DataGate.verdict"},
      {"blessing": "ModelBlessing", "evaluation": "ModelEvaluation"}),
-    ("ServingCheck", "components.serving_check.ServingCheck",
+    ("ServingCheck", "components.model.serving_check.component.ServingCheck",
      {"model": "Trainer.model", "examples": "TestExampleGen.examples", "schema": "ImportSchemaGen.schema",
       "_DataGate.verdict": "DataGate.verdict"},
      {"blessing": "InfraBlessing"}),
-    ("Pusher", "components.pusher.Pusher",
+    ("Pusher", "components.model.pusher.Pusher",
      {"model": "Trainer.model", "model_blessing": "Evaluator.blessing", "infra_blessing": "ServingCheck.blessing",
       "examples": "ImportExampleGen.examples", "_DataGate.verdict": "DataGate.verdict"},
      {"pushed_model": "PushedModel"}),
@@ -208,7 +208,7 @@ def event(artifact: int, execution: int, keys: list[str], kind: int) -> mlmd.Eve
 
 @functools.cache
 def facts(span: int) -> dict[str, str]:
-    from pipeline.config import load
+    from pipeline.settings import load
 
     return {
         "code_version": "c" * 12, "lock_digest": "l" * 64, "data_digest": f"{span:064}", "gate_data_digest": f"{1:064}",
@@ -259,7 +259,7 @@ def measure(address: str, password: str, runs: int) -> None:
         folder = str(Path(address).parents[1])
     questions = {"runs list": ["runs", "list"], "lineage": ["lineage", f"v{runs}"]}
     for name, words in questions.items():
-        line = [sys.executable, "-m", "pipeline.cli", *words, *(["--runs", folder] if folder else [])]
+        line = [sys.executable, "-m", "vitpipe", *words, *(["--runs", folder] if folder else [])]
         seconds, cores = [], []
         for _ in range(ROUNDS):
             start, before = time.perf_counter(), os.times()

@@ -31,10 +31,10 @@ from pathlib import Path
 
 import numpy as np
 
-from components.ingest import tfrecord
-from components.ingest.images import opened
-from components.ingest.sources.cifar10 import CLASS_NAMES
-from components.perceptual import CORRELATION, DISTANCE, close_pairs, edge_correlation, phash, thumbnail
+from components.data.ingest import tfrecord
+from components.data.ingest.images import opened
+from components.data.ingest.sources.cifar10 import CLASS_NAMES
+from components.data.statistics.perceptual import CORRELATION, DISTANCE, close_pairs, edge_correlation, phash, thumbnail
 
 NEAR = "1"  # ciFAIR's judgement of a near-duplicate; 2 is "similar"
 

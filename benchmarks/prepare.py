@@ -22,15 +22,15 @@ from pathlib import Path
 
 import psutil
 
-from components.ingest import manifest
-from components.ingest.source import SPLITS
+from components.data.ingest import manifest
+from components.data.ingest.source import SPLITS
 
 ROOT = Path(__file__).parents[1]
 
 
 def main(kind: str = "sample", source: str = "") -> None:
     with tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, "-m", "pipeline.cli", "data", "prepare", kind, "--out", out]
+        command = [sys.executable, "-m", "vitpipe", "data", "prepare", kind, "--out", out]
         if source:
             command += ["--source", str(Path(source).resolve())]
         start = time.perf_counter()

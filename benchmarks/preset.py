@@ -43,7 +43,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def main(preset: str = "sample", data: str = "") -> None:
-    vitpipe = [sys.executable, "-m", "pipeline.cli"]
+    vitpipe = [sys.executable, "-m", "vitpipe"]
     with tempfile.TemporaryDirectory() as scratch:
         if not data:
             data = f"{scratch}/data"

@@ -38,8 +38,8 @@ import psutil
 import tensorflow as tf
 from PIL import Image
 
-from components.serving_folder import read_record, versions
-from pipeline.config import load
+from components.model.serving_folder import read_record, versions
+from pipeline.settings import load
 from trainer import serving
 from trainer.vit import ViT
 

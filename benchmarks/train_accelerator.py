@@ -151,7 +151,7 @@ def pack(span: Path, out: Path) -> None:
     """All images of a span, encoded as they are, in one file that numpy alone can read."""
     import tensorflow as tf
 
-    from components.ingest import manifest, tfrecord
+    from components.data.ingest import manifest, tfrecord
     from trainer.examples import IMAGE, LABEL
 
     images, labels, splits = [], [], []

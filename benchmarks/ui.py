@@ -33,8 +33,8 @@ from flask.testing import FlaskClient
 
 from pipeline.metadata.reader import reader
 from pipeline.metadata.stores import stores
-from pipeline.ui.app import create_app
-from pipeline.ui.safety import IMAGE
+from vitpipe.ui.app import create_app
+from vitpipe.ui.safety import IMAGE
 
 
 def main() -> None:

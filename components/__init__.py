@@ -1,1 +1,1 @@
-"""The pipeline steps that TFX does not have, one a file."""
+"""Pipeline steps that TFX does not have: those of the data and those of the model."""

@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 
 import kfp_server_api as api
 
+from components.errors import ClusterError, NotFound, SettingsError
 from kubeflow.connection import Connection, Exists, NotThere, Unsure
 from kubeflow.step import ENDED
-from pipeline.config import Settings, SettingsError
-from pipeline.metadata.stores import NotFound
-from pipeline.model_server import ServerError
+from pipeline.settings import Settings
 
 _PAGE = 100
 _DIGEST = 12  # characters of a package's sha256 in the name of its version
@@ -86,7 +85,7 @@ class Schedule:
 class Client:
     """One pipeline on one server.
 
-    Raises SettingsError for what a person set wrong, ServerError for what the server does not give, NotFound.
+    Raises SettingsError for what a person set wrong, ClusterError for what the server does not give, NotFound.
     """
 
     def __init__(self, settings: Settings, say: Callable[[str], None], **waiting: float):
@@ -252,7 +251,7 @@ class Client:
     # Logs.
 
     def pods(self, run_id: str) -> dict[str, list[str]]:
-        """The pods of each task that has any, one an attempt. Raises ServerError.
+        """The pods of each task that has any, one an attempt. Raises ClusterError.
 
         Version 2 of the API does not name them; version 1 shows the workflow as Argo has it.
         """
@@ -262,7 +261,7 @@ class Client:
             workflow = json.loads(json.loads(text)["pipeline_runtime"]["workflow_manifest"])
             nodes = list(workflow["status"].get("nodes", {}).values())
         except (ValueError, KeyError, TypeError) as error:
-            raise ServerError(f"{self._server.endpoint}{path} shows no workflow") from error
+            raise ClusterError(f"{self._server.endpoint}{path} shows no workflow") from error
         # Each attempt at a pod is in the group of its task; where a cluster retries by itself, groups have attempts.
         task_of = {node["id"]: _ATTEMPT.sub("", node["displayName"]) for node in nodes if node["type"] == "DAG"}
         pods: dict[str, list[str]] = {}
@@ -272,27 +271,27 @@ class Client:
         return pods
 
     def log(self, run_id: str, pod: str) -> str:
-        """What a pod has written so far. Raises ServerError.
+        """What a pod has written so far. Raises ClusterError.
 
         The server has no way to follow a log. Behind the address of the page its own log is out of reach, and the
         page's own is there. Without users, the server of 2.17 looks for pods in no namespace and finds none.
         """
-        answers: list[ServerError] = []
+        answers: list[ClusterError] = []
         for path, query in (
             (f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log", {}),
             ("/k8s/pod/logs", {"podname": pod, "runid": run_id, "podnamespace": self._cluster.namespace}),
         ):
             try:
                 text, kind = self._server.text(path, **query)
-            except (ServerError, SettingsError) as error:  # the one may be refused and the other not
-                answers.append(error if isinstance(error, ServerError) else ServerError(str(error)))
+            except (ClusterError, SettingsError) as error:  # the one may be refused and the other not
+                answers.append(error if isinstance(error, ClusterError) else ClusterError(str(error)))
                 continue
             if text.startswith('{"error_message":'):  # with status 200, for the log has begun
-                answers.append(ServerError(json.loads(text)["error_message"]))
+                answers.append(ClusterError(json.loads(text)["error_message"]))
             elif "html" not in kind:
                 return text
         # The address has one of the two; what the other answers is only that it is not there.
-        raise next((one for one in answers if not isinstance(one, NotThere)), ServerError(str(answers[-1])))
+        raise next((one for one in answers if not isinstance(one, NotThere)), ClusterError(str(answers[-1])))
 
     def kubectl(self, run_id: str, pod: str = "") -> str:
         """How to read a log past the server."""

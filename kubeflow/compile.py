@@ -17,12 +17,13 @@ from kfp import compiler, dsl, kubernetes
 from kfp.dsl.base_component import BaseComponent
 from kfp.dsl.pipeline_task import PipelineTask
 
-from components.gate import GateSettings
+from components.errors import SettingsError, StoreError
+from components.model.evaluator.judgement import GateSettings
 from kubeflow.start import NEWEST
-from pipeline.cluster_settings import StepSettings
-from pipeline.config import MetadataSettings, Settings, SettingsError
-from pipeline.metadata.address import PASSWORD, Address, StoreError
-from pipeline.report import NODE as REPORT
+from pipeline.metadata.address import PASSWORD, Address
+from pipeline.outcome import REPORT
+from pipeline.settings import MetadataSettings, Settings
+from pipeline.settings.cluster import StepSettings
 
 START, VERDICT = "Start", "Verdict"  # the steps that are no nodes of the graph
 _SOON = 5  # seconds
@@ -121,7 +122,7 @@ def _why_not(scheme: str) -> str:
 
 def _edges(settings: Settings) -> dict[str, list[str]]:
     """The nodes before each node of the graph, in an order that it can run in."""
-    from pipeline.build import compile_graph
+    from pipeline.graph import compile_graph
 
     # Which span it is decides nothing about the edges; a run asks for it when it starts.
     graph = compile_graph(settings, span=1)

@@ -14,9 +14,9 @@ import kfp_server_api
 import tenacity
 import urllib3
 
-from pipeline.cluster_settings import KubeflowSettings
-from pipeline.config import TOKEN, SettingsError
-from pipeline.model_server import ServerError
+from components.errors import ClusterError, SettingsError
+from pipeline.settings import TOKEN
+from pipeline.settings.cluster import KubeflowSettings
 
 TRIES = 4
 _LONGEST_MESSAGE = 400  # of the server's: some carry their stack trace
@@ -24,19 +24,19 @@ _PASSING = (429, 502, 503, 504)
 _FORWARD = "kubectl port-forward -n kubeflow service/ml-pipeline-ui 8080:80"
 
 
-class NotThere(ServerError):
+class NotThere(ClusterError):
     """404: the server knows no such thing."""
 
 
-class Exists(ServerError):
+class Exists(ClusterError):
     """409: the name is taken."""
 
 
-class Away(ServerError):
+class Away(ClusterError):
     """No answer in spite of several tries; may be over later."""
 
 
-class _Passing(ServerError):
+class _Passing(ClusterError):
     """What may be over at the next try, and was not done at this one."""
 
 
@@ -47,7 +47,7 @@ class Unsure(Away):
 class Connection(kfp_server_api.ApiClient):
     """To one server. `say` is told of what a person waits for.
 
-    Raises SettingsError for an endpoint or a token that cannot be used, else ServerError.
+    Raises SettingsError for an endpoint or a token that cannot be used, else ClusterError.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Connection(kfp_server_api.ApiClient):
         try:
             answer = kfp_server_api.HealthzServiceApi(self).healthz_service_get_healthz()
         except NotThere:
-            raise ServerError(
+            raise ClusterError(
                 f"{self.endpoint} has no API of Kubeflow Pipelines 2 (no /apis/v2beta1/healthz): it is older, or "
                 "kubeflow.endpoint lacks a path"
             ) from None
@@ -134,7 +134,7 @@ class Connection(kfp_server_api.ApiClient):
 
     def _refused(self, method: str, error: kfp_server_api.ApiException) -> Exception:
         if not error.status:  # urllib3's SSLError, as kfp_server_api wraps it
-            return ServerError(
+            return ClusterError(
                 f"{self.endpoint} shows a certificate that is not trusted: {str(error.reason).splitlines()[-1]}; the "
                 "variable SSL_CERT_FILE names a file with the certificates to trust"
             )
@@ -158,9 +158,9 @@ class Connection(kfp_server_api.ApiClient):
             text = f"{self.endpoint} is not ready: {said}"
             # A proxy may say so of a request that the server behind it has carried out.
             return _Passing(text) if error.status == 429 else self._unanswered(method, text)
-        return ServerError(f"{self.endpoint} refuses the request: {said}")
+        return ClusterError(f"{self.endpoint} refuses the request: {said}")
 
-    def _unanswered(self, method: str, text: str) -> ServerError:
+    def _unanswered(self, method: str, text: str) -> ClusterError:
         return _Passing(text) if method == "GET" else Unsure(text)
 
     def _unreachable(self, cause: str) -> str:
@@ -169,8 +169,8 @@ class Connection(kfp_server_api.ApiClient):
             f"it there: {_FORWARD}"
         )
 
-    def _not_kfp(self, sent: str) -> ServerError:
-        return ServerError(
+    def _not_kfp(self, sent: str) -> ClusterError:
+        return ClusterError(
             f"{self.endpoint} does not answer as Kubeflow Pipelines does, it sent {sent}: kubeflow.endpoint is where "
             f"its page or its API answers, and a page to log in wants a token in {TOKEN}"
         )

@@ -4,7 +4,7 @@ import calendar
 import re
 from typing import NamedTuple
 
-from pipeline.config import SettingsError
+from components.errors import SettingsError
 
 
 class _Field(NamedTuple):

@@ -10,13 +10,13 @@ import sys
 from collections import deque
 from pathlib import Path
 
+from components.errors import Exit, StoreError
 from kubeflow import step
-from pipeline.cli.display import Display
-from pipeline.exits import Exit
-from pipeline.logs import own_stderr, redirected
-from pipeline.metadata.address import Address, StoreError, check_server
-from pipeline.metadata.summary import EXIT
+from pipeline.console.display import Display
+from pipeline.console.logs import own_stderr, redirected
+from pipeline.metadata.address import Address, check_server
 from pipeline.outcome import State
+from pipeline.result.summary import EXIT
 
 _TERMINATED = 128 + signal.SIGTERM
 _LAST_LINES = 60  # of the log of a node that failed
@@ -42,7 +42,7 @@ def main() -> None:
     stderr = own_stderr()
     with redirected(log):
         from pipeline import node
-        from pipeline.metadata.store import MetadataStore, forget, record
+        from pipeline.metadata.writer import MetadataStore, forget, record
 
         # Of a run whose failed steps a person has tried again: it is going on.
         store = MetadataStore(address.connection_config())

@@ -9,18 +9,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from components.errors import Exit
 from kubeflow import step
-from pipeline.exits import Exit
-from pipeline.logs import redirected
-from pipeline.metadata import summary
+from pipeline.console.logs import redirected
 from pipeline.metadata.address import Address
 from pipeline.metadata.garbage import is_own_folder
 from pipeline.metadata.reader import reader
-from pipeline.metadata.store import MetadataStore, mark_failed, record
-from pipeline.metadata.views import Run
-from pipeline.outcome import State
-from pipeline.report import NODE
-from pipeline.verdict import outcomes
+from pipeline.metadata.records import Run
+from pipeline.metadata.writer import MetadataStore, mark_failed, record
+from pipeline.outcome import REPORT, State
+from pipeline.result import summary
+from pipeline.result.verdict import outcomes
 
 
 def main() -> None:
@@ -35,17 +34,17 @@ def main() -> None:
     if not logs.exists() or (run := step.read_run(address, arguments.run_id)) is None:
         step.end(Exit.OK, f"run {arguments.run_id} did not start, so there is nothing to report")
     _end_what_died(MetadataStore(address.connection_config()), run)
-    with redirected(logs / f"{NODE}.log"):
+    with redirected(logs / f"{REPORT}.log"):
         from pipeline import node
 
         graph = step.read_graph(logs)
-        outcome = node.launch(graph, NODE, address.connection_config()) if graph else None
+        outcome = node.launch(graph, REPORT, address.connection_config()) if graph else None
     if outcome is None or outcome.state is State.FAILED:
         why = outcome.error if outcome else f"{logs / step.GRAPH} is missing"
-        step.end(Exit.OK, f"warning: there is no report: {why}; look in {logs / NODE}.log")
+        step.end(Exit.OK, f"warning: there is no report: {why}; look in {logs / REPORT}.log")
     run = step.read_run(address, arguments.run_id)
     assert run is not None
-    page = run.output(NODE, "report")
+    page = run.output(REPORT, "report")
     assert page is not None
     file = Path(str(page.properties["page"]))
     publish(run, file, arguments.page, json.loads(arguments.executor_input))
@@ -57,7 +56,7 @@ def write_again(address: Address, run: Run, folder: Path) -> None:
 
     Kubeflow Pipelines tries again what failed, and so not the report.
     """
-    if (page := run.output(NODE, "report")) is None:
+    if (page := run.output(REPORT, "report")) is None:
         return
     from pipeline.report.component import write
 
@@ -72,7 +71,7 @@ def write_again(address: Address, run: Run, folder: Path) -> None:
 def _end_what_died(store: MetadataStore, run: Run) -> None:
     """All other steps have ended by now: what still runs in the store was killed, and without a verdict it crashed."""
     for execution in run.executions:
-        if execution.state in ("new", "running") and execution.node != NODE:
+        if execution.state in ("new", "running") and execution.node != REPORT:
             mark_failed(store, execution.id)
     if summary.EXIT not in run.facts:
         refused = any(outcome.data_refused for outcome in outcomes(run))

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from components.errors import SettingsError
 from kubeflow.client import Client, Schedule, Version
 from kubeflow.connection import NotThere
-from pipeline.config import SettingsError
 
 
 def current(client: Client) -> Schedule | None:

@@ -12,17 +12,16 @@ from types import MappingProxyType
 import requests
 from pydantic import ValidationError
 
-from components.gate import GateSettings
-from components.ingest import DataRefused, UsageError
+from components.errors import DataRefused, Exit, SettingsError, StoreError, UsageError
+from components.model.evaluator.judgement import GateSettings
 from kubeflow import step
-from pipeline import sources, start
-from pipeline.config import Settings, SettingsError, explained
-from pipeline.exits import Exit
-from pipeline.logs import redirected
-from pipeline.metadata import summary
-from pipeline.metadata.address import PASSWORD, StoreError, check_server
+from pipeline import provenance, run_facts
+from pipeline.console.logs import redirected
+from pipeline.metadata.address import PASSWORD, check_server
 from pipeline.metadata.reader import reader
-from pipeline.pushed import record_pushes
+from pipeline.pushed_models import record_pushes
+from pipeline.result import summary
+from pipeline.settings import Settings, explained
 from pipeline.warm_start import plan
 
 NEWEST = -1  # as a span: a parameter of a pipeline on Kubeflow has no way to say "none"
@@ -36,7 +35,7 @@ def main() -> None:
     for name in GateSettings.model_fields:
         parser.add_argument(f"--gate-{name.replace('_', '-')}", type=float, help=f"instead of the setting gate.{name}")
     parser.add_argument("--nodes", required=True, help="of the graph as it was compiled, with commas")
-    parser.add_argument("--trigger", choices=start.TRIGGERS, default="manual")
+    parser.add_argument("--trigger", choices=run_facts.TRIGGERS, default="manual")
     parser.add_argument("--reason", default="")
     parser.add_argument("--accept", default="", help="checks of the data gate that shall not stop it, with commas")
     parser.add_argument("--due", default="", help="when a schedule wanted the run")
@@ -50,7 +49,7 @@ def main() -> None:
         reason = f"due {arguments.due}"
     try:
         settings = settings_of(arguments.settings, arguments.span, gate)
-        accepted = start.accepted([name.strip() for name in arguments.accept.split(",") if name.strip()], reason)
+        accepted = run_facts.accepted([name.strip() for name in arguments.accept.split(",") if name.strip()], reason)
         span = begin(
             settings, arguments.run_id, nodes=arguments.nodes.split(","), trigger=arguments.trigger, reason=reason,
             accepted=accepted, take_over=arguments.take_over, api=arguments.api,
@@ -61,7 +60,7 @@ def main() -> None:
         step.end(Exit.DATA_REFUSED, str(error))
     except StoreError as error:
         step.end(Exit.CRASHED, str(error))
-    logs = start.logs_folder(settings, arguments.run_id)
+    logs = run_facts.logs_folder(settings, arguments.run_id)
     step.end(
         Exit.OK, f"logs in {logs}", f"run {arguments.run_id} of {settings.name}: span {span} of {settings.data.dir}"
     )
@@ -101,19 +100,19 @@ def begin(
     Raises SettingsError where another run of the pipeline is going on, StoreError where ML Metadata is away, and what
     `start.choose_span` raises.
     """
-    logs = start.logs_folder(settings, run_id)
+    logs = run_facts.logs_folder(settings, run_id)
     address = settings.store
-    span = start.choose_span(settings)
+    span = run_facts.choose_span(settings)
     plan(settings, span)
     check_server(address)
-    with start.alone(settings):
+    with run_facts.alone(settings):
         logs.mkdir(parents=True, exist_ok=True)
         with redirected(logs / "startup.log"):
             from ml_metadata import MetadataStore
 
             from pipeline.backbone import fitted
-            from pipeline.build import compile_graph
-            from pipeline.metadata.store import record
+            from pipeline.graph import compile_graph
+            from pipeline.metadata.writer import record
             from pipeline.registration import register
 
             settings = fitted(settings)
@@ -121,13 +120,14 @@ def begin(
             here = {entry.pipeline_node.node_info.id for entry in graph.nodes}
             if here != {*nodes}:
                 raise SettingsError(
-                    f"the package has tasks for other nodes than the graph of this image ({sources.code_version()}): "
+                    "the package has tasks for other nodes than the graph of this image "
+                    f"({provenance.code_version()}): "
                     f"they differ in {', '.join(sorted(here ^ {*nodes}))}. Compile it with the version of the image"
                 )
             connection = address.connection_config()
             store = MetadataStore(connection)  # makes the tables
             with reader(address) as read:
-                others = [name for name in start.going_on(read, settings.name) if name != run_id]
+                others = [name for name in run_facts.going_on(read, settings.name) if name != run_id]
             for other in others:
                 if other != take_over and not _has_ended(api, other):
                     raise SettingsError(
@@ -137,8 +137,8 @@ def begin(
                 record(store, other, **{summary.EXIT: str(int(Exit.CRASHED)), summary.TAKEN_OVER: run_id})
             record_pushes(address, settings.folder / "serving")
             process = json.dumps({"kubeflow": run_id})
-            facts = start.facts(settings, span, accepted, trigger, reason, process)
-            start.write_facts(logs, facts)
+            facts = run_facts.facts(settings, span, accepted, trigger, reason, process)
+            run_facts.write_facts(logs, facts)
             register(graph, run_id, facts, connection)
             step.write_graph(graph, logs)
     return span

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from pipeline.exits import Exit
-from pipeline.metadata.address import Address, StoreError
+from components.errors import Exit, StoreError
+from pipeline.console.terminal import escape_output
+from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
-from pipeline.metadata.views import Run
-from pipeline.terminal import escape_output
+from pipeline.metadata.records import Run
 
 if TYPE_CHECKING:
     from tfx.proto.orchestration import pipeline_pb2

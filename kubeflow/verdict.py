@@ -5,15 +5,15 @@ Comes after all nodes, so it is reached only where none of them failed. A run th
 
 from dataclasses import replace
 
+from components.errors import Exit, StoreError
 from kubeflow import step
 from kubeflow.report import write_again
-from pipeline.exits import Exit
-from pipeline.logs import redirected
-from pipeline.metadata import summary
-from pipeline.metadata.address import Address, StoreError
-from pipeline.metadata.store import MetadataStore, record
-from pipeline.report import NODE
-from pipeline.verdict import outcomes, verdict
+from pipeline.console.logs import redirected
+from pipeline.metadata.address import Address
+from pipeline.metadata.writer import MetadataStore, record
+from pipeline.outcome import REPORT
+from pipeline.result import summary
+from pipeline.result.verdict import outcomes, verdict
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     except StoreError as error:
         step.end(Exit.CRASHED, str(error))
     record(MetadataStore(address.connection_config()), run.name, **{summary.EXIT: str(int(result.exit))})
-    with redirected(arguments.folder / "logs" / arguments.run_id / f"{NODE}.log"):
+    with redirected(arguments.folder / "logs" / arguments.run_id / f"{REPORT}.log"):
         write_again(address, replace(run, facts={**run.facts, summary.EXIT: str(int(result.exit))}), arguments.folder)
     step.end(result.exit, *result.lines, summary.BY_EXIT[result.exit])
 

@@ -5,13 +5,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from components.errors import ClusterError, Exit, SettingsError
 from kubeflow import step
 from kubeflow.client import Client, Run, Task
 from kubeflow.connection import Away
 from kubeflow.step import ENDED
-from pipeline.config import SettingsError
-from pipeline.exits import Exit
-from pipeline.model_server import ServerError
 from pipeline.outcome import Outcome, State
 
 POLL_S = 3.0
@@ -61,15 +59,15 @@ def written(
     """What the attempts at a node, or at all of them, have written: the attempt, and whole lines that are new.
 
     follow: until the node, or the run, has ended. unread: is told of each log that cannot be read.
-    Raises ServerError where no pods are known.
+    Raises ClusterError where no pods are known.
     """
     told: dict[str, int] = {}  # characters, by pod
     whole: set[str] = set()  # pods that write no more
     while True:
         try:
             pods = client.pods(run.id)
-        except ServerError as error:
-            raise ServerError(f"{error}; past the server: {client.kubectl(run.id)}") from error
+        except ClusterError as error:
+            raise ClusterError(f"{error}; past the server: {client.kubectl(run.id)}") from error
         tasks = [task for task in run.tasks if node in (None, task.node)]
         for task in tasks:
             done = run.ended or task.state in ENDED
@@ -81,7 +79,7 @@ def written(
                     whole.add(pod)
                 try:
                     text = client.log(run.id, pod)
-                except ServerError as error:
+                except ClusterError as error:
                     if done or not follow:  # else it has hardly begun
                         unread(f"the log of {title} cannot be read: {error}; {client.kubectl(run.id, pod)}")
                     continue
@@ -107,7 +105,7 @@ def ending(client: Client, run: Run) -> Ending:
     try:
         pod = _last_pod(client, run.id, task)
         log = client.log(run.id, pod)
-    except ServerError as error:
+    except ClusterError as error:
         unread = f"its log cannot be read: {error}"
         if task.state == "SUCCEEDED":
             return Ending(Exit.OK, [f"done; {task.node} says more, and {unread}"], client.kubectl(run.id, pod))
@@ -136,7 +134,7 @@ def _outcome(client: Client, run_id: str, task: Task) -> Outcome:
     state = State.FAILED if task.state in ("FAILED", "CANCELED") else State.SKIPPED
     if task.state == "SUCCEEDED":
         state = State.COMPLETE
-        with contextlib.suppress(ServerError, SettingsError):
+        with contextlib.suppress(ClusterError, SettingsError):
             found = step.said(client.log(run_id, _last_pod(client, run_id, task)))
             state = next((one for one in State if found and found[1][-1] == f"{task.node} is {one}"), state)
     return Outcome(task.node, state, task.seconds or 0.0)
@@ -145,7 +143,7 @@ def _outcome(client: Client, run_id: str, task: Task) -> Outcome:
 def _last_pod(client: Client, run_id: str, task: Task) -> str:
     pods = client.pods(run_id).get(task.name)
     if not pods:
-        raise ServerError(f"{task.node} has no pod")
+        raise ClusterError(f"{task.node} has no pod")
     return pods[-1]
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from components.ingest import DataRefused
-from components.serving_folder import versions
-from pipeline.config import Settings, SettingsError
+from components.errors import DataRefused, SettingsError
+from components.model.serving_folder import versions
+from pipeline.settings import Settings
 from trainer.backbone import HUB, PRESET, WEIGHTS, load_backbone
 from trainer.finetune import OWN
 from trainer.serving import KERAS_MODEL

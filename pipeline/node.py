@@ -12,11 +12,11 @@ from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher
 from tfx.proto.orchestration import pipeline_pb2
 
-from components.ingest import DataRefused
+from components.errors import DataRefused
 from pipeline.cache_keys import as_first_recorded
 from pipeline.metadata.garbage import remove_folder
-from pipeline.metadata.store import execution_id, first_places, mark_failed
-from pipeline.metadata.views import RESOLVER
+from pipeline.metadata.records import RESOLVER
+from pipeline.metadata.writer import execution_id, first_places, mark_failed
 from pipeline.outcome import REFUSED, Outcome, State
 from pipeline.problems import full, is_full
 

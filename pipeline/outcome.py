@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+# Id of the node that writes the report: its failure changes nothing in what a run came to.
+REPORT = "RunReport"
 # Property of an execution that failed: in full why the data are not fit for use, where it found that by reading them.
 REFUSED = "data_refused"
 

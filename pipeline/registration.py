@@ -9,7 +9,7 @@ from tfx.orchestration.portable import runtime_parameter_utils
 from tfx.orchestration.portable.mlmd import common_utils, context_lib
 from tfx.proto.orchestration import pipeline_pb2
 
-from pipeline.metadata.store import record
+from pipeline.metadata.writer import record
 
 
 def register(

@@ -7,11 +7,12 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from components import ingest
-from components.ingest import manifest
-from components.serving_folder import serving_now
-from pipeline.config import Settings, SettingsError
+from components.data import ingest
+from components.data.ingest import manifest
+from components.errors import SettingsError
+from components.model.serving_folder import serving_now
 from pipeline.metadata import relocation
+from pipeline.settings import Settings
 from trainer.warm_start import WarmStart, compare_classes
 
 # Settings that must equal those of the model it starts from. Position embeddings are resized to another image_size.

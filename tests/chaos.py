@@ -193,13 +193,13 @@ class Chaos:
 
     def _start(self, arguments: list[str]) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "pipeline.cli", *arguments], cwd=self.work, env=self._environment(), text=True,
+            [sys.executable, "-m", "vitpipe", *arguments], cwd=self.work, env=self._environment(), text=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
 
     def _finish(self, arguments: list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "pipeline.cli", *arguments], cwd=self.work, env=self._environment(), text=True,
+            [sys.executable, "-m", "vitpipe", *arguments], cwd=self.work, env=self._environment(), text=True,
             capture_output=True, timeout=TIMEOUT_S, check=False,
         )  # fmt: skip
 

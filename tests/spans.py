@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from components.ingest import manifest, schema, tfrecord
-from components.ingest.manifest import Manifest, Recipe, Shard
-from components.ingest.source import SPLITS
+from components.data.ingest import manifest, schema, tfrecord
+from components.data.ingest.manifest import Manifest, Recipe, Shard
+from components.data.ingest.source import SPLITS
 
 
 def encoded(pixels, kind="PNG", **options):

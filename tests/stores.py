@@ -10,8 +10,8 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import Reader, reader
-from pipeline.metadata.summary import summarise
-from pipeline.metadata.views import Artifact
+from pipeline.metadata.records import Artifact
+from pipeline.result.summary import summarise
 
 DAY_MS = 86_400_000
 _FIRST_MS = 1_760_000_000_000

@@ -10,10 +10,11 @@ from hypothesis import event, example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from components.ingest import DataRefused, manifest, schema, tfrecord, verify
-from components.serving_folder import RECORD, problems, read_record
+from components.data.ingest import manifest, schema, tfrecord, verify
+from components.errors import DataRefused, SettingsError
+from components.model.serving_folder import RECORD, problems, read_record
 from pipeline import warm_start
-from pipeline.config import Settings, SettingsError
+from pipeline.settings import Settings
 from tests.damage import damaged
 from tests.documents import any_document
 from tests.spans import write_span

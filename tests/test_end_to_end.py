@@ -20,14 +20,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.ingest import tfrecord
+from components.data.ingest import tfrecord
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
 
 def command(folder, *arguments):
-    return [sys.executable, "-m", "pipeline.cli", *arguments], {
+    return [sys.executable, "-m", "vitpipe", *arguments], {
         "cwd": folder,
         "env": {
             **os.environ,

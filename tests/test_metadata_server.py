@@ -12,10 +12,11 @@ import pytest
 from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+from components.errors import StoreError
 from pipeline.metadata.address import PASSWORD as VARIABLE
-from pipeline.metadata.address import Address, StoreError
+from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
-from pipeline.metadata.summary import State, summarise
+from pipeline.result.summary import State, summarise
 from tests.mariadb import PASSWORD
 from tests.stores import questions
 
@@ -30,7 +31,7 @@ RUN = ["run", "-c", "sample", *(word for key, value in SETTINGS.items() for word
 
 def command(*arguments, password=PASSWORD):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", VARIABLE: password}
-    return [sys.executable, "-m", "pipeline.cli", *arguments], {"env": environment, "text": True}
+    return [sys.executable, "-m", "vitpipe", *arguments], {"env": environment, "text": True}
 
 
 def vitpipe(folder, *arguments, password=PASSWORD):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from components.serving_folder import read_record
+from components.model.serving_folder import read_record
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
@@ -22,7 +22,7 @@ SETTINGS = [
 
 def vitpipe(folder, *arguments):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "XLA_FLAGS": ""}
-    line = [sys.executable, "-m", "pipeline.cli", *arguments]
+    line = [sys.executable, "-m", "vitpipe", *arguments]
     return subprocess.run(line, capture_output=True, text=True, cwd=folder, env=environment)
 
 

@@ -28,7 +28,7 @@ SETTINGS = {
 
 def command(folder, *arguments):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "XLA_FLAGS": ""}
-    return [sys.executable, "-m", "pipeline.cli", *map(str, arguments)], {
+    return [sys.executable, "-m", "vitpipe", *map(str, arguments)], {
         "cwd": folder, "env": environment, "text": True,
     }  # fmt: skip
 

@@ -15,7 +15,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 import tenacity
 
-from pipeline.terminal import print_line
+from components.errors import StoreError
+from pipeline.console.terminal import print_line
 
 if TYPE_CHECKING:
     from ml_metadata.proto import metadata_store_pb2 as mlmd
@@ -28,10 +29,6 @@ _MOST_VALUES = 30_000  # in a query: SQLite takes 32,766, where its builder has 
 # Errors of a reader if a writer was killed in the middle of a change, which must be undone before anything is read.
 _UNFINISHED = {"SQLITE_READONLY_ROLLBACK", "SQLITE_READONLY_RECOVERY", "SQLITE_READONLY_CANTINIT", "SQLITE_CANTOPEN"}
 _MYSQL_GONE = {2003, 2006, 2013, 1040, 1205, 1213}  # away, went away, too many connections, lock waits, a deadlock
-
-
-class StoreError(Exception):
-    """A store that cannot be read; the message names it and the cure."""
 
 
 class NoStore(StoreError):

@@ -8,11 +8,11 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from components.data_bounds import DATA_FOLDER
-from components.serving_folder import ModelId
+from components.data.gate.bounds import DATA_FOLDER
+from components.model.serving_folder import ModelId
 from pipeline.metadata import relocation
 from pipeline.metadata.reader import Reader
-from pipeline.metadata.views import Artifact
+from pipeline.metadata.records import Artifact
 
 MARKED = "marked for deletion"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from pipeline.metadata.views import Lineage
+from pipeline.metadata.records import Lineage
 
 
 def nearest(lineage: Lineage, most: int) -> Lineage:

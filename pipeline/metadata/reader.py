@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from components.serving_folder import pushed_by
+from components.model.serving_folder import pushed_by
 from pipeline.metadata import relocation
 from pipeline.metadata.address import Address, Connection, connect
-from pipeline.metadata.views import COMPARED, RESOLVER, Artifact, Edge, Execution, Lineage, Run, Value
+from pipeline.metadata.records import COMPARED, RESOLVER, Artifact, Edge, Execution, Lineage, Run, Value
 
 # As ml-metadata numbers them.
 _ARTIFACT, _CONTEXT = 1, 2

@@ -18,11 +18,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components import ingest
-from components.data_bounds import DATA_FOLDER
-from components.ingest import DataRefused, manifest
-from components.serving_folder import read_record, versions
-from pipeline.metadata.address import Address, NoStore, StoreError, connect, write
+from components.data import ingest
+from components.data.gate.bounds import DATA_FOLDER
+from components.data.ingest import manifest
+from components.errors import DataRefused, StoreError
+from components.model.serving_folder import read_record, versions
+from pipeline.metadata.address import Address, NoStore, connect, write
 
 # Property of the pipeline's context: JSON that maps each current path to the path that was recorded first.
 FIRST_PLACES = "first_places"

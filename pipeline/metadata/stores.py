@@ -8,16 +8,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.metadata.address import ADDRESS, Address, NoStore, StoreError
+from components.errors import NotFound, StoreError
+from pipeline.console.terminal import print_line
+from pipeline.metadata.address import ADDRESS, Address, NoStore
 from pipeline.metadata.reader import Reader, reader
-from pipeline.metadata.views import Run
-from pipeline.terminal import print_line
+from pipeline.metadata.records import Run
 
 Answer = TypeVar("Answer")
-
-
-class NotFound(Exception):
-    """No such run, artifact or version; the message names the nearest ones."""
 
 
 def server() -> Address | None:

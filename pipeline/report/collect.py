@@ -8,23 +8,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from components import data_page
-from components.data_bounds import PAGE, Finding
-from components.data_gate import VERDICT
-from components.evaluator import PREDICTIONS
-from components.gate import OVERRIDE, Check, Judgement
-from components.ingest import tfrecord
-from components.measures import answered, binned
+from components.data.gate import page
+from components.data.gate.bounds import PAGE, Finding
+from components.data.gate.component import VERDICT
+from components.data.ingest import tfrecord
+from components.model.evaluator.component import PREDICTIONS
+from components.model.evaluator.judgement import OVERRIDE, Check, Judgement, Override
+from components.model.evaluator.measures import answered, binned
+from pipeline.drawing.graph import lineage_svg
 from pipeline.metadata.nearby import nearest
-from pipeline.metadata.picture import lineage_svg
+from pipeline.metadata.properties import read
 from pipeline.metadata.reader import Reader
-from pipeline.metadata.summary import BY_EXIT, EXIT, PROCESS, settings_of
-from pipeline.metadata.values import read
-from pipeline.metadata.views import Artifact, Run
-from pipeline.report import NODE
-from pipeline.report.explained import explained
-from pipeline.report.model import Bin, Data, Epoch, Mistake, Node, Override, Picture, Report
-from pipeline.verdict import outcomes, verdict, warm_start
+from pipeline.metadata.records import Artifact, Run
+from pipeline.outcome import REPORT
+from pipeline.report.explained_mistakes import explained
+from pipeline.report.model import Data, Mistake, Node, Picture, Report
+from pipeline.result.figures import Bin, Epoch
+from pipeline.result.summary import BY_EXIT, EXIT, PROCESS, settings_of
+from pipeline.result.verdict import outcomes, verdict, warm_start
 from trainer.history import FILE as HISTORY
 
 _SAMPLES = 8  # pictures of a class
@@ -37,7 +38,7 @@ _BOXES = 120  # of the lineage, the nearest: warm starts make it that of every m
 def collect(store: Reader, run: Run) -> Report:
     """The report of a run that has not crashed."""
     result = verdict(run, outcomes(run))
-    executions = [execution for execution in run.executions if execution.node != NODE]
+    executions = [execution for execution in run.executions if execution.node != REPORT]
     judgement = _judgement(run)
     names = judgement.candidate.classes if judgement else []
     predictions = _predictions(run)
@@ -183,5 +184,5 @@ def _raw(examples: Artifact, split: str) -> Iterator[tfrecord.RawExample]:
 
 
 def _picture(split: str, id: bytes, image: bytes) -> Picture:
-    picture = data_page.Picture(split, id, image)
+    picture = page.Picture(split, id, image)
     return Picture(id=picture.name, source=picture.source)

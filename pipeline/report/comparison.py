@@ -1,15 +1,16 @@
 """The page that sets two runs side by side."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from components.gate import Figures
-from pipeline.duration import duration
-from pipeline.metadata.compare import flat
-from pipeline.report import charts
-from pipeline.report.document import document, plain, share
+from components.model.evaluator.judgement import Figures
+from pipeline.console.duration import duration
+from pipeline.drawing import charts
+from pipeline.drawing.document import document, plain, share
 from pipeline.report.model import Report
 from pipeline.report.page import overall
+from pipeline.result.differences import flat
 
 
 def render(first: Report, second: Report) -> str:
@@ -17,7 +18,7 @@ def render(first: Report, second: Report) -> str:
     runs = [first, second]
     candidates = [run.judgement.candidate if run.judgement else None for run in runs]
     return document(
-        "comparison.html",
+        Path(__file__).with_suffix(".html"),
         runs=runs,
         figures=_figures(runs) | overall(candidates),
         settings=differing(flat(first.settings), flat(second.settings)),

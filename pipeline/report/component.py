@@ -11,7 +11,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import Reader, reader
-from pipeline.metadata.views import Run
+from pipeline.metadata.records import Run
 from pipeline.report import DATA, PAGE
 from pipeline.report.collect import collect
 from pipeline.report.page import render

@@ -5,10 +5,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
-from components.data_bounds import Finding
-from components.gate import Check, Judgement
-from pipeline.metadata.address import StoreError
-from pipeline.metadata.summary import State
+from components.data.gate.bounds import Finding
+from components.errors import StoreError
+from components.model.evaluator.judgement import Check, Judgement, Override
+from pipeline.result.figures import Bin, Epoch
+from pipeline.result.summary import State
 from trainer.settings import Group
 
 
@@ -28,27 +29,6 @@ class Data(Group):
     labels: dict[str, dict[str, int]]
     findings: list[Finding]
     page: str  # the span's own page, absolute
-
-
-class Epoch(Group):
-    """A row of the training's history."""
-
-    epoch: int
-    loss: float
-    accuracy: float
-    val_loss: float
-    val_accuracy: float
-    learning_rate: float
-    images_per_second: float
-    seconds: float
-
-
-class Bin(Group):
-    """Test images that the model is about equally sure of."""
-
-    examples: int
-    confidence: float  # mean of the answers' probabilities
-    accuracy: float
 
 
 class Map(Group):
@@ -78,13 +58,6 @@ class Mistake(Group):
     answer: str
     confidence: float
     explained: Explained | None = None  # of the first few
-
-
-class Override(Group):
-    """A person's words over the gate's."""
-
-    reason: str
-    at: str
 
 
 class Node(Group):

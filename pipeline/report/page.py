@@ -4,15 +4,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from components.data_bounds import LEVELS
-from components.data_page import outermost
-from components.gate import Figures, Judgement
-from pipeline.explain import pictures
-from pipeline.metadata.compare import flat
-from pipeline.metadata.summary import State
-from pipeline.report import charts
-from pipeline.report.document import document, figure, share
+from components.data.gate.bounds import LEVELS
+from components.data.gate.page import outermost
+from components.model.evaluator.judgement import Figures, Judgement
+from pipeline.drawing import attention_maps, charts
+from pipeline.drawing.document import document, figure, share
 from pipeline.report.model import Report
+from pipeline.result.differences import flat
+from pipeline.result.summary import State
 
 _MOST_CLASSES = 200  # in the heat map: more is no picture any longer, and megabytes
 _MOST_ROWS = 100  # classes in a table
@@ -22,7 +21,7 @@ def render(report: Report, folder: Path) -> str:
     """One HTML file that needs no network. folder: where it will lie, for its links."""
     judgement = report.judgement
     return document(
-        "page.html",
+        Path(__file__).with_suffix(".html"),
         report=report,
         # What stopped the run first.
         findings=sorted(report.data.findings, key=lambda one: LEVELS.index(one.level)) if report.data else [],
@@ -71,7 +70,7 @@ def _explained(report: Report) -> dict[str, Any]:
     """The mistakes that have maps, and the scale of these."""
     explained = [mistake for mistake in report.mistakes if mistake.explained]
     grid = next((mistake.explained.grid for mistake in explained if mistake.explained), 1)
-    return {"explained": explained, "grid": grid, "legend": pictures.legend()}
+    return {"explained": explained, "grid": grid, "legend": attention_maps.legend()}
 
 
 def _classes(judgement: Judgement) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from components.ingest import tfrecord
+from components.data.ingest import tfrecord
 
 CLASSES = ("cat", "dog", "fox")
 
@@ -77,7 +77,7 @@ def write_archive(path: Path, files: dict[str, bytes | tarfile.TarInfo]) -> Path
 @pytest.fixture
 def measured(tmp_path):
     """measured(split=[(image, label)]) gives the table of these splits, ids `<split>-<number>`."""
-    from components.image_statistics import measure_shard  # brings TensorFlow
+    from components.data.statistics.component import measure_shard  # brings TensorFlow
 
     def measure(**splits):
         tables = []

@@ -1,11 +1,11 @@
 import pytest
 from kfp import compiler, dsl, kubernetes
 
-from components.ingest import tfrecord
+from components.data.ingest import tfrecord
 from kubeflow import start
 from kubeflow.compile import task_name
-from pipeline.build import compile_graph
-from pipeline.config import load
+from pipeline.graph import compile_graph
+from pipeline.settings import load
 from tests.kubeflow import kfp_server
 from tests.spans import encoded, picture, write_span
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from kubeflow import watch
-from pipeline.cli import main
 from tests.kubeflow import kfp_server
+from vitpipe.cli import main
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "t0ken.of-somebody"
@@ -53,7 +53,7 @@ def submitted(vitpipe, kfp, packages):
 
 
 def in_process_of_its_own(endpoint, *arguments, **variables):
-    line = [sys.executable, "-m", "pipeline.cli", "kfp", *map(str, arguments)]
+    line = [sys.executable, "-m", "vitpipe", "kfp", *map(str, arguments)]
     environment = {
         "PYTHONPATH": str(ROOT),
         "VITPIPE_KUBEFLOW__ENDPOINT": endpoint,
@@ -271,7 +271,7 @@ def test_an_installation_that_does_not_fit_says_so_and_has_the_other_commands(tm
     (installed / "entry_points.txt").write_text(entries)
 
     def vitpipe(*arguments):
-        line = [sys.executable, "-m", "pipeline.cli", *arguments]
+        line = [sys.executable, "-m", "vitpipe", *arguments]
         environment = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
         return subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env=environment)
 
@@ -283,6 +283,6 @@ def test_an_installation_that_does_not_fit_says_so_and_has_the_other_commands(tm
 def test_help_takes_no_heavy_import():
     """Nor does it take the client: a command answers at once."""
     heavy = {"kfp", "kfp_server_api", "numpy", "tfx"}
-    code = f"import sys; import kubeflow.cli; print({heavy} & sys.modules.keys())"
+    code = f"import sys; import vitpipe.cli.kfp; print({heavy} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout == "set()\n"

@@ -10,14 +10,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from components.errors import ClusterError, Exit, NotFound, SettingsError
 from kubeflow import schedule, watch
 from kubeflow.client import Client
 from kubeflow.connection import Away, Unsure
-from pipeline.config import SettingsError, load
-from pipeline.exits import Exit
-from pipeline.metadata.stores import NotFound
-from pipeline.model_server import ServerError
 from pipeline.outcome import State
+from pipeline.settings import load
 from tests.kubeflow import kfp_server
 
 TOKEN = "t0ken.of-somebody"
@@ -139,10 +137,10 @@ def test_the_log_is_that_of_the_last_attempt(kfp, client, run, page):
 
 
 def test_a_pod_that_is_gone_has_no_log(kfp, client, run):
-    with pytest.raises(ServerError, match="Could not get main container logs"):
+    with pytest.raises(ClusterError, match="Could not get main container logs"):
         client.log(run.id, "gone")
     kfp.page = False
-    with pytest.raises(ServerError, match="Failed to read logs for run"):
+    with pytest.raises(ClusterError, match="Failed to read logs for run"):
         client.log(run.id, "gone")
 
 
@@ -337,7 +335,7 @@ def test_a_move_that_was_cut_off_is_finished_by_the_next_call(kfp, client, versi
     [old] = kfp.recurring
     new = client.deploy(packages[1].read_text(), "c0de")
     kfp.fail(broken, 500)
-    with pytest.raises(ServerError):
+    with pytest.raises(ClusterError):
         schedule.move(client, new)
     assert any(one["mode"] == "ENABLE" for one in kfp.recurring.values())  # never none
     assert not schedule.move(client, new)
@@ -438,11 +436,11 @@ def test_what_changes_something_is_not_asked_twice(kfp, client, version):
     [
         ({"status": 403, "body": '{"code": 7, "message": "not yours"}'}, SettingsError, "403 .*not yours.*more rights"),
         ({"status": 302, "headers": {"Location": "http://login.example/"}}, SettingsError, "wants a token .302"),
-        ({"status": 200, "body": "<html>log in</html>", "kind": "text/html"}, ServerError, "it sent text/html"),
-        ({"status": 200, "body": '{"status": "up"}'}, ServerError, "a health report that is none of its"),
-        ({"status": 404, "body": "404 page not found"}, ServerError, "no API of Kubeflow Pipelines 2 .* it is older"),
-        ({"status": 500, "body": "<html>oops</html>"}, ServerError, "refuses the request: 500"),
-        ({"status": 500, "body": '{"message": "' + 900 * "x" + '"}'}, ServerError, "x{400} ...$"),
+        ({"status": 200, "body": "<html>log in</html>", "kind": "text/html"}, ClusterError, "it sent text/html"),
+        ({"status": 200, "body": '{"status": "up"}'}, ClusterError, "a health report that is none of its"),
+        ({"status": 404, "body": "404 page not found"}, ClusterError, "no API of Kubeflow Pipelines 2 .* it is older"),
+        ({"status": 500, "body": "<html>oops</html>"}, ClusterError, "refuses the request: 500"),
+        ({"status": 500, "body": '{"message": "' + 900 * "x" + '"}'}, ClusterError, "x{400} ...$"),
     ],
 )
 def test_what_is_wrong_is_said(kfp, settings, failure, error, message):
@@ -502,7 +500,7 @@ def test_a_certificate_that_nobody_trusts_and_one_that_a_file_names(kfp, tmp_pat
     file.write_bytes(own_certificate())
     with kfp_server.served(kfp, file) as address:
         settings = load("sample", [f"kubeflow.endpoint={address}"], environment={})
-        with pytest.raises(ServerError, match=r"not trusted: .*self-signed certificate.*; the variable SSL_CERT_FILE"):
+        with pytest.raises(ClusterError, match=r"not trusted: .*self-signed certificate.*; the variable SSL_CERT_FILE"):
             connected(settings)
         monkeypatch.setenv("SSL_CERT_FILE", str(file))
         connected(settings)

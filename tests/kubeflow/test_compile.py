@@ -12,10 +12,11 @@ from google.protobuf import json_format
 from kfp.kubernetes import kubernetes_executor_config_pb2 as kubernetes_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from components.errors import SettingsError
 from kubeflow.compile import START, VERDICT, package, task_name
-from pipeline.build import compile_graph
-from pipeline.config import SettingsError, load
-from pipeline.report import NODE as REPORT
+from pipeline.graph import compile_graph
+from pipeline.outcome import REPORT
+from pipeline.settings import load
 from tests.kubeflow.walk import ROOT
 
 GOLDEN = Path(__file__).parent / "cifar10.yaml"
@@ -61,7 +62,7 @@ def test_the_package_is_as_it_was():
 
 def test_the_command_writes_it(tmp_path):
     words = [word for flag in IMAGES for word in ("--set", flag)]
-    line = [sys.executable, "-m", "pipeline.cli", "kfp", "compile", "-c", "cifar10", *words]
+    line = [sys.executable, "-m", "vitpipe", "kfp", "compile", "-c", "cifar10", *words]
     options = {"cwd": tmp_path, "capture_output": True, "text": True, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
     written = subprocess.run([*line, "-o", "package.yaml"], **options)
     assert (written.returncode, written.stdout) == (0, ""), written.stderr

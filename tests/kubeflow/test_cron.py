@@ -1,7 +1,7 @@
 import pytest
 
+from components.errors import SettingsError
 from kubeflow.cron import seconds, six_fields
-from pipeline.config import SettingsError
 
 
 @pytest.mark.parametrize(

@@ -75,9 +75,10 @@ def test_an_image_is_given_the_code_and_nothing_else(checkout, context):
 
 def test_a_step_has_the_same_digest_in_an_image_as_in_a_checkout(image):
     script = (
-        "from pipeline.sources import digest, lock_digest;"
-        "print(lock_digest(), *map(digest, ['trainer.preprocessing', 'components.trainer', 'components.data_gate',"
-        "'pipeline.report.component', 'pipeline.cli.run']))"
+        "from pipeline.provenance import digest, lock_digest;"
+        "print(lock_digest(), *map(digest, ['trainer.preprocessing', 'components.model.trainer',"
+        "'components.data.gate.component',"
+        "'pipeline.report.component', 'vitpipe.cli.run']))"
     )
     found = [
         subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=True).stdout

@@ -8,8 +8,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from pipeline.config import load
 from pipeline.metadata.address import Address
+from pipeline.settings import load
 from tests import mariadb
 from tests.kubeflow import kustomize
 from tests.kubeflow.kustomize import KUBEFLOW, KUBERNETES, one, resources

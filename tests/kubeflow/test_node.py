@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from pipeline.config import MetadataSettings
 from pipeline.metadata.reader import reader
-from pipeline.metadata.store import MetadataStore, record
-from pipeline.metadata.summary import EXIT
+from pipeline.metadata.writer import MetadataStore, record
+from pipeline.result.summary import EXIT
+from pipeline.settings import MetadataSettings
 from tests.kubeflow.conftest import begin
 from tests.kubeflow.walk import ROOT
 from tests.mariadb import PASSWORD

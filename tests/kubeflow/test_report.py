@@ -10,8 +10,8 @@ import pytest
 from ml_metadata import MetadataStore
 
 from pipeline.metadata.reader import reader
-from pipeline.metadata.store import execution_id
-from pipeline.metadata.summary import EXIT, State, summarise
+from pipeline.metadata.writer import execution_id
+from pipeline.result.summary import EXIT, State, summarise
 from tests.kubeflow.conftest import begin
 from tests.kubeflow.walk import ROOT
 
@@ -52,7 +52,7 @@ def test_a_run_whose_step_was_killed_has_crashed_and_is_reported(begun, tmp_path
 
     from kubeflow.step import read_graph
     from pipeline.node import launch
-    from pipeline.start import logs_folder
+    from pipeline.run_facts import logs_folder
 
     connection = begun.store.connection_config()
     graph = read_graph(logs_folder(begun, "run-1"))

@@ -7,18 +7,17 @@ import threading
 import filelock
 import pytest
 from ml_metadata import MetadataStore
+from tests.components.model.test_serving_folder import record as model_record
 
-from components.ingest import DataRefused
-from components.serving_folder import push
+from components.errors import DataRefused, SettingsError
+from components.model.serving_folder import push
 from kubeflow import start
 from kubeflow.start import NEWEST, settings_of
 from kubeflow.step import read_graph
-from pipeline.config import SettingsError
 from pipeline.metadata.reader import reader
-from pipeline.metadata.store import record
-from pipeline.metadata.summary import EXIT, PUSHED, State, summarise
-from pipeline.start import logs_folder
-from tests.components.test_serving_folder import record as model_record
+from pipeline.metadata.writer import record
+from pipeline.result.summary import EXIT, PUSHED, State, summarise
+from pipeline.run_facts import logs_folder
 from tests.kubeflow.conftest import begin
 
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from kubeflow.compile import package
-from pipeline.config import load
 from pipeline.metadata.address import PASSWORD as VARIABLE
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
-from pipeline.metadata.summary import EXIT, State, summarise
+from pipeline.result.summary import EXIT, State, summarise
+from pipeline.settings import load
 from tests.kubeflow.walk import ROOT, walk
 from tests.mariadb import PASSWORD
 from tests.stores import answers
@@ -32,7 +32,7 @@ SETTINGS = [
 
 def vitpipe(folder, *arguments):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
-    line = [sys.executable, "-m", "pipeline.cli", *arguments]
+    line = [sys.executable, "-m", "vitpipe", *arguments]
     return subprocess.run(line, cwd=folder, capture_output=True, text=True, env=environment)
 
 

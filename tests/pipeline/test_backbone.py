@@ -3,16 +3,17 @@ import shutil
 
 import pytest
 import typer
+from tests.pipeline.test_graph import nodes
 
-from components.ingest import DataRefused, prepare
+from components.data.ingest import prepare
+from components.errors import DataRefused, SettingsError
 from pipeline.backbone import content, fitted, locate
-from pipeline.build import compile_graph
-from pipeline.cli.finetune import finetune
-from pipeline.config import SettingsError, load
-from tests.pipeline.test_build import nodes
+from pipeline.graph import compile_graph
+from pipeline.settings import load
 from trainer.serving import KERAS_MODEL
 from trainer.settings import ModelSettings
 from trainer.train import vit
+from vitpipe.cli.finetune import finetune
 
 
 @pytest.fixture(scope="module")

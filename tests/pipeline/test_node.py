@@ -15,7 +15,7 @@ from tfx.orchestration.portable import runtime_parameter_utils
 from tfx.types.channel import Channel
 from tfx.types.standard_artifacts import Integer, Model
 
-from components.baseline import ServingModel
+from components.model.baseline import ServingModel
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 from pipeline.node import launch

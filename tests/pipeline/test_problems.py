@@ -16,7 +16,7 @@ NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
 
 def vitpipe(folder, *arguments, user=()):
-    line = [*user, sys.executable, "-m", "pipeline.cli", *map(str, arguments)]
+    line = [*user, sys.executable, "-m", "vitpipe", *map(str, arguments)]
     return subprocess.run(line, capture_output=True, text=True, cwd=folder, env={"PYTHONPATH": str(ROOT)})
 
 

@@ -5,13 +5,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from components.ingest import prepare
-from components.ingest.manifest import Recipe
-from components.serving_folder import ModelId, ModelRecord, push
-from pipeline.cli.run import run
-from pipeline.config import SettingsError, load
+from components.data.ingest import prepare
+from components.data.ingest.manifest import Recipe
+from components.errors import SettingsError
+from components.model.serving_folder import ModelId, ModelRecord, push
+from pipeline.settings import load
 from pipeline.warm_start import _KERAS_MODEL as KERAS_MODEL
 from pipeline.warm_start import plan
+from vitpipe.cli.run import run
 
 ARCHITECTURE = {"patch_size": 8, "depth": 4, "width": 64, "heads": 4, "mlp_ratio": 4, "head": "cls", "conv_stem": False}
 

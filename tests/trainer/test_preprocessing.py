@@ -10,8 +10,8 @@ import tensorflow_transform.beam as tft_beam
 from PIL import Image
 from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 
-from components.ingest import tfrecord
-from components.ingest.images import check
+from components.data.ingest import tfrecord
+from components.data.ingest.images import check
 from trainer import serving
 from trainer.input import load
 from trainer.preprocessing import decode, decode_batch, preprocessing_fn, read_moments

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from ml_metadata import MetadataStore
 
+from components.errors import StoreError
 from pipeline.metadata import address as address_module
-from pipeline.metadata.address import Address, StoreError
+from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 
 sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))

@@ -10,12 +10,13 @@ from pathlib import Path
 import filelock
 import pytest
 
-from pipeline.cli import main
-from pipeline.cli.gc import gc
+from components.errors import NotFound
 from pipeline.metadata.garbage import remove_folder
 from pipeline.metadata.reader import reader
-from pipeline.metadata.stores import NotFound, stores
+from pipeline.metadata.stores import stores
 from tests.stores import make_store
+from vitpipe.cli import main
+from vitpipe.cli.gc import gc
 
 RUNS = 30
 
@@ -91,7 +92,7 @@ def test_a_collection_that_was_killed_ends_well_when_it_is_started_again(folder)
     # Nothing that lost its files can be found in the cache.
     assert all(Path(one.uri).is_dir() for one in halfway if one.state == "live")
 
-    done = subprocess.run([sys.executable, "-m", "pipeline.cli", *line[3:]], cwd=Path(__file__).parents[3])
+    done = subprocess.run([sys.executable, "-m", "vitpipe", *line[3:]], cwd=Path(__file__).parents[3])
     assert done.returncode == 0
     after = {one.id: one for one in artifacts(folder)}
     assert {one.state for one in after.values()} == {"live", "deleted"}

@@ -7,7 +7,7 @@ from tfx.orchestration.pipeline import Pipeline
 
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
-from pipeline.metadata.summary import State, summarise
+from pipeline.result.summary import State, summarise
 
 pytestmark = pytest.mark.e2e
 

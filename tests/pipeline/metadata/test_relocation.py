@@ -9,12 +9,13 @@ import pytest
 from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from components import ingest
-from components.ingest import manifest
+from components.data import ingest
+from components.data.ingest import manifest
+from components.errors import StoreError
 from pipeline.metadata import relocation
-from pipeline.metadata.address import Address, StoreError
+from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
-from pipeline.metadata.store import first_places
+from pipeline.metadata.writer import first_places
 from tests.mariadb import PASSWORD
 from tests.stores import make_store
 

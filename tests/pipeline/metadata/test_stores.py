@@ -4,10 +4,10 @@ import sys
 
 import pytest
 
-from pipeline.cli import main
-from pipeline.metadata.address import StoreError
+from components.errors import StoreError
 from pipeline.metadata.stores import ask_all, check_store, stores
 from tests.stores import make_store
+from vitpipe.cli import main
 
 
 @pytest.fixture(params=["empty", "cut", "junk", "folder"])

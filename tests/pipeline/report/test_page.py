@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from plotly.offline import get_plotlyjs
 
-from components.gate import GateSettings, judge
-from components.measures import measure
-from pipeline.metadata.summary import State
+from components.model.evaluator.judgement import GateSettings, judge
+from components.model.evaluator.measures import measure
 from pipeline.report.model import Data, Report
 from pipeline.report.page import render
+from pipeline.result.summary import State
 
 
 def report(classes):

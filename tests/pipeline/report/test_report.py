@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from components.gate import Check
+from components.model.evaluator.judgement import Check
 from pipeline.metadata.reader import reader
 from pipeline.metadata.stores import find_run
 from pipeline.report import page
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 def vitpipe(folder, *arguments, **environment):
     options = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **environment}
-    command = [sys.executable, "-m", "pipeline.cli", *arguments]
+    command = [sys.executable, "-m", "vitpipe", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=options)
 
 

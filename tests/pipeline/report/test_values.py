@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.metadata.address import StoreError
+from components.errors import StoreError
 from pipeline.report.comparison import differing
 from pipeline.report.model import Report
 

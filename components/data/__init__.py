@@ -1,0 +1,1 @@
+"""Steps that import, measure and check images."""

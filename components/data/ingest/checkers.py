@@ -1,0 +1,141 @@
+"""Checks images on every core: decoding is most of the work of preparing a data set.
+
+The checkers are child processes that read images from their standard input and answer on their standard output.
+They end with their parent, however it ends, and a file that crashes a decoder ends one of them, not the parent.
+"""
+
+import json
+import os
+import queue
+import struct
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from components.data.ingest.images import BadImage, Checked, check
+from components.data.ingest.source import Record, Rejected
+from components.errors import DataRefused
+
+_MOST_CHECKERS = 8  # of about 35 MB each; the one reader does not keep more of them busy
+_BATCH_IMAGES = 256
+_BATCH_BYTES = 2**20  # a batch ends with the image that reaches it
+_LENGTH = struct.Struct("<I")
+
+_Answers = list[Checked | str]  # for each image of a batch: what `check` returns, or the reason that it raises
+
+
+def checked(records: Iterable[Record | Rejected]) -> Generator[tuple[Record, Checked] | Rejected, None, None]:
+    """Yield the records in order, each with the result of `components.data.ingest.images.check` unless it is rejected.
+
+    At most three batches for each core are in memory, each of 256 images, or of 1 MiB and one image.
+    Raises DataRefused when a decoder crashes.
+    """
+    cores = min(os.cpu_count() or 1, _MOST_CHECKERS)
+    idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
+    pending: deque[tuple[list[Record | Rejected], Future[_Answers]]] = deque()
+    with ExitStack() as stack:
+        for _ in range(cores):
+            idle.put(stack.enter_context(_checker()))
+        pool = stack.enter_context(ThreadPoolExecutor(cores))  # the threads only wait for the children
+        for batch in _batches(records):
+            pending.append((batch, pool.submit(_ask, idle, [record for record in batch if isinstance(record, Record)])))
+            if len(pending) > 2 * cores:
+                yield from _joined(*pending.popleft())
+        while pending:
+            yield from _joined(*pending.popleft())
+
+
+def _batches(records: Iterable[Record | Rejected]) -> Iterator[list[Record | Rejected]]:
+    batch: list[Record | Rejected] = []
+    size = 0
+    for record in records:
+        batch.append(record)
+        size += len(record.image) if isinstance(record, Record) else 0
+        if len(batch) == _BATCH_IMAGES or size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _joined(batch: list[Record | Rejected], answers: Future[_Answers]) -> Iterator[tuple[Record, Checked] | Rejected]:
+    given = iter(answers.result())
+    for record in batch:
+        if isinstance(record, Rejected):
+            yield record
+        elif isinstance(answer := next(given), str):
+            yield Rejected(record.id, answer, record.class_name)
+        else:
+            yield record, answer
+
+
+@contextmanager
+def _checker() -> Iterator[subprocess.Popen[bytes]]:
+    root = Path(__file__).parents[3]  # where `components` is imported from
+    command = [sys.executable, "-m", "components.data.ingest.checkers"]
+    # In a process group of its own, so that Ctrl-C reaches only the parent.
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root, process_group=0)
+    try:
+        yield child
+    finally:
+        child.communicate()  # closes its input, at which it ends, and waits for that
+
+
+def _ask(idle: queue.SimpleQueue[subprocess.Popen[bytes]], records: list[Record]) -> _Answers:
+    if not records:
+        return []
+    child = idle.get()
+    assert child.stdin and child.stdout
+    try:
+        child.stdin.write(_LENGTH.pack(len(records)))
+        for record in records:
+            child.stdin.write(_LENGTH.pack(len(record.image)))
+            child.stdin.write(record.image)
+        child.stdin.flush()
+    except BrokenPipeError:
+        reply = b""
+    else:
+        reply = child.stdout.readline()
+    idle.put(child)
+    if not reply:
+        between = " and ".join(repr(records[at].id.decode("utf-8", "backslashreplace")) for at in (0, -1))
+        raise DataRefused(f"a decoder crashed on an image between {between}: find and remove it")
+    return [answer if isinstance(answer, str) else _checked(*answer) for answer in json.loads(reply)]
+
+
+def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
+    """What a child does. Raises EOFError when its parent closes the pipe or dies."""
+
+    def read(size: int) -> bytes:
+        data = requests.read(size)
+        if len(data) < size:
+            raise EOFError
+        return data
+
+    while True:
+        (count,) = _LENGTH.unpack(read(_LENGTH.size))
+        answers = [_answer(read(*_LENGTH.unpack(read(_LENGTH.size)))) for _ in range(count)]
+        replies.write(json.dumps(answers).encode() + b"\n")
+
+
+def _checked(shape: list[int], digest: str, remarks: list[str]) -> Checked:
+    """Rebuild an answer from the lists that JSON makes of its tuples."""
+    height, width, channels = shape
+    return Checked((height, width, channels), digest, tuple(remarks))
+
+
+def _answer(image: bytes) -> Checked | str:
+    try:
+        return check(image)
+    except BadImage as error:
+        return str(error)
+
+
+if __name__ == "__main__":
+    with suppress(EOFError, BrokenPipeError), open(1, "wb", buffering=0) as replies:  # standard output
+        _serve(sys.stdin.buffer, replies)

@@ -1,0 +1,105 @@
+"""Downloads: checked, and taken up again where they stopped."""
+
+import os
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit, urlunsplit
+
+import requests
+import urllib3
+
+from components.data.ingest import regular
+from components.data.ingest.locks import exclusively
+from components.data.ingest.source import Progress, silent
+from components.errors import DataRefused, UsageError
+
+_CHUNK = 2**18
+_MB = 1_000_000
+_TIMEOUT_S = (10, 60)  # to connect, between two reads
+
+
+def locate(source: str, cache: Path, progress: Progress) -> tuple[Path, str]:
+    """A local path for a path or URL, and what the manifest calls it. Raises UsageError when there is no such path."""
+    if urlsplit(source).scheme in ("http", "https"):
+        return download(source, cache, progress=progress), _public(source)
+    path = Path(source)
+    if not path.exists():
+        raise UsageError(f"--source {source!r}: no such file or folder (a URL begins with http:// or https://)")
+    return path, os.fsencode(source).decode("utf-8", "backslashreplace")
+
+
+def download(
+    url: str, folder: Path, *, size: int | None = None, sha256: str | None = None, progress: Progress = silent
+) -> Path:
+    """The file behind `url`, in `folder`.
+
+    With `sha256` (and `size`, bytes) a file that is there already is not fetched again, and a download that stopped
+    goes on from its `.part` file. Without, nothing could tell a mixture of two versions, so it starts over.
+    Raises DataRefused when the download stops early or is not what was expected.
+    """
+    name = PurePosixPath(urlsplit(url).path).name.lstrip(".") or "download"
+    target, part = folder / name, folder / f"{name}.part"
+    with exclusively(folder, f"{name}.lock"):
+        if os.path.lexists(part):
+            regular.open_file(part).close()  # appending to a link would change its target
+        if sha256 is None:
+            part.unlink(missing_ok=True)
+        elif target.exists() and _sha256(target) == sha256:
+            return target
+        _fetch(url, part, size, progress)
+        length = part.stat().st_size
+        if size is not None and length < size:
+            raise DataRefused(_stopped(url, length))
+        if sha256 is not None and (found := _sha256(part)) != sha256:
+            part.unlink()
+            raise DataRefused(
+                f"{_public(url)}: sha256 expected {sha256} ({size or 0:,} bytes), found {found} ({length:,} bytes): "
+                "the download was deleted; run the command again, or pass a good copy with --source"
+            )
+        part.replace(target)
+    return target
+
+
+def _fetch(url: str, part: Path, size: int | None, progress: Progress) -> None:
+    """Appends what is missing to `part`."""
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"Accept-Encoding": "identity"}  # the bytes as they are stored
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    try:
+        with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
+            if response.status_code == 416:
+                return  # the server has no more than `have` bytes: the digest tells whether they are right
+            if not response.ok:
+                raise DataRefused(f"{_public(url)}: the server answered {response.status_code} {response.reason}")
+            resumed = response.status_code == 206
+            done = have if resumed else 0
+            length = response.headers.get("Content-Length", "")
+            total = size or (done + int(length) if length.isdecimal() else None)
+            with part.open("ab" if resumed else "wb") as file:
+                for chunk in response.raw.stream(_CHUNK, decode_content=False):
+                    file.write(chunk)
+                    done += len(chunk)
+                    progress("MB downloaded", done // _MB, total and total // _MB)
+                    if size is not None and done > size:
+                        return  # more than expected: the digest will say no
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        have = part.stat().st_size if part.exists() else 0
+        raise DataRefused(_stopped(url, have, f" ({type(error).__name__})")) from error
+
+
+def _stopped(url: str, have: int, why: str = "") -> str:
+    return (
+        f"{_public(url)}: the download stopped after {have:,} bytes{why}: "
+        "run the command again, or pass a copy with --source"
+    )
+
+
+def _sha256(path: Path) -> str:
+    with regular.open_file(path, follow_link=True) as file:
+        return regular.digest(file)
+
+
+def _public(url: str) -> str:
+    """The URL without user, password and query, which may be secret."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -1,0 +1,138 @@
+"""Files of a source: those in a folder, or those in a tar or zip archive, which is never unpacked to disk."""
+
+import hashlib
+import io
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from components.data.ingest import regular
+from components.data.ingest.entry import Entry, Heartbeat, is_hidden
+from components.data.ingest.images import MAX_BYTES
+from components.data.ingest.source import Progress, silent
+from components.data.ingest.tar import starts_tar, tar_entries
+from components.data.ingest.zip import SIGNATURES, zip_entries
+from components.errors import DataRefused
+
+_MAX_DEPTH = 64  # levels of folders; a layout has four
+_MAX_HASHED = 2**30  # bytes of a file in a folder; a larger file is no image, and only its size is hashed
+
+
+class Listing(NamedTuple):
+    """sha256 and number of the files of a source; number is None for an archive."""
+
+    sha256: str
+    files: int | None
+
+
+def entries(path: Path, progress: Progress = silent) -> Iterator[Entry]:
+    """Yield the entries of a folder or an archive, with relative paths and "/". Hidden files are left out.
+
+    Args:
+        path: a folder, or a tar or zip archive. It may be a link, but nothing in a folder may be one.
+        progress: called twice a second while no file is yielded.
+
+    Raises:
+        DataRefused: if an archive is damaged, or a member could lead out of it: an absolute path, "..", a link, a
+            device.
+    """
+    heartbeat = Heartbeat(progress)
+    for entry in _folder(path, heartbeat) if path.is_dir() else _archive(path, heartbeat):
+        yield entry
+        if not entry.path.endswith("/"):
+            heartbeat.reset()
+
+
+def listing(path: Path, progress: Progress = silent) -> Listing:
+    """Return the digest of an archive or a folder; a folder's is that of the output of `sha256sum`, in path order.
+
+    Args:
+        path: a folder or an archive.
+        progress: called after every file or MiB.
+
+    Raises:
+        DataRefused: if an archive is damaged at its beginning, before all of it is read, or if a folder holds a link or
+            special file.
+    """
+    if not path.is_dir():
+        return Listing(_archive_digest(path, progress), None)
+    total, count = hashlib.sha256(), 0
+
+    def alive(_done: int = 0) -> None:
+        progress("files hashed", count, None)
+
+    for name in _folder_paths(path):
+        if not name.endswith("/"):
+            digest = _file_digest(path / name, alive)
+            total.update(f"{digest}  {name}\n".encode("utf-8", "surrogateescape"))
+            count += 1
+        alive()
+    return Listing(total.hexdigest(), count)
+
+
+def _archive_digest(path: Path, progress: Progress) -> str:
+    with regular.open_file(path, follow_link=True) as file:
+        size = regular.file_size(file)
+        progress("bytes hashed", 0, size)
+        next(_archive(path, Heartbeat(progress)), None)
+        return regular.digest(file, lambda done: progress("bytes hashed", done, size))
+
+
+def _file_digest(path: Path, alive: Callable[[int], None]) -> str:
+    with regular.open_file(path) as file:
+        size = regular.file_size(file)
+        return regular.digest(file, alive) if size <= _MAX_HASHED else f"{size} bytes"
+
+
+def _folder(root: Path, heartbeat: Heartbeat) -> Iterator[Entry]:
+    for number, name in enumerate(_folder_paths(root)):
+        heartbeat("paths read", number, None)
+        yield Entry(name, None if name.endswith("/") else _content(root / name))
+
+
+def _content(path: Path) -> bytes | None:
+    with regular.open_file(path) as file:
+        if regular.file_size(file) > MAX_BYTES:
+            return None
+        data = file.read(MAX_BYTES + 1)
+        return data if len(data) <= MAX_BYTES else None
+
+
+def _folder_paths(root: Path, inside: str = "") -> Iterator[str]:
+    """Yield relative paths in sorted order, folders with a final "/" before what they hold."""
+    if inside.count("/") > _MAX_DEPTH:
+        raise DataRefused(f"{root / inside}: folders are nested more than {_MAX_DEPTH} levels deep: move the images up")
+    with os.scandir(root / inside) as found:
+        children = sorted(found, key=lambda child: child.name)
+    for child in children:
+        path = inside + child.name
+        if is_hidden(child.name):
+            continue
+        if child.is_dir(follow_symlinks=False):
+            yield path + "/"
+            yield from _folder_paths(root, path + "/")
+        elif child.is_file(follow_symlinks=False):
+            yield path
+        else:
+            kind = regular.describe(child.stat(follow_symlinks=False).st_mode)
+            raise DataRefused(f"{root / path}: {kind}: only files and folders are read; copy the file itself there")
+
+
+def _archive(path: Path, heartbeat: Heartbeat) -> Iterator[Entry]:
+    with regular.open_file(path, follow_link=True) as file:
+        read = zip_entries if _is_zip(file) else tar_entries
+        yield from read(path, file, heartbeat)
+
+
+def _is_zip(file: io.BufferedReader) -> bool:
+    """Return whether an archive is a zip, which may begin with other bytes, such as a program that unpacks it."""
+    start = file.peek(512)
+    if start.startswith(SIGNATURES):
+        return True
+    if start.startswith((b"\x1f\x8b", b"\xfd7zXZ\x00", b"BZh")) or starts_tar(start):
+        return False
+    is_zip = zipfile.is_zipfile(file)
+    file.seek(0)
+    return is_zip

@@ -1,0 +1,207 @@
+"""The splits that the images of a data folder have had, so that no later span moves one into another split.
+
+An image is recognised by its pixels, whatever its name and class have become. If its pixels are new it may have been
+encoded again with loss: then it is recognised by its id, or by its class and its name without extension.
+
+Each span keeps the history up to itself in `history.npy`, 29 bytes an entry. Keys of 64 bits suffice: two that are
+equal by chance only give a new image the split of an earlier one.
+"""
+
+import functools
+import hashlib
+import os
+import re
+from collections.abc import Collection, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from components.data.ingest import manifest as manifests
+from components.data.ingest import regular, tfrecord
+from components.data.ingest.checkers import checked
+from components.data.ingest.folder import span_folder, spans
+from components.data.ingest.manifest import HistoryFile, Manifest
+from components.data.ingest.source import SPLITS, Progress, Record, Rejected, spelling
+from components.errors import DataRefused
+
+NAME = manifests.HISTORY
+
+_KEYS = ("content", "id", "name")
+_ENTRY = np.dtype([*((key, "<u8") for key in _KEYS), ("split", "u1"), ("span", "<u4")])
+_IMAGE_ENDING = re.compile(r"\.(png|jpe?g)$")  # only these: an id need not be a file name
+_UNKNOWN = -1
+
+
+class Keys(NamedTuple):
+    """Three keys by which an image is recognised."""
+
+    content: int
+    id: int
+    name: int
+
+
+def keys(class_name: str, id: bytes, digest: str) -> Keys:
+    """Return the keys of an image.
+
+    Args:
+        class_name: its class.
+        id: its id.
+        digest: `components.data.ingest.images.pixel_digest` of it.
+    """
+    file_name = spelling(id.decode("utf-8", "surrogateescape").rpartition("/")[2])
+    name = f"{_class_spelling(class_name)}/{_IMAGE_ENDING.sub('', file_name)}"
+    return Keys(_key(bytes.fromhex(digest)), _key(id), _key(name.encode("utf-8", "surrogateescape")))
+
+
+_class_spelling = functools.lru_cache(spelling)
+
+
+def _key(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+class History:
+    """Splits of earlier images.
+
+    Args:
+        entries: an array of keys, of the split (as an index in SPLITS) that an image with these keys had, and of the
+            number of the newest span in which it had it.
+        spans: digests of the spans that the entries come from, by number.
+    """
+
+    def __init__(self, entries: np.ndarray | None = None, spans: dict[int, str] | None = None) -> None:
+        self._entries = np.empty(0, _ENTRY) if entries is None else entries
+        self._spans = spans or {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def splits(self, key: str, of: np.ndarray, among: Collection[int]) -> np.ndarray:
+        """Return int8 [N]: the split, as an index in SPLITS, in which each image was, or -1 for a new one.
+
+        An id or a name may have belonged to several pictures: the newest counts, with the split of that picture. Where
+        spans of an older version put one picture into several splits, test comes before val, and val before train.
+
+        Args:
+            key: a field of Keys.
+            of: uint64 [N], keys of images.
+            among: the splits that are considered.
+        """
+        known = self._entries[np.isin(self._entries["split"], list(among))]
+        if not len(known):
+            return np.full(len(of), _UNKNOWN, np.int8)
+        pictures, picture = np.unique(known["content"], return_inverse=True)
+        best = np.zeros(len(pictures), np.int8)
+        np.maximum.at(best, picture, known["split"].astype(np.int8))
+        order = np.lexsort((best[picture], known["span"], known[key]))
+        at = order[np.searchsorted(known[key][order], of, side="right") - 1]  # the last of equal keys
+        return np.where(known[key][at] == of, best[picture[at]], np.int8(_UNKNOWN))
+
+    def with_span(self, number: int, images: dict[str, np.ndarray]) -> Self:
+        """Return the history after a span.
+
+        Args:
+            number: of the span.
+            images: arrays with the fields of Keys, by split.
+        """
+        new = np.concatenate([_entries(rows, split, number) for split, rows in images.items()])
+        return type(self)(_unique(np.concatenate([self._entries, new])), self._spans)
+
+    def write(self, span: Path) -> HistoryFile:
+        """Write the history into a span folder."""
+        np.save(span / NAME, self._entries)
+        with regular.open_file(span / NAME) as file:
+            return HistoryFile(sha256=regular.digest(file), spans=self._spans)
+
+
+def read(data: Path, progress: Progress) -> History:
+    """Return the history of a data folder. A span that keeps none, as of an older version, is read and decoded.
+
+    Args:
+        data: the data folder.
+        progress: reports the images that are decoded.
+
+    Raises:
+        DataRefused: if a span cannot be read.
+    """
+    found = [np.empty(0, _ENTRY)]
+    covered: dict[int, str] = {}
+    for number in reversed(spans(data)):
+        folder = span_folder(data, number)
+        try:
+            manifest = manifests.read(folder)
+            digest = manifest.digest()
+            if covered.get(number) == digest:
+                continue
+            kept = _read_file(folder, manifest.history)
+            if manifest.history and kept is not None:
+                covered = {**manifest.history.spans, **covered}
+            else:
+                kept = _from_shards(folder, number, manifest, progress)
+        except (DataRefused, OSError, ValueError) as error:
+            raise DataRefused(
+                f"{error}. A new span keeps every image in the split that it has in {folder.name}: "
+                f"put {folder} back as it was written, or move it out of {data}"
+            ) from error
+        found.append(kept)
+        covered[number] = digest
+    return History(_unique(np.concatenate(found)), covered)
+
+
+def _read_file(folder: Path, file: HistoryFile | None) -> np.ndarray | None:
+    """Return the entries that a span keeps, or None if it keeps none or the file is not as it was written."""
+    path = folder / NAME
+    if file is None or not os.path.lexists(path):
+        return None
+    with regular.open_file(path) as stored:
+        if regular.digest(stored) != file.sha256:
+            return None
+        stored.seek(0)
+        entries = np.load(stored, allow_pickle=False)
+    return entries if entries.dtype == _ENTRY and entries.ndim == 1 else None
+
+
+def _from_shards(folder: Path, number: int, manifest: Manifest, progress: Progress) -> np.ndarray:
+    found = []
+    total, done = sum(manifest.examples(split) for split in SPLITS), 0
+    for split in SPLITS:
+        rows: list[tuple[int, int, int]] = []
+        with closing(checked(_records(folder, manifest, split))) as results:
+            for result in results:
+                done += 1
+                progress(f"images of {folder.name} read", done, total)
+                if isinstance(result, Rejected):  # it is recognised by its name alone
+                    rows.append(keys(result.class_name or "", result.id, result.id.hex()))
+                else:
+                    record, image = result
+                    rows.append(keys(record.class_name, record.id, image.digest))
+        found.append(_entries(np.array(rows, [(key, "<u8") for key in _KEYS]), split, number))
+    return np.concatenate(found)
+
+
+def _records(folder: Path, manifest: Manifest, split: str) -> Iterator[Record]:
+    for name in manifest.shards:
+        if name.startswith(f"{split}/"):
+            for data in tfrecord.read(folder / name):
+                example = tfrecord.parse(data)
+                if not 0 <= example.label < len(manifest.class_names):
+                    raise DataRefused(f"{folder / name}: label {example.label} is not that of a class")
+                yield Record(split, manifest.class_names[example.label], example.id, example.image)
+
+
+def _entries(rows: np.ndarray, split: str, span: int) -> np.ndarray:
+    entries = np.empty(len(rows), _ENTRY)
+    for key in _KEYS:
+        entries[key] = rows[key]
+    entries["split"], entries["span"] = SPLITS.index(split), span
+    return entries
+
+
+def _unique(entries: np.ndarray) -> np.ndarray:
+    """Return the entries sorted, and of those that differ only by the span the newest."""
+    entries = entries[np.lexsort([entries[field] for field in reversed(_ENTRY.names or ())])]
+    older = np.zeros(len(entries), bool)
+    older[:-1] = np.all([entries[field][1:] == entries[field][:-1] for field in (*_KEYS, "split")], axis=0)
+    return entries[~older]

@@ -1,0 +1,140 @@
+"""Takes in what a source holds, and refuses a source that is no data set."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from typing import NamedTuple
+
+from components.data.ingest.checkers import checked
+from components.data.ingest.history import keys
+from components.data.ingest.images import Shape, fix
+from components.data.ingest.manifest import MAX_REJECTED_IDS, Recipe, Rejection, Remarked
+from components.data.ingest.source import Progress, Rejected, Source, spelling
+from components.data.ingest.spool import Spool
+from components.errors import DataRefused
+
+
+class Intake(NamedTuple):
+    """What came in, beside the images themselves: class names in index order, the one shape of all images or None."""
+
+    class_names: tuple[str, ...]
+    image_shape: Shape | None
+    rejected: tuple[Rejection, ...]
+    remarked: tuple[Remarked, ...]
+    passed_over: Rejection | None
+
+
+def take_in(source: Source, spool: Spool, recipe: Recipe, progress: Progress) -> Intake:
+    """Spools every image of the source that can be used, labelled with the index of its class.
+
+    Raises DataRefused when more than `recipe.max_rejected` of the records cannot be used, an id comes twice, or the
+    classes are not those the source must have, fewer than two, unprintable, or spelled in two ways.
+    """
+    numbers: dict[str, int] = {}  # of the classes, as they come
+    shapes: set[Shape] = set()
+    counts: Counter[tuple[bool, str]] = Counter()  # of rejected records, by `passed_over` and reason
+    ids: defaultdict[tuple[bool, str], list[str]] = defaultdict(list)
+    remark_counts: Counter[str] = Counter()  # of accepted images
+    remark_ids: defaultdict[str, list[str]] = defaultdict(list)
+    done = 0
+    with closing(checked(source.records())) as results:
+        for done, result in enumerate(results, start=1):
+            progress("images read", done, source.total)
+            if isinstance(result, Rejected):
+                if result.class_name is not None:
+                    numbers.setdefault(result.class_name, len(numbers))
+                kind = result.passed_over, result.reason
+                counts[kind] += 1
+                if counts[kind] <= MAX_REJECTED_IDS:
+                    ids[kind].append(result.id.decode("utf-8", "backslashreplace"))
+            else:
+                record, image = result
+                label = numbers.setdefault(record.class_name, len(numbers))
+                recognised_by = keys(record.class_name, record.id, image.digest)
+                spool.add(record.split, label, record.id, record.image, recognised_by)
+                for remark in image.remarks:
+                    remark_counts[remark] += 1
+                    if remark_counts[remark] <= MAX_REJECTED_IDS:
+                        remark_ids[remark].append(record.id.decode("utf-8", "backslashreplace"))
+                if len(shapes) < 2:
+                    shapes.add(image.shape)
+    names = _class_names(numbers, source)
+    rejected, passed_over = (
+        tuple(
+            Rejection(reason=kind[1], count=counts[kind], ids=tuple(ids[kind]))
+            for kind in sorted(counts)
+            if kind[0] == passed_over
+        )
+        for passed_over in (False, True)
+    )
+    _refuse_rejected(rejected, done - sum(files.count for files in passed_over), source, recipe)
+    index = {name: label for label, name in enumerate(names)}
+    spool.relabel([index[name] for name in numbers])
+    if (id := spool.twice()) is not None:
+        raise DataRefused(f"{source.description}: holds {id.decode('utf-8', 'backslashreplace')!r} more than once")
+    accepted = done - counts.total()
+    remarked = tuple(
+        Remarked(remark=name, count=count, images=accepted, ids=tuple(remark_ids[name]))
+        for name, count in sorted(remark_counts.items())
+    )
+    return Intake(
+        names,
+        shapes.pop() if len(shapes) == 1 else None,
+        rejected,
+        remarked,
+        passed_over[0] if passed_over else None,
+    )
+
+
+def _class_names(found: dict[str, int], source: Source) -> tuple[str, ...]:
+    """The classes in index order."""
+    by_spelling: dict[str, str] = {}
+    for name in sorted(found):
+        if not name.isprintable():
+            raise DataRefused(f"{source.description}: class name {name!r} is not printable UTF-8: rename the folder")
+        if (other := by_spelling.setdefault(spelling(name), name)) != name:
+            raise DataRefused(f"{source.description}: classes {_two_spellings(other, name)}: merge them")
+    if source.class_names is None:
+        if len(found) < 2:
+            raise DataRefused(f"{source.description}: at least 2 classes are needed, found {sorted(found)}")
+        return tuple(sorted(found))
+    if set(found) != set(source.class_names):
+        raise DataRefused(
+            f"{source.description}: {difference(source.class_names, found)}: "
+            "rename the class folders, or prepare it as `images`"
+        )
+    return source.class_names
+
+
+def _two_spellings(name: str, other: str) -> str:
+    """Return how two spellings of one name differ, as a message says it."""
+    if name.casefold() == other.casefold():
+        return f"{name!r} and {other!r} differ only by case"
+    escaped = "" if (name + other).isascii() else f" ({name!a} and {other!a})"
+    return f"{name!r} and {other!r}{escaped} differ only by spaces, case or the encoding of accents"
+
+
+def _refuse_rejected(rejections: tuple[Rejection, ...], records: int, source: Source, recipe: Recipe) -> None:
+    count = sum(rejection.count for rejection in rejections)
+    if count > recipe.max_rejected * records:
+        reasons = "; ".join(
+            f"{r.count:,} {r.reason} (first: {r.ids[0]})" + (f": {cure}" if (cure := fix(r.reason)) else "")
+            for r in rejections
+        )
+        raise DataRefused(
+            f"{source.description}: {count:,} of {records:,} records rejected ({count / records:.1%}), "
+            f"the bound is {recipe.max_rejected:.1%}: {reasons}; "
+            "repair or remove them, or allow more with --max-rejected"
+        )
+
+
+def difference(expected: Sequence[str], found: Iterable[str]) -> str:
+    """How two lists of class names differ, as a message says it."""
+    missing, unexpected = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    if not missing and not unexpected:
+        return f"expected the order {list(expected)}, found {list(found)}"
+    by_spelling = {spelling(name): name for name in missing}
+    for name in unexpected:
+        if (other := by_spelling.get(spelling(name))) is not None:
+            return f"classes {_two_spellings(other, name)}: rename the second like the first"
+    return f"missing classes {missing}, unexpected classes {unexpected}"

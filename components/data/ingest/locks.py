@@ -1,0 +1,27 @@
+"""One writer at a time."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from components.errors import UsageError
+
+
+@contextmanager
+def exclusively(folder: Path, name: str = ".lock") -> Iterator[None]:
+    """Holds the lock file `name` of a folder, made if missing; the kernel drops the lock when the process dies.
+
+    Raises UsageError when another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / name)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UsageError(f"another `vitpipe data prepare` is writing to {folder}: wait for it to end") from None
+    try:
+        yield
+    finally:
+        lock.release()

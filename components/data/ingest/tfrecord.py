@@ -1,0 +1,126 @@
+"""tf.Example in TFRecord files, without TensorFlow: importing it takes longer than preparing a data set.
+
+The formats: tensorflow/core/lib/io/record_writer.h and tensorflow/core/example/{example,feature}.proto.
+"""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import google_crc32c
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf.message import DecodeError
+
+from components.data.ingest import regular
+from components.errors import DataRefused
+from trainer.examples import ID, IMAGE, LABEL
+
+# The features in which an example is written. On the wire a map is a repeated key and value; declared so,
+# and in a pool of its own, it keeps the order in which it is written, and TensorFlow can be loaded beside it.
+_EXAMPLE_PROTO = """
+    name: "example.proto" syntax: "proto3"
+    message_type { name: "BytesList" field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_BYTES } }
+    message_type { name: "Int64List" field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_INT64 } }
+    message_type { name: "Feature"
+        field { name: "bytes_list" number: 1 type: TYPE_MESSAGE type_name: ".BytesList" }
+        field { name: "int64_list" number: 3 type: TYPE_MESSAGE type_name: ".Int64List" } }
+    message_type { name: "Entry"
+        field { name: "key" number: 1 type: TYPE_STRING }
+        field { name: "value" number: 2 type: TYPE_MESSAGE type_name: ".Feature" } }
+    message_type { name: "Features"
+        field { name: "feature" number: 1 label: LABEL_REPEATED type: TYPE_MESSAGE type_name: ".Entry" } }
+    message_type { name: "Example"
+        field { name: "features" number: 1 type: TYPE_MESSAGE type_name: ".Features" } }
+"""
+_pool = descriptor_pool.DescriptorPool()
+_pool.Add(text_format.Parse(_EXAMPLE_PROTO, descriptor_pb2.FileDescriptorProto()))
+_Example = message_factory.GetMessageClass(_pool.FindMessageTypeByName("Example"))
+
+
+class RawExample(NamedTuple):
+    """One raw example: see the names in `trainer.examples`."""
+
+    id: bytes
+    image: bytes
+    label: int
+
+
+_HEADER = struct.Struct("<QI")  # length and its checksum
+_FOOTER = struct.Struct("<I")  # the checksum of the data
+_MAX_RECORD = 80 * 2**20  # bytes: an image of 64 MiB, its id and the rest of the example
+
+
+def example(image: bytes, label: int, id: bytes) -> bytes:
+    """One raw example, serialized."""
+    message = _Example()
+    add = message.features.feature.add
+    add(key=ID).value.bytes_list.value.append(id)
+    add(key=IMAGE).value.bytes_list.value.append(image)
+    add(key=LABEL).value.int64_list.value.append(label)
+    return message.SerializeToString()
+
+
+def parse(data: bytes) -> RawExample:
+    """The features of a serialized example.
+
+    Raises ValueError, naming the feature (and the example, where it has an id), unless each is there with one value of
+    its type.
+    """
+    try:
+        features = {entry.key: entry.value for entry in _Example.FromString(data).features.feature}
+    except DecodeError as error:
+        raise ValueError(f"not a tf.Example: {error}") from error
+    id, image = (_only_value(features, name, "bytes_list") for name in (ID, IMAGE))
+    label = _only_value(features, LABEL, "int64_list")
+    return RawExample(id, image, label)
+
+
+def _only_value(features: dict[str, Any], name: str, kind: str) -> Any:
+    if name not in features:
+        found = "none"
+    elif len(values := getattr(features[name], kind).value) == 1:
+        return values[0]
+    else:
+        found = f"{len(values):,} of them" if values else "another type, or no value"
+    id = features[ID].bytes_list.value if ID in features and name != ID else []
+    where = f"{id[0].decode('utf-8', 'backslashreplace')!r}: " if len(id) == 1 else ""
+    raise ValueError(f"{where}feature {name!r}: expected one {kind.removesuffix('_list')} value, found {found}")
+
+
+def frame(data: bytes) -> bytes:
+    """`data` as one record of a TFRecord file."""
+    length = struct.pack("<Q", len(data))
+    return length + _FOOTER.pack(_masked_crc(length)) + data + _FOOTER.pack(_masked_crc(data))
+
+
+def read(path: Path) -> Iterator[bytes]:
+    """The records of an uncompressed TFRecord file, one in memory at a time.
+
+    Raises DataRefused, naming the byte, if the file is cut or altered, and for a link or a special file.
+    """
+    with regular.open_file(path) as file:
+        left = regular.file_size(file)
+        while left:
+            header = file.read(_HEADER.size)
+            if len(header) < _HEADER.size:
+                raise DataRefused(f"{path}: cut inside a record, {left} bytes before its end")
+            length, length_crc = _HEADER.unpack(header)
+            if length_crc != _masked_crc(header[:8]) or length + _HEADER.size + _FOOTER.size > left:
+                raise DataRefused(f"{path}: no whole record, {left} bytes before its end")
+            if length > _MAX_RECORD:
+                raise DataRefused(
+                    f"{path}: a record of {length:,} bytes, {left} bytes before its end; at most {_MAX_RECORD:,} are "
+                    "allowed"
+                )
+            data = file.read(length)
+            if file.read(_FOOTER.size) != _FOOTER.pack(_masked_crc(data)):
+                raise DataRefused(f"{path}: a record whose checksum does not match, {left} bytes before its end")
+            left -= _HEADER.size + length + _FOOTER.size
+            yield data
+
+
+def _masked_crc(data: bytes) -> int:
+    """CRC-32C, masked as TFRecord has it, so that the checksum of data with checksums in it is no fixed point."""
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -1,0 +1,161 @@
+"""Whether a data folder still holds what was written."""
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Collection
+from pathlib import Path, PurePosixPath
+
+from tensorflow_metadata.proto.v0 import schema_pb2
+
+from components.data.ingest import manifest as manifests
+from components.data.ingest import regular, schema, tfrecord
+from components.data.ingest.folder import span_folder, spans
+from components.data.ingest.manifest import Manifest, Shard
+from components.data.ingest.source import SPLITS, Progress, silent
+from components.errors import DataRefused, UsageError
+from trainer.examples import LABEL, class_names
+
+
+def problems(path: Path, progress: Progress = silent) -> list[str]:
+    """One line for each thing that is not as the manifest has it; none for a sound folder.
+
+    path: a data folder (every span) or one span. Each line names the file, what was expected and what was found.
+    Raises UsageError when there is no span.
+    """
+    folders = span_folders(path)
+    total = sum(1 for folder in folders for _ in folder.glob("*/*"))
+    found: list[str] = []
+    done = 0
+
+    def report(more: int) -> None:
+        nonlocal done
+        done += more
+        progress("shards verified", done, total)
+
+    report(0)
+    for folder in folders:
+        found += span_problems(folder, verified=report)
+    return found
+
+
+def span_problems(
+    folder: Path, splits: Collection[str] = SPLITS, verified: Callable[[int], None] = lambda _more: None
+) -> list[str]:
+    """Return the problems of one span, as `problems` does.
+
+    Args:
+        folder: the folder of the span.
+        splits: the splits to verify.
+        verified: called with 1 after each shard, and with 0 within a shard.
+    """
+    try:
+        manifest = manifests.read(folder)
+    except DataRefused as error:
+        return [str(error)]
+    found = _schema_problems(folder.parent, folder, manifest) + _file_problems(folder, manifest)
+    if manifest.history:
+        found += _digest_problems(folder / manifests.HISTORY, manifest.history.sha256, verified)
+    counts: Counter[tuple[str, int]] = Counter()
+    whole = True
+    for name, shard in manifest.shards.items():
+        if PurePosixPath(name).parts[0] in splits:
+            shard_problems = _shard_problems(folder / name, shard, len(manifest.class_names), counts, verified)
+            whole = whole and not shard_problems
+            found += shard_problems
+            verified(1)
+    return found + (_count_problems(folder, manifest, splits, counts) if whole else [])
+
+
+def span_folders(path: Path) -> list[Path]:
+    """The span folders that `path` means. Raises UsageError when there is none."""
+    if os.path.lexists(path / manifests.NAME):  # if it is no file, its reader reports so
+        return [path]
+    folders = [span_folder(path, number) for number in spans(path)]
+    if not folders:
+        raise UsageError(f"{path}: holds no span: give a folder that `vitpipe data prepare` wrote, or one of its spans")
+    return folders
+
+
+def _schema_problems(data: Path, folder: Path, manifest: Manifest) -> list[str]:
+    try:
+        found = schema.read(data)
+    except DataRefused as error:
+        return [str(error)]
+    names = class_names(found)
+    if names != list(manifest.class_names):
+        return [f"{data / schema.NAME}: expected classes {list(manifest.class_names)} ({folder.name}), found {names}"]
+    lines = []
+    features = {feature.name: feature for feature in found.feature}
+    for expected in schema.build(manifest.class_names).feature:
+        feature = features.get(expected.name)
+        if feature is None:
+            lines.append(f"{data / schema.NAME}: feature {expected.name!r}: expected, found none")
+        elif (feature.type, feature.int_domain) != (expected.type, expected.int_domain):
+            lines.append(
+                f"{data / schema.NAME}: feature {expected.name!r}: expected {_short(expected)}, found {_short(feature)}"
+            )
+    return lines
+
+
+def _short(feature: schema_pb2.Feature) -> str:
+    return f"{schema_pb2.FeatureType.Name(feature.type)} from {feature.int_domain.min} to {feature.int_domain.max}"
+
+
+def _file_problems(folder: Path, manifest: Manifest) -> list[str]:
+    expected = {manifests.NAME, *SPLITS, *manifest.shards} | ({manifests.HISTORY} if manifest.history else set())
+    found = (path for path in sorted(folder.rglob("*")) if path.relative_to(folder).as_posix() not in expected)
+    lines = [f"{path}: expected no such file, found one that the manifest does not list" for path in found]
+    for split in SPLITS:
+        if os.path.lexists(folder / split) and not stat.S_ISDIR(mode := (folder / split).lstat().st_mode):
+            lines.append(f"{folder / split}: expected a folder, found {regular.describe(mode)}")
+    return lines
+
+
+def _digest_problems(path: Path, expected: str, verified: Callable[[int], None]) -> list[str]:
+    try:
+        with regular.open_file(path) as file:
+            digest = regular.digest(file, lambda _done: verified(0))
+    except DataRefused as error:
+        return [str(error)]
+    except OSError as error:
+        return [f"{path}: expected sha256 {expected}, found no readable file ({error.strerror})"]
+    return [] if digest == expected else [f"{path}: expected sha256 {expected}, found {digest}"]
+
+
+def _shard_problems(
+    path: Path, shard: Shard, classes: int, counts: Counter[tuple[str, int]], verified: Callable[[int], None]
+) -> list[str]:
+    """Adds the shard's examples to `counts`, by split and label, unless there is a problem."""
+    if problems := _digest_problems(path, shard.sha256, verified):
+        return problems
+    labels: list[int] = []
+    after = "at its beginning"
+    try:
+        for record in tfrecord.read(path):
+            verified(0)
+            example = tfrecord.parse(record)
+            id = example.id.decode("utf-8", "backslashreplace")
+            if not 0 <= example.label < classes:
+                raise ValueError(f"{id!r}: feature {LABEL!r}: expected 0 to {classes - 1}, found {example.label}")
+            labels.append(example.label)
+            after = f"after {id!r}"
+    except (DataRefused, ValueError) as error:
+        found = str(error).removeprefix(f"{path}: ")
+        return [f"{path}: expected whole examples, found {after} (record {len(labels) + 1:,}): {found}"]
+    counts.update((path.parent.name, label) for label in labels)
+    if len(labels) != shard.examples:
+        return [f"{path}: expected {shard.examples:,} examples, found {len(labels):,}"]
+    return []
+
+
+def _count_problems(
+    folder: Path, manifest: Manifest, splits: Collection[str], counts: Counter[tuple[str, int]]
+) -> list[str]:
+    lines = []
+    for split in splits:
+        for label, name in enumerate(manifest.class_names):
+            expected, found = manifest.counts.get(split, {}).get(name, 0), counts[split, label]
+            if expected != found:
+                lines.append(f"{folder / split}: class {name!r}: expected {expected:,} examples, found {found:,}")
+    return lines

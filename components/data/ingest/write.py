@@ -1,0 +1,172 @@
+"""Writes one span, whole or not at all."""
+
+import errno
+import hashlib
+import importlib.metadata
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from components.data.ingest import history as histories
+from components.data.ingest import manifest as manifests
+from components.data.ingest import schema, tfrecord
+from components.data.ingest.folder import MAX_SPAN, span_folder, spans
+from components.data.ingest.intake import difference, take_in
+from components.data.ingest.locks import exclusively
+from components.data.ingest.manifest import Manifest, Recipe, Shard
+from components.data.ingest.source import Progress, Source, silent
+from components.data.ingest.spool import Spool
+from components.disk import sync, sync_tree
+from components.errors import DataRefused, UsageError
+from trainer.examples import class_names
+
+_TEMPORARY = ".tmp-"
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def write(
+    kind: str, source: Source, out: Path, span: int | None, recipe: Recipe, progress: Progress = silent
+) -> Manifest:
+    """`components.data.ingest.prepare` from an open source. Raises OSError as well."""
+    with exclusively(out):
+        for leftover in out.glob(f"{_TEMPORARY}*"):  # of a writer that died: this process holds the lock
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        existing = spans(out)
+        number = span or (existing[-1] + 1 if existing else 1)
+        if existing and span in (None, *existing):
+            there = manifests.read(span_folder(out, span or existing[-1]))
+            if (there.kind, there.source_sha256, there.recipe) == (kind, source.sha256, recipe):
+                return there
+            if span is not None:
+                raise UsageError(
+                    f"--span {span}: {span_folder(out, span)} holds other content (from {there.source}): "
+                    f"use --span {existing[-1] + 1}, or leave --span out"
+                )
+        if number > MAX_SPAN:
+            raise UsageError(f"{out} has span {existing[-1]}, the highest possible number: name a lower --span")
+        with _temporary_folder(out, number) as folder:
+            manifest = _write_span(kind, source, out, number, recipe, folder, progress)
+            manifests.write(manifest, folder)
+            sync_tree(folder)
+            if not existing:
+                _write_schema(out, manifest.class_names)
+            folder.rename(span_folder(out, number))
+            sync(out)
+        return manifest
+
+
+def _write_span(
+    kind: str, source: Source, out: Path, number: int, recipe: Recipe, folder: Path, progress: Progress
+) -> Manifest:
+    """Writes the images and the history of a span."""
+    classes_before = class_names(schema.read(out)) if spans(out) else None
+    history = histories.read(out, progress)
+    with Spool(folder / "spool", recipe.seed) as spool:
+        taken = take_in(source, spool, recipe, progress)
+        names = taken.class_names
+        if classes_before is not None and classes_before != list(names):
+            raise DataRefused(
+                f"{source.description}: its classes are not those of {out / schema.NAME}: "
+                f"{difference(classes_before, names)}; use another --out for other classes"
+            )
+        splits = spool.split(recipe.held_out, history, recipe.per_class)
+        counts = {
+            split: dict(zip(names, np.bincount(rows["label"], minlength=len(names)).tolist(), strict=True))
+            for split, rows in splits.items()
+        }
+        _refuse_missing(counts, source, spool.held_out, is_first_span=classes_before is None)
+        shards = _write_shards(spool, splits, recipe.examples_per_shard, folder, progress)
+    (folder / "spool").unlink()
+    return Manifest(
+        kind=kind,
+        source=source.description,
+        source_sha256=source.sha256,
+        recipe=recipe,
+        class_names=names,
+        counts=counts,
+        image_shape=taken.image_shape,
+        shards=shards,
+        rejected=taken.rejected,
+        remarked=taken.remarked,
+        passed_over=taken.passed_over,
+        history=history.with_span(number, splits).write(folder),
+        tool_version=importlib.metadata.version("vitpipe"),
+    )
+
+
+def _write_shards(
+    spool: Spool, splits: dict[str, np.ndarray], examples_per_shard: int, folder: Path, progress: Progress
+) -> dict[str, Shard]:
+    shards: dict[str, Shard] = {}
+    images = sum(map(len, splits.values()))
+    written = 0
+    for split, rows in splits.items():
+        (folder / split).mkdir()
+        total = -(-len(rows) // examples_per_shard)
+        for number, part in enumerate(np.array_split(rows, total)):
+            name = f"{split}/part-{number:05}-of-{total:05}.tfrecord"
+            shards[name] = _write_shard(folder / name, spool, part)
+            written += len(part)
+            progress("images written", written, images)
+    return shards
+
+
+def _refuse_missing(
+    counts: dict[str, dict[str, int]], source: Source, held_out: Sequence[str], is_first_span: bool
+) -> None:
+    for split, by_class in counts.items():
+        missing = [name for name, count in by_class.items() if not count]
+        if not missing:
+            continue
+        there = ", ".join(f"{counts[other][missing[0]]:,} in {other}" for other in counts)
+        if split not in held_out and "test" not in held_out:
+            fix = f"put images of it into {split}/<class>/"
+        else:
+            fix = f"add images of it, so that there are at least {1 + len(held_out)} different pictures"
+            if not is_first_span:
+                fix += " that no earlier span holds (an earlier image stays in its split), or use another --out"
+        raise DataRefused(
+            f"{source.description}: {len(missing)} of {len(by_class)} classes have no image in {split} "
+            f"(first: {missing[0]!r}, with {there}): every class needs one in train, val and test; {fix}"
+        )
+
+
+def _write_schema(out: Path, names: Sequence[str]) -> None:
+    new = out / f"{_TEMPORARY}{schema.NAME}"
+    new.write_text(schema.text(schema.build(names)), encoding="utf-8")
+    sync(new)
+    new.rename(out / schema.NAME)
+
+
+def _write_shard(path: Path, spool: Spool, rows: np.ndarray) -> Shard:
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for row in rows:
+            id, image = spool.read(row)
+            record = tfrecord.frame(tfrecord.example(image, int(row["label"]), id))
+            digest.update(record)
+            file.write(record)
+    return Shard(examples=len(rows), sha256=digest.hexdigest())
+
+
+@contextmanager
+def _temporary_folder(out: Path, number: int) -> Iterator[Path]:
+    folder = out / f"{_TEMPORARY}span-{number}-{secrets.token_hex(4)}"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # gone already when it was renamed
+
+
+def disk_problem(error: OSError, out: Path) -> str:
+    """What an OSError while preparing into `out` means, with the cure when the disk is full."""
+    where = error.filename or out
+    if error.errno in _NO_SPACE:
+        free = shutil.disk_usage(out).free
+        return f"{where}: {error.strerror}; {free:,} bytes are free: a span needs twice the size of its images"
+    return f"{where}: {error.strerror or error}"

@@ -1,0 +1,209 @@
+"""Statistics of images, which TFDV does not have: what they are, how they look, and which of them come twice."""
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import apache_beam as beam
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+import tensorflow as tf
+from apache_beam.io.parquetio import WriteToParquetBatched
+from tfx import types
+from tfx.components.example_gen.utils import SPAN_PROPERTY_NAME
+from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+from tfx.utils import io_utils
+
+from components import artifacts
+from components.data.ingest import tfrecord
+from components.data.ingest.images import UNDECODABLE, BadImage, opened, pixel_digest, remarks, to_rgb
+from components.data.statistics.conflicts import find_conflicts
+from components.data.statistics.figures import of_images
+from components.data.statistics.leaks import find_leaks
+from components.data.statistics.perceptual import SIDE, phash, thumbnail, unpacked
+from trainer.examples import class_names
+from trainer.preprocessing import decode_batch
+
+TABLE = "images"  # a folder of Parquet files, a row an image
+TWINS = "twins.parquet"  # a row for each image that stands in another split too, with one of its twins there
+CONFLICTS = "conflicts.parquet"  # a row for each image whose picture has another label elsewhere, with one such twin
+FIGURES = "figures.json"
+
+_CHUNK_IMAGES, _CHUNK_BYTES = 512, 32 * 2**20  # what is decoded at a time
+
+_ROW = pa.schema(
+    {
+        "split": pa.string(),
+        "id": pa.binary(),
+        "label": pa.int64(),
+        "reason": pa.string(),  # why the image cannot be used; empty when it can. Then what follows is measured
+        "bytes": pa.int64(),
+        "format": pa.string(),  # and mode, as Pillow names them: JPEG RGB
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "digest": pa.binary(16),  # of the pixels
+        "hash": pa.uint64(),
+        "thumbnail": pa.binary(SIDE * SIDE),  # grey
+        "remarks": pa.list_(pa.string()),  # keys of `components.data.ingest.images.REMARKS`
+        # Of the pixels at the model's size, as the model gets them.
+        "mean": pa.list_(pa.float64()),
+        "mean_square": pa.list_(pa.float64()),
+        "brightness": pa.float64(),  # mean of the luma, 0 to 255
+        "sharpness": pa.float64(),  # variance of the luma's Laplacian
+    }
+)
+
+
+def measure_shard(source: tuple[str, str], image_size: int) -> Iterator[pa.Table]:
+    """The rows of one uncompressed shard of raw examples. source: split and path."""
+    split, path = source
+    chunk: list[tfrecord.RawExample] = []
+    size = 0
+    for record in tfrecord.read(Path(path)):
+        chunk.append(tfrecord.parse(record))
+        size += len(chunk[-1].image)
+        if len(chunk) == _CHUNK_IMAGES or size >= _CHUNK_BYTES:
+            yield _measure(split, chunk, image_size)
+            chunk, size = [], 0
+    if chunk:
+        yield _measure(split, chunk, image_size)
+
+
+def _measure(split: str, examples: list[tfrecord.RawExample], image_size: int) -> pa.Table:
+    rows: list[dict[str, Any]] = []
+    for example in examples:
+        row: dict[str, Any] = {
+            "split": split,
+            "id": example.id,
+            "label": example.label,
+            "bytes": len(example.image),
+            "reason": "",
+        }
+        try:
+            image = opened(example.image)
+        except BadImage as error:
+            row["reason"] = str(error)
+        else:
+            pixels = to_rgb(image)
+            row |= {
+                "format": f"{image.format} {image.mode}",
+                "width": image.width,
+                "height": image.height,
+                "digest": bytes.fromhex(pixel_digest(pixels)),
+                "thumbnail": thumbnail(image).tobytes(),
+                "remarks": remarks(example.image, image, pixels),
+            }
+        rows.append(row)
+    # What is no image is not shown to TensorFlow, which would decode a picture of any size.
+    usable = [b"" if row["reason"] else example.image for row, example in zip(rows, examples, strict=True)]
+    seen, valid = (tensor.numpy() for tensor in _decoder(image_size)(tf.constant(usable)))
+    for row, decoded in zip(rows, valid, strict=True):
+        if not decoded and not row["reason"]:
+            row["reason"] = UNDECODABLE
+    good = [row for row in rows if not row["reason"]]
+    hashes = phash(unpacked(row["thumbnail"] for row in good))
+    for row, hash, looks in zip(good, hashes, _looks(seen[valid]), strict=True):
+        row |= {"hash": hash, **looks}
+    return pa.Table.from_pylist(rows, _ROW)
+
+
+@cache
+def _decoder(image_size: int) -> tf.types.experimental.PolymorphicFunction:
+    """What the model's own preprocessing makes of image bytes, and of which it makes nothing."""
+    signature = [tf.TensorSpec([None], tf.string)]
+    return tf.function(lambda encoded: decode_batch(encoded, image_size), input_signature=signature)
+
+
+def _looks(pixels: np.ndarray) -> Iterator[dict]:
+    """Figures of each image of uint8 [N, S, S, 3]."""
+    values = pixels.astype(np.float32)
+    means = values.mean(axis=(1, 2), dtype=np.float64)
+    squares = np.square(values).mean(axis=(1, 2), dtype=np.float64)
+    luma = values @ np.array([0.299, 0.587, 0.114], np.float32)
+    inner = luma[:, 1:-1, 1:-1]
+    laplacian = luma[:, :-2, 1:-1] + luma[:, 2:, 1:-1] + luma[:, 1:-1, :-2] + luma[:, 1:-1, 2:] - 4 * inner
+    for mean, square, brightness, sharpness in zip(
+        means, squares, luma.mean(axis=(1, 2)), laplacian.var(axis=(1, 2)), strict=True
+    ):
+        yield {"mean": mean, "mean_square": square, "brightness": brightness, "sharpness": sharpness}
+
+
+def read_table(folder: Path, columns: list[str]) -> pd.DataFrame:
+    """Columns of the table of images in a folder of ImageStatistics."""
+    return pa.parquet.read_table(folder / TABLE, columns=columns).to_pandas()
+
+
+class Executor(base_beam_executor.BaseBeamExecutor):
+    """One Beam pass over the shards writes the table; what it says on the whole is worked out from it."""
+
+    def Do(self, input_dict, output_dict, exec_properties):
+        self._log_startup(input_dict, output_dict, exec_properties)
+        [examples], [test_examples] = input_dict["examples"], input_dict["test_examples"]
+        statistics = artifact_utils.get_single_instance(output_dict["statistics"])
+        folder = Path(statistics.uri)
+        shards = [
+            (split, str(shard))
+            for artifact in (examples, test_examples)
+            for split in artifact_utils.decode_split_names(artifact.split_names)
+            for shard in sorted(Path(artifact_utils.get_split_uri([artifact], split)).iterdir())
+        ]
+        with self._make_beam_pipeline() as pipeline:
+            _ = (
+                pipeline
+                | beam.Create(shards)
+                | beam.Reshuffle()
+                | beam.FlatMap(measure_shard, exec_properties["image_size"])
+                | WriteToParquetBatched(str(folder / TABLE / "part"), _ROW, file_name_suffix=".parquet")
+            )
+        schema_file = io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
+        names = class_names(io_utils.SchemaReader().read(schema_file))
+        images = read_table(folder, ["split", "id", "label", "reason", "digest", "hash", "thumbnail"])
+        twins, leaks = find_leaks(images)
+        twins.to_parquet(folder / TWINS)
+        find_conflicts(images, twins).to_parquet(folder / CONFLICTS)
+        del images
+        rest = read_table(folder, [name for name in _ROW.names if name not in ("hash", "thumbnail")])
+        span, gate_span = (one.get_int_custom_property(SPAN_PROPERTY_NAME) for one in (examples, test_examples))
+        found = of_images(rest, names, leaks, span, gate_span, exec_properties["image_size"])
+        (folder / FIGURES).write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        statistics.span = span
+
+
+class ImageStatisticsSpec(ComponentSpec):
+    PARAMETERS: ClassVar = {"image_size": ExecutionParameter(type=int)}
+    INPUTS: ClassVar = {
+        "examples": ChannelParameter(type=standard_artifacts.Examples),
+        "test_examples": ChannelParameter(type=standard_artifacts.Examples),
+        "schema": ChannelParameter(type=standard_artifacts.Schema),
+    }
+    OUTPUTS: ClassVar = {"statistics": ChannelParameter(type=artifacts.ImageStatistics)}
+
+
+class ImageStatistics(base_beam_component.BaseBeamComponent):
+    """Measures every image of a span and of the gate's test set.
+
+    Args:
+        examples: raw examples to train and select on, as `components.data.example_gen` copied them.
+        test_examples: raw examples of the gate's `test` split.
+        schema: carries the class names.
+        image_size: pixels a side at which the model sees an image.
+    """
+
+    SPEC_CLASS = ImageStatisticsSpec
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
+
+    def __init__(
+        self, examples: types.BaseChannel, test_examples: types.BaseChannel, schema: types.BaseChannel, image_size: int
+    ):
+        statistics = types.Channel(type=artifacts.ImageStatistics)
+        super().__init__(
+            ImageStatisticsSpec(
+                examples=examples, test_examples=test_examples, schema=schema, image_size=image_size,
+                statistics=statistics,
+            )
+        )  # fmt: skip

@@ -1,0 +1,68 @@
+"""Errors that a user can act on, and the exit codes that commands and steps end with."""
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class Exit(IntEnum):
+    """Exit codes of the `vitpipe` command and of the steps on a cluster."""
+
+    OK = 0  # pushed, or nothing to do
+    CRASHED = 1
+    USAGE = 2  # bad usage or settings
+    DATA_REFUSED = 3
+    NOT_BLESSED = 4
+    NOT_SERVABLE = 5
+
+
+class VitpipeError(Exception):
+    """Root of all errors that a user can act on.
+
+    The message says what is wrong, with the value, what is allowed and what to do. Several arguments are several
+    problems, one a line. A command that ends with one prints the message without a trace.
+    """
+
+    exit: ClassVar[Exit] = Exit.CRASHED
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
+
+
+class UsageError(VitpipeError, ValueError):
+    """The call is wrong, whatever the data: a missing path, a run that does not exist, a span number that is taken."""
+
+    exit = Exit.USAGE
+
+
+class SettingsError(UsageError):
+    """A setting is wrong, or settings contradict each other."""
+
+
+class NotFound(UsageError):
+    """A run or an artifact of this name is in no store."""
+
+
+class AnotherRun(UsageError):
+    """Another run of the pipeline is running."""
+
+
+class DataRefused(VitpipeError):
+    """The data is not fit for use."""
+
+    exit = Exit.DATA_REFUSED
+
+
+class StoreError(VitpipeError):
+    """The store of ML Metadata cannot be read or written."""
+
+
+class ServerError(VitpipeError):
+    """A model server did not answer as asked."""
+
+
+class StudyError(VitpipeError):
+    """A cell of a study could not be trained."""
+
+
+class ClusterError(VitpipeError):
+    """Kubeflow Pipelines did not answer as asked."""

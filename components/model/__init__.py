@@ -1,0 +1,1 @@
+"""Steps that train, judge and push a model."""

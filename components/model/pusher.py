@@ -1,0 +1,107 @@
+"""TFX's Pusher with a push that a model server sees whole or not at all."""
+
+import json
+from pathlib import Path
+from typing import ClassVar
+
+from tfx import types
+from tfx.components.pusher import executor
+from tfx.dsl.components.base import base_component, executor_spec
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+
+from components.data.example_gen import SPAN_DIGEST
+from components.model.evaluator.judgement import Judgement
+from components.model.serving_folder import ModelId, push_candidate, serving_now
+
+
+class Executor(executor.Executor):
+    """Copies beside the target, then renames: TFX's own copies in place, and a crash leaves half a model serving.
+
+    The model that already serves is not pushed again, nor one that was rolled back. `pushed_model` then names the
+    serving version and has `pushed` 0, unless an earlier attempt of this run pushed it and was killed. The graph runs
+    this step only for a blessed model.
+    """
+
+    def Do(self, input_dict, output_dict, exec_properties):
+        self._log_startup(input_dict, output_dict, exec_properties)
+        pushed_model = artifact_utils.get_single_instance(output_dict["pushed_model"])
+        folder = Path(exec_properties["serving"])
+        model, blessing, infra_blessing, examples = (
+            artifact_utils.get_single_instance(input_dict[key])
+            for key in ("model", "model_blessing", "infra_blessing", "examples")
+        )
+        serving = serving_now(folder)
+        withdrawn = serving is not None and any(one.names(model) for one in serving.withdrawn)
+        if serving is not None and (withdrawn or serving.model.names(model)):
+            version = serving.version
+            if serving.run_id == self._context.pipeline_run_id and serving.restored_from is None:
+                pushed_model.set_int_custom_property("pushed", 1)
+            else:
+                self._MarkNotPushed(pushed_model)
+        else:
+            record = push_candidate(
+                Path(self.GetModelPath(input_dict)),
+                folder,
+                exec_properties["keep"],
+                figures=Judgement.model_validate_json(blessing.get_string_custom_property("judgement")).candidate,
+                signatures=json.loads(infra_blessing.get_string_custom_property("signatures")),
+                run_id=self._context.pipeline_run_id,
+                model=ModelId(uri=model.uri, created_ms=model.mlmd_artifact.create_time_since_epoch),
+                span=examples.get_int_custom_property("span"),
+                data_digest=examples.get_string_custom_property(SPAN_DIGEST),
+                **json.loads(exec_properties["made_by"]),
+            )
+            version = record.version
+            pushed_model.set_int_custom_property("pushed", 1)
+        pushed_model.set_int_custom_property("withdrawn", int(withdrawn))
+        pushed_model.set_string_custom_property("pushed_version", str(version))
+        pushed_model.set_string_custom_property("pushed_destination", str(folder / str(version)))
+
+
+class PusherSpec(ComponentSpec):
+    PARAMETERS: ClassVar = {
+        "serving": ExecutionParameter(type=str),
+        "keep": ExecutionParameter(type=int),
+        "made_by": ExecutionParameter(type=str),
+    }
+    INPUTS: ClassVar = {
+        "model": ChannelParameter(type=standard_artifacts.Model),
+        "model_blessing": ChannelParameter(type=standard_artifacts.ModelBlessing),
+        "infra_blessing": ChannelParameter(type=standard_artifacts.InfraBlessing),
+        "examples": ChannelParameter(type=standard_artifacts.Examples),
+    }
+    OUTPUTS: ClassVar = {"pushed_model": ChannelParameter(type=standard_artifacts.PushedModel)}
+
+
+class Pusher(base_component.BaseComponent):
+    """Pushes a blessed model to the folder that a model server watches.
+
+    Args:
+        model, model_blessing, infra_blessing: the candidate, the gate's verdict and that of the serving check.
+        examples: that it was trained on, for its record.
+        serving: absolute path of the folder.
+        keep: how many of the newest versions stay there.
+        made_by: code_version and settings_digest, for the record.
+    """
+
+    SPEC_CLASS = PusherSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(
+        self,
+        model: types.BaseChannel,
+        model_blessing: types.BaseChannel,
+        infra_blessing: types.BaseChannel,
+        examples: types.BaseChannel,
+        serving: str,
+        keep: int,
+        made_by: dict[str, str],
+    ):
+        super().__init__(
+            PusherSpec(
+                model=model, model_blessing=model_blessing, infra_blessing=infra_blessing, examples=examples,
+                serving=serving, keep=keep, made_by=json.dumps(made_by),
+                pushed_model=types.Channel(type=standard_artifacts.PushedModel),
+            )
+        )  # fmt: skip

@@ -1,0 +1,1 @@
+"""ServingCheck: asks the SavedModel as its clients will."""

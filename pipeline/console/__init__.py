@@ -1,0 +1,1 @@
+"""Output of commands and steps: safe text, log files, progress."""

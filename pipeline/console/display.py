@@ -1,0 +1,64 @@
+"""What a person sees of a run: one line a node, messages of the steps as they come, a spinner on a terminal."""
+
+import logging
+from typing import TextIO
+
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from pipeline.console.terminal import Console, printable
+from pipeline.outcome import Outcome, State
+
+_STYLES = {State.COMPLETE: "green", State.CACHED: "cyan", State.SKIPPED: "yellow", State.FAILED: "bold red"}
+
+
+class Display:
+    """Writes to `stream`. Log records of our own steps (packages `trainer`, `components`) appear under their node."""
+
+    def __init__(self, stream: TextIO):
+        self._console = Console(file=stream, soft_wrap=True)
+        self._progress = Progress(
+            SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn(),
+            console=self._console, transient=True, disable=not self._console.is_terminal,
+            # Rich would bring everybody's output to the terminal; the libraries' belongs in the log file.
+            redirect_stdout=False, redirect_stderr=False,
+        )  # fmt: skip
+        self._handler = _Lines(self)
+
+    def __enter__(self) -> "Display":
+        for package in ("trainer", "components"):
+            logging.getLogger(package).addHandler(self._handler)
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._progress.stop()
+        for package in ("trainer", "components"):
+            logging.getLogger(package).removeHandler(self._handler)
+
+    def line(self, text: str | Text) -> None:
+        self._console.print(text if isinstance(text, Text) else printable(text))
+
+    def started(self, activity: str) -> None:
+        self.idle()
+        self._progress.add_task(printable(activity))
+
+    def idle(self) -> None:
+        """Nothing goes on, so that what is printed elsewhere stands alone."""
+        for task in self._progress.task_ids:
+            self._progress.remove_task(task)
+        self._progress.refresh()
+
+    def ended(self, outcome: Outcome) -> None:
+        self.idle()
+        state = (f"{outcome.state:<9}", _STYLES[outcome.state])
+        self.line(Text.assemble(f"{outcome.node:<18}", state, f"{outcome.seconds:7.1f} s"))
+
+
+class _Lines(logging.Handler):
+    def __init__(self, display: Display):
+        super().__init__(logging.INFO)
+        self._display = display
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._display.line("  " + record.getMessage())

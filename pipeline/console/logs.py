@@ -1,0 +1,53 @@
+"""Library output goes to a file, ours to the terminal."""
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO, cast
+
+from pipeline.console.terminal import Escaping
+
+
+def own_stderr() -> TextIO:
+    """A stream to today's standard error, which stays there while `redirected` is on."""
+    return cast(TextIO, Escaping(os.fdopen(os.dup(2), "w", buffering=1)))
+
+
+@contextlib.contextmanager
+def redirected(path: Path) -> Iterator[None]:
+    """Append everything written to standard output and error to `path`: Python's, and that of C++ libraries too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _flush()
+    saved = os.dup(1), os.dup(2)
+    with path.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    before, root.handlers, level = root.handlers, [handler], root.level
+    root.setLevel(logging.INFO)
+    logging.getLogger("apache_beam").setLevel(logging.WARNING)  # it tells of every type hint it reads
+    try:
+        yield
+    finally:
+        root.handlers = before
+        root.setLevel(level)
+        with contextlib.suppress(OSError):  # a full disk is reported by what failed because of it
+            _flush()
+        for descriptor, copy in enumerate(saved, start=1):
+            os.dup2(copy, descriptor)
+            os.close(copy)
+
+
+def shown(path: Path) -> str:
+    """A path as a person reads it: short where it lies below the current folder."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()

@@ -1,0 +1,1 @@
+"""Charts, graphs, attention maps and the pages that are made of them."""

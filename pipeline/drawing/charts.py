@@ -1,0 +1,117 @@
+"""Charts as HTML, to be put into a page that carries plotly.js. They are seen on light and on dark."""
+
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+
+from pipeline.result.figures import Bin, Epoch
+
+_LINES = "rgba(128, 128, 128, 0.3)"
+_COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2")
+MORE_COLOURS = (*_COLOURS, "#e45756", "#72b7b2", "#eeca3b", "#9d755d")
+_SHADES = [[0, "rgba(76, 120, 168, 0)"], [1, "rgba(76, 120, 168, 1)"]]
+
+Epochs = Sequence[Epoch]
+
+
+def curves(title: str, axis: str, lines: Mapping[str, tuple[Epochs, str]], format: str = "") -> str:
+    """Lines over the epochs: by name the rows, and which figure of them."""
+    chart = go.Figure()
+    for place, (name, (rows, figure)) in enumerate(lines.items()):
+        chart.add_scatter(
+            x=[row.epoch for row in rows], y=[getattr(row, figure) for row in rows], name=name, mode="lines+markers",
+            line={"color": _COLOURS[place % len(_COLOURS)]}, marker={"size": 4},
+        )  # fmt: skip
+    chart.update_yaxes(tickformat=format)
+    chart.update_xaxes(rangemode="tozero")
+    return html(chart, title, "epoch", axis)
+
+
+def confusion(names: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:
+    """Shares of each class's examples, so that a rare class is seen as well as a frequent one."""
+    shares = [[count / max(sum(row), 1) for count in row] for row in matrix]
+    few = len(names) <= 20
+    chart = go.Figure(
+        go.Heatmap(
+            x=list(names), y=list(names), z=shares, zmin=0, zmax=1, colorscale=_SHADES, customdata=matrix,
+            hovertemplate="%{y} taken for %{x}: %{customdata:,} images, %{z:.1%}<extra></extra>",
+            text=matrix if few else None, texttemplate="%{text:,}" if few else None,
+            showscale=False,
+        )
+    )  # fmt: skip
+    chart.update_yaxes(autorange="reversed", type="category", automargin=True)
+    chart.update_xaxes(type="category", automargin=True)
+    return html(chart, "Confusion", "answer", "class", height=560, lines=False)
+
+
+def reliability(bins: Sequence[Bin]) -> str:
+    chart = go.Figure()
+    chart.add_scatter(
+        x=[0, 1], y=[0, 1], mode="lines", name="as sure as right", line={"dash": "dot", "color": "#808080"}
+    )
+    chart.add_scatter(
+        x=[one.confidence for one in bins], y=[one.accuracy for one in bins], mode="lines+markers", name="this model",
+        line={"color": _COLOURS[0]}, customdata=[one.examples for one in bins],
+        hovertemplate="%{customdata:,} images, confidence %{x:.3f}, accuracy %{y:.3f}<extra></extra>",
+    )  # fmt: skip
+    chart.update_xaxes(range=[0, 1])
+    chart.update_yaxes(range=[0, 1])
+    return html(chart, "Reliability", "confidence", "accuracy")
+
+
+def confidences(bins: Sequence[Bin]) -> str:
+    chart = go.Figure(
+        go.Bar(
+            x=[one.confidence for one in bins], y=[one.examples for one in bins], marker_color=_COLOURS[0],
+            hovertemplate="confidence %{x:.3f}: %{y:,} images<extra></extra>",
+        )
+    )  # fmt: skip
+    chart.update_xaxes(range=[0, 1])
+    return html(chart, "How sure it is", "confidence", "test images")
+
+
+def by_block(title: str, axis: str, names: Sequence[str], rows: Sequence[Sequence[float]], even: float) -> str:
+    """A line a head over the blocks. rows: [block][head]; even: what attention that is the same to all would have."""
+    chart = go.Figure()
+    blocks = list(range(1, len(rows) + 1))
+    for place, name in enumerate(names):
+        chart.add_scatter(
+            x=blocks, y=[row[place] for row in rows], name=name, mode="lines+markers",
+            line={"color": MORE_COLOURS[place % len(MORE_COLOURS)], "dash": "solid" if "head" in name else "dash"},
+        )  # fmt: skip
+    chart.add_hline(y=even, line={"dash": "dot", "color": "#808080"})
+    chart.update_xaxes(dtick=1 if len(rows) <= 12 else None)
+    chart.update_yaxes(rangemode="tozero")
+    return html(chart, title, "block", axis)
+
+
+def removal(name: str, shares: Sequence[float], rollout: Sequence[float], random: Sequence[float]) -> str:
+    """Deletion or insertion: the probability of the answer over the share of the patches that were moved."""
+    chart = go.Figure()
+    for place, (order, values) in enumerate({"rollout's order": rollout, "random order": random}.items()):
+        chart.add_scatter(x=list(shares), y=list(values), name=order, mode="lines", line={"color": _COLOURS[place]})
+    chart.update_xaxes(range=[0, 1], tickformat=".0%")
+    chart.update_yaxes(range=[0, 1])
+    moved = "taken out" if name == "deletion" else "put in"
+    return html(chart, name.capitalize(), f"patches {moved}", "probability of the answer")
+
+
+def html(chart: go.Figure, title: str, x: str, y: str, height: int = 320, lines: bool = True) -> str:
+    """Return a chart as HTML in the theme that all pages share.
+
+    Args:
+        chart: its traces and the ranges of its axes.
+        title: in plain text.
+        x: title of the x axis.
+        y: title of the y axis.
+        height: pixels.
+        lines: whether there are grid lines.
+    """
+    chart.update_layout(
+        title={"text": title}, height=height, margin={"l": 55, "r": 10, "t": 60, "b": 40}, xaxis_title=x, yaxis_title=y,
+        template="plotly_white", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font_color="#808080",
+        legend={"orientation": "h", "y": 1.13, "x": 1, "xanchor": "right"},
+    )  # fmt: skip
+    for axes in chart.update_xaxes, chart.update_yaxes:
+        axes(gridcolor=_LINES, zerolinecolor=_LINES, showgrid=lines)
+    return chart.tohtml(full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True})

@@ -1,0 +1,88 @@
+"""The page of some images: every block and head over each, and the answer beside it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.drawing import attention_maps
+from pipeline.drawing.document import document
+from pipeline.explained_model import Explanation, Model
+from trainer import explain
+
+PAGE = "explain.html"
+
+
+def columns(heads: int) -> list[str]:
+    """What is shown of each block, in the order of `views`."""
+    return [*(f"head {head + 1}" for head in range(heads)), "mean", "rollout"]
+
+
+def views(attention: np.ndarray) -> np.ndarray:
+    """Each head, their mean, and the rollout up to the block: [..., depth, heads + 2, tokens, tokens]."""
+    mean, rollout = attention.mean(-3, keepdims=True), explain.rollout(attention)[..., None, :, :]
+    return np.concatenate([attention, mean, rollout], axis=-3)
+
+
+def figures(model: Model, names: list[str], found: Explanation) -> list[dict[str, Any]]:
+    """Of each image that decodes, what the page shows; lists [depth][heads + 2], in the order of `columns`."""
+    rows = []
+    for name, probabilities, attention in zip(names, found.probabilities, found.attention, strict=True):
+        shown = views(attention)
+        rows.append(
+            {
+                "image": name,
+                "class": model.classes[probabilities.argmax()],
+                "probabilities": dict(zip(model.classes, map(float, probabilities), strict=True)),
+                "columns": columns(attention.shape[1]),
+                "patches": explain.seen(shown).tolist(),
+                "to_itself": explain.to_itself(shown).tolist(),
+                "entropy": explain.entropy(explain.seen(shown)).tolist(),
+                "distance": explain.distance(shown, model.patch_size).tolist(),
+            }
+        )
+    return rows
+
+
+def page(model: Model, rows: list[dict[str, Any]], found: Explanation) -> str:
+    """The page as HTML. rows: of `figures`."""
+    grid, _ = explain.layout(found.attention.shape[-1])
+    shown = []
+    for row, pixels in zip(rows, found.pixels, strict=True):
+        maps = np.array(row["patches"], "float32")
+        shown.append(
+            row
+            | {
+                "source": attention_maps.data_uri(attention_maps.enlarged(pixels)),
+                "maps": [
+                    [attention_maps.data_uri(attention_maps.coloured(one, model.size)) for one in of] for of in maps
+                ],
+                "patches": np.round(maps, 4).tolist(),
+            }
+        )
+    return document(
+        Path(__file__).with_suffix(".html"),
+        model=model,
+        shown=shown,
+        grid=grid,
+        legend=attention_maps.legend(),
+        most_entropy=float(np.log2(grid**2)),
+        even_distance=float(explain.distances(grid, model.patch_size).mean()),
+    )
+
+
+def write(model: Model, rows: list[dict[str, Any]], found: Explanation, out: Path) -> Path:
+    """The page and, in a folder for each image, its pictures as PNG files. Gives the page."""
+    grid, _ = explain.layout(found.attention.shape[-1])
+    for number, (row, pixels) in enumerate(zip(rows, found.pixels, strict=True), start=1):
+        folder = out / f"{number}-{Path(row['image']).stem}"
+        folder.mkdir(parents=True, exist_ok=True)
+        attention_maps.enlarged(pixels).save(folder / "image.png")
+        attention_maps.gridded(pixels, grid).save(folder / "patches.png")
+        for block, of_block in enumerate(np.array(row["patches"], "float32"), start=1):
+            for column, patches in zip(row["columns"], of_block, strict=True):
+                name = f"block-{block:02d}-{column.replace(' ', '-')}.png"
+                attention_maps.overlay(pixels, patches).save(folder / name)
+    file = out / PAGE
+    file.write_text(page(model, rows, found), "utf-8")
+    return file

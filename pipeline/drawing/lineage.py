@@ -1,0 +1,119 @@
+"""A lineage as a tree to read, and in the languages that other tools draw from."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from typing import Any
+
+from pipeline.console.terminal import printable
+from pipeline.metadata.records import Artifact, Edge, Execution, Lineage, Run
+
+Branch = tuple[str, list["Branch"]]  # a line, and what hangs below it
+
+
+def tree(lineage: Lineage, up: bool) -> Branch:
+    """What the artifact was made of, or what came of it; what is hung up once already is named only."""
+    by_artifact: dict[int, list[Edge]] = defaultdict(list)
+    by_execution: dict[int, list[Edge]] = defaultdict(list)
+    for edge in lineage.edges:
+        if edge.into is not up:
+            by_artifact[edge.artifact].append(edge)
+        else:
+            by_execution[edge.execution].append(edge)
+    seen: set[int] = set()
+
+    def of_artifact(artifact_id: int, before: str = "") -> Branch:
+        line = before + said(lineage.artifacts[artifact_id])
+        edges = by_artifact[artifact_id]
+        if artifact_id in seen and edges:
+            return f"{line}, see above", []
+        seen.add(artifact_id)
+        return line, [of_execution(edge) for edge in edges]
+
+    def of_execution(edge: Edge) -> Branch:
+        execution = lineage.executions[edge.execution]
+        name = "" if up else f" as {edge.name}"
+        line = f"{execution.node}{name}, in run {lineage.runs.get(execution.id, 'unknown')}"
+        if edge.compared:  # a model that another was weighed against did not make it
+            return f"{line} (to compare)", []
+        if not up and execution.id in done:
+            return f"{line}, see above", []
+        done.add(execution.id)
+        below: list[Branch] = []
+        for far in by_execution[execution.id]:
+            if far.compared:
+                below.append((f"{far.name}: {said(lineage.artifacts[far.artifact])} (to compare)", []))
+            else:
+                below.append(of_artifact(far.artifact, f"{far.name}: "))
+        return line, below
+
+    done: set[int] = set()
+    return of_artifact(lineage.start)
+
+
+def said(artifact: Artifact) -> str:
+    """An artifact in a few words."""
+    properties = artifact.properties
+    words = [f"{artifact.type} {artifact.id}"]
+    if "span_folder" in properties:
+        words.append(f"{properties['span_folder']}, sha256 {str(properties.get('span_digest', ''))[:12]}")
+    if artifact.type == "Backbone":
+        words.append(f"{properties.get('source')}, sha256 {str(properties.get('content_digest', ''))[:12]}")
+    if properties.get("pushed_version"):
+        words.append(
+            f"version {properties['pushed_version']}" + (" (not pushed again)" * (not properties.get("pushed")))
+        )
+    if "blessed" in properties and artifact.type.endswith("Blessing"):
+        words.append("blessed" if properties["blessed"] == 1 else "not blessed")
+    if artifact.state != "live":
+        words.append(artifact.state)
+    return ", ".join(words)
+
+
+def mermaid(lineage: Lineage) -> str:
+    """A flow chart for Markdown."""
+    lines = ["flowchart LR"]
+    lines += [f'  a{one.id}("{_quoted(said(one))}")' for one in lineage.artifacts.values()]
+    lines += [f'  e{one.id}["{_quoted(one.node)}"]' for one in lineage.executions.values()]
+    for edge in lineage.edges:
+        arrow = "-.->" if edge.compared else "-->"
+        ends = (f"a{edge.artifact}", f"e{edge.execution}")
+        left, right = ends if edge.into else ends[::-1]
+        lines.append(f"  {left} {arrow}|{_quoted(edge.name)}| {right}")
+    return "\n".join(lines)
+
+
+def dot(lineage: Lineage) -> str:
+    """For Graphviz."""
+    lines = ["digraph lineage {", "  rankdir=LR;"]
+    lines += [f"  a{one.id} [shape=ellipse, label={json.dumps(said(one))}];" for one in lineage.artifacts.values()]
+    lines += [f"  e{one.id} [shape=box, label={json.dumps(one.node)}];" for one in lineage.executions.values()]
+    for edge in lineage.edges:
+        ends = (f"a{edge.artifact}", f"e{edge.execution}")
+        left, right = ends if edge.into else ends[::-1]
+        style = ", style=dashed" if edge.compared else ""
+        lines.append(f"  {left} -> {right} [label={json.dumps(edge.name)}{style}];")
+    return "\n".join([*lines, "}"])
+
+
+def as_json(lineage: Lineage, runs: list[Run]) -> dict[str, Any]:
+    """Ready for `json.dumps`. runs: those that the executions are of, for what they recorded of themselves."""
+    return {
+        "start": lineage.start,
+        "artifacts": [{**one.__dict__, "properties": dict(one.properties)} for one in lineage.artifacts.values()],
+        "executions": [_execution(one, lineage) for one in lineage.executions.values()],
+        "edges": [{**edge.__dict__, "compared": edge.compared} for edge in lineage.edges],
+        "runs": {run.name: dict(run.facts) for run in runs},
+    }
+
+
+def _execution(one: Execution, lineage: Lineage) -> dict[str, Any]:
+    return {
+        "id": one.id, "node": one.node, "type": one.type, "state": one.state, "started_ms": one.started_ms,
+        "updated_ms": one.updated_ms, "properties": dict(one.properties), "run": lineage.runs.get(one.id),
+    }  # fmt: skip
+
+
+def _quoted(text: str) -> str:
+    return printable(text).replace('"', "#quot;")

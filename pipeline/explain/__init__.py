@@ -1,1 +1,0 @@
-"""`vitpipe explain`: what a model looks at, as pictures and figures, of some images or of the model itself."""

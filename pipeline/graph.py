@@ -1,0 +1,219 @@
+"""The whole graph on one page, and the only place it is described."""
+
+import hashlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from tfx.components import ExampleValidator, StatisticsGen, Transform
+from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
+from tfx.dsl.compiler.compiler import Compiler
+from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.dsl.components.common.resolver import Resolver
+from tfx.dsl.experimental.conditionals.conditional import Cond
+from tfx.orchestration.pipeline import Pipeline
+from tfx.proto import trainer_pb2, transform_pb2
+from tfx.proto.orchestration import pipeline_pb2
+from tfx.types.channel import Channel
+from tfx.types.standard_artifacts import Model
+
+from components.artifacts import DataVerdict
+from components.data.example_gen import SpanExampleGen
+from components.data.gate.component import DataGate
+from components.data.ingest.schema import read_bytes as schema_bytes
+from components.data.previous_span import PreviousSpan
+from components.data.statistics.component import ImageStatistics
+from components.model.backbone import Backbone
+from components.model.baseline import ServingModel
+from components.model.evaluator.component import Evaluator
+from components.model.pusher import Pusher
+from components.model.serving_check.component import ServingCheck
+from components.model.serving_folder import serving_now
+from components.model.trainer import Trainer
+from pipeline import provenance
+from pipeline.backbone import content
+from pipeline.outcome import REPORT
+from pipeline.report.component import RunReport
+from pipeline.settings import Settings
+
+
+def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] = MappingProxyType({})) -> Pipeline:
+    """The graph that trains on `span` of the data and gates on the gate span's test set.
+
+    accepted: a person's reason for each check of the data gate that is not to stop this run.
+    """
+    data, serving = str(settings.data.dir.resolve()), str(settings.folder / "serving")
+    schema_file = settings.data.dir.resolve() / "schema.pbtxt"
+
+    examples = SpanExampleGen(data, span, ["train", "val"]).with_id("ImportExampleGen")
+    test_examples = SpanExampleGen(data, settings.data.gate_span, ["test"]).with_id("TestExampleGen")
+
+    schema = ImportSchemaGen(schema_file=str(schema_file))
+    statistics = StatisticsGen(examples=examples.outputs["examples"], schema=schema.outputs["schema"])
+    validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
+    image_statistics = ImageStatistics(
+        examples=examples.outputs["examples"],
+        test_examples=test_examples.outputs["examples"],
+        schema=schema.outputs["schema"],
+        image_size=settings.model.image_size,
+    )
+    previous = Resolver(
+        strategy_class=PreviousSpan,
+        config={"data": data, "span": span},
+        verdict=Channel(type=DataVerdict),
+    ).with_id("PreviousSpan")
+    data_gate = DataGate(
+        examples=examples.outputs["examples"],
+        test_examples=test_examples.outputs["examples"],
+        statistics=image_statistics.outputs["statistics"],
+        anomalies=validator.outputs["anomalies"],
+        previous=previous.outputs["verdict"],
+        settings=settings.data_gate,
+        accepted=dict(accepted),
+    )
+    baseline = Resolver(strategy_class=ServingModel, config={"serving": serving}, model=Channel(type=Model)).with_id(
+        "Baseline"
+    )
+
+    verdict = data_gate.outputs["verdict"]
+    with Cond(verdict.future()[0].property("passed") == 1):
+        transform = Transform(
+            examples=examples.outputs["examples"],
+            schema=schema.outputs["schema"],
+            preprocessing_fn="trainer.preprocessing.preprocessing_fn",
+            splits_config=transform_pb2.SplitsConfig(analyze=["train"], transform=["train", "val"]),
+            custom_config={"image_size": settings.model.image_size},
+            disable_statistics=True,  # of raw pixels: a minute of work that says nothing
+        )
+        backbone = None
+        if source := settings.finetune.source:
+            backbone = Backbone(source, content(source), settings.model, settings.finetune)
+        trainer = Trainer(
+            run_fn="trainer.run.run_fn",
+            examples=transform.outputs["transformed_examples"],
+            transform_graph=transform.outputs["transform_graph"],
+            schema=schema.outputs["schema"],
+            # Inputs only where they are used: as one, each push would make the next run train again.
+            base_model=baseline.outputs["model"] if settings.training.warm_start else None,
+            verdict=verdict if settings.data_gate.leave_out_leaks else None,
+            backbone=backbone.outputs["backbone"] if backbone else None,
+            train_args=trainer_pb2.TrainArgs(splits=["train"]),
+            eval_args=trainer_pb2.EvalArgs(splits=["val"]),
+            custom_config={
+                "model": settings.model.model_dump_json(),
+                "augment": settings.augment.model_dump_json(),
+                "training": settings.training.model_dump_json(),
+                "checkpoints": str(checkpoints_folder(settings)),
+                "code": provenance.digest("trainer.run"),
+                # A warm start records which version it starts from.
+                **({"serving": serving} if settings.training.warm_start else {}),
+                # Not its source: the same backbone elsewhere makes the same model.
+                **({"finetune": settings.finetune.model_dump_json(exclude={"source"})} if backbone else {}),
+            },
+        )
+        evaluator = Evaluator(
+            examples=test_examples.outputs["examples"],
+            statistics=image_statistics.outputs["statistics"],
+            model=trainer.outputs["model"],
+            baseline_model=baseline.outputs["model"],
+            schema=schema.outputs["schema"],
+            gate=settings.gate,
+            serving=_without_baseline(settings.folder / "serving"),
+        )
+        # Of a model that is not blessed, too: a person may bless it later, and it is pushed if it can be served.
+        serving_check = ServingCheck(
+            model=trainer.outputs["model"],
+            examples=test_examples.outputs["examples"],
+            schema=schema.outputs["schema"],
+            settings=settings.serving_check,
+        )
+        with (
+            Cond(evaluator.outputs["blessing"].future()[0].custom_property("blessed") == 1),
+            Cond(serving_check.outputs["blessing"].future()[0].custom_property("blessed") == 1),
+        ):
+            pusher = Pusher(
+                model=trainer.outputs["model"],
+                model_blessing=evaluator.outputs["blessing"],
+                infra_blessing=serving_check.outputs["blessing"],
+                examples=examples.outputs["examples"],
+                serving=serving,
+                keep=settings.keep_versions,
+                made_by={"code_version": provenance.code_version(), "settings_digest": settings.digest(span)},
+            )
+
+    steps = [
+        examples, test_examples, schema, statistics, validator, image_statistics, previous, data_gate, transform,
+        baseline, trainer, evaluator, serving_check, pusher,
+    ]  # fmt: skip
+    if backbone:
+        steps.append(backbone)
+        _stamp(backbone, provenance.digest("components.model.backbone"))
+    # After all of them, and without an input of any: whatever was skipped, there is a report.
+    report = RunReport(store=str(settings.store), reports=str(settings.folder / "reports"))
+    report.add_upstream_nodes(steps)
+
+    # Where the graph is compiled for elsewhere, the data need not be here.
+    _stamp(schema, hashlib.sha256(schema_bytes(settings.data.dir)).hexdigest() if schema_file.exists() else "")
+    for example_gen in examples, test_examples:
+        _stamp(example_gen, provenance.digest("components.data.example_gen"))
+    _stamp(image_statistics, provenance.digest("components.data.statistics.component"))
+    _stamp(data_gate, provenance.digest("components.data.gate.component"))
+    _stamp(transform, provenance.digest("trainer.preprocessing"))
+    _stamp(trainer, provenance.digest("components.model.trainer"))
+    _stamp(evaluator, provenance.digest("components.model.evaluator.component"))
+    _stamp(serving_check, provenance.digest("components.model.serving_check.component"))
+    _stamp(pusher, provenance.digest("components.model.pusher"))
+    _stamp(report, provenance.digest("pipeline.report.component"))
+
+    return Pipeline(
+        pipeline_name=settings.name,
+        pipeline_root=str(settings.folder / "root"),
+        components=[*steps, report],
+        enable_cache=True,
+        beam_pipeline_args=[
+            # On one machine Beam's in-process runner beats its multi-processing one at every step of this graph.
+            "--direct_running_mode=in_memory",
+            # What a remote worker would install. Without it TFX packs itself up anew for every step.
+            f"--setup_file={provenance.ROOT / 'setup.py'}",
+        ],
+    )
+
+
+def _without_baseline(serving: Path) -> str:
+    """Return what the gate reports if a model serves but has no artifact; empty if no model serves."""
+    try:
+        record = serving_now(serving)
+    except ValueError:  # the step Baseline fails for the same reason, and reports it
+        return ""
+    if record is None:
+        return ""
+    return (
+        f"there is nothing to compare with, because the Model artifact of the version that serves, "
+        f"{record.model.place}, is gone, or ML Metadata does not know it"
+    )
+
+
+def checkpoints_folder(settings: Settings) -> Path:
+    """Where trainings keep what they go on from: TFX deletes the outputs of an execution that fails."""
+    return settings.folder / "checkpoints"
+
+
+def compile_graph(
+    settings: Settings,
+    span: int,
+    uncached: Collection[str] = (),
+    accepted: Mapping[str, str] = MappingProxyType({}),
+) -> pipeline_pb2.Pipeline:
+    """The graph as TFX's intermediate representation; the nodes named in `uncached` run whatever the cache holds."""
+    ir = Compiler().compile(create_pipeline(settings, span, accepted))
+    for node in ir.nodes:
+        # What a push must do depends on what serves at that moment, and a report on all of its run: no cache key
+        # knows either.
+        if node.pipeline_node.node_info.id in ("Pusher", REPORT, *uncached):
+            node.pipeline_node.execution_options.caching_options.enable_cache = False
+    return ir
+
+
+def _stamp(component: BaseComponent, digest: str) -> None:
+    """Make the digest part of the step's cache key, and of its record in ML Metadata."""
+    component.spec.exec_properties["digest"] = digest

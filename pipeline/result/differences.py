@@ -1,0 +1,47 @@
+"""In what two runs differ."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.metadata.records import Run
+from pipeline.result.summary import judgement_of, settings_of, summarise
+
+_FACTS = ("code_version", "lock_digest", "data_digest", "gate_data_digest", "trigger", "reason", "accepted")
+_FIGURES = ("accuracy", "top_3", "log_loss", "calibration_error")
+
+
+def differences(one: Run, other: Run) -> list[tuple[str, Any, Any]]:
+    """What, its value in one and in the other, for everything that differs; None where a run lacks it."""
+    left, right = _facts(one), _facts(other)
+    return [
+        (name, left.get(name), right.get(name))
+        for name in dict.fromkeys([*left, *right])
+        if left.get(name) != right.get(name)
+    ]
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A tree as `a.b.c` and leaf."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
+    return leaves
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    summary, candidate = summarise(run), _mapping(judgement_of(run).get("candidate"))
+    return {
+        **flat(settings_of(run)),
+        **{name: run.facts.get(name) for name in _FACTS},
+        "state": str(summary.state),
+        "blessed": summary.blessed,
+        "pushed": summary.pushed,
+        "unreadable": "; ".join(summary.unreadable) or None,
+        **{name: candidate.get(name) for name in _FIGURES},
+        **flat(_mapping(candidate.get("class_accuracy")), "class_accuracy."),
+    }
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    """Return a mapping unchanged, and an empty one for any other value, because anyone may write to a store."""
+    return value if isinstance(value, Mapping) else {}

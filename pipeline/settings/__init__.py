@@ -1,0 +1,318 @@
+"""Settings of a run: typed, frozen, from a preset, a file, the environment and flags."""
+
+import difflib
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
+
+from components.data import ingest
+from components.data.gate.bounds import DataGateSettings
+from components.errors import SettingsError, StoreError
+from components.model.evaluator.judgement import GateSettings
+from components.model.serving_check.bounds import ServingCheckSettings
+from pipeline.metadata.address import PASSWORD, Address
+from pipeline.settings import strict_yaml
+from pipeline.settings.cluster import KubeflowSettings
+from pipeline.settings.strict_yaml import Place, YamlRefused, YamlSyntaxError
+from trainer.settings import (
+    AugmentSettings,
+    FinetuneSettings,
+    ModelSettings,
+    SettingsGroup,
+    TrainingSettings,
+    path_characters,
+)
+
+PRESETS = Path(__file__).resolve().parents[2] / "configs"
+_PREFIX = "VITPIPE_"
+_DEEPEST = 5  # levels of a setting's key, such as kubeflow.steps.Trainer.node_selector.KEY
+_LONGEST_SHOWN = 100  # characters of a value in a message
+_MOST_EXPLAINED = 20  # problems in one message
+TOKEN = "VITPIPE_KUBEFLOW__TOKEN"
+_SECRETS = {("metadata", "password"): PASSWORD, ("kubeflow", "token"): TOKEN}  # what only the environment gives
+
+
+def _checked_path(path: Path) -> Path:
+    path_characters(str(path))
+    return path
+
+
+PathSetting = Annotated[Path, AfterValidator(_checked_path)]
+
+
+class DataSettings(SettingsGroup):
+    dir: PathSetting = Path("data/cifar10")
+    span: int | None = Field(None, ge=1, le=ingest.MAX_SPAN)  # the newest when not given
+    gate_span: int = Field(1, ge=1, le=ingest.MAX_SPAN)  # whose test set the gate looks at, whatever is trained on
+
+
+class MetadataSettings(SettingsGroup):
+    """Where ML Metadata is kept. The password comes from the environment and is in no record of the settings."""
+
+    address: str = ""  # mysql://USER@HOST[:PORT]/DATABASE; the run folder's metadata.db when not given
+    password: SecretStr = SecretStr("")
+
+    @field_validator("address")
+    @classmethod
+    def is_a_server(cls, address: str) -> str:
+        try:
+            if address and Address.parse(address, password="").file:
+                raise ValueError("write mysql://USER@HOST[:PORT]/DATABASE, or nothing for the run folder's metadata.db")
+        except StoreError as error:
+            raise ValueError(str(error)) from None
+        return address
+
+
+class Settings(SettingsGroup):
+    """All of them. A preset or file holds only what differs."""
+
+    # Of the pipeline, and of its folder under `runs`.
+    name: str = Field("vitpipe", pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=63)
+    runs: PathSetting = Path("runs")
+    data: DataSettings = DataSettings()
+    data_gate: DataGateSettings = DataGateSettings()
+    model: ModelSettings = ModelSettings()
+    augment: AugmentSettings = AugmentSettings()
+    training: TrainingSettings = TrainingSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
+    gate: GateSettings = GateSettings()
+    serving_check: ServingCheckSettings = ServingCheckSettings()
+    metadata: MetadataSettings = MetadataSettings()
+    kubeflow: KubeflowSettings = KubeflowSettings()
+    keep_versions: int = Field(10, ge=1, le=10_000)  # of the pushed models, the newest; a roll-back needs more than one
+
+    @model_validator(mode="after")
+    def starts_from_one_thing(self):
+        if self.finetune.source and self.training.warm_start:
+            raise ValueError(
+                f"finetune.source {self.finetune.source} and training.warm_start both say what to start from: set one"
+            )
+        return self
+
+    def chosen_span(self) -> int:
+        """The span to train on: the one set, or the newest. Raises SettingsError where it or the gate's is missing."""
+        data = self.data.dir
+        there = ingest.spans(data)
+        if not there:
+            raise SettingsError(
+                f"no data in {data}: make some with `vitpipe data prepare cifar10|images|sample --out {data}`, "
+                "or name another folder with --data"
+            )
+        span = self.data.span if self.data.span is not None else there[-1]
+        for key, wanted in ("data.span", span), ("data.gate_span", self.data.gate_span):
+            if wanted not in there:
+                raise SettingsError(f"{key}: no span {wanted} in {data}, it has {', '.join(map(str, there))}")
+        return span
+
+    def resolved(self, span: int) -> str:
+        """All settings as JSON, with the span that was chosen: what a run records of itself.
+
+        Without where it is recorded and on which machines it runs: the same run is the same elsewhere.
+        """
+        settings = self.model_dump(mode="json", exclude={"metadata", "kubeflow"})
+        settings["data"]["span"] = span
+        return json.dumps(settings, sort_keys=True)
+
+    def digest(self, span: int) -> str:
+        """sha256 of the resolved settings."""
+        return hashlib.sha256(self.resolved(span).encode()).hexdigest()
+
+    @property
+    def folder(self) -> Path:
+        """The run folder of this pipeline, absolute: ML Metadata keeps these paths."""
+        return (self.runs / self.name).resolve()
+
+    @property
+    def store(self) -> Address:
+        """Where this pipeline's ML Metadata is."""
+        if self.metadata.address:
+            return Address.parse(self.metadata.address, self.metadata.password.get_secret_value())
+        return Address(file=self.folder / "metadata.db")
+
+
+class _Layer(NamedTuple):
+    """Settings from one source: a file, a variable or a flag. `lines` maps each setting to its line in a file."""
+
+    values: dict[str, Any]
+    origin: str = ""  # a file or a variable; empty for a flag, which the user sees
+    lines: Mapping[Place, int] = MappingProxyType({})
+
+    def where(self, place: Place) -> str:
+        """Return how a message starts: with the origin and, in a file, the line of a setting; empty for a flag."""
+        if not self.origin:
+            return ""
+        return f"{self.origin}:{self.lines[place]}: " if place in self.lines else f"{self.origin}: "
+
+
+def load(
+    source: str,
+    flags: list[str] | None = None,
+    environment: dict[str, str] | None = None,
+    data: dict[str, Any] | None = None,
+) -> Settings:
+    """Settings from a preset's name or a YAML file, under `VITPIPE_A__B` variables, `a.b=c` flags and `data`.
+
+    A file may build on a preset with `preset: NAME`. `data` holds settings of the group of that name.
+
+    Raises SettingsError.
+    """
+    layers = _file_layers(source)
+    variables = dict(os.environ if environment is None else environment)
+    secrets = {key: variables.pop(variable, "") for key, variable in _SECRETS.items()}
+    for name, text in variables.items():
+        if name.startswith(_PREFIX):
+            layers.append(_Layer(_nested(name.removeprefix(_PREFIX).lower().split("__"), text, name), name))
+    for flag in flags or []:
+        layers.append(_Layer(_flag_values(flag)))
+    layers.append(_Layer({"data": data or {}}))
+    for layer in layers:
+        for (group, key), variable in _SECRETS.items():
+            values = layer.values.get(group)
+            if isinstance(values, dict) and key in values:
+                raise SettingsError(
+                    f"{layer.where((group, key))}{group}.{key}: only the environment variable {variable} may set it; "
+                    "files are copied, and flags appear in lists of processes"
+                )
+    # As they are: not every password is YAML.
+    merged: dict[str, Any] = {group: {key: text} for (group, key), text in secrets.items()}
+    for layer in layers:
+        _merge(merged, layer.values)
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        raise explained(error, layers=layers) from None
+
+
+def override(settings: dict[str, Any], flag: str) -> None:
+    """Put the `a.b=c` of a flag into nested settings that are not validated yet. Raises SettingsError."""
+    _merge(settings, _flag_values(flag))
+
+
+def presets() -> list[str]:
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def _file_layers(source: str) -> list[_Layer]:
+    preset = PRESETS / f"{source}.yaml"
+    path = preset if source in presets() else Path(source)
+    try:
+        if not path.is_file():
+            if path.exists():
+                raise SettingsError(f"{path} is a folder or a device: name a YAML file with settings")
+            nearest = difflib.get_close_matches(source, presets(), n=1)
+            hint = f"did you mean {nearest[0]}? " if nearest else ""
+            raise SettingsError(f"no preset or file named {source}: {hint}the presets are {', '.join(presets())}")
+        content, lines = strict_yaml.read(path)
+    except OSError as error:
+        raise SettingsError(f"{_short(source)} cannot be read: {error.strerror}") from None
+    except (YamlSyntaxError, YamlRefused) as error:
+        raise SettingsError(f"{path}:{error}") from None
+    if content is None or content == {}:
+        raise SettingsError(f"{path} holds no settings: write at least a line such as `preset: sample`")
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path} must hold settings as `key: value`, not {type(content).__name__}")
+    if path == preset or "preset" not in content:
+        return [_Layer(content, str(path), lines)]
+    base = content.pop("preset")
+    if base not in presets():
+        raise SettingsError(
+            f"{path}:{lines['preset',]}: no preset {_short(repr(base))}; the presets are {', '.join(presets())}"
+        )
+    return [*_file_layers(base), _Layer(content, str(path), lines)]
+
+
+def _flag_values(flag: str) -> dict[str, Any]:
+    key, equals, text = flag.partition("=")
+    if not equals or not key:
+        raise SettingsError(f"--set {_short(flag)}: write it as key=value, for example training.epochs=10")
+    return _nested(key.split("."), text, f"--set {_short(key)}")
+
+
+def _nested(keys: list[str], text: str, origin: str) -> dict[str, Any]:
+    """Return the setting of a variable or flag, `origin`, nested in its groups."""
+    if len(keys) > _DEEPEST:
+        raise SettingsError(f"{origin}: no such setting; settings are at most {_DEEPEST} levels deep")
+    try:
+        value = strict_yaml.parse(text).value  # the same spelling of numbers and lists as in a file
+    except YamlSyntaxError:
+        value = text
+    except YamlRefused as error:
+        raise SettingsError(f"{origin}: line {error}") from None
+    for key in reversed(keys):
+        value = {key: value}
+    return value
+
+
+def _merge(into: dict, layer: dict) -> None:
+    for key, value in layer.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def explained(
+    error: ValidationError, settings: type[BaseModel] | None = None, layers: Sequence[_Layer] = ()
+) -> SettingsError:
+    """Return an error that describes each problem with the values of settings in a line.
+
+    Args:
+        error: the error of pydantic.
+        settings: the group that was validated; `Settings` if not given.
+        layers: the sources of the values in order, so that the message can name a file's line or a variable.
+    """
+    problems = error.errors()
+    lines = [_origin(one["loc"], layers) + _explain(one, settings or Settings) for one in problems[:_MOST_EXPLAINED]]
+    if len(problems) > _MOST_EXPLAINED:
+        lines.append(f"and {len(problems) - _MOST_EXPLAINED:,} more")
+    return SettingsError(*lines)
+
+
+def _origin(place: Place, layers: Sequence[_Layer]) -> str:
+    """Return how a message about a setting starts: with the last source that sets it; empty for a flag."""
+    for layer in reversed(layers):
+        value: Any = layer.values
+        for depth, key in enumerate(place):
+            if isinstance(value, dict) and key in value:
+                value = value[key]
+            elif depth and isinstance(value, list):  # a list has one line for all its values
+                return layer.where(place[:depth])
+            else:
+                break
+        else:
+            return layer.where(place) if place else ""
+    return ""
+
+
+def _explain(problem, settings: type[BaseModel]) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        nearest = difflib.get_close_matches(key[:_LONGEST_SHOWN], _keys(settings), n=1, cutoff=0.5)
+        return f"{_short(key)}: no such setting" + (f"; did you mean {nearest[0]}?" if nearest else "")
+    if problem["type"] == "model_type" and problem["input"] is None:
+        return f"{key}: it has no settings: write some below it, or remove it"
+    message = problem["msg"].removeprefix("Value error, ")
+    # An address may hold a password, wrong as that is.
+    shown = not isinstance(problem["input"], dict) and not key.startswith("metadata")
+    value = f" (got {_short(repr(problem['input']))})" if shown else ""
+    return f"{key}: {message}{value}".removeprefix(": ")  # what is wrong of all settings together has no key
+
+
+def _short(text: str) -> str:
+    """Return a value of any length, shortened for a message."""
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}... ({len(text):,} characters)"
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += _keys(field.annotation, f"{prefix}{name}.")
+    return keys

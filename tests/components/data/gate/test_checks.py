@@ -1,0 +1,165 @@
+import pytest
+
+from components.data.gate.bounds import CHECKS, UNUSABLE, Bound, DataGateSettings
+from components.data.gate.checks import judge
+from components.data.statistics.figures import ImageFigures, Leak, SplitFigures
+
+SETTINGS = DataGateSettings()
+
+
+def split(**changes):
+    given = {
+        "images": 300, "bytes": 1, "undecodable": {}, "outside_labels": 0, "duplicates": 0,
+        "labels": {"cat": 100, "dog": 100, "fox": 100}, "formats": {"PNG RGB": 300}, "sizes": {"32x32": 300},
+        "different_sizes": 1, "smallest_side": 32, "mean": [120.0, 120.0, 120.0], "spread": [60.0, 60.0, 60.0],
+        "brightness": [0, 150, 150], "sharpness": [0, 300], "sides": [0, 300],
+    }  # fmt: skip
+    return SplitFigures(**(given | changes))
+
+
+def figures(train=None, val=None, test=None, leaks=(), span=1, repeated_ids=0, image_size=32):
+    splits = {"train": train or split(), "val": val or split(), "test": test or split()}
+    return ImageFigures(
+        span=span, gate_span=1, image_size=image_size, splits=splits, repeated_ids=repeated_ids, leaks=list(leaks)
+    )
+
+
+def of(verdict, check):
+    [finding] = [finding for finding in verdict.findings if finding.check == check]
+    return finding
+
+
+def stopped(verdict):
+    return [finding.check for finding in verdict.of_level("stop")]
+
+
+def test_good_data_pass_and_every_check_but_drift_is_listed():
+    verdict = judge(SETTINGS, figures(), [])
+    assert verdict.passed and verdict.previous_span is None
+    assert sorted(finding.check for finding in verdict.findings) == sorted(
+        name for name in (*CHECKS, *UNUSABLE) if not name.startswith("drift")
+    )
+    assert {finding.level for finding in verdict.findings} == {"ok"}
+
+
+def test_remarks_cause_warnings_with_their_number_and_a_fix():
+    verdict = judge(SETTINGS, figures(train=split(remarks={"rotated": 5}), test=split(remarks={"rotated": 1})), [])
+    assert verdict.passed and [finding.check for finding in verdict.of_level("warning")] == ["rotated"]
+    finding = of(verdict, "rotated")
+    assert finding.value == 6 and finding.text.startswith("5 in train, 1 in test: the Exif orientation is ignored")
+    assert "exiftran" in finding.text
+
+
+@pytest.mark.parametrize(
+    "found, check, words",
+    [
+        (figures(train=split(undecodable={"does not decode": 2})), "undecodable", "2 in train: does not decode"),
+        (figures(test=split(undecodable={"larger": 1})), "undecodable", "1 in test: larger"),
+        (figures(val=split(outside_labels=3)), "outside_labels", "3 labels are not from 0 to 2"),
+        (figures(repeated_ids=1), "repeated_ids", "1 examples have the id of another"),
+        (
+            figures(val=split(labels={"cat": 300, "dog": 0, "fox": 0})),
+            "missing_classes", "no image of 'dog' in val, 'fox' in val",
+        ),
+        (figures(test=split(smallest_side=1)), "image_side", "a side of 1 pixels, in test, allowed is at least 8"),
+        (figures(train=split(labels={"cat": 299, "dog": 1, "fox": 5})), "class_examples", "'dog' has 1 images"),
+        (
+            figures(train=split(labels={"cat": 9000, "dog": 50, "fox": 900})),
+            "imbalance", "'cat' has 180.0 times the images of 'dog'",
+        ),
+        (figures(train=split(duplicates=90)), "duplicates", "90 images in train repeat an earlier one (0.3000)"),
+        (
+            figures(leaks=[Leak(source="train", target="test", exact=1, near=0)]),
+            "exact_leaks", "1 of test in train, allowed is at most 0",
+        ),
+        (
+            figures(leaks=[Leak(source="train", target="test", exact=0, near=30)]),
+            "near_leaks", "30 of test in train (0.1000), allowed is at most 0.05",
+        ),
+    ],
+)  # fmt: skip
+def test_what_stops_a_run_is_named_with_value_and_bound(found, check, words):
+    verdict = judge(SETTINGS, found, [], examples={check: ["'a.png'"]})
+    assert check in stopped(verdict) and not verdict.passed
+    line = str(of(verdict, check))
+    assert line.startswith(f"{check}: ") and words in line and "first: 'a.png'" in line
+
+
+def test_anomalies_stop_in_the_words_of_tfdv():
+    verdict = judge(SETTINGS, figures(), ["label in train: Out-of-range values"])
+    assert stopped(verdict) == ["anomalies"]
+    assert "Out-of-range values" in str(of(verdict, "anomalies"))
+
+
+def test_between_the_two_bounds_is_a_warning_and_on_the_bound_is_fine():
+    leak = [Leak(source="train", target="test", exact=0, near=9)]
+    verdict = judge(SETTINGS, figures(leaks=leak), [])
+    assert verdict.passed and of(verdict, "near_leaks").level == "warning"
+    assert "allowed is at most 0.01" in str(of(verdict, "near_leaks"))
+    on_it = DataGateSettings(near_leaks=Bound(warn=0.03, stop=0.03))
+    assert of(judge(on_it, figures(leaks=leak), []), "near_leaks").level == "ok"
+
+
+def test_a_person_may_accept_one_check_and_not_the_others():
+    bad = figures(repeated_ids=1, leaks=[Leak(source="train", target="test", exact=1, near=0)])
+    verdict = judge(SETTINGS, bad, [], accepted={"exact_leaks": "known and harmless"})
+    assert stopped(verdict) == ["repeated_ids"]
+    assert of(verdict, "exact_leaks").level == "accepted"
+    assert "accepted: known and harmless" in str(of(verdict, "exact_leaks"))
+    assert judge(SETTINGS, bad, [], accepted={"exact_leaks": "a", "repeated_ids": "b"}).passed
+
+
+def test_what_nobody_can_train_on_cannot_be_accepted():
+    bad = figures(train=split(undecodable={"does not decode": 2}))
+    assert stopped(judge(SETTINGS, bad, [], accepted={"undecodable": "so"})) == ["undecodable"]
+
+
+def test_what_was_left_out_is_said():
+    verdict = judge(SETTINGS, figures(), [], left_out=305)
+    assert verdict.passed
+    assert "305 examples are left out" in str(of(verdict, "near_leaks"))
+
+
+def test_a_class_may_have_any_name():
+    odd = split(labels={"a{b}": 300, "%s": 100})
+    verdict = judge(SETTINGS, figures(train=odd), [], previous=figures(train=split(labels={"a{b}": 100, "%s": 300})))
+    assert "'a{b}'" in str(of(verdict, "drift_labels_linf"))
+
+
+def test_an_equal_span_has_not_drifted():
+    verdict = judge(SETTINGS, figures(span=2), [], previous=figures(span=1))
+    assert verdict.previous_span == 1
+    drift = [finding for finding in verdict.findings if finding.check.startswith("drift")]
+    assert len(drift) == 6 and all(finding.value == 0 for finding in drift)
+
+
+@pytest.mark.parametrize(
+    "change, check, value, words",
+    [
+        (
+            {"labels": {"cat": 200, "dog": 50, "fox": 50}},
+            "drift_labels_linf", 1 / 3, "share of 'cat' went from 0.333 to 0.667",
+        ),
+        ({"labels": {"cat": 300, "dog": 0, "fox": 0}}, "drift_labels_js", 0.459, "classes' mix changed by 0.459 bits"),
+        ({"mean": [120.0, 120.0, 180.0]}, "drift_colour", 1.0, "mean blue went from 120.0 to 180.0"),
+        ({"brightness": [300, 0, 0]}, "drift_brightness", 1.0, "brightness changed by 1.000 bits"),
+        ({"sharpness": [300, 0]}, "drift_sharpness", 1.0, "sharpness changed by 1.000 bits"),
+        ({"sides": [300, 0]}, "drift_sizes", 1.0, "image sizes changed by 1.000 bits"),
+    ],
+)  # fmt: skip
+def test_drift_is_measured_against_the_previous_span(change, check, value, words):
+    verdict = judge(SETTINGS, figures(train=split(**change), span=3), [], previous=figures(span=1))
+    finding = of(verdict, check)
+    assert finding.level == "stop" and finding.value == pytest.approx(value, abs=1e-3)
+    assert words in str(finding) and "since span 1" in str(finding)
+
+
+def test_sharpness_at_another_image_size_is_no_drift():
+    verdict = judge(SETTINGS, figures(train=split(sharpness=[300, 0]), image_size=64), [], previous=figures())
+    assert verdict.passed and "drift_sharpness" not in [finding.check for finding in verdict.findings]
+
+
+def test_one_number_of_a_bound_leaves_the_other():
+    settings = DataGateSettings.model_validate({"near_leaks": {"stop": 0.5}})
+    assert settings.near_leaks == Bound(warn=0.01, stop=0.5)
+    assert DataGateSettings.model_validate({"near_leaks": {"warn": None}}).near_leaks == Bound(warn=None, stop=0.05)

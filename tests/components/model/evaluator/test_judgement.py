@@ -1,0 +1,112 @@
+from components.model.evaluator.judgement import Comparison, Figures, GateSettings, judge
+
+BOUNDS = GateSettings(accuracy=0.8, class_accuracy=0.5, calibration=0.1, tolerance=0.02)
+
+
+def figures(accuracy=0.85, calibration_error=0.05, **classes):
+    classes = classes or {"cat": 0.9, "dog": 0.8}
+    return Figures(
+        classes=list(classes), examples=100, accuracy=accuracy, accuracy_interval=(accuracy - 0.05, accuracy + 0.05),
+        top_3=1.0, log_loss=0.5, calibration_error=calibration_error, class_accuracy=classes,
+        class_accuracy_interval={name: (value - 0.1, value + 0.1) for name, value in classes.items()},
+        class_precision=classes, looks_accuracy={}, confusion=[[30, 10], [5, 55]],
+    )  # fmt: skip
+
+
+def difference(low, high):
+    return Comparison(examples=100, gained=3, lost=9, difference=(low + high) / 2, interval=(low, high))
+
+
+def failed(judgement):
+    return [check.name for check in judgement.checks if not check.passed]
+
+
+def test_a_first_model_needs_no_baseline():
+    assert judge(BOUNDS, figures()).blessed
+
+
+def test_too_low_overall_is_said_with_its_interval():
+    judgement = judge(BOUNDS, figures(accuracy=0.79))
+    assert failed(judgement) == ["accuracy"]
+    assert str(judgement.checks[0]) == "accuracy 0.7900 is below 0.8000 (0.7400 to 0.8400)"
+
+
+def test_one_bad_class_is_enough_and_is_named():
+    judgement = judge(BOUNDS, figures(accuracy=0.9, cat=1.0, dog=0.4))
+    assert failed(judgement) == ["worst class accuracy"]
+    assert str(judgement.checks[1]) == "worst class accuracy 0.4000 is below 0.5000 (dog; 0.3000 to 0.5000)"
+
+
+def test_a_model_that_is_too_sure_of_itself():
+    judgement = judge(BOUNDS, figures(calibration_error=0.11))
+    assert failed(judgement) == ["calibration error"]
+    assert str(judgement.checks[2]) == "calibration error 0.1100 is above 0.1000"
+
+
+def test_a_value_on_the_bound_passes():
+    assert judge(BOUNDS, figures(accuracy=0.8, calibration_error=0.1, cat=0.5, dog=1.0)).blessed
+
+
+def test_a_float32_value_on_the_bound_passes():
+    """What float32 makes of 162 right answers of 180."""
+    assert judge(GateSettings(accuracy=0.9), figures(accuracy=0.8999999761581421)).blessed
+
+
+def test_worse_than_the_serving_model_by_more_than_the_tolerance():
+    judgement = judge(BOUNDS, figures(), figures(accuracy=0.9), difference(-0.08, -0.01))
+    assert failed(judgement) == ["accuracy against the serving model"]
+    assert str(judgement.checks[3]) == (
+        "accuracy against the serving model -0.0450 is below -0.0200 "
+        "(0.8500 against 0.9000, 3 examples gained, 9 lost; -0.0800 to -0.0100)"
+    )
+
+
+def test_worse_within_the_tolerance_is_not_blocked():
+    assert judge(BOUNDS, figures(), figures(accuracy=0.86), difference(-0.02, -0.005)).blessed
+
+
+def test_chance_blocks_nobody_and_is_said():
+    judgement = judge(BOUNDS, figures(), figures(accuracy=0.9), difference(-0.11, 0.01))
+    assert judgement.blessed
+    assert "is below -0.0200, which may be noise (" in str(judgement.checks[3])
+
+
+def test_too_few_images_to_tell_a_loss_of_the_tolerance_is_a_warning():
+    judgement = judge(BOUNDS, figures(), figures(), difference(-0.03, 0.02))
+    assert judgement.blessed
+    assert judgement.warnings == [
+        "100 test images are too few to tell a loss of 0.0200 (gate.tolerance) from chance: the difference from the "
+        "serving model is known to within 0.0250; take more test images, or a wider tolerance"
+    ]
+    assert judge(BOUNDS, figures(), figures(), difference(-0.02, 0.019)).warnings == []
+    assert judge(BOUNDS, figures()).warnings == []
+
+
+def test_a_blessed_model_that_one_answer_to_every_image_may_equal_is_a_warning():
+    """60 of the 100 images are dogs."""
+    low = GateSettings(accuracy=0.5)
+    assert judge(low, figures(accuracy=0.651)).warnings == judge(BOUNDS, figures(accuracy=0.649)).warnings == []
+    assert judge(low, figures(accuracy=0.649)).warnings == [
+        "accuracy 0.6490 may be no better than chance: a model that answers dog to every image has 0.6000; "
+        "gate.accuracy should be above that"
+    ]
+
+
+def test_a_serving_model_that_was_not_compared_with_is_a_warning():
+    judgement = judge(BOUNDS, figures(), incomparable="it has 3 classes and the data 2")
+    assert judgement.blessed
+    assert judgement.warnings == ["not compared with the serving model: it has 3 classes and the data 2"]
+
+
+def test_a_comparison_on_shared_classes_is_reported_and_decides():
+    worse = difference(-0.3, -0.1).model_copy(
+        update={"examples": 60, "shared": ("cat", "dog"), "accuracies": (0.7, 0.9)}
+    )
+    judgement = judge(BOUNDS, figures(), None, worse)
+    assert failed(judgement) == ["accuracy against the serving model"]
+    scope = "on the 60 test images of the classes that both know (cat, dog)"
+    assert f"(0.7000 against 0.9000 {scope}, 3 examples gained, 9 lost; " in str(judgement.checks[3])
+    assert judgement.warnings[0].startswith(f"the serving model has other classes: the two are compared only {scope};")
+    assert type(judgement).model_validate_json(judgement.model_dump_json()) == judgement
+    many = worse.model_copy(update={"shared": tuple("abcdefg")})
+    assert many.scope.endswith("(a, b, c, d, e and 2 more)")

@@ -1,0 +1,125 @@
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components.data.ingest import tfrecord
+from components.model.serving_check.bounds import ServingCheckSettings
+from components.model.serving_check.component import check
+from tests.spans import encoded, picture
+from trainer import serving
+from trainer.preprocessing import decode_batch
+from trainer.vit import ViT
+
+NAMES = ["cat", "dog", "ship"]
+RECORDS = [tfrecord.example(encoded(picture(n), "JPEG" if n % 2 else "PNG"), 0, b"%d" % n) for n in range(6)]
+
+
+def export(folder, seed=1, names=NAMES, scale=1.0):
+    model = ViT(image_size=8, patch_size=4, classes=3, depth=1, width=8, heads=2)
+    model.head.kernel.assign(scale * keras.random.normal(model.head.kernel.shape, seed=seed))
+    serving.export(model, names, 8, str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    return export(tmp_path_factory.mktemp("check") / "model")
+
+
+@pytest.fixture
+def model(exported, tmp_path):
+    return shutil.copytree(exported, tmp_path / "model")
+
+
+def failed(model, **bounds):
+    return {
+        one.name: str(one)
+        for one in check(str(model), RECORDS, NAMES, ServingCheckSettings(**bounds))
+        if not one.passed
+    }
+
+
+def test_a_good_model_keeps_every_bound_whatever_is_thrown_at_it(model):
+    checks = check(str(model), RECORDS, NAMES, ServingCheckSettings())
+    assert all(one.passed for one in checks), checks
+    assert len(checks) == 10 and next(one.value for one in checks if one.name == "latency in ms") > 0
+
+
+def test_bounds_of_time_and_memory(model):
+    missed = failed(model, latency_ms=0.001, memory_gib=0.01)
+    assert missed.keys() == {"latency in ms", "memory in GiB"}
+    assert "is above 0.0010" in missed["latency in ms"]
+
+
+def test_answers_that_are_not_those_of_the_trained_model(model, tmp_path):
+    other = export(tmp_path / "other", seed=2)
+    shutil.copy(other / serving.KERAS_MODEL, model / serving.KERAS_MODEL)
+    assert "difference from the trained model" in failed(model)
+
+
+def test_classes_in_another_order(tmp_path):
+    # None keeps its place: with weights by chance, all six images may be of one class.
+    assert failed(export(tmp_path / "model", names=["dog", "ship", "cat"])).keys() == {"classes misnamed"}
+
+
+def test_a_class_too_many(model):
+    missed = {one.name for one in check(str(model), RECORDS, NAMES[:2], ServingCheckSettings()) if not one.passed}
+    assert missed == {"classes misnamed"}
+
+
+def test_answers_that_are_no_numbers(tmp_path):
+    missed = failed(export(tmp_path / "model", scale=np.nan))
+    assert missed.keys() == {"answers that are no finite numbers", "difference from the trained model"} | (
+        missed.keys() & {"difference that hostile requests make to others", "classes misnamed"}
+    )
+    assert missed["answers that are no finite numbers"].startswith(
+        "answers that are no finite numbers 28.0000 is above"
+    )
+
+
+def test_memory_is_that_of_the_model_and_not_of_whoever_checks_it(model):
+    """The system's own peak of a child begins with that of its parent."""
+    ballast = bytearray(3 * 2**30)
+    ballast[:: 2**12] = b"x" * len(ballast[:: 2**12])
+    del ballast
+    assert failed(model, memory_gib=2.5) == {}
+
+
+def test_a_model_that_takes_everything_for_an_image(model, tmp_path):
+    """Its batches are spoilt by what is none, or it says that it is valid: neither passes."""
+    names = tf.constant([name.encode() for name in NAMES])
+    keras_model = serving.load_vit(str(model))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def serving_bytes(image_bytes):
+        count = tf.shape(image_bytes)[0]
+        images, _ = decode_batch(image_bytes, 8)
+        probabilities = tf.nn.softmax(keras_model(images, training=False))
+        label = tf.argmax(probabilities, axis=-1)
+        return {
+            "probabilities": probabilities, "label": label, "class": tf.gather(names, label),
+            "valid": tf.fill([count], True),
+        }  # fmt: skip
+
+    served = tf.Module()
+    served.variables_of_model = [weight.value for weight in keras_model.weights]
+    tf.saved_model.save(served, str(tmp_path / "lax"), signatures={"serving_bytes": serving_bytes})
+    shutil.copytree(model / "assets.extra", tmp_path / "lax" / "assets.extra")
+    assert failed(tmp_path / "lax").keys() == {"signatures missing", "hostile requests called valid"}
+
+
+def test_a_model_without_a_signature_is_said(model, tmp_path):
+    loaded = tf.saved_model.load(str(model))
+    kept = {name: loaded.signatures[name] for name in ("serving_default", "serving_bytes", "serving_images")}
+    tf.saved_model.save(loaded, str(tmp_path / "less"), signatures=kept)
+    shutil.copytree(model / "assets.extra", tmp_path / "less" / "assets.extra")
+    assert failed(tmp_path / "less")["signatures missing"] == "signatures missing 1.0000 is above 0.0000 (explain)"
+
+
+def test_a_model_that_does_not_load_is_said(model):
+    (model / "saved_model.pb").write_bytes(b"no graph")
+    [line] = failed(model).values()
+    assert line.startswith("loads and answers") and "exit code 1" in line

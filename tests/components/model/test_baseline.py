@@ -1,0 +1,72 @@
+import pytest
+from tests.components.model.test_serving_folder import record
+from tfx.types.standard_artifacts import Model
+
+from components.model.baseline import ServingModel
+from components.model.serving_folder import ModelId, push
+
+
+@pytest.fixture
+def models(tmp_path):
+    """Two models as the store has them, their folders in place."""
+    made = []
+    for number in (1, 2):
+        artifact = Model()
+        artifact.uri = str(tmp_path / f"model-{number}")
+        artifact.mlmd_artifact.create_time_since_epoch = number
+        (tmp_path / f"model-{number}").mkdir()
+        made.append(artifact)
+    return made
+
+
+@pytest.fixture
+def serve(tmp_path):
+    def push_as(version, model):
+        saved = tmp_path / "saved"
+        saved.mkdir(exist_ok=True)
+        named = ModelId(uri=model.uri, created_ms=model.mlmd_artifact.create_time_since_epoch)
+        push(saved, tmp_path / "serving", record(version, model=named))
+
+    return push_as
+
+
+def resolve(tmp_path, models):
+    return ServingModel(str(tmp_path / "serving")).resolve_artifacts(None, {"model": models})["model"]
+
+
+def test_nothing_serves_before_the_first_push(tmp_path, models):
+    assert resolve(tmp_path, models) == []
+
+
+def test_it_is_the_model_of_the_highest_version(tmp_path, models, serve):
+    serve(9, models[1])
+    serve(10, models[0])
+    assert resolve(tmp_path, models) == [models[0]]
+
+
+def test_no_baseline_if_the_store_does_not_know_the_serving_model(tmp_path, models, serve, caplog):
+    serve(1, models[0])
+    assert resolve(tmp_path, models[1:]) == []
+    assert "serving/1 cannot be compared with" in caplog.text
+
+
+def test_no_baseline_if_the_files_of_the_serving_model_are_gone(tmp_path, models, serve, caplog):
+    serve(1, models[0])
+    (tmp_path / "model-1").rmdir()
+    assert resolve(tmp_path, models) == []
+    assert "model-1 is gone" in caplog.text
+
+
+def test_a_new_store_that_gives_the_same_folder_again_is_told_apart(tmp_path, models, serve):
+    serve(1, models[0])
+    models[0].mlmd_artifact.create_time_since_epoch = 3
+    assert resolve(tmp_path, models) == []
+
+
+def test_the_serving_model_is_found_in_a_moved_run_folder(tmp_path, models, serve):
+    models[0].uri = "/before/runs/sample/root/Trainer/model/11"
+    serve(1, models[0])
+    now = tmp_path / "after" / "root" / "Trainer" / "model" / "11"
+    now.mkdir(parents=True)
+    models[0].uri = str(now)
+    assert resolve(tmp_path, models) == [models[0]]

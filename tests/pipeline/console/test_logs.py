@@ -1,0 +1,42 @@
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+SCRIPT = """
+    import logging, os, sys
+    from pathlib import Path
+    from pipeline.logs import own_stderr, redirected
+    terminal = own_stderr()
+    print("before")
+    with redirected(Path("run.log")):
+        print("python")
+        os.write(2, b"a C library\\n")
+        os.system("echo a child process")
+        logging.getLogger("some.library").info("a log record")
+        print("ours", file=terminal)
+    print("after", file=sys.stderr)
+"""
+
+
+def test_library_output_goes_to_the_file_and_ours_to_the_terminal(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(SCRIPT)],
+        cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+    )  # fmt: skip
+    assert done.stdout == "before\n"
+    assert done.stderr == "ours\nafter\n"
+    written = (tmp_path / "run.log").read_text()
+    for line in ("python", "a C library", "a child process", "INFO some.library: a log record"):
+        assert line in written
+
+
+def test_logging_is_put_back(tmp_path):
+    from pipeline.console.logs import redirected
+
+    before = logging.getLogger().handlers[:]
+    with redirected(tmp_path / "log"):
+        assert logging.getLogger().handlers != before
+    assert logging.getLogger().handlers == before

@@ -1,0 +1,65 @@
+"""Bounds of settings: every number is finite and bounded, also in fields that are added later."""
+
+import json
+import typing
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from pipeline.settings import Settings
+from trainer.settings import SettingsGroup
+from vitpipe.study.settings import BUDGETS, StudySettings
+
+HUGE = [float("nan"), float("inf"), -float("inf"), 10**20, -(10**20), 1e308]
+
+
+def places(group, place=()):
+    """Yield the keys that lead to each number of a group, and how many numbers its list has."""
+    for name, field in group.model_fields.items():
+        yield from _of(field.annotation, (*place, name))
+
+
+def _of(kind, place):
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        assert issubclass(kind, SettingsGroup), f"{kind.__name__} must be a SettingsGroup"
+        yield from places(kind, place)
+    elif kind in (int, float):
+        yield place
+    for argument in typing.get_args(kind) if typing.get_origin(kind) is not typing.Literal else ():
+        yield from _of(
+            argument, (*place, typing.get_origin(kind)) if typing.get_origin(kind) in (tuple, dict) else place
+        )
+
+
+def with_value(place, value):
+    """Return nested settings with one value."""
+    if not place:
+        return value
+    key, rest = place[0], with_value(place[1:], value)
+    if key is tuple:
+        return [rest] * 3
+    return {"Trainer" if key is dict else key: rest}
+
+
+def numbers():
+    for group in Settings, StudySettings:
+        for place in sorted(set(places(group)), key=str):
+            yield pytest.param(group, place, id=".".join(getattr(key, "__name__", key) for key in place))
+
+
+def test_the_walk_finds_the_numbers():
+    found = {".".join(map(str, place)) for place in places(Settings)}
+    assert {"training.epochs", "data_gate.duplicates.stop", "kubeflow.step.gpus", "keep_versions", "data.span"} <= found
+    assert len(found) > 80
+
+
+@pytest.mark.parametrize(("group", "place"), [*numbers()])
+def test_every_number_is_finite_and_bounded(group, place):
+    given = json.loads(json.dumps(BUDGETS["small"])) if group is StudySettings else {}
+    for value in HUGE:
+        with pytest.raises(ValidationError) as refused:
+            group.model_validate(given | with_value(place, value))
+        keys = tuple("Trainer" if key is dict else key for key in place if key is not tuple)
+        # All checks of the data gate are bounded together.
+        wanted = keys[:1] if keys[0] == "data_gate" else keys
+        assert refused.value.errors()[0]["loc"][: len(wanted)] == wanted, f"{value}: {refused.value}"

@@ -1,0 +1,85 @@
+import re
+
+import pytest
+
+from components.data.ingest import prepare
+from pipeline import provenance
+from pipeline.graph import compile_graph
+from pipeline.settings import load
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    prepare("sample", folder)
+    return load("sample", [f"data.dir={folder}", f"runs={folder / 'runs'}"], environment={})
+
+
+@pytest.fixture(scope="module")
+def graph(settings):
+    return nodes(compile_graph(settings, span=1, uncached=["Transform"]))
+
+
+def nodes(ir):
+    return {node.pipeline_node.node_info.id: node.pipeline_node for node in ir.nodes}
+
+
+def test_the_nodes_of_the_contract_with_names_a_cluster_accepts(graph):
+    assert set(graph) == {
+        "ImportExampleGen", "TestExampleGen", "ImportSchemaGen", "StatisticsGen", "ExampleValidator", "ImageStatistics",
+        "PreviousSpan", "DataGate", "Transform", "Trainer", "Baseline", "Evaluator", "ServingCheck", "Pusher",
+        "RunReport",
+    }  # fmt: skip
+    assert all(re.fullmatch(r"[a-zA-Z0-9][-a-zA-Z0-9]*", name) for name in graph)
+
+
+def test_every_step_that_runs_our_code_carries_its_digest(graph):
+    stamped = {name for name, node in graph.items() if "digest" in node.parameters.parameters}
+    assert stamped == {
+        "ImportExampleGen", "TestExampleGen", "ImportSchemaGen", "ImageStatistics", "DataGate", "Transform",
+        "Trainer", "Evaluator", "ServingCheck", "Pusher", "RunReport",
+    }  # fmt: skip
+    # The Trainer's names its checkpoints, too.
+    config = graph["Trainer"].parameters.parameters["custom_config"].field_value.string_value
+    assert f'"code": "{provenance.digest("trainer.run")}"' in config
+
+
+def test_nothing_is_transformed_or_trained_before_the_data_gate_has_spoken(graph):
+    after = {name for name, node in graph.items() if "DataGate" in node.upstream_nodes}
+    assert after - {"RunReport"} == {"Transform", "Trainer", "Evaluator", "ServingCheck", "Pusher"}
+
+
+def test_what_leaks_is_left_out_of_training_where_that_is_asked_for(settings):
+    asked = settings.model_copy(update={"data_gate": settings.data_gate.model_copy(update={"leave_out_leaks": True})})
+    inputs = nodes(compile_graph(asked, 1))["Trainer"].inputs.inputs
+    assert inputs["verdict"].channels[0].producer_node_query.id == "DataGate"
+    assert "verdict" not in nodes(compile_graph(settings, 1))["Trainer"].inputs.inputs
+
+
+def test_a_warm_start_takes_the_serving_model(settings):
+    warm = settings.model_copy(update={"training": settings.training.model_copy(update={"warm_start": True})})
+    inputs = nodes(compile_graph(warm, 1))["Trainer"].inputs.inputs
+    assert inputs["base_model"].channels[0].producer_node_query.id == "Baseline"
+    assert "base_model" not in nodes(compile_graph(settings, 1))["Trainer"].inputs.inputs
+
+
+def test_a_push_is_never_taken_from_the_cache_nor_what_a_person_forces(graph):
+    cached = {name: node.execution_options.caching_options.enable_cache for name, node in graph.items()}
+    assert {name for name, enabled in cached.items() if not enabled} == {"Pusher", "RunReport", "Transform"}
+
+
+def test_a_changed_bound_reaches_the_evaluator_and_the_record_of_a_push_alone(graph, tmp_path):
+    prepare("sample", tmp_path)
+    flags = [f"data.dir={tmp_path}", f"runs={tmp_path / 'runs'}"]
+    graphs = [
+        {node.pipeline_node.node_info.id: node.pipeline_node.parameters for node in compile_graph(settings, 1).nodes}
+        for settings in (load("sample", [*flags, *more], {}) for more in ([], ["gate.accuracy=0.5"]))
+    ]
+    assert [name for name in graphs[0] if graphs[0][name] != graphs[1][name]] == ["Evaluator", "Pusher"]
+
+
+def test_the_report_comes_after_every_other_node_and_hangs_on_none(graph):
+    assert next(reversed(graph)) == "RunReport"
+    report = graph["RunReport"]
+    assert set(report.upstream_nodes) == set(graph) - {"RunReport"}
+    assert not report.inputs.inputs and not report.inputs.conditionals

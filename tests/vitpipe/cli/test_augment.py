@@ -1,0 +1,80 @@
+"""`vitpipe augment` as a person runs it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from components.data import ingest
+from components.errors import SettingsError
+from vitpipe.cli import app
+
+CLASSES = ["cat", "dog", "ox"]
+SMALL = ["-c", "cifar10", "--set", "model.image_size=8"]
+PLAIN = [
+    "crop_padding=0", "flip=false", "randaugment_ops=0", "erase=0", "mixup=0", "cutmix=0",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """A prepared data folder of 24 training images in three classes, each image of one colour of its own."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("data")
+    for number in range(30):
+        path = source / CLASSES[number % 3] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), number * 8, "uint8")).save(path)
+    ingest.prepare("images", out, str(source))
+    return out
+
+
+def sheet(data, out, *arguments) -> np.ndarray:
+    result = CliRunner().invoke(app, ["augment", *SMALL, "--data", str(data), "--out", str(out), *arguments])
+    assert result.exception is None, result.exception
+    assert result.stdout == f"{out}\n"
+    return np.array(Image.open(out))
+
+
+def tiles(picture):
+    """The tiles [rows, columns, 96, 96, 3]."""
+    return np.array(
+        [[picture[20 + row * 130 :, 6 + column * 102 :][:96, :96] for column in range(10)] for row in range(8)]
+    )
+
+
+def test_without_augmentation_every_column_shows_the_originals(data, tmp_path):
+    settings = [argument for part in PLAIN for argument in ("--set", f"augment.{part}")]
+    shown = tiles(sheet(data, tmp_path / "new" / "plain.png", *settings))
+    assert (shown == shown[:, :1, :1, :1]).all()
+    greys = shown[:, 0, 0, 0, 0]
+    assert len({*greys}) == 8
+    classes = greys // 8 % 3
+    assert {*classes[:3]} == {*classes[3:6]} == {0, 1, 2}  # of every class, by turns
+
+
+def test_each_column_is_another_version_and_a_seed_repeats_them(data, tmp_path):
+    picture = sheet(data, tmp_path / "one.png")
+    shown = tiles(picture)
+    assert (shown[:, 0] == shown[:, 0, :1, :1]).all()
+    assert len({shown[:, column].tobytes() for column in range(10)}) == 10
+    np.testing.assert_array_equal(sheet(data, tmp_path / "two.png"), picture)
+    assert (sheet(data, tmp_path / "three.png", "--set", "training.seed=1") != picture).any()
+
+
+def test_only_the_last_columns_are_mixed(data, tmp_path):
+    mixup = [argument for part in [*PLAIN, "mixup=1"] for argument in ("--set", f"augment.{part}")]
+    shown = tiles(sheet(data, tmp_path / "mixed.png", *mixup))
+    assert (shown[:, :7] == shown[:, :1]).all()
+    greys = shown[:, :, 0, 0, 0].astype(int)
+    for first, second in zip(greys[::2], greys[1::2], strict=True):
+        low, high = min(first[0], second[0]), max(first[0], second[0])
+        assert (np.concatenate([first, second]) >= low).all() and (np.concatenate([first, second]) <= high).all()
+        assert (first[7:] != first[0]).any()
+
+
+def test_it_says_where_there_is_no_data(tmp_path):
+    result = CliRunner().invoke(app, ["augment", "--data", str(tmp_path)])
+    assert isinstance(result.exception, SettingsError)
+    assert f"no data in {tmp_path}: make some with" in str(result.exception)

@@ -1,0 +1,206 @@
+"""`vitpipe data` as a person runs it."""
+
+import io
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.data.ingest import manifest
+from components.data.ingest.sources import SOURCES
+
+ROOT = Path(__file__).parents[3]
+COMMAND = [sys.executable, "-m", "vitpipe", "data"]
+
+
+def vitpipe(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory) -> Path:
+    """An image folder without splits: 10 images of each of two classes."""
+    root = tmp_path_factory.mktemp("pets")
+    for seed in range(20):
+        pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        path = root / ("cat" if seed % 2 else "dog") / f"{seed}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    return root
+
+
+def test_help_names_every_source():
+    assert "{" + "|".join(SOURCES) + "}" in vitpipe("prepare", "--help").stdout
+
+
+def test_prepare_twice_and_verify(pets, tmp_path):
+    first = vitpipe("prepare", "images", "--source", pets, cwd=tmp_path)
+    assert (first.returncode, first.stdout) == (
+        0,
+        "data/images/span-1: 12 train, 5 val, 3 test images of 2 classes in 3 shards\n",
+    )
+    assert first.stderr.splitlines() == ["files hashed: 20", "images read: 20/20", "images written: 20/20"]
+    second = vitpipe("prepare", "images", "--source", pets, cwd=tmp_path)
+    assert (second.returncode, second.stdout) == (
+        0,
+        "span-1 is already there and unchanged: data/images/span-1\n",
+    )
+    verified = vitpipe("verify", tmp_path / "data" / "images")
+    assert (verified.returncode, len(verified.stdout.splitlines())) == (0, 1)
+
+
+def test_remarks_on_images_are_counted_and_printed(pets, tmp_path):
+    source = shutil.copytree(pets, tmp_path / "pets")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for name in ("1.png", "3.png"):
+        with Image.open(source / "cat" / name) as image:
+            image.save(source / "cat" / name, exif=turned)
+    Image.new("RGBA", (8, 8), (0, 0, 0, 99)).save(source / "dog" / "0.png")
+    rows = np.arange(64, dtype=np.uint16).reshape(8, 8)
+    for number in range(3):
+        Image.fromarray(rows * 60 + number).save(source / "cat" / f"{number}.12bits.png")
+    done = vitpipe("prepare", "images", "--source", source, "--out", tmp_path / "out")
+    assert done.returncode == 0
+    lines = [line for line in done.stderr.splitlines() if " of 23 images " in line]
+    assert [line.split(" of 23")[0] for line in lines] == ["narrow_range: in 3", "one_colour: in 1", "rotated: in 2"]
+    for line, file, fix in zip(
+        lines, ("cat/0.12bits.png", "dog/0.png", "cat/1.png"), ("multiply 16", "alpha remove", "exiftran"), strict=True
+    ):
+        assert f"(first: {file})" in line and fix in line
+    remarked = manifest.read(tmp_path / "out" / "span-1").remarked
+    assert [(found.remark, found.count, found.images) for found in remarked] == [
+        ("narrow_range", 3, 23), ("one_colour", 1, 23), ("rotated", 2, 23)
+    ]  # fmt: skip
+
+
+def test_a_source_of_large_photographs_is_rejected_with_the_fix(pets, tmp_path):
+    source = shutil.copytree(pets, tmp_path / "pets")
+    for name in ("large.png", "larger.png"):
+        Image.new("1", (6000, 4000)).save(source / "cat" / name)
+    done = vitpipe("prepare", "images", "--source", source, "--out", tmp_path / "out")
+    assert done.returncode == 3
+    assert "2 more than 16,777,216 pixels (first: cat/large.png): reduce its sides" in done.stderr
+    assert "mogrify -resize '4096x4096>'" in done.stderr
+
+
+def test_a_part_of_a_source_says_which_class_is_smaller_than_asked_for(pets, tmp_path):
+    source = shutil.copytree(pets, tmp_path / "pets")
+    shutil.copytree(source / "cat", source / "owl")
+    (source / "dog" / "0.png").unlink()
+    part = ("--out", tmp_path / "out", "--classes", "dog, cat", "--per-class", 9)
+    done = vitpipe("prepare", "images", "--source", source, *part)
+    assert done.stdout.endswith("span-1: 11 train, 5 val, 3 test images of 2 classes in 3 shards\n")
+    said = [line for line in done.stderr.splitlines() if "not 9" in line]
+    assert said == [f"{name} has 8 images for train and val, not 9" for name in ("cat", "dog")]
+
+
+def test_stray_files_and_the_bound_on_rejected_images(pets, tmp_path):
+    source = shutil.copytree(pets, tmp_path / "pets")
+    for name in ("README.txt", "Thumbs.db", "cat/desktop.ini"):
+        (source / name).write_text("no image")
+    (source / "dog" / "broken.png").write_bytes(b"")
+    refused = vitpipe("prepare", "images", "--source", source, "--out", tmp_path / "out")
+    assert refused.returncode == 3
+    assert "1 of 21 records rejected (4.8%), the bound is 1.0%" in refused.stderr
+    assert "--max-rejected" in refused.stderr
+    allowed = vitpipe("prepare", "images", "--source", source, "--out", tmp_path / "out", "--max-rejected", 0.05)
+    assert allowed.returncode == 0
+    assert "passed over 3 files that are no images (first: Thumbs.db)\n" in allowed.stderr
+    for share in (5, -1, "nan"):
+        bad = vitpipe("prepare", "images", "--source", source, "--out", tmp_path / "out", "--max-rejected", share)
+        assert bad.returncode == 2 and "use a share from 0 to 1" in bad.stderr and "Traceback" not in bad.stderr
+
+
+def test_class_named_like_a_split(pets, tmp_path):
+    source = shutil.copytree(pets, tmp_path / "pets")
+    shutil.copytree(source / "cat", source / "train")
+    refused = vitpipe("prepare", "images", "--source", source, "--out", tmp_path / "out")
+    assert refused.returncode == 3 and "folder 'train' has the name of a split" in refused.stderr
+
+
+def test_verify_names_each_problem(pets, tmp_path):
+    vitpipe("prepare", "images", "--source", pets, "--out", tmp_path)
+    for split in ("train", "val"):
+        (tmp_path / "span-1" / split / "part-00000-of-00001.tfrecord").unlink()
+    verified = vitpipe("verify", tmp_path)
+    assert verified.returncode == 3
+    assert len(verified.stdout.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["prepare", "cats"], "no source 'cats': use one of"),
+        (["prepare", "images"], "`images` needs --source"),
+        (["prepare", "images", "--source", "nowhere"], "--source 'nowhere': no such file or folder"),
+        (["prepare", "sample", "--span", "0"], "--span"),
+        (["prepare", "sample", "--classes", "one"], "name at least two classes"),
+        (["prepare", "sample", "--classes", "one,tow"], "did you mean two?"),
+        (["verify", "nowhere"], "nowhere: holds no span"),
+    ],
+)
+def test_bad_usage_exits_with_2(arguments, message, tmp_path):
+    result = vitpipe(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_refused_data_exits_with_3(tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("../../etc/passwd"), io.BytesIO())
+    result = vitpipe("prepare", "images", "--source", tmp_path / "x.tar", "--out", tmp_path / "out")
+    assert result.returncode == 3
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ") and "member '../../etc/passwd' leads out of the archive" in line
+
+
+def test_a_terminal_shows_bars(pets, tmp_path):
+    terminal, end = pty.openpty()
+    command = [*COMMAND, "prepare", "images", "--source", str(pets), "--out", str(tmp_path)]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen(command, cwd=ROOT, stdin=end, stdout=subprocess.PIPE, stderr=end, env=environment) as process:
+        os.close(end)
+        shown = b""
+        while True:
+            try:
+                shown += os.read(terminal, 4096)
+            except OSError:  # how a terminal ends
+                break
+        stdout = process.communicate()[0].decode()
+    os.close(terminal)
+    assert process.returncode == 0
+    assert stdout.endswith("in 3 shards\n")
+    assert "images read" in shown.decode() and "━" in shown.decode() and "20/20" in shown.decode()
+
+
+def test_ctrl_c(tmp_path):
+    photo = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (500, 500, 3), dtype=np.uint8)).save(photo, "PNG")
+    for name in ("cat", "dog"):
+        (tmp_path / "source" / name).mkdir(parents=True)
+        for row in range(100):
+            (tmp_path / "source" / name / f"{row}.png").write_bytes(photo.getvalue())
+    command = [*COMMAND, "prepare", "images", "--source", str(tmp_path / "source"), "--out", str(tmp_path / "out")]
+    # A group of its own, signalled whole, as a terminal does it: the child processes are hit as well.
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        while process.poll() is None and not any((tmp_path / "out").glob(".tmp-*/spool")):
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        errors = process.communicate()[1]
+    assert process.returncode not in (0, 3)
+    assert "Traceback" not in errors
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]

@@ -1,0 +1,81 @@
+"""`vitpipe study` as a person runs it."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[3]
+TINY = ["architectures=[vit-small]", "sizes=[4]", "steps=[2]", "seeds=1", "batch_size=8", "image_size=8"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "vitpipe", *map(str, arguments)]
+
+
+def study(data: Path, out: Path, *more: str) -> list[str]:
+    return command("study", "data-regime", "--data", data, "--out", out, *(f"--set={flag}" for flag in TINY), *more)
+
+
+def vitpipe(line: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(line, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory) -> Path:
+    """A prepared folder: 20 images of each of two classes."""
+    root = tmp_path_factory.mktemp("pets")
+    for seed in range(40):
+        pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        path = root / "images" / ("cat" if seed % 2 else "dog") / f"{seed}.png"
+        path.parent.mkdir(exist_ok=True, parents=True)
+        Image.fromarray(pixels).save(path)
+    made = vitpipe(command("data", "prepare", "images", "--source", root / "images", "--out", root / "data"), root)
+    assert not made.returncode, made.stderr
+    return root / "data"
+
+
+def test_a_study_shows_how_far_it_is_prints_a_table_and_is_not_computed_twice(pets, tmp_path):
+    terminal, end = pty.openpty()
+    line, shown = study(pets, tmp_path / "out"), b""
+    with subprocess.Popen(line, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=end) as process:
+        os.close(end)
+        while True:
+            try:
+                shown += os.read(terminal, 4096)
+            except OSError:  # how a terminal ends
+                break
+        printed = process.communicate()[0].decode()
+    os.close(terminal)
+    assert not process.returncode, shown
+    said = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
+    assert "vit-small, 4 a class, seed 0 " in said and re.search(r"done ━+ +0:\d\d:\d\d", said)
+    assert re.search(r"1/1  vit-small, 4 a class, seed 0: \d+\.\d% in [\d.]+ s\s", said)
+    assert "ViT, 4 blocks 64 wide" in printed and printed.splitlines()[-1] == "out/study.html"
+
+    again = vitpipe(study(pets, tmp_path / "out", "--json"), tmp_path)
+    assert "1 of 1 cells are there already" in again.stderr
+    [row] = json.loads(again.stdout)["rows"]
+    assert f"{row['accuracy']:.1%}" in printed and row["steps"] == 2
+
+
+def test_what_is_wrong_is_said_in_one_line(pets, tmp_path):
+    (tmp_path / "file").touch()
+    for line, wanted in (
+        (study(pets, tmp_path / "file"), r"--out .*file cannot be written \(File exists\): name another folder"),
+        (study(tmp_path / "none", tmp_path / "out"), r"no data in .*none: name a folder that `vitpipe data prepare`"),
+        (study(pets, tmp_path / "out", "--budget=huge"), r"no budget huge: use one of small, full"),
+        (study(pets, tmp_path / "out", "--set=learning_rates.vit-smal=1"), r"no architecture vit-smal"),
+        (study(pets, tmp_path / "out", "--pretrained=nobody"), r"no backbone nobody"),
+    ):
+        refused = vitpipe(line, tmp_path)
+        assert refused.returncode == 2 and re.search(wanted, refused.stderr), refused.stderr
+        assert "Traceback" not in refused.stderr

@@ -1,0 +1,199 @@
+"""`vitpipe runs`: what was run, what became of it, and in what two runs differ."""
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from components.errors import StoreError
+from pipeline.console.duration import duration
+from pipeline.console.terminal import print_line
+from pipeline.metadata import stores
+from pipeline.metadata.reader import Reader
+from pipeline.metadata.records import Execution, Run
+from pipeline.result.differences import differences
+from pipeline.result.summary import EXIT, PROCESS, State, Summary, settings_of, state_of_node, summarise
+from vitpipe.cli.tables import print_rows, when
+
+app = typer.Typer(help="Runs of a pipeline, from ML Metadata.", no_args_is_help=True)
+
+_PAGE = 200  # runs read at a time
+
+
+class Order(StrEnum):
+    WHEN = "when"
+    ACCURACY = "accuracy"
+    DURATION = "duration"
+
+
+def complete(incomplete: str) -> list[str]:
+    """Names of runs that begin so, for the shell."""
+    try:
+        answers, _ = stores.ask_all(Path("runs"), lambda store: store.run_names())
+    except StoreError:
+        return []
+    return [name for _, names in answers for name in names if name.startswith(incomplete) and name.isprintable()]
+
+
+Runs = Annotated[Path, typer.Option(help="Where the run folders are.")]
+Json = Annotated[bool, typer.Option("--json")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, or `last`.", autocompletion=complete)]
+PipelineName = Annotated[str | None, typer.Option(help="Runs of this pipeline only.")]
+
+
+@app.command("list")
+def list_runs(
+    pipeline: PipelineName = None,
+    state: Annotated[State | None, typer.Option(help="Runs in this state only.")] = None,
+    blessed: Annotated[bool | None, typer.Option(help="Runs whose model was, or was not, blessed.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="Runs that began at this time or later.")] = None,
+    sort: Annotated[
+        Order, typer.Option(help="What comes first: the newest, the most accurate, the longest.")
+    ] = Order.WHEN,
+    limit: Annotated[int, typer.Option(min=0, max=1_000_000, help="How many; 0 for all.")] = 20,
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Runs, the newest first."""
+    since_ms = int(since.timestamp() * 1000) if since else 0
+
+    def matching(store: Reader) -> list[Summary]:
+        found: list[Summary] = []
+        for run in _newest(store, pipeline, since_ms, limit):
+            summary = summarise(run)
+            if state in (None, summary.state) and blessed in (None, summary.blessed):
+                found.append(summary)
+                if sort is Order.WHEN and len(found) == limit:
+                    break
+        return found
+
+    _some_store(runs)
+    answers, problems = stores.ask_all(runs, matching)
+    found = [summary for _, of_store in answers for summary in of_store]
+    keys = {Order.WHEN: lambda one: one.started, Order.ACCURACY: lambda one: one.accuracy or 0.0,
+            Order.DURATION: lambda one: one.seconds}  # fmt: skip
+    found.sort(key=keys[sort], reverse=True)
+    shown = found[: limit or None]
+    stores.warn(problems)
+    stores.warn(f"run {one.run}: {reason}" for one in shown for reason in one.unreadable)
+    if as_json:
+        print(json.dumps([summary.as_json() for summary in shown], indent=2))
+        return
+    print_rows(
+        ("run", "when", "pipeline", "state", "trigger", "span", "code", "accuracy", "blessed", "pushed", "took"),
+        [
+            (
+                one.run, when(one.started), one.pipeline, one.state, one.trigger or "", str(one.span or ""),
+                one.code_version or "", "" if one.accuracy is None else f"{one.accuracy:.4f}",
+                "" if one.blessed is None else "yes" if one.blessed else "no",
+                f"version {one.pushed}" if one.pushed else "", duration(one.seconds),
+            )
+            for one in shown
+        ],
+    )  # fmt: skip
+
+
+@app.command()
+def show(run: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> None:
+    """One run: its nodes, what went into them and came out, and what the run recorded of itself."""
+    _, found = stores.find_run(run, runs)
+    if as_json:
+        print(json.dumps(_in_full(found), indent=2))
+        return
+    summary = summarise(found)
+    print_line(f"run {found.name} of {summary.pipeline}: {summary.state}, began {when(found.started)}, "
+               f"took {duration(summary.seconds)}")  # fmt: skip
+    for reason in summary.unreadable:
+        print_line(f"unreadable: {reason}")
+    print_rows(
+        ("node", "state", "seconds", "inputs", "outputs"),
+        [
+            (
+                one.node, state_of_node(one, summary.state), f"{one.seconds:.1f}", _channels(one.inputs),
+                _channels(one.outputs),
+            )
+            for one in found.executions
+        ],
+    )  # fmt: skip
+    for name, value in sorted(found.facts.items()):
+        if name not in ("settings", PROCESS, EXIT) and value not in ("", "{}"):
+            print_line(f"{name}: {value}")
+
+
+@app.command()
+def diff(first: RunName, second: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> None:
+    """What two runs differ in: settings, data, code and figures."""
+    (_, one), (_, other) = stores.find_run(first, runs), stores.find_run(second, runs)
+    rows = differences(one, other)
+    if as_json:
+        print(json.dumps([{"what": what, one.name: left, other.name: right} for what, left, right in rows], indent=2))
+    elif not rows:
+        print_line(f"{one.name} and {other.name} are equal in settings, data, code and figures")
+    else:
+        print_rows(("", one.name, other.name), [(what, _text(left), _text(right)) for what, left, right in rows])
+
+
+@app.command()
+def export(pipeline: PipelineName = None, runs: Runs = Path("runs")) -> None:
+    """Every run in full as a line of JSON, the newest first, for other catalogues."""
+    _some_store(runs)
+    # Lines are printed after the stores are closed. A pager that waits for the user would keep the file locked, and a
+    # run would wait to write to it.
+    answers, problems = stores.ask_all(
+        runs, lambda store: [json.dumps(_in_full(run)) for run in _newest(store, pipeline)]
+    )
+    stores.warn(problems)
+    for _, lines in answers:
+        for line in lines:
+            print(line)
+
+
+def _some_store(runs: Path) -> None:
+    """Raise NotFound if there is no store below `runs`."""
+    if not stores.stores(runs):
+        raise stores.NotFound(f"no run below {runs}: `vitpipe run` makes one, or name another folder with --runs")
+
+
+def _newest(store: Reader, pipeline: str | None, since_ms: int = 0, first: int = 0) -> Iterator[Run]:
+    """All runs, read by pages; the first page may be a small one."""
+    offset, size = 0, first or _PAGE
+    while page := store.runs(pipeline, since_ms, size, offset):
+        yield from page
+        offset, size = offset + size, _PAGE
+
+
+def _in_full(run: Run) -> dict[str, Any]:
+    """The summary, the facts, and each execution with its artifacts."""
+    summary = summarise(run)
+    return {
+        **summary.as_json(),
+        "facts": {name: value for name, value in run.facts.items() if name != "settings"},
+        "settings": settings_of(run) or None,
+        "nodes": [_node_in_full(one, summary.state) for one in run.executions],
+    }
+
+
+def _node_in_full(one: Execution, run_state: State) -> dict[str, Any]:
+    sides = {
+        side: {
+            name: [{"id": artifact.id, "type": artifact.type, "uri": artifact.uri} for artifact in artifacts]
+            for name, artifacts in channels.items()
+        }
+        for side, channels in (("inputs", one.inputs), ("outputs", one.outputs))
+    }
+    return {
+        "execution": one.id, "node": one.node, "type": one.type, "state": state_of_node(one, run_state),
+        "seconds": one.seconds, "properties": dict(one.properties), **sides,
+    }  # fmt: skip
+
+
+def _channels(channels: Any) -> str:
+    return " ".join(f"{name}:{','.join(str(artifact.id) for artifact in of)}" for name, of in sorted(channels.items()))
+
+
+def _text(value: object) -> str:
+    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)

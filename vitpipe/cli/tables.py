@@ -1,0 +1,36 @@
+"""Rows for a person, or for another program."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from rich.console import RenderableType
+from rich.measure import Measurement
+from rich.table import Table
+
+from pipeline.console.terminal import Console, printable
+
+
+def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on a terminal, lines with tabs elsewhere."""
+    if not Console().is_terminal:
+        for row in rows:
+            print(*map(printable, row), sep="\t")
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(printable(column), no_wrap=True)
+    for row in rows:
+        table.add_row(*map(printable, row))
+    print_whole(table)
+
+
+def print_whole(picture: RenderableType) -> None:
+    """A table or tree with lines as long as they are, which a narrow terminal wraps: half a run's id is of no use."""
+    console = Console()
+    width = Measurement.get(console, console.options.update(max_width=10_000), picture).maximum
+    Console(width=max(console.width, width)).print(picture)
+
+
+def when(moment: datetime) -> str:
+    """In the time of this place."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"

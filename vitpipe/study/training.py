@@ -1,0 +1,184 @@
+"""The training of one cell."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pipeline.console.logs import redirected
+from trainer import devices
+from trainer.backbone import load_backbone
+from trainer.finetune import adapt, phases
+from trainer.input import Split
+from trainer.learner import Learner
+from trainer.optimizer import WarmupCosine
+from trainer.settings import ModelSettings, TrainingSettings
+from vitpipe.study.architectures import Architecture, Moments, ShiftedDepthwise
+from vitpipe.study.cells import Result
+from vitpipe.study.settings import StudySettings
+
+_STEPS_PER_LOOK = 50
+
+
+def train_logged(log: Path, *arguments) -> Result:
+    """`train` in a process of its own, whose libraries write into a file."""
+    with redirected(log):
+        return train(*arguments)
+
+
+def train(
+    architecture: Architecture | str,
+    settings: StudySettings,
+    steps: int,
+    seed: int,
+    train_split: Split,
+    test_split: Split,
+    classes: int,
+) -> Result:
+    """Train for `steps` steps, then look at the test split once: no epoch is selected.
+
+    architecture: a registered one, or the source of a pretrained ViT. Raises FloatingPointError when a loss is not
+    finite.
+    """
+    started = time.monotonic()
+    keras.utils.set_random_seed(seed)
+    precision = devices.precision(settings.precision)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
+    try:
+        if isinstance(architecture, str):
+            learner, per_step = _train_pretrained(architecture, settings, steps, seed, train_split, classes)
+        else:
+            mean, std = moments(train_split.images)
+            warmup = min(round(settings.warmup * steps), steps - 1)
+            schedule = WarmupCosine(architecture.learning_rate, steps, warmup, 0.0)
+            learner = _learner(
+                lambda: architecture.build(settings.image_size, classes, mean, std),
+                settings, schedule, architecture.weight_decay, seed, train_split, classes,
+            )  # fmt: skip
+            per_step = _take(learner, train_split, steps, settings, 0, steps)
+        loss, accuracy = learner.evaluate(test_split)
+    finally:
+        keras.config.set_dtype_policy(before)
+    if not math.isfinite(loss):
+        raise FloatingPointError("the loss on the test split is not finite: lower the learning rate")
+    return Result(
+        right=round(accuracy * len(test_split)),
+        examples=len(test_split),
+        log_loss=loss,
+        parameters=learner.model.count_params(),
+        multiply_adds=multiply_adds(learner.model, settings.image_size),
+        seconds=time.monotonic() - started,
+        seconds_per_step=per_step,
+    )
+
+
+def _train_pretrained(source, settings: StudySettings, steps: int, seed: int, train_split: Split, classes: int):
+    """The head alone, then with it the last blocks; the second phase goes on from the last step of the first."""
+    backbone = load_backbone(source, finetune=settings.finetune)
+    model = ModelSettings(image_size=settings.image_size, patch_size=backbone.config["patch_size"])
+    plan = phases(settings.finetune)
+    epochs = sum(phase.epochs for phase in plan)
+    done, seconds, learner = 0, 0.0, None
+    for phase in plan:
+        count = steps if phase is plan[-1] else min(max(round(steps * phase.epochs / epochs), 1), steps - 1)
+        count -= done
+        build = partial(adapt, backbone, model, classes, phase.blocks, keras.config.dtype_policy().name)
+        schedule = WarmupCosine(phase.learning_rate, count, 0, 0.0)
+        weights = learner.model.get_weights() if learner else None
+        learner = _learner(build, settings, schedule, phase.weight_decay, seed, train_split, classes)
+        if weights:
+            learner.model.set_weights(weights)
+        seconds += count * _take(learner, train_split, count, settings, done, steps)
+        done += count
+    return learner, seconds / steps
+
+
+def _learner(
+    build: Callable[[], keras.Model],
+    settings: StudySettings,
+    schedule: WarmupCosine,
+    weight_decay: float,
+    seed: int,
+    train_split: Split,
+    classes: int,
+) -> Learner:
+    # Not the weight average: batch norm's statistics are of the weights as they are, and all are treated alike.
+    training = TrainingSettings(
+        batch_size=settings.batch_size, weight_decay=weight_decay, label_smoothing=settings.label_smoothing,
+        ema_epochs=0, seed=seed,
+    )  # fmt: skip
+    per_epoch = len(train_split) // settings.batch_size
+    return Learner(
+        build, classes, schedule, training, settings.augment, per_epoch, tf.distribute.get_strategy()
+    )  # fmt: skip
+
+
+def _take(learner: Learner, split: Split, steps: int, settings: StudySettings, first: int, total: int) -> float:
+    """Take `steps` steps, of which `first` of `total` are done. Gives the seconds of one, without the first."""
+    per_epoch = learner.steps_per_epoch
+    batches = learner.batches(split, first_epoch=-(-first // per_epoch))
+    mixed = round(settings.augment.mixing_epochs * total) - first  # steps that mix images, of these
+    taken, started = 0, time.monotonic()
+    while taken < steps:
+        count = 1 if not taken else min(_STEPS_PER_LOOK, steps - taken)
+        if taken < mixed:
+            count = min(count, mixed - taken)
+        progress = learner.train(batches, count, mixing=taken < mixed)
+        if progress.bad_step >= 0:
+            raise FloatingPointError(f"the loss is not finite in step {first + taken + 1}: lower the learning rate")
+        if not taken:
+            started = time.monotonic()
+        taken += count
+    return (time.monotonic() - started) / max(steps - 1, 1)
+
+
+def moments(images: np.ndarray) -> tuple[Moments, Moments]:
+    """Mean and standard deviation of each channel, over all pixels of the training images."""
+    return tuple(images.mean((0, 1, 2)).tolist()), tuple(np.maximum(images.std((0, 1, 2)), 1.0).tolist())
+
+
+def multiply_adds(model: keras.Model, size: int) -> int:
+    """Of the convolutions and matrix products that answer one image, counted in the traced graph."""
+    pixels = tf.TensorSpec((1, size, size, 3), tf.float32)
+    graph = tf.function(lambda images: model(images, training=False)).get_concrete_function(pixels).graph
+    shifted = sum(
+        math.prod(layer.output.shape[1:]) * math.prod(layer.kernel_size)
+        for layer in _layers(model)
+        if isinstance(layer, ShiftedDepthwise)
+    )
+    return shifted + sum(_products(operation) for operation in graph.get_operations())
+
+
+def _layers(model: keras.Model) -> Iterator[keras.Layer]:
+    for layer in model.layers:
+        yield from _layers(layer) if isinstance(layer, keras.Model) else (layer,)
+
+
+def _products(operation: tf.Operation) -> int:
+    def shape(tensor):
+        return tensor.shape.as_list()
+
+    match operation.type:
+        case "Conv2D":
+            return math.prod(shape(operation.outputs[0])) * math.prod(shape(operation.inputs[1])[:3])
+        case "DepthwiseConv2dNative":
+            return math.prod(shape(operation.outputs[0])) * math.prod(shape(operation.inputs[1])[:2])
+        case "MatMul":
+            rows = shape(operation.inputs[0])
+            return math.prod(shape(operation.outputs[0])) * rows[0 if operation.get_attr("transpose_a") else 1]
+        case "BatchMatMulV2":
+            rows = shape(operation.inputs[0])
+            return math.prod(shape(operation.outputs[0])) * rows[-2 if operation.get_attr("adj_x") else -1]
+        case "Einsum":
+            terms = operation.get_attr("equation").decode().split("->")[0].split(",")
+            sides: dict[str, int] = {}
+            for term, tensor in zip(terms, operation.inputs, strict=True):
+                sides |= dict(zip(term, shape(tensor), strict=True))
+            return math.prod(sides.values())
+    return 0

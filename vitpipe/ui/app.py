@@ -1,0 +1,246 @@
+"""The pages, one function each."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import markupsafe
+from flask import Flask, Response, abort, render_template, request, send_file, send_from_directory, url_for
+
+from components.errors import DataRefused, NotFound, SettingsError, StoreError
+from pipeline.console.duration import duration
+from pipeline.drawing.graph import STYLE, lineage_svg, run_svg
+from pipeline.metadata.address import Address
+from pipeline.metadata.nearby import nearest
+from pipeline.metadata.reader import reader
+from pipeline.metadata.records import Run
+from pipeline.metadata.stores import server, stores
+from pipeline.pushed_models import all_pushed, newest_pushed
+from pipeline.result.summary import State, Summary, settings_of, state_of, state_of_node, summarise
+from vitpipe.ui import formatting, safety
+from vitpipe.ui.checks import weighed
+from vitpipe.ui.explainer_client import Busy, Explained, Refused
+from vitpipe.ui.history import MOST, figures, moments
+from vitpipe.ui.listing import SIZE, page_of, runs_page
+
+_SERVER = "@server"  # in addresses, the store that is no file; no pipeline has such a name
+_BOXES = 120  # of a lineage, the nearest
+_ARTIFACT_STATES = ("live", "pending", "marked for deletion", "deleted", "abandoned")
+
+
+def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) -> Flask:
+    """The pages of the stores below `runs`. token: what a browser must bring; None where only this machine can ask."""
+    app = Flask(__name__, static_url_path="/-")
+    safety.guard(app, host, token, posts="explained")
+    explained_images = Explained()
+    app.jinja_env.filters.update(
+        when=formatting.when, duration=duration, pretty=formatting.pretty, looks=formatting.looks
+    )
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+
+    def known() -> dict[str, Address]:
+        away = server()
+        return {_SERVER: away} if away else stores(runs)
+
+    def address_of(store: str) -> Address:
+        return known().get(store) or abort(404, f"There is no store {store} below {runs}.")
+
+    def run_of(store: str, name: str) -> Run:
+        with reader(address_of(store)) as found:
+            return found.run(name) or abort(404, f"There is no run {name} in {store}.")
+
+    def report_folder(store: str, run: Run) -> Path | None:
+        parts = run.pipeline or store, "reports", run.name
+        folder = runs.resolve().joinpath(*parts)  # of names that are in a store, and may be anything there
+        inside = (
+            folder.is_relative_to(runs.resolve())
+            and folder.resolve() == folder
+            and folder.relative_to(runs.resolve()).parts == parts
+        )
+        return folder if inside and (folder / "report.html").is_file() else None
+
+    @app.get("/")
+    def all_runs() -> str:
+        all_stores = known()
+        pipeline, state, blessed = (request.args.get(name, "") for name in ("pipeline", "state", "blessed"))
+        # A server keeps the runs of many pipelines in one store.
+        store = _SERVER if _SERVER in all_stores else pipeline
+        if store:
+            address_of(store)
+        name = "" if store == pipeline else pipeline
+
+        def wanted(summary: Summary) -> bool:
+            return (
+                name in ("", summary.pipeline)
+                and state in ("", summary.state)
+                and (not blessed or summary.blessed is (blessed == "yes"))
+            )
+
+        chosen = {one: address for one, address in all_stores.items() if store in ("", one)}
+        page = runs_page(chosen, _page(), state, wanted if name or blessed else None)
+        return render_template(
+            "runs.html", page=page, stores={one: one for one in all_stores}, runs=runs,
+            states={one: one for one in State}, store=store or None,
+            live=any(row.summary.state is State.RUNNING for row in page.rows),
+            **_pages("all_runs", {}, ("pipeline", "state", "blessed")),
+        )  # fmt: skip
+
+    @app.get("/<store>/")
+    def one_store(store: str) -> Any:
+        address_of(store)
+        return app.redirect(url_for("all_runs", pipeline=store))
+
+    @app.get("/<store>/runs/<run>")
+    def one_run(store: str, run: str) -> str:
+        found = run_of(store, run)
+        state = state_of(found)
+        states = {one.node: state_of_node(one, state) for one in found.executions}  # the newest of a node wins
+        return render_template(
+            "run.html", run=found, summary=summarise(found), store=store, settings=settings_of(found),
+            states={one.id: state_of_node(one, state) for one in found.executions}, weighed=weighed(found),
+            picture=markupsafe.Markup(run_svg(found, states, lambda _, id: f"#execution-{id}")),
+            report=report_folder(store, found), live=state is State.RUNNING,
+        )  # fmt: skip
+
+    @app.get("/<store>/runs/<run>/report/<path:file>")
+    def report(store: str, run: str, file: str) -> Response:
+        folder = report_folder(store, run_of(store, run)) or abort(404, f"Run {run} has no report.")
+        if not (folder / file).resolve().is_relative_to(folder):  # by a link, too
+            abort(404)
+        response = send_from_directory(folder, file)
+        response.headers["Content-Security-Policy"] = safety.REPORT
+        return response
+
+    @app.get("/<store>/artifacts")
+    def all_artifacts(store: str) -> str:
+        type_name, state, number = request.args.get("type", ""), request.args.get("state", ""), _page()
+        skipped = (number - 1) * SIZE
+        with reader(address_of(store)) as found:
+            types = found.artifact_types()
+            rows = found.artifacts(type_name or None, state or None, limit=SIZE + 1, offset=skipped)
+        return render_template(
+            "artifacts.html", page=page_of(rows, number, skipped), store=store,
+            types={name: f"{name} ({count})" for name, count in types.items()},
+            states={one: one for one in _ARTIFACT_STATES},
+            **_pages("all_artifacts", {"store": store}, ("type", "state")),
+        )  # fmt: skip
+
+    @app.get("/<store>/artifacts/<int(max=9223372036854775807):artifact>")
+    def one_artifact(store: str, artifact: int) -> str:
+        with reader(address_of(store)) as found:
+            try:
+                around = found.around(artifact)
+            except ValueError:
+                abort(404, f"There is no artifact {artifact} in {store}.")
+        return render_template("artifact.html", artifact=around.artifacts[artifact], around=around, store=store)
+
+    @app.get("/<store>/artifacts/<int(max=9223372036854775807):artifact>/<any(up, down):direction>")
+    def lineage(store: str, artifact: int, direction: Any) -> str:
+        with reader(address_of(store)) as found:
+            try:
+                whole = found.lineage(artifact, direction)
+            except ValueError:
+                abort(404, f"There is no artifact {artifact} in {store}.")
+        part = nearest(whole, _BOXES)
+
+        def href(kind: str, id: int) -> str | None:
+            if kind == "artifact":
+                return url_for("lineage", store=store, artifact=id, direction=direction)
+            run = whole.runs.get(id)
+            return run and url_for("one_run", store=store, run=run, _anchor=f"execution-{id}")
+
+        return render_template(
+            "lineage.html", artifact=whole.artifacts[artifact], direction=direction, store=store,
+            picture=markupsafe.Markup(lineage_svg(part, href)), drawn=len(part.artifacts) + len(part.executions),
+            boxes=len(whole.artifacts) + len(whole.executions),
+        )  # fmt: skip
+
+    @app.get("/<store>/charts")
+    def charts(store: str) -> Response:
+        found = moments(address_of(store))
+        drawn = figures(found, lambda run: url_for("one_run", store=store, run=run))
+        response = app.make_response(
+            render_template("charts.html", moments=found, figures=drawn, store=store, most=MOST)
+        )
+        response.headers["Content-Security-Policy"] = safety.CHARTS
+        return response
+
+    @app.get("/-/explain")
+    def explain() -> str:
+        return render_template("explain.html", models=list(all_pushed(runs)), runs=runs, most=safety.MAX_BODY)
+
+    def pushed_model(name: str) -> Path:
+        models = all_pushed(runs)
+        if not models:
+            raise Refused(f"There is no pushed model below {runs}: `vitpipe run` makes one.")
+        if name and name not in models:
+            raise Refused(f"There is no pushed model {name} below {runs}: open this page anew and choose another.")
+        return models[name] if name else newest_pushed(runs)
+
+    @app.post("/-/explain")
+    def explained() -> Any:
+        try:
+            model = pushed_model(request.args.get("model", ""))
+            page = explained_images.ask(model, request.get_data(cache=False))
+        except (Refused, SettingsError, DataRefused) as error:
+            return render_template("problem.html", title="Not explained", text=str(error)), 422
+        except Busy as error:
+            return render_template("problem.html", title="Busy", text=str(error)), 503
+        return "", 201, {"Location": url_for("answer", name=page)}
+
+    @app.get("/-/explain/<name>")
+    def answer(name: str) -> Response:
+        page = explained_images.page(name) or abort(404, "There is no such answer any more: choose the image again.")
+        return Response(page, mimetype="text/html", headers={"Content-Security-Policy": safety.REPORT})
+
+    @app.get("/-/picture.css")
+    def picture_style() -> Response:
+        return Response(STYLE, mimetype="text/css", headers={"Cache-Control": "max-age=3600"})
+
+    @app.get("/-/plotly.js")
+    def plotly() -> Response:
+        spec = importlib.util.find_spec("plotly")  # importing it takes half a second
+        assert spec and spec.submodule_search_locations
+        return send_file(Path(spec.submodule_search_locations[0], "package_data", "plotly.min.js"), max_age=86400)
+
+    @app.errorhandler(NotFound)
+    @app.errorhandler(StoreError)
+    def unreadable(error: Exception) -> tuple[str, int]:
+        return render_template("problem.html", title="The store cannot be read", text=str(error)), 503
+
+    for code, text in (
+        (400, "This page answers to the names of this machine only."),
+        (403, "Open the address that `vitpipe ui` printed when it started: it carries a token."),
+        (404, "There is no such page."),
+        (405, "These pages are to be read: nothing is written here."),
+        (413, f"The image is larger than {safety.MAX_BODY >> 20} MiB: choose a smaller one, or run `vitpipe explain`."),
+        (415, f"An image is sent as {safety.IMAGE}."),
+    ):
+        app.register_error_handler(code, _problem(text))
+    return app
+
+
+def _problem(text: str) -> Any:
+    def page(error: Any) -> tuple[str, int]:
+        told = text if error.description == type(error).description else error.description
+        return render_template("problem.html", title=error.name, text=told), error.code
+
+    return page
+
+
+def _page() -> int:
+    return min(max(request.args.get("page", 1, type=int), 1), 1_000_000)
+
+
+def _pages(endpoint: str, names: dict[str, str], filters_of_page: tuple[str, ...]) -> dict[str, Any]:
+    """Return the filters that are set, and how to reach another page of the same list.
+
+    Only the page's own filters are read: `url_for` takes names such as `_external` as instructions.
+    """
+    filters = {name: request.args[name] for name in filters_of_page if request.args.get(name)}
+    return {
+        "filters": filters,
+        "to_page": lambda number: url_for(endpoint, **{**filters, **names, "page": number}),
+    }

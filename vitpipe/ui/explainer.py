@@ -1,0 +1,78 @@
+"""The process that holds a model for `vitpipe.ui.explainer_client`: `python -m vitpipe.ui.explainer DESCRIPTOR`.
+
+Two messages ask, the folder of a pushed model and an image; one answers, {"page": HTML} or {"refused": a sentence}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.data.ingest.images import BadImage, check
+from components.errors import DataRefused, SettingsError
+from components.model.serving_folder import ModelRecord, read_record
+from pipeline import pushed_models
+from pipeline.console.logs import redirected
+
+if TYPE_CHECKING:
+    from pipeline.explained_model import Model
+
+_IDLE = 300.0  # seconds without an image, after which it ends
+
+
+class Explainer:
+    """Keeps the model that it was asked for last."""
+
+    def __init__(self) -> None:
+        self._model: Model | None = None
+        self._record: ModelRecord | None = None
+
+    def page(self, folder: Path, image: bytes) -> str:
+        """Raises BadImage, DataRefused, SettingsError."""
+        check(image)
+        from pipeline.drawing.explain_images import figures, page  # TensorFlow: not for a file that is no image
+
+        model = self._opened(folder)
+        found = model.explain([image])
+        if not found.valid.all():
+            raise BadImage("does not decode")
+        return page(model, figures(model, ["image"], found), found)
+
+    def _opened(self, folder: Path) -> Model:
+        try:
+            record = read_record(folder)
+        except ValueError as error:
+            raise DataRefused(str(error)) from None
+        # A pipeline that starts anew may push another model to the same folder.
+        if self._model is None or (self._model.path, self._record) != (folder, record):
+            self._model = None  # two need not fit into memory
+            pushed_models.check(folder)
+            from pipeline.explained_model import open_model
+
+            self._model, self._record = open_model(folder), record
+        return self._model
+
+
+def serve(connection: Connection) -> None:
+    """Answer until nobody asks any more."""
+    explainer = Explainer()
+    while connection.poll(_IDLE):
+        folder, image = connection.recv_bytes().decode(), connection.recv_bytes()
+        try:
+            answer = {"page": explainer.page(Path(folder), image)}
+        except BadImage as error:
+            answer = {"refused": f"Refused ({error}): choose a PNG or JPEG image of at most 4096x4096 pixels."}
+        except (DataRefused, SettingsError) as error:
+            answer = {"refused": str(error)}
+        connection.send_bytes(json.dumps(answer).encode())
+
+
+if __name__ == "__main__":
+    # Without an error where the server has ended.
+    with redirected(Path(os.devnull)), suppress(EOFError, ConnectionError), Connection(int(sys.argv[1])) as asked:
+        serve(asked)
