@@ -15,8 +15,8 @@ from kubeflow import step
 from pipeline.console.display import Display
 from pipeline.console.logs import own_stderr, redirected
 from pipeline.metadata.address import Address, check_server
-from pipeline.outcome import State
-from pipeline.result.summary import EXIT
+from pipeline.outcome import NodeState
+from pipeline.result.run_result import EXIT
 
 _TERMINATED = 128 + signal.SIGTERM
 _LAST_LINES = 60  # of the log of a node that failed
@@ -51,7 +51,7 @@ def main() -> None:
             display.started(arguments.node)
             outcome = node.launch(graph, arguments.node, address.connection_config())
             display.ended(outcome)
-    if outcome.state is State.FAILED:
+    if outcome.state is NodeState.FAILED:
         _show_end(log)
         code = Exit.DATA_REFUSED if outcome.data_refused else Exit.CRASHED
         if tried_again:  # kubeflow/report.py has told how the run ended, and does not a second time

@@ -17,9 +17,8 @@ from pipeline.metadata.garbage import is_own_folder
 from pipeline.metadata.reader import reader
 from pipeline.metadata.records import Run
 from pipeline.metadata.writer import MetadataStore, mark_failed, record
-from pipeline.outcome import REPORT, State
-from pipeline.result import summary
-from pipeline.result.verdict import outcomes
+from pipeline.outcome import REPORT, NodeState
+from pipeline.result.run_result import EXIT, RunResult
 
 
 def main() -> None:
@@ -39,7 +38,7 @@ def main() -> None:
 
         graph = step.read_graph(logs)
         outcome = node.launch(graph, REPORT, address.connection_config()) if graph else None
-    if outcome is None or outcome.state is State.FAILED:
+    if outcome is None or outcome.state is NodeState.FAILED:
         why = outcome.error if outcome else f"{logs / step.GRAPH} is missing"
         step.end(Exit.OK, f"warning: there is no report: {why}; look in {logs / REPORT}.log")
     run = step.read_run(address, arguments.run_id)
@@ -73,10 +72,10 @@ def _end_what_died(store: MetadataStore, run: Run) -> None:
     for execution in run.executions:
         if execution.state in ("new", "running") and execution.node != REPORT:
             mark_failed(store, execution.id)
-    if summary.EXIT not in run.facts:
-        refused = any(outcome.data_refused for outcome in outcomes(run))
+    if EXIT not in run.facts:
+        refused = any(outcome.data_refused for outcome in RunResult(run).failures)
         code = Exit.DATA_REFUSED if refused else Exit.CRASHED
-        record(store, run.name, **{summary.EXIT: str(int(code))})
+        record(store, run.name, **{EXIT: str(int(code))})
 
 
 def publish(run: Run, page: Path, target: Path, executor_input: dict[str, Any]) -> None:
@@ -96,10 +95,9 @@ def publish(run: Run, page: Path, target: Path, executor_input: dict[str, Any]) 
 
 def figures(run: Run) -> dict[str, float]:
     """What the gate measured of the candidate; nothing where no model came so far."""
-    judgement = summary.judgement_of(run)
-    if not judgement:
+    candidate = RunResult(run).figures
+    if not candidate:
         return {}
-    candidate = judgement["candidate"]
     return {
         **{name: candidate[name] for name in ("accuracy", "top_3", "log_loss", "calibration_error")},
         "worst_class_accuracy": min(candidate["class_accuracy"].values()),

@@ -19,10 +19,10 @@ from pipeline import provenance, run_facts
 from pipeline.console.logs import redirected
 from pipeline.metadata.address import PASSWORD, check_server
 from pipeline.metadata.reader import reader
-from pipeline.pushed_models import record_pushes
-from pipeline.result import summary
+from pipeline.result.run_result import EXIT, TAKEN_OVER
+from pipeline.run import node_names, plan, record_start
+from pipeline.run_lock import locked, running_on_cluster
 from pipeline.settings import Settings, explained
-from pipeline.warm_start import plan
 
 NEWEST = -1  # as a span: a parameter of a pipeline on Kubeflow has no way to say "none"
 
@@ -102,22 +102,18 @@ def begin(
     """
     logs = run_facts.logs_folder(settings, run_id)
     address = settings.store
-    span = run_facts.choose_span(settings)
-    plan(settings, span)
+    planned = plan(settings, accepted=accepted)
     check_server(address)
-    with run_facts.alone(settings):
+    with locked(settings):
         logs.mkdir(parents=True, exist_ok=True)
         with redirected(logs / "startup.log"):
             from ml_metadata import MetadataStore
 
-            from pipeline.backbone import fitted
-            from pipeline.graph import compile_graph
             from pipeline.metadata.writer import record
             from pipeline.registration import register
 
-            settings = fitted(settings)
-            graph = compile_graph(settings, span, accepted=accepted)
-            here = {entry.pipeline_node.node_info.id for entry in graph.nodes}
+            graph = planned.graph()
+            here = {*node_names(graph)}
             if here != {*nodes}:
                 raise SettingsError(
                     "the package has tasks for other nodes than the graph of this image "
@@ -127,21 +123,19 @@ def begin(
             connection = address.connection_config()
             store = MetadataStore(connection)  # makes the tables
             with reader(address) as read:
-                others = [name for name in run_facts.going_on(read, settings.name) if name != run_id]
+                others = [name for name in running_on_cluster(read, settings.name) if name != run_id]
             for other in others:
                 if other != take_over and not _has_ended(api, other):
                     raise SettingsError(
                         f"run {other} of {settings.name} is going on: wait for it. If it is not, start this one again "
                         f"with take_over={other}"
                     )
-                record(store, other, **{summary.EXIT: str(int(Exit.CRASHED)), summary.TAKEN_OVER: run_id})
-            record_pushes(address, settings.folder / "serving")
+                record(store, other, **{EXIT: str(int(Exit.CRASHED)), TAKEN_OVER: run_id})
             process = json.dumps({"kubeflow": run_id})
-            facts = run_facts.facts(settings, span, accepted, trigger, reason, process)
-            run_facts.write_facts(logs, facts)
+            facts = record_start(planned, run_id, trigger=trigger, reason=reason, process=process)
             register(graph, run_id, facts, connection)
             step.write_graph(graph, logs)
-    return span
+    return planned.span
 
 
 def _has_ended(api: str, run_id: str) -> bool:

@@ -12,8 +12,8 @@ from pipeline.console.logs import redirected
 from pipeline.metadata.address import Address
 from pipeline.metadata.writer import MetadataStore, record
 from pipeline.outcome import REPORT
-from pipeline.result import summary
-from pipeline.result.verdict import outcomes, verdict
+from pipeline.result.run_result import EXIT, STATE_OF_EXIT, RunResult
+from pipeline.result.verdict import verdict
 
 
 def main() -> None:
@@ -23,14 +23,15 @@ def main() -> None:
     run = step.read_run(address, arguments.run_id)
     assert run is not None  # its first step recorded it
     # Whatever an earlier attempt at the run came to, before a person had its failed steps tried again.
+    facts = {name: value for name, value in run.facts.items() if name != EXIT}
     try:
-        result = verdict(replace(run, facts={**run.facts, summary.EXIT: ""}), outcomes(run))
+        result = verdict(RunResult(replace(run, facts=facts)))
     except StoreError as error:
         step.end(Exit.CRASHED, str(error))
-    record(MetadataStore(address.connection_config()), run.name, **{summary.EXIT: str(int(result.exit))})
+    record(MetadataStore(address.connection_config()), run.name, **{EXIT: str(int(result.exit))})
     with redirected(arguments.folder / "logs" / arguments.run_id / f"{REPORT}.log"):
-        write_again(address, replace(run, facts={**run.facts, summary.EXIT: str(int(result.exit))}), arguments.folder)
-    step.end(result.exit, *result.lines, summary.BY_EXIT[result.exit])
+        write_again(address, replace(run, facts={**run.facts, EXIT: str(int(result.exit))}), arguments.folder)
+    step.end(result.exit, *result.lines, STATE_OF_EXIT[result.exit])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from kubeflow import step
 from kubeflow.client import Client, Run, Task
 from kubeflow.connection import Away
 from kubeflow.step import ENDED
-from pipeline.outcome import Outcome, State
+from pipeline.outcome import NodeState, Outcome
 
 POLL_S = 3.0
 _AWAY_S = 600.0  # a server that is replaced, a laptop that slept
@@ -131,12 +131,12 @@ def _telling(run: Run) -> Task | None:
 
 def _outcome(client: Client, run_id: str, task: Task) -> Outcome:
     """The cluster knows that a step succeeded; whether it was cached or skipped, only its log says."""
-    state = State.FAILED if task.state in ("FAILED", "CANCELED") else State.SKIPPED
+    state = NodeState.FAILED if task.state in ("FAILED", "CANCELED") else NodeState.SKIPPED
     if task.state == "SUCCEEDED":
-        state = State.COMPLETE
+        state = NodeState.COMPLETE
         with contextlib.suppress(ClusterError, SettingsError):
             found = step.said(client.log(run_id, _last_pod(client, run_id, task)))
-            state = next((one for one in State if found and found[1][-1] == f"{task.node} is {one}"), state)
+            state = next((one for one in NodeState if found and found[1][-1] == f"{task.node} is {one}"), state)
     return Outcome(task.node, state, task.seconds or 0.0)
 
 

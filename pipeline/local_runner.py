@@ -10,7 +10,7 @@ from tfx.proto.orchestration import pipeline_pb2
 
 from pipeline import node
 from pipeline.console.logs import redirected
-from pipeline.outcome import REPORT, Outcome, State
+from pipeline.outcome import REPORT, NodeState, Outcome
 from pipeline.registration import register
 
 
@@ -44,7 +44,7 @@ class Runner(LocalDagRunner):
                 outcome = node.launch(pipeline, name, self.connection)
             self.outcomes.append(outcome)
             self.ended(outcome)
-            if outcome.state is State.FAILED:
+            if outcome.state is NodeState.FAILED:
                 if not outcome.data_refused:
                     break
                 refused = True

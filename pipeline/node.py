@@ -17,7 +17,7 @@ from pipeline.cache_keys import as_first_recorded
 from pipeline.metadata.garbage import remove_folder
 from pipeline.metadata.records import RESOLVER
 from pipeline.metadata.writer import execution_id, first_places, mark_failed
-from pipeline.outcome import REFUSED, Outcome, State
+from pipeline.outcome import REFUSED, NodeState, Outcome
 from pipeline.problems import full, is_full
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionC
         raise ValueError(f"no node {node_id} in the graph; it has {', '.join(nodes)}")
     run_id = ir.runtime_spec.pipeline_run_id.field_value.string_value
     if _skipped_before(nodes, node_id, ir.pipeline_info.id, run_id, connection):
-        return Outcome(node_id, State.SKIPPED, 0.0)
+        return Outcome(node_id, NodeState.SKIPPED, 0.0)
     _clear_attempt(ir, node_id, run_id, connection)
     with metadata.Metadata(connection) as handle:
         places = first_places(handle.store, ir.pipeline_info.id)
@@ -73,27 +73,27 @@ def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionC
         except Exception:  # the disk of the store may be full, too
             log.exception("cannot record that %s failed", node_id)
         if refused:
-            return Outcome(node_id, State.FAILED, seconds, failed, str(error), data_refused=True)
+            return Outcome(node_id, NodeState.FAILED, seconds, failed, str(error), data_refused=True)
         root = Path(ir.runtime_spec.pipeline_root.field_value.string_value)
         message = f"{_message(error)}; {full(root)}" if is_full(error) else _message(error)
-        return Outcome(node_id, State.FAILED, seconds, failed, message)
+        return Outcome(node_id, NodeState.FAILED, seconds, failed, message)
     finally:
         sys.argv = arguments
     seconds = time.monotonic() - started
     if info is None or info.execution_id is None:
-        return Outcome(node_id, State.SKIPPED, seconds)
+        return Outcome(node_id, NodeState.SKIPPED, seconds)
     # The launcher also returns when the inputs did not resolve; only the store knows.
     with metadata.Metadata(connection) as handle:
         [execution] = handle.store.get_executions_by_id([info.execution_id])
     match execution.last_known_state:
         case mlmd.Execution.COMPLETE:
-            return Outcome(node_id, State.COMPLETE, seconds, execution.id)
+            return Outcome(node_id, NodeState.COMPLETE, seconds, execution.id)
         case mlmd.Execution.CACHED:
-            return Outcome(node_id, State.CACHED, seconds, execution.id)
+            return Outcome(node_id, NodeState.CACHED, seconds, execution.id)
         case state:
             name = mlmd.Execution.State.Name(state)
             return Outcome(
-                node_id, State.FAILED, seconds, execution.id, f"the execution is {name}: its inputs did not resolve"
+                node_id, NodeState.FAILED, seconds, execution.id, f"the execution is {name}: its inputs did not resolve"
             )
 
 

@@ -9,7 +9,7 @@ REPORT = "RunReport"
 REFUSED = "data_refused"
 
 
-class State(StrEnum):
+class NodeState(StrEnum):
     COMPLETE = "complete"
     CACHED = "cached"  # the outputs of an equal, earlier execution were taken over
     SKIPPED = "skipped"  # a condition of the graph did not hold
@@ -25,7 +25,7 @@ class Outcome:
     """
 
     node: str
-    state: State
+    state: NodeState
     seconds: float
     execution_id: int | None = None
     error: str = ""

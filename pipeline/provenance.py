@@ -45,7 +45,7 @@ def code_version() -> str:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         built_from = ROOT / "CODE_VERSION"
-        return built_from.read_text().strip() if built_from.is_file() else f"sources-{digest('vitpipe.cli.run')[:12]}"
+        return built_from.read_text().strip() if built_from.is_file() else f"sources-{digest('pipeline.run')[:12]}"
 
 
 def lock_digest() -> str:

@@ -7,7 +7,7 @@ from components.errors import DataRefused, SettingsError
 from components.model.serving_folder import RECORD, problems, pushed_by, read_record, versions
 from pipeline.metadata.address import Address, NoStore
 from pipeline.metadata.reader import reader
-from pipeline.result.summary import PUSHED, summarise
+from pipeline.result.run_result import PUSHED, RunResult
 
 
 def all_pushed(runs: Path) -> dict[str, Path]:
@@ -74,7 +74,7 @@ def record_pushes(address: Address, serving: Path) -> None:
             unrecorded = [
                 run.name
                 for run in store.runs_named(list(pushed))
-                if summarise(replace(run, version=None)).pushed is None
+                if RunResult(replace(run, version=None)).pushed is None
             ]
     except NoStore:  # the first run creates the store
         return

@@ -1,25 +1,19 @@
-"""What a run starts with, on one machine and on a cluster: the span it trains on, and what it says of itself."""
+"""Facts that a run records of itself when it starts, on one machine and on a cluster."""
 
-import contextlib
 import difflib
 import json
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-
-import filelock
 
 from components.data import ingest
 from components.data.gate.bounds import CHECKS, UNUSABLE
 from components.data.ingest import manifest, schema
-from components.errors import AnotherRun, SettingsError, StoreError
+from components.errors import SettingsError
 from pipeline import provenance
 from pipeline.metadata import relocation
-from pipeline.metadata.address import Address
-from pipeline.metadata.reader import Reader, reader
-from pipeline.problems import explained
-from pipeline.result import summary
+from pipeline.result.run_result import PROCESS
 from pipeline.settings import Settings, strict_yaml
 
 TRIGGERS = ("manual", "span", "schedule")  # a person, data that landed, a clock
@@ -53,7 +47,7 @@ def facts(
 ) -> dict[str, str]:
     """What a person must be able to say later of this run.
 
-    trigger: what started it, of TRIGGERS. reason: why, in words. process: who runs it, see `summary.process`.
+    trigger: what started it, of TRIGGERS. reason: why, in words. process: who runs it, see `this_process`.
     """
 
     def digest(number: int) -> str:
@@ -68,7 +62,7 @@ def facts(
         "trigger": trigger,
         "reason": reason,
         "settings": settings.resolved(span),
-        summary.PROCESS: process,
+        PROCESS: process,
     }
 
 
@@ -99,69 +93,10 @@ def settle(settings: Settings) -> str:
 
 def write_facts(logs: Path, facts: Mapping[str, str]) -> None:
     """The same beside the logs of a run, for who has no store at hand."""
-    told = {name: value for name, value in facts.items() if name != summary.PROCESS}
+    told = {name: value for name, value in facts.items() if name != PROCESS}
     (logs / "run.yaml").write_text(strict_yaml.dump({**told, "settings": json.loads(facts["settings"])}))
 
 
 def logs_folder(settings: Settings, run_id: str) -> Path:
     """Where the log files of a run are."""
     return settings.folder / "logs" / run_id
-
-
-def going_on(store: Reader, pipeline: str) -> list[str]:
-    """The runs of a pipeline that a cluster has begun and that have not said how they ended."""
-    return [
-        run.name
-        for run in store.runs_without(summary.EXIT)
-        if summary.settings_of(run).get("name") == pipeline and summary.on_cluster(run)
-    ]
-
-
-@contextlib.contextmanager
-def alone(settings: Settings) -> Iterator[None]:
-    """While no other process has the run folder of this pipeline to itself. Raises AnotherRun when one has.
-
-    And SettingsError where what lies there is of another store of ML Metadata: the folders of artifacts are named by
-    ids of one.
-    """
-    folder, store = settings.folder, settings.store
-    lock = filelock.FileLock(folder / ".lock", timeout=0)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except filelock.Timeout:
-        raise AnotherRun(
-            f"another run of {settings.name} is going on in {settings.folder}: wait for it, or run under another name "
-            f"with --set name={settings.name}-2"
-        ) from None
-    except OSError as error:
-        raise SettingsError(f"runs {settings.runs} cannot be used: {explained(error, folder)}") from None
-    try:
-        here = folder / "metadata.db"
-        if (folder / "root").exists() and here.exists() != (store.file is not None):
-            other = here if here.exists() else "a server, or a metadata.db that is gone"
-            raise SettingsError(
-                f"{folder} holds artifacts that another store of ML Metadata knows ({other}), and this run would "
-                f"record in {store}: take the other store, or another name with --set name={settings.name}-2"
-            )
-        yield
-    finally:
-        lock.release()
-
-
-@contextlib.contextmanager
-def only_run(settings: Settings) -> Iterator[None]:
-    """`alone`, and no run of this pipeline goes on on a cluster either. Raises AnotherRun and SettingsError."""
-    with alone(settings):
-        check_cluster(settings.store, settings.name)
-        yield
-
-
-def check_cluster(address: Address, pipeline: str) -> None:
-    """Raises AnotherRun while a run of a pipeline goes on on a cluster, whose steps hold no lock of a folder."""
-    with contextlib.suppress(StoreError), reader(address) as store:  # which the first run makes
-        for run_id in going_on(store, pipeline):
-            raise AnotherRun(
-                f"run {run_id} of {pipeline} is going on, on a cluster: wait for it. If it is not, and Kubeflow "
-                f"Pipelines cannot say so, `vitpipe kfp submit --take-over {run_id}` takes its place"
-            )

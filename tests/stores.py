@@ -11,6 +11,7 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import Reader, reader
 from pipeline.metadata.records import Artifact
+from pipeline.result.run_result import RunResult
 from pipeline.result.summary import summarise
 
 DAY_MS = 86_400_000
@@ -156,7 +157,7 @@ def answers(store: Reader, name: str) -> dict:
     up = store.lineage(run.output("Pusher", "pushed_model").id)
     down = store.lineage(run.output("ImportExampleGen", "examples").id, "down")
     return {
-        "run": (run.pipeline, sorted(run.facts), summarise(run).state, summarise(run).pushed),
+        "run": (run.pipeline, sorted(run.facts), summarise(RunResult(run)).state, summarise(RunResult(run)).pushed),
         "settings": json.loads(run.facts["settings"]),
         "executions": sorted(
             (one.node, one.type, one.state, _shapes(one.inputs), _shapes(one.outputs), sorted(one.properties))

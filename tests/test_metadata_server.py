@@ -16,7 +16,8 @@ from components.errors import StoreError
 from pipeline.metadata.address import PASSWORD as VARIABLE
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
-from pipeline.result.summary import State, summarise
+from pipeline.result.run_result import RunResult, RunState
+from pipeline.result.summary import summarise
 from tests.mariadb import PASSWORD
 from tests.stores import questions
 
@@ -52,9 +53,9 @@ def served(mariadb, tmp_path_factory):
         if " complete " in text:  # the run goes on: others read what it has written so far
             with reader(Address.parse(address, PASSWORD)) as store:
                 [run] = store.runs()
-            states.add(summarise(run).state)
+            states.add(summarise(RunResult(run)).state)
             assert any(one.state == "complete" for one in run.executions)
-    assert State.RUNNING in states
+    assert RunState.RUNNING in states
     output = process.stdout.read()
     assert process.wait() == 0, output + "".join(seen)
     return folder, address, output + "".join(seen)

@@ -12,12 +12,13 @@ from pathlib import Path
 from components.data import ingest
 from components.data.ingest import manifest
 from components.errors import AnotherRun, DataRefused, Exit, SettingsError, StoreError
-from pipeline import run_facts
 from pipeline.console.duration import duration
 from pipeline.metadata.address import NoStore
+from pipeline.metadata.properties import Unreadable
 from pipeline.metadata.reader import reader
 from pipeline.metadata.records import Run
-from pipeline.result import summary
+from pipeline.result.run_result import EXIT, RunResult, RunState
+from pipeline.run_lock import only_run
 from pipeline.settings import Settings
 
 TRIGGER = "span"  # of the runs that are started here, as they record it
@@ -125,10 +126,10 @@ class Watcher:
     def _due(self, span: int) -> str:
         """Why to train on a span. Empty, which is said, where a run has had its verdict on it."""
         if run := self._verdict_on(span):
-            self.say(f"nothing to do: run {run.name} was on span {span} and ended: {summary.state_of(run)}")
+            self.say(f"nothing to do: run {run.name} was on span {span} and ended: {RunResult(run).state}")
             return ""
         runs = _with_verdict(self.settings)
-        trained = [_span(run) for run in runs if summary.state_of(run) is not summary.State.REFUSED]
+        trained = [_span(run) for run in runs if RunResult(run).state is not RunState.REFUSED]
         last = f"{trained[0]} was the last one trained on" if trained else "none was trained on before"
         return f"span {span} landed, {last}"
 
@@ -188,16 +189,18 @@ def _with_verdict(settings: Settings) -> list[Run]:
             runs = store.runs(settings.name, whole=False)
     except NoStore:  # which the first run makes
         return []
-    return [run for run in runs if str(run.facts.get(summary.EXIT)) in [str(int(code)) for code in VERDICTS]]
+    return [run for run in runs if str(run.facts.get(EXIT)) in [str(int(code)) for code in VERDICTS]]
 
 
 def _span(run: Run) -> int | None:
-    return summary.summarise(run).span
+    with contextlib.suppress(Unreadable):
+        return RunResult(run).span
+    return None
 
 
 def _another_run(settings: Settings) -> bool:
     try:
-        with run_facts.only_run(settings):
+        with only_run(settings):
             return False
     except AnotherRun:
         return True

@@ -109,7 +109,7 @@ in_image --user=0 --cap-add=DAC_READ_SEARCH --entrypoint=sh vitpipe -euc '
     echo "the user owns and may write nothing below /opt, /usr and /etc"'
 
 step "the code in it is that of the checkout"
-ask='from pipeline.provenance import code_version, digest; print(code_version(), digest("vitpipe.cli.run"))'
+ask='from pipeline.provenance import code_version, digest; print(code_version(), digest("pipeline.run"))'
 inside=$(in_image --entrypoint=python vitpipe -c "$ask")
 outside=$(in_image --volume="$PWD:/checkout:ro" --env=PYTHONPATH=/checkout --entrypoint=python vitpipe -c "$ask")
 echo "image $inside, checkout $outside"

@@ -7,9 +7,14 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from pipeline.console.terminal import Console, printable
-from pipeline.outcome import Outcome, State
+from pipeline.outcome import NodeState, Outcome
 
-_STYLES = {State.COMPLETE: "green", State.CACHED: "cyan", State.SKIPPED: "yellow", State.FAILED: "bold red"}
+_STYLES = {
+    NodeState.COMPLETE: "green",
+    NodeState.CACHED: "cyan",
+    NodeState.SKIPPED: "yellow",
+    NodeState.FAILED: "bold red",
+}
 
 
 class Display:

@@ -9,23 +9,20 @@ import numpy as np
 import pandas as pd
 
 from components.data.gate import page
-from components.data.gate.bounds import PAGE, Finding
 from components.data.gate.component import VERDICT
 from components.data.ingest import tfrecord
 from components.model.evaluator.component import PREDICTIONS
-from components.model.evaluator.judgement import OVERRIDE, Check, Judgement, Override
 from components.model.evaluator.measures import answered, binned
 from pipeline.drawing.graph import lineage_svg
 from pipeline.metadata.nearby import nearest
-from pipeline.metadata.properties import read
 from pipeline.metadata.reader import Reader
 from pipeline.metadata.records import Artifact, Run
 from pipeline.outcome import REPORT
 from pipeline.report.explained_mistakes import explained
 from pipeline.report.model import Data, Mistake, Node, Picture, Report
 from pipeline.result.figures import Bin, Epoch
-from pipeline.result.summary import BY_EXIT, EXIT, PROCESS, settings_of
-from pipeline.result.verdict import outcomes, verdict, warm_start
+from pipeline.result.run_result import EXIT, PROCESS, STATE_OF_EXIT, RunResult
+from pipeline.result.verdict import verdict
 from trainer.history import FILE as HISTORY
 
 _SAMPLES = 8  # pictures of a class
@@ -37,15 +34,15 @@ _BOXES = 120  # of the lineage, the nearest: warm starts make it that of every m
 
 def collect(store: Reader, run: Run) -> Report:
     """The report of a run that has not crashed."""
-    result = verdict(run, outcomes(run))
+    result = RunResult(run)
+    ending = verdict(result)
     executions = [execution for execution in run.executions if execution.node != REPORT]
-    judgement = _judgement(run)
+    judgement = result.judgement
     names = judgement.candidate.classes if judgement else []
     predictions = _predictions(run)
-    infra = run.output("ServingCheck", "blessing")
     made = (("Pusher", "pushed_model"), ("Trainer", "model"), ("DataGate", "verdict"))
     subject = next((artifact for node, name in made if (artifact := run.output(node, name))), None)
-    data = _data(run)
+    data = _data(result)
     mistakes, unexplained = _mistakes(
         predictions, names, run.output("TestExampleGen", "examples"), run.output("Trainer", "model")
     )
@@ -55,40 +52,39 @@ def collect(store: Reader, run: Run) -> Report:
         pipeline=run.pipeline,
         started=run.started,
         seconds=(max((one.updated_ms for one in executions), default=run.started_ms) - run.started_ms) / 1000,
-        state=BY_EXIT[result.exit],
-        verdict=result.lines,
+        state=STATE_OF_EXIT[ending.exit],
+        verdict=ending.lines,
         facts={
             name: str(value) for name, value in sorted(run.facts.items()) if name not in ("settings", EXIT, PROCESS)
         },
-        settings=settings_of(run),
+        settings=result.settings,
         data=data,
         samples=_samples(run.output("ImportExampleGen", "examples"), classes),
-        warm_start=str(warm_start(run) or ""),
+        warm_start=str(result.warm_start or ""),
         history=_history(run),
         judgement=judgement,
-        override=_override(run),
+        override=result.override,
         calibration=_calibration(predictions),
         mistakes=mistakes,
         unexplained=unexplained,
-        serving=read(infra.properties, "checks", list[Check]) if infra else [],
+        serving=result.serving.checks if result.serving else [],
         nodes=[Node(name=one.node, state=one.state, seconds=one.seconds) for one in executions],
         lineage_of=f"{subject.type} {subject.id}" if subject else "",
         lineage=lineage_svg(nearest(store.lineage(subject.id), _BOXES)) if subject else "",
     )
 
 
-def _data(run: Run) -> Data | None:
-    weighed = run.output("DataGate", "verdict")
-    if weighed is None:
+def _data(result: RunResult) -> Data | None:
+    if (weighed := result.data) is None:
         return None
-    told = json.loads(Path(weighed.uri, VERDICT).read_text("utf-8"))
+    told = json.loads((weighed.folder / VERDICT).read_text("utf-8"))
     return Data(
         span=told["figures"]["span"],
         gate_span=told["figures"]["gate_span"],
         previous_span=told["previous_span"],
         labels={split: of["labels"] for split, of in told["figures"]["splits"].items()},
-        findings=read(weighed.properties, "findings", list[Finding]),
-        page=str(Path(weighed.uri, PAGE)),
+        findings=weighed.findings,
+        page=str(weighed.page),
     )
 
 
@@ -114,18 +110,6 @@ def _history(run: Run) -> list[Epoch]:
     if trained is None:
         return []
     return [Epoch.model_validate_json(line) for line in Path(trained.uri, HISTORY).read_text().splitlines()]
-
-
-def _judgement(run: Run) -> Judgement | None:
-    blessing = run.output("Evaluator", "blessing")
-    return read(blessing.properties, "judgement", Judgement) if blessing else None
-
-
-def _override(run: Run) -> Override | None:
-    blessing = run.output("Evaluator", "blessing")
-    if blessing is None or OVERRIDE not in blessing.properties:
-        return None
-    return read(blessing.properties, OVERRIDE, Override)
 
 
 def _predictions(run: Run) -> pd.DataFrame | None:

@@ -9,7 +9,7 @@ from components.data.gate.bounds import Finding
 from components.errors import StoreError
 from components.model.evaluator.judgement import Check, Judgement, Override
 from pipeline.result.figures import Bin, Epoch
-from pipeline.result.summary import State
+from pipeline.result.run_result import RunState
 from trainer.settings import Group
 
 
@@ -73,7 +73,7 @@ class Report(Group):
     pipeline: str
     started: datetime
     seconds: float
-    state: State
+    state: RunState
     verdict: list[str]  # lines, as the command prints them
     facts: dict[str, str]  # code version, digests, trigger, reason
     settings: dict[str, Any]

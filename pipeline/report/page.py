@@ -11,7 +11,7 @@ from pipeline.drawing import attention_maps, charts
 from pipeline.drawing.document import document, figure, share
 from pipeline.report.model import Report
 from pipeline.result.differences import flat
-from pipeline.result.summary import State
+from pipeline.result.run_result import RunState
 
 _MOST_CLASSES = 200  # in the heat map: more is no picture any longer, and megabytes
 _MOST_ROWS = 100  # classes in a table
@@ -25,7 +25,7 @@ def render(report: Report, folder: Path) -> str:
         report=report,
         # What stopped the run first.
         findings=sorted(report.data.findings, key=lambda one: LEVELS.index(one.level)) if report.data else [],
-        colour="ok" if report.state is State.DONE else "stop",
+        colour="ok" if report.state is RunState.DONE else "stop",
         sections=_sections(report),
         data_page=os.path.relpath(report.data.page, folder) if report.data else "",
         **_explained(report),

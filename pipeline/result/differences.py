@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.metadata.records import Run
-from pipeline.result.summary import judgement_of, settings_of, summarise
+from pipeline.result.run_result import RunResult
+from pipeline.result.summary import summarise
 
 _FACTS = ("code_version", "lock_digest", "data_digest", "gate_data_digest", "trigger", "reason", "accepted")
 _FIGURES = ("accuracy", "top_3", "log_loss", "calibration_error")
@@ -29,16 +30,17 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _facts(run: Run) -> dict[str, Any]:
-    summary, candidate = summarise(run), _mapping(judgement_of(run).get("candidate"))
+    result = RunResult(run)
+    summary, figures = summarise(result), result.figures
     return {
-        **flat(settings_of(run)),
+        **flat(result.settings),
         **{name: run.facts.get(name) for name in _FACTS},
         "state": str(summary.state),
         "blessed": summary.blessed,
         "pushed": summary.pushed,
         "unreadable": "; ".join(summary.unreadable) or None,
-        **{name: candidate.get(name) for name in _FIGURES},
-        **flat(_mapping(candidate.get("class_accuracy")), "class_accuracy."),
+        **{name: figures.get(name) for name in _FIGURES},
+        **flat(_mapping(figures.get("class_accuracy")), "class_accuracy."),
     }
 
 

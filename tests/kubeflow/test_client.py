@@ -14,7 +14,7 @@ from components.errors import ClusterError, Exit, NotFound, SettingsError
 from kubeflow import schedule, watch
 from kubeflow.client import Client
 from kubeflow.connection import Away, Unsure
-from pipeline.outcome import State
+from pipeline.outcome import NodeState
 from pipeline.settings import load
 from tests.kubeflow import kfp_server
 
@@ -207,8 +207,8 @@ def test_each_node_is_told_of_once_as_it_ends(kfp, client, run, seen, monkeypatc
     between_polls(monkeypatch, first, lambda: None, then)
     assert seen.watch(client, run).state == "FAILED"
     assert [(one.node, one.state, one.seconds) for one in seen.ended] == [
-        ("Start", State.COMPLETE, 3), ("Trainer", State.CACHED, 3), ("Verdict", State.SKIPPED, 3),
-        ("RunReport", State.FAILED, 3),
+        ("Start", NodeState.COMPLETE, 3), ("Trainer", NodeState.CACHED, 3), ("Verdict", NodeState.SKIPPED, 3),
+        ("RunReport", NodeState.FAILED, 3),
     ]  # fmt: skip
     assert [activity for activity, _ in itertools.groupby(seen.started)] == ["waiting", "Trainer"]
 

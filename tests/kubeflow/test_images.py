@@ -78,7 +78,7 @@ def test_a_step_has_the_same_digest_in_an_image_as_in_a_checkout(image):
         "from pipeline.provenance import digest, lock_digest;"
         "print(lock_digest(), *map(digest, ['trainer.preprocessing', 'components.model.trainer',"
         "'components.data.gate.component',"
-        "'pipeline.report.component', 'vitpipe.cli.run']))"
+        "'pipeline.report.component', 'pipeline.run']))"
     )
     found = [
         subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=True).stdout

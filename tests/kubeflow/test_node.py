@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.metadata.reader import reader
 from pipeline.metadata.writer import MetadataStore, record
-from pipeline.result.summary import EXIT
+from pipeline.result.run_result import EXIT
 from pipeline.settings import MetadataSettings
 from tests.kubeflow.conftest import begin
 from tests.kubeflow.walk import ROOT

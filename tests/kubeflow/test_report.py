@@ -11,7 +11,8 @@ from ml_metadata import MetadataStore
 
 from pipeline.metadata.reader import reader
 from pipeline.metadata.writer import execution_id
-from pipeline.result.summary import EXIT, State, summarise
+from pipeline.result.run_result import EXIT, RunResult, RunState
+from pipeline.result.summary import summarise
 from tests.kubeflow.conftest import begin
 from tests.kubeflow.walk import ROOT
 
@@ -65,7 +66,7 @@ def test_a_run_whose_step_was_killed_has_crashed_and_is_reported(begun, tmp_path
     done = report(begun, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     found = run(begun)
-    assert (found.facts[EXIT], summarise(found).state) == ("1", State.FAILED)
+    assert (found.facts[EXIT], summarise(RunResult(found)).state) == ("1", RunState.FAILED)
     assert found.node("ImportSchemaGen").state == "failed"
     page = (tmp_path / "kfp" / "report").read_text()
     assert "crashed in ImportSchemaGen" in page
@@ -76,10 +77,10 @@ def test_a_run_whose_step_was_killed_has_crashed_and_is_reported(begun, tmp_path
     # A person has Kubeflow try the failed steps of the same run again, and now they end well.
     done = step("kubeflow.node", begun, tmp_path, "ImportSchemaGen")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert summarise(run(begun)).state is State.RUNNING
+    assert summarise(RunResult(run(begun))).state is RunState.RUNNING
     assert step("kubeflow.verdict", begun, tmp_path).returncode == 0
     found = run(begun)
-    assert summarise(found).state is State.DONE
+    assert summarise(RunResult(found)).state is RunState.DONE
     assert "crashed" not in Path(found.output("RunReport", "report").properties["page"]).read_text()
 
 

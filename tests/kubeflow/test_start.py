@@ -7,7 +7,6 @@ import threading
 import filelock
 import pytest
 from ml_metadata import MetadataStore
-from tests.components.model.test_serving_folder import record as model_record
 
 from components.errors import DataRefused, SettingsError
 from components.model.serving_folder import push
@@ -16,8 +15,10 @@ from kubeflow.start import NEWEST, settings_of
 from kubeflow.step import read_graph
 from pipeline.metadata.reader import reader
 from pipeline.metadata.writer import record
-from pipeline.result.summary import EXIT, PUSHED, State, summarise
+from pipeline.result.run_result import EXIT, PUSHED, RunResult, RunState
+from pipeline.result.summary import summarise
 from pipeline.run_facts import logs_folder
+from tests.components.model.test_serving_folder import record as model_record
 from tests.kubeflow.conftest import begin
 
 
@@ -61,7 +62,7 @@ def test_the_other_steps_find_the_graph_and_every_type(settings):
             assert output.artifact_spec.type.name in artifacts
     found = run(settings, "run-1")
     assert (found.facts["trigger"], found.facts["reason"]) == ("schedule", "due at three")
-    assert summarise(found).state is State.RUNNING
+    assert summarise(RunResult(found)).state is RunState.RUNNING
 
 
 def test_started_once_more_it_is_the_same_run(settings):
@@ -83,7 +84,7 @@ def test_a_second_run_is_refused_until_the_first_has_ended(settings):
 def test_a_run_that_a_person_says_is_dead_is_taken_over(settings):
     begin(settings, "run-1")
     begin(settings, "run-2", take_over="run-1")
-    assert summarise(run(settings, "run-1")).state is State.FAILED
+    assert summarise(RunResult(run(settings, "run-1"))).state is RunState.FAILED
     assert run(settings, "run-1").facts["taken_over_by"] == "run-2"
 
 
@@ -95,7 +96,7 @@ def test_a_run_that_kubeflow_terminated_is_taken_over(settings, api):
         begin(settings, "run-2", api=address)
     states["run-1"] = "CANCELED"
     begin(settings, "run-2", api=address)
-    assert summarise(run(settings, "run-1")).state is State.FAILED
+    assert summarise(RunResult(run(settings, "run-1"))).state is RunState.FAILED
     begin(settings, "run-3", api=address)  # run-2 was deleted there, with all its traces
 
 

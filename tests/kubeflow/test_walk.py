@@ -17,7 +17,8 @@ from kubeflow.compile import package
 from pipeline.metadata.address import PASSWORD as VARIABLE
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
-from pipeline.result.summary import EXIT, State, summarise
+from pipeline.result.run_result import EXIT, RunResult, RunState
+from pipeline.result.summary import summarise
 from pipeline.settings import load
 from tests.kubeflow.walk import ROOT, walk
 from tests.mariadb import PASSWORD
@@ -103,7 +104,7 @@ def test_a_run_that_is_stopped_fails_with_the_code_of_a_run_on_one_machine_and_i
     assert "accuracy 0." in done.last("kubeflow.verdict").output
     assert done.last("kubeflow.verdict").output.rstrip().endswith("vitpipe: exit 4: not blessed")
     assert not (folder / "runs" / "other" / "serving").exists()
-    assert summarise(run_of(address, done)).state is State.NOT_BLESSED
+    assert summarise(RunResult(run_of(address, done))).state is RunState.NOT_BLESSED
     page = (folder / "kfp" / "report.html").read_text()
     assert "not blessed, nothing pushed" in page
     told = json.loads((folder / "kfp" / "output.json").read_text())

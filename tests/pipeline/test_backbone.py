@@ -3,13 +3,13 @@ import shutil
 
 import pytest
 import typer
-from tests.pipeline.test_graph import nodes
 
 from components.data.ingest import prepare
 from components.errors import DataRefused, SettingsError
 from pipeline.backbone import content, fitted, locate
 from pipeline.graph import compile_graph
 from pipeline.settings import load
+from tests.pipeline.test_graph import nodes
 from trainer.serving import KERAS_MODEL
 from trainer.settings import ModelSettings
 from trainer.train import vit

@@ -19,7 +19,7 @@ from components.model.baseline import ServingModel
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 from pipeline.node import launch
-from pipeline.outcome import State
+from pipeline.outcome import NodeState
 
 
 @component
@@ -83,9 +83,9 @@ def graph(tmp_path):
 
 def test_complete_then_cached(graph, store, address):
     first = launch(graph("run-1"), "Measure", store)
-    assert (first.state, first.error) == (State.COMPLETE, "")
+    assert (first.state, first.error) == (NodeState.COMPLETE, "")
     second = launch(graph("run-2"), "Measure", store)
-    assert second.state is State.CACHED
+    assert second.state is NodeState.CACHED
     assert second.execution_id != first.execution_id
     with reader(address) as read:
         one, two = (read.run(name).output("Measure", "out") for name in ("run-1", "run-2"))
@@ -96,39 +96,39 @@ def test_complete_then_cached(graph, store, address):
 def test_launching_a_finished_node_again_is_safe(graph, store):
     first = launch(graph("run-1"), "Measure", store)
     again = launch(graph("run-1"), "Measure", store)
-    assert (again.state, again.execution_id) == (State.COMPLETE, first.execution_id)
+    assert (again.state, again.execution_id) == (NodeState.COMPLETE, first.execution_id)
 
 
 def test_a_condition_that_does_not_hold_is_skipped(graph, store):
     launch(graph("run-1"), "Measure", store)
     outcome = launch(graph("run-1"), "Guarded", store)
-    assert (outcome.state, outcome.execution_id) == (State.SKIPPED, None)
+    assert (outcome.state, outcome.execution_id) == (NodeState.SKIPPED, None)
 
 
 def test_what_follows_a_skipped_node_is_skipped_and_leaves_no_failure_in_the_store(graph, store):
     """TFX alone would fail it: it resolves the inputs before it looks at the conditions."""
     launch(graph("run-1"), "Measure", store)
     launch(graph("run-1"), "Guarded", store)
-    assert launch(graph("run-1"), "Inner", store).state is State.SKIPPED
+    assert launch(graph("run-1"), "Inner", store).state is NodeState.SKIPPED
     assert len(MetadataStore(store).get_executions()) == 1
 
 
 def test_what_only_comes_after_a_skipped_node_runs(graph, store):
     launch(graph("run-1"), "Measure", store)
     launch(graph("run-1"), "Guarded", store)
-    assert launch(graph("run-1"), "Last", store).state is State.COMPLETE
+    assert launch(graph("run-1"), "Last", store).state is NodeState.COMPLETE
 
 
 def test_an_executor_that_raises_is_failed_with_its_message(graph, store):
     launch(graph("run-1"), "Measure", store)
     outcome = launch(graph("run-1"), "Break", store)
-    assert outcome.state is State.FAILED
+    assert outcome.state is NodeState.FAILED
     assert outcome.error == "ZeroDivisionError: one over nothing"
 
 
 def test_inputs_that_do_not_resolve_are_failed_where_the_launcher_returns_normally(graph, store):
     outcome = launch(graph("run-1"), "Break", store)  # Measure has not run
-    assert outcome.state is State.FAILED
+    assert outcome.state is NodeState.FAILED
     assert "did not resolve" in outcome.error
 
 
@@ -168,7 +168,7 @@ def test_a_node_that_was_killed_is_run_anew_in_the_same_run(graph, store, tmp_pa
     killed(store, first.execution_id)
     half = leftover(tmp_path, first.execution_id)
     again = launch(graph("run-1"), "Measure", store)
-    assert (again.state, state(store, again.execution_id)) == (State.COMPLETE, "COMPLETE")
+    assert (again.state, state(store, again.execution_id)) == (NodeState.COMPLETE, "COMPLETE")
     assert not half.exists()
 
 
@@ -182,12 +182,12 @@ def test_a_resolver_that_was_killed_does_not_run_for_ever(graph, store):
 def test_what_a_complete_node_has_made_is_left_alone(graph, store, tmp_path):
     first = launch(graph("run-1"), "Measure", store)
     made = leftover(tmp_path, first.execution_id)
-    assert launch(graph("run-1"), "Measure", store).state is State.COMPLETE
+    assert launch(graph("run-1"), "Measure", store).state is NodeState.COMPLETE
     assert made.exists()
 
 
 def test_a_node_that_failed_can_be_launched_again(graph, store):
-    assert launch(graph("run-1"), "Break", store).state is State.FAILED  # Measure has not run
+    assert launch(graph("run-1"), "Break", store).state is NodeState.FAILED  # Measure has not run
     launch(graph("run-1"), "Measure", store)
     again = launch(graph("run-1"), "Break", store)
     assert again.error == "ZeroDivisionError: one over nothing"

@@ -4,13 +4,14 @@ import shutil
 import sys
 
 import pytest
-from tests.components.model.test_serving_folder import record
 
 from components.model.serving_folder import push
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 from pipeline.pushed_models import record_pushes
-from pipeline.result.summary import PUSHED, summarise
+from pipeline.result.run_result import PUSHED, RunResult
+from pipeline.result.summary import summarise
+from tests.components.model.test_serving_folder import record
 from tests.stores import make_store
 from vitpipe.cli import main
 
@@ -43,7 +44,7 @@ def test_the_next_run_records_the_push(killed):
     with reader(address) as store:
         run = store.run(name)
         others = [one for one in store.runs() if one.name != name]
-    assert run.version is None and run.facts[PUSHED] == "9" and summarise(run).pushed == "9"
+    assert run.version is None and run.facts[PUSHED] == "9" and summarise(RunResult(run)).pushed == "9"
     assert not any(PUSHED in one.facts for one in others)
 
 

@@ -125,7 +125,7 @@ def test_what_crashed_or_died_is_no_end(pipeline):
     pipeline.land(1)
     pipeline.ran(1, Exit.CRASHED)
     gone = subprocess.run(
-        [sys.executable, "-c", "from pipeline.result.summary import process; print(process())"],
+        [sys.executable, "-c", "from pipeline.result.run_result import this_process; print(this_process())"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     pipeline.ran(1, None, process=gone.stdout.strip())

@@ -19,8 +19,8 @@ from pipeline.metadata.garbage import is_own_folder
 from pipeline.metadata.properties import read, read_flag, read_text
 from pipeline.metadata.records import Artifact, Run
 from pipeline.metadata.stores import find_run
-from pipeline.result.summary import EXIT, PUSHED
-from pipeline.run_facts import check_cluster
+from pipeline.result.run_result import EXIT, PUSHED
+from pipeline.run_lock import check_cluster
 
 _SERVED = "Format-Serving"  # where TFX's Trainer puts the SavedModel
 

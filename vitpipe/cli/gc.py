@@ -18,7 +18,7 @@ from pipeline.metadata.garbage import garbage, is_own_folder, remove_folder
 from pipeline.metadata.reader import reader
 from pipeline.metadata.records import Artifact
 from pipeline.metadata.stores import server
-from pipeline.run_facts import check_cluster
+from pipeline.run_lock import check_cluster
 from vitpipe.cli.tables import print_rows
 
 _BATCH = 50  # artifacts between two notes to the store

@@ -23,7 +23,7 @@ from pipeline.console.terminal import print_line
 from pipeline.metadata import relocation
 from pipeline.metadata.address import Address
 from pipeline.metadata.stores import server
-from pipeline.run_facts import check_cluster
+from pipeline.run_lock import check_cluster
 from vitpipe.cli.tables import print_rows
 
 app = typer.Typer(help="Pushed models.", no_args_is_help=True)

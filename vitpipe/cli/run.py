@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -10,17 +9,14 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from components.errors import Exit, SettingsError, StoreError
-from pipeline import run_facts
-from pipeline.console.logs import own_stderr, redirected, shown
+from components.errors import SettingsError
+from pipeline.console.logs import redirected, shown
 from pipeline.console.terminal import print_line
-from pipeline.metadata.address import check_server
-from pipeline.metadata.reader import reader
-from pipeline.metadata.stores import check_store
-from pipeline.problems import explained
-from pipeline.pushed_models import record_pushes
-from pipeline.settings import Settings, load, strict_yaml
-from pipeline.warm_start import plan
+from pipeline.result.verdict import verdict
+from pipeline.run import Plan, node_names, plan
+from pipeline.run import run as run_graph
+from pipeline.run_facts import accepted, logs_folder
+from pipeline.settings import load, strict_yaml
 
 
 def run(
@@ -42,117 +38,34 @@ def run(
     chosen_data: dict[str, object] = {} if data is None else {"dir": str(data.expanduser())}
     if span is not None:
         chosen_data["span"] = span
-    settings = load(config, overrides, data=chosen_data)
-    chosen = run_facts.choose_span(settings)
-    if reason and not accept and trigger == "manual":
+    settings, checks, flags = load(config, overrides, data=chosen_data), accept or [], overrides or []
+    if reason and not checks and trigger == "manual":
         raise SettingsError('--accept CHECK and --reason "..." go together: name the check that shall not stop the run')
-    accepted = run_facts.accepted(accept or [], reason, flag="--")
-    if warm_start := plan(settings, chosen):
-        print_line(warm_start, sys.stderr)
-    settings = _with_backbone(settings, overrides or [])  # last: to read a backbone takes seconds
+    accepted(checks, reason, flag="--")
     if dry_run:
-        raise typer.Exit(_dry_run(settings, chosen))
+        _print_plan(plan(settings, overrides=flags))
+        return
     signal.signal(signal.SIGTERM, _end)
-    with run_facts.only_run(settings):
-        check_store(settings.store)
-        try:
-            code = _run(settings, chosen, accepted, force or [], trigger, reason)
-        except Exception as error:
-            if (text := explained(error, settings.folder)) is None:
-                raise
-            raise StoreError(text) from error
-    raise typer.Exit(code)
+    result = run_graph(settings, accept=checks, reason=reason, force=force or [], trigger=trigger, overrides=flags)
+    ending = verdict(result)
+    for line in ending.lines:
+        print_line(line)
+    if ending.node:
+        print_line(f"look in {shown(logs_folder(settings, result.name) / ending.node)}.log")
+    raise typer.Exit(ending.exit)
 
 
-def _with_backbone(settings: Settings, flags: list[str]) -> Settings:
-    if not settings.finetune.source:
-        for flag in flags:
-            if flag.startswith("finetune.") and not flag.startswith("finetune.source="):
-                raise SettingsError(f"--set {flag}: without finetune.source nothing is fine-tuned; name the backbone")
-        return settings
+def _print_plan(planned: Plan) -> None:
+    if planned.warm_start:
+        print_line(planned.warm_start, sys.stderr)
     with redirected(Path(os.devnull)):
-        from pipeline.backbone import fitted
-
-        return fitted(settings, flags)
-
-
-def _dry_run(settings: Settings, span: int) -> Exit:
-    with redirected(Path(os.devnull)):
-        from pipeline.graph import compile_graph
-
-        graph = compile_graph(settings, span)
-    nodes = [node.pipeline_node.node_info.id for node in graph.nodes]
-    print(strict_yaml.dump(json.loads(settings.resolved(span))), end="")
-    print_line(f"store: {settings.store}")
+        nodes = node_names(planned.graph())
+    print(strict_yaml.dump(json.loads(planned.settings.resolved(planned.span))), end="")
+    print_line(f"store: {planned.settings.store}")
     print_line(f"nodes: {', '.join(nodes)}")
-    return Exit.OK
 
 
 def _end(*_: object) -> NoReturn:
     """Asked to end: what is open is closed, and the node that runs has failed. Whoever asks twice changes nothing."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(128 + signal.SIGTERM)
-
-
-def _run(settings: Settings, span: int, accepted: dict[str, str], force: list[str], trigger: str, reason: str) -> Exit:
-    folder = settings.folder
-    stderr = own_stderr()
-    check_server(settings.store)
-    warning = run_facts.settle(settings)
-    print("starting TFX ...", file=stderr)
-    startup_log = folder / "logs" / "startup.log"
-    with redirected(startup_log):
-        import tensorflow as tf
-
-        from pipeline import local_runner
-        from pipeline.console.display import Display
-        from pipeline.graph import checkpoints_folder, compile_graph
-        from pipeline.metadata.writer import MetadataStore, record
-        from pipeline.result import summary
-        from pipeline.result.verdict import verdict
-
-        gpus = tf.config.list_physical_devices("GPU")
-        graph = compile_graph(settings, span, uncached=force, accepted=accepted)
-    nodes = [node.pipeline_node.node_info.id for node in graph.nodes]
-    for name in {*force} - {*nodes}:
-        raise SettingsError(f"--force {name}: no such node; the graph has {', '.join(nodes)}")
-    if settings.training.require_gpu and not gpus:
-        raise SettingsError(
-            "training.require_gpu is true and TensorFlow sees no GPU (`vitpipe doctor` says what it sees): run on a "
-            "GPU worker, take the preset cifar10-cpu, or --set training.require_gpu=false"
-        )
-
-    if "Trainer" in force:  # a training that is forced starts anew
-        shutil.rmtree(checkpoints_folder(settings), ignore_errors=True)
-    run_id = run_facts.new_run_id()
-    logs = run_facts.logs_folder(settings, run_id)
-    logs.mkdir(parents=True)
-    startup_log.rename(logs / "startup.log")
-    facts = run_facts.facts(settings, span, accepted, trigger, reason=reason, process=summary.process())
-    if warning:
-        facts[summary.WARNING] = warning
-    run_facts.write_facts(logs, facts)
-    print_line(f"run {run_id} of {settings.name}: span {span} of {settings.data.dir}, logs in {shown(logs)}", stderr)
-    address = settings.store
-    connection = address.connection_config()
-    record_pushes(address, folder / "serving")
-    with Display(stderr) as display:
-        runner = local_runner.Runner(
-            run_id=run_id,
-            connection=connection,
-            logs=logs,
-            facts=facts,
-            started=display.started,
-            ended=display.ended,
-        )
-        runner.run_with_ir(graph)
-    with reader(address) as store:
-        own = store.run(run_id)
-    assert own is not None  # the runner has recorded its facts
-    result = verdict(own, runner.outcomes)
-    record(MetadataStore(connection), run_id, **{summary.EXIT: str(int(result.exit))})
-    for line in result.lines:
-        print_line(line)
-    if result.node:
-        print_line(f"look in {shown(logs / result.node)}.log")
-    return result.exit

@@ -16,7 +16,8 @@ from pipeline.metadata import stores
 from pipeline.metadata.reader import Reader
 from pipeline.metadata.records import Execution, Run
 from pipeline.result.differences import differences
-from pipeline.result.summary import EXIT, PROCESS, State, Summary, settings_of, state_of_node, summarise
+from pipeline.result.run_result import EXIT, PROCESS, RunResult, RunState
+from pipeline.result.summary import Summary, summarise
 from vitpipe.cli.tables import print_rows, when
 
 app = typer.Typer(help="Runs of a pipeline, from ML Metadata.", no_args_is_help=True)
@@ -48,7 +49,7 @@ PipelineName = Annotated[str | None, typer.Option(help="Runs of this pipeline on
 @app.command("list")
 def list_runs(
     pipeline: PipelineName = None,
-    state: Annotated[State | None, typer.Option(help="Runs in this state only.")] = None,
+    state: Annotated[RunState | None, typer.Option(help="Runs in this state only.")] = None,
     blessed: Annotated[bool | None, typer.Option(help="Runs whose model was, or was not, blessed.")] = None,
     since: Annotated[datetime | None, typer.Option(help="Runs that began at this time or later.")] = None,
     sort: Annotated[
@@ -64,7 +65,7 @@ def list_runs(
     def matching(store: Reader) -> list[Summary]:
         found: list[Summary] = []
         for run in _newest(store, pipeline, since_ms, limit):
-            summary = summarise(run)
+            summary = summarise(RunResult(run))
             if state in (None, summary.state) and blessed in (None, summary.blessed):
                 found.append(summary)
                 if sort is Order.WHEN and len(found) == limit:
@@ -104,7 +105,8 @@ def show(run: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> None
     if as_json:
         print(json.dumps(_in_full(found), indent=2))
         return
-    summary = summarise(found)
+    result = RunResult(found)
+    summary = summarise(result)
     print_line(f"run {found.name} of {summary.pipeline}: {summary.state}, began {when(found.started)}, "
                f"took {duration(summary.seconds)}")  # fmt: skip
     for reason in summary.unreadable:
@@ -113,7 +115,7 @@ def show(run: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> None
         ("node", "state", "seconds", "inputs", "outputs"),
         [
             (
-                one.node, state_of_node(one, summary.state), f"{one.seconds:.1f}", _channels(one.inputs),
+                one.node, result.state_of_node(one), f"{one.seconds:.1f}", _channels(one.inputs),
                 _channels(one.outputs),
             )
             for one in found.executions
@@ -168,16 +170,16 @@ def _newest(store: Reader, pipeline: str | None, since_ms: int = 0, first: int =
 
 def _in_full(run: Run) -> dict[str, Any]:
     """The summary, the facts, and each execution with its artifacts."""
-    summary = summarise(run)
+    result = RunResult(run)
     return {
-        **summary.as_json(),
+        **summarise(result).as_json(),
         "facts": {name: value for name, value in run.facts.items() if name != "settings"},
-        "settings": settings_of(run) or None,
-        "nodes": [_node_in_full(one, summary.state) for one in run.executions],
+        "settings": result.settings or None,
+        "nodes": [_node_in_full(one, result) for one in run.executions],
     }
 
 
-def _node_in_full(one: Execution, run_state: State) -> dict[str, Any]:
+def _node_in_full(one: Execution, result: RunResult) -> dict[str, Any]:
     sides = {
         side: {
             name: [{"id": artifact.id, "type": artifact.type, "uri": artifact.uri} for artifact in artifacts]
@@ -186,7 +188,7 @@ def _node_in_full(one: Execution, run_state: State) -> dict[str, Any]:
         for side, channels in (("inputs", one.inputs), ("outputs", one.outputs))
     }
     return {
-        "execution": one.id, "node": one.node, "type": one.type, "state": state_of_node(one, run_state),
+        "execution": one.id, "node": one.node, "type": one.type, "state": result.state_of_node(one),
         "seconds": one.seconds, "properties": dict(one.properties), **sides,
     }  # fmt: skip
 

@@ -1,20 +1,19 @@
 """`vitpipe why`: in words, why a run's model was or was not blessed."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from components.data.gate.bounds import Finding
-from components.model.evaluator.judgement import OVERRIDE, Check, Judgement, Override
+from components.model.evaluator.judgement import Check
 from pipeline.console.logs import shown
 from pipeline.console.terminal import print_line
-from pipeline.metadata.properties import Unreadable, read
-from pipeline.metadata.records import Artifact, Run
+from pipeline.metadata.properties import Unreadable
 from pipeline.metadata.stores import find_run
+from pipeline.result.run_result import RunResult
 from pipeline.result.summary import summarise
-from pipeline.result.verdict import warm_start
 
 
 def why(
@@ -24,66 +23,65 @@ def why(
 ) -> None:
     """Which checks a run's data and model kept and missed, with values, intervals and bounds."""
     _, found = find_run(run, runs)
+    result = RunResult(found)
     if as_json:
-        print(json.dumps(_as_json(found), indent=2))
+        print(json.dumps(_as_json(result), indent=2))
         return
-    print_line(f"run {found.name} of {found.pipeline}")
+    print_line(f"run {result.name} of {result.pipeline}")
     parts = {"The verdict on the data": _data, "The verdict on the model": _model, "The serving check": _serving}
     for part, lines in parts.items():
         try:
-            for line in lines(found):
+            for line in lines(result):
                 print_line(line)
         except (Unreadable, ValueError, ArithmeticError) as error:  # the last two come from contradicting figures
             print_line(f"{part} cannot be read: {str(error).splitlines()[0]}")
-    summary = summarise(found)
+    summary = summarise(result)
     if summary.pushed:
         print_line(f"It was pushed as version {summary.pushed}.")
     for reason in summary.unreadable:
         print_line(f"The record of the run itself: {reason}.")
 
 
-def _as_json(run: Run) -> dict[str, Any]:
-    summary = summarise(run)
-    weighed: dict[str, Any] = {"run": run.name, "pipeline": run.pipeline}
+def _as_json(result: RunResult) -> dict[str, Any]:
+    summary = summarise(result)
+    weighed: dict[str, Any] = {"run": result.name, "pipeline": result.pipeline}
     unreadable = list(summary.unreadable)
 
-    def add(key: str, artifact: Artifact, name: str) -> None:
+    def add(key: str, value: Callable[[], Any]) -> None:
         try:
-            weighed[key] = read(artifact.properties, name, Any)
+            if (found := value()) is not None:
+                weighed[key] = found
         except Unreadable as error:
             if str(error) not in unreadable:
                 unreadable.append(str(error))
 
-    if verdict := run.output("DataGate", "verdict"):
-        add("data", verdict, "findings")
-    if backbone := run.output("Backbone", "backbone"):
-        weighed["backbone"] = {name: backbone.properties.get(name) for name in ("source", "content_digest", "run_id")}
-    if blessing := run.output("Evaluator", "blessing"):
-        add("model", blessing, "judgement")
-        weighed["baseline"] = blessing.properties.get("baseline_model_uri")
-        if OVERRIDE in blessing.properties:
-            add("override", blessing, OVERRIDE)
-    if infra := run.output("ServingCheck", "blessing"):
-        add("serving", infra, "checks")
+    add("data", lambda: result.data and [finding.model_dump(mode="json") for finding in result.data.findings])
+    if backbone := result.backbone:
+        weighed["backbone"] = {
+            "source": backbone.source,
+            "content_digest": backbone.digest,
+            "run_id": backbone.run,
+        }
+    add("model", lambda: result.judgement and result.judgement.model_dump(mode="json"))
+    if result.record.output("Evaluator", "blessing"):
+        weighed["baseline"] = result.baseline or None
+    add("override", lambda: result.override and result.override.model_dump())
+    add("serving", lambda: result.serving and [check.model_dump(mode="json") for check in result.serving.checks])
     return {**weighed, "pushed": summary.pushed, "unreadable": unreadable}
 
 
-def _data(run: Run) -> list[str]:
-    verdict = run.output("DataGate", "verdict")
-    if verdict is None:
-        return ["The data gate has no verdict: the run crashed or goes on, or its data could not be read."]
-    findings = read(verdict.properties, "findings", list[Finding])
-    missed = [finding for finding in findings if finding.level != "ok"]
-    stopped = any(finding.level == "stop" for finding in missed)
-    first = "The data were refused, nothing was trained." if stopped else "The data passed."
+def _data(result: RunResult) -> list[str]:
+    if (data := result.data) is None:
+        return ["The data gate has no verdict: the run crashed or is running, or its data could not be read."]
+    missed = [finding for finding in data.findings if finding.level != "ok"]
+    first = "The data passed." if data.passed else "The data were refused, nothing was trained."
     return [first, *(f"  {finding.level}: {finding}" for finding in missed)]
 
 
-def _model(run: Run) -> list[str]:
-    blessing = run.output("Evaluator", "blessing")
-    if blessing is None:
+def _model(result: RunResult) -> list[str]:
+    judgement = result.judgement
+    if judgement is None:
         return ["There is no verdict on a model: none was weighed."]
-    judgement = read(blessing.properties, "judgement", Judgement)
     figures = judgement.candidate
     right = round(figures.accuracy * figures.examples)
     lines = [
@@ -96,16 +94,14 @@ def _model(run: Run) -> list[str]:
     if figures.looks_accuracy:
         looks = ", ".join(f"{look} {accuracy:.4f}" for look, accuracy in figures.looks_accuracy.items())
         lines.append(f"  not bounded: accuracy by thirds of the images, {looks}")
-    if backbone := run.output("Backbone", "backbone"):
-        source, maker = backbone.properties.get("source"), backbone.properties.get("run_id")
-        of_run = f", the model of run {maker}" if maker else ""
-        lines.append(f"It was fine-tuned from {source}{of_run}.")
-    if start := warm_start(run):
+    if backbone := result.backbone:
+        of_run = f", the model of run {backbone.run}" if backbone.run else ""
+        lines.append(f"It was fine-tuned from {backbone.source}{of_run}.")
+    if start := result.warm_start:
         lines.append(f"Its training: {start}.")
-    if OVERRIDE in blessing.properties:
-        override = read(blessing.properties, OVERRIDE, Override)
+    if override := result.override:
         lines.append(f"A person blessed it at {override.at}: {override.reason}")
-    baseline = str(blessing.properties.get("baseline_model_uri") or "")
+    baseline = result.baseline
     if baseline and judgement.comparison:
         scope = f", {judgement.comparison.scope}" if judgement.comparison.shared else ""
         return [*lines, f"It was weighed against the model serving then, {shown(Path(baseline))}{scope}."]
@@ -116,12 +112,11 @@ def _model(run: Run) -> list[str]:
     return [*lines, "No model served then, so it was weighed against none."]
 
 
-def _serving(run: Run) -> list[str]:
-    infra = run.output("ServingCheck", "blessing")
-    if infra is None:
+def _serving(result: RunResult) -> list[str]:
+    if (serving := result.serving) is None:
         return []
-    missed = [f"  missed: {check}" for check in read(infra.properties, "checks", list[Check]) if not check.passed]
-    return [f"It {'cannot' if missed else 'can'} be served.", *missed]
+    missed = [f"  missed: {check}" for check in serving.checks if not check.passed]
+    return [f"It {'can' if serving.servable else 'cannot'} be served.", *missed]
 
 
 def _words(check: Check, confidence: float) -> str:

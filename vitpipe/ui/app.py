@@ -18,7 +18,8 @@ from pipeline.metadata.reader import reader
 from pipeline.metadata.records import Run
 from pipeline.metadata.stores import server, stores
 from pipeline.pushed_models import all_pushed, newest_pushed
-from pipeline.result.summary import State, Summary, settings_of, state_of, state_of_node, summarise
+from pipeline.result.run_result import RunResult, RunState
+from pipeline.result.summary import Summary, summarise
 from vitpipe.ui import formatting, safety
 from vitpipe.ui.checks import weighed
 from vitpipe.ui.explainer_client import Busy, Explained, Refused
@@ -82,8 +83,8 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
         page = runs_page(chosen, _page(), state, wanted if name or blessed else None)
         return render_template(
             "runs.html", page=page, stores={one: one for one in all_stores}, runs=runs,
-            states={one: one for one in State}, store=store or None,
-            live=any(row.summary.state is State.RUNNING for row in page.rows),
+            states={one: one for one in RunState}, store=store or None,
+            live=any(row.summary.state is RunState.RUNNING for row in page.rows),
             **_pages("all_runs", {}, ("pipeline", "state", "blessed")),
         )  # fmt: skip
 
@@ -95,13 +96,13 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
     @app.get("/<store>/runs/<run>")
     def one_run(store: str, run: str) -> str:
         found = run_of(store, run)
-        state = state_of(found)
-        states = {one.node: state_of_node(one, state) for one in found.executions}  # the newest of a node wins
+        result = RunResult(found)
+        states = {one.node: result.state_of_node(one) for one in found.executions}  # the newest of a node wins
         return render_template(
-            "run.html", run=found, summary=summarise(found), store=store, settings=settings_of(found),
-            states={one.id: state_of_node(one, state) for one in found.executions}, weighed=weighed(found),
+            "run.html", run=found, summary=summarise(result), store=store, settings=result.settings,
+            states={one.id: result.state_of_node(one) for one in found.executions}, weighed=weighed(result),
             picture=markupsafe.Markup(run_svg(found, states, lambda _, id: f"#execution-{id}")),
-            report=report_folder(store, found), live=state is State.RUNNING,
+            report=report_folder(store, found), live=result.state is RunState.RUNNING,
         )  # fmt: skip
 
     @app.get("/<store>/runs/<run>/report/<path:file>")

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pydantic import BaseModel
-
-from components.data.gate.bounds import Finding
-from components.model.evaluator.judgement import OVERRIDE, Check, Override
-from pipeline.metadata.properties import Unreadable, read
-from pipeline.metadata.records import Run
-from pipeline.result.summary import last_output
+from pipeline.metadata.properties import Unreadable
+from pipeline.result.run_result import RunResult
 
 
 @dataclass(frozen=True)
@@ -22,42 +17,31 @@ class Line:
     text: str
 
 
-class _Judgement(BaseModel):
-    checks: list[Check]
-
-
-def weighed(run: Run) -> list[Line]:
+def weighed(result: RunResult) -> list[Line]:
     """Every check of the data, the model and its serving, in the order they are made; a person's words last."""
     lines: list[Line] = []
     for gate, part in {"data": _data, "model": _model, "serving": _serving}.items():
         try:
-            lines += part(run)
+            lines += part(result)
         except Unreadable as error:  # written by another version, or not by us
             lines.append(Line(gate, "warning", str(error)))
     return lines
 
 
-def _data(run: Run) -> list[Line]:
-    verdict = last_output(run, "DataVerdict")
-    findings = (
-        read(verdict.properties, "findings", list[Finding]) if verdict and "findings" in verdict.properties else []
-    )
+def _data(result: RunResult) -> list[Line]:
+    findings = result.data.findings if result.data else []
     return [Line("data", finding.level, str(finding)) for finding in findings]
 
 
-def _model(run: Run) -> list[Line]:
-    blessing = last_output(run, "ModelBlessing")
-    if blessing is None or "judgement" not in blessing.properties:  # of another pipeline
+def _model(result: RunResult) -> list[Line]:
+    if (judgement := result.judgement) is None:
         return []
-    checks = read(blessing.properties, "judgement", _Judgement).checks
-    lines = [Line("model", "ok" if check.passed else "stop", str(check)) for check in checks]
-    if OVERRIDE in blessing.properties:
-        reason = read(blessing.properties, OVERRIDE, Override).reason
-        lines.append(Line("model", "accepted", f"blessed by a person: {reason}"))
+    lines = [Line("model", "ok" if check.passed else "stop", str(check)) for check in judgement.checks]
+    if result.override:
+        lines.append(Line("model", "accepted", f"blessed by a person: {result.override.reason}"))
     return lines
 
 
-def _serving(run: Run) -> list[Line]:
-    infra = last_output(run, "InfraBlessing")
-    checks = read(infra.properties, "checks", list[Check]) if infra and "checks" in infra.properties else []
+def _serving(result: RunResult) -> list[Line]:
+    checks = result.serving.checks if result.serving else []
     return [Line("serving", "ok" if check.passed else "stop", str(check)) for check in checks]

@@ -6,27 +6,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
-
 from pipeline.metadata.address import Address
-from pipeline.metadata.properties import Unreadable, read
 from pipeline.metadata.reader import reader
-from pipeline.metadata.records import Run
-from pipeline.result.summary import State, Summary, last_output, summarise
+from pipeline.result.run_result import RunResult, RunState
+from pipeline.result.summary import Summary, summarise
 
 MOST = 200  # runs, the newest
 _BLESSED, _STOPPED, _WARNED = "#54a24b", "#e45756", "#f58518"
 _OF_STATE = {
-    State.DONE: _BLESSED, State.FAILED: _STOPPED, State.DIED: "#9d755d", State.NOT_BLESSED: _WARNED,
-    State.REFUSED: "#b279a2", State.NOT_SERVABLE: "#ff9da6", State.RUNNING: "#4c78a8",
-    State.UNREADABLE: "#bab0ac",
+    RunState.DONE: _BLESSED, RunState.FAILED: _STOPPED, RunState.DIED: "#9d755d", RunState.NOT_BLESSED: _WARNED,
+    RunState.REFUSED: "#b279a2", RunState.NOT_SERVABLE: "#ff9da6", RunState.RUNNING: "#4c78a8",
+    RunState.UNREADABLE: "#bab0ac",
 }  # fmt: skip
 _COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#e45756", "#72b7b2")
-
-
-class _Measured(BaseModel):
-    check: str
-    value: float
 
 
 @dataclass(frozen=True)
@@ -40,7 +32,9 @@ class Moment:
 def moments(address: Address) -> list[Moment]:
     """The newest runs, the oldest of them first."""
     with reader(address) as store:
-        return [Moment(summarise(run), _drift(run)) for run in reversed(store.runs(limit=MOST))]
+        return [
+            Moment(summarise(result), _drift(result)) for result in map(RunResult, reversed(store.runs(limit=MOST)))
+        ]
 
 
 def figures(moments: Sequence[Moment], href: Callable[[str], str]) -> list[dict[str, Any]]:
@@ -87,10 +81,5 @@ def _figure(title: str, traces: list[dict[str, Any]], form: str, range_mode: str
     return {"title": title, "data": traces, "layout": {"yaxis": {"tickformat": form, "rangemode": range_mode}}}
 
 
-def _drift(run: Run) -> dict[str, float]:
-    verdict = last_output(run, "DataVerdict")
-    try:
-        findings = read(verdict.properties, "findings", list[_Measured]) if verdict else []
-    except Unreadable:
-        return {}  # another's, under the same name
-    return {one.check: one.value for one in findings if one.check.startswith("drift_")}
+def _drift(result: RunResult) -> dict[str, float]:
+    return {check: value for check, value in result.data_values.items() if check.startswith("drift_")}

@@ -10,7 +10,8 @@ from typing import Generic, TypeVar
 from components.errors import StoreError
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
-from pipeline.result.summary import Summary, state_of, summarise
+from pipeline.result.run_result import RunResult
+from pipeline.result.summary import Summary, summarise
 
 SIZE = 20  # rows of a page
 Row = TypeVar("Row")
@@ -72,8 +73,9 @@ def _summaries(
             runs = store.runs(limit=batch, offset=start, whole=not state)
             last = len(runs) < batch
             if state:  # few are like that, and the state of the others is all that was to be known
-                runs = store.runs_named([run.name for run in runs if state_of(run) == state])
-            rows += [summary for summary in map(summarise, runs) if wanted is None or wanted(summary)]
+                runs = store.runs_named([run.name for run in runs if RunResult(run).state == state])
+            summaries = [summarise(RunResult(run)) for run in runs]
+            rows += [summary for summary in summaries if wanted is None or wanted(summary)]
             if last or len(rows) >= count:
                 return rows[:count]
     raise AssertionError("counts without end")

@@ -17,7 +17,7 @@ from components.data.ingest.source import SPLITS
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 from pipeline.node import launch
-from pipeline.outcome import State
+from pipeline.outcome import NodeState
 from tests.spans import write_span
 
 TOO_MANY = {"cat": 9, "dog": 9, "fox": 9}
@@ -83,11 +83,11 @@ def odd_example(**features):
 
 def test_a_good_span_is_copied_as_it_is_and_found_in_the_cache(good, ingest, tmp_path):
     folder = write_span(tmp_path / "data", 1, good)
-    assert ingest().state is State.COMPLETE
+    assert ingest().state is NodeState.COMPLETE
     copies = sorted((tmp_path / "root").rglob("*.tfrecord"))
     assert [copy.parent.name for copy in copies] == ["Split-train", "Split-val"]
     assert copies[0].read_bytes() == shard_of(folder).read_bytes()
-    assert ingest().state is State.CACHED
+    assert ingest().state is NodeState.CACHED
 
 
 def test_the_artifact_says_which_span_and_what_was_in_it(good, ingest, tmp_path):
@@ -162,7 +162,7 @@ def test_a_damaged_span_is_refused_and_what_is_wrong_is_named(damage, message, g
     folder = write_span(tmp_path / "data", 1, good)
     damage(folder, good)
     outcome = ingest()
-    assert (outcome.state, outcome.data_refused) == (State.FAILED, True)
+    assert (outcome.state, outcome.data_refused) == (NodeState.FAILED, True)
     assert message in outcome.error
     assert str(tmp_path / "data") in outcome.error
     assert not list((tmp_path / "root").rglob("*.tfrecord"))  # nothing of it was taken in
@@ -172,7 +172,7 @@ def test_a_span_that_changes_after_it_was_used_is_refused(good, ingest, tmp_path
     folder = write_span(tmp_path / "data", 1, good)
     kept = tmp_path / "kept"
     shutil.copytree(folder, kept)
-    assert ingest().state is State.COMPLETE
+    assert ingest().state is NodeState.COMPLETE
 
     shutil.rmtree(folder)
     write_span(tmp_path / "data", 1, good | {"train": good["train"][:-1]})  # a sound span, but another one
@@ -182,7 +182,7 @@ def test_a_span_that_changes_after_it_was_used_is_refused(good, ingest, tmp_path
 
     shutil.rmtree(folder)
     shutil.copytree(kept, folder)
-    assert ingest().state in (State.COMPLETE, State.CACHED)
+    assert ingest().state in (NodeState.COMPLETE, NodeState.CACHED)
 
 
 def test_a_span_that_was_refused_may_be_mended(good, ingest, tmp_path):
@@ -193,4 +193,4 @@ def test_a_span_that_was_refused_may_be_mended(good, ingest, tmp_path):
     assert ingest().data_refused
     shutil.rmtree(folder)
     shutil.copytree(kept, folder)
-    assert ingest().state is State.COMPLETE
+    assert ingest().state is NodeState.COMPLETE

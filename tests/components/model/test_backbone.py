@@ -2,12 +2,12 @@ import shutil
 
 import numpy as np
 import pytest
-from tests.components.model.test_serving_folder import record
 
 from components import artifacts
 from components.errors import DataRefused
 from components.model.backbone import FILE, Executor
 from components.model.serving_folder import push
+from tests.components.model.test_serving_folder import record
 from trainer import serving
 from trainer.backbone import digest
 from trainer.settings import FinetuneSettings, ModelSettings

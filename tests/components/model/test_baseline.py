@@ -1,9 +1,9 @@
 import pytest
-from tests.components.model.test_serving_folder import record
 from tfx.types.standard_artifacts import Model
 
 from components.model.baseline import ServingModel
 from components.model.serving_folder import ModelId, push
+from tests.components.model.test_serving_folder import record
 
 
 @pytest.fixture

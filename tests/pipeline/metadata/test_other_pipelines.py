@@ -7,7 +7,8 @@ from tfx.orchestration.pipeline import Pipeline
 
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
-from pipeline.result.summary import State, summarise
+from pipeline.result.run_result import RunResult, RunState
+from pipeline.result.summary import summarise
 
 pytestmark = pytest.mark.e2e
 
@@ -30,8 +31,8 @@ def test_runs_artifacts_and_lineage_of_a_plain_tfx_pipeline(tmp_path):
         assert [one.node for one in first.executions] == ["CsvExampleGen", "StatisticsGen", "SchemaGen"]
         assert {one.state for one in first.executions} == {"complete"}
         assert {one.state for one in newest.executions} == {"cached"}
-        summary = summarise(newest)
-        assert (summary.state, summary.pipeline) == (State.DONE, "some.one's")
+        summary = summarise(RunResult(newest))
+        assert (summary.state, summary.pipeline) == (RunState.DONE, "some.one's")
         assert (summary.trigger, summary.span, summary.accuracy, summary.blessed, summary.pushed) == (None,) * 5
 
         assert store.artifact_types() == {"Examples": 1, "ExampleStatistics": 1, "Schema": 1}

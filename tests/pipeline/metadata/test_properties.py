@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.metadata.properties import Unreadable, read, read_flag
 from pipeline.metadata.records import Run
-from pipeline.result.summary import State, summarise
+from pipeline.result.run_result import RunResult, RunState
+from pipeline.result.summary import summarise
 from tests.stores import make_store
 from vitpipe.cli import main
 from vitpipe.ui.app import create_app
@@ -38,8 +39,8 @@ def test_a_flag_is_zero_or_one():
 
 @pytest.mark.parametrize("facts", [{"exit": "77"}, {"exit": "2"}, {"exit": "abc"}, {"process": "[]"}, {"process": "{"}])
 def test_a_run_with_an_invalid_end_is_unreadable(facts):
-    summary = summarise(Run(1, "run", "sample", 0, facts, ()))
-    assert summary.state is State.UNREADABLE
+    summary = summarise(RunResult(Run(1, "run", "sample", 0, facts, ())))
+    assert summary.state is RunState.UNREADABLE
     [reason] = summary.unreadable
     assert reason.startswith(f"the property {next(iter(facts))} is ")
 
@@ -47,7 +48,7 @@ def test_a_run_with_an_invalid_end_is_unreadable(facts):
 def test_an_impossible_process_id_is_not_looked_up():
     for pid in (-1, 2**40, "x"):
         process = json.dumps({"host": socket.gethostname(), "pid": pid, "started": 0})
-        assert summarise(Run(1, "run", "sample", 0, {"process": process}, ())).state is State.UNREADABLE
+        assert summarise(RunResult(Run(1, "run", "sample", 0, {"process": process}, ()))).state is RunState.UNREADABLE
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ import pytest
 
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
-from pipeline.result.summary import State, summarise
+from pipeline.result.run_result import RunResult, RunState
+from pipeline.result.summary import summarise
 from tests.mariadb import PASSWORD
 
 sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))
@@ -80,8 +81,8 @@ def test_a_run_is_read_with_its_nodes_facts_and_figures(sixty):
     assert [one.node for one in run.executions] == [name for name, *_ in metadata.NODES]
     assert {one.node for one in run.executions if one.state == "cached"} == set(metadata.CACHED)
     assert run.node("Transform").outputs.keys() == {"transformed_examples", "transform_graph", "updated_analyzer_cache"}
-    summary = summarise(run)
-    assert (summary.state, summary.pipeline, summary.span, summary.pushed) == (State.DONE, "cifar10", 4, "32")
+    summary = summarise(RunResult(run))
+    assert (summary.state, summary.pipeline, summary.span, summary.pushed) == (RunState.DONE, "cifar10", 4, "32")
     assert summary.accuracy == pytest.approx(0.5031) and summary.blessed
 
 

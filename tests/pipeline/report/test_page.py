@@ -9,7 +9,7 @@ from components.model.evaluator.judgement import GateSettings, judge
 from components.model.evaluator.measures import measure
 from pipeline.report.model import Data, Report
 from pipeline.report.page import render
-from pipeline.result.summary import State
+from pipeline.result.run_result import RunState
 
 
 def report(classes):
@@ -23,7 +23,7 @@ def report(classes):
         page="/somewhere/data.html",
     )  # fmt: skip
     return Report(
-        run="run", pipeline="many", started=datetime.now(UTC), seconds=1, state=State.DONE, verdict=[], facts={},
+        run="run", pipeline="many", started=datetime.now(UTC), seconds=1, state=RunState.DONE, verdict=[], facts={},
         settings={}, data=data, samples={}, history=[], judgement=judge(GateSettings(), figures), override=None,
         calibration=[], mistakes=[], serving=[], nodes=[], lineage_of="", lineage="",
     )  # fmt: skip

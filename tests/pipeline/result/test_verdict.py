@@ -2,8 +2,8 @@ from dataclasses import replace
 
 from components.errors import Exit
 from pipeline.metadata.records import Run
-from pipeline.outcome import Outcome, State
-from pipeline.result.summary import WARNING
+from pipeline.outcome import NodeState, Outcome
+from pipeline.result.run_result import WARNING, RunResult
 from pipeline.result.verdict import verdict
 
 RUN = Run(1, "20261125-120000-0000", "sample", 0, {}, ())
@@ -11,35 +11,38 @@ RUN = Run(1, "20261125-120000-0000", "sample", 0, {}, ())
 
 def test_a_node_that_failed_is_a_crash_with_its_name_and_message():
     outcomes = [
-        Outcome("Transform", State.COMPLETE, 1.0, 1),
-        Outcome("Trainer", State.FAILED, 1.0, error="ValueError: too hot"),
+        Outcome("Transform", NodeState.COMPLETE, 1.0, 1),
+        Outcome("Trainer", NodeState.FAILED, 1.0, error="ValueError: too hot"),
     ]
-    result = verdict(RUN, outcomes)
+    result = verdict(RunResult(RUN, outcomes))
     assert (result.exit, result.node) == (Exit.CRASHED, "Trainer")
     assert result.lines == ["crashed in Trainer: ValueError: too hot"]
 
 
 def test_a_part_of_the_graph_without_a_gate_ends_well():
-    outcomes = [Outcome("Transform", State.COMPLETE, 1.0, 1)]
-    assert verdict(RUN, outcomes).exit is Exit.OK
+    outcomes = [Outcome("Transform", NodeState.COMPLETE, 1.0, 1)]
+    assert verdict(RunResult(RUN, outcomes)).exit is Exit.OK
 
 
 def test_the_verdict_repeats_the_warning_from_the_start_of_a_run():
     run = replace(RUN, facts={WARNING: "the files of 3 artifact(s) are gone"})
-    assert verdict(run, []).lines == ["warning: the files of 3 artifact(s) are gone"]
+    assert verdict(RunResult(run, [])).lines == ["warning: the files of 3 artifact(s) are gone"]
 
 
 def test_data_that_were_refused_while_they_were_read_are_no_crash():
-    outcomes = [Outcome("ImportExampleGen", State.FAILED, 1.0, error="span-2: cut", data_refused=True)]
-    result = verdict(RUN, outcomes)
+    outcomes = [Outcome("ImportExampleGen", NodeState.FAILED, 1.0, error="span-2: cut", data_refused=True)]
+    result = verdict(RunResult(RUN, outcomes))
     assert (result.exit, result.lines) == (Exit.DATA_REFUSED, ["data refused, nothing trained: span-2: cut"])
 
 
 def test_a_report_that_failed_changes_no_verdict_and_is_told_of_last():
-    passed = [Outcome("Transform", State.COMPLETE, 1.0, 1)]
-    refused = [Outcome("ImportExampleGen", State.FAILED, 1.0, error="span-2: cut", data_refused=True)]
-    report = Outcome("RunReport", State.FAILED, 1.0, error="OSError: disk full")
+    passed = [Outcome("Transform", NodeState.COMPLETE, 1.0, 1)]
+    refused = [Outcome("ImportExampleGen", NodeState.FAILED, 1.0, error="span-2: cut", data_refused=True)]
+    report = Outcome("RunReport", NodeState.FAILED, 1.0, error="OSError: disk full")
     for outcomes in passed, refused:
-        result = verdict(RUN, [*outcomes, report])
-        assert (result.exit, result.node) == (verdict(RUN, outcomes).exit, verdict(RUN, outcomes).node)
+        result = verdict(RunResult(RUN, [*outcomes, report]))
+        assert (result.exit, result.node) == (
+            verdict(RunResult(RUN, outcomes)).exit,
+            verdict(RunResult(RUN, outcomes)).node,
+        )
         assert result.lines[-1].startswith("warning: RunReport failed") and "OSError: disk full" in result.lines[-1]

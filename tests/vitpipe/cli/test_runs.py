@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pipeline.result.summary import process
+from pipeline.result.run_result import this_process
 from tests.stores import make_store
 from vitpipe.cli import main
 
@@ -14,7 +14,7 @@ from vitpipe.cli import main
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    make_store(folder / "sample" / "metadata.db", process=process())
+    make_store(folder / "sample" / "metadata.db", process=this_process())
     return folder
 
 
@@ -61,7 +61,7 @@ def test_runs_are_filtered_and_sorted(vitpipe, options, expected):
 
 def test_a_run_whose_process_is_gone_has_died(tmp_path, monkeypatch, capsys):
     ended = subprocess.run(
-        [sys.executable, "-c", "from pipeline.result.summary import process; print(process())"],
+        [sys.executable, "-c", "from pipeline.result.run_result import this_process; print(this_process())"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     make_store(tmp_path / "sample" / "metadata.db", runs=1, process=ended.stdout.strip())

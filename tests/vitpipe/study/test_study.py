@@ -9,9 +9,9 @@ import time
 import keras
 import numpy as np
 import pytest
-from tests.vitpipe.study.architectures import toy
 
 from components.errors import SettingsError
+from tests.vitpipe.study.architectures import toy
 from trainer.input import Split
 from vitpipe.study import cells, page, results
 from vitpipe.study.architectures import (

@@ -5,7 +5,7 @@ from ml_metadata import MetadataStore
 
 from pipeline.metadata.address import Address
 from pipeline.metadata.writer import record
-from pipeline.result.summary import process
+from pipeline.result.run_result import this_process
 from tests.stores import make_store
 from vitpipe.ui.app import create_app
 
@@ -100,7 +100,7 @@ def test_a_report_runs_its_script_and_sees_nothing_of_the_page(page):
 
 def test_a_run_that_goes_on_is_followed(page, serve, tmp_path):
     file = tmp_path / "now" / "metadata.db"
-    [*_, name] = make_store(file, "now", runs=3, process=process())
+    [*_, name] = make_store(file, "now", runs=3, process=this_process())
     page.goto(serve(create_app(tmp_path)))
     row = page.locator("tr", has_text=name)
     assert "running" in row.inner_text()

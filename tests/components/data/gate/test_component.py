@@ -16,7 +16,8 @@ from pipeline.graph import compile_graph
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 from pipeline.node import launch
-from pipeline.outcome import State
+from pipeline.outcome import NodeState
+from pipeline.result.run_result import RunResult
 from pipeline.result.verdict import verdict
 from pipeline.settings import load
 from tests.spans import bomb, encoded, picture, write_span
@@ -65,11 +66,11 @@ class Half:
         outcomes = []
         for name in [name for name in names if name not in ("Baseline", "Trainer", "Evaluator", "Pusher")]:
             outcomes.append(launch(ir, name, self.store))
-            if outcomes[-1].state is State.FAILED:
+            if outcomes[-1].state is NodeState.FAILED:
                 break
         self.states = {outcome.node: outcome.state for outcome in outcomes}
         with reader(self.address) as store:
-            return verdict(store.run(run_id), outcomes)
+            return verdict(RunResult(store.run(run_id), outcomes))
 
     def newest(self, type_name):
         artifacts = MetadataStore(self.store).get_artifacts_by_type(type_name)
@@ -102,7 +103,7 @@ def half(tmp_path_factory):
 def test_a_good_span_goes_on_to_transform(half):
     result = half.run(1)
     assert result.exit is Exit.OK, result.lines
-    assert half.states["Transform"] is State.COMPLETE
+    assert half.states["Transform"] is NodeState.COMPLETE
     verdicts = half.newest("DataVerdict")
     assert (verdicts.properties["passed"].int_value, verdicts.properties["span"].int_value) == (1, 1)
 
@@ -111,21 +112,21 @@ def test_another_good_span_is_compared_with_it_and_the_gate_keeps_its_test_set(h
     half.run(1)
     result = half.run(2)
     assert result.exit is Exit.OK, result.lines
-    assert half.states["TestExampleGen"] is State.CACHED
+    assert half.states["TestExampleGen"] is NodeState.CACHED
     page = Path(half.newest("DataVerdict").uri, "data.html").read_text()
     assert "Compared with span 1" in page
     # What was worked out for the older span is still there.
     half.run(1)
     assert {half.states[name] for name in ("ImportExampleGen", "StatisticsGen", "ImageStatistics", "Transform")} == {
-        State.CACHED
+        NodeState.CACHED
     }
 
 
 def test_what_is_no_image_stops_the_run_before_transform_and_is_named(half):
-    for state in State.COMPLETE, State.CACHED:  # the second time the verdict comes from the cache
+    for state in NodeState.COMPLETE, NodeState.CACHED:  # the second time the verdict comes from the cache
         result = half.run(3)
         assert result.exit is Exit.DATA_REFUSED
-        assert half.states["DataGate"] is state and half.states["Transform"] is State.SKIPPED
+        assert half.states["DataGate"] is state and half.states["Transform"] is NodeState.SKIPPED
     text = "\n".join(result.lines)
     assert "undecodable: 2 in train: not a PNG or JPEG image; 1 in train: more than 16,777,216 pixels" in text
     assert "'zero.png' (not a PNG or JPEG image)" in text
@@ -163,7 +164,7 @@ def test_drift_is_refused_unless_a_person_accepts_it_in_words_that_are_kept(half
     reason = "the new camera is darker"
     accepted = half.run(10, accepted=dict.fromkeys(stopping, reason))
     assert accepted.exit is Exit.OK, accepted.lines
-    assert half.states["Transform"] is State.COMPLETE
+    assert half.states["Transform"] is NodeState.COMPLETE
     assert any(line.startswith("accepted: drift_brightness") and reason in line for line in accepted.lines)
     kept = json.loads(half.newest("DataVerdict").custom_properties["findings"].string_value)
     assert {finding["accepted"] for finding in kept if finding["check"] in stopping} == {reason}

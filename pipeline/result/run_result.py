@@ -1,0 +1,447 @@
+"""One reading of what became of a run, for commands, pages, the watcher and the steps on a cluster.
+
+Nothing else decodes the properties in which steps record their results. Runs of any TFX pipeline can be read: what
+only ours record is None in others.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, Field
+
+from components.data.gate.bounds import PAGE, Finding
+from components.errors import Exit
+from components.model.evaluator.judgement import OVERRIDE, Check, Judgement, Override
+from pipeline.metadata.properties import Unreadable, read, read_flag, read_text, unreadable
+from pipeline.metadata.records import Artifact, Execution, Run
+from pipeline.outcome import REFUSED, REPORT, NodeState, Outcome
+from trainer.warm_start import WARM_START, WarmStart
+
+# Facts of a run: who runs it, as JSON; its exit code, once it has ended; the version that a person's blessing pushed;
+# the run that found it dead; a warning from its start.
+PROCESS, EXIT, PUSHED, TAKEN_OVER, WARNING = "process", "exit", "pushed", "taken_over_by", "warning"
+
+Kind = TypeVar("Kind")
+
+
+class RunState(StrEnum):
+    """State of a run, in the words that listings show."""
+
+    RUNNING = "running"
+    DIED = "died"  # its process is gone, and no end is recorded
+    FAILED = "failed"
+    REFUSED = "data refused"
+    NOT_BLESSED = "not blessed"
+    NOT_SERVABLE = "not servable"
+    DONE = "done"
+    UNREADABLE = "unreadable"  # its recorded end or process is not in the format of this version
+
+
+STATE_OF_EXIT = {
+    Exit.OK: RunState.DONE,
+    Exit.CRASHED: RunState.FAILED,
+    Exit.DATA_REFUSED: RunState.REFUSED,
+    Exit.NOT_BLESSED: RunState.NOT_BLESSED,
+    Exit.NOT_SERVABLE: RunState.NOT_SERVABLE,
+}
+
+
+@dataclass(frozen=True)
+class DataVerdict:
+    """Verdict of the data gate."""
+
+    findings: list[Finding]
+    page: Path
+    folder: Path  # of the artifact
+
+    @property
+    def passed(self) -> bool:
+        """Whether the data may be trained on."""
+        return all(finding.level != "stop" for finding in self.findings)
+
+
+@dataclass(frozen=True)
+class ServingVerdict:
+    """Verdict of the serving check."""
+
+    checks: list[Check]
+
+    @property
+    def servable(self) -> bool:
+        """Whether the model can be served."""
+        return all(check.passed for check in self.checks)
+
+
+@dataclass(frozen=True)
+class Push:
+    """Outcome of the step that pushes.
+
+    `state` is `unchanged` if this very model was serving already, and `withdrawn` if it was rolled back before.
+    """
+
+    version: str
+    destination: Path
+    state: Literal["pushed", "unchanged", "withdrawn"]
+
+
+@dataclass(frozen=True)
+class BackboneOrigin:
+    """Pretrained model that a fine-tuning started from; `run` is the run that made it, if one of ours did."""
+
+    source: str | None
+    digest: str | None
+    run: str | None
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What became of one run.
+
+    Attributes are read when they are asked for, so that one record that cannot be read hides none of the others:
+    those of them that a step records as JSON raise Unreadable if it is not in the format of this version.
+
+    Args:
+        record: the run, as ML Metadata holds it.
+        launched: how the launches of its nodes ended, if this process launched them. They know a node that failed
+            before ML Metadata had an execution of it.
+    """
+
+    record: Run
+    launched: Sequence[Outcome] | None = None
+
+    @property
+    def name(self) -> str:
+        """Id of the run."""
+        return self.record.name
+
+    @property
+    def pipeline(self) -> str:
+        """Name of the pipeline; empty if neither ML Metadata nor the run's settings say it."""
+        try:
+            return self.record.pipeline or self._lenient_settings.name
+        except Unreadable:
+            return ""
+
+    @property
+    def started(self) -> datetime:
+        """Time of its registration, in UTC."""
+        return self.record.started
+
+    @property
+    def seconds(self) -> float:
+        """Seconds from its registration to the last change of one of its steps."""
+        return (self.record.ended_ms - self.record.started_ms) / 1000
+
+    @property
+    def state(self) -> RunState:
+        """How the run ended, or that it is running."""
+        try:
+            return self.read_state()
+        except Unreadable:
+            return RunState.UNREADABLE
+
+    def read_state(self) -> RunState:
+        """Return the state, or raise Unreadable instead of returning `RunState.UNREADABLE`."""
+        if (code := self._recorded_exit()) is not None:
+            return STATE_OF_EXIT[code]
+        if PROCESS in self.record.facts:
+            return RunState.RUNNING if self._lives() else RunState.DIED
+        newest = {execution.node: execution for execution in self.record.executions}  # in order of their ids
+        states = {execution.state for execution in newest.values()}
+        if "failed" in states:
+            return RunState.FAILED
+        return RunState.RUNNING if states & {"new", "running"} else RunState.DONE
+
+    @property
+    def exit(self) -> Exit | None:
+        """Exit code that the run ended with; None if it has not recorded one that can be read."""
+        try:
+            return self._recorded_exit()
+        except Unreadable:
+            return None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Resolved settings; empty if the run recorded none, or if they cannot be read."""
+        return self._fact_as_dict("settings")
+
+    @property
+    def span(self) -> int | None:
+        """Span that was trained on."""
+        return self._lenient_settings.data.span
+
+    @property
+    def warning(self) -> str:
+        """What was wrong when the run started, although it could run; usually empty."""
+        return str(self.record.facts.get(WARNING, ""))
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether the run recorded that a cluster runs it."""
+        return "kubeflow" in self._fact_as_dict(PROCESS)
+
+    @property
+    def failures(self) -> list[Outcome]:
+        """Outcomes of the nodes that failed, without that of the report."""
+        outcomes = self._recorded_failures() if self.launched is None else self.launched
+        return [one for one in outcomes if one.node != REPORT and one.state is NodeState.FAILED]
+
+    @property
+    def data(self) -> DataVerdict | None:
+        """Verdict on the data; None if there is none."""
+        verdict = self._output("DataGate", "verdict", "DataVerdict")
+        if verdict is None or "findings" not in verdict.properties:  # of another pipeline
+            return None
+        findings = read(verdict.properties, "findings", list[Finding])
+        return DataVerdict(findings, Path(verdict.uri, PAGE), Path(verdict.uri))
+
+    @property
+    def data_values(self) -> dict[str, float]:
+        """Measured value of each check of the data gate, also where another version recorded it; else empty."""
+        verdict = self._output("DataGate", "verdict", "DataVerdict")
+        try:
+            found = read(verdict.properties, "findings", list[_Measured]) if verdict else []
+        except Unreadable:
+            return {}
+        return {one.check: one.value for one in found}
+
+    @property
+    def judgement(self) -> Judgement | None:
+        """Everything that the gate weighed of the model; None if no model came so far, or in another pipeline."""
+        blessing = self._blessing
+        if blessing is None or "judgement" not in blessing.properties:
+            return None
+        return read(blessing.properties, "judgement", Judgement)
+
+    @property
+    def blessed(self) -> bool | None:
+        """Whether the model was blessed, by the gate or by a person."""
+        return read_flag(self._blessing.properties, "blessed") if self._blessing else None
+
+    @property
+    def figures(self) -> Mapping[str, Any]:
+        """Figures that the gate measured, as they were recorded by any version; empty if there are none."""
+        try:
+            recorded = read(self._blessing.properties, "judgement", dict[str, Any]) if self._blessing else {}
+        except Unreadable:
+            return {}
+        candidate = recorded.get("candidate")
+        return candidate if isinstance(candidate, Mapping) else {}
+
+    @property
+    def accuracy(self) -> float | None:
+        """Accuracy on the gate's test set, also where another version recorded it."""
+        blessing = self._blessing
+        if blessing is None or "judgement" not in blessing.properties:
+            return None
+        return read(blessing.properties, "judgement", _Judgement).candidate.accuracy
+
+    @property
+    def override(self) -> Override | None:
+        """A person's blessing of this model in this run."""
+        return self._override_of(self._blessing)
+
+    @property
+    def earlier_override(self) -> Override | None:
+        """A person's blessing of this very model in an earlier run, if the model serves since then."""
+        blessing = self._blessing
+        if blessing is None:
+            return None
+        current, baseline = (blessing.properties.get(f"{role}_model_id") for role in ("current", "baseline"))
+        same = baseline is not None and str(current) == str(baseline)
+        return self._override_of(self._output("Trainer", "model", "Model")) if same else None
+
+    @property
+    def baseline(self) -> str:
+        """Uri of the model that was serving when this one was weighed; empty if none was."""
+        return str(self._blessing.properties.get("baseline_model_uri") or "") if self._blessing else ""
+
+    @property
+    def backbone(self) -> BackboneOrigin | None:
+        """Origin of the backbone of a fine-tuning; None for other trainings."""
+        if (backbone := self.record.output("Backbone", "backbone")) is None:
+            return None
+        source, digest, run = (
+            None if (value := backbone.properties.get(name)) is None else str(value)
+            for name in ("source", "content_digest", "run_id")
+        )
+        return BackboneOrigin(source, digest, run)
+
+    @property
+    def warm_start(self) -> WarmStart | None:
+        """What the model took over from the model that served before; None for one trained from scratch."""
+        model = self.record.output("Trainer", "model")
+        if model is None or WARM_START not in model.properties:
+            return None
+        return read(model.properties, WARM_START, WarmStart)
+
+    @property
+    def trained(self) -> bool:
+        """Whether this run trained, which it does not if its model comes from the cache."""
+        trainer = self.record.node("Trainer")
+        return trainer is not None and trainer.state != "cached"
+
+    @property
+    def serving(self) -> ServingVerdict | None:
+        """Verdict of the serving check; None if there is none."""
+        blessing = self._output("ServingCheck", "blessing", "InfraBlessing")
+        if blessing is None or "checks" not in blessing.properties:  # of another pipeline
+            return None
+        return ServingVerdict(read(blessing.properties, "checks", list[Check]))
+
+    @property
+    def push(self) -> Push | None:
+        """Outcome of the step that pushes; None if it did not run to its end."""
+        if (pushed := self.record.output("Pusher", "pushed_model")) is None:
+            return None
+        properties = pushed.properties
+        state: Literal["pushed", "unchanged", "withdrawn"] = "unchanged"
+        if read_flag(properties, "pushed"):
+            state = "pushed"
+        elif read_flag(properties, "withdrawn"):
+            state = "withdrawn"
+        return Push(read_text(properties, "pushed_version"), Path(read_text(properties, "pushed_destination")), state)
+
+    @property
+    def pushed(self) -> str | None:
+        """Version that this run pushed: by its own step, by a person's blessing, or before it was killed."""
+        model = self._output("Pusher", "pushed_model", "PushedModel")
+        if model is not None and model.properties.get("pushed") == 1:
+            version = model.properties.get("pushed_version")
+            if version is not None:
+                return str(version)
+        return as_text(self.record.facts.get(PUSHED)) or self.record.version
+
+    @property
+    def report(self) -> Path | None:
+        """Page of the run; None if there is none."""
+        report = self.record.output(REPORT, "report")
+        return Path(read_text(report.properties, "page")) if report else None
+
+    def state_of_node(self, execution: Execution) -> str:
+        """Return the state of an execution: `died` if it was running when its run died."""
+        gone = self.state is RunState.DIED and execution.state in ("new", "running")
+        return str(RunState.DIED) if gone else execution.state
+
+    @property
+    def _blessing(self) -> Artifact | None:
+        return self._output("Evaluator", "blessing", "ModelBlessing")
+
+    @property
+    def _lenient_settings(self) -> _Settings:
+        return read(self.record.facts, "settings", _Settings) if "settings" in self.record.facts else _Settings()
+
+    def _output(self, node: str, name: str, type_name: str) -> Artifact | None:
+        """Return an output of one of our nodes, or the newest artifact of its type in another pipeline's run."""
+        if self.record.node(node):
+            return self.record.output(node, name)
+        found = [
+            artifact
+            for execution in self.record.executions
+            for artifacts in execution.outputs.values()
+            for artifact in artifacts
+            if artifact.type == type_name and not execution.type.endswith(".Resolver")
+        ]
+        return max(found, key=lambda artifact: artifact.id, default=None)
+
+    def _override_of(self, artifact: Artifact | None) -> Override | None:
+        if artifact is None or OVERRIDE not in artifact.properties:
+            return None
+        return read(artifact.properties, OVERRIDE, Override)
+
+    def _recorded_exit(self) -> Exit | None:
+        """Return the recorded exit code. Raises Unreadable."""
+        if EXIT not in self.record.facts:
+            return None
+        codes = {str(int(code)): code for code in STATE_OF_EXIT}
+        if (text := str(self.record.facts[EXIT])) not in codes:
+            raise unreadable(EXIT, self.record.facts[EXIT], f"an exit code of a run is one of {', '.join(codes)}")
+        return codes[text]
+
+    def _recorded_failures(self) -> list[Outcome]:
+        return [
+            Outcome(
+                one.node,
+                NodeState.FAILED,
+                one.seconds,
+                one.id,
+                str(one.properties.get(REFUSED, "see its log")),
+                data_refused=REFUSED in one.properties,
+            )
+            for one in self.record.executions
+            if one.state == "failed" and self.record.node(one.node) == one
+        ]
+
+    def _fact_as_dict(self, name: str) -> dict[str, Any]:
+        try:
+            return read(self.record.facts, name, dict[str, Any]) if name in self.record.facts else {}
+        except Unreadable:
+            return {}
+
+    def _lives(self) -> bool:
+        """Return whether the process of the run is alive. Raises Unreadable."""
+        if read(self.record.facts, PROCESS, dict[str, Any]).get("host") != socket.gethostname():
+            return True  # as far as this machine can tell; a run on a cluster is no process
+        import psutil
+
+        process = read(self.record.facts, PROCESS, _Process)
+        try:
+            # Worked out from the time of the start of the machine, which a clock that is set moves a little.
+            return abs(psutil.Process(process.pid).create_time() - process.started) <= 2
+        except psutil.Error:
+            return False
+
+
+def this_process() -> str:
+    """Return a record of this process, from which others can tell later whether it is alive."""
+    import psutil
+
+    own = psutil.Process()
+    return json.dumps({"host": socket.gethostname(), "pid": own.pid, "started": round(own.create_time())})
+
+
+def as_text(value: object) -> str | None:
+    """Return a fact of a run as text, and None for None."""
+    return None if value is None else str(value)
+
+
+class _Data(BaseModel):
+    span: int | None = None
+
+
+class _Settings(BaseModel):
+    """Recorded settings of a run that are read whatever else is in them."""
+
+    name: str = ""
+    data: _Data = _Data()
+
+
+class _Candidate(BaseModel):
+    accuracy: float | None = None
+
+
+class _Judgement(BaseModel):
+    """Part of the gate's judgement that is read whatever else is in it."""
+
+    candidate: _Candidate = _Candidate()
+
+
+class _Measured(BaseModel):
+    check: str
+    value: float
+
+
+class _Process(BaseModel):
+    """Process of a run on this or another machine. A run on a cluster has none."""
+
+    host: str
+    pid: Annotated[int, Field(ge=0, lt=2**31)]
+    started: float

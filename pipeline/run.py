@@ -1,0 +1,202 @@
+"""One run of the whole graph: checked, started and read, the same for the command, a notebook and a cluster."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from components.errors import SettingsError, StoreError
+from pipeline import run_facts
+from pipeline.console.display import Display
+from pipeline.console.logs import own_stderr, redirected, shown
+from pipeline.metadata.address import check_server
+from pipeline.metadata.reader import reader
+from pipeline.metadata.stores import check_store
+from pipeline.problems import explained
+from pipeline.pushed_models import record_pushes
+from pipeline.result.run_result import EXIT, WARNING, RunResult, this_process
+from pipeline.result.verdict import verdict
+from pipeline.run_lock import only_run
+from pipeline.settings import Settings
+from pipeline.warm_start import plan as warm_start_plan
+from trainer.warm_start import WarmStart
+
+if TYPE_CHECKING:
+    from tfx.proto.orchestration import pipeline_pb2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that was checked against its data and models, and not started."""
+
+    settings: Settings  # with the sizes of the backbone, if a fine-tuning starts from one
+    span: int  # to train on
+    accepted: Mapping[str, str]  # reason by check of the data gate that does not stop the run
+    warm_start: WarmStart | None  # what the training takes over from the serving model
+
+    def graph(self, force: Collection[str] = ()) -> pipeline_pb2.Pipeline:
+        """Return the compiled graph. Imports TFX.
+
+        Args:
+            force: nodes that run whatever the cache holds.
+
+        Raises:
+            SettingsError: if one of them is not in the graph.
+        """
+        from pipeline.graph import compile_graph
+
+        graph = compile_graph(self.settings, self.span, uncached=[*force], accepted=self.accepted)
+        names = node_names(graph)
+        for name in {*force} - {*names}:
+            raise SettingsError(f"--force {name}: no such node; the graph has {', '.join(names)}")
+        return graph
+
+
+def node_names(graph: pipeline_pb2.Pipeline) -> list[str]:
+    """Return the ids of the nodes of a compiled graph, in the order in which they run."""
+    return [node.pipeline_node.node_info.id for node in graph.nodes]
+
+
+def plan(settings: Settings, *, accepted: Mapping[str, str] | None = None, overrides: Sequence[str] = ()) -> Plan:
+    """Check what a run needs before anything is computed.
+
+    Args:
+        settings: the settings of the run.
+        accepted: reason by check of the data gate that does not stop the run, see `run_facts.accepted`.
+        overrides: the `a.b=c` that a user gave for this run. One that has no effect in a fine-tuning is an error,
+            while one in a preset is passed over.
+
+    Raises:
+        SettingsError: if the span is missing, a setting has no effect, or the backbone or warm start does not fit.
+        DataRefused: if the span or a model is damaged.
+    """
+    span = run_facts.choose_span(settings)
+    warm_start = warm_start_plan(settings, span)
+    if settings.finetune.source:
+        with redirected(Path(os.devnull)):
+            from pipeline.backbone import fitted
+
+            settings = fitted(settings, overrides)
+    else:
+        for flag in overrides:
+            if flag.startswith("finetune.") and not flag.startswith("finetune.source="):
+                raise SettingsError(f"--set {flag}: without finetune.source nothing is fine-tuned; name the backbone")
+    return Plan(settings, span, accepted or {}, warm_start)
+
+
+def record_start(
+    planned: Plan, run_id: str, *, trigger: str, reason: str, process: str, warning: str = ""
+) -> dict[str, str]:
+    """Write what a run starts with beside its logs, and return it as the facts that ML Metadata keeps.
+
+    Also records the pushes of earlier runs that were killed before they recorded them.
+
+    Args:
+        planned: the run.
+        run_id: its id.
+        trigger: what started it, of `run_facts.TRIGGERS`.
+        reason: why, in words.
+        process: who runs it, see `this_process`.
+        warning: what is wrong although it can run.
+    """
+    settings = planned.settings
+    facts = run_facts.facts(settings, planned.span, planned.accepted, trigger, reason, process)
+    if warning:
+        facts[WARNING] = warning
+    run_facts.write_facts(run_facts.logs_folder(settings, run_id), facts)
+    record_pushes(settings.store, settings.folder / "serving")
+    return facts
+
+
+def run(
+    settings: Settings,
+    *,
+    accept: Sequence[str] = (),
+    reason: str = "",
+    force: Collection[str] = (),
+    trigger: Literal["manual", "span", "schedule"] = "manual",
+    overrides: Sequence[str] = (),
+) -> RunResult:
+    """Train, gate and push on this machine; progress goes to standard error.
+
+    A stopped run is no error: the result says which gate stopped it and why.
+
+    Args:
+        settings: from `load`.
+        accept: checks of the data gate that do not stop this run.
+        reason: why they are accepted, or why the run was started; kept in ML Metadata.
+        force: nodes that run whatever the cache holds. A forced `Trainer` starts its training anew.
+        trigger: what started the run.
+        overrides: see `plan`.
+
+    Raises:
+        SettingsError: if a setting, a check or a node is wrong, or a GPU is required and missing.
+        AnotherRun: if another run of this pipeline is running, here or on a cluster.
+        DataRefused: if the span or a model is damaged.
+        StoreError: if ML Metadata, or the disk that holds it, cannot be used.
+    """
+    planned = plan(settings, accepted=run_facts.accepted(accept, reason), overrides=overrides)
+    settings = planned.settings
+    with only_run(settings):
+        check_store(settings.store)
+        try:
+            return _run(planned, force, trigger, reason)
+        except Exception as error:
+            if (text := explained(error, settings.folder)) is None:
+                raise
+            raise StoreError(text) from error
+
+
+def _run(planned: Plan, force: Collection[str], trigger: str, reason: str) -> RunResult:
+    settings = planned.settings
+    stderr = own_stderr()
+    display = Display(stderr)
+    if planned.warm_start:
+        display.line(str(planned.warm_start))
+    check_server(settings.store)
+    warning = run_facts.settle(settings)
+    display.line("starting TFX ...")
+    startup_log = settings.folder / "logs" / "startup.log"
+    with redirected(startup_log):
+        import tensorflow as tf
+
+        from pipeline.graph import checkpoints_folder
+        from pipeline.local_runner import Runner
+        from pipeline.metadata.writer import MetadataStore, record
+
+        gpus = tf.config.list_physical_devices("GPU")
+        graph = planned.graph(force)
+    if settings.training.require_gpu and not gpus:
+        raise SettingsError(
+            "training.require_gpu is true and TensorFlow sees no GPU (`vitpipe doctor` says what it sees): run on a "
+            "GPU worker, take the preset cifar10-cpu, or --set training.require_gpu=false"
+        )
+    if "Trainer" in force:
+        shutil.rmtree(checkpoints_folder(settings), ignore_errors=True)
+    run_id = run_facts.new_run_id()
+    logs = run_facts.logs_folder(settings, run_id)
+    logs.mkdir(parents=True)
+    startup_log.rename(logs / "startup.log")
+    facts = record_start(planned, run_id, trigger=trigger, reason=reason, process=this_process(), warning=warning)
+    display.line(f"run {run_id} of {settings.name}: span {planned.span} of {settings.data.dir}, logs in {shown(logs)}")
+    connection = settings.store.connection_config()
+    with display:
+        runner = Runner(
+            run_id=run_id,
+            connection=connection,
+            logs=logs,
+            facts=facts,
+            started=display.started,
+            ended=display.ended,
+        )
+        runner.run_with_ir(graph)
+    with reader(settings.store) as store:
+        ended = store.run(run_id)
+    assert ended is not None  # the runner has recorded its facts
+    code = str(int(verdict(RunResult(ended, runner.outcomes)).exit))
+    record(MetadataStore(connection), run_id, **{EXIT: code})
+    return RunResult(replace(ended, facts={**ended.facts, EXIT: code}), runner.outcomes)

@@ -1,0 +1,84 @@
+"""The lock of a run folder: one run, or one command that changes what is pushed, at a time."""
+
+import contextlib
+from collections.abc import Iterator
+
+import filelock
+
+from components.errors import AnotherRun, SettingsError, StoreError
+from pipeline.metadata.address import Address
+from pipeline.metadata.reader import Reader, reader
+from pipeline.problems import explained
+from pipeline.result.run_result import EXIT, RunResult
+from pipeline.settings import Settings
+
+
+def running_on_cluster(store: Reader, pipeline: str) -> list[str]:
+    """Return the runs of a pipeline that a cluster started and that have not recorded their end.
+
+    Args:
+        store: the store to ask.
+        pipeline: the name of the pipeline.
+    """
+    return [
+        run.name
+        for run in store.runs_without(EXIT)
+        if RunResult(run).settings.get("name") == pipeline and RunResult(run).on_cluster
+    ]
+
+
+@contextlib.contextmanager
+def locked(settings: Settings) -> Iterator[None]:
+    """Hold the lock of the pipeline's run folder.
+
+    Raises:
+        AnotherRun: if another process holds it.
+        SettingsError: if the folder cannot be used, or holds artifacts of another store of ML Metadata: folders of
+            artifacts are named by the ids of one store.
+    """
+    folder, store = settings.folder, settings.store
+    lock = filelock.FileLock(folder / ".lock", timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except filelock.Timeout:
+        raise AnotherRun(
+            f"another run of {settings.name} is going on in {settings.folder}: wait for it, or run under another name "
+            f"with --set name={settings.name}-2"
+        ) from None
+    except OSError as error:
+        raise SettingsError(f"runs {settings.runs} cannot be used: {explained(error, folder)}") from None
+    try:
+        here = folder / "metadata.db"
+        if (folder / "root").exists() and here.exists() != (store.file is not None):
+            other = here if here.exists() else "a server, or a metadata.db that is gone"
+            raise SettingsError(
+                f"{folder} holds artifacts that another store of ML Metadata knows ({other}), and this run would "
+                f"record in {store}: take the other store, or another name with --set name={settings.name}-2"
+            )
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def only_run(settings: Settings) -> Iterator[None]:
+    """Hold the lock, and make sure that no run of this pipeline is running on a cluster. Raises as `locked` does."""
+    with locked(settings):
+        check_cluster(settings.store, settings.name)
+        yield
+
+
+def check_cluster(address: Address, pipeline: str) -> None:
+    """Raise AnotherRun while a run of a pipeline is running on a cluster, whose steps hold no lock of a folder.
+
+    Args:
+        address: the address of the store that the runs are recorded in.
+        pipeline: the name of the pipeline.
+    """
+    with contextlib.suppress(StoreError), reader(address) as store:  # which the first run makes
+        for run_id in running_on_cluster(store, pipeline):
+            raise AnotherRun(
+                f"run {run_id} of {pipeline} is going on, on a cluster: wait for it. If it is not, and Kubeflow "
+                f"Pipelines cannot say so, `vitpipe kfp submit --take-over {run_id}` takes its place"
+            )
