@@ -1,13 +1,13 @@
 """Where the backbone of a fine-tuning is, and which sizes it gives the model."""
 
-import difflib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from components.ingest import DataRefused
+from components.ingest import DataRefused, regular
+from components.nearest import did_you_mean
 from components.serving_folder import versions
 from pipeline.config import Settings, SettingsError
 from trainer.backbone import HUB, PRESET, WEIGHTS, load_backbone
@@ -83,11 +83,9 @@ def locate(source: str, runs: Path) -> str:
     if path.is_file() or any((path / name).is_file() for name in (KERAS_MODEL, PRESET)):
         return str(path.resolve())
     names = sorted(folder.parent.name for folder in runs.glob("*/serving"))
-    nearest = difflib.get_close_matches(source, names, n=1)
-    hint = f"did you mean {nearest[0]}? " if nearest else ""
     raise SettingsError(
-        f"no backbone {source}: {hint}name a pipeline below {runs} that has pushed a model, one of its version "
-        f"folders, a .keras or {WEIGHTS} file, the folder of a KerasHub preset, or {HUB}PRESET"
+        f"no backbone {source}: {did_you_mean(source, names)}name a pipeline below {runs} that has pushed a model, "
+        f"one of its version folders, a .keras or {WEIGHTS} file, the folder of a KerasHub preset, or {HUB}PRESET"
     )
 
 
@@ -101,6 +99,5 @@ def content(source: str) -> str:
     for file in files:
         if not file.is_file():
             return ""
-        with file.open("rb") as opened:
-            found.update(hashlib.file_digest(opened, "sha256").digest())
+        found.update(bytes.fromhex(regular.file_digest(file, follow_link=True)))
     return found.hexdigest()

@@ -1,7 +1,6 @@
 """What a run starts with, on one machine and on a cluster: the span it trains on, and what it says of itself."""
 
 import contextlib
-import difflib
 import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ import filelock
 from components import ingest
 from components.data_bounds import CHECKS, UNUSABLE
 from components.ingest import manifest, schema
+from components.nearest import did_you_mean
 from pipeline import sources, strict_yaml
 from pipeline.config import Settings, SettingsError
 from pipeline.metadata import relocation, summary
@@ -85,9 +85,9 @@ def accepted(checks: Sequence[str], reason: str, flag: str = "") -> dict[str, st
         if check in UNUSABLE:
             raise SettingsError(f"{flag}accept {check}: nothing can be trained on such examples; remove them")
         if check not in CHECKS:
-            nearest = difflib.get_close_matches(check, CHECKS, n=1)
-            hint = f"did you mean {nearest[0]}? " if nearest else ""
-            raise SettingsError(f"{flag}accept {check}: no such check; {hint}the checks are {', '.join(CHECKS)}")
+            raise SettingsError(
+                f"{flag}accept {check}: no such check; {did_you_mean(check, CHECKS)}the checks are {', '.join(CHECKS)}"
+            )
     return dict.fromkeys(checks, reason.strip())
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from pipeline.report.charts import data_regime
 from pipeline.report.document import document
 from pipeline.study.results import Found, Row
+from trainer.disk import whole_file
 
 PAGE, DATA = "study.html", "study.json"
 
@@ -13,9 +14,8 @@ def write(found: Found, out: Path) -> Path:
     """Both files, each whole or not at all. Gives the page."""
     out.mkdir(parents=True, exist_ok=True)
     for name, text in (DATA, found.model_dump_json(indent=1) + "\n"), (PAGE, render(found)):
-        part = out / f".tmp-{name}"
-        part.write_text(text, "utf-8")
-        part.replace(out / name)
+        with whole_file(out / name) as file:
+            file.write(text.encode())
     return out / PAGE
 
 
