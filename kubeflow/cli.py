@@ -19,6 +19,7 @@ from components.ingest import MAX_SPAN
 from kubeflow.listing import print_run, print_runs, print_schedule, times
 from pipeline import sources, start
 from pipeline.cli.display import Display
+from pipeline.cli.options import Config, Json, Overrides
 from pipeline.config import Settings, SettingsError, load
 from pipeline.exits import Exit
 from pipeline.logs import own_stderr, redirected
@@ -31,13 +32,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="The same graph on Kubeflow Pipelines.", no_args_is_help=True)
 
-Config = Annotated[str, typer.Option("--config", "-c", metavar="PRESET|FILE")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting.")]
 Package = Annotated[
     Path | None, typer.Option(metavar="FILE", help="What `vitpipe kfp compile` wrote, instead of compiling again.")
 ]
 Watch = Annotated[bool, typer.Option("--watch", help="Wait for its end, and end with its exit code.")]
-Json = Annotated[bool, typer.Option("--json")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Id or name of the run, or how one begins, or `last`.")]
 
 _SHOWN = 20  # runs in a listing

@@ -11,6 +11,7 @@ import typer
 from rich.tree import Tree
 
 from components.serving_folder import ModelId, read_record
+from pipeline.cli.options import Json, OnePipeline, Runs
 from pipeline.cli.tables import print_rows, print_whole, when
 from pipeline.metadata.lineage import Branch, as_json, dot, mermaid, tree
 from pipeline.metadata.reader import Reader, reader
@@ -19,10 +20,6 @@ from pipeline.metadata.views import Artifact
 from pipeline.terminal import print_line, printable
 
 app = typer.Typer(help="What the runs made, from ML Metadata.", no_args_is_help=True)
-
-Runs = Annotated[Path, typer.Option(help="Where the run folders are.")]
-Json = Annotated[bool, typer.Option("--json")]
-PipelineName = Annotated[str | None, typer.Option(help="Name of the pipeline; not needed where there is one.")]
 
 
 class Format(StrEnum):
@@ -42,7 +39,7 @@ def list_artifacts(
         list[str] | None, typer.Option("--property", metavar="NAME=VALUE", help="Whose property is this.")
     ] = None,
     limit: Annotated[int, typer.Option(min=0, max=1_000_000, help="How many; 0 for all.")] = 20,
-    pipeline: PipelineName = None,
+    pipeline: OnePipeline = None,
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
@@ -71,7 +68,7 @@ def list_artifacts(
 @app.command()
 def show(
     artifact: Annotated[str, typer.Argument(metavar="ARTIFACT", help="Its id, v3 for a pushed version, or span-2.")],
-    pipeline: PipelineName = None,
+    pipeline: OnePipeline = None,
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
@@ -91,7 +88,7 @@ def lineage(
     artifact: Annotated[str, typer.Argument(metavar="ARTIFACT", help="Its id, v3 for a pushed version, or span-2.")],
     up: Annotated[bool, typer.Option("--up/--down", help="What it was made of, or what came of it.")] = True,
     as_format: Annotated[Format, typer.Option("--format")] = Format.TEXT,
-    pipeline: PipelineName = None,
+    pipeline: OnePipeline = None,
     runs: Runs = Path("runs"),
     json_: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:

@@ -6,15 +6,16 @@ from typing import Annotated
 import typer
 
 from components import ingest
+from pipeline.cli.options import Config, Data, Overrides
 from pipeline.config import load
 from pipeline.logs import shown
 from pipeline.terminal import print_line
 
 
 def augment(
-    config: Annotated[str, typer.Option("--config", "-c", metavar="PRESET|FILE")] = "sample",
-    data: Annotated[Path | None, typer.Option(help="Data folder, instead of the setting data.dir.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting.")] = None,
+    config: Config = "sample",
+    data: Data = None,
+    overrides: Overrides = None,
     out: Annotated[Path, typer.Option(metavar="FILE.png", help="The picture.")] = Path("augment.png"),
 ) -> None:
     """Draw training images beside what the model sees of them in training."""

@@ -13,6 +13,7 @@ from pydantic import BaseModel, PositiveInt
 from components.gate import OVERRIDE, Judgement
 from components.ingest import DataRefused
 from components.serving_folder import ModelId, push_candidate, serving_now
+from pipeline.cli.options import RunName, Runs
 from pipeline.config import SettingsError
 from pipeline.exits import Exit
 from pipeline.logs import shown
@@ -34,9 +35,9 @@ class _Settings(BaseModel):
 
 
 def bless(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, as it was printed when it started.")],
+    run: RunName,
     reason: Annotated[str, typer.Option(help="Why it may serve all the same: kept in ML Metadata.")],
-    runs: Annotated[Path, typer.Option(help="Where the run folders are.")] = Path("runs"),
+    runs: Runs = Path("runs"),
 ) -> None:
     """Bless the model of a run that missed a bound, and push it, if it can be served."""
     if not reason.strip():

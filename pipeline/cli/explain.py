@@ -11,6 +11,7 @@ import typer
 
 from components.ingest import DataRefused
 from pipeline.cli.display import Display
+from pipeline.cli.options import Json, Runs
 from pipeline.cli.predict import TrustModel
 from pipeline.cli.tables import print_rows
 from pipeline.config import SettingsError
@@ -31,7 +32,7 @@ def explain(
         Path | None,
         typer.Option(help="SavedModel folder, .keras file, or a Trainer's model_run; else the newest pushed model."),
     ] = None,
-    runs: Annotated[Path, typer.Option(help="Where the run folders are.")] = Path("runs"),
+    runs: Runs = Path("runs"),
     data: Annotated[
         Path | None, typer.Option(help="Data folder or one of its spans; else what the model's gate looked at.")
     ] = None,
@@ -56,7 +57,7 @@ def explain(
         ),
     ] = None,
     trust_model: TrustModel = False,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    as_json: Json = False,
 ) -> None:
     """Draw attention over images, of every block and head, on one page; without images, the page of the model."""
     if images and (count, curves) != (None, None):

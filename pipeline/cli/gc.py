@@ -12,6 +12,7 @@ from rich.progress import track
 
 from components.ingest import DataRefused
 from components.serving_folder import read_record, versions
+from pipeline.cli.options import Json, OnlyPipeline, Runs
 from pipeline.cli.tables import print_rows
 from pipeline.config import SettingsError
 from pipeline.metadata.address import ADDRESS, Address
@@ -29,10 +30,10 @@ def gc(
     keep: Annotated[
         int, typer.Option(min=1, max=1_000_000, help="Keep all that the newest so many runs of each pipeline need.")
     ],
-    pipeline: Annotated[str | None, typer.Option(help="Of this pipeline only.")] = None,
+    pipeline: OnlyPipeline = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, remove nothing.")] = False,
-    runs: Annotated[Path, typer.Option(help="Where the run folders are.")] = Path("runs"),
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
 ) -> None:
     """Remove files that no kept run, no pushed model and no comparison with an earlier span needs.
 

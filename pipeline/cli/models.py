@@ -18,6 +18,7 @@ from components.serving_folder import (
     restore,
     versions,
 )
+from pipeline.cli.options import Json, OnePipeline, Runs
 from pipeline.cli.tables import print_rows
 from pipeline.config import SettingsError
 from pipeline.exits import Exit
@@ -30,12 +31,9 @@ from pipeline.terminal import print_line
 
 app = typer.Typer(help="Pushed models.", no_args_is_help=True)
 
-Runs = Annotated[Path, typer.Option(help="Where the run folders are.")]
-Pipeline = Annotated[str | None, typer.Option(help="Name of the pipeline; not needed where there is one.")]
-
 
 @app.command("list")
-def list_models(runs: Runs = Path("runs"), as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+def list_models(runs: Runs = Path("runs"), as_json: Json = False) -> None:
     """Every pushed version, the one that serves last."""
     rows: list[tuple[Path, int, ModelRecord]] = []
     unreadable: list[str] = []
@@ -103,7 +101,7 @@ def verify(runs: Runs = Path("runs")) -> None:
 
 def rollback(
     version: Annotated[int | None, typer.Argument(help="Version to go back to.", show_default="the one before")] = None,
-    pipeline: Pipeline = None,
+    pipeline: OnePipeline = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Push an older model again, as the newest version, which a model server then serves.

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from components.ingest import DataRefused
+from pipeline.cli.options import Json, Runs
 from pipeline.cli.tables import print_rows
 from pipeline.config import SettingsError
 from pipeline.exits import Exit
@@ -33,14 +34,14 @@ TrustModel = Annotated[
 def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="PNG or JPEG files.")],
     model: Annotated[Path | None, typer.Option(help="SavedModel folder; the newest pushed one when not given.")] = None,
-    runs: Annotated[Path, typer.Option(help="Where the run folders are.")] = Path("runs"),
+    runs: Runs = Path("runs"),
     server: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Ask this model server (TensorFlow Serving's REST).")
     ] = None,
     grpc: Annotated[bool, typer.Option("--grpc", help="The server's port speaks gRPC.")] = False,
     name: Annotated[str, typer.Option(help="What the server calls the model.")] = _NAME,
     trust_model: TrustModel = False,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    as_json: Json = False,
 ) -> None:
     """Class and probability of each image."""
     for image in images:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.cli.options import RunName, Runs
 from pipeline.logs import shown
 from pipeline.metadata.address import StoreError
 from pipeline.metadata.stores import NotFound, find_run
@@ -19,10 +20,10 @@ _SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
 
 
 def report(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, or `last` for the newest.")],
+    run: RunName,
     other: Annotated[str | None, typer.Argument(metavar="RUN", help="Another one, to compare with.")] = None,
     no_open: Annotated[bool, typer.Option("--no-open", help="Only print where the page is.")] = False,
-    runs: Annotated[Path, typer.Option(help="Where the run folders are.")] = Path("runs"),
+    runs: Runs = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print what the reports hold, open nothing.")] = False,
 ) -> None:
     """Open the report of a run, or a page that compares two: figures, curves, and the settings that differ."""

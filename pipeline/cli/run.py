@@ -11,6 +11,7 @@ from typing import Annotated, Literal, NoReturn
 import typer
 
 from pipeline import start, strict_yaml
+from pipeline.cli.options import Config, Data, DryRun, Overrides, Span
 from pipeline.config import Settings, SettingsError, load
 from pipeline.exits import Exit
 from pipeline.logs import own_stderr, redirected, shown
@@ -24,16 +25,16 @@ from pipeline.warm_start import plan
 
 
 def run(
-    config: Annotated[str, typer.Option("--config", "-c", metavar="PRESET|FILE")] = "sample",
-    data: Annotated[Path | None, typer.Option(help="Data folder, instead of the setting data.dir.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting.")] = None,
-    span: Annotated[int | None, typer.Option(help="Span to train on; the newest when not given.")] = None,
+    config: Config = "sample",
+    data: Data = None,
+    overrides: Overrides = None,
+    span: Span = None,
     accept: Annotated[
         list[str] | None, typer.Option(metavar="CHECK", help="A check of the data gate that shall not stop this run.")
     ] = None,
     reason: Annotated[str, typer.Option(help="Why it is accepted: kept in ML Metadata.")] = "",
     force: Annotated[list[str] | None, typer.Option(metavar="NODE", help="Run it whatever the cache holds.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show settings and nodes, run nothing.")] = False,
+    dry_run: DryRun = False,
     trigger: Annotated[
         Literal["manual", "span", "schedule"], typer.Option(hidden=True, help="What started it; --reason is then why.")
     ] = "manual",

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.cli.options import Json, OnlyPipeline, RunName, Runs
 from pipeline.cli.tables import print_rows, when
 from pipeline.duration import duration
 from pipeline.metadata import stores
-from pipeline.metadata.address import StoreError
 from pipeline.metadata.compare import differences
 from pipeline.metadata.reader import Reader
 from pipeline.metadata.summary import EXIT, PROCESS, State, Summary, settings_of, state_of_node, summarise
@@ -30,24 +30,9 @@ class Order(StrEnum):
     DURATION = "duration"
 
 
-def complete(incomplete: str) -> list[str]:
-    """Names of runs that begin so, for the shell."""
-    try:
-        answers, _ = stores.ask_all(Path("runs"), lambda store: store.run_names())
-    except StoreError:
-        return []
-    return [name for _, names in answers for name in names if name.startswith(incomplete) and name.isprintable()]
-
-
-Runs = Annotated[Path, typer.Option(help="Where the run folders are.")]
-Json = Annotated[bool, typer.Option("--json")]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, or `last`.", autocompletion=complete)]
-PipelineName = Annotated[str | None, typer.Option(help="Runs of this pipeline only.")]
-
-
 @app.command("list")
 def list_runs(
-    pipeline: PipelineName = None,
+    pipeline: OnlyPipeline = None,
     state: Annotated[State | None, typer.Option(help="Runs in this state only.")] = None,
     blessed: Annotated[bool | None, typer.Option(help="Runs whose model was, or was not, blessed.")] = None,
     since: Annotated[datetime | None, typer.Option(help="Runs that began at this time or later.")] = None,
@@ -138,7 +123,7 @@ def diff(first: RunName, second: RunName, runs: Runs = Path("runs"), as_json: Js
 
 
 @app.command()
-def export(pipeline: PipelineName = None, runs: Runs = Path("runs")) -> None:
+def export(pipeline: OnlyPipeline = None, runs: Runs = Path("runs")) -> None:
     """Every run in full as a line of JSON, the newest first, for other catalogues."""
     _some_store(runs)
     # Lines are printed after the stores are closed. A pager that waits for the user would keep the file locked, and a

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from components.ingest import MAX_SPAN
+from pipeline.cli.options import Json, Runs
 from pipeline.cli.tables import print_rows
 from pipeline.config import SettingsError
 from pipeline.duration import duration
@@ -46,9 +47,9 @@ def data_regime(
     span: Annotated[
         int | None, typer.Option(min=1, max=MAX_SPAN, help="Number of the span.", show_default="the newest")
     ] = None,
-    runs: Annotated[Path, typer.Option(help="Where the run folders are.")] = Path("runs"),
+    runs: Runs = Path("runs"),
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where cells and page are kept.")] = Path("study"),
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    as_json: Json = False,
 ) -> None:
     """How right each architecture is after training on n images a class, at several n and seeds.
 

@@ -9,11 +9,12 @@ import typer
 from rich.text import Text
 
 from components.ingest import UsageError
+from pipeline.cli.options import Runs
 from pipeline.terminal import Console
 
 
 def ui(
-    runs: Annotated[Path, typer.Option(help="Where the run folders are.")] = Path("runs"),
+    runs: Runs = Path("runs"),
     host: Annotated[
         str, typer.Option(help="Address to listen at; another than this machine's own needs the token it prints.")
     ] = "127.0.0.1",

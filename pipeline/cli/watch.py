@@ -3,11 +3,11 @@
 import signal
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pipeline.cli.options import Config, Data, Overrides
 from pipeline.cli.tables import when
 from pipeline.config import load
 from pipeline.exits import Exit
@@ -18,9 +18,9 @@ _DAY = 24 * 3600.0  # seconds
 
 
 def watch(
-    config: Annotated[str, typer.Option("--config", "-c", metavar="PRESET|FILE")] = "sample",
-    data: Annotated[Path | None, typer.Option(help="Data folder, instead of the setting data.dir.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting.")] = None,
+    config: Config = "sample",
+    data: Data = None,
+    overrides: Overrides = None,
     once: Annotated[bool, typer.Option("--once", help="Look once and wait for nothing, as cron wants it.")] = False,
     every: Annotated[
         float,

@@ -2,12 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from components.data_bounds import Finding
 from components.gate import OVERRIDE, Check, Judgement
+from pipeline.cli.options import Json, RunName, Runs
 from pipeline.logs import shown
 from pipeline.metadata.stores import find_run
 from pipeline.metadata.summary import summarise
@@ -19,9 +18,9 @@ from pipeline.verdict import warm_start
 
 
 def why(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, as it was printed when it started.")],
-    runs: Annotated[Path, typer.Option(help="Where the run folders are.")] = Path("runs"),
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    run: RunName,
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
 ) -> None:
     """Which checks a run's data and model kept and missed, with values, intervals and bounds."""
     _, found = find_run(run, runs)
