@@ -1,6 +1,5 @@
 """`vitpipe artifacts` and `vitpipe lineage`: what the runs made, of what, and what came of it."""
 
-import json
 import re
 from datetime import datetime
 from enum import StrEnum
@@ -17,7 +16,7 @@ from pipeline.metadata.lineage import Branch, as_json, dot, mermaid, tree
 from pipeline.metadata.reader import Reader, reader
 from pipeline.metadata.stores import NotFound, store_of
 from pipeline.metadata.views import Artifact
-from pipeline.terminal import print_line, printable
+from pipeline.terminal import print_json, print_line, printable
 
 app = typer.Typer(help="What the runs made, from ML Metadata.", no_args_is_help=True)
 
@@ -57,7 +56,7 @@ def list_artifacts(
         if not found and type_name and type_name not in (types := store.artifact_types()):
             raise NotFound(f"--type {type_name}: no artifact is of that type; there are {', '.join(types)}")
     if as_json:
-        print(json.dumps([_in_full(one) for one in found], indent=2))
+        print_json([_in_full(one) for one in found])
         return
     print_rows(
         ("id", "type", "made", "state", "where"),
@@ -77,7 +76,7 @@ def show(
     with reader(address) as store:
         found = _find(store, artifact, address.file.parent / "serving" if address.file else None)
     if as_json:
-        print(json.dumps(_in_full(found), indent=2))
+        print_json(_in_full(found))
         return
     print_line(f"{found.type} {found.id}: {found.state}, made {when(found.created)}")
     print_line(found.uri)
@@ -99,7 +98,7 @@ def lineage(
         found = store.lineage(start.id, "up" if up else "down")
         involved = store.runs_named(sorted(set(found.runs.values())))
     if as_format is Format.JSON or json_:
-        print(json.dumps(as_json(found, involved), indent=2))
+        print_json(as_json(found, involved))
     elif as_format is Format.MERMAID:
         print(mermaid(found))
     elif as_format is Format.DOT:

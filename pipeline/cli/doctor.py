@@ -26,7 +26,7 @@ from pipeline.exits import Exit
 from pipeline.metadata.address import ADDRESS, Address, StoreError
 from pipeline.metadata.reader import reader
 from pipeline.shadowed import shadows
-from pipeline.terminal import Console, printable
+from pipeline.terminal import Console, print_json, printable
 
 LOCK = Path(__file__).resolve().parents[2] / "requirements" / "base.txt"
 GIB = 1 << 30
@@ -368,7 +368,7 @@ def doctor(
     with Console(stderr=True).status("starting") as status:
         findings = list(examine(list(CHECKS), lambda name: status.update(f"checking {name}")))
     if json:
-        print(jsonlib.dumps([{"check": name, **finding._asdict()} for name, finding in findings], indent=2))
+        print_json([{"check": name, **finding._asdict()} for name, finding in findings])
     else:
         Console().print(_table(findings))
     if any(finding.verdict == Verdict.PROBLEM for _, finding in findings):

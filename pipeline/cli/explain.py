@@ -1,6 +1,5 @@
 """`vitpipe explain`: what a model looks at, in some images or over the test set."""
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from pipeline.config import SettingsError
 from pipeline.exits import Exit
 from pipeline.logs import own_stderr, redirected, shown
 from pipeline.pushed import newest_pushed
-from pipeline.terminal import print_line
+from pipeline.terminal import print_json, print_line
 
 _IMAGES, _CURVES = 1000, 200
 
@@ -71,7 +70,7 @@ def explain(
         count, curves, broken = count or _IMAGES, _CURVES if curves is None else curves, False
         told, lines = _of_model(folder, data, runs, out, count, min(curves, count))
     if as_json:
-        print(json.dumps(told, indent=2))
+        print_json(told)
     else:
         print_line(f"model {shown(folder)}", sys.stderr)
         lines()

@@ -1,6 +1,5 @@
 """`vitpipe gc`: remove the files of artifacts that nothing needs any more."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +20,7 @@ from pipeline.metadata.reader import reader
 from pipeline.metadata.stores import NotFound, server
 from pipeline.metadata.views import Artifact
 from pipeline.start import check_cluster
-from pipeline.terminal import Console, print_line
+from pipeline.terminal import Console, print_json, print_line
 
 _BATCH = 50  # artifacts between two notes to the store
 
@@ -68,7 +67,7 @@ def gc(
         if not as_json:
             _say(name, of_pipeline, dry_run)
     if as_json:
-        print(json.dumps(removed, indent=2))
+        print_json(removed)
 
 
 def _doomed(folder: Path, address: Address, keep: int) -> tuple[list[Artifact], list[Artifact]]:

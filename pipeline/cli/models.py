@@ -1,6 +1,5 @@
 """`vitpipe models` and `vitpipe rollback`: what is pushed, whether it is untouched, and back to an older one."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -27,7 +26,7 @@ from pipeline.metadata import relocation
 from pipeline.metadata.address import Address, StoreError
 from pipeline.metadata.stores import server
 from pipeline.start import check_cluster
-from pipeline.terminal import print_line
+from pipeline.terminal import print_json, print_line
 
 app = typer.Typer(help="Pushed models.", no_args_is_help=True)
 
@@ -54,7 +53,7 @@ def list_models(runs: Runs = Path("runs"), as_json: Json = False) -> None:
             }
             for folder, version, record in rows
         ]
-        print(json.dumps(listing, indent=2))
+        print_json(listing)
     else:
         print_rows(
             ("pipeline", "version", "pushed", "run", "span", "accuracy", "code", ""),

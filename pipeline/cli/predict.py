@@ -1,6 +1,5 @@
 """`vitpipe predict`: ask a pushed model, or a server that serves it."""
 
-import json
 import os
 import re
 import sys
@@ -17,7 +16,7 @@ from pipeline.exits import Exit
 from pipeline.logs import redirected
 from pipeline.model_server import Answer, Server, ask
 from pipeline.pushed import check, newest_pushed
-from pipeline.terminal import print_line
+from pipeline.terminal import print_json, print_line
 
 _BATCH = 32  # images a call
 _NAME = "vit"  # the model's, as our serving manifests have it
@@ -77,7 +76,7 @@ def predict(
         for line in notes(answer["reason"], answer["remarks"]):
             print_line(f"{answer['image']}: {line}", sys.stderr)
     if as_json:
-        print(json.dumps(answers, indent=2))
+        print_json(answers)
     else:
         print_line(f"model {source}", sys.stderr)
         print_rows(

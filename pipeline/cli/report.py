@@ -14,7 +14,7 @@ from pipeline.logs import shown
 from pipeline.metadata.address import StoreError
 from pipeline.metadata.stores import NotFound, find_run
 from pipeline.report import DATA, NODE, PAGE
-from pipeline.terminal import print_line
+from pipeline.terminal import print_json, print_line
 
 _SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
 
@@ -30,7 +30,7 @@ def report(
     folder = _folder(run, runs)
     if as_json:
         of_each = [_data(_folder(one, runs) / DATA) for one in (run, other) if one]
-        print(json.dumps(of_each if other else of_each[0], indent=2))
+        print_json(of_each if other else of_each[0])
         return
     page = folder / PAGE if other is None else _compared(folder, _folder(other, runs))
     print_line(shown(page))

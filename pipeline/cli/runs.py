@@ -1,6 +1,5 @@
 """`vitpipe runs`: what was run, what became of it, and in what two runs differ."""
 
-import json
 from collections.abc import Iterator
 from datetime import datetime
 from enum import StrEnum
@@ -17,7 +16,7 @@ from pipeline.metadata.compare import differences
 from pipeline.metadata.reader import Reader
 from pipeline.metadata.summary import EXIT, PROCESS, State, Summary, settings_of, state_of_node, summarise
 from pipeline.metadata.views import Execution, Run
-from pipeline.terminal import print_line
+from pipeline.terminal import json_text, print_json, print_line
 
 app = typer.Typer(help="Runs of a pipeline, from ML Metadata.", no_args_is_help=True)
 
@@ -66,7 +65,7 @@ def list_runs(
     stores.warn(problems)
     stores.warn(f"run {one.run}: {reason}" for one in shown for reason in one.unreadable)
     if as_json:
-        print(json.dumps([summary.as_json() for summary in shown], indent=2))
+        print_json([summary.as_json() for summary in shown])
         return
     print_rows(
         ("run", "when", "pipeline", "state", "trigger", "span", "code", "accuracy", "blessed", "pushed", "took"),
@@ -87,7 +86,7 @@ def show(run: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> None
     """One run: its nodes, what went into them and came out, and what the run recorded of itself."""
     _, found = stores.find_run(run, runs)
     if as_json:
-        print(json.dumps(_in_full(found), indent=2))
+        print_json(_in_full(found))
         return
     summary = summarise(found)
     print_line(f"run {found.name} of {summary.pipeline}: {summary.state}, began {when(found.started)}, "
@@ -115,7 +114,7 @@ def diff(first: RunName, second: RunName, runs: Runs = Path("runs"), as_json: Js
     (_, one), (_, other) = stores.find_run(first, runs), stores.find_run(second, runs)
     rows = differences(one, other)
     if as_json:
-        print(json.dumps([{"what": what, one.name: left, other.name: right} for what, left, right in rows], indent=2))
+        print_json([{"what": what, one.name: left, other.name: right} for what, left, right in rows])
     elif not rows:
         print_line(f"{one.name} and {other.name} are equal in settings, data, code and figures")
     else:
@@ -129,7 +128,7 @@ def export(pipeline: OnlyPipeline = None, runs: Runs = Path("runs")) -> None:
     # Lines are printed after the stores are closed. A pager that waits for the user would keep the file locked, and a
     # run would wait to write to it.
     answers, problems = stores.ask_all(
-        runs, lambda store: [json.dumps(_in_full(run)) for run in _newest(store, pipeline)]
+        runs, lambda store: [json_text(_in_full(run), None) for run in _newest(store, pipeline)]
     )
     stores.warn(problems)
     for _, lines in answers:

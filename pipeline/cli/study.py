@@ -1,6 +1,5 @@
 """`vitpipe study`: architectures compared by measurement."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +15,7 @@ from pipeline.config import SettingsError
 from pipeline.duration import duration
 from pipeline.exits import Exit
 from pipeline.logs import own_stderr, redirected, shown
-from pipeline.terminal import Console, print_line, printable
+from pipeline.terminal import Console, print_json, print_line, printable
 
 if TYPE_CHECKING:
     from pipeline.study.cells import Cell
@@ -100,7 +99,7 @@ def data_regime(
         )  # fmt: skip
         written = page.write(found, out)
     if as_json:
-        print(json.dumps(found.model_dump(mode="json") | {"page": str(written)}, indent=2))
+        print_json(found.model_dump(mode="json") | {"page": str(written)})
         return
     print_rows(
         (

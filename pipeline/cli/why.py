@@ -1,6 +1,5 @@
 """`vitpipe why`: in words, why a run's model was or was not blessed."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from pipeline.metadata.summary import summarise
 from pipeline.metadata.values import Unreadable, read
 from pipeline.metadata.views import Artifact, Run
 from pipeline.report.model import Override
-from pipeline.terminal import print_line
+from pipeline.terminal import print_json, print_line
 from pipeline.verdict import warm_start
 
 
@@ -25,7 +24,7 @@ def why(
     """Which checks a run's data and model kept and missed, with values, intervals and bounds."""
     _, found = find_run(run, runs)
     if as_json:
-        print(json.dumps(_as_json(found), indent=2))
+        print_json(_as_json(found))
         return
     print_line(f"run {found.name} of {found.pipeline}")
     parts = {"The verdict on the data": _data, "The verdict on the model": _model, "The serving check": _serving}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from pipeline.exits import Exit
 from pipeline.metadata.values import Kind, Unreadable, read, read_flag, unreadable
@@ -75,7 +76,7 @@ class _Settings(BaseModel):
 
 
 class _Candidate(BaseModel):
-    accuracy: float | None = None
+    accuracy: Annotated[float | None, AfterValidator(lambda value: value if math.isfinite(value or 0) else None)] = None
 
 
 class _Judgement(BaseModel):
