@@ -79,7 +79,7 @@ def ours(precision, augmented=False):
             WarmupCosine(1e-3, 100_000, 5_000, 1e-5), training, augmentation, 1, tf.distribute.get_strategy(),
         )  # fmt: skip
         batches = learner.batches(Split(*random_batch(batch)), first_epoch=0)
-        return lambda steps: learner.train(batches, steps, mixing=augmented)
+        return lambda steps: list(learner.train(batches, steps, mixing=augmented))
 
     return prepare
 

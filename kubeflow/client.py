@@ -1,6 +1,5 @@
 """All that is asked of Kubeflow Pipelines about one pipeline: its versions, runs, their logs, and its schedule."""
 
-import difflib
 import hashlib
 import json
 import re
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import kfp_server_api as api
 
 from components.errors import ClusterError, NotFound, SettingsError
+from components.nearest import nearest
 from kubeflow.connection import Connection, Exists, NotThere, Unsure
 from kubeflow.step import ENDED
 from pipeline.settings import Settings
@@ -216,9 +216,9 @@ class Client:
                 "pipeline is named with -c PRESET or --set name="
             )
         named = [run.name for run in recent]
-        nearest = difflib.get_close_matches(name, [*named, *(run.id for run in recent)], n=3, cutoff=0.4) or named[:3]
+        like = nearest(name, [*named, *(run.id for run in recent)], most=3) or named[:3]
         raise NotFound(
-            f"no run {name} of {self.pipeline} at {self._server.endpoint}: the nearest are {', '.join(nearest)}"
+            f"no run {name} of {self.pipeline} at {self._server.endpoint}: the nearest are {', '.join(like)}"
         )
 
     def run(self, run_id: str) -> Run:

@@ -4,7 +4,6 @@ The cluster only schedules. Drivers, resolvers, the cache and the conditions are
 the graph is translated but its edges. (TFX's own KubeflowV2DagRunner writes what only Vertex AI runs.)
 """
 
-import difflib
 import inspect
 import re
 import tempfile
@@ -19,6 +18,7 @@ from kfp.dsl.pipeline_task import PipelineTask
 
 from components.errors import SettingsError, StoreError
 from components.model.evaluator.judgement import GateSettings
+from components.nearest import did_you_mean
 from kubeflow.start import NEWEST
 from pipeline.metadata.address import PASSWORD, Address
 from pipeline.outcome import REPORT
@@ -89,9 +89,9 @@ def _check_steps(settings: Settings, steps: Sequence[str]) -> None:
     cluster = settings.kubeflow
     for name in cluster.steps:
         if name not in steps:
-            nearest = difflib.get_close_matches(name, steps, n=1)
-            hint = f"did you mean {nearest[0]}? " if nearest else ""
-            raise SettingsError(f"kubeflow.steps.{name}: no such step; {hint}the steps are {', '.join(steps)}")
+            raise SettingsError(
+                f"kubeflow.steps.{name}: no such step; {did_you_mean(name, steps)}the steps are {', '.join(steps)}"
+            )
     for name in steps:
         step = cluster.step_of(name)
         claims = [cluster.claim, *step.volumes.values()]

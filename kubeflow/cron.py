@@ -1,28 +1,24 @@
 """When a schedule starts runs, as a person writes it and as Kubeflow Pipelines wants it."""
 
-import calendar
 import re
-from typing import NamedTuple
+from datetime import UTC, datetime
+
+from cronsim import CronSim, CronSimError
 
 from components.errors import SettingsError
 
-
-class _Field(NamedTuple):
-    name: str
-    least: int
-    most: int
-    names: tuple[str, ...] = ()  # of its values, from the least
-
-
-_FIELDS = (
-    _Field("second", 0, 59),
-    _Field("minute", 0, 59),
-    _Field("hour", 0, 23),
-    _Field("day of the month", 1, 31),
-    _Field("month", 1, 12, tuple(calendar.month_abbr[month].lower() for month in range(1, 13))),
-    _Field("day of the week", 0, 6, ("sun", "mon", "tue", "wed", "thu", "fri", "sat")),
-)
-_PART = re.compile(r"(?:[*?]|(?P<first>\w{1,9})(?:-(?P<last>\w{1,9}))?)(?:/(?P<step>\d{1,4}))?", re.ASCII)
+_FIELDS = {  # and the values of each
+    "second": "0 to 59",
+    "minute": "0 to 59",
+    "hour": "0 to 23",
+    "day of the month": "1 to 31",
+    "month": "1 to 12, or jan to dec",
+    "day of the week": "0 to 6, or sun to sat",
+}
+# What Kubeflow reads, too. CronSim alone would also take L, 5#2 and the 7th day of the week, and no question mark.
+_VALUE = r"(\d{1,9}|[a-z]{3})"
+_PART = re.compile(rf"([*?]|{_VALUE}(-{_VALUE})?)(/\d{{1,4}})?", re.ASCII | re.IGNORECASE)
+_SEVENTH_DAY = re.compile(r"(.*-)?0*7(/.*)?")
 _UNITS = {"m": 60, "h": 3600, "d": 86400}
 
 
@@ -39,11 +35,15 @@ def six_fields(cron: str) -> str:
             f'--cron "{cron}": it has {len(fields)} fields; write the minute, hour, day of the month, month and day of '
             'the week in UTC, with a second before them or without: "0 3 * * *" is each night at three'
         )
-    values = [_values(cron, field, text) for field, text in zip(_FIELDS, fields, strict=True)]
-    days, months, week = values[3], values[4], fields[5]
-    longest = max(calendar.monthrange(2024, month)[1] for month in months)  # a leap year
-    if week[0] in "*?" and min(days) > longest:
-        raise SettingsError(f'--cron "{cron}": never, for no such month has {min(days)} days')
+    for place, (name, values) in enumerate(_FIELDS.items()):
+        for part in fields[place].split(","):
+            if not _is_valid(part, place):
+                raise SettingsError(
+                    f'--cron "{cron}": {part!r} is no {name}; it goes from {values}; write *, 5, 1-5 (the smaller '
+                    "first), */2 (at least 1) or 1,15"
+                )
+    if not _is_read(fields):
+        raise SettingsError(f'--cron "{cron}": never, for no such month has that many days')
     return " ".join(fields)
 
 
@@ -57,31 +57,17 @@ def seconds(every: str) -> int:
     return found
 
 
-def _values(cron: str, field: _Field, text: str) -> set[int]:
-    found: set[int] = set()
-    for part in text.split(","):
-        match = _PART.fullmatch(part)
-        if not match:
-            raise SettingsError(f'--cron "{cron}": {part!r} is no {field.name}; write *, 5, 1-5, */2 or 1,15')
-        step = int(match["step"] or 1)
-        if step == 0:
-            raise SettingsError(f'--cron "{cron}": {part!r}, in the {field.name}, has steps of 0')
-        first, last = field.least, field.most
-        if match["first"]:
-            first = _value(cron, field, match["first"])
-            last = _value(cron, field, match["last"]) if match["last"] else (field.most if match["step"] else first)
-        if last < first:
-            raise SettingsError(f'--cron "{cron}": {part!r}, in the {field.name}, ends before it begins')
-        found |= set(range(first, last + 1, step))
-    return found
+def _is_valid(part: str, place: int) -> bool:
+    """Return whether a part between commas is valid in the field at that place."""
+    if not _PART.fullmatch(part) or (place == 5 and _SEVENTH_DAY.fullmatch(part)):
+        return False
+    others = ["*"] * len(_FIELDS)
+    return _is_read([*others[:place], part, *others[place + 1 :]])
 
 
-def _value(cron: str, field: _Field, text: str) -> int:
-    if text.lower() in field.names:
-        return field.least + field.names.index(text.lower())
-    if not text.isdecimal() or not field.least <= int(text) <= field.most:
-        known = f", or {field.names[0]} to {field.names[-1]}" if field.names else ""
-        raise SettingsError(
-            f'--cron "{cron}": {text!r} is no {field.name}; it goes from {field.least} to {field.most}{known}'
-        )
-    return int(text)
+def _is_read(fields: list[str]) -> bool:
+    try:
+        CronSim(" ".join(fields).replace("?", "*"), datetime.now(UTC))
+    except CronSimError:
+        return False
+    return True

@@ -12,6 +12,7 @@ from pipeline.console.terminal import escape_output
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 from pipeline.metadata.records import Run
+from trainer.disk import whole_file
 
 if TYPE_CHECKING:
     from tfx.proto.orchestration import pipeline_pb2
@@ -65,9 +66,8 @@ def write_graph(ir: "pipeline_pb2.Pipeline", logs: Path) -> None:
     """Whole or not at all."""
     from google.protobuf import json_format
 
-    part = logs / f".tmp-{GRAPH}"
-    part.write_text(json_format.MessageToJson(ir, sort_keys=True), "utf-8")
-    part.replace(logs / GRAPH)
+    with whole_file(logs / GRAPH) as file:
+        file.write(json_format.MessageToJson(ir, sort_keys=True).encode())
 
 
 def read_run(address: Address, run_id: str) -> Run | None:

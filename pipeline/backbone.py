@@ -1,14 +1,15 @@
 """Where the backbone of a fine-tuning is, and which sizes it gives the model."""
 
-import difflib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from components.data.ingest import regular
 from components.errors import DataRefused, SettingsError
 from components.model.serving_folder import versions
+from components.nearest import did_you_mean
 from pipeline.settings import Settings
 from trainer.backbone import HUB, PRESET, WEIGHTS, load_backbone
 from trainer.finetune import OWN
@@ -83,11 +84,9 @@ def locate(source: str, runs: Path) -> str:
     if path.is_file() or any((path / name).is_file() for name in (KERAS_MODEL, PRESET)):
         return str(path.resolve())
     names = sorted(folder.parent.name for folder in runs.glob("*/serving"))
-    nearest = difflib.get_close_matches(source, names, n=1)
-    hint = f"did you mean {nearest[0]}? " if nearest else ""
     raise SettingsError(
-        f"no backbone {source}: {hint}name a pipeline below {runs} that has pushed a model, one of its version "
-        f"folders, a .keras or {WEIGHTS} file, the folder of a KerasHub preset, or {HUB}PRESET"
+        f"no backbone {source}: {did_you_mean(source, names)}name a pipeline below {runs} that has pushed a model, "
+        f"one of its version folders, a .keras or {WEIGHTS} file, the folder of a KerasHub preset, or {HUB}PRESET"
     )
 
 
@@ -101,6 +100,5 @@ def content(source: str) -> str:
     for file in files:
         if not file.is_file():
             return ""
-        with file.open("rb") as opened:
-            found.update(hashlib.file_digest(opened, "sha256").digest())
+        found.update(bytes.fromhex(regular.file_digest(file, follow_link=True)))
     return found.hexdigest()

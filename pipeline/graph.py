@@ -9,6 +9,8 @@ from tfx.components import ExampleValidator, StatisticsGen, Transform
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.compiler.compiler import Compiler
 from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.dsl.components.base.base_node import BaseNode
+from tfx.dsl.components.base.executor_spec import ExecutorClassSpec
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.dsl.experimental.conditionals.conditional import Cond
 from tfx.orchestration.pipeline import Pipeline
@@ -35,6 +37,8 @@ from pipeline.backbone import content
 from pipeline.outcome import REPORT
 from pipeline.report.component import RunReport
 from pipeline.settings import Settings
+
+DIGEST = "digest"  # the property of a step that holds the digest of its code
 
 
 def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] = MappingProxyType({})) -> Pipeline:
@@ -147,28 +151,22 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
     ]  # fmt: skip
     if backbone:
         steps.append(backbone)
-        _stamp(backbone, provenance.digest("components.model.backbone"))
     # After all of them, and without an input of any: whatever was skipped, there is a report.
     report = RunReport(store=str(settings.store), reports=str(settings.folder / "reports"))
     report.add_upstream_nodes(steps)
 
-    # Where the graph is compiled for elsewhere, the data need not be here.
-    _stamp(schema, hashlib.sha256(schema_bytes(settings.data.dir)).hexdigest() if schema_file.exists() else "")
-    for example_gen in examples, test_examples:
-        _stamp(example_gen, provenance.digest("components.data.example_gen"))
-    _stamp(image_statistics, provenance.digest("components.data.statistics.component"))
-    _stamp(data_gate, provenance.digest("components.data.gate.component"))
-    _stamp(transform, provenance.digest("trainer.preprocessing"))
-    _stamp(trainer, provenance.digest("components.model.trainer"))
-    _stamp(evaluator, provenance.digest("components.model.evaluator.component"))
-    _stamp(serving_check, provenance.digest("components.model.serving_check.component"))
-    _stamp(pusher, provenance.digest("components.model.pusher"))
-    _stamp(report, provenance.digest("pipeline.report.component"))
+    components = [*steps, report]
+    for component in components:
+        _stamp_code(component)
+    # TFX sees only the path of the schema. Where the graph is compiled for elsewhere, the data need not be here.
+    schema.spec.exec_properties[DIGEST] = (
+        hashlib.sha256(schema_bytes(settings.data.dir)).hexdigest() if schema_file.exists() else ""
+    )
 
     return Pipeline(
         pipeline_name=settings.name,
         pipeline_root=str(settings.folder / "root"),
-        components=[*steps, report],
+        components=components,
         enable_cache=True,
         beam_pipeline_args=[
             # On one machine Beam's in-process runner beats its multi-processing one at every step of this graph.
@@ -214,6 +212,17 @@ def compile_graph(
     return ir
 
 
-def _stamp(component: BaseComponent, digest: str) -> None:
-    """Make the digest part of the step's cache key, and of its record in ML Metadata."""
-    component.spec.exec_properties["digest"] = digest
+def _stamp_code(component: BaseNode) -> None:
+    """Make a digest of our code that a step runs part of its cache key, and of its record in ML Metadata.
+
+    That code is the module of the executor, and the modules of functions that the step names by import path, such as
+    a `run_fn`. A step of TFX's code alone gets no digest. A resolver gets none either, because it is never cached.
+    """
+    if not isinstance(component, BaseComponent):
+        return
+    executor = component.executor_spec
+    assert isinstance(executor, ExecutorClassSpec), f"{component.id} runs no class of Python, whose code is hashed"
+    texts = [value for value in component.spec.exec_properties.values() if isinstance(value, str)]
+    named = {executor.executor_class.__module__, *(text.rpartition(".")[0] for text in texts)}
+    if ours := named & provenance.modules():
+        component.spec.exec_properties[DIGEST] = provenance.digest(*sorted(ours))

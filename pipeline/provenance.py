@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import subprocess
+from collections.abc import Set
 from functools import cache
 from pathlib import Path
 
@@ -13,11 +14,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @cache
-def digest(module: str) -> str:
-    """sha256 over the source of `module` and of every module of ours that it imports, however indirectly."""
-    imported = sorted({module, *_import_graph().find_upstream_modules(module)})
+def digest(*modules: str) -> str:
+    """Return the sha256 of the sources of our `modules` and of all of ours that they import, however indirectly."""
+    imported = set(modules).union(*(_import_graph().find_upstream_modules(module) for module in modules))
     digest = hashlib.sha256()
-    for name in imported:
+    for name in sorted(imported):
         spec = importlib.util.find_spec(name)
         assert spec is not None and spec.origin is not None
         for file in (
@@ -29,8 +30,13 @@ def digest(module: str) -> str:
     return digest.hexdigest()
 
 
+def modules() -> Set[str]:
+    """Return the names of all our modules whose code a step may run."""
+    return _import_graph().modules
+
+
 @cache
-def _import_graph():
+def _import_graph() -> grimp.ImportGraph:
     return grimp.build_graph(*_PACKAGES, cache_dir=None)
 
 

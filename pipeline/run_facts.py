@@ -1,6 +1,5 @@
 """Facts that a run records of itself when it starts, on one machine and on a cluster."""
 
-import difflib
 import json
 import secrets
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from components.data import ingest
 from components.data.gate.bounds import CHECKS, UNUSABLE
 from components.data.ingest import manifest, schema
 from components.errors import SettingsError
+from components.nearest import did_you_mean
 from pipeline import provenance
 from pipeline.metadata import relocation
 from pipeline.result.run_result import PROCESS
@@ -77,9 +77,9 @@ def accepted(checks: Sequence[str], reason: str, flag: str = "") -> dict[str, st
         if check in UNUSABLE:
             raise SettingsError(f"{flag}accept {check}: nothing can be trained on such examples; remove them")
         if check not in CHECKS:
-            nearest = difflib.get_close_matches(check, CHECKS, n=1)
-            hint = f"did you mean {nearest[0]}? " if nearest else ""
-            raise SettingsError(f"{flag}accept {check}: no such check; {hint}the checks are {', '.join(CHECKS)}")
+            raise SettingsError(
+                f"{flag}accept {check}: no such check; {did_you_mean(check, CHECKS)}the checks are {', '.join(CHECKS)}"
+            )
     return dict.fromkeys(checks, reason.strip())
 
 

@@ -2,12 +2,13 @@
 
 import json
 import logging
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from trainer.disk import whole_file
 
 log = logging.getLogger(__name__)
 
@@ -39,13 +40,9 @@ class Checkpoints:
         """Write the state after `epoch` epochs; `info` is anything JSON."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"epoch-{epoch:05d}.npz"
-        partial = path.with_suffix(".tmp")
-        with partial.open("wb") as file:
+        with whole_file(path) as file:
             np.savez(file, allow_pickle=False, **arrays, **{_INFO: np.array(json.dumps({"epoch": epoch, **info}))})
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        for old in [*self.paths()[self.keep :], *self.folder.glob("*.tmp")]:
+        for old in [*self.paths()[self.keep :], *self.folder.glob(".tmp-*")]:
             old.unlink()
         others = [other for other in self.folder.parent.iterdir() if other.is_dir() and other != self.folder]
         for other in sorted(others, key=lambda one: one.stat().st_mtime, reverse=True)[self.others :]:

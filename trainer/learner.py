@@ -12,17 +12,22 @@ from trainer.input import Share, Split, dataset, evaluation_batches, training_ba
 from trainer.optimizer import adamw, clip_by_global_norm, ema_momentum
 from trainer.settings import AugmentSettings, TrainingSettings
 
+_STEPS_PER_LOOK = 50  # steps between two looks at the loss: each look waits for the device
+
 
 @dataclass(frozen=True)
 class Progress:
-    """What some steps did: loss and accuracy (of the unmixed labels) per image, and the first step that went wrong.
+    """Loss and accuracy (of the unmixed labels) per image in some steps, and the first step that went wrong.
 
-    `bad_step` counts from 0 over the whole training and is -1 when every loss was finite.
+    `bad_step` counts from 0 over the whole training and is -1 when every loss was finite. `compiled` is true of the
+    first step of all, whose time is mostly that of compiling it.
     """
 
+    steps: int
     loss: float
     accuracy: float
     bad_step: int
+    compiled: bool
 
 
 class Learner:
@@ -70,6 +75,7 @@ class Learner:
             self.loss_scale = keras.Variable(2.0**15, trainable=False, name="loss_scale")
             self.finite_steps = keras.Variable(0, dtype="int32", trainable=False, name="finite_steps")
         self._weights = [weight.value for weight in self.model.trainable_weights]
+        self._is_compiled = False
         if replicas == 1:
             self._step = tf.function(self._train_alone, jit_compile=True)
             self._count_step = tf.function(self._count, jit_compile=True)
@@ -100,10 +106,23 @@ class Learner:
 
     # Training
 
-    def train(self, batches: Iterator, steps: int, mixing: bool) -> Progress:
-        """Take `steps` steps; `mixing` says whether Mixup and CutMix are on."""
-        loss, right, bad_step = self._train_steps(batches, tf.constant(steps), tf.constant(float(mixing)))
-        return Progress(float(loss) / steps, float(right) / (steps * self.training.batch_size), int(bad_step))
+    def train(self, batches: Iterator, steps: int, mixing: bool) -> Iterator[Progress]:
+        """Take `steps` steps, and yield the progress from time to time. This is the only training loop.
+
+        Args:
+            batches: as `self.batches` returns them.
+            steps: how many to take; fewer if the caller ends the iteration.
+            mixing: whether Mixup and CutMix are on.
+        """
+        taken = 0
+        while taken < steps:
+            compiles = not self._is_compiled
+            count = 1 if compiles else min(_STEPS_PER_LOOK, steps - taken)
+            loss, right, bad_step = self._train_steps(batches, tf.constant(count), tf.constant(float(mixing)))
+            self._is_compiled = True
+            taken += count
+            accuracy = float(right) / (count * self.training.batch_size)
+            yield Progress(count, float(loss) / count, accuracy, int(bad_step), compiles)
 
     @tf.function
     def _train_steps(self, batches, steps, mixing):

@@ -22,7 +22,6 @@ from trainer.vit import ViT, copy_weights
 
 log = logging.getLogger(__name__)
 
-_STEPS_PER_LOOK = 50  # steps between two looks at the loss: each look waits for the device
 _SECONDS_PER_LINE = 30  # of progress within an epoch
 
 
@@ -110,15 +109,13 @@ def train(
         mixing = epoch < augmentation.mixing_epochs * training.epochs
         loss = right = 0.0
         step = timed_from = 0
-        while step < steps_per_epoch:
-            compiles = epoch == done and step == 0
-            steps = 1 if compiles else min(_STEPS_PER_LOOK, steps_per_epoch - step)
-            progress = learner.train(batches, steps, mixing)
+        for progress in learner.train(batches, steps_per_epoch, mixing):
             if progress.bad_step >= 0:
                 raise _not_finite(before + epoch, progress.bad_step, schedule, last_good)
-            step, loss, right = step + steps, loss + progress.loss * steps, right + progress.accuracy * steps
+            step += progress.steps
+            loss, right = loss + progress.loss * progress.steps, right + progress.accuracy * progress.steps
             now = time.monotonic()
-            if compiles:
+            if progress.compiled:
                 log.info("compiled the step in %.0f s", now - started)
                 started, timed_from = now, 1
             elif now - line_at > _SECONDS_PER_LINE and step < steps_per_epoch:

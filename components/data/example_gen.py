@@ -91,9 +91,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):  # as TFX wants it of an Ex
                 shard, copy = folder / name, target / Path(name).name
                 with regular.open_file(shard) as file, copy.open("wb") as copied:
                     shutil.copyfileobj(file, copied, 2**20)
-                with regular.open_file(copy) as file:
-                    if regular.digest(file) != shards[name].sha256:
-                        raise DataRefused(f"{shard} changed while it was read: let its writer end, and run again")
+                if regular.file_digest(copy) != shards[name].sha256:
+                    raise DataRefused(f"{shard} changed while it was read: let its writer end, and run again")
 
 
 class SpanExampleGen(ImportExampleGen):

@@ -6,7 +6,6 @@ Imports neither TensorFlow nor TFX: `predict`, `models` and `rollback` need not 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 import shutil
 import tempfile
@@ -16,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import AwareDatetime, Field
 
-from components.disk import sync, sync_tree
+from components.data.ingest import regular
+from components.disk import sync_tree
 from components.errors import DataRefused
 from components.model.evaluator.judgement import Figures
+from trainer.disk import sync, whole_file
 from trainer.settings import Group
 
 if TYPE_CHECKING:
@@ -226,11 +227,8 @@ def restore(folder: Path, version: int) -> ModelRecord:
         }
     )
     note = Rollback(version=record.version, restores=version)
-    temporary = folder / f"{_TEMPORARY}rollback"
-    temporary.write_text(note.model_dump_json(), encoding="utf-8")
-    sync(temporary)
-    temporary.replace(folder / _ROLLBACK)
-    sync(folder)
+    with whole_file(folder / _ROLLBACK) as file:
+        file.write(note.model_dump_json().encode())
     try:
         push(source, folder, record)
     except BaseException:
@@ -274,6 +272,5 @@ def _digests(folder: Path) -> dict[str, str]:
         if path.is_symlink():
             digests[name] = "of a link, and links are not pushed"
         elif path.is_file() and name != RECORD:
-            with path.open("rb") as file:
-                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+            digests[name] = regular.file_digest(path)
     return digests

@@ -5,10 +5,12 @@ cursor, set the window's title or reorder what a person reads. `printable` turns
 `Escaping` and `Console` are the boundary behind it: of control characters, they let only the styles of Rich pass.
 """
 
+import json
+import math
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import IO, Any, TextIO, cast
 
 from rich.console import Console as RichConsole  # noqa: TID251
@@ -56,6 +58,29 @@ def print_line(text: object, file: TextIO | None = None) -> None:
         file: Where to; standard output if `None`.
     """
     print(printable(text), file=file, flush=True)
+
+
+def print_json(value: object) -> None:
+    """Print a value as `json_text` writes it."""
+    print(json_text(value))
+
+
+def json_text(value: object, indent: int | None = 2) -> str:
+    """Return a value as JSON that every parser reads: a number that is not finite becomes null.
+
+    Args:
+        value: anything that `json.dumps` takes.
+        indent: spaces of each level; None for one line.
+    """
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(of) for key, of in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 class Escaping:

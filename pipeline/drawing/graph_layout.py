@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import pairwise
+
+import numpy as np
 
 WIDTH, HEIGHT, MARGIN = 156, 44, 8  # of a box, and around all; pixels
 _BESIDE, _BELOW, _EDGE = 14, 40, 6  # between boxes, between layers, the room of an edge that passes
@@ -88,16 +89,8 @@ def _spread(
 
 def _apart(wanted: Sequence[float], widths: Sequence[float]) -> list[float]:
     """The places nearest to the wanted ones (least squares) that overlap nowhere and keep the order."""
-    offsets = [0.0]
-    for one, other in pairwise(widths):
-        offsets.append(offsets[-1] + (one + other) / 2)
-    # Pool adjacent violators: without the offsets, the places must only not fall.
-    pools: list[tuple[float, int]] = []  # mean and size
-    for place, offset in zip(wanted, offsets, strict=False):
-        mean, size = place - offset, 1
-        while pools and pools[-1][0] > mean:
-            other, more = pools.pop()
-            mean, size = (mean * size + other * more) / (size + more), size + more
-        pools.append((mean, size))
-    flat = [mean for mean, size in pools for _ in range(size)]
-    return [mean + offset for mean, offset in zip(flat, offsets, strict=False)]
+    from scipy.optimize import isotonic_regression  # half a second that other commands need not wait for
+
+    # Without the room that the boxes before it take, a place must only not be left of the one before.
+    offsets = np.concatenate([[0.0], np.cumsum((np.array(widths[:-1]) + widths[1:]) / 2)])
+    return (isotonic_regression(np.array(wanted) - offsets).x + offsets).tolist()

@@ -1,7 +1,6 @@
 """Which stores there are, and in which of them a run is."""
 
 import contextlib
-import difflib
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from components.errors import NotFound, StoreError
+from components.nearest import nearest
 from pipeline.console.terminal import print_line
 from pipeline.metadata.address import ADDRESS, Address, NoStore
 from pipeline.metadata.reader import Reader, reader
@@ -99,8 +99,8 @@ def find_run(name: str, runs: Path) -> tuple[Address, Run]:
         return max(found, key=lambda one: one[1].started_ms)
     if not known:
         raise NotFound(f"no run below {runs}: `vitpipe run` makes one, or name another folder with --runs")
-    nearest = difflib.get_close_matches(name, known, n=3) or sorted(known)[-3:]
-    raise NotFound(f"no run {name} below {runs}; did you mean {', '.join(nearest)}?")
+    like = nearest(name, known, most=3) or sorted(known)[-3:]
+    raise NotFound(f"no run {name} below {runs}; did you mean {', '.join(like)}?")
 
 
 def check_store(address: Address) -> None:

@@ -15,6 +15,7 @@ from pipeline.metadata.records import Run
 from pipeline.report import DATA, PAGE
 from pipeline.report.collect import collect
 from pipeline.report.page import render
+from trainer.disk import whole_file
 
 
 class RunPage(Artifact):
@@ -64,6 +65,5 @@ def write(store: Reader, run: Run, folders: list[Path]) -> None:
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in (DATA, report.as_json()), (PAGE, render(report, folder)):
-            part = folder / f".tmp-{name}"
-            part.write_text(text, "utf-8")
-            part.replace(folder / name)
+            with whole_file(folder / name) as file:
+                file.write(text.encode())

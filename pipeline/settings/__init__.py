@@ -1,6 +1,5 @@
 """Settings of a run: typed, frozen, from a preset, a file, the environment and flags."""
 
-import difflib
 import hashlib
 import json
 import os
@@ -16,6 +15,7 @@ from components.data.gate.bounds import DataGateSettings
 from components.errors import SettingsError, StoreError
 from components.model.evaluator.judgement import GateSettings
 from components.model.serving_check.bounds import ServingCheckSettings
+from components.nearest import did_you_mean
 from pipeline.metadata.address import PASSWORD, Address
 from pipeline.settings import strict_yaml
 from pipeline.settings.cluster import KubeflowSettings
@@ -205,9 +205,10 @@ def _file_layers(source: str) -> list[_Layer]:
         if not path.is_file():
             if path.exists():
                 raise SettingsError(f"{path} is a folder or a device: name a YAML file with settings")
-            nearest = difflib.get_close_matches(source, presets(), n=1)
-            hint = f"did you mean {nearest[0]}? " if nearest else ""
-            raise SettingsError(f"no preset or file named {source}: {hint}the presets are {', '.join(presets())}")
+            raise SettingsError(
+                f"no preset or file named {source}: {did_you_mean(source, presets())}the presets are "
+                f"{', '.join(presets())}"
+            )
         content, lines = strict_yaml.read(path)
     except OSError as error:
         raise SettingsError(f"{_short(source)} cannot be read: {error.strerror}") from None
@@ -293,8 +294,8 @@ def _origin(place: Place, layers: Sequence[_Layer]) -> str:
 def _explain(problem, settings: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        nearest = difflib.get_close_matches(key[:_LONGEST_SHOWN], _keys(settings), n=1, cutoff=0.5)
-        return f"{_short(key)}: no such setting" + (f"; did you mean {nearest[0]}?" if nearest else "")
+        hint = did_you_mean(key[:_LONGEST_SHOWN], _keys(settings)).strip()
+        return f"{_short(key)}: no such setting" + (f"; {hint}" if hint else "")
     if problem["type"] == "model_type" and problem["input"] is None:
         return f"{key}: it has no settings: write some below it, or remove it"
     message = problem["msg"].removeprefix("Value error, ")

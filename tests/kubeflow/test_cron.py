@@ -30,11 +30,14 @@ def test_five_fields_are_six_with_the_second_0(given, six):
         ("0 3 * 13 *", "'13' is no month; it goes from 1 to 12, or jan to dec"),
         ("0 3 * * 7", "'7' is no day of the week; it goes from 0 to 6, or sun to sat"),
         ("0 3 * * funday", "'funday' is no day of the week"),
-        ("0 18-8 * * *", "'18-8', in the hour, ends before it begins"),
-        ("*/0 * * * *", r"'\*/0', in the minute, has steps of 0"),
+        ("0 18-8 * * *", "'18-8' is no hour; it goes from 0 to 23"),
+        ("*/0 * * * *", r"'\*/0' is no minute"),
         ("0 3,, * * *", "'' is no hour"),
         ("a-b-c * * * *", "'a-b-c' is no minute"),
-        ("0 3 30 2 *", "never, for no such month has 30 days"),
+        ("0 3 L * *", "'L' is no day of the month"),  # nor does Kubeflow know these three
+        ("0 3 * * 5#2", "'5#2' is no day of the week"),
+        ("0 3 * * sun-7", "'sun-7' is no day of the week"),
+        ("0 3 30 2 *", "never"),
         ("0 3 31 4,6 *", "never"),
     ],
 )

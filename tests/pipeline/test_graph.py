@@ -1,6 +1,8 @@
+import hashlib
 import re
 
 import pytest
+from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 
 from components.data.ingest import prepare
 from pipeline import provenance
@@ -33,15 +35,41 @@ def test_the_nodes_of_the_contract_with_names_a_cluster_accepts(graph):
     assert all(re.fullmatch(r"[a-zA-Z0-9][-a-zA-Z0-9]*", name) for name in graph)
 
 
-def test_every_step_that_runs_our_code_carries_its_digest(graph):
-    stamped = {name for name, node in graph.items() if "digest" in node.parameters.parameters}
-    assert stamped == {
-        "ImportExampleGen", "TestExampleGen", "ImportSchemaGen", "ImageStatistics", "DataGate", "Transform",
-        "Trainer", "Evaluator", "ServingCheck", "Pusher", "RunReport",
-    }  # fmt: skip
-    # The Trainer's names its checkpoints, too.
-    config = graph["Trainer"].parameters.parameters["custom_config"].field_value.string_value
+def test_every_step_that_runs_our_code_carries_its_digest(settings):
+    finetune = settings.finetune.model_copy(update={"source": "sample"})
+    ir = compile_graph(settings.model_copy(update={"finetune": finetune}), span=1)
+    deployment = pipeline_pb2.IntermediateDeploymentConfig()
+    assert ir.deployment_config.Unpack(deployment)
+    steps = {name: node for name, node in nodes(ir).items() if name not in ("PreviousSpan", "Baseline")}  # resolvers
+    assert steps.keys() == deployment.executor_specs.keys() and "Backbone" in steps
+    stamped = {}
+    for name, node in steps.items():
+        runs = executor_module(deployment.executor_specs[name])
+        digest = node.parameters.parameters["digest"].field_value.string_value
+        if runs.partition(".")[0] in ("components", "pipeline", "trainer"):
+            stamped[name] = digest
+            assert name == "Trainer" or digest == provenance.digest(runs)
+        elif name not in ("Transform", "ImportSchemaGen"):
+            assert digest == ""  # TFX's code alone
+    assert len(stamped) == 10 and all(stamped.values())
+    parameters = {name: steps[name].parameters.parameters for name in ("Transform", "Trainer", "ImportSchemaGen")}
+    assert parameters["Transform"]["digest"].field_value.string_value == provenance.digest("trainer.preprocessing")
+    assert stamped["Trainer"] == provenance.digest("components.model.trainer", "trainer.run")
+    schema = (settings.data.dir / "schema.pbtxt").read_bytes()
+    assert parameters["ImportSchemaGen"]["digest"].field_value.string_value == hashlib.sha256(schema).hexdigest()
+    # The Trainer's checkpoints are named after it, too.
+    config = parameters["Trainer"]["custom_config"].field_value.string_value
     assert f'"code": "{provenance.digest("trainer.run")}"' in config
+
+
+def executor_module(spec):
+    """Return the module of the class in a packed executor spec, of a Beam executor or another."""
+    python = executable_spec_pb2.PythonClassExecutableSpec()
+    if not spec.Unpack(python):
+        beam = executable_spec_pb2.BeamExecutableSpec()
+        assert spec.Unpack(beam)
+        python = beam.python_executor_spec
+    return python.class_path.rpartition(".")[0]
 
 
 def test_nothing_is_transformed_or_trained_before_the_data_gate_has_spoken(graph):

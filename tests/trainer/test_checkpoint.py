@@ -29,7 +29,7 @@ def test_the_newest_comes_back_as_it_was(checkpoints):
 
 def test_two_are_kept_and_nothing_half_written(checkpoints):
     checkpoints.folder.mkdir(parents=True)
-    (checkpoints.folder / "epoch-00001.tmp").write_bytes(b"killed while it was written")
+    (checkpoints.folder / ".tmp-epoch-00001.npz").write_bytes(b"killed while it was written")
     for epoch in range(2, 6):
         checkpoints.save(epoch, arrays(epoch), {})
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["epoch-00004.npz", "epoch-00005.npz"]

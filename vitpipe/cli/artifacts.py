@@ -1,6 +1,5 @@
 """`vitpipe artifacts` and `vitpipe lineage`: what the runs made, of what, and what came of it."""
 
-import json
 import re
 from datetime import datetime
 from enum import StrEnum
@@ -12,18 +11,15 @@ from rich.tree import Tree
 
 from components.errors import NotFound
 from components.model.serving_folder import ModelId, read_record
-from pipeline.console.terminal import print_line, printable
+from pipeline.console.terminal import print_json, print_line, printable
 from pipeline.drawing.lineage import Branch, as_json, dot, mermaid, tree
 from pipeline.metadata.reader import Reader, reader
 from pipeline.metadata.records import Artifact
 from pipeline.metadata.stores import store_of
+from vitpipe.cli.options import Json, OnePipeline, Runs
 from vitpipe.cli.tables import print_rows, print_whole, when
 
 app = typer.Typer(help="What the runs made, from ML Metadata.", no_args_is_help=True)
-
-Runs = Annotated[Path, typer.Option(help="Where the run folders are.")]
-Json = Annotated[bool, typer.Option("--json")]
-PipelineName = Annotated[str | None, typer.Option(help="Name of the pipeline; not needed where there is one.")]
 
 
 class Format(StrEnum):
@@ -43,7 +39,7 @@ def list_artifacts(
         list[str] | None, typer.Option("--property", metavar="NAME=VALUE", help="Whose property is this.")
     ] = None,
     limit: Annotated[int, typer.Option(min=0, max=1_000_000, help="How many; 0 for all.")] = 20,
-    pipeline: PipelineName = None,
+    pipeline: OnePipeline = None,
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
@@ -61,7 +57,7 @@ def list_artifacts(
         if not found and type_name and type_name not in (types := store.artifact_types()):
             raise NotFound(f"--type {type_name}: no artifact is of that type; there are {', '.join(types)}")
     if as_json:
-        print(json.dumps([_in_full(one) for one in found], indent=2))
+        print_json([_in_full(one) for one in found])
         return
     print_rows(
         ("id", "type", "made", "state", "where"),
@@ -72,7 +68,7 @@ def list_artifacts(
 @app.command()
 def show(
     artifact: Annotated[str, typer.Argument(metavar="ARTIFACT", help="Its id, v3 for a pushed version, or span-2.")],
-    pipeline: PipelineName = None,
+    pipeline: OnePipeline = None,
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
@@ -81,7 +77,7 @@ def show(
     with reader(address) as store:
         found = _find(store, artifact, address.file.parent / "serving" if address.file else None)
     if as_json:
-        print(json.dumps(_in_full(found), indent=2))
+        print_json(_in_full(found))
         return
     print_line(f"{found.type} {found.id}: {found.state}, made {when(found.created)}")
     print_line(found.uri)
@@ -92,7 +88,7 @@ def lineage(
     artifact: Annotated[str, typer.Argument(metavar="ARTIFACT", help="Its id, v3 for a pushed version, or span-2.")],
     up: Annotated[bool, typer.Option("--up/--down", help="What it was made of, or what came of it.")] = True,
     as_format: Annotated[Format, typer.Option("--format")] = Format.TEXT,
-    pipeline: PipelineName = None,
+    pipeline: OnePipeline = None,
     runs: Runs = Path("runs"),
     json_: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
@@ -103,7 +99,7 @@ def lineage(
         found = store.lineage(start.id, "up" if up else "down")
         involved = store.runs_named(sorted(set(found.runs.values())))
     if as_format is Format.JSON or json_:
-        print(json.dumps(as_json(found, involved), indent=2))
+        print_json(as_json(found, involved))
     elif as_format is Format.MERMAID:
         print(mermaid(found))
     elif as_format is Format.DOT:

@@ -9,12 +9,13 @@ from components.data import ingest
 from pipeline.console.logs import shown
 from pipeline.console.terminal import print_line
 from pipeline.settings import load
+from vitpipe.cli.options import Config, Data, Overrides
 
 
 def augment(
-    config: Annotated[str, typer.Option("--config", "-c", metavar="PRESET|FILE")] = "sample",
-    data: Annotated[Path | None, typer.Option(help="Data folder, instead of the setting data.dir.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting.")] = None,
+    config: Config = "sample",
+    data: Data = None,
+    overrides: Overrides = None,
     out: Annotated[Path, typer.Option(metavar="FILE.png", help="The picture.")] = Path("augment.png"),
 ) -> None:
     """Draw training images beside what the model sees of them in training."""

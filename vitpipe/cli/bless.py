@@ -21,6 +21,7 @@ from pipeline.metadata.records import Artifact, Run
 from pipeline.metadata.stores import find_run
 from pipeline.result.run_result import EXIT, PUSHED
 from pipeline.run_lock import check_cluster
+from vitpipe.cli.options import RunName, Runs
 
 _SERVED = "Format-Serving"  # where TFX's Trainer puts the SavedModel
 
@@ -32,9 +33,9 @@ class _Settings(BaseModel):
 
 
 def bless(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, as it was printed when it started.")],
+    run: RunName,
     reason: Annotated[str, typer.Option(help="Why it may serve all the same: kept in ML Metadata.")],
-    runs: Annotated[Path, typer.Option(help="Where the run folders are.")] = Path("runs"),
+    runs: Runs = Path("runs"),
 ) -> None:
     """Bless the model of a run that missed a bound, and push it, if it can be served."""
     if not reason.strip():

@@ -23,7 +23,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from components.errors import Exit, StoreError
-from pipeline.console.terminal import Console, printable
+from pipeline.console.terminal import Console, print_json, printable
 from pipeline.metadata.address import ADDRESS, Address
 from pipeline.metadata.reader import reader
 from vitpipe.shadowed import shadows
@@ -368,7 +368,7 @@ def doctor(
     with Console(stderr=True).status("starting") as status:
         findings = list(examine(list(CHECKS), lambda name: status.update(f"checking {name}")))
     if json:
-        print(jsonlib.dumps([{"check": name, **finding._asdict()} for name, finding in findings], indent=2))
+        print_json([{"check": name, **finding._asdict()} for name, finding in findings])
     else:
         Console().print(_table(findings))
     if any(finding.verdict == Verdict.PROBLEM for _, finding in findings):

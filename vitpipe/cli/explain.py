@@ -1,6 +1,5 @@
 """`vitpipe explain`: what a model looks at, in some images or over the test set."""
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -12,8 +11,9 @@ import typer
 from components.errors import DataRefused, Exit, SettingsError
 from pipeline.console.display import Display
 from pipeline.console.logs import own_stderr, redirected, shown
-from pipeline.console.terminal import print_line
+from pipeline.console.terminal import print_json, print_line
 from pipeline.pushed_models import newest_pushed
+from vitpipe.cli.options import Json, Runs
 from vitpipe.cli.predict import TrustModel
 from vitpipe.cli.tables import print_rows
 
@@ -29,7 +29,7 @@ def explain(
         Path | None,
         typer.Option(help="SavedModel folder, .keras file, or a Trainer's model_run; else the newest pushed model."),
     ] = None,
-    runs: Annotated[Path, typer.Option(help="Where the run folders are.")] = Path("runs"),
+    runs: Runs = Path("runs"),
     data: Annotated[
         Path | None, typer.Option(help="Data folder or one of its spans; else what the model's gate looked at.")
     ] = None,
@@ -54,7 +54,7 @@ def explain(
         ),
     ] = None,
     trust_model: TrustModel = False,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    as_json: Json = False,
 ) -> None:
     """Draw attention over images, of every block and head, on one page; without images, the page of the model."""
     if images and (count, curves) != (None, None):
@@ -68,7 +68,7 @@ def explain(
         count, curves, broken = count or _IMAGES, _CURVES if curves is None else curves, False
         told, lines = _of_model(folder, data, runs, out, count, min(curves, count))
     if as_json:
-        print(json.dumps(told, indent=2))
+        print_json(told)
     else:
         print_line(f"model {shown(folder)}", sys.stderr)
         lines()

@@ -1,12 +1,12 @@
 """`vitpipe finetune`: the graph of `vitpipe run`, from a pretrained backbone."""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from components.errors import SettingsError
+from vitpipe.cli.options import Config, Data, DryRun, Overrides, Span
 from vitpipe.cli.run import run
 
 
@@ -20,11 +20,11 @@ def finetune(
             "folder of a KerasHub preset, or hub:PRESET.",
         ),
     ],
-    config: Annotated[str, typer.Option("--config", "-c", metavar="PRESET|FILE")],
-    data: Annotated[Path | None, typer.Option(help="Data folder, instead of the setting data.dir.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting.")] = None,
-    span: Annotated[int | None, typer.Option(help="Span to train on; the newest when not given.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show settings and nodes, run nothing.")] = False,
+    config: Config,
+    data: Data = None,
+    overrides: Overrides = None,
+    span: Span = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Give a pretrained model a new head, train that, then the top of the model; gate and push as `run` does.
 

@@ -1,6 +1,5 @@
 """`vitpipe gc`: remove the files of artifacts that nothing needs any more."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,13 +11,14 @@ from rich.progress import track
 
 from components.errors import DataRefused, NotFound, SettingsError
 from components.model.serving_folder import read_record, versions
-from pipeline.console.terminal import Console, print_line
+from pipeline.console.terminal import Console, print_json, print_line
 from pipeline.metadata.address import ADDRESS, Address
 from pipeline.metadata.garbage import garbage, is_own_folder, remove_folder
 from pipeline.metadata.reader import reader
 from pipeline.metadata.records import Artifact
 from pipeline.metadata.stores import server
 from pipeline.run_lock import check_cluster
+from vitpipe.cli.options import Json, OnlyPipeline, Runs
 from vitpipe.cli.tables import print_rows
 
 _BATCH = 50  # artifacts between two notes to the store
@@ -28,10 +28,10 @@ def gc(
     keep: Annotated[
         int, typer.Option(min=1, max=1_000_000, help="Keep all that the newest so many runs of each pipeline need.")
     ],
-    pipeline: Annotated[str | None, typer.Option(help="Of this pipeline only.")] = None,
+    pipeline: OnlyPipeline = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, remove nothing.")] = False,
-    runs: Annotated[Path, typer.Option(help="Where the run folders are.")] = Path("runs"),
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
 ) -> None:
     """Remove files that no kept run, no pushed model and no comparison with an earlier span needs.
 
@@ -66,7 +66,7 @@ def gc(
         if not as_json:
             _say(name, of_pipeline, dry_run)
     if as_json:
-        print(json.dumps(removed, indent=2))
+        print_json(removed)
 
 
 def _doomed(folder: Path, address: Address, keep: int) -> tuple[list[Artifact], list[Artifact]]:

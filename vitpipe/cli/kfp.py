@@ -23,19 +23,17 @@ from pipeline.console.logs import own_stderr, redirected
 from pipeline.console.terminal import print_line
 from pipeline.settings import Settings, load
 from vitpipe.cli.kfp_tables import print_run, print_runs, print_schedule, times
+from vitpipe.cli.options import Config, Json, Overrides
 
 if TYPE_CHECKING:
     from kubeflow.client import Client, Version
 
 app = typer.Typer(help="The same graph on Kubeflow Pipelines.", no_args_is_help=True)
 
-Config = Annotated[str, typer.Option("--config", "-c", metavar="PRESET|FILE")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting.")]
 Package = Annotated[
     Path | None, typer.Option(metavar="FILE", help="What `vitpipe kfp compile` wrote, instead of compiling again.")
 ]
 Watch = Annotated[bool, typer.Option("--watch", help="Wait for its end, and end with its exit code.")]
-Json = Annotated[bool, typer.Option("--json")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Id or name of the run, or how one begins, or `last`.")]
 
 _SHOWN = 20  # runs in a listing

@@ -1,10 +1,9 @@
 """Runs, nodes and schedules of a cluster as rows for a person, or as JSON for another program."""
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from pipeline.console.duration import duration
-from pipeline.console.terminal import print_line
+from pipeline.console.terminal import print_json, print_line
 from vitpipe.cli.tables import print_rows, when
 
 if TYPE_CHECKING:
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
 def print_runs(runs: list["Run"], client: "Client", as_json: bool) -> None:
     """The newest first, as they come."""
     if as_json:
-        print(json.dumps([_as_json(run, client) for run in runs], indent=2))
+        print_json([_as_json(run, client) for run in runs])
         return
     print_rows(
         ("run", "name", "state", "created", "took", "trigger", "reason"),
@@ -32,7 +31,7 @@ def print_runs(runs: list["Run"], client: "Client", as_json: bool) -> None:
 def print_run(run: "Run", client: "Client", as_json: bool) -> None:
     """Its nodes in the order that they started in, and its page."""
     if as_json:
-        print(json.dumps({**_as_json(run, client), "nodes": [_task_as_json(task) for task in run.tasks]}, indent=2))
+        print_json({**_as_json(run, client), "nodes": [_task_as_json(task) for task in run.tasks]})
         return
     print_rows(
         ("node", "state", "started", "seconds"),
@@ -68,18 +67,15 @@ def print_schedule(client: "Client", found: "Schedule | None", as_json: bool) ->
     names = client.version_names() if found else {}
     rows = [found] if found else []
     if as_json:
-        print(
-            json.dumps(
-                [
-                    {
-                        "cron": one.cron or None, "every_seconds": one.interval_s or None, "enabled": one.enabled,
-                        "version": names.get(one.version), "parameters": dict(one.parameters),
-                        "since": one.created.isoformat(),
-                    }
-                    for one in rows
-                ],
-                indent=2,
-            )
+        print_json(
+            [
+                {
+                    "cron": one.cron or None, "every_seconds": one.interval_s or None, "enabled": one.enabled,
+                    "version": names.get(one.version), "parameters": dict(one.parameters),
+                    "since": one.created.isoformat(),
+                }
+                for one in rows
+            ]
         )  # fmt: skip
         return
     print_rows(

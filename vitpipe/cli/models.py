@@ -1,6 +1,5 @@
 """`vitpipe models` and `vitpipe rollback`: what is pushed, whether it is untouched, and back to an older one."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -19,21 +18,19 @@ from components.model.serving_folder import (
     versions,
 )
 from pipeline.console.logs import shown
-from pipeline.console.terminal import print_line
+from pipeline.console.terminal import print_json, print_line
 from pipeline.metadata import relocation
 from pipeline.metadata.address import Address
 from pipeline.metadata.stores import server
 from pipeline.run_lock import check_cluster
+from vitpipe.cli.options import Json, OnePipeline, Runs
 from vitpipe.cli.tables import print_rows
 
 app = typer.Typer(help="Pushed models.", no_args_is_help=True)
 
-Runs = Annotated[Path, typer.Option(help="Where the run folders are.")]
-Pipeline = Annotated[str | None, typer.Option(help="Name of the pipeline; not needed where there is one.")]
-
 
 @app.command("list")
-def list_models(runs: Runs = Path("runs"), as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+def list_models(runs: Runs = Path("runs"), as_json: Json = False) -> None:
     """Every pushed version, the one that serves last."""
     rows: list[tuple[Path, int, ModelRecord]] = []
     unreadable: list[str] = []
@@ -54,7 +51,7 @@ def list_models(runs: Runs = Path("runs"), as_json: Annotated[bool, typer.Option
             }
             for folder, version, record in rows
         ]
-        print(json.dumps(listing, indent=2))
+        print_json(listing)
     else:
         print_rows(
             ("pipeline", "version", "pushed", "run", "span", "accuracy", "code", ""),
@@ -101,7 +98,7 @@ def verify(runs: Runs = Path("runs")) -> None:
 
 def rollback(
     version: Annotated[int | None, typer.Argument(help="Version to go back to.", show_default="the one before")] = None,
-    pipeline: Pipeline = None,
+    pipeline: OnePipeline = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Push an older model again, as the newest version, which a model server then serves.

@@ -1,6 +1,5 @@
 """`vitpipe predict`: ask a pushed model, or a server that serves it."""
 
-import json
 import os
 import re
 import sys
@@ -11,8 +10,9 @@ import typer
 
 from components.errors import DataRefused, Exit, SettingsError
 from pipeline.console.logs import redirected
-from pipeline.console.terminal import print_line
+from pipeline.console.terminal import print_json, print_line
 from pipeline.pushed_models import check, newest_pushed
+from vitpipe.cli.options import Json, Runs
 from vitpipe.cli.tables import print_rows
 from vitpipe.model_server import Answer, Server, ask
 
@@ -31,14 +31,14 @@ TrustModel = Annotated[
 def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="PNG or JPEG files.")],
     model: Annotated[Path | None, typer.Option(help="SavedModel folder; the newest pushed one when not given.")] = None,
-    runs: Annotated[Path, typer.Option(help="Where the run folders are.")] = Path("runs"),
+    runs: Runs = Path("runs"),
     server: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Ask this model server (TensorFlow Serving's REST).")
     ] = None,
     grpc: Annotated[bool, typer.Option("--grpc", help="The server's port speaks gRPC.")] = False,
     name: Annotated[str, typer.Option(help="What the server calls the model.")] = _NAME,
     trust_model: TrustModel = False,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    as_json: Json = False,
 ) -> None:
     """Class and probability of each image."""
     for image in images:
@@ -74,7 +74,7 @@ def predict(
         for line in notes(answer["reason"], answer["remarks"]):
             print_line(f"{answer['image']}: {line}", sys.stderr)
     if as_json:
-        print(json.dumps(answers, indent=2))
+        print_json(answers)
     else:
         print_line(f"model {source}", sys.stderr)
         print_rows(

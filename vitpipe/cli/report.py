@@ -11,26 +11,27 @@ import typer
 
 from components.errors import NotFound, StoreError
 from pipeline.console.logs import shown
-from pipeline.console.terminal import print_line
+from pipeline.console.terminal import print_json, print_line
 from pipeline.metadata.stores import find_run
 from pipeline.outcome import REPORT
 from pipeline.report import DATA, PAGE
+from vitpipe.cli.options import RunName, Runs
 
 _SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
 
 
 def report(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, or `last` for the newest.")],
+    run: RunName,
     other: Annotated[str | None, typer.Argument(metavar="RUN", help="Another one, to compare with.")] = None,
     no_open: Annotated[bool, typer.Option("--no-open", help="Only print where the page is.")] = False,
-    runs: Annotated[Path, typer.Option(help="Where the run folders are.")] = Path("runs"),
+    runs: Runs = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print what the reports hold, open nothing.")] = False,
 ) -> None:
     """Open the report of a run, or a page that compares two: figures, curves, and the settings that differ."""
     folder = _folder(run, runs)
     if as_json:
         of_each = [_data(_folder(one, runs) / DATA) for one in (run, other) if one]
-        print(json.dumps(of_each if other else of_each[0], indent=2))
+        print_json(of_each if other else of_each[0])
         return
     page = folder / PAGE if other is None else _compared(folder, _folder(other, runs))
     print_line(shown(page))

@@ -17,19 +17,20 @@ from pipeline.run import Plan, node_names, plan
 from pipeline.run import run as run_graph
 from pipeline.run_facts import accepted, logs_folder
 from pipeline.settings import load, strict_yaml
+from vitpipe.cli.options import Config, Data, DryRun, Overrides, Span
 
 
 def run(
-    config: Annotated[str, typer.Option("--config", "-c", metavar="PRESET|FILE")] = "sample",
-    data: Annotated[Path | None, typer.Option(help="Data folder, instead of the setting data.dir.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting.")] = None,
-    span: Annotated[int | None, typer.Option(help="Span to train on; the newest when not given.")] = None,
+    config: Config = "sample",
+    data: Data = None,
+    overrides: Overrides = None,
+    span: Span = None,
     accept: Annotated[
         list[str] | None, typer.Option(metavar="CHECK", help="A check of the data gate that shall not stop this run.")
     ] = None,
     reason: Annotated[str, typer.Option(help="Why it is accepted: kept in ML Metadata.")] = "",
     force: Annotated[list[str] | None, typer.Option(metavar="NODE", help="Run it whatever the cache holds.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show settings and nodes, run nothing.")] = False,
+    dry_run: DryRun = False,
     trigger: Annotated[
         Literal["manual", "span", "schedule"], typer.Option(hidden=True, help="What started it; --reason is then why.")
     ] = "manual",

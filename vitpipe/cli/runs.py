@@ -1,6 +1,5 @@
 """`vitpipe runs`: what was run, what became of it, and in what two runs differ."""
 
-import json
 from collections.abc import Iterator
 from datetime import datetime
 from enum import StrEnum
@@ -9,15 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from components.errors import StoreError
 from pipeline.console.duration import duration
-from pipeline.console.terminal import print_line
+from pipeline.console.terminal import json_text, print_json, print_line
 from pipeline.metadata import stores
 from pipeline.metadata.reader import Reader
 from pipeline.metadata.records import Execution, Run
 from pipeline.result.differences import differences
 from pipeline.result.run_result import EXIT, PROCESS, RunResult, RunState
 from pipeline.result.summary import Summary, summarise
+from vitpipe.cli.options import Json, OnlyPipeline, RunName, Runs
 from vitpipe.cli.tables import print_rows, when
 
 app = typer.Typer(help="Runs of a pipeline, from ML Metadata.", no_args_is_help=True)
@@ -31,24 +30,9 @@ class Order(StrEnum):
     DURATION = "duration"
 
 
-def complete(incomplete: str) -> list[str]:
-    """Names of runs that begin so, for the shell."""
-    try:
-        answers, _ = stores.ask_all(Path("runs"), lambda store: store.run_names())
-    except StoreError:
-        return []
-    return [name for _, names in answers for name in names if name.startswith(incomplete) and name.isprintable()]
-
-
-Runs = Annotated[Path, typer.Option(help="Where the run folders are.")]
-Json = Annotated[bool, typer.Option("--json")]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, or `last`.", autocompletion=complete)]
-PipelineName = Annotated[str | None, typer.Option(help="Runs of this pipeline only.")]
-
-
 @app.command("list")
 def list_runs(
-    pipeline: PipelineName = None,
+    pipeline: OnlyPipeline = None,
     state: Annotated[RunState | None, typer.Option(help="Runs in this state only.")] = None,
     blessed: Annotated[bool | None, typer.Option(help="Runs whose model was, or was not, blessed.")] = None,
     since: Annotated[datetime | None, typer.Option(help="Runs that began at this time or later.")] = None,
@@ -82,7 +66,7 @@ def list_runs(
     stores.warn(problems)
     stores.warn(f"run {one.run}: {reason}" for one in shown for reason in one.unreadable)
     if as_json:
-        print(json.dumps([summary.as_json() for summary in shown], indent=2))
+        print_json([summary.as_json() for summary in shown])
         return
     print_rows(
         ("run", "when", "pipeline", "state", "trigger", "span", "code", "accuracy", "blessed", "pushed", "took"),
@@ -103,7 +87,7 @@ def show(run: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> None
     """One run: its nodes, what went into them and came out, and what the run recorded of itself."""
     _, found = stores.find_run(run, runs)
     if as_json:
-        print(json.dumps(_in_full(found), indent=2))
+        print_json(_in_full(found))
         return
     result = RunResult(found)
     summary = summarise(result)
@@ -132,7 +116,7 @@ def diff(first: RunName, second: RunName, runs: Runs = Path("runs"), as_json: Js
     (_, one), (_, other) = stores.find_run(first, runs), stores.find_run(second, runs)
     rows = differences(one, other)
     if as_json:
-        print(json.dumps([{"what": what, one.name: left, other.name: right} for what, left, right in rows], indent=2))
+        print_json([{"what": what, one.name: left, other.name: right} for what, left, right in rows])
     elif not rows:
         print_line(f"{one.name} and {other.name} are equal in settings, data, code and figures")
     else:
@@ -140,13 +124,13 @@ def diff(first: RunName, second: RunName, runs: Runs = Path("runs"), as_json: Js
 
 
 @app.command()
-def export(pipeline: PipelineName = None, runs: Runs = Path("runs")) -> None:
+def export(pipeline: OnlyPipeline = None, runs: Runs = Path("runs")) -> None:
     """Every run in full as a line of JSON, the newest first, for other catalogues."""
     _some_store(runs)
     # Lines are printed after the stores are closed. A pager that waits for the user would keep the file locked, and a
     # run would wait to write to it.
     answers, problems = stores.ask_all(
-        runs, lambda store: [json.dumps(_in_full(run)) for run in _newest(store, pipeline)]
+        runs, lambda store: [json_text(_in_full(run), None) for run in _newest(store, pipeline)]
     )
     stores.warn(problems)
     for _, lines in answers:

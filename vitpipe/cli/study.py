@@ -1,6 +1,5 @@
 """`vitpipe study`: architectures compared by measurement."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +11,8 @@ from components.data.ingest import MAX_SPAN
 from components.errors import SettingsError
 from pipeline.console.duration import duration
 from pipeline.console.logs import own_stderr, redirected, shown
-from pipeline.console.terminal import Console, print_line, printable
+from pipeline.console.terminal import Console, print_json, print_line, printable
+from vitpipe.cli.options import Json, Runs
 from vitpipe.cli.tables import print_rows
 
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ def data_regime(
     span: Annotated[
         int | None, typer.Option(min=1, max=MAX_SPAN, help="Number of the span.", show_default="the newest")
     ] = None,
-    runs: Annotated[Path, typer.Option(help="Where the run folders are.")] = Path("runs"),
+    runs: Runs = Path("runs"),
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where cells and page are kept.")] = Path("study"),
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    as_json: Json = False,
 ) -> None:
     """How right each architecture is after training on n images a class, at several n and seeds.
 
@@ -93,7 +93,7 @@ def data_regime(
         )  # fmt: skip
         written = page.write(found, out)
     if as_json:
-        print(json.dumps(found.model_dump(mode="json") | {"page": str(written)}, indent=2))
+        print_json(found.model_dump(mode="json") | {"page": str(written)})
         return
     print_rows(
         (

@@ -10,10 +10,11 @@ from rich.text import Text
 
 from components.errors import UsageError
 from pipeline.console.terminal import Console
+from vitpipe.cli.options import Runs
 
 
 def ui(
-    runs: Annotated[Path, typer.Option(help="Where the run folders are.")] = Path("runs"),
+    runs: Runs = Path("runs"),
     host: Annotated[
         str, typer.Option(help="Address to listen at; another than this machine's own needs the token it prints.")
     ] = "127.0.0.1",

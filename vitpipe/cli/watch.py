@@ -3,7 +3,6 @@
 import signal
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +10,7 @@ import typer
 from components.errors import Exit
 from pipeline.console.terminal import print_line
 from pipeline.settings import load
+from vitpipe.cli.options import Config, Data, Overrides
 from vitpipe.cli.tables import when
 from vitpipe.watcher import TRIGGER, Pace, Watcher, check, run_child
 
@@ -18,9 +18,9 @@ _DAY = 24 * 3600.0  # seconds
 
 
 def watch(
-    config: Annotated[str, typer.Option("--config", "-c", metavar="PRESET|FILE")] = "sample",
-    data: Annotated[Path | None, typer.Option(help="Data folder, instead of the setting data.dir.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting.")] = None,
+    config: Config = "sample",
+    data: Data = None,
+    overrides: Overrides = None,
     once: Annotated[bool, typer.Option("--once", help="Look once and wait for nothing, as cron wants it.")] = False,
     every: Annotated[
         float,

@@ -1,31 +1,29 @@
 """`vitpipe why`: in words, why a run's model was or was not blessed."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from components.model.evaluator.judgement import Check
 from pipeline.console.logs import shown
-from pipeline.console.terminal import print_line
+from pipeline.console.terminal import print_json, print_line
 from pipeline.metadata.properties import Unreadable
 from pipeline.metadata.stores import find_run
 from pipeline.result.run_result import RunResult
 from pipeline.result.summary import summarise
+from vitpipe.cli.options import Json, RunName, Runs
 
 
 def why(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, as it was printed when it started.")],
-    runs: Annotated[Path, typer.Option(help="Where the run folders are.")] = Path("runs"),
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    run: RunName,
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
 ) -> None:
     """Which checks a run's data and model kept and missed, with values, intervals and bounds."""
     _, found = find_run(run, runs)
     result = RunResult(found)
     if as_json:
-        print(json.dumps(_as_json(result), indent=2))
+        print_json(_as_json(result))
         return
     print_line(f"run {result.name} of {result.pipeline}")
     parts = {"The verdict on the data": _data, "The verdict on the model": _model, "The serving check": _serving}

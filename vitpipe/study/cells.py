@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from components.disk import sync
+from trainer.disk import whole_file
 
 
 class Place(BaseModel):
@@ -71,8 +71,5 @@ def kept(folder: Path, place: Place) -> Cell | None:
 def keep(folder: Path, cell: Cell) -> None:
     """Whole or not at all, also when the machine goes down."""
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".tmp-{cell.place.file}"
-    part.write_text(cell.model_dump_json(indent=1) + "\n", "utf-8")
-    sync(part)
-    part.replace(folder / cell.place.file)
-    sync(folder)
+    with whole_file(folder / cell.place.file) as file:
+        file.write(f"{cell.model_dump_json(indent=1)}\n".encode())

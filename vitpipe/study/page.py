@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 
 from pipeline.drawing.charts import MORE_COLOURS, html
 from pipeline.drawing.document import document
+from trainer.disk import whole_file
 from vitpipe.study.results import Found, Row
 
 PAGE, DATA = "study.html", "study.json"
@@ -16,9 +17,8 @@ def write(found: Found, out: Path) -> Path:
     """Both files, each whole or not at all. Gives the page."""
     out.mkdir(parents=True, exist_ok=True)
     for name, text in (DATA, found.model_dump_json(indent=1) + "\n"), (PAGE, render(found)):
-        part = out / f".tmp-{name}"
-        part.write_text(text, "utf-8")
-        part.replace(out / name)
+        with whole_file(out / name) as file:
+            file.write(text.encode())
     return out / PAGE
 
 

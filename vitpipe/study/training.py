@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import keras
@@ -21,8 +22,6 @@ from trainer.settings import ModelSettings, TrainingSettings
 from vitpipe.study.architectures import Architecture, Moments, ShiftedDepthwise
 from vitpipe.study.cells import Result
 from vitpipe.study.settings import StudySettings
-
-_STEPS_PER_LOOK = 50
 
 
 def train_logged(log: Path, *arguments) -> Result:
@@ -123,18 +122,15 @@ def _take(learner: Learner, split: Split, steps: int, settings: StudySettings, f
     """Take `steps` steps, of which `first` of `total` are done. Gives the seconds of one, without the first."""
     per_epoch = learner.steps_per_epoch
     batches = learner.batches(split, first_epoch=-(-first // per_epoch))
-    mixed = round(settings.augment.mixing_epochs * total) - first  # steps that mix images, of these
-    taken, started = 0, time.monotonic()
-    while taken < steps:
-        count = 1 if not taken else min(_STEPS_PER_LOOK, steps - taken)
-        if taken < mixed:
-            count = min(count, mixed - taken)
-        progress = learner.train(batches, count, mixing=taken < mixed)
+    mixed = min(max(round(settings.augment.mixing_epochs * total) - first, 0), steps)  # steps that mix images
+    started = time.monotonic()
+    parts = learner.train(batches, mixed, mixing=True), learner.train(batches, steps - mixed, mixing=False)
+    for progress in chain(*parts):
         if progress.bad_step >= 0:
-            raise FloatingPointError(f"the loss is not finite in step {first + taken + 1}: lower the learning rate")
-        if not taken:
+            step = first + progress.bad_step + 1
+            raise FloatingPointError(f"the loss is not finite in step {step}: lower the learning rate")
+        if progress.compiled:
             started = time.monotonic()
-        taken += count
     return (time.monotonic() - started) / max(steps - 1, 1)
 
 

@@ -112,8 +112,7 @@ class History:
     def write(self, span: Path) -> HistoryFile:
         """Write the history into a span folder."""
         np.save(span / NAME, self._entries)
-        with regular.open_file(span / NAME) as file:
-            return HistoryFile(sha256=regular.digest(file), spans=self._spans)
+        return HistoryFile(sha256=regular.file_digest(span / NAME), spans=self._spans)
 
 
 def read(data: Path, progress: Progress) -> History:

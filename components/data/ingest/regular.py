@@ -77,6 +77,12 @@ def digest(file: io.BufferedReader, on_read: Callable[[int], None] = lambda _don
     return sha256.hexdigest()
 
 
+def file_digest(path: Path, follow_link: bool = False) -> str:
+    """Return the sha256 of a regular file. Args and errors are those of `open_file`."""
+    with open_file(path, follow_link) as file:
+        return digest(file)
+
+
 def check_folder(path: Path) -> None:
     """Raise DataRefused if a path is not a folder but a link or special file, and OSError if it is missing."""
     mode = path.lstat().st_mode

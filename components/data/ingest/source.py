@@ -1,11 +1,11 @@
 """What a source hands over, and how it says how far it is."""
 
-import difflib
 import unicodedata
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 
 from components.errors import UsageError
+from components.nearest import did_you_mean
 
 SPLITS = ("train", "val", "test")
 
@@ -71,10 +71,9 @@ def only(source: Source, classes: Collection[str]) -> Source:
     def check(there: Collection[str]) -> None:
         for name in classes:
             if name not in there:
-                nearest = difflib.get_close_matches(name, there, n=1)
-                hint = f"did you mean {nearest[0]}? " if nearest else ""
                 raise UsageError(
-                    f"--classes {name}: {source.description} has no such class: {hint}it has {', '.join(sorted(there))}"
+                    f"--classes {name}: {source.description} has no such class: {did_you_mean(name, there)}it has "
+                    f"{', '.join(sorted(there))}"
                 )
 
     def records() -> Iterator[Record | Rejected]:

@@ -20,8 +20,9 @@ from components.data.ingest.locks import exclusively
 from components.data.ingest.manifest import Manifest, Recipe, Shard
 from components.data.ingest.source import Progress, Source, silent
 from components.data.ingest.spool import Spool
-from components.disk import sync, sync_tree
+from components.disk import sync_tree
 from components.errors import DataRefused, UsageError
+from trainer.disk import sync, whole_file
 from trainer.examples import class_names
 
 _TEMPORARY = ".tmp-"
@@ -136,10 +137,8 @@ def _refuse_missing(
 
 
 def _write_schema(out: Path, names: Sequence[str]) -> None:
-    new = out / f"{_TEMPORARY}{schema.NAME}"
-    new.write_text(schema.text(schema.build(names)), encoding="utf-8")
-    sync(new)
-    new.rename(out / schema.NAME)
+    with whole_file(out / schema.NAME) as file:
+        file.write(schema.text(schema.build(names)).encode())
 
 
 def _write_shard(path: Path, spool: Spool, rows: np.ndarray) -> Shard:

@@ -6,16 +6,13 @@ import numpy as np
 import pandas as pd
 
 from components.data.statistics.leaks import gives_way
-from components.data.statistics.perceptual import close_pairs, edge_correlation, unpacked
+from components.data.statistics.perceptual import similar_pairs
 
 # Two pictures count as the same from this correlation of their edges. It is far above that of leaks, because a false
 # alarm here stops a good data set: handwritten digits of different classes reach 0.84, CIFAR-10's different classes
 # 0.57. A picture that was made darker, grey or larger, or compressed again with quality 75, stays above 0.95.
 CORRELATION = 0.90
 
-_MOST_CANDIDATES = 100  # compared with one picture, the closest: thousands of plain pictures have similar hashes
-_ROWS = 512  # pictures whose hashes are compared with all others at a time
-_PAIRS = 4096  # pairs of pictures whose edges are compared at a time
 _COLUMNS = ["split", "id", "label", "twin_split", "twin_id", "twin_label", "correlation", "exact"]
 
 
@@ -54,18 +51,11 @@ def _exact(pictures: pd.DataFrame) -> pd.DataFrame:
 def _near(pictures: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """Pair nearly equal pictures that have different labels."""
     by_label = pictures.sort_values("label", kind="stable").reset_index(drop=True)
-    hashes, labels = by_label.hash.to_numpy(np.uint64), by_label.label.to_numpy()
+    labels = by_label.label.to_numpy()
     for label in np.unique(labels):
         start, after = np.searchsorted(labels, [label, label + 1])
-        others = by_label.iloc[after:]
-        for begin in range(start, after, _ROWS):
-            part = by_label.iloc[begin : min(begin + _ROWS, after)]
-            i, j = close_pairs(part.hash.to_numpy(np.uint64), hashes[after:], most=_MOST_CANDIDATES)
-            for at in range(0, len(i), _PAIRS):
-                ours, theirs = part.iloc[i[at : at + _PAIRS]], others.iloc[j[at : at + _PAIRS]]
-                correlation = edge_correlation(unpacked(ours.thumbnail), unpacked(theirs.thumbnail))
-                kept = (correlation >= CORRELATION) & (ours.digest.to_numpy() != theirs.digest.to_numpy())
-                yield _pairs(ours[kept], theirs[kept], correlation[kept], exact=False)
+        for ours, theirs, correlation in similar_pairs(by_label[start:after], by_label[after:], CORRELATION):
+            yield _pairs(ours, theirs, correlation, exact=False)
 
 
 def _pairs(first: pd.DataFrame, second: pd.DataFrame, correlation: np.ndarray | float, exact: bool) -> pd.DataFrame:

@@ -4,14 +4,11 @@ import numpy as np
 import pandas as pd
 
 from components.data.statistics.figures import Leak
-from components.data.statistics.perceptual import CORRELATION, close_pairs, edge_correlation, unpacked
+from components.data.statistics.perceptual import CORRELATION, similar_pairs
 
 # Where an image may leak from and into; the split on the left gives way.
 LEAKS = (("train", "test"), ("val", "test"), ("train", "val"))
 
-_MOST_CANDIDATES = 100  # for one image: the closest, where thousands have a hash like it
-_ROWS = 512  # images of one split that are compared with all of another at a time
-_PAIRS = 4096  # whose edges are compared at a time
 _TWIN = ["split", "id", "twin_split", "twin_id", "correlation", "exact"]
 
 
@@ -53,22 +50,17 @@ def _twins(source: pd.DataFrame, target: pd.DataFrame) -> pd.DataFrame:
             "target_id": equal.id_target, "correlation": 1.0, "exact": True,
         }
     )  # fmt: skip
-    hashes = source.hash.to_numpy(np.uint64)
     found = [exact]
-    for start in range(0, len(target), _ROWS):
-        part = target.iloc[start : start + _ROWS]
-        i, j = close_pairs(part.hash.to_numpy(np.uint64), hashes, most=_MOST_CANDIDATES)
-        for at in range(0, len(i), _PAIRS):
-            ours, theirs = part.iloc[i[at : at + _PAIRS]], source.iloc[j[at : at + _PAIRS]]
-            correlation = edge_correlation(unpacked(ours.thumbnail), unpacked(theirs.thumbnail))
-            pairs = pd.DataFrame(
-                {
-                    "source_digest": theirs.digest.to_numpy(), "source_id": theirs.id.to_numpy(),
-                    "target_digest": ours.digest.to_numpy(), "target_id": ours.id.to_numpy(),
-                    "correlation": correlation, "exact": False,
-                }
-            )  # fmt: skip
-            found.append(pairs[(correlation >= CORRELATION) & (pairs.source_digest != pairs.target_digest)])
+    for ours, theirs, correlation in similar_pairs(target, source, CORRELATION):
+        near = {
+            "source_digest": theirs.digest.to_numpy(),
+            "source_id": theirs.id.to_numpy(),
+            "target_digest": ours.digest.to_numpy(),
+            "target_id": ours.id.to_numpy(),
+            "correlation": correlation,
+            "exact": False,
+        }
+        found.append(pd.DataFrame(near))
     return pd.concat([table for table in found if len(table)] or found[:1], ignore_index=True)
 
 

@@ -1,8 +1,9 @@
 """Which images show nearly the same: a perceptual hash finds candidates, the pictures' edges confirm them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 from scipy.fft import dct
 
@@ -13,6 +14,9 @@ SIDE = 32  # pixels of the grey thumbnail that all of this looks at
 DISTANCE = 10  # bits of 64 in which the hashes of a pair may differ
 CORRELATION = 0.40  # of the pair's edges, at least
 
+_MOST_CANDIDATES = 100  # compared with one image, the closest: thousands of plain pictures have similar hashes
+_ROWS = 512  # images whose hashes are compared with all others at a time
+_PAIRS = 4096  # pairs whose edges are compared at a time
 _BLOCK = 8  # rows of the table of distances that is in memory at a time: it stays in the cache of a core
 
 
@@ -57,6 +61,30 @@ def close_pairs(
             found.append(np.stack([np.full_like(j, i), j]))
     i, j = np.concatenate(found, axis=1)
     return i, j
+
+
+def similar_pairs(
+    first: pd.DataFrame, second: pd.DataFrame, correlation: float
+) -> Iterator[tuple[pd.DataFrame, pd.DataFrame, np.ndarray]]:
+    """Yield pairs of different images that show nearly the same, in parts that fit into memory.
+
+    Args:
+        first: the columns digest, hash and thumbnail, and any others.
+        second: as `first`. An image is compared with those whose hashes are closest to its own.
+        correlation: of the edges of a pair, at least.
+
+    Yields:
+        Rows of `first`, the same number of rows of `second`, and the correlation of each pair, float [N].
+    """
+    hashes = second.hash.to_numpy(np.uint64)
+    for start in range(0, len(first), _ROWS):
+        part = first.iloc[start : start + _ROWS]
+        i, j = close_pairs(part.hash.to_numpy(np.uint64), hashes, most=_MOST_CANDIDATES)
+        for at in range(0, len(i), _PAIRS):
+            ours, theirs = part.iloc[i[at : at + _PAIRS]], second.iloc[j[at : at + _PAIRS]]
+            found = edge_correlation(unpacked(ours.thumbnail), unpacked(theirs.thumbnail))
+            kept = (found >= correlation) & (ours.digest.to_numpy() != theirs.digest.to_numpy())
+            yield ours[kept], theirs[kept], found[kept]
 
 
 def edge_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:

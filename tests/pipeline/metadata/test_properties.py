@@ -113,3 +113,28 @@ def _put(file, name, value):
                 (value, name),
             )
     database.close()
+
+
+def test_a_number_that_is_not_finite_is_null_in_json(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "sample" / "metadata.db"
+    make_store(file, runs=1)
+    with sqlite3.connect(file) as database:
+        database.execute(
+            "UPDATE ArtifactProperty SET string_value = ? WHERE name = 'judgement'",
+            ('{"candidate": {"accuracy": NaN}, "checks": []}',),
+        )
+        database.execute("UPDATE ArtifactProperty SET int_value = NULL, double_value = 9e999 WHERE name = 'span'")
+    database.close()
+
+    def constant(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    printed = []
+    for command in ("runs", "list"), ("runs", "show", "last"), ("artifacts", "list"):
+        monkeypatch.setattr(sys, "argv", ["vitpipe", *command, "--json", "--runs", str(tmp_path)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 0
+        printed.append(json.loads(capsys.readouterr().out, parse_constant=constant))
+    assert (printed[0][0]["accuracy"], printed[0][0]["unreadable"]) == (None, [])
+    assert [one["properties"]["span"] for one in printed[2] if "span" in one["properties"]] == [None, None]
