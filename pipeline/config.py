@@ -7,9 +7,11 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from components import ingest
 from components.data_bounds import DataGateSettings
@@ -75,8 +77,29 @@ class MetadataSettings(SettingsGroup):
         return address
 
 
-class Settings(SettingsGroup):
-    """All of them. A preset or file holds only what differs."""
+class LayeredSettings(BaseSettings, SettingsGroup):
+    """Settings that `merged` reads from several sources."""
+
+    model_config = SettingsConfigDict(case_sensitive=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # Only `load` reads the environment: recorded settings are the same everywhere.
+        return (init_settings,)
+
+
+Kind = TypeVar("Kind", bound=LayeredSettings)
+
+
+class Settings(LayeredSettings):
+    """Settings of one pipeline run. A preset or file holds only what differs from the defaults."""
 
     # Of the pipeline, and of its folder under `runs`.
     name: str = Field("vitpipe", pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=63)
@@ -142,12 +165,25 @@ class Settings(SettingsGroup):
         return Address(file=self.folder / "metadata.db")
 
 
-class _Layer(NamedTuple):
-    """Settings from one source: a file, a variable or a flag. `lines` maps each setting to its line in a file."""
+class Source(PydanticBaseSettingsSource):
+    """Settings from one place: a file, a variable or a flag."""
 
-    values: dict[str, Any]
-    origin: str = ""  # a file or a variable; empty for a flag, which the user sees
-    lines: Mapping[Place, int] = MappingProxyType({})
+    def __init__(self, values: dict[str, Any], origin: str = "", lines: Mapping[Place, int] = MappingProxyType({})):
+        """Keep the values.
+
+        Args:
+            values: settings, nested in their groups.
+            origin: name of the file or variable; empty for a flag, which the user sees.
+            lines: line of each setting in a file.
+        """
+        super().__init__(BaseSettings)
+        self.values, self.origin, self.lines = values, origin, lines
+
+    def __call__(self) -> dict[str, Any]:
+        return self.values
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self.values.get(field_name), field_name, False
 
     def where(self, place: Place) -> str:
         """Return how a message starts: with the origin and, in a file, the line of a setting; empty for a flag."""
@@ -168,43 +204,41 @@ def load(
 
     Raises SettingsError.
     """
-    layers = _file_layers(source)
+    files = _file_sources(source)
     variables = dict(os.environ if environment is None else environment)
-    secrets = {key: variables.pop(variable, "") for key, variable in _SECRETS.items()}
-    for name, text in variables.items():
-        if name.startswith(_PREFIX):
-            layers.append(_Layer(_nested(name.removeprefix(_PREFIX).lower().split("__"), text, name), name))
-    for flag in flags or []:
-        layers.append(_Layer(_flag_values(flag)))
-    layers.append(_Layer({"data": data or {}}))
-    for layer in layers:
+    # Passwords are kept as raw strings: not every password is valid YAML.
+    secrets = {group: {key: SecretStr(variables.pop(variable, ""))} for (group, key), variable in _SECRETS.items()}
+    found = [
+        Source(_nested(name.removeprefix(_PREFIX).lower().split("__"), text, name), name)
+        for name, text in variables.items()
+        if name.startswith(_PREFIX)
+    ]
+    sources = [Source({"data": data or {}}), *map(flag_source, reversed(flags or [])), *reversed(found), *files]
+    for one in sources:
         for (group, key), variable in _SECRETS.items():
-            values = layer.values.get(group)
+            values = one.values.get(group)
             if isinstance(values, dict) and key in values:
                 raise SettingsError(
-                    f"{layer.where((group, key))}{group}.{key}: only the environment variable {variable} may set it; "
+                    f"{one.where((group, key))}{group}.{key}: only the environment variable {variable} may set it; "
                     "files are copied, and flags appear in lists of processes"
                 )
-    # As they are: not every password is YAML.
-    merged: dict[str, Any] = {group: {key: text} for (group, key), text in secrets.items()}
-    for layer in layers:
-        _merge(merged, layer.values)
+    return merged(Settings, [*sources, Source(secrets)])
+
+
+def merged(settings: type[Kind], sources: Sequence[Source]) -> Kind:
+    """Return the settings from several sources, of which an earlier one overrides a later one. Raises SettingsError."""
     try:
-        return Settings.model_validate(merged)
+        return settings(_build_sources=(tuple(sources), {}))
     except ValidationError as error:
-        raise explained(error, layers=layers) from None
-
-
-def override(settings: dict[str, Any], flag: str) -> None:
-    """Put the `a.b=c` of a flag into nested settings that are not validated yet. Raises SettingsError."""
-    _merge(settings, _flag_values(flag))
+        raise explained(error, settings, sources) from None
 
 
 def presets() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
-def _file_layers(source: str) -> list[_Layer]:
+def _file_sources(source: str) -> list[Source]:
+    """Return the file and the preset it builds on."""
     preset = PRESETS / f"{source}.yaml"
     path = preset if source in presets() else Path(source)
     try:
@@ -224,20 +258,21 @@ def _file_layers(source: str) -> list[_Layer]:
     if not isinstance(content, dict):
         raise SettingsError(f"{path} must hold settings as `key: value`, not {type(content).__name__}")
     if path == preset or "preset" not in content:
-        return [_Layer(content, str(path), lines)]
+        return [Source(content, str(path), lines)]
     base = content.pop("preset")
     if base not in presets():
         raise SettingsError(
             f"{path}:{lines['preset',]}: no preset {_short(repr(base))}; the presets are {', '.join(presets())}"
         )
-    return [*_file_layers(base), _Layer(content, str(path), lines)]
+    return [Source(content, str(path), lines), *_file_sources(base)]
 
 
-def _flag_values(flag: str) -> dict[str, Any]:
+def flag_source(flag: str) -> Source:
+    """Return the source of one `a.b=c`. Raises SettingsError."""
     key, equals, text = flag.partition("=")
     if not equals or not key:
         raise SettingsError(f"--set {_short(flag)}: write it as key=value, for example training.epochs=10")
-    return _nested(key.split("."), text, f"--set {_short(key)}")
+    return Source(_nested(key.split("."), text, f"--set {_short(key)}"))
 
 
 def _nested(keys: list[str], text: str, origin: str) -> dict[str, Any]:
@@ -255,44 +290,36 @@ def _nested(keys: list[str], text: str, origin: str) -> dict[str, Any]:
     return value
 
 
-def _merge(into: dict, layer: dict) -> None:
-    for key, value in layer.items():
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
-        else:
-            into[key] = value
-
-
 def explained(
-    error: ValidationError, settings: type[BaseModel] | None = None, layers: Sequence[_Layer] = ()
+    error: ValidationError, settings: type[BaseModel] = Settings, sources: Sequence[Source] = ()
 ) -> SettingsError:
     """Return an error that describes each problem with the values of settings in a line.
 
     Args:
         error: the error of pydantic.
-        settings: the group that was validated; `Settings` if not given.
-        layers: the sources of the values in order, so that the message can name a file's line or a variable.
+        settings: the group that was validated.
+        sources: the sources of the values, as for `merged`, so that the message can name a file's line or a variable.
     """
     problems = error.errors()
-    lines = [_origin(one["loc"], layers) + _explain(one, settings or Settings) for one in problems[:_MOST_EXPLAINED]]
+    lines = [_origin(one["loc"], sources) + _explain(one, settings) for one in problems[:_MOST_EXPLAINED]]
     if len(problems) > _MOST_EXPLAINED:
         lines.append(f"and {len(problems) - _MOST_EXPLAINED:,} more")
     return SettingsError(*lines)
 
 
-def _origin(place: Place, layers: Sequence[_Layer]) -> str:
-    """Return how a message about a setting starts: with the last source that sets it; empty for a flag."""
-    for layer in reversed(layers):
-        value: Any = layer.values
+def _origin(place: Place, sources: Sequence[Source]) -> str:
+    """Return how a message about a setting starts: with the first source that sets it; empty for a flag."""
+    for source in sources:
+        value: Any = source.values
         for depth, key in enumerate(place):
             if isinstance(value, dict) and key in value:
                 value = value[key]
             elif depth and isinstance(value, list):  # a list has one line for all its values
-                return layer.where(place[:depth])
+                return source.where(place[:depth])
             else:
                 break
         else:
-            return layer.where(place) if place else ""
+            return source.where(place) if place else ""
     return ""
 
 

@@ -1,12 +1,11 @@
 """What a study trains, and for how long."""
 
-import copy
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from pipeline.config import SettingsError, explained, override
-from trainer.settings import AugmentSettings, FinetuneSettings, SettingsGroup
+from pipeline.config import LayeredSettings, SettingsError, Source, flag_source, merged
+from trainer.settings import AugmentSettings, FinetuneSettings
 
 PRETRAINED = "vit-pretrained"  # takes its sizes from the backbone, so it is no registered architecture
 
@@ -17,7 +16,7 @@ _Steps = Annotated[int, Field(ge=2, le=100_000_000)]
 _Rate = Annotated[float, Field(gt=0, le=1_000)]
 
 
-class StudySettings(SettingsGroup):
+class StudySettings(LayeredSettings):
     """The same for every architecture, but for the learning rate and weight decay that it is registered with."""
 
     architectures: tuple[str, ...] = Field(min_length=1)
@@ -74,10 +73,4 @@ def study_settings(budget: str, flags: list[str] | None = None) -> StudySettings
     """Of a budget, with `a.b=c` flags over it. Raises SettingsError."""
     if budget not in BUDGETS:
         raise SettingsError(f"no budget {budget}: use one of {', '.join(BUDGETS)}")
-    given = copy.deepcopy(BUDGETS[budget])
-    for flag in flags or []:
-        override(given, flag)
-    try:
-        return StudySettings.model_validate(given)
-    except ValidationError as error:
-        raise explained(error, StudySettings) from None
+    return merged(StudySettings, [*map(flag_source, reversed(flags or [])), Source(BUDGETS[budget])])

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import TOKEN, SettingsError, load, presets
+from pipeline.config import TOKEN, Settings, SettingsError, load, presets
 from pipeline.metadata.address import PASSWORD
 
 
@@ -204,3 +204,11 @@ def test_an_address_that_is_none_is_refused_and_shows_no_password(address, messa
     with pytest.raises(SettingsError, match=f"metadata.address: .*{message}") as refused:
         load("sample", [f"metadata.address={address}"], environment={})
     assert "s3cret" not in str(refused.value)
+
+
+def test_only_load_reads_the_environment(monkeypatch):
+    for name in "NAME", "RUNS", "VITPIPE_NAME", "VITPIPE_RUNS", PASSWORD:
+        monkeypatch.setenv(name, "other")
+    monkeypatch.setenv("VITPIPE_TRAINING__SEED", "7")
+    assert Settings() == Settings.model_validate({}) == Settings.model_validate_json("{}") == Settings(name="vitpipe")
+    assert load("sample", ["name=mine"]).training.seed == 7
