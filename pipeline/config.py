@@ -55,16 +55,32 @@ PathSetting = Annotated[Path, AfterValidator(_checked_path)]
 
 
 class DataSettings(SettingsGroup):
-    dir: PathSetting = Path("data/cifar10")
-    span: int | None = Field(None, ge=1, le=ingest.MAX_SPAN)  # the newest when not given
-    gate_span: int = Field(1, ge=1, le=ingest.MAX_SPAN)  # whose test set the gate looks at, whatever is trained on
+    """Settings of the data to train and gate on."""
+
+    dir: PathSetting = Field(Path("data/cifar10"), description="Data folder that `vitpipe data prepare` wrote.")
+    span: int | None = Field(
+        None, ge=1, le=ingest.MAX_SPAN, description="Span to train on. null: the newest one in the folder."
+    )
+    gate_span: int = Field(
+        1,
+        ge=1,
+        le=ingest.MAX_SPAN,
+        description="Span whose test images the gate evaluates on. It stays the same whatever span is trained on.",
+    )
 
 
 class MetadataSettings(SettingsGroup):
-    """Where ML Metadata is kept. The password comes from the environment and is in no record of the settings."""
+    """Settings of ML Metadata. The password comes from the environment and is in no record of the settings."""
 
-    address: str = ""  # mysql://USER@HOST[:PORT]/DATABASE; the run folder's metadata.db when not given
-    password: SecretStr = SecretStr("")
+    address: str = Field(
+        "",
+        description="Server that keeps ML Metadata, mysql://USER@HOST[:PORT]/DATABASE. Empty: the run folder's "
+        "metadata.db.",
+    )
+    password: SecretStr = Field(
+        SecretStr(""),
+        description="Password of the server. Only the environment may set it, and no record of the settings holds it.",
+    )
 
     @field_validator("address")
     @classmethod
@@ -101,20 +117,33 @@ Kind = TypeVar("Kind", bound=LayeredSettings)
 class Settings(LayeredSettings):
     """Settings of one pipeline run. A preset or file holds only what differs from the defaults."""
 
-    # Of the pipeline, and of its folder under `runs`.
-    name: str = Field("vitpipe", pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=63)
-    runs: PathSetting = Path("runs")
-    data: DataSettings = DataSettings()
-    data_gate: DataGateSettings = DataGateSettings()
-    model: ModelSettings = ModelSettings()
-    augment: AugmentSettings = AugmentSettings()
-    training: TrainingSettings = TrainingSettings()
-    finetune: FinetuneSettings = FinetuneSettings()
-    gate: GateSettings = GateSettings()
-    serving_check: ServingCheckSettings = ServingCheckSettings()
-    metadata: MetadataSettings = MetadataSettings()
-    kubeflow: KubeflowSettings = KubeflowSettings()
-    keep_versions: int = Field(10, ge=1, le=10_000)  # of the pushed models, the newest; a roll-back needs more than one
+    name: str = Field(
+        "vitpipe",
+        pattern=r"^[a-z0-9][a-z0-9-]*$",
+        max_length=63,
+        description="Name of the pipeline, and of its folder under runs.",
+    )
+    runs: PathSetting = Field(Path("runs"), description="Folder that holds a run folder for each pipeline.")
+    data: DataSettings = Field(DataSettings(), description="Data to train and gate on.")
+    data_gate: DataGateSettings = Field(
+        DataGateSettings(), description="Checks of the data, before anything is trained on them."
+    )
+    model: ModelSettings = Field(ModelSettings(), description="The ViT.")
+    augment: AugmentSettings = Field(AugmentSettings(), description="Augmentation of training images.")
+    training: TrainingSettings = Field(TrainingSettings(), description="Training.")
+    finetune: FinetuneSettings = Field(FinetuneSettings(), description="Fine-tuning of a pretrained backbone.")
+    gate: GateSettings = Field(GateSettings(), description="Bounds that a model must satisfy before it is pushed.")
+    serving_check: ServingCheckSettings = Field(
+        ServingCheckSettings(), description="Bounds on serving the model, before it is pushed."
+    )
+    metadata: MetadataSettings = Field(MetadataSettings(), description="Where ML Metadata is kept.")
+    kubeflow: KubeflowSettings = Field(KubeflowSettings(), description="The cluster that runs the pipeline.")
+    keep_versions: int = Field(
+        10,
+        ge=1,
+        le=10_000,
+        description="Number of pushed versions to keep, the newest. A roll-back needs more than one.",
+    )
 
     @model_validator(mode="after")
     def starts_from_one_thing(self):
