@@ -6,17 +6,27 @@ The command imports this module, so it needs neither TFX nor NumPy.
 from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
+from pydantic.config import JsonDict
 
 from trainer.settings import Group, SettingsGroup
 
 _LARGEST = 1e12  # the largest bound: no data set has as many images
+_NOT_NEGATIVE: JsonDict = {"minimum": 0, "maximum": _LARGEST}  # `DataGateSettings` checks it
 
 
 class Bound(SettingsGroup):
     """Thresholds of one check of the data."""
 
-    warn: float | None = Field(None, description="Past this value the check is reported. null: it is never reported.")
-    stop: float | None = Field(None, description="Past this value the run ends. null: it never ends the run.")
+    warn: float | None = Field(
+        None,
+        description="Past this value the check is reported. null: it is never reported.",
+        json_schema_extra=_NOT_NEGATIVE,
+    )
+    stop: float | None = Field(
+        None,
+        description="Past this value the run ends. null: it never ends the run.",
+        json_schema_extra=_NOT_NEGATIVE,
+    )
 
 
 class DataGateSettings(SettingsGroup):

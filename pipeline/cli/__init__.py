@@ -30,6 +30,7 @@ from pipeline.cli import (
     report,
     run,
     runs,
+    settings,
     study,
     ui,
     watch,
@@ -46,6 +47,7 @@ from pipeline.terminal import Console, escape_output, printable
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 app.command()(doctor.doctor)
 app.add_typer(data.app, name="data")
+app.command()(settings.settings)
 app.command()(augment.augment)
 app.command()(run.run)
 app.command()(finetune.finetune)
