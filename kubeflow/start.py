@@ -72,7 +72,7 @@ def settings_of(text: str, span: int, gate: Mapping[str, float]) -> Settings:
 
     Raises SettingsError for a value out of its bounds.
     """
-    settings = json.loads(text)
+    settings = summary.current_settings(json.loads(text))
     if span != NEWEST:
         settings["data"]["span"] = span
     settings["gate"].update(gate)

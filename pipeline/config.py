@@ -22,6 +22,7 @@ from pipeline.cluster_settings import KubeflowSettings
 from pipeline.metadata.address import PASSWORD, Address, StoreError
 from pipeline.strict_yaml import Place, YamlRefused, YamlSyntaxError
 from trainer.settings import (
+    RENAMED,
     AugmentSettings,
     FinetuneSettings,
     ModelSettings,
@@ -35,6 +36,7 @@ _PREFIX = "VITPIPE_"
 _DEEPEST = 5  # levels of a setting's key, such as kubeflow.steps.Trainer.node_selector.KEY
 _LONGEST_SHOWN = 100  # characters of a value in a message
 _MOST_EXPLAINED = 20  # problems in one message
+_RENAMED = {f"model.{old}": f"model.{new}" for old, new in RENAMED.items()}
 TOKEN = "VITPIPE_KUBEFLOW__TOKEN"
 _SECRETS = {("metadata", "password"): PASSWORD, ("kubeflow", "token"): TOKEN}  # what only the environment gives
 
@@ -354,6 +356,8 @@ def _origin(place: Place, sources: Sequence[Source]) -> str:
 
 def _explain(problem, settings: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in problem["loc"])
+    if key in _RENAMED:
+        return f"{key} was renamed to {_RENAMED[key]}"
     if problem["type"] == "extra_forbidden":
         nearest = difflib.get_close_matches(key[:_LONGEST_SHOWN], _keys(settings), n=1, cutoff=0.5)
         return f"{_short(key)}: no such setting" + (f"; did you mean {nearest[0]}?" if nearest else "")

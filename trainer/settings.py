@@ -1,6 +1,7 @@
 """Settings of the model, its augmentation and its training."""
 
 import unicodedata
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -45,6 +46,14 @@ def path_characters(text: str) -> str:
     return text
 
 
+RENAMED = {"head": "pool"}  # settings of the model, by their names in earlier versions
+
+
+def current_names(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an earlier version recorded of a model, under the names of this version."""
+    return {RENAMED.get(name, name): value for name, value in model.items()}
+
+
 class ModelSettings(SettingsGroup):
     """Settings of the ViT. The defaults are ViT-Tiny for 32x32 images: 4,771,082 parameters with ten classes."""
 
@@ -74,7 +83,7 @@ class ModelSettings(SettingsGroup):
         description="Rate at which training skips the branches of the last block. It rises linearly to this value from "
         "0 in the first block.",
     )
-    head: Literal["cls", "mean", "seqpool"] = Field(
+    pool: Literal["cls", "mean", "seqpool"] = Field(
         "cls",
         description="Summary of the tokens that the classifier reads: the CLS token, the mean of the tokens, or their "
         "mean weighted by a learned score (seqpool).",

@@ -8,8 +8,10 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from trainer.settings import current_names
+
 EPSILON = 1e-6  # of every LayerNorm, as in the paper's own code
-HEADS = ("cls", "mean", "seqpool")
+POOLS = ("cls", "mean", "seqpool")
 
 
 def extract_patches(images, patch_size):
@@ -274,7 +276,7 @@ class ViT(keras.Model):
         stochastic_depth: rate at which an image skips the branches of the last block in training; it rises evenly to
             that from 0 in the first. Regularises a deep model and is cheaper than dropout (Huang et al., 2016,
             https://arxiv.org/abs/1603.09382; linear for ViTs since DeiT).
-        head: what the classifier reads. "cls": a learned token that takes part in attention, as in the paper. "mean":
+        pool: what the classifier reads. "cls": a learned token that takes part in attention, as in the paper. "mean":
             the mean of the tokens, simpler and as good or better (Beyer et al., 2022,
             https://arxiv.org/abs/2205.01580). "seqpool": their mean weighted by a learned score, better on small data
             (SeqPool; Hassani et al., 2021, https://arxiv.org/abs/2104.05704). As in their sources, the last two have no
@@ -288,7 +290,7 @@ class ViT(keras.Model):
         mean, std: per channel, in pixel units; the first layer computes (pixels - mean) / std.
 
     Raises:
-        ValueError: when the sizes do not divide, or for an unknown head.
+        ValueError: when the sizes do not divide, or for an unknown pool.
     """
 
     def __init__(
@@ -302,7 +304,7 @@ class ViT(keras.Model):
         mlp_ratio=4,
         dropout=0.0,
         stochastic_depth=0.0,
-        head="cls",
+        pool="cls",
         conv_stem=False,
         mimetic=False,
         mean=(127.5, 127.5, 127.5),
@@ -315,8 +317,8 @@ class ViT(keras.Model):
             raise ValueError(f"image_size {image_size} is not a multiple of patch_size {patch_size}")
         if width % heads:
             raise ValueError(f"width {width} is not a multiple of heads {heads}: the heads share it evenly")
-        if head not in HEADS:
-            raise ValueError(f"head {head!r} is not one of {', '.join(HEADS)}")
+        if pool not in POOLS:
+            raise ValueError(f"pool {pool!r} is not one of {', '.join(POOLS)}")
         self.config = {
             "image_size": image_size,
             "patch_size": patch_size,
@@ -327,7 +329,7 @@ class ViT(keras.Model):
             "mlp_ratio": mlp_ratio,
             "dropout": dropout,
             "stochastic_depth": stochastic_depth,
-            "head": head,
+            "pool": pool,
             "conv_stem": conv_stem,
             "mimetic": mimetic,
             "mean": [float(m) for m in mean],
@@ -344,14 +346,14 @@ class ViT(keras.Model):
             self.patches = layers.Conv2D(
                 width, patch_size, strides=patch_size, kernel_initializer="glorot_uniform", name="patches", dtype=policy
             )
-        self.tokens = Tokens(has_cls=head == "cls", sincos=mimetic, name="tokens", dtype=policy)
+        self.tokens = Tokens(has_cls=pool == "cls", sincos=mimetic, name="tokens", dtype=policy)
         self.drop = layers.Dropout(dropout, dtype=policy)
         self.blocks = [
             EncoderBlock(heads, mlp_ratio, dropout, float(rate), mimetic, name=f"block_{i:02d}", dtype=policy)
             for i, rate in enumerate(np.linspace(0, stochastic_depth, depth))
         ]
         self.norm = layers.LayerNormalization(epsilon=EPSILON, name="norm", dtype=policy)
-        if head == "seqpool":
+        if pool == "seqpool":
             # Without a bias: softmax over the tokens would cancel it. In float32, like the sum that it weighs.
             self.score = layers.Dense(1, use_bias=False, name="score", dtype="float32")
         # A head of zeros starts every class at equal odds; logits stay float32, for the loss needs the precision.
@@ -367,7 +369,7 @@ class ViT(keras.Model):
         for block in self.blocks:
             block.build(tokens)
         self.norm.build(tokens)
-        if self.config["head"] == "seqpool":
+        if self.config["pool"] == "seqpool":
             self.score.build(tokens)
         self.head.build((None, width))
         self.built = True
@@ -377,7 +379,7 @@ class ViT(keras.Model):
         for block in self.blocks[:-1]:
             x = block(x, training=training)
         # Of the last block the classifier may read the CLS token alone; the rest of that block's work would be lost.
-        return self._classify(self.blocks[-1](x, training=training, first_only=self.config["head"] == "cls"))
+        return self._classify(self.blocks[-1](x, training=training, first_only=self.config["pool"] == "cls"))
 
     def explain(self, images):
         """Logits as of `call`, and the attention of every block and head.
@@ -399,16 +401,21 @@ class ViT(keras.Model):
         return self.drop(x, training=training and self.drop.trainable)
 
     def _classify(self, x):
-        if self.config["head"] == "cls":
+        if self.config["pool"] == "cls":
             # Only the CLS token is read, and LayerNorm works token by token: norm that one alone.
             return self.head(self.norm(x[:, 0]))
         x = ops.cast(self.norm(x), "float32")
-        if self.config["head"] == "mean":
+        if self.config["pool"] == "mean":
             return self.head(ops.mean(x, axis=1))
         return self.head(ops.sum(ops.softmax(self.score(x), axis=1) * x, axis=1))
 
     def get_config(self):
         return {**super().get_config(), **self.config}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Build the model of a configuration, also of one that an earlier version wrote."""
+        return super().from_config(current_names(config), custom_objects)
 
 
 def resize_positions(positions, grid, new_grid):

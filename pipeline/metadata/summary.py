@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 from pipeline.exits import Exit
 from pipeline.metadata.values import Kind, Unreadable, read, read_flag, unreadable
 from pipeline.metadata.views import Artifact, Execution, Run, Value
+from trainer.settings import current_names
 
 # Facts of a run: who runs it, as JSON; its exit code, once it has ended; the version that a person's blessing pushed;
 # the run that found it dead; a warning from its start.
@@ -167,7 +168,13 @@ def state_of_node(execution: Execution, run: State) -> str:
 
 def settings_of(run: Run) -> dict[str, Any]:
     """Return the resolved settings of a run; empty if it recorded none, or if they cannot be read."""
-    return _readable(run.facts, "settings")
+    return current_settings(_readable(run.facts, "settings"))
+
+
+def current_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what an earlier version recorded as a run's settings, under the names of this version."""
+    model = settings.get("model")
+    return {**settings, "model": current_names(model)} if isinstance(model, dict) else settings
 
 
 def judgement_of(run: Run) -> dict[str, Any]:

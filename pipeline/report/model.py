@@ -5,10 +5,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import field_validator
+
 from components.data_bounds import Finding
 from components.gate import Check, Judgement
 from pipeline.metadata.address import StoreError
-from pipeline.metadata.summary import State
+from pipeline.metadata.summary import State, current_settings
 from trainer.settings import Group
 
 
@@ -117,6 +119,11 @@ class Report(Group):
     nodes: list[Node]
     lineage_of: str  # which artifact `lineage` is of
     lineage: str  # SVG
+
+    @field_validator("settings")
+    @classmethod
+    def renamed(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        return current_settings(settings)  # an earlier version may have written the report
 
     def as_json(self) -> str:
         """For `read`. Python's own JSON: a figure may be infinite, which pydantic's makes null of."""

@@ -38,6 +38,7 @@ def test_settings_cannot_be_changed():
     [
         ("training.epocs=3", "training.epocs: no such setting; did you mean training.epochs?"),
         ("trainig.epochs=3", "trainig: no such setting; did you mean training?"),
+        ("model.head=mean", "^model.head was renamed to model.pool$"),
         ("training.epochs=0", r"training.epochs: .*greater than 0 \(got 0\)"),
         ("training.epochs=many", r"training.epochs: .*integer.* \(got 'many'\)"),
         ("model.width=30", "model: width 30 is not a multiple of heads 4"),
@@ -72,6 +73,7 @@ def test_a_misspelt_preset_is_told_the_nearest():
         ("model:\n  width: 60000\n", ":1: model: width 60000, depth 6 and mlp_ratio 4 make about 259,2.* parameters"),
         ("model: {image_size: 4096}\n", ":1: model: image_size 4096 makes 1,048,576 patches of patch_size 4"),
         ("training:\n", ":1: training: it has no settings"),
+        ("model:\n  head: cls\n", ":2: model.head was renamed to model.pool$"),
         ("preset: smple\n", ":1: no preset 'smple'"),
         ("kubeflow: {steps: {Trainer: {memory: 99999999Gi}}}\n", ":1: kubeflow.steps.Trainer.memory: .*pattern"),
         ('data:\n  dir: "a\\tb"\n', ":2: data.dir: a path cannot contain the character U.0009"),
