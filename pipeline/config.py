@@ -285,9 +285,9 @@ def _file_sources(source: str) -> list[Source]:
     except (YamlSyntaxError, YamlRefused) as error:
         raise SettingsError(f"{path}:{error}") from None
     if content is None or content == {}:
-        raise SettingsError(f"{path} holds no settings: write at least a line such as `preset: sample`")
+        raise SettingsError(f"{path}:1: the file holds no settings: write at least a line such as `preset: sample`")
     if not isinstance(content, dict):
-        raise SettingsError(f"{path} must hold settings as `key: value`, not {type(content).__name__}")
+        raise SettingsError(f"{path}:1: write settings as `key: value`, and not a {type(content).__name__}")
     if path == preset or "preset" not in content:
         return [Source(content, str(path), lines)]
     base = content.pop("preset")

@@ -2,9 +2,11 @@
 
 import unicodedata
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from trainer.sizes import check_batch, check_model
 
 SIZES = {
     "tiny": {"depth": 6, "width": 256, "heads": 4},
@@ -15,8 +17,6 @@ SIZES = {
 }
 
 
-MOST_PARAMETERS = 10_000_000_000  # of a model: 40 GB of weights, and four times as much with the optimizer's
-MOST_TOKENS = 65_536  # of an image: 256 x 256 patches
 MOST_EPOCHS = 100_000
 
 _YEAR = 366 * 24 * 3600  # seconds
@@ -37,6 +37,25 @@ class SettingsGroup(Group):
 
     model_config = ConfigDict(allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def numbers_are_not_booleans(cls, value: Any, info: ValidationInfo) -> Any:
+        """Reject true and false for a number, because pydantic would read them as 1 and 0."""
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if _holds(kind, (int, float)) and not _holds(kind, (bool,)) and _has_boolean(value):
+            raise ValueError("Input should be a number, not true or false")
+        return value
+
+
+def _holds(kind: Any, kinds: tuple[type, ...]) -> bool:
+    """Return whether a type is one of several, or made of one."""
+    return kind in kinds or any(_holds(part, kinds) for part in get_args(kind))
+
+
+def _has_boolean(value: Any) -> bool:
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return isinstance(value, bool) or any(map(_has_boolean, parts))
+
 
 def path_characters(text: str) -> str:
     """Return the text of a path. Raises ValueError for a character that no file name or record can hold."""
@@ -46,6 +65,7 @@ def path_characters(text: str) -> str:
     return text
 
 
+Pool = Literal["cls", "mean", "seqpool"]
 RENAMED = {"head": "pool"}  # settings of the model, by their names in earlier versions
 
 
@@ -83,7 +103,7 @@ class ModelSettings(SettingsGroup):
         description="Rate at which training skips the branches of the last block. It rises linearly to this value from "
         "0 in the first block.",
     )
-    pool: Literal["cls", "mean", "seqpool"] = Field(
+    pool: Pool = Field(
         "cls",
         description="Summary of the tokens that the classifier reads: the CLS token, the mean of the tokens, or their "
         "mean weighted by a learned score (seqpool).",
@@ -108,35 +128,8 @@ class ModelSettings(SettingsGroup):
         return {**given, **SIZES[size]}
 
     @model_validator(mode="after")
-    def sizes_divide(self):
-        if self.image_size % self.patch_size:
-            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        if self.conv_stem and (self.patch_size < 2 or self.patch_size & (self.patch_size - 1)):
-            raise ValueError(f"conv_stem halves the image until patch_size {self.patch_size}: make that a power of two")
-        if self.conv_stem and self.width % (self.patch_size // 2):
-            raise ValueError(f"conv_stem doubles its channels up to width {self.width}: make that a multiple of "
-                             f"{self.patch_size // 2}")  # fmt: skip
-        if self.mimetic and self.width % 4:
-            raise ValueError(f"mimetic starts from sines and cosines: make width {self.width} a multiple of 4")
-        return self
-
-    @model_validator(mode="after")
-    def can_be_built(self):
-        tokens = (self.image_size // self.patch_size) ** 2
-        if tokens > MOST_TOKENS:
-            raise ValueError(
-                f"image_size {self.image_size} makes {tokens:,} patches of patch_size {self.patch_size}, and at "
-                f"most {MOST_TOKENS:,} are allowed: raise patch_size, or lower image_size"
-            )
-        in_blocks = self.depth * (4 + 2 * self.mlp_ratio) * self.width**2
-        parameters = in_blocks + self.width * (3 * self.patch_size**2 + tokens)
-        if parameters > MOST_PARAMETERS:
-            raise ValueError(
-                f"width {self.width}, depth {self.depth} and mlp_ratio {self.mlp_ratio} make about {parameters:,} "
-                f"parameters, and at most {MOST_PARAMETERS:,} are allowed: lower one of them"
-            )
+    def sizes_fit(self):
+        check_model(self.model_dump())
         return self
 
 
@@ -246,11 +239,7 @@ class TrainingSettings(SettingsGroup):
 
     @model_validator(mode="after")
     def batch_divides(self):
-        if self.batch_size % (2 * self.accumulate):
-            raise ValueError(
-                f"batch_size {self.batch_size} is not a multiple of {2 * self.accumulate}: each of its "
-                f"{self.accumulate} parts must hold whole pairs of images, for Mixup and CutMix"
-            )
+        check_batch(self.batch_size, self.accumulate)
         return self
 
 

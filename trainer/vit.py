@@ -4,14 +4,16 @@ Keras 3 only, so it runs on any Keras backend. Pixels go in as they are stored (
 first layer, so nobody who calls the model can get it wrong.
 """
 
+from typing import get_args
+
 import keras
 import numpy as np
 from keras import layers, ops
 
-from trainer.settings import current_names
+from trainer.settings import Pool, current_names
+from trainer.sizes import check_model
 
 EPSILON = 1e-6  # of every LayerNorm, as in the paper's own code
-POOLS = ("cls", "mean", "seqpool")
 
 
 def extract_patches(images, patch_size):
@@ -30,10 +32,8 @@ def sincos_positions(grid, width):
     """Positions of a square of patches, float32 [grid * grid, width]: sines and cosines of the column, then the row.
 
     Each takes a quarter of the width, at wavelengths from 2 pi to almost 10,000 times that (Chen et al., 2021,
-    https://arxiv.org/abs/2104.02057). Raises ValueError when the width is not a multiple of 4.
+    https://arxiv.org/abs/2104.02057). The width must be a multiple of 4.
     """
-    if width % 4:
-        raise ValueError(f"width {width} is not a multiple of 4: sines and cosines of row and column share it")
     frequencies = 10_000.0 ** (-np.arange(width // 4) / (width // 4))
     row, column = np.divmod(np.arange(grid**2), grid)
     angles = [column[:, None] * frequencies, row[:, None] * frequencies]
@@ -70,23 +70,13 @@ class ConvStem(layers.Layer):
     ReLU; the last has `width` channels and each one before half as many as its successor; then a 1x1 convolution.
     Output [N, height / patch_size, width / patch_size, width]: the grid of tokens stays that of patches. The paper
     has BatchNorm, whose statistics differ between training, serving and the number of devices; LayerNorm has none.
-
-    Raises ValueError when `patch_size` is not a power of two from 2, or its halvings do not divide the width.
+    `ViT` checks that the sizes fit.
     """
 
     def __init__(self, width, patch_size, **kwargs):
         super().__init__(**kwargs)
         self.width, self.patch_size = width, patch_size
         steps = patch_size.bit_length() - 1
-        if patch_size < 2 or patch_size != 2**steps:
-            raise ValueError(
-                f"conv_stem halves the image until a step is patch_size {patch_size} pixels: it must be 2, 4, 8, 16 ..."
-            )
-        if width % 2 ** (steps - 1):
-            raise ValueError(
-                f"conv_stem doubles its channels up to width {width}, which must be a multiple of {2 ** (steps - 1)} "
-                f"at patch_size {patch_size}"
-            )
         policy = self.dtype_policy
         channels = [width >> step for step in reversed(range(steps))]
         self.convolutions = [
@@ -183,8 +173,6 @@ class EncoderBlock(layers.Layer):
 
     def build(self, input_shape):
         width = input_shape[-1]
-        if width % self.heads:
-            raise ValueError(f"width {width} is not a multiple of heads {self.heads}: the heads share it evenly")
         hidden = (*input_shape[:-1], width * self.mlp_ratio)
 
         def dense(units, name, shape=input_shape, activation=None):
@@ -290,7 +278,7 @@ class ViT(keras.Model):
         mean, std: per channel, in pixel units; the first layer computes (pixels - mean) / std.
 
     Raises:
-        ValueError: when the sizes do not divide, or for an unknown pool.
+        ValueError: for sizes that do not fit together or are too large, or for an unknown pool.
     """
 
     def __init__(
@@ -313,12 +301,8 @@ class ViT(keras.Model):
     ):
         # Without autocast, which would round float pixels to the compute type before they are normalised.
         super().__init__(autocast=False, **kwargs)
-        if image_size % patch_size:
-            raise ValueError(f"image_size {image_size} is not a multiple of patch_size {patch_size}")
-        if width % heads:
-            raise ValueError(f"width {width} is not a multiple of heads {heads}: the heads share it evenly")
-        if pool not in POOLS:
-            raise ValueError(f"pool {pool!r} is not one of {', '.join(POOLS)}")
+        if pool not in get_args(Pool):
+            raise ValueError(f"pool {pool!r} is not one of {', '.join(get_args(Pool))}")
         self.config = {
             "image_size": image_size,
             "patch_size": patch_size,
@@ -335,6 +319,7 @@ class ViT(keras.Model):
             "mean": [float(m) for m in mean],
             "std": [float(s) for s in std],
         }
+        check_model(self.config)
         policy = self.dtype_policy
         # In float32 whatever the compute type: bfloat16 has 8 bits of mantissa, too few to subtract a mean.
         self.normalization = layers.Normalization(

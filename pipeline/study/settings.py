@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from pipeline.config import LayeredSettings, SettingsError, Source, flag_source, merged
 from trainer.settings import AugmentSettings, FinetuneSettings
+from trainer.sizes import check_batch
 
 PRETRAINED = "vit-pretrained"  # takes its sizes from the backbone, so it is no registered architecture
 
@@ -59,8 +60,7 @@ class StudySettings(LayeredSettings):
             raise ValueError(f"steps {list(self.steps)} must have one number for each of the sizes {list(self.sizes)}")
         if len(set(self.sizes)) < len(self.sizes) or len(set(self.architectures)) < len(self.architectures):
             raise ValueError("sizes and architectures must each be named once")
-        if self.batch_size % 2:
-            raise ValueError(f"batch_size {self.batch_size} must be even, for Mixup and CutMix")
+        check_batch(self.batch_size)
         return self
 
 

@@ -65,6 +65,14 @@ def test_every_number_is_finite_and_bounded(group, place):
         assert refused.value.errors()[0]["loc"][: len(wanted)] == wanted, f"{value}: {refused.value}"
 
 
+@pytest.mark.parametrize(("group", "place"), [*numbers()])
+@pytest.mark.parametrize("value", [True, False])
+def test_true_and_false_are_not_numbers(group, place, value):
+    given = BUDGETS["small"] if group is StudySettings else {}
+    with pytest.raises(ValidationError, match="number, not true or false"):
+        group.model_validate(given | with_value(place, value))
+
+
 def groups(group):
     """Yield a group of settings and all groups in it."""
     yield group

@@ -81,8 +81,9 @@ def test_a_misspelt_preset_is_told_the_nearest():
         ("data_gate: {duplicates: {stop: .nan}}\n", ":1: data_gate.duplicates.stop: .*finite number"),
         ("data_gate:\n  duplicates: {stop: -1}\n", ":1: data_gate: duplicates.stop -1 is not between 0 and 1e.12"),
         ("x: [1, 2\n", ":2:1: not YAML"),
-        ("", " holds no settings: write at least a line such as `preset: sample`"),
-        ("# training:\n#   epochs: 3\n", " holds no settings"),
+        ("", ":1: the file holds no settings: write at least a line such as `preset: sample`"),
+        ("# training:\n#   epochs: 3\n", ":1: the file holds no settings"),
+        ("training:\n  epochs: true\n", ":2: training.epochs: .*not true or false .got True"),
         ("name: a\nkubeflow:\n  token: s3cret\n", ":3: kubeflow.token: only the environment"),
     ],
 )
