@@ -5,16 +5,16 @@ Normalisation, softmax, GELU and the optimizer are left out, as is custom.
 
 
 def training_flops(
-    image_size=32, patch_size=4, classes=10, depth=6, width=256, mlp_ratio=4, head="cls", conv_stem=False, whole=False
+    image_size=32, patch_size=4, classes=10, depth=6, width=256, mlp_ratio=4, pool="cls", conv_stem=False, whole=False
 ) -> int:
     """Of one image in a training step: a forward pass, and a backward pass of twice as many.
 
-    What our model computes, which for the head "cls" is the CLS token alone in the last block after keys and values;
+    What our model computes, which for the pool "cls" is the CLS token alone in the last block after keys and values;
     with `whole`, what any plain ViT would, every token in every block. 1.92e9 for ViT-Tiny as a whole.
     """
     grid = image_size // patch_size
-    tokens = grid**2 + (head == "cls")
-    queries = 1 if head == "cls" and not whole else tokens
+    tokens = grid**2 + (pool == "cls")
+    queries = 1 if pool == "cls" and not whole else tokens
 
     def block(queries):
         qkv, projection, mlp = 3 * tokens * width**2, queries * width**2, 2 * queries * mlp_ratio * width**2

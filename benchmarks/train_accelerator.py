@@ -15,13 +15,13 @@ results, run a probe of two epochs and then the preset. If the probe fails, the 
     python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target $SITE .whl/*.whl || exit
     export PYTHONPATH=$SITE:. KERAS_BACKEND=jax JAX_COMPILATION_CACHE_DIR=$SITE/cache
     R="python3 benchmarks/train_accelerator.py data/cifar10.npz --peak-tflops 790 --out $OUT/results.jsonl"
-    H=; timeout 150 $R --epochs 2 2>&1 | tee $OUT/probe.log || H="--set model.head=mean"
+    H=; timeout 150 $R --epochs 2 2>&1 | tee $OUT/probe.log || H="--set model.pool=mean"
     $R $H --save $OUT/preset.npz 2>&1 | tee $OUT/preset.log
 
 To train a longer recipe, which was chosen by its accuracy on `val`, run the first three lines above and then:
 
     R="python3 benchmarks/train_accelerator.py data/cifar10.npz --peak-tflops 790 --out $OUT/results.jsonl"
-    S="--set training.learning_rate=2e-3 --set model.head=mean --set model.conv_stem=true --set model.mimetic=true"
+    S="--set training.learning_rate=2e-3 --set model.pool=mean --set model.conv_stem=true --set model.mimetic=true"
     $R --all --batch-size 512 $S --save $OUT/best.npz 2>&1 | tee $OUT/best.log
 
 Back where vitpipe is installed, rebuild a saved model from its files of at most 15 MiB, check that its weights equal
@@ -36,7 +36,7 @@ compiled program. Only JAX offers that (`jax.lax.scan`), so training requires JA
 
 As in the pipeline, the averaged weights are evaluated on `val` after each epoch, and the best of them are tested.
 `--all` also trains on `val`, which leaves nothing to choose by, so it tests the last weights. Overrides for sweeps:
-`--set model.head=mean --set augment.mixup=0`; a learning rate fits one batch size, so set both.
+`--set model.pool=mean --set augment.mixup=0`; a learning rate fits one batch size, so set both.
 
 Not yet measured on a GPU.
 """
@@ -205,7 +205,7 @@ def test(saved: Path, data: Path) -> None:
 
 
 def settings(preset: str, overrides: list[str]) -> list:
-    """Return the preset's groups of settings, with overrides such as "model.head=mean".
+    """Return the preset's groups of settings, with overrides such as "model.pool=mean".
 
     If a training is too short for the preset's warm-up or for the horizon of its weight average, that setting is scaled
     to the same share of the epochs as in the preset.
@@ -311,9 +311,9 @@ class Recipe:
         import keras
 
         model = self.model_settings
-        tokens = (model.image_size // model.patch_size) ** 2 + (model.head == "cls")
+        tokens = (model.image_size // model.patch_size) ** 2 + (model.pool == "cls")
         dtype = keras.DTypePolicy(self.policy).compute_dtype
-        for queries in {tokens, 1 if model.head == "cls" else tokens}:
+        for queries in {tokens, 1 if model.pool == "cls" else tokens}:
             fault = attention_fault(
                 keras.ops.nn.dot_product_attention,
                 self.training.batch_size, tokens, queries, model.heads, model.width // model.heads, dtype,
@@ -475,7 +475,7 @@ class Recipe:
     def flops(self) -> int:
         model = self.model_settings
         return training_flops(
-            model.image_size, model.patch_size, self.classes, model.depth, model.width, model.mlp_ratio, model.head,
+            model.image_size, model.patch_size, self.classes, model.depth, model.width, model.mlp_ratio, model.pool,
             model.conv_stem,
         )  # fmt: skip
 

@@ -49,7 +49,7 @@ def load(path: Path) -> ViT:
     for number in range(1, header["files"] + 1):
         with np.load(part_path(path, number), allow_pickle=False) as part:
             stored |= part
-    model = ViT(**header["model"])
+    model = ViT.from_config(header["model"])
     for weight, name in zip(model.weights, arrays(model), strict=True):
         if name not in stored:
             raise ValueError(

@@ -19,7 +19,7 @@ from pipeline import provenance, run_facts
 from pipeline.console.logs import redirected
 from pipeline.metadata.address import PASSWORD, check_server
 from pipeline.metadata.reader import reader
-from pipeline.result.run_result import EXIT, TAKEN_OVER
+from pipeline.result.run_result import EXIT, TAKEN_OVER, current_settings
 from pipeline.run import node_names, plan, record_start
 from pipeline.run_lock import locked, running_on_cluster
 from pipeline.settings import Settings, explained
@@ -71,7 +71,7 @@ def settings_of(text: str, span: int, gate: Mapping[str, float]) -> Settings:
 
     Raises SettingsError for a value out of its bounds.
     """
-    settings = json.loads(text)
+    settings = current_settings(json.loads(text))
     if span != NEWEST:
         settings["data"]["span"] = span
     settings["gate"].update(gate)

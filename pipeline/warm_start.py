@@ -13,10 +13,11 @@ from components.errors import SettingsError
 from components.model.serving_folder import serving_now
 from pipeline.metadata import relocation
 from pipeline.settings import Settings
+from trainer.settings import current_names
 from trainer.warm_start import WarmStart, compare_classes
 
 # Settings that must equal those of the model it starts from. Position embeddings are resized to another image_size.
-_EQUAL = ("patch_size", "depth", "width", "heads", "mlp_ratio", "head", "conv_stem")
+_EQUAL = ("patch_size", "depth", "width", "heads", "mlp_ratio", "pool", "conv_stem")
 _KERAS_MODEL = "assets.extra/vit.keras"  # `trainer.serving.KERAS_MODEL`, which would import TensorFlow
 
 _MAX_CONFIG = 2**20  # bytes of that configuration; that of a ViT has 2 KiB
@@ -81,4 +82,4 @@ def _architecture(file: Path) -> dict[str, Any]:
             config = json.loads(content.read(_MAX_CONFIG))["config"]
     except _DAMAGED:
         return {}
-    return config if isinstance(config, dict) else {}
+    return current_names(config) if isinstance(config, dict) else {}

@@ -27,7 +27,7 @@ RECORD_DOCUMENT = {
     "signatures": ["serving_bytes"], "classes": [*NAMES], "files": {"saved_model.pb": "0" * 64}, "override": None,
     "restored_from": None, "withdrawn": [{"uri": "/n", "created_ms": 2}],
 }  # fmt: skip
-MODEL = {"patch_size": 4, "depth": 6, "width": 256, "heads": 4, "mlp_ratio": 4, "head": "cls", "conv_stem": False}
+MODEL = {"patch_size": 4, "depth": 6, "width": 256, "heads": 4, "mlp_ratio": 4, "pool": "cls", "conv_stem": False}
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def keras_files(draw: st.DrawFn) -> bytes:
 @given(content=keras_files())
 @example(content=keras_file('{"config": NaN}'))
 @example(content=keras_file("[" * 100_000))
-@example(content=keras_file('{"config": {"head": "' + "x" * 70_000 + '"}}'))
+@example(content=keras_file('{"config": {"pool": "' + "x" * 70_000 + '"}}'))
 def test_any_architecture_of_a_serving_model(data, tmp_path_factory, content):
     runs = tmp_path_factory.getbasetemp() / "any-keras"
     version = runs / "vitpipe" / "serving" / "1"

@@ -70,7 +70,7 @@ def _of_weights(file: Path, model: ModelSettings, finetune: FinetuneSettings) ->
     try:
         with h5py.File(file) as opened:
             [classes] = opened["head/vars/1"].shape
-            has_cls = model.head == "cls"
+            has_cls = model.pool == "cls"
             _, tokens, _ = opened[f"layers/tokens/vars/{int(has_cls)}"].shape  # of the positions
         size = math.isqrt(tokens - has_cls) * model.patch_size
         backbone = vit(
@@ -81,7 +81,7 @@ def _of_weights(file: Path, model: ModelSettings, finetune: FinetuneSettings) ->
     except Exception as error:  # what a file that is no HDF5, or of another model, makes h5py and Keras raise
         raise ValueError(
             f"{file} does not hold the weights of a ViT of model.depth {model.depth}, width {model.width}, patch_size "
-            f"{model.patch_size}, mlp_ratio {model.mlp_ratio}, head {model.head} and conv_stem {model.conv_stem}: set "
+            f"{model.patch_size}, mlp_ratio {model.mlp_ratio}, pool {model.pool} and conv_stem {model.conv_stem}: set "
             f"those it was trained with ({str(error).splitlines()[0]})"
         ) from error
     return backbone

@@ -28,7 +28,7 @@ def seen(attention: np.ndarray) -> np.ndarray:
     """What the classifier's token takes from each patch: [..., tokens, tokens] to [..., patches].
 
     That token is CLS. Without one the classifier reads all tokens, and the mean of their rows stands in: exact in what
-    the head `mean` reads; the head `seqpool` weighs the tokens by scores that attention does not tell. What CLS takes
+    the pool `mean` reads; the pool `seqpool` weighs the tokens by scores that attention does not tell. What CLS takes
     from itself is left out and the rest stays as it is, so a row sums to 1 less `to_itself`.
     """
     _, has_cls = layout(attention.shape[-1])

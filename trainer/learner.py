@@ -11,6 +11,7 @@ from trainer.augment import augment, draws_per_image
 from trainer.input import Share, Split, dataset, evaluation_batches, training_batches
 from trainer.optimizer import adamw, clip_by_global_norm, ema_momentum
 from trainer.settings import AugmentSettings, TrainingSettings
+from trainer.sizes import check_batch
 
 _STEPS_PER_LOOK = 50  # steps between two looks at the loss: each look waits for the device
 
@@ -56,11 +57,7 @@ class Learner:
         strategy: tf.distribute.Strategy,
     ):
         replicas = strategy.num_replicas_in_sync
-        if training.batch_size % (2 * training.accumulate * replicas):
-            raise ValueError(
-                f"training.batch_size {training.batch_size} is not a multiple of {2 * training.accumulate * replicas}: "
-                f"{replicas} replicas with {training.accumulate} parts each take pairs of images"
-            )
+        check_batch(training.batch_size, training.accumulate * replicas)
         self.strategy, self.training, self.augmentation = strategy, training, augmentation
         self.classes = classes
         self.steps_per_epoch, self.replicas = steps_per_epoch, replicas

@@ -1,9 +1,12 @@
-"""What a person may set about the model, its augmentation and its training."""
+"""Settings of the model, its augmentation and its training."""
 
 import unicodedata
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from trainer.sizes import check_batch, check_model
 
 SIZES = {
     "tiny": {"depth": 6, "width": 256, "heads": 4},
@@ -14,8 +17,6 @@ SIZES = {
 }
 
 
-MOST_PARAMETERS = 10_000_000_000  # of a model: 40 GB of weights, and four times as much with the optimizer's
-MOST_TOKENS = 65_536  # of an image: 256 x 256 patches
 MOST_EPOCHS = 100_000
 
 _YEAR = 366 * 24 * 3600  # seconds
@@ -36,6 +37,25 @@ class SettingsGroup(Group):
 
     model_config = ConfigDict(allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def numbers_are_not_booleans(cls, value: Any, info: ValidationInfo) -> Any:
+        """Reject true and false for a number, because pydantic would read them as 1 and 0."""
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if _holds(kind, (int, float)) and not _holds(kind, (bool,)) and _has_boolean(value):
+            raise ValueError("Input should be a number, not true or false")
+        return value
+
+
+def _holds(kind: Any, kinds: tuple[type, ...]) -> bool:
+    """Return whether a type is one of several, or made of one."""
+    return kind in kinds or any(_holds(part, kinds) for part in get_args(kind))
+
+
+def _has_boolean(value: Any) -> bool:
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return isinstance(value, bool) or any(map(_has_boolean, parts))
+
 
 def path_characters(text: str) -> str:
     """Return the text of a path. Raises ValueError for a character that no file name or record can hold."""
@@ -45,21 +65,53 @@ def path_characters(text: str) -> str:
     return text
 
 
-class ModelSettings(SettingsGroup):
-    """The ViT. The defaults are ViT-Tiny for 32x32 images: 4,771,082 parameters with ten classes."""
+Pool = Literal["cls", "mean", "seqpool"]
+RENAMED = {"head": "pool"}  # settings of the model, by their names in earlier versions
 
-    size: Literal["tiny", "small", "base", "large", "huge"] | None = None  # gives depth, width and heads
-    image_size: int = Field(32, gt=0, le=4096)  # pixels a side; images of another size are resized to it
-    patch_size: int = Field(4, gt=0, le=4096)
-    depth: int = Field(SIZES["tiny"]["depth"], gt=0, le=1_000)
-    width: int = Field(SIZES["tiny"]["width"], gt=0, le=65_536)
-    heads: int = Field(SIZES["tiny"]["heads"], gt=0, le=1_024)
-    mlp_ratio: int = Field(4, gt=0, le=64)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    stochastic_depth: float = Field(0.0, ge=0, lt=1)  # of the last block; rises to it from 0 at the first
-    head: Literal["cls", "mean", "seqpool"] = "cls"  # what the classifier reads
-    conv_stem: bool = False  # 3x3 convolutions instead of one patch matrix
-    mimetic: bool = False  # attention starts as trained ones look
+
+def current_names(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an earlier version recorded of a model, under the names of this version."""
+    return {RENAMED.get(name, name): value for name, value in model.items()}
+
+
+class ModelSettings(SettingsGroup):
+    """Settings of the ViT. The defaults are ViT-Tiny for 32x32 images: 4,771,082 parameters with ten classes."""
+
+    size: Literal["tiny", "small", "base", "large", "huge"] | None = Field(
+        None, description="Named size, which sets depth, width and heads. null: these three are set themselves."
+    )
+    image_size: int = Field(
+        32,
+        gt=0,
+        le=4096,
+        description="Side of the model's square input, in pixels. Images of another size are resized to it.",
+    )
+    patch_size: int = Field(
+        4, gt=0, le=4096, description="Side of a patch, in pixels. image_size must be a multiple of it."
+    )
+    depth: int = Field(SIZES["tiny"]["depth"], gt=0, le=1_000, description="Number of encoder blocks.")
+    width: int = Field(
+        SIZES["tiny"]["width"], gt=0, le=65_536, description="Width of a token. It must be a multiple of heads."
+    )
+    heads: int = Field(SIZES["tiny"]["heads"], gt=0, le=1_024, description="Number of attention heads of a block.")
+    mlp_ratio: int = Field(4, gt=0, le=64, description="Hidden units of each block's MLP, as a multiple of width.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Rate of dropout on the embeddings and inside the blocks.")
+    stochastic_depth: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Rate at which training skips the branches of the last block. It rises linearly to this value from "
+        "0 in the first block.",
+    )
+    pool: Pool = Field(
+        "cls",
+        description="Summary of the tokens that the classifier reads: the CLS token, the mean of the tokens, or their "
+        "mean weighted by a learned score (seqpool).",
+    )
+    conv_stem: bool = Field(False, description="Embed patches with 3x3 convolutions instead of one matrix.")
+    mimetic: bool = Field(
+        False, description="Initialize attention to look like that of trained models. It helps on small data sets."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -76,76 +128,108 @@ class ModelSettings(SettingsGroup):
         return {**given, **SIZES[size]}
 
     @model_validator(mode="after")
-    def sizes_divide(self):
-        if self.image_size % self.patch_size:
-            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        if self.conv_stem and (self.patch_size < 2 or self.patch_size & (self.patch_size - 1)):
-            raise ValueError(f"conv_stem halves the image until patch_size {self.patch_size}: make that a power of two")
-        if self.conv_stem and self.width % (self.patch_size // 2):
-            raise ValueError(f"conv_stem doubles its channels up to width {self.width}: make that a multiple of "
-                             f"{self.patch_size // 2}")  # fmt: skip
-        if self.mimetic and self.width % 4:
-            raise ValueError(f"mimetic starts from sines and cosines: make width {self.width} a multiple of 4")
-        return self
-
-    @model_validator(mode="after")
-    def can_be_built(self):
-        tokens = (self.image_size // self.patch_size) ** 2
-        if tokens > MOST_TOKENS:
-            raise ValueError(
-                f"image_size {self.image_size} makes {tokens:,} patches of patch_size {self.patch_size}, and at "
-                f"most {MOST_TOKENS:,} are allowed: raise patch_size, or lower image_size"
-            )
-        in_blocks = self.depth * (4 + 2 * self.mlp_ratio) * self.width**2
-        parameters = in_blocks + self.width * (3 * self.patch_size**2 + tokens)
-        if parameters > MOST_PARAMETERS:
-            raise ValueError(
-                f"width {self.width}, depth {self.depth} and mlp_ratio {self.mlp_ratio} make about {parameters:,} "
-                f"parameters, and at most {MOST_PARAMETERS:,} are allowed: lower one of them"
-            )
+    def sizes_fit(self):
+        check_model(self.model_dump())
         return self
 
 
 class AugmentSettings(SettingsGroup):
-    """What happens to a training image. The defaults are the recipe for 200 epochs; a short training wants less."""
+    """Augmentation of training images. The defaults are the recipe for 200 epochs; a short training needs less."""
 
-    crop_padding: int = Field(4, ge=0, le=4096)  # pixels; 0 turns random crops off
-    flip: bool = True  # wrong for digits, right for most photographs
-    randaugment_ops: int = Field(2, ge=0, le=100)  # operations an image; 0 turns RandAugment off
-    randaugment_magnitude: float = Field(9.0, ge=0, le=10)
-    randaugment_std: float = Field(0.5, ge=0, le=10)  # of the magnitude
-    randaugment_probability: float = Field(0.5, ge=0, le=1)  # of each operation
-    mixup: float = Field(0.8, ge=0, le=1_000)  # alpha of Mixup's Beta distribution; 0 turns it off
-    cutmix: float = Field(1.0, ge=0, le=1_000)  # alpha of CutMix'; with both on, each image takes one at even odds
-    mixing_epochs: float = Field(0.6, ge=0, le=1)  # share of the epochs, from the first, in which images are mixed
-    erase: float = Field(0.25, ge=0, le=1)  # probability of random erasing
+    crop_padding: int = Field(
+        4, ge=0, le=4096, description="Pixels by which a random crop moves at most. 0 turns random crops off."
+    )
+    flip: bool = Field(
+        True, description="Mirror half of the images. Right for most photographs, wrong for digits and text."
+    )
+    randaugment_ops: int = Field(
+        2, ge=0, le=100, description="Number of RandAugment operations for each image. 0 turns RandAugment off."
+    )
+    randaugment_magnitude: float = Field(9.0, ge=0, le=10, description="Mean strength of a RandAugment operation.")
+    randaugment_std: float = Field(
+        0.5, ge=0, le=10, description="Standard deviation of the strength of RandAugment operations."
+    )
+    randaugment_probability: float = Field(
+        0.5, ge=0, le=1, description="Probability with which each RandAugment operation is applied."
+    )
+    mixup: float = Field(
+        0.8, ge=0, le=1_000, description="Parameter alpha of Mixup's Beta distribution. 0 turns Mixup off."
+    )
+    cutmix: float = Field(
+        1.0,
+        ge=0,
+        le=1_000,
+        description="Parameter alpha of CutMix's Beta distribution. 0 turns CutMix off. If Mixup is on as well, each "
+        "image gets one of the two at even odds.",
+    )
+    mixing_epochs: float = Field(
+        0.6, ge=0, le=1, description="Fraction of the epochs, from the first, in which Mixup and CutMix mix images."
+    )
+    erase: float = Field(0.25, ge=0, le=1, description="Probability with which a random rectangle is erased.")
 
 
 class TrainingSettings(SettingsGroup):
-    """The recipe. Of a fine-tuning, FinetuneSettings has the epochs, the learning rates and the weight decay."""
+    """Settings of a training. For fine-tuning, FinetuneSettings has the epochs, learning rates and weight decay."""
 
-    epochs: int = Field(200, gt=0, le=MOST_EPOCHS)
-    batch_size: int = Field(256, gt=0, le=2**20)  # images a step, over all devices
-    accumulate: int = Field(1, gt=0, le=2**19)  # parts that a batch is computed in, one after the other, to save memory
-    learning_rate: float = Field(1.4e-3, gt=0, le=1_000)  # peak; 1e-3 * sqrt(batch_size / 128)
-    warmup_epochs: float = Field(10, ge=0, le=MOST_EPOCHS)
-    final_learning_rate: float = Field(1e-5, ge=0, le=1_000)
-    weight_decay: float = Field(0.05, ge=0, le=1_000)
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
-    # Horizon of the weight average that is evaluated and exported; 0 for none.
-    ema_epochs: float = Field(5.0, ge=0, le=MOST_EPOCHS)
-    # Epochs without a better val accuracy before training stops; it never stops early if not set.
-    patience: int | None = Field(None, gt=0, le=MOST_EPOCHS)
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # of the compute; weights stay float32
-    # A larger split is read from the local disk instead of from memory.
-    memory_gib: float = Field(4.0, gt=0, le=_PEBIBYTE)
-    warm_start: bool = False  # from the model serving now, where there is one
-    # Least time between two checkpoints, which are written at an epoch's end.
-    checkpoint_seconds: float = Field(60.0, ge=0, le=_YEAR)
-    require_gpu: bool = False
-    seed: int = Field(0, ge=0, lt=2**32)
+    epochs: int = Field(200, gt=0, le=MOST_EPOCHS, description="Number of passes over the training images.")
+    batch_size: int = Field(256, gt=0, le=2**20, description="Images of one optimizer step, on all devices together.")
+    accumulate: int = Field(
+        1,
+        gt=0,
+        le=2**19,
+        description="Number of parts in which a batch is computed, one after the other, to save memory. batch_size "
+        "must be a multiple of twice this number.",
+    )
+    learning_rate: float = Field(
+        1.4e-3,
+        gt=0,
+        le=1_000,
+        description="Peak learning rate. A good value is 1e-3 * sqrt(batch_size / 128).",
+    )
+    warmup_epochs: float = Field(
+        10, ge=0, le=MOST_EPOCHS, description="Epochs in which the learning rate rises linearly from 0 to its peak."
+    )
+    final_learning_rate: float = Field(
+        1e-5, ge=0, le=1_000, description="Learning rate at the last step. It falls to this value along a cosine."
+    )
+    weight_decay: float = Field(0.05, ge=0, le=1_000, description="Weight decay of AdamW.")
+    label_smoothing: float = Field(
+        0.1, ge=0, lt=1, description="Share of each label's probability that is spread evenly over all classes."
+    )
+    ema_epochs: float = Field(
+        5.0,
+        ge=0,
+        le=MOST_EPOCHS,
+        description="Horizon, in epochs, of the weight average that is evaluated and exported. 0: no average.",
+    )
+    patience: int | None = Field(
+        None,
+        gt=0,
+        le=MOST_EPOCHS,
+        description="Epochs without a better val accuracy before training stops. null: it never stops early.",
+    )
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="Floating-point type of the computation; weights stay float32. auto: the best that the device "
+        "supports.",
+    )
+    memory_gib: float = Field(
+        4.0,
+        gt=0,
+        le=_PEBIBYTE,
+        description="GiB of images that a split may hold in memory. A larger split is read from the local disk.",
+    )
+    warm_start: bool = Field(False, description="Start from the weights of the model that serves now, if there is one.")
+    checkpoint_seconds: float = Field(
+        60.0,
+        ge=0,
+        le=_YEAR,
+        description="Least time between two checkpoints, in seconds. They are written at the end of an epoch.",
+    )
+    require_gpu: bool = Field(False, description="Fail before training if TensorFlow sees no GPU.")
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="Seed of the initial weights, the order of the images and the augmentation."
+    )
 
     @model_validator(mode="after")
     def warmup_ends(self):
@@ -155,11 +239,7 @@ class TrainingSettings(SettingsGroup):
 
     @model_validator(mode="after")
     def batch_divides(self):
-        if self.batch_size % (2 * self.accumulate):
-            raise ValueError(
-                f"batch_size {self.batch_size} is not a multiple of {2 * self.accumulate}: each of its "
-                f"{self.accumulate} parts must hold whole pairs of images, for Mixup and CutMix"
-            )
+        check_batch(self.batch_size, self.accumulate)
         return self
 
 
@@ -168,23 +248,45 @@ _Spread = Annotated[float, Field(ge=1, le=1e6)]
 
 
 class FinetuneSettings(SettingsGroup):
-    """From a pretrained backbone in two phases: the new head alone, then the top of the model with it.
+    """Settings of fine-tuning a pretrained backbone in two phases: the new head alone, then with it the last blocks.
 
-    In each phase the learning rate falls along a cosine to 0. The model is as deep, wide and so on as the backbone.
+    In each phase the learning rate falls along a cosine to 0. The backbone decides the depth, width and so on.
     """
 
-    # Source of the backbone, see `pipeline.backbone`; training starts from scratch if empty.
-    source: Annotated[str, AfterValidator(path_characters)] = ""
-    head_epochs: int = Field(5, ge=0, le=MOST_EPOCHS)
-    head_learning_rate: float = Field(1e-3, gt=0, le=1_000)
-    epochs: int = Field(15, ge=0, le=MOST_EPOCHS)  # of the second phase
-    blocks: int | None = Field(4, ge=0, le=1_000)  # the last ones, which the second phase trains; null: the whole model
-    learning_rate: float = Field(1e-5, gt=0, le=1_000)
-    weight_decay: float = Field(0.01, ge=0, le=1_000)
-    # What a `.weights.h5` file does not say: how its model normalised pixels of 0 to 255.
-    pixel_mean: tuple[_Mean, _Mean, _Mean] | None = None
-    # No less than 1, for pixels that were left as they are: 0.2 is that of pixels from 0 to 1.
-    pixel_std: tuple[_Spread, _Spread, _Spread] | None = None
+    source: Annotated[str, AfterValidator(path_characters)] = Field(
+        "",
+        description="Backbone to start from: a pipeline (the model it serves), a version folder, a .keras or "
+        ".weights.h5 file, the folder of a KerasHub preset, or hub:PRESET. Empty: train from scratch.",
+    )
+    head_epochs: int = Field(
+        5, ge=0, le=MOST_EPOCHS, description="Epochs of the first phase, which trains the new head alone."
+    )
+    head_learning_rate: float = Field(
+        1e-3, gt=0, le=1_000, description="Learning rate at the start of the first phase."
+    )
+    epochs: int = Field(
+        15, ge=0, le=MOST_EPOCHS, description="Epochs of the second phase, which trains the head and the last blocks."
+    )
+    blocks: int | None = Field(
+        4,
+        ge=0,
+        le=1_000,
+        description="Number of blocks, from the last, that the second phase trains. null: the whole model.",
+    )
+    learning_rate: float = Field(1e-5, gt=0, le=1_000, description="Learning rate at the start of the second phase.")
+    weight_decay: float = Field(
+        0.01, ge=0, le=1_000, description="Weight decay of AdamW in the second phase; the first has none."
+    )
+    pixel_mean: tuple[_Mean, _Mean, _Mean] | None = Field(
+        None,
+        description="Mean of each channel with which the backbone normalised pixels from 0 to 255. Only a .weights.h5 "
+        "file needs it. null: the backbone says it itself.",
+    )
+    # A value below 1 is one for pixels from 0 to 1.
+    pixel_std: tuple[_Spread, _Spread, _Spread] | None = Field(
+        None,
+        description="Standard deviation of each channel, as for pixel_mean. null: the backbone says it itself.",
+    )
 
     @model_validator(mode="after")
     def trains(self):

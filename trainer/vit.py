@@ -4,12 +4,16 @@ Keras 3 only, so it runs on any Keras backend. Pixels go in as they are stored (
 first layer, so nobody who calls the model can get it wrong.
 """
 
+from typing import get_args
+
 import keras
 import numpy as np
 from keras import layers, ops
 
+from trainer.settings import Pool, current_names
+from trainer.sizes import check_model
+
 EPSILON = 1e-6  # of every LayerNorm, as in the paper's own code
-HEADS = ("cls", "mean", "seqpool")
 
 
 def extract_patches(images, patch_size):
@@ -28,10 +32,8 @@ def sincos_positions(grid, width):
     """Positions of a square of patches, float32 [grid * grid, width]: sines and cosines of the column, then the row.
 
     Each takes a quarter of the width, at wavelengths from 2 pi to almost 10,000 times that (Chen et al., 2021,
-    https://arxiv.org/abs/2104.02057). Raises ValueError when the width is not a multiple of 4.
+    https://arxiv.org/abs/2104.02057). The width must be a multiple of 4.
     """
-    if width % 4:
-        raise ValueError(f"width {width} is not a multiple of 4: sines and cosines of row and column share it")
     frequencies = 10_000.0 ** (-np.arange(width // 4) / (width // 4))
     row, column = np.divmod(np.arange(grid**2), grid)
     angles = [column[:, None] * frequencies, row[:, None] * frequencies]
@@ -68,23 +70,13 @@ class ConvStem(layers.Layer):
     ReLU; the last has `width` channels and each one before half as many as its successor; then a 1x1 convolution.
     Output [N, height / patch_size, width / patch_size, width]: the grid of tokens stays that of patches. The paper
     has BatchNorm, whose statistics differ between training, serving and the number of devices; LayerNorm has none.
-
-    Raises ValueError when `patch_size` is not a power of two from 2, or its halvings do not divide the width.
+    `ViT` checks that the sizes fit.
     """
 
     def __init__(self, width, patch_size, **kwargs):
         super().__init__(**kwargs)
         self.width, self.patch_size = width, patch_size
         steps = patch_size.bit_length() - 1
-        if patch_size < 2 or patch_size != 2**steps:
-            raise ValueError(
-                f"conv_stem halves the image until a step is patch_size {patch_size} pixels: it must be 2, 4, 8, 16 ..."
-            )
-        if width % 2 ** (steps - 1):
-            raise ValueError(
-                f"conv_stem doubles its channels up to width {width}, which must be a multiple of {2 ** (steps - 1)} "
-                f"at patch_size {patch_size}"
-            )
         policy = self.dtype_policy
         channels = [width >> step for step in reversed(range(steps))]
         self.convolutions = [
@@ -181,8 +173,6 @@ class EncoderBlock(layers.Layer):
 
     def build(self, input_shape):
         width = input_shape[-1]
-        if width % self.heads:
-            raise ValueError(f"width {width} is not a multiple of heads {self.heads}: the heads share it evenly")
         hidden = (*input_shape[:-1], width * self.mlp_ratio)
 
         def dense(units, name, shape=input_shape, activation=None):
@@ -274,7 +264,7 @@ class ViT(keras.Model):
         stochastic_depth: rate at which an image skips the branches of the last block in training; it rises evenly to
             that from 0 in the first. Regularises a deep model and is cheaper than dropout (Huang et al., 2016,
             https://arxiv.org/abs/1603.09382; linear for ViTs since DeiT).
-        head: what the classifier reads. "cls": a learned token that takes part in attention, as in the paper. "mean":
+        pool: what the classifier reads. "cls": a learned token that takes part in attention, as in the paper. "mean":
             the mean of the tokens, simpler and as good or better (Beyer et al., 2022,
             https://arxiv.org/abs/2205.01580). "seqpool": their mean weighted by a learned score, better on small data
             (SeqPool; Hassani et al., 2021, https://arxiv.org/abs/2104.05704). As in their sources, the last two have no
@@ -288,7 +278,7 @@ class ViT(keras.Model):
         mean, std: per channel, in pixel units; the first layer computes (pixels - mean) / std.
 
     Raises:
-        ValueError: when the sizes do not divide, or for an unknown head.
+        ValueError: for sizes that do not fit together or are too large, or for an unknown pool.
     """
 
     def __init__(
@@ -302,7 +292,7 @@ class ViT(keras.Model):
         mlp_ratio=4,
         dropout=0.0,
         stochastic_depth=0.0,
-        head="cls",
+        pool="cls",
         conv_stem=False,
         mimetic=False,
         mean=(127.5, 127.5, 127.5),
@@ -311,12 +301,8 @@ class ViT(keras.Model):
     ):
         # Without autocast, which would round float pixels to the compute type before they are normalised.
         super().__init__(autocast=False, **kwargs)
-        if image_size % patch_size:
-            raise ValueError(f"image_size {image_size} is not a multiple of patch_size {patch_size}")
-        if width % heads:
-            raise ValueError(f"width {width} is not a multiple of heads {heads}: the heads share it evenly")
-        if head not in HEADS:
-            raise ValueError(f"head {head!r} is not one of {', '.join(HEADS)}")
+        if pool not in get_args(Pool):
+            raise ValueError(f"pool {pool!r} is not one of {', '.join(get_args(Pool))}")
         self.config = {
             "image_size": image_size,
             "patch_size": patch_size,
@@ -327,12 +313,13 @@ class ViT(keras.Model):
             "mlp_ratio": mlp_ratio,
             "dropout": dropout,
             "stochastic_depth": stochastic_depth,
-            "head": head,
+            "pool": pool,
             "conv_stem": conv_stem,
             "mimetic": mimetic,
             "mean": [float(m) for m in mean],
             "std": [float(s) for s in std],
         }
+        check_model(self.config)
         policy = self.dtype_policy
         # In float32 whatever the compute type: bfloat16 has 8 bits of mantissa, too few to subtract a mean.
         self.normalization = layers.Normalization(
@@ -344,14 +331,14 @@ class ViT(keras.Model):
             self.patches = layers.Conv2D(
                 width, patch_size, strides=patch_size, kernel_initializer="glorot_uniform", name="patches", dtype=policy
             )
-        self.tokens = Tokens(has_cls=head == "cls", sincos=mimetic, name="tokens", dtype=policy)
+        self.tokens = Tokens(has_cls=pool == "cls", sincos=mimetic, name="tokens", dtype=policy)
         self.drop = layers.Dropout(dropout, dtype=policy)
         self.blocks = [
             EncoderBlock(heads, mlp_ratio, dropout, float(rate), mimetic, name=f"block_{i:02d}", dtype=policy)
             for i, rate in enumerate(np.linspace(0, stochastic_depth, depth))
         ]
         self.norm = layers.LayerNormalization(epsilon=EPSILON, name="norm", dtype=policy)
-        if head == "seqpool":
+        if pool == "seqpool":
             # Without a bias: softmax over the tokens would cancel it. In float32, like the sum that it weighs.
             self.score = layers.Dense(1, use_bias=False, name="score", dtype="float32")
         # A head of zeros starts every class at equal odds; logits stay float32, for the loss needs the precision.
@@ -367,7 +354,7 @@ class ViT(keras.Model):
         for block in self.blocks:
             block.build(tokens)
         self.norm.build(tokens)
-        if self.config["head"] == "seqpool":
+        if self.config["pool"] == "seqpool":
             self.score.build(tokens)
         self.head.build((None, width))
         self.built = True
@@ -377,7 +364,7 @@ class ViT(keras.Model):
         for block in self.blocks[:-1]:
             x = block(x, training=training)
         # Of the last block the classifier may read the CLS token alone; the rest of that block's work would be lost.
-        return self._classify(self.blocks[-1](x, training=training, first_only=self.config["head"] == "cls"))
+        return self._classify(self.blocks[-1](x, training=training, first_only=self.config["pool"] == "cls"))
 
     def explain(self, images):
         """Logits as of `call`, and the attention of every block and head.
@@ -399,16 +386,21 @@ class ViT(keras.Model):
         return self.drop(x, training=training and self.drop.trainable)
 
     def _classify(self, x):
-        if self.config["head"] == "cls":
+        if self.config["pool"] == "cls":
             # Only the CLS token is read, and LayerNorm works token by token: norm that one alone.
             return self.head(self.norm(x[:, 0]))
         x = ops.cast(self.norm(x), "float32")
-        if self.config["head"] == "mean":
+        if self.config["pool"] == "mean":
             return self.head(ops.mean(x, axis=1))
         return self.head(ops.sum(ops.softmax(self.score(x), axis=1) * x, axis=1))
 
     def get_config(self):
         return {**super().get_config(), **self.config}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Build the model of a configuration, also of one that an earlier version wrote."""
+        return super().from_config(current_names(config), custom_objects)
 
 
 def resize_positions(positions, grid, new_grid):

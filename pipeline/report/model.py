@@ -5,11 +5,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import field_validator
+
 from components.data.gate.bounds import Finding
 from components.errors import StoreError
 from components.model.evaluator.judgement import Check, Judgement, Override
 from pipeline.result.figures import Bin, Epoch
-from pipeline.result.run_result import RunState
+from pipeline.result.run_result import RunState, current_settings
 from trainer.settings import Group
 
 
@@ -90,6 +92,11 @@ class Report(Group):
     nodes: list[Node]
     lineage_of: str  # which artifact `lineage` is of
     lineage: str  # SVG
+
+    @field_validator("settings")
+    @classmethod
+    def renamed(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        return current_settings(settings)  # an earlier version may have written the report
 
     def as_json(self) -> str:
         """For `read`. Python's own JSON: a figure may be infinite, which pydantic's makes null of."""

@@ -23,6 +23,7 @@ from components.model.evaluator.judgement import OVERRIDE, Check, Judgement, Ove
 from pipeline.metadata.properties import Unreadable, read, read_flag, read_text, unreadable
 from pipeline.metadata.records import Artifact, Execution, Run
 from pipeline.outcome import REFUSED, REPORT, NodeState, Outcome
+from trainer.settings import current_names
 from trainer.warm_start import WARM_START, WarmStart
 
 # Facts of a run: who runs it, as JSON; its exit code, once it has ended; the version that a person's blessing pushed;
@@ -171,7 +172,7 @@ class RunResult:
     @property
     def settings(self) -> dict[str, Any]:
         """Resolved settings; empty if the run recorded none, or if they cannot be read."""
-        return self._fact_as_dict("settings")
+        return current_settings(self._fact_as_dict("settings"))
 
     @property
     def span(self) -> int | None:
@@ -406,6 +407,12 @@ def this_process() -> str:
 
     own = psutil.Process()
     return json.dumps({"host": socket.gethostname(), "pid": own.pid, "started": round(own.create_time())})
+
+
+def current_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what an earlier version recorded as a run's settings, under the names of this version."""
+    model = settings.get("model")
+    return {**settings, "model": current_names(model)} if isinstance(model, dict) else settings
 
 
 def as_text(value: object) -> str | None:

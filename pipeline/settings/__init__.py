@@ -6,9 +6,11 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from components.data import ingest
 from components.data.gate.bounds import DataGateSettings
@@ -21,6 +23,7 @@ from pipeline.settings import strict_yaml
 from pipeline.settings.cluster import KubeflowSettings
 from pipeline.settings.strict_yaml import Place, YamlRefused, YamlSyntaxError
 from trainer.settings import (
+    RENAMED,
     AugmentSettings,
     FinetuneSettings,
     ModelSettings,
@@ -34,6 +37,7 @@ _PREFIX = "VITPIPE_"
 _DEEPEST = 5  # levels of a setting's key, such as kubeflow.steps.Trainer.node_selector.KEY
 _LONGEST_SHOWN = 100  # characters of a value in a message
 _MOST_EXPLAINED = 20  # problems in one message
+_RENAMED = {f"model.{old}": f"model.{new}" for old, new in RENAMED.items()}
 TOKEN = "VITPIPE_KUBEFLOW__TOKEN"
 _SECRETS = {("metadata", "password"): PASSWORD, ("kubeflow", "token"): TOKEN}  # what only the environment gives
 
@@ -47,16 +51,32 @@ PathSetting = Annotated[Path, AfterValidator(_checked_path)]
 
 
 class DataSettings(SettingsGroup):
-    dir: PathSetting = Path("data/cifar10")
-    span: int | None = Field(None, ge=1, le=ingest.MAX_SPAN)  # the newest when not given
-    gate_span: int = Field(1, ge=1, le=ingest.MAX_SPAN)  # whose test set the gate looks at, whatever is trained on
+    """Settings of the data to train and gate on."""
+
+    dir: PathSetting = Field(Path("data/cifar10"), description="Data folder that `vitpipe data prepare` wrote.")
+    span: int | None = Field(
+        None, ge=1, le=ingest.MAX_SPAN, description="Span to train on. null: the newest one in the folder."
+    )
+    gate_span: int = Field(
+        1,
+        ge=1,
+        le=ingest.MAX_SPAN,
+        description="Span whose test images the gate evaluates on. It stays the same whatever span is trained on.",
+    )
 
 
 class MetadataSettings(SettingsGroup):
-    """Where ML Metadata is kept. The password comes from the environment and is in no record of the settings."""
+    """Settings of ML Metadata. The password comes from the environment and is in no record of the settings."""
 
-    address: str = ""  # mysql://USER@HOST[:PORT]/DATABASE; the run folder's metadata.db when not given
-    password: SecretStr = SecretStr("")
+    address: str = Field(
+        "",
+        description="Server that keeps ML Metadata, mysql://USER@HOST[:PORT]/DATABASE. Empty: the run folder's "
+        "metadata.db.",
+    )
+    password: SecretStr = Field(
+        SecretStr(""),
+        description="Password of the server. Only the environment may set it, and no record of the settings holds it.",
+    )
 
     @field_validator("address")
     @classmethod
@@ -69,23 +89,57 @@ class MetadataSettings(SettingsGroup):
         return address
 
 
-class Settings(SettingsGroup):
-    """All of them. A preset or file holds only what differs."""
+class LayeredSettings(BaseSettings, SettingsGroup):
+    """Settings that `merged` reads from several sources."""
 
-    # Of the pipeline, and of its folder under `runs`.
-    name: str = Field("vitpipe", pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=63)
-    runs: PathSetting = Path("runs")
-    data: DataSettings = DataSettings()
-    data_gate: DataGateSettings = DataGateSettings()
-    model: ModelSettings = ModelSettings()
-    augment: AugmentSettings = AugmentSettings()
-    training: TrainingSettings = TrainingSettings()
-    finetune: FinetuneSettings = FinetuneSettings()
-    gate: GateSettings = GateSettings()
-    serving_check: ServingCheckSettings = ServingCheckSettings()
-    metadata: MetadataSettings = MetadataSettings()
-    kubeflow: KubeflowSettings = KubeflowSettings()
-    keep_versions: int = Field(10, ge=1, le=10_000)  # of the pushed models, the newest; a roll-back needs more than one
+    model_config = SettingsConfigDict(case_sensitive=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # Only `load` reads the environment: recorded settings are the same everywhere.
+        return (init_settings,)
+
+
+Kind = TypeVar("Kind", bound=LayeredSettings)
+
+
+class Settings(LayeredSettings):
+    """Settings of one pipeline run. A preset or file holds only what differs from the defaults."""
+
+    name: str = Field(
+        "vitpipe",
+        pattern=r"^[a-z0-9][a-z0-9-]*$",
+        max_length=63,
+        description="Name of the pipeline, and of its folder under runs.",
+    )
+    runs: PathSetting = Field(Path("runs"), description="Folder that holds a run folder for each pipeline.")
+    data: DataSettings = Field(DataSettings(), description="Data to train and gate on.")
+    data_gate: DataGateSettings = Field(
+        DataGateSettings(), description="Checks of the data, before anything is trained on them."
+    )
+    model: ModelSettings = Field(ModelSettings(), description="The ViT.")
+    augment: AugmentSettings = Field(AugmentSettings(), description="Augmentation of training images.")
+    training: TrainingSettings = Field(TrainingSettings(), description="Training.")
+    finetune: FinetuneSettings = Field(FinetuneSettings(), description="Fine-tuning of a pretrained backbone.")
+    gate: GateSettings = Field(GateSettings(), description="Bounds that a model must satisfy before it is pushed.")
+    serving_check: ServingCheckSettings = Field(
+        ServingCheckSettings(), description="Bounds on serving the model, before it is pushed."
+    )
+    metadata: MetadataSettings = Field(MetadataSettings(), description="Where ML Metadata is kept.")
+    kubeflow: KubeflowSettings = Field(KubeflowSettings(), description="The cluster that runs the pipeline.")
+    keep_versions: int = Field(
+        10,
+        ge=1,
+        le=10_000,
+        description="Number of pushed versions to keep, the newest. A roll-back needs more than one.",
+    )
 
     @model_validator(mode="after")
     def starts_from_one_thing(self):
@@ -136,12 +190,25 @@ class Settings(SettingsGroup):
         return Address(file=self.folder / "metadata.db")
 
 
-class _Layer(NamedTuple):
-    """Settings from one source: a file, a variable or a flag. `lines` maps each setting to its line in a file."""
+class Source(PydanticBaseSettingsSource):
+    """Settings from one place: a file, a variable or a flag."""
 
-    values: dict[str, Any]
-    origin: str = ""  # a file or a variable; empty for a flag, which the user sees
-    lines: Mapping[Place, int] = MappingProxyType({})
+    def __init__(self, values: dict[str, Any], origin: str = "", lines: Mapping[Place, int] = MappingProxyType({})):
+        """Keep the values.
+
+        Args:
+            values: settings, nested in their groups.
+            origin: name of the file or variable; empty for a flag, which the user sees.
+            lines: line of each setting in a file.
+        """
+        super().__init__(BaseSettings)
+        self.values, self.origin, self.lines = values, origin, lines
+
+    def __call__(self) -> dict[str, Any]:
+        return self.values
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self.values.get(field_name), field_name, False
 
     def where(self, place: Place) -> str:
         """Return how a message starts: with the origin and, in a file, the line of a setting; empty for a flag."""
@@ -162,43 +229,41 @@ def load(
 
     Raises SettingsError.
     """
-    layers = _file_layers(source)
+    files = _file_sources(source)
     variables = dict(os.environ if environment is None else environment)
-    secrets = {key: variables.pop(variable, "") for key, variable in _SECRETS.items()}
-    for name, text in variables.items():
-        if name.startswith(_PREFIX):
-            layers.append(_Layer(_nested(name.removeprefix(_PREFIX).lower().split("__"), text, name), name))
-    for flag in flags or []:
-        layers.append(_Layer(_flag_values(flag)))
-    layers.append(_Layer({"data": data or {}}))
-    for layer in layers:
+    # Passwords are kept as raw strings: not every password is valid YAML.
+    secrets = {group: {key: SecretStr(variables.pop(variable, ""))} for (group, key), variable in _SECRETS.items()}
+    found = [
+        Source(_nested(name.removeprefix(_PREFIX).lower().split("__"), text, name), name)
+        for name, text in variables.items()
+        if name.startswith(_PREFIX)
+    ]
+    sources = [Source({"data": data or {}}), *map(flag_source, reversed(flags or [])), *reversed(found), *files]
+    for one in sources:
         for (group, key), variable in _SECRETS.items():
-            values = layer.values.get(group)
+            values = one.values.get(group)
             if isinstance(values, dict) and key in values:
                 raise SettingsError(
-                    f"{layer.where((group, key))}{group}.{key}: only the environment variable {variable} may set it; "
+                    f"{one.where((group, key))}{group}.{key}: only the environment variable {variable} may set it; "
                     "files are copied, and flags appear in lists of processes"
                 )
-    # As they are: not every password is YAML.
-    merged: dict[str, Any] = {group: {key: text} for (group, key), text in secrets.items()}
-    for layer in layers:
-        _merge(merged, layer.values)
+    return merged(Settings, [*sources, Source(secrets)])
+
+
+def merged(settings: type[Kind], sources: Sequence[Source]) -> Kind:
+    """Return the settings from several sources, of which an earlier one overrides a later one. Raises SettingsError."""
     try:
-        return Settings.model_validate(merged)
+        return settings(_build_sources=(tuple(sources), {}))
     except ValidationError as error:
-        raise explained(error, layers=layers) from None
-
-
-def override(settings: dict[str, Any], flag: str) -> None:
-    """Put the `a.b=c` of a flag into nested settings that are not validated yet. Raises SettingsError."""
-    _merge(settings, _flag_values(flag))
+        raise explained(error, settings, sources) from None
 
 
 def presets() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
-def _file_layers(source: str) -> list[_Layer]:
+def _file_sources(source: str) -> list[Source]:
+    """Return the file and the preset it builds on."""
     preset = PRESETS / f"{source}.yaml"
     path = preset if source in presets() else Path(source)
     try:
@@ -215,24 +280,25 @@ def _file_layers(source: str) -> list[_Layer]:
     except (YamlSyntaxError, YamlRefused) as error:
         raise SettingsError(f"{path}:{error}") from None
     if content is None or content == {}:
-        raise SettingsError(f"{path} holds no settings: write at least a line such as `preset: sample`")
+        raise SettingsError(f"{path}:1: the file holds no settings: write at least a line such as `preset: sample`")
     if not isinstance(content, dict):
-        raise SettingsError(f"{path} must hold settings as `key: value`, not {type(content).__name__}")
+        raise SettingsError(f"{path}:1: write settings as `key: value`, and not a {type(content).__name__}")
     if path == preset or "preset" not in content:
-        return [_Layer(content, str(path), lines)]
+        return [Source(content, str(path), lines)]
     base = content.pop("preset")
     if base not in presets():
         raise SettingsError(
             f"{path}:{lines['preset',]}: no preset {_short(repr(base))}; the presets are {', '.join(presets())}"
         )
-    return [*_file_layers(base), _Layer(content, str(path), lines)]
+    return [Source(content, str(path), lines), *_file_sources(base)]
 
 
-def _flag_values(flag: str) -> dict[str, Any]:
+def flag_source(flag: str) -> Source:
+    """Return the source of one `a.b=c`. Raises SettingsError."""
     key, equals, text = flag.partition("=")
     if not equals or not key:
         raise SettingsError(f"--set {_short(flag)}: write it as key=value, for example training.epochs=10")
-    return _nested(key.split("."), text, f"--set {_short(key)}")
+    return Source(_nested(key.split("."), text, f"--set {_short(key)}"))
 
 
 def _nested(keys: list[str], text: str, origin: str) -> dict[str, Any]:
@@ -250,49 +316,43 @@ def _nested(keys: list[str], text: str, origin: str) -> dict[str, Any]:
     return value
 
 
-def _merge(into: dict, layer: dict) -> None:
-    for key, value in layer.items():
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
-        else:
-            into[key] = value
-
-
 def explained(
-    error: ValidationError, settings: type[BaseModel] | None = None, layers: Sequence[_Layer] = ()
+    error: ValidationError, settings: type[BaseModel] = Settings, sources: Sequence[Source] = ()
 ) -> SettingsError:
     """Return an error that describes each problem with the values of settings in a line.
 
     Args:
         error: the error of pydantic.
-        settings: the group that was validated; `Settings` if not given.
-        layers: the sources of the values in order, so that the message can name a file's line or a variable.
+        settings: the group that was validated.
+        sources: the sources of the values, as for `merged`, so that the message can name a file's line or a variable.
     """
     problems = error.errors()
-    lines = [_origin(one["loc"], layers) + _explain(one, settings or Settings) for one in problems[:_MOST_EXPLAINED]]
+    lines = [_origin(one["loc"], sources) + _explain(one, settings) for one in problems[:_MOST_EXPLAINED]]
     if len(problems) > _MOST_EXPLAINED:
         lines.append(f"and {len(problems) - _MOST_EXPLAINED:,} more")
     return SettingsError(*lines)
 
 
-def _origin(place: Place, layers: Sequence[_Layer]) -> str:
-    """Return how a message about a setting starts: with the last source that sets it; empty for a flag."""
-    for layer in reversed(layers):
-        value: Any = layer.values
+def _origin(place: Place, sources: Sequence[Source]) -> str:
+    """Return how a message about a setting starts: with the first source that sets it; empty for a flag."""
+    for source in sources:
+        value: Any = source.values
         for depth, key in enumerate(place):
             if isinstance(value, dict) and key in value:
                 value = value[key]
             elif depth and isinstance(value, list):  # a list has one line for all its values
-                return layer.where(place[:depth])
+                return source.where(place[:depth])
             else:
                 break
         else:
-            return layer.where(place) if place else ""
+            return source.where(place) if place else ""
     return ""
 
 
 def _explain(problem, settings: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in problem["loc"])
+    if key in _RENAMED:
+        return f"{key} was renamed to {_RENAMED[key]}"
     if problem["type"] == "extra_forbidden":
         hint = did_you_mean(key[:_LONGEST_SHOWN], _keys(settings)).strip()
         return f"{_short(key)}: no such setting" + (f"; {hint}" if hint else "")

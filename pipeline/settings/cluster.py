@@ -1,4 +1,4 @@
-"""What a person may set about running the graph on Kubeflow Pipelines."""
+"""Settings of running the graph on Kubeflow Pipelines."""
 
 from typing import Annotated, Literal
 
@@ -13,52 +13,95 @@ SecretKey = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*/[A-Za-z0-9._-]+$
 
 
 class Toleration(SettingsGroup):
-    """As in Kubernetes: a taint of a node that a step bears."""
+    """Toleration of a node's taint, as in Kubernetes."""
 
-    key: str = ""
-    operator: Literal["Equal", "Exists"] = "Exists"
-    value: str = ""
-    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
+    key: str = Field("", description="Key of the taint. Empty: every key.")
+    operator: Literal["Equal", "Exists"] = Field(
+        "Exists", description="Equal: the value of the taint must be equal, too. Exists: any value will do."
+    )
+    value: str = Field("", description="Value of the taint, for the operator Equal.")
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = Field(
+        "", description="Effect of the taint. Empty: every effect."
+    )
 
 
 class StepSettings(SettingsGroup):
-    """The container of a step. Quantities as Kubernetes writes them."""
+    """Settings of a step's container. Quantities are written as in Kubernetes."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)  # cpu: 4
 
-    image: str = ""  # kubeflow.gpu_image where gpus are asked for, else kubeflow.image
-    cpu: str = Field("1", pattern=r"^[0-9]{1,6}(\.[0-9]{1,3})?m?$")  # asked for; more where a machine has it idle
-    memory: str = Field("4Gi", pattern=_BYTES)  # asked for, and the most
-    gpus: int = Field(0, ge=0, le=1_024)
-    gpu_type: str = "nvidia.com/gpu"
-    shared_memory: str = Field("", pattern=f"^$|{_BYTES}")  # of /dev/shm, a part of memory; 64 MiB when not given
-    node_selector: dict[str, str] = Field(default_factory=dict)
-    tolerations: list[Toleration] = Field(default_factory=list)
-    volumes: dict[Folder, str] = Field(default_factory=dict)  # claims, beside kubeflow.claim
-    secrets: dict[str, SecretKey] = Field(default_factory=dict)  # environment variables
+    image: str = Field(
+        "", description="Container image. Empty: kubeflow.gpu_image if the step asks for GPUs, else kubeflow.image."
+    )
+    cpu: str = Field(
+        "1",
+        pattern=r"^[0-9]{1,6}(\.[0-9]{1,3})?m?$",
+        description="CPU cores that are reserved. The step may use more if the machine has idle ones.",
+    )
+    memory: str = Field("4Gi", pattern=_BYTES, description="Memory that is reserved, and the most the step may use.")
+    gpus: int = Field(0, ge=0, le=1_024, description="Number of GPUs.")
+    gpu_type: str = Field("nvidia.com/gpu", description="Resource name of the GPUs in the cluster.")
+    shared_memory: str = Field(
+        "", pattern=f"^$|{_BYTES}", description="Size of /dev/shm, which counts as memory. Empty: 64 MiB."
+    )
+    node_selector: dict[str, str] = Field(
+        default_factory=dict, description="Labels of the nodes that may run the step."
+    )
+    tolerations: list[Toleration] = Field(
+        default_factory=list, description="Taints that a node which runs the step may have."
+    )
+    volumes: dict[Folder, str] = Field(
+        default_factory=dict, description="Volume claims to mount beside kubeflow.claim, by folder in the container."
+    )
+    secrets: dict[str, SecretKey] = Field(
+        default_factory=dict, description="Environment variables from Kubernetes secrets, each SECRET/KEY."
+    )
 
 
 class KubeflowSettings(SettingsGroup):
-    """Where the graph runs. None of it changes a model, so a run does not record it."""
+    """Settings of the cluster. None of them changes a model, so a run does not record them."""
 
-    endpoint: str = "http://localhost:8080"  # of Kubeflow Pipelines, as seen from here: its page's, or its API's
-    token: SecretStr = SecretStr("")  # for the endpoint; from the environment, and in no record of the settings
-    api: str = "http://ml-pipeline.kubeflow:8888"  # the same as seen from a step
-    namespace: str = "kubeflow"  # of the runs
-    image: str = ""
-    gpu_image: str = ""
-    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
-    image_pull_secrets: list[str] = Field(default_factory=list)
-    service_account: str = "vitpipe-steps"
-    claim: str = "vitpipe"  # a ReadWriteMany volume: data and runs lie in it
-    mount: Folder = "/vitpipe"  # the folder of every step that relative paths start from
-    metadata: str = "mysql://vitpipe@vitpipe-metadata/vitpipe"  # address of ML Metadata, as seen from a step
-    metadata_secret: SecretKey = "vitpipe-metadata/password"
-    pod_annotations: dict[str, str] = Field(default_factory=dict)
-    retries: int = Field(2, ge=0, le=100)
-    backoff_seconds: int = Field(60, ge=1, le=86_400)  # before the first retry; doubles
-    step: StepSettings = StepSettings()  # of every step
-    steps: dict[str, StepSettings] = Field(default_factory=dict)  # what is different in one, by the name of its node
+    endpoint: str = Field(
+        "http://localhost:8080",
+        description="Address of Kubeflow Pipelines, of its page or its API, as seen from this machine.",
+    )
+    token: SecretStr = Field(
+        SecretStr(""),
+        description="Token for the endpoint. Only the environment may set it, and no record of the settings holds it.",
+    )
+    api: str = Field(
+        "http://ml-pipeline.kubeflow:8888", description="Address of Kubeflow Pipelines' API as seen from a step."
+    )
+    namespace: str = Field("kubeflow", description="Kubernetes namespace of the runs.")
+    image: str = Field("", description="Container image of the steps.")
+    gpu_image: str = Field("", description="Container image of the steps that ask for GPUs.")
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
+        "IfNotPresent", description="When a node pulls the image, as in Kubernetes."
+    )
+    image_pull_secrets: list[str] = Field(
+        default_factory=list, description="Names of the Kubernetes secrets with which images are pulled."
+    )
+    service_account: str = Field("vitpipe-steps", description="Kubernetes service account of the steps.")
+    claim: str = Field("vitpipe", description="ReadWriteMany volume claim that holds the data and the runs.")
+    mount: Folder = Field(
+        "/vitpipe", description="Folder of every step where the claim is mounted. Relative paths start from it."
+    )
+    metadata: str = Field(
+        "mysql://vitpipe@vitpipe-metadata/vitpipe", description="Address of ML Metadata as seen from a step."
+    )
+    metadata_secret: SecretKey = Field(
+        "vitpipe-metadata/password", description="Kubernetes secret, SECRET/KEY, with the password of ML Metadata."
+    )
+    pod_annotations: dict[str, str] = Field(default_factory=dict, description="Annotations of every step's pod.")
+    retries: int = Field(2, ge=0, le=100, description="How often a failed step is tried again.")
+    backoff_seconds: int = Field(
+        60, ge=1, le=86_400, description="Seconds before the first retry. They double before each further one."
+    )
+    step: StepSettings = Field(StepSettings(), description="Container of every step.")
+    steps: dict[str, StepSettings] = Field(
+        default_factory=dict,
+        description="What differs from kubeflow.step in one step, by the name of its node.",
+    )
 
     def step_of(self, node: str) -> StepSettings:
         """The settings of one step."""

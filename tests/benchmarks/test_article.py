@@ -17,7 +17,7 @@ def test_it_is_as_large_as_the_article_s_model_with_its_token_and_positions():
 def test_a_training_image_costs_what_the_notes_of_the_model_say():
     assert training_flops(whole=True) == pytest.approx(1.92e9, rel=0.01)
     assert 0.85 < training_flops() / training_flops(whole=True) < 0.9  # five of six blocks and a sixth of the last
-    assert training_flops(head="mean") == pytest.approx(64 / 65 * training_flops(whole=True), rel=0.01)
+    assert training_flops(pool="mean") == pytest.approx(64 / 65 * training_flops(whole=True), rel=0.01)
 
 
 def test_the_schedule_starts_at_zero_and_ends_near_it():

@@ -12,7 +12,7 @@ from trainer.vit import ViT
 
 
 def vit(width=8):
-    model = ViT(image_size=8, depth=2, width=width, heads=2, classes=3, head="seqpool", mean=(1, 2, 3), std=(4, 5, 6))
+    model = ViT(image_size=8, depth=2, width=width, heads=2, classes=3, pool="seqpool", mean=(1, 2, 3), std=(4, 5, 6))
     generator = np.random.default_rng(0)
     for weight in model.weights:
         weight.assign(generator.normal(size=weight.shape))

@@ -20,7 +20,7 @@ from vitpipe.cli.finetune import finetune
 def folder(tmp_path_factory):
     """A backbone as a file and as two versions that a pipeline has pushed, and data."""
     folder = tmp_path_factory.mktemp("backbones")
-    model = ModelSettings(image_size=16, patch_size=8, depth=3, width=16, heads=2, head="mean", mimetic=True)
+    model = ModelSettings(image_size=16, patch_size=8, depth=3, width=16, heads=2, pool="mean", mimetic=True)
     vit(model, 4, [100.0] * 3, [50.0] * 3).save(folder / "vit.keras")
     for version in ("9", "10"):
         pushed = folder / "runs" / "pretrain" / "serving" / version / KERAS_MODEL
@@ -58,7 +58,7 @@ def test_what_is_not_there_is_told_with_the_nearest(folder):
 def test_the_model_has_the_sizes_of_its_backbone_and_the_image_size_of_the_settings(folder):
     found = fitted(settings(folder, "pretrain", "model.image_size=32", "model.stochastic_depth=0.1"))
     assert found.model == ModelSettings(
-        image_size=32, patch_size=8, depth=3, width=16, heads=2, head="mean", stochastic_depth=0.1
+        image_size=32, patch_size=8, depth=3, width=16, heads=2, pool="mean", stochastic_depth=0.1
     )
     assert found.finetune.source == str(folder / "runs" / "pretrain" / "serving" / "10")
 

@@ -14,7 +14,7 @@ from pipeline.warm_start import _KERAS_MODEL as KERAS_MODEL
 from pipeline.warm_start import plan
 from vitpipe.cli.run import run
 
-ARCHITECTURE = {"patch_size": 8, "depth": 4, "width": 64, "heads": 4, "mlp_ratio": 4, "head": "cls", "conv_stem": False}
+ARCHITECTURE = {"patch_size": 8, "depth": 4, "width": 64, "heads": 4, "mlp_ratio": 4, "pool": "cls", "conv_stem": False}
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_another_image_size_is_no_obstacle(folder):
         ("model.depth=5", "depth 4, not 5: take its model settings, or --set training.warm_start=false"),
         ("model.heads=2", "heads 4, not 2"),
         ("model.patch_size=4", "patch_size 8, not 4"),
-        ("model.head=mean", "head cls, not mean"),
+        ("model.pool=mean", "pool cls, not mean"),
         ("model.width=128", "width 64, not 128"),
         ("model.mlp_ratio=2", "mlp_ratio 4, not 2"),
     ],

@@ -9,7 +9,7 @@ from trainer.backbone import digest, load_backbone
 from trainer.settings import FinetuneSettings, ModelSettings
 from trainer.train import vit
 
-MODEL = ModelSettings(image_size=8, depth=2, width=16, heads=2, head="mean")
+MODEL = ModelSettings(image_size=8, depth=2, width=16, heads=2, pool="mean")
 PIXELS = FinetuneSettings(pixel_mean=(100.0, 110.0, 120.0), pixel_std=(50.0, 60.0, 70.0))
 
 

@@ -39,11 +39,11 @@ def test_without_cls_the_mean_row_stands_in():
     assert (explain.to_itself(given) == 0).all()
 
 
-@pytest.mark.parametrize("head", ["cls", "mean", "seqpool"])
-def test_attention_of_a_model_has_rows_and_flows_that_sum_to_1(head):
-    model = ViT(image_size=8, patch_size=4, classes=2, depth=3, width=8, heads=2, head=head)
+@pytest.mark.parametrize("pool", ["cls", "mean", "seqpool"])
+def test_attention_of_a_model_has_rows_and_flows_that_sum_to_1(pool):
+    model = ViT(image_size=8, patch_size=4, classes=2, depth=3, width=8, heads=2, pool=pool)
     given = np.asarray(model.explain(RNG.integers(0, 256, (2, 8, 8, 3), "uint8"))[1])
-    assert explain.layout(given.shape[-1]) == (2, head == "cls")
+    assert explain.layout(given.shape[-1]) == (2, pool == "cls")
     for rows in given, explain.rollout(given):
         np.testing.assert_allclose(rows.sum(-1), 1, atol=1e-5)
         assert rows.min() >= 0 and rows.max() <= 1

@@ -21,6 +21,7 @@ def test_a_size_gives_depth_width_and_heads_and_survives_the_way_to_the_trainer(
         (TrainingSettings, {"batch_size": 33}, "batch_size 33 is not a multiple of 2"),
         (TrainingSettings, {"batch_size": 36, "accumulate": 4}, "batch_size 36 is not a multiple of 8"),
         (TrainingSettings, {"epochs": 5}, "warmup_epochs 10 must be less than epochs 5"),
+        (ModelSettings, {"width": True}, "number, not true or false"),
         (TrainingSettings, {"seed": -1}, "greater than or equal to 0"),
     ],
 )

@@ -86,7 +86,7 @@ class TorchViT(torch.nn.Module):
 @pytest.fixture(params=["cls", "mean"])
 def model(request):
     """A ViT in which no weight is at a start that would hide it, and the tokens vary as little as epsilon matters."""
-    model = ViT(image_size=8, patch_size=4, classes=3, depth=DEPTH, width=WIDTH, heads=HEADS, head=request.param)
+    model = ViT(image_size=8, patch_size=4, classes=3, depth=DEPTH, width=WIDTH, heads=HEADS, pool=request.param)
     rng = np.random.default_rng(0)
     for weight in model.weights:
         noise = rng.normal(size=weight.shape).astype("float32")
@@ -108,7 +108,7 @@ def answer(model, images, **options):
     normalised = model.normalization(images)
     patches = keras.ops.convert_to_numpy(extract_patches(normalised, 4))
     tokens = model.tokens.positions.shape[1]
-    independent = TorchViT(patches.shape[-1], tokens, 3, model.config["head"], **options).eval()
+    independent = TorchViT(patches.shape[-1], tokens, 3, model.config["pool"], **options).eval()
     independent.take(model)
     with torch.no_grad():
         return independent(torch.from_numpy(np.array(patches))).numpy()

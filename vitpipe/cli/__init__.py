@@ -29,6 +29,7 @@ from vitpipe.cli import (  # fmt: skip
     report,
     run,
     runs,
+    settings,
     study,
     ui,
     watch,
@@ -38,6 +39,7 @@ from vitpipe.cli import (  # fmt: skip
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 app.command()(doctor.doctor)
 app.add_typer(data.app, name="data")
+app.command()(settings.settings)
 app.command()(augment.augment)
 app.command()(run.run)
 app.command()(finetune.finetune)

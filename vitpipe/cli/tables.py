@@ -10,18 +10,27 @@ from rich.table import Table
 from pipeline.console.terminal import Console, printable
 
 
-def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on a terminal, lines with tabs elsewhere."""
+def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]], wrap: bool = False) -> None:
+    """Print a table on a terminal, and lines with tabs elsewhere.
+
+    Args:
+        columns: Their titles.
+        rows: The cells of each row.
+        wrap: Whether a cell, except those of the first column, may take several lines of a terminal.
+    """
     if not Console().is_terminal:
         for row in rows:
             print(*map(printable, row), sep="\t")
         return
     table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(printable(column), no_wrap=True)
+    for number, column in enumerate(columns):
+        table.add_column(printable(column), no_wrap=not wrap or number == 0, overflow="fold")
     for row in rows:
         table.add_row(*map(printable, row))
-    print_whole(table)
+    if wrap:
+        Console().print(table)
+    else:
+        print_whole(table)
 
 
 def print_whole(picture: RenderableType) -> None:

@@ -1,13 +1,13 @@
-"""What a study trains, and for how long."""
+"""Settings of a study: what it trains, and for how long."""
 
-import copy
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from components.errors import SettingsError
-from pipeline.settings import explained, override
-from trainer.settings import AugmentSettings, FinetuneSettings, SettingsGroup
+from pipeline.settings import LayeredSettings, Source, flag_source, merged
+from trainer.settings import AugmentSettings, FinetuneSettings
+from trainer.sizes import check_batch
 
 PRETRAINED = "vit-pretrained"  # takes its sizes from the backbone, so it is no registered architecture
 
@@ -18,22 +18,42 @@ _Steps = Annotated[int, Field(ge=2, le=100_000_000)]
 _Rate = Annotated[float, Field(gt=0, le=1_000)]
 
 
-class StudySettings(SettingsGroup):
-    """The same for every architecture, but for the learning rate and weight decay that it is registered with."""
+class StudySettings(LayeredSettings):
+    """Settings of a study. They hold for every architecture but for its registered learning rate and weight decay."""
 
-    architectures: tuple[str, ...] = Field(min_length=1)
-    sizes: tuple[_Images | None, ...] = Field(min_length=1)  # training images a class; null: all of the rarest class
-    steps: tuple[_Steps, ...]  # of the optimizer, for each size
-    seeds: int = Field(gt=0, le=1_000)
-    batch_size: int = Field(gt=0, le=2**20)
-    image_size: int = Field(32, gt=0, le=4096)  # pixels a side
-    warmup: float = Field(0.1, ge=0, lt=1)  # share of the steps; the rate then falls along a cosine to 0
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    precision: str = Field("float32", pattern="^(auto|float32|bfloat16|float16)$")
-    augment: AugmentSettings = _SHORT
-    learning_rates: dict[str, _Rate] = Field(default_factory=dict)  # by architecture, over the registered
-    finetune: FinetuneSettings = FinetuneSettings()  # of the pretrained ViT: its phases share the steps as its epochs
-    split: Literal["val", "test"] = "test"  # to look at; on val settings are chosen, and test stays unseen
+    architectures: tuple[str, ...] = Field(min_length=1, description="Names of the registered architectures to train.")
+    sizes: tuple[_Images | None, ...] = Field(
+        min_length=1, description="Numbers of training images a class. null: as many as the rarest class has."
+    )
+    steps: tuple[_Steps, ...] = Field(description="Numbers of optimizer steps, one for each size.")
+    seeds: int = Field(gt=0, le=1_000, description="How often each training is repeated, each time with another seed.")
+    batch_size: int = Field(gt=0, le=2**20, description="Images of one optimizer step.")
+    image_size: int = Field(32, gt=0, le=4096, description="Side of the models' square input, in pixels.")
+    warmup: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="Share of the steps in which the learning rate rises. It then falls along a cosine to 0.",
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="Share of each label's probability that is spread evenly over all classes."
+    )
+    precision: str = Field(
+        "float32",
+        pattern="^(auto|float32|bfloat16|float16)$",
+        description="Floating-point type of the computation. auto: the best that the device supports.",
+    )
+    augment: AugmentSettings = Field(_SHORT, description="Augmentation of the training images.")
+    learning_rates: dict[str, _Rate] = Field(
+        default_factory=dict, description="Learning rates by architecture, instead of the registered ones."
+    )
+    finetune: FinetuneSettings = Field(
+        FinetuneSettings(),
+        description="Fine-tuning of the pretrained ViT. Its phases share the steps in proportion to their epochs.",
+    )
+    split: Literal["val", "test"] = Field(
+        "test", description="Split to evaluate on. Choose settings on val, so that test stays unseen."
+    )
 
     @model_validator(mode="after")
     def can_be_run(self):
@@ -41,8 +61,7 @@ class StudySettings(SettingsGroup):
             raise ValueError(f"steps {list(self.steps)} must have one number for each of the sizes {list(self.sizes)}")
         if len(set(self.sizes)) < len(self.sizes) or len(set(self.architectures)) < len(self.architectures):
             raise ValueError("sizes and architectures must each be named once")
-        if self.batch_size % 2:
-            raise ValueError(f"batch_size {self.batch_size} must be even, for Mixup and CutMix")
+        check_batch(self.batch_size)
         return self
 
 
@@ -75,10 +94,4 @@ def study_settings(budget: str, flags: list[str] | None = None) -> StudySettings
     """Of a budget, with `a.b=c` flags over it. Raises SettingsError."""
     if budget not in BUDGETS:
         raise SettingsError(f"no budget {budget}: use one of {', '.join(BUDGETS)}")
-    given = copy.deepcopy(BUDGETS[budget])
-    for flag in flags or []:
-        override(given, flag)
-    try:
-        return StudySettings.model_validate(given)
-    except ValidationError as error:
-        raise explained(error, StudySettings) from None
+    return merged(StudySettings, [*map(flag_source, reversed(flags or [])), Source(BUDGETS[budget])])

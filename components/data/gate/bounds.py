@@ -1,50 +1,99 @@
-"""The bounds that data must keep before anything is trained on them, and what a check says. Imported by the command:
-it knows neither TFX nor NumPy.
+"""Bounds that data must satisfy before anything is trained on them, and findings of the checks.
+
+The command imports this module, so it needs neither TFX nor NumPy.
 """
 
 from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
+from pydantic.config import JsonDict
 
 from trainer.settings import Group, SettingsGroup
 
 _LARGEST = 1e12  # the largest bound: no data set has as many images
+_NOT_NEGATIVE: JsonDict = {"minimum": 0, "maximum": _LARGEST}  # `DataGateSettings` checks it
 
 
 class Bound(SettingsGroup):
-    """Beyond `warn` a check is told of, beyond `stop` it ends the run; without a number it does not."""
+    """Thresholds of one check of the data."""
 
-    warn: float | None = None
-    stop: float | None = None
+    warn: float | None = Field(
+        None,
+        description="Past this value the check is reported. null: it is never reported.",
+        json_schema_extra=_NOT_NEGATIVE,
+    )
+    stop: float | None = Field(
+        None,
+        description="Past this value the run ends. null: it never ends the run.",
+        json_schema_extra=_NOT_NEGATIVE,
+    )
 
 
 class DataGateSettings(SettingsGroup):
-    """A bound for each check. A file or flag may change one number and leave the other as it is."""
+    """Thresholds of the checks of the data. A file or flag may change one of two and leave the other as it is."""
 
-    anomalies: Bound = Bound(stop=0)  # at most so many that TFDV finds against the schema, in train and val
-    # In all three splits.
-    repeated_ids: Bound = Bound(stop=0)  # at most so many examples with the id of another
-    missing_classes: Bound = Bound(stop=0)  # at most so many classes without an image in a split
-    conflicting_labels: Bound = Bound(stop=0)  # at most so many images whose picture has another label elsewhere
-    image_side: Bound = Bound(stop=8)  # pixels at least on the shorter side: less has nothing to show
-    rotated: Bound = Bound(warn=0)  # at most so many images with an Exif orientation, which is ignored
-    one_colour: Bound = Bound(warn=0)  # at most so many images whose pixels are all equal once transparency is dropped
-    narrow_range: Bound = Bound(warn=0)  # at most so many 16-bit PNGs that use less than a quarter of their range
-    # What is trained on.
-    class_examples: Bound = Bound(warn=20, stop=2)  # images at least in the smallest class
-    imbalance: Bound = Bound(warn=10, stop=100)  # the largest class at most so many times the smallest
-    duplicates: Bound = Bound(warn=0.01, stop=0.2)  # share at most of images that another has pixel by pixel
-    # What is measured on: val and test.
-    exact_leaks: Bound = Bound(stop=0)  # images at most that stand in an earlier split too, pixel by pixel
-    near_leaks: Bound = Bound(warn=0.01, stop=0.05)  # share at most that nearly do; 0.03 of CIFAR-10's test images
-    # Against the newest earlier span that passed: Jensen-Shannon divergences in bits, 0 for equal, 1 for disjoint.
-    drift_labels_linf: Bound = Bound(warn=0.05, stop=0.2)  # largest change at most of a class's share
-    drift_labels_js: Bound = Bound(warn=0.02, stop=0.1)
-    drift_colour: Bound = Bound(warn=0.1, stop=0.5)  # of a channel's mean at most, in standard deviations of its pixels
-    drift_brightness: Bound = Bound(warn=0.05, stop=0.2)
-    drift_sharpness: Bound = Bound(warn=0.05, stop=0.2)
-    drift_sizes: Bound = Bound(warn=0.1, stop=0.5)
-    leave_out_leaks: bool = Field(False)  # train and select without the images that leak
+    anomalies: Bound = Field(
+        Bound(stop=0), description="Most anomalies that TFDV may find against the schema, in train and val."
+    )
+    repeated_ids: Bound = Field(Bound(stop=0), description="Most examples with the id of another, in all splits.")
+    missing_classes: Bound = Field(Bound(stop=0), description="Most classes without an image in one of the splits.")
+    conflicting_labels: Bound = Field(
+        Bound(stop=0), description="Most images whose pixels also appear with another label, in all splits."
+    )
+    image_side: Bound = Field(
+        Bound(stop=8), description="Least pixels on the shorter side of an image: a smaller one has nothing to show."
+    )
+    rotated: Bound = Field(Bound(warn=0), description="Most images with an Exif orientation, which is ignored.")
+    one_colour: Bound = Field(
+        Bound(warn=0), description="Most images whose pixels are all equal once transparency is dropped."
+    )
+    narrow_range: Bound = Field(
+        Bound(warn=0), description="Most 16-bit PNG images that use less than a quarter of their range."
+    )
+    class_examples: Bound = Field(Bound(warn=20, stop=2), description="Least training images of the smallest class.")
+    imbalance: Bound = Field(
+        Bound(warn=10, stop=100),
+        description="Largest class, at most, as a multiple of the smallest, in training images.",
+    )
+    duplicates: Bound = Field(
+        Bound(warn=0.01, stop=0.2),
+        description="Largest share of training images that are equal to another, pixel by pixel.",
+    )
+    exact_leaks: Bound = Field(
+        Bound(stop=0), description="Most images of val and test that also appear in an earlier split, pixel by pixel."
+    )
+    near_leaks: Bound = Field(
+        Bound(warn=0.01, stop=0.05),
+        description="Largest share of images of val and test that nearly appear in an earlier split. For the test "
+        "images of CIFAR-10 it is 0.03.",
+    )
+    drift_labels_linf: Bound = Field(
+        Bound(warn=0.05, stop=0.2),
+        description="Largest change of a class's share since the newest earlier span that passed.",
+    )
+    drift_labels_js: Bound = Field(
+        Bound(warn=0.02, stop=0.1),
+        description="Largest Jensen-Shannon divergence, in bits from 0 to 1, of the labels from those of the newest "
+        "earlier span that passed.",
+    )
+    drift_colour: Bound = Field(
+        Bound(warn=0.1, stop=0.5),
+        description="Largest change of a channel's mean since the newest earlier span that passed, in standard "
+        "deviations of its pixels.",
+    )
+    drift_brightness: Bound = Field(
+        Bound(warn=0.05, stop=0.2),
+        description="Largest divergence of the images' brightness, as for drift_labels_js.",
+    )
+    drift_sharpness: Bound = Field(
+        Bound(warn=0.05, stop=0.2), description="Largest divergence of the images' sharpness, as for drift_labels_js."
+    )
+    drift_sizes: Bound = Field(
+        Bound(warn=0.1, stop=0.5), description="Largest divergence of the images' sizes, as for drift_labels_js."
+    )
+    leave_out_leaks: bool = Field(
+        False, description="Train and select the model without the images that leak between splits."
+    )
 
     @model_validator(mode="before")
     @classmethod

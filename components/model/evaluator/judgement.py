@@ -13,13 +13,21 @@ OVERRIDE = "override"  # property of a blessing that a person issued, and of its
 
 
 class GateSettings(SettingsGroup):
-    """Bounds on the gate's test set. Accuracies, their differences and calibration are fractions, from 0 to 1."""
+    """Bounds that a model must satisfy on the gate's test set. All are fractions, from 0 to 1."""
 
-    accuracy: float = Field(0.92, ge=0, le=1)  # at least this, overall
-    class_accuracy: float = Field(0.0, ge=0, le=1)  # at least this, for the worst class
-    calibration: float = Field(1.0, ge=0, le=1)  # confidence and accuracy at most so far apart
-    tolerance: float = Field(0.01, ge=0, le=1)  # at most this much below the model serving now, but for noise
-    confidence: float = Field(0.95, gt=0, lt=1)  # of every interval
+    accuracy: float = Field(0.92, ge=0, le=1, description="Lowest accuracy on the whole test set.")
+    class_accuracy: float = Field(0.0, ge=0, le=1, description="Lowest accuracy on the images of any one class.")
+    calibration: float = Field(
+        1.0, ge=0, le=1, description="Largest expected calibration error: the distance of confidence from accuracy."
+    )
+    tolerance: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Largest loss of accuracy against the model that serves now. A larger loss passes if it may be "
+        "chance.",
+    )
+    confidence: float = Field(0.95, gt=0, lt=1, description="Confidence level of every interval.")
 
 
 class Figures(Group):

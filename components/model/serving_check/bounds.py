@@ -1,4 +1,4 @@
-"""The bounds of the serving check. Imported by the command: it knows neither TFX nor TensorFlow."""
+"""Bounds of the serving check. The command imports them, so they need neither TFX nor TensorFlow."""
 
 from pydantic import Field
 
@@ -6,7 +6,14 @@ from trainer.settings import SettingsGroup
 
 
 class ServingCheckSettings(SettingsGroup):
-    """Bounds on the probe's process."""
+    """Bounds on the process that serves the model in the serving check."""
 
-    latency_ms: float = Field(1000, gt=0, le=3_600_000)  # of a request with one image: 99 of 100 take at most this
-    memory_gib: float = Field(4.0, gt=0, le=2**20)  # resident, TensorFlow in it
+    latency_ms: float = Field(
+        1000,
+        gt=0,
+        le=3_600_000,
+        description="Longest time, in milliseconds, that 99 of 100 requests with one image may take.",
+    )
+    memory_gib: float = Field(
+        4.0, gt=0, le=2**20, description="Largest resident memory of the process, in GiB, with TensorFlow in it."
+    )

@@ -1,4 +1,4 @@
-"""Bounds of settings: every number is finite and bounded, also in fields that are added later."""
+"""Bounds and descriptions of settings, also of fields that are added later: every number is finite and bounded."""
 
 import json
 import typing
@@ -63,3 +63,27 @@ def test_every_number_is_finite_and_bounded(group, place):
         # All checks of the data gate are bounded together.
         wanted = keys[:1] if keys[0] == "data_gate" else keys
         assert refused.value.errors()[0]["loc"][: len(wanted)] == wanted, f"{value}: {refused.value}"
+
+
+@pytest.mark.parametrize(("group", "place"), [*numbers()])
+@pytest.mark.parametrize("value", [True, False])
+def test_true_and_false_are_not_numbers(group, place, value):
+    given = BUDGETS["small"] if group is StudySettings else {}
+    with pytest.raises(ValidationError, match="number, not true or false"):
+        group.model_validate(given | with_value(place, value))
+
+
+def groups(group):
+    """Yield a group of settings and all groups in it."""
+    yield group
+    for field in group.model_fields.values():
+        for kind in (field.annotation, *typing.get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from groups(kind)
+
+
+@pytest.mark.parametrize("group", {*groups(Settings), *groups(StudySettings)}, ids=lambda group: group.__name__)
+def test_every_setting_is_described_and_what_null_means(group):
+    for name, field in group.model_fields.items():
+        assert (field.description or "").endswith("."), name
+        assert type(None) not in typing.get_args(field.annotation) or "null: " in field.description, name

@@ -5,7 +5,7 @@ import pytest
 
 from components.errors import SettingsError
 from pipeline.metadata.address import PASSWORD
-from pipeline.settings import TOKEN, load, presets
+from pipeline.settings import TOKEN, Settings, load, presets
 
 
 @pytest.mark.parametrize("preset", presets())
@@ -39,6 +39,7 @@ def test_settings_cannot_be_changed():
     [
         ("training.epocs=3", "training.epocs: no such setting; did you mean training.epochs?"),
         ("trainig.epochs=3", "trainig: no such setting; did you mean training?"),
+        ("model.head=mean", "^model.head was renamed to model.pool$"),
         ("training.epochs=0", r"training.epochs: .*greater than 0 \(got 0\)"),
         ("training.epochs=many", r"training.epochs: .*integer.* \(got 'many'\)"),
         ("model.width=30", "model: width 30 is not a multiple of heads 4"),
@@ -73,6 +74,7 @@ def test_a_misspelt_preset_is_told_the_nearest():
         ("model:\n  width: 60000\n", ":1: model: width 60000, depth 6 and mlp_ratio 4 make about 259,2.* parameters"),
         ("model: {image_size: 4096}\n", ":1: model: image_size 4096 makes 1,048,576 patches of patch_size 4"),
         ("training:\n", ":1: training: it has no settings"),
+        ("model:\n  head: cls\n", ":2: model.head was renamed to model.pool$"),
         ("preset: smple\n", ":1: no preset 'smple'"),
         ("kubeflow: {steps: {Trainer: {memory: 99999999Gi}}}\n", ":1: kubeflow.steps.Trainer.memory: .*pattern"),
         ('data:\n  dir: "a\\tb"\n', ":2: data.dir: a path cannot contain the character U.0009"),
@@ -80,8 +82,9 @@ def test_a_misspelt_preset_is_told_the_nearest():
         ("data_gate: {duplicates: {stop: .nan}}\n", ":1: data_gate.duplicates.stop: .*finite number"),
         ("data_gate:\n  duplicates: {stop: -1}\n", ":1: data_gate: duplicates.stop -1 is not between 0 and 1e.12"),
         ("x: [1, 2\n", ":2:1: not YAML"),
-        ("", " holds no settings: write at least a line such as `preset: sample`"),
-        ("# training:\n#   epochs: 3\n", " holds no settings"),
+        ("", ":1: the file holds no settings: write at least a line such as `preset: sample`"),
+        ("# training:\n#   epochs: 3\n", ":1: the file holds no settings"),
+        ("training:\n  epochs: true\n", ":2: training.epochs: .*not true or false .got True"),
         ("name: a\nkubeflow:\n  token: s3cret\n", ":3: kubeflow.token: only the environment"),
     ],
 )
@@ -205,3 +208,11 @@ def test_an_address_that_is_none_is_refused_and_shows_no_password(address, messa
     with pytest.raises(SettingsError, match=f"metadata.address: .*{message}") as refused:
         load("sample", [f"metadata.address={address}"], environment={})
     assert "s3cret" not in str(refused.value)
+
+
+def test_only_load_reads_the_environment(monkeypatch):
+    for name in "NAME", "RUNS", "VITPIPE_NAME", "VITPIPE_RUNS", PASSWORD:
+        monkeypatch.setenv(name, "other")
+    monkeypatch.setenv("VITPIPE_TRAINING__SEED", "7")
+    assert Settings() == Settings.model_validate({}) == Settings.model_validate_json("{}") == Settings(name="vitpipe")
+    assert load("sample", ["name=mine"]).training.seed == 7

@@ -67,7 +67,7 @@ def made(tmp_path_factory):
     record_run(folder / "runs" / "x" / "metadata.db", "run-1", {"data": {"dir": "data", "span": 4, "gate_span": 1}})
     (folder / "a.png").write_bytes(encoded(picture(100, 20)))
     (folder / "broken.png").write_bytes(b"<html>no image</html>")
-    vit(head="mean", conv_stem=True).save(folder / "mean.keras")
+    vit(pool="mean", conv_stem=True).save(folder / "mean.keras")
     return folder
 
 
