@@ -6,7 +6,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests import mariadb as servers
+from tests.helpers import mariadb as servers
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 # A suite started in the background inherits an ignored Ctrl-C, and so would the commands that tests interrupt.

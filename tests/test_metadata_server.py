@@ -16,8 +16,8 @@ from pipeline.metadata.address import PASSWORD as VARIABLE
 from pipeline.metadata.address import Address, StoreError
 from pipeline.metadata.reader import reader
 from pipeline.metadata.summary import State, summarise
-from tests.mariadb import PASSWORD
-from tests.stores import questions
+from tests.helpers.mariadb import PASSWORD
+from tests.helpers.stores import questions
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.mysql

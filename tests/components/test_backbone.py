@@ -7,7 +7,7 @@ from components import artifacts
 from components.backbone import FILE, Executor
 from components.ingest import DataRefused
 from components.serving_folder import push
-from tests.components.test_serving_folder import record
+from tests.helpers.model_records import record
 from trainer import serving
 from trainer.backbone import digest
 from trainer.settings import FinetuneSettings, ModelSettings

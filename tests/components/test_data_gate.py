@@ -19,7 +19,7 @@ from pipeline.metadata.reader import reader
 from pipeline.node import launch
 from pipeline.outcome import State
 from pipeline.verdict import verdict
-from tests.spans import bomb, encoded, picture, write_span
+from tests.helpers.spans import bomb, encoded, picture, write_span
 
 _runs = itertools.count()
 TURNED = b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"  # orientation 6

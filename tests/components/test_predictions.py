@@ -6,7 +6,7 @@ from components.gate import GateSettings, judge
 from components.ingest import tfrecord
 from components.measures import measure
 from components.predictions import predict
-from tests.spans import encoded, picture
+from tests.helpers.spans import encoded, picture
 from trainer import serving
 from trainer.vit import ViT
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from components.ingest import tfrecord
 from components.serving_bounds import ServingCheckSettings
 from components.serving_check import check
-from tests.spans import encoded, picture
+from tests.helpers.spans import encoded, picture
 from trainer import serving
 from trainer.preprocessing import decode_batch
 from trainer.vit import ViT

@@ -13,7 +13,7 @@ import pytest
 
 from kubeflow import watch
 from pipeline.cli import main
-from tests.kubeflow import kfp_server
+from tests.helpers import kfp_server
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "t0ken.of-somebody"

@@ -18,7 +18,7 @@ from pipeline.exits import Exit
 from pipeline.metadata.stores import NotFound
 from pipeline.model_server import ServerError
 from pipeline.outcome import State
-from tests.kubeflow import kfp_server
+from tests.helpers import kfp_server
 
 TOKEN = "t0ken.of-somebody"
 MANUAL = {"trigger": "manual", "reason": ""}

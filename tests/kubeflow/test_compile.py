@@ -16,7 +16,7 @@ from kubeflow.compile import START, VERDICT, package, task_name
 from pipeline.build import compile_graph
 from pipeline.config import SettingsError, load
 from pipeline.report import NODE as REPORT
-from tests.kubeflow.walk import ROOT
+from tests.helpers.walk import ROOT
 
 GOLDEN = Path(__file__).parent / "cifar10.yaml"
 IMAGES = ["kubeflow.image=registry.example/vitpipe:1", "kubeflow.gpu_image=registry.example/vitpipe-gpu:1"]

@@ -12,8 +12,8 @@ from ml_metadata import MetadataStore
 from pipeline.metadata.reader import reader
 from pipeline.metadata.store import execution_id
 from pipeline.metadata.summary import EXIT, State, summarise
-from tests.kubeflow.conftest import begin
-from tests.kubeflow.walk import ROOT
+from tests.helpers.first_step import begin
+from tests.helpers.walk import ROOT
 
 
 @pytest.fixture

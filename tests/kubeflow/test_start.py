@@ -18,8 +18,8 @@ from pipeline.metadata.reader import reader
 from pipeline.metadata.store import record
 from pipeline.metadata.summary import EXIT, PUSHED, State, summarise
 from pipeline.start import logs_folder
-from tests.components.test_serving_folder import record as model_record
-from tests.kubeflow.conftest import begin
+from tests.helpers.first_step import begin
+from tests.helpers.model_records import record as model_record
 
 
 @pytest.fixture

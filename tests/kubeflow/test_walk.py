@@ -19,9 +19,9 @@ from pipeline.metadata.address import PASSWORD as VARIABLE
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 from pipeline.metadata.summary import EXIT, State, summarise
-from tests.kubeflow.walk import ROOT, walk
-from tests.mariadb import PASSWORD
-from tests.stores import answers
+from tests.helpers.mariadb import PASSWORD
+from tests.helpers.stores import answers
+from tests.helpers.walk import ROOT, walk
 
 pytestmark = [pytest.mark.e2e, pytest.mark.mysql, pytest.mark.timeout(1200)]
 SETTINGS = [

@@ -14,7 +14,7 @@ from components.ingest import MAX_SPAN
 from pipeline import strict_yaml
 from pipeline.config import PRESETS, Settings, SettingsError, load, presets
 from pipeline.study.settings import study_settings
-from tests.damage import maybe_damaged, mostly
+from tests.helpers.damage import maybe_damaged, mostly
 
 
 def fields(group: type[BaseModel], prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:

@@ -9,7 +9,7 @@ from pipeline.backbone import content, fitted, locate
 from pipeline.build import compile_graph
 from pipeline.cli.finetune import finetune
 from pipeline.config import SettingsError, load
-from tests.pipeline.test_build import nodes
+from tests.helpers.graphs import nodes
 from trainer.serving import KERAS_MODEL
 from trainer.settings import ModelSettings
 from trainer.train import vit

@@ -22,7 +22,7 @@ from components.ingest import DataRefused, tfrecord
 from components.serving_folder import ModelId, ModelRecord, push
 from pipeline.cli import app
 from pipeline.config import SettingsError
-from tests.spans import encoded, picture, write_span
+from tests.helpers.spans import encoded, picture, write_span
 from trainer import serving
 from trainer.vit import ViT
 

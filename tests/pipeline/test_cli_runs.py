@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.metadata.summary import process
-from tests.stores import make_store
+from tests.helpers.stores import make_store
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from pipeline.cli import doctor
 from pipeline.cli.doctor import CHECKS, Finding, Verdict
 from pipeline.metadata.address import ADDRESS
-from tests.stores import make_store
+from tests.helpers.stores import make_store
 
 app = typer.Typer()
 app.command()(doctor.doctor)

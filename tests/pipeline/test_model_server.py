@@ -20,8 +20,8 @@ from PIL import Image
 
 from pipeline import cli
 from pipeline.model_server import BATCH_BYTES, TRIES, Server, ServerError, ask, batches
-from tests import model_server
-from tests.spans import encoded, picture
+from tests.helpers import model_server
+from tests.helpers.spans import encoded, picture
 from trainer import serving
 from trainer.vit import ViT
 

@@ -11,8 +11,8 @@ from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 from pipeline.metadata.summary import PUSHED, summarise
 from pipeline.pushed import record_pushes
-from tests.components.test_serving_folder import record
-from tests.stores import make_store
+from tests.helpers.model_records import record
+from tests.helpers.stores import make_store
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from components.ingest.manifest import Recipe
 from components.serving_folder import ModelId, ModelRecord, push
 from pipeline.cli import main
 from pipeline.terminal import escaped, printable
-from tests.spans import encoded, picture
-from tests.stores import make_store
+from tests.helpers.spans import encoded, picture
+from tests.helpers.stores import make_store
 
 HOSTILE = "x\x1b]0;owned\x07\r\x9b31m\x7f\u202e\u2028\u200b[bold][/red]:smile:\nFORGED"
 FILE_NAME = HOSTILE.replace("/", "").encode() + b"\xff\x9b.png"  # not UTF-8 either

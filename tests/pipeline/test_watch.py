@@ -16,8 +16,8 @@ from pipeline.config import Settings, SettingsError
 from pipeline.exits import Exit
 from pipeline.metadata.address import StoreError
 from pipeline.watch import Pace, Watcher, check, run_child
-from tests.spans import encoded, picture, write_span
-from tests.stores import put_run
+from tests.helpers.spans import encoded, picture, write_span
+from tests.helpers.stores import put_run
 
 FAST = Pace(every=0.01, settle=0.05, retry=0.01, longest_retry=0.04, attempts=4)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from components.ingest import DataRefused, tfrecord
 from components.ingest.tfrecord import RawExample
-from tests.damage import damaged, mostly
+from tests.helpers.damage import damaged, mostly
 
 examples = st.builds(
     RawExample,

@@ -14,7 +14,7 @@ from components.ingest import DataRefused, history, manifest, prepare, tfrecord,
 from components.ingest.images import check
 from components.ingest.manifest import Recipe
 from components.ingest.source import SPLITS, silent
-from tests.spans import encoded
+from tests.helpers.spans import encoded
 
 WITHOUT_HISTORY = Path(__file__).with_name("spans_without_history")  # written by version 0.1.0
 

@@ -15,7 +15,7 @@ from pipeline.cli.gc import gc
 from pipeline.metadata.garbage import remove_folder
 from pipeline.metadata.reader import reader
 from pipeline.metadata.stores import NotFound, stores
-from tests.stores import make_store
+from tests.helpers.stores import make_store
 
 RUNS = 30
 

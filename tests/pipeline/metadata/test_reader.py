@@ -8,7 +8,7 @@ import pytest
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 from pipeline.metadata.summary import State, summarise
-from tests.mariadb import PASSWORD
+from tests.helpers.mariadb import PASSWORD
 
 sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))
 

@@ -7,7 +7,7 @@ import pytest
 from pipeline.cli import main
 from pipeline.metadata.address import StoreError
 from pipeline.metadata.stores import ask_all, check_store, stores
-from tests.stores import make_store
+from tests.helpers.stores import make_store
 
 
 @pytest.fixture(params=["empty", "cut", "junk", "folder"])

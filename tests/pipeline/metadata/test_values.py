@@ -12,7 +12,7 @@ from pipeline.metadata.summary import State, summarise
 from pipeline.metadata.values import Unreadable, read, read_flag
 from pipeline.metadata.views import Run
 from pipeline.ui.app import create_app
-from tests.stores import make_store
+from tests.helpers.stores import make_store
 
 JUNK = ["", "abc", "77", "[]", "{bad", "null", "NaN", "1" * 5000, "[" * 5000, '{"a": "\\ud800"}', b"\xff\x00", None]
 NAMES = ["exit", "process", "settings", "blessed", "judgement", "findings", "passed", "pushed", "pushed_version"]

@@ -26,7 +26,7 @@ from pipeline.study.draw import draw, whole_size
 from pipeline.study.settings import BUDGETS, study_settings
 from pipeline.study.study import CELLS, Study, arms, expected_seconds
 from pipeline.study.training import moments, multiply_adds, train
-from tests.pipeline.study.architectures import toy
+from tests.helpers.architectures import toy
 from trainer.input import Split
 
 GREY = (120.0, 120.0, 120.0), (60.0, 60.0, 60.0)
@@ -86,7 +86,7 @@ def test_a_study_that_was_killed_goes_on_from_its_last_cell(tmp_path):
 import sys
 from pathlib import Path
 from pipeline.study.architectures import Architecture, register
-from tests.pipeline.study.architectures import toy
+from tests.helpers.architectures import toy
 from tests.pipeline.study.test_study import study
 if __name__ == "__main__":
     register("toy", Architecture("Toy", toy, 0.05, 0.0))

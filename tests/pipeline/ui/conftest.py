@@ -4,7 +4,7 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from pipeline.ui.server import create_server
-from tests.stores import make_store
+from tests.helpers.stores import make_store
 
 REPORT = "<!doctype html><title>A report</title><h1>A report</h1><script>document.title = 'ran'</script>"
 

@@ -6,7 +6,7 @@ import pytest
 from pipeline.metadata.stores import stores
 from pipeline.ui.app import create_app
 from pipeline.ui.history import moments
-from tests.stores import make_store
+from tests.helpers.stores import make_store
 
 
 @pytest.fixture

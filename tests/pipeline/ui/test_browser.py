@@ -7,7 +7,7 @@ from pipeline.metadata.address import Address
 from pipeline.metadata.store import record
 from pipeline.metadata.summary import process
 from pipeline.ui.app import create_app
-from tests.stores import make_store
+from tests.helpers.stores import make_store
 
 pytestmark = pytest.mark.browser
 PAGES = (

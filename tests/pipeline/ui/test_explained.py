@@ -21,7 +21,7 @@ from pipeline.ui import explainer
 from pipeline.ui.app import create_app
 from pipeline.ui.explained import Explained, Refused
 from pipeline.ui.safety import IMAGE, MAX_BODY
-from tests.spans import encoded, picture
+from tests.helpers.spans import encoded, picture
 from trainer import serving
 from trainer.vit import ViT
 
