@@ -43,11 +43,14 @@ run: .venv/.ready
 	.venv/bin/vitpipe data prepare sample --out data/sample
 	.venv/bin/vitpipe run -c sample
 
+# A worker a core, up to four: each holds TensorFlow and TFX. A file's tests stay in one worker, which builds its fixtures.
+PYTEST = .venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test: .venv/.ready
-	.venv/bin/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
-test-all: .venv/.ready
-	.venv/bin/python -m pytest
+# All of them: `make test test-all` runs the quick ones once.
+test-all: test
+	$(PYTEST) -m slow
 
 lint: .venv/.ready
 	.venv/bin/ruff check .

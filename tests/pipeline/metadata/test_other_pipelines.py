@@ -9,7 +9,7 @@ from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 from pipeline.metadata.summary import State, summarise
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
 def test_runs_artifacts_and_lineage_of_a_plain_tfx_pipeline(tmp_path):
