@@ -14,13 +14,22 @@ ifneq ($(strip $(LOCK) $(CURDIR) $(PYTHON)),$(READY))
 .PHONY: .venv/.ready
 endif
 
-# The first that runs, which not every python3.12 on the path does: pyenv has one for each version, switched on or not.
-PYTHONS = $(or $(PYTHON),python3.11 python3.12 python3.13 python3 python)
-USABLE  = import pip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
-FIRST   = $(shell for p in $(PYTHONS); do $$p -c '$(USABLE)' 2>/dev/null && echo $$p && break; done)
-NONE    = No Python 3.11 to 3.13 with pip runs here (tried $(PYTHONS)). Install one, on Debian and Ubuntu with \
-          "apt install python3 python3-pip", or name it: make setup PYTHON=/path/to/python
-FOUND   = $(or $(FIRST),$(error $(NONE)))
+# Every Python on the path, and for one of an environment the Python that the environment was made from: an activated
+# environment may have no pip. Not every python3.12 runs: pyenv has one for each version, switched on or not.
+NAMES   = python3.11 python3.12 python3.13 python3 python
+PYTHONS = $(or $(PYTHON),$(wildcard $(foreach name,$(NAMES),$(addsuffix /$(name),$(subst :, ,$(PATH))))))
+BASE    = import sys; print(sys._base_executable)
+VERSION = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+first   = $(shell for p in $(PYTHONS); do for q in $$p $$($$p -c '$(BASE)' 2>/dev/null); do \
+          $$q -c '$(1)' 2>/dev/null && echo $$q && break 2; done; done)
+NONE    = No Python 3.11 to 3.13 $(1)runs here (tried $(or $(PYTHONS),$(NAMES))). Install one, on Debian and Ubuntu \
+          with "apt install python3 python3-pip", or name it: make setup PYTHON=/path/to/python
+FOUND   = $(or $(call first,$(VERSION)),$(error $(call NONE)))
+# A Python with pip installs uv, or else a uv that is on the path.
+PIP     = $(call first,import pip; $(VERSION))
+UV      = $(shell command -v uv)
+INSTALL = $(or $(PIP:%=% -m pip install --no-user --root-user-action=ignore),$(UV:%=% pip install),\
+          $(error $(call NONE,with pip )))
 
 # The wheels of TFDV and ML Metadata ask for a newer glibc than many hosts have; old_glibc.py makes them load there.
 ifeq ($(shell uname -sm),Linux x86_64)
@@ -34,11 +43,14 @@ run: .venv/.ready
 	.venv/bin/vitpipe data prepare sample --out data/sample
 	.venv/bin/vitpipe run -c sample
 
+# A worker a core, up to four: each holds TensorFlow and TFX. A file's tests stay in one worker, which builds its fixtures.
+PYTEST = .venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test: .venv/.ready
-	.venv/bin/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
-test-all: .venv/.ready
-	.venv/bin/python -m pytest
+# All of them: `make test test-all` runs the quick ones once.
+test-all: test
+	$(PYTEST) -m slow
 
 lint: .venv/.ready
 	.venv/bin/ruff check .
@@ -72,5 +84,5 @@ lock: .uv/.ready
 
 .uv/.ready: requirements/uv.txt
 	@rm -rf .uv
-	$(FOUND) -m pip install --quiet --no-user --root-user-action=ignore --target .uv --require-hashes -r requirements/uv.txt
+	$(INSTALL) --quiet --target .uv --require-hashes -r requirements/uv.txt
 	@touch $@

@@ -4,7 +4,7 @@
 
 Every kill starts from a copy of the same folder, with two pushed models and one that missed a bound. The process group
 gets SIGKILL in a phase chosen at random; then every command that reads is asked, the same command runs again, and
-everything is asked once more. `tests/chaos.py` says what must be true.
+everything is asked once more. `tests/helpers/chaos.py` says what must be true.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.chaos import Chaos
+from tests.helpers.chaos import Chaos
 
 
 def main() -> None:

@@ -52,8 +52,8 @@ def main(preset: str = "sample", data: str = "") -> None:
     from kubeflow.compile import package
     from pipeline.metadata.address import PASSWORD
     from pipeline.settings import load
-    from tests import mariadb
-    from tests.kubeflow.walk import walk
+    from tests.helpers import mariadb
+    from tests.helpers.walk import walk
 
     if reason := mariadb.missing():
         sys.exit(reason)

@@ -278,7 +278,7 @@ def measure(address: str, password: str, runs: int) -> None:
 
 def main(sizes: list[int]) -> None:
     from pipeline.metadata.address import Address
-    from tests import mariadb
+    from tests.helpers import mariadb
 
     server = None if mariadb.missing() else mariadb.Server()
     if not server:

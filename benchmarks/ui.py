@@ -6,8 +6,8 @@
 
 It asks for the newest run, the oldest artifact (from which most has come) and the newest one (which most has led to).
 Every question opens the store anew. Medians of 20 in milliseconds on two cores that other work kept busy (a load of 6).
-The 30 runs are those that `tests/stores.py` makes, with up to 5 nodes each; cifar10-cpu has two true runs with 14; the
-1,000 with 14 are those that `generate` of `benchmarks/metadata.py` writes:
+The 30 runs are those that `tests/helpers/stores.py` makes, with up to 5 nodes each; cifar10-cpu has two true runs with
+14; the 1,000 with 14 are those that `generate` of `benchmarks/metadata.py` writes:
 
 | page                                   | 30 runs | cifar10-cpu | 1,000 runs |
 | -------------------------------------- | ------- | ----------- | ---------- |

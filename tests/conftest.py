@@ -1,12 +1,14 @@
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
+import filelock
 import hypothesis
 import pytest
 
-from tests import mariadb as servers
+from tests.helpers import mariadb as servers
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 # A suite started in the background inherits an ignored Ctrl-C, and so would the commands that tests interrupt.
@@ -14,6 +16,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Tiny models are compiled for longer than they run: let XLA spend less on each program.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores, each of which has one of them at work
+    for threads in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(threads, "1")
 
 # Property tests draw the same examples every time, so that no run fails by chance. `thorough` draws many others: choose
 # it with HYPOTHESIS_PROFILE=thorough or --hypothesis-profile=thorough.
@@ -25,6 +31,12 @@ hypothesis.settings.register_profile(
     "thorough", hypothesis.settings.get_profile("ci"), max_examples=5_000, derandomize=False
 )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_collection_modifyitems(items):
+    """Whole runs come first: one that began last would keep a single worker busy."""
+    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
+
 
 CIFAR10 = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar10-images.tar.xz"
 
@@ -38,6 +50,25 @@ def cifar10_archive() -> Path:
 
 
 @pytest.fixture(scope="session")
+def built_once(tmp_path_factory):
+    """A function that builds a folder in the first worker that needs it, for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def build_once(name: str, build: Callable[[Path], None]) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        with filelock.FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+                folder.mkdir()
+                build(folder)
+                done.touch()
+        return folder
+
+    return build_once
+
+
+@pytest.fixture(scope="session")
 def mariadb():
     """A server of the tests' own."""
     if reason := servers.missing():
@@ -47,7 +78,7 @@ def mariadb():
     server.remove()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chromium():
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -15,9 +15,9 @@ from components.errors import DataRefused, SettingsError
 from components.model.serving_folder import RECORD, problems, read_record
 from pipeline import warm_start
 from pipeline.settings import Settings
-from tests.damage import damaged
-from tests.documents import any_document
-from tests.spans import write_span
+from tests.helpers.damage import damaged
+from tests.helpers.documents import any_document
+from tests.helpers.spans import write_span
 from trainer.warm_start import WarmStart, compare_classes
 
 NAMES = ("cat", "caf\xe9", 'quo"te')

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.chaos import Chaos
+from tests.helpers.chaos import Chaos
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(3600)]
 

@@ -63,14 +63,41 @@ def pushed(folder, name):
     return sorted(entry.name for entry in serving.iterdir()) if serving.exists() else []
 
 
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory):
-    """A folder with the sample, one run that was killed in training, and one that went through."""
-    folder = tmp_path_factory.mktemp("sample")
-    prepared = vitpipe(folder, "data", "prepare", "sample", "--out", "data/sample")
-    assert prepared.returncode == 0, prepared.stderr
+@pytest.fixture(scope="session")
+def pushed_sample(built_once):
+    """A folder in which the sample was run and its model pushed, and that run."""
 
-    line, options = command(folder, "run", "-c", "sample")
+    def build(folder):
+        prepared = vitpipe(folder, "data", "prepare", "sample", "--out", "data/sample")
+        assert prepared.returncode == 0, prepared.stderr
+        done = vitpipe(folder, "run", "-c", "sample")
+        (folder / "done.json").write_text(json.dumps([done.returncode, done.stdout, done.stderr]))
+
+    folder = built_once("sample", build)
+    return folder, subprocess.CompletedProcess([], *json.loads((folder / "done.json").read_text()))
+
+
+@pytest.fixture
+def sample(pushed_sample, tmp_path):
+    """A copy of that folder, which a test may change."""
+    return shutil.copytree(pushed_sample[0], tmp_path / "sample")
+
+
+def test_the_sample_is_trained_and_pushed(pushed_sample):
+    folder, done = pushed_sample
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert pushed(folder, "sample") == ["1"]
+    assert set(states(done).values()) == {"complete"}
+    assert "pushed version 1 to runs/sample/serving/1" in done.stdout
+    assert "blessed: accuracy 0.9" in done.stdout
+    for noise in ("WARNING", "oneDNN", "absl", "Traceback"):
+        assert noise not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_after_a_kill_the_same_command_ends_with_a_pushed_model(pushed_sample, tmp_path):
+    shutil.copytree(pushed_sample[0] / "data", tmp_path / "data")
+    line, options = command(tmp_path, "run", "-c", "sample")
     killed = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **options)
     for text in killed.stderr:
         if "epoch 3/" in text:
@@ -79,25 +106,19 @@ def sample(tmp_path_factory):
     killed.wait()
     assert killed.returncode == -signal.SIGKILL
 
-    return folder, vitpipe(folder, "run", "-c", "sample")
-
-
-def test_after_a_kill_the_same_command_ends_with_a_pushed_model(sample):
-    folder, done = sample
+    done = vitpipe(tmp_path, "run", "-c", "sample")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert pushed(folder, "sample") == ["1"]
+    assert pushed(tmp_path, "sample") == ["1"]
     assert states(done)["ImportExampleGen"] == states(done)["Transform"] == "cached"  # of the killed run
     assert states(done)["Trainer"] == states(done)["Pusher"] == "complete"
-    assert "pushed version 1 to runs/sample/serving/1" in done.stdout
-    assert "blessed: accuracy 0.9" in done.stdout
     assert "goes on from" in done.stderr and "epoch 30/30" in done.stderr
     assert "epoch 2/" not in done.stderr  # of the killed run
-    for noise in ("WARNING", "oneDNN", "absl", "Traceback"):
-        assert noise not in done.stdout + done.stderr
+    runs = json.loads(vitpipe(tmp_path, "runs", "list", "--json").stdout)
+    assert [run["state"] for run in runs] == ["done", "died"]
 
 
-def test_the_model_says_where_it_came_from(sample):
-    folder, _ = sample
+def test_the_model_says_where_it_came_from(pushed_sample):
+    folder, _ = pushed_sample
     record = json.loads((folder / "runs" / "sample" / "serving" / "1" / "model.json").read_text())
     assert (record["version"], record["classes"][:3]) == (1, ["zero", "one", "two"])
     assert record["metrics"]["accuracy"] > 0.9 and record["span"] == 1
@@ -118,15 +139,14 @@ def test_the_model_says_where_it_came_from(sample):
 
 
 def test_predict_names_the_digits(sample):
-    folder, _ = sample
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     for index in range(20):
         image = Image.fromarray((digits.images[index] / 16 * 255).astype("uint8"))
-        image.resize((32, 32), Image.Resampling.BICUBIC).save(folder / f"{index}.png")
+        image.resize((32, 32), Image.Resampling.BICUBIC).save(sample / f"{index}.png")
     files = [f"{index}.png" for index in range(20)]
-    done = vitpipe(folder, "predict", *files, "--json")
+    done = vitpipe(sample, "predict", *files, "--json")
     assert done.returncode == 0, done.stderr
     answers = json.loads(done.stdout)
     names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -134,45 +154,45 @@ def test_predict_names_the_digits(sample):
     assert np.mean(right) >= 0.8
     assert all(abs(sum(answer["probabilities"]) - 1) < 1e-5 for answer in answers)
 
-    (folder / "broken.png").write_text("<html>")
-    mixed = vitpipe(folder, "predict", "0.png", "broken.png")
+    (sample / "broken.png").write_text("<html>")
+    mixed = vitpipe(sample, "predict", "0.png", "broken.png")
     assert mixed.returncode == 3
     assert "not a PNG or JPEG" in mixed.stdout
 
 
+@pytest.mark.slow
 def test_an_equal_run_trains_nothing_and_pushes_nothing(sample):
-    folder, _ = sample
-    done = vitpipe(folder, "run", "-c", "sample")
+    done = vitpipe(sample, "run", "-c", "sample")
     assert done.returncode == 0, done.stdout + done.stderr
     assert states(done)["Trainer"] == states(done)["Transform"] == "cached"
     assert "nothing trained" in done.stdout
     assert "nothing to push" in done.stdout
-    assert pushed(folder, "sample") == ["1"]
+    assert pushed(sample, "sample") == ["1"]
 
 
-def test_a_moved_folder_trains_nothing_and_missing_artifacts_are_reported(sample, tmp_path):
-    folder, _ = sample
-    moved = Path(shutil.copytree(folder, tmp_path / "moved"))
-    done = vitpipe(moved, "run", "-c", "sample")
+@pytest.mark.slow
+def test_a_moved_folder_trains_nothing_and_missing_artifacts_are_reported(sample):
+    done = vitpipe(sample, "run", "-c", "sample")
     assert done.returncode == 0, done.stdout + done.stderr
     assert states(done)["ImportExampleGen"] == states(done)["Trainer"] == "cached"
-    assert "nothing to push" in done.stdout and pushed(moved, "sample") == ["1"]
-    with sqlite3.connect(moved / "runs" / "sample" / "metadata.db") as database:
+    assert "nothing to push" in done.stdout and pushed(sample, "sample") == ["1"]
+    with sqlite3.connect(sample / "runs" / "sample" / "metadata.db") as database:
         uris = [uri for (uri,) in database.execute("SELECT uri FROM Artifact")]
-    assert all(Path(uri).is_relative_to(moved) for uri in uris)
+    assert all(Path(uri).is_relative_to(sample) for uri in uris)
 
-    shutil.rmtree(moved / "runs" / "sample" / "root")
-    assert "no candidate can be compared with it" in vitpipe(moved, "models", "verify").stderr
-    done = vitpipe(moved, "run", "-c", "sample")
+    shutil.rmtree(sample / "runs" / "sample" / "root")
+    assert "no candidate can be compared with it" in vitpipe(sample, "models", "verify").stderr
+    done = vitpipe(sample, "run", "-c", "sample")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "artifact(s) below" in done.stdout and "there is nothing to compare with" in done.stdout
-    assert any("nothing to compare with" in line for line in reported(moved, done)["verdict"])
-    assert pushed(moved, "sample") == ["1", "2"]
+    assert any("nothing to compare with" in line for line in reported(sample, done)["verdict"])
+    assert pushed(sample, "sample") == ["1", "2"]
 
 
-def test_the_served_model_is_fine_tuned_to_other_data(sample, tmp_path):
+@pytest.mark.slow
+def test_the_served_model_is_fine_tuned_to_other_data(pushed_sample, tmp_path):
     serving = Path("runs", "sample", "serving")
-    shutil.copytree(sample[0] / serving, tmp_path / serving)
+    shutil.copytree(pushed_sample[0] / serving, tmp_path / serving)
     prepared = vitpipe(tmp_path, "data", "prepare", "sample", "--classes", "two,four,six,eight", "--out", "data/even")
     assert prepared.returncode == 0, prepared.stderr
     flags = ["name=even", "finetune.head_epochs=2", "finetune.epochs=2", "finetune.blocks=1",
@@ -200,22 +220,22 @@ def test_the_served_model_is_fine_tuned_to_other_data(sample, tmp_path):
     assert states(again)["Backbone"] == states(again)["Trainer"] == "cached"
 
 
+@pytest.mark.slow
 def test_a_model_that_misses_a_bound_is_not_pushed(sample):
-    folder, _ = sample
     for _ in range(2):  # the second time the verdict comes from the cache
-        done = vitpipe(folder, "run", "-c", "sample", "--set", "gate.accuracy=1.0")
+        done = vitpipe(sample, "run", "-c", "sample", "--set", "gate.accuracy=1.0")
         assert done.returncode == 4, done.stdout + done.stderr
         assert "not blessed" in done.stdout
         assert "is below 1.0000" in done.stdout
         assert states(done)["Pusher"] == "skipped"
     assert states(done)["Evaluator"] == "cached"
-    report = reported(folder, done)
+    report = reported(sample, done)
     assert (report["state"], report["judgement"]["checks"][0]["bound"]) == ("not blessed", 1)
     assert report["mistakes"][0]["explained"]["maps"] and not report["unexplained"]
-    assert pushed(folder, "sample") == ["1"]
+    assert pushed(sample, "sample") == ["1"]
 
     run_id = re.search(r"run (\S+) of sample", done.stderr)[1]
-    why = vitpipe(folder, "why", run_id)
+    why = vitpipe(sample, "why", run_id)
     assert why.returncode == 0, why.stderr
     assert "The model was not blessed" in why.stdout and "The data passed." in why.stdout
     assert re.search(
@@ -223,9 +243,9 @@ def test_a_model_that_misses_a_bound_is_not_pushed(sample):
     )
     assert "kept: accuracy against the serving model" in why.stdout
     assert "weighed against the model serving then, runs/sample/root/Trainer/model/" in why.stdout
-    weighed = json.loads(vitpipe(folder, "why", run_id, "--json").stdout)
+    weighed = json.loads(vitpipe(sample, "why", run_id, "--json").stdout)
     assert weighed["model"]["checks"][0]["bound"] == 1 and weighed["pipeline"] == "sample"
-    unknown = vitpipe(folder, "why", run_id[:-1])
+    unknown = vitpipe(sample, "why", run_id[:-1])
     assert unknown.returncode == 2 and f"did you mean {run_id}" in unknown.stderr
 
 
@@ -253,6 +273,7 @@ def a_page_for_an_image(records):
     return b"".join(map(tfrecord.frame, [*records[:-1], tfrecord.example(b"<html>", last.label, b"page.jpg")]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change, messages",
     [
@@ -269,22 +290,21 @@ def a_page_for_an_image(records):
     ],
 )
 def test_damaged_data_end_the_run_before_anything_is_trained_and_the_old_model_serves(sample, change, messages):
-    folder, _ = sample
-    done = vitpipe(folder, "run", "-c", "sample", "--data", damaged(folder, change))
+    done = vitpipe(sample, "run", "-c", "sample", "--data", damaged(sample, change))
     assert done.returncode == 3, done.stdout + done.stderr
     for message in messages:
         assert message in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert states(done).get("Trainer", "skipped") == "skipped"
-    report = reported(folder, done)
+    report = reported(sample, done)
     assert report["state"] == "data refused" and "data refused, nothing trained" in report["verdict"][0]
     assert report["mistakes"] == [] and "no model" in report["unexplained"]
-    assert pushed(folder, "sample") == ["1"]
-    why = vitpipe(folder, "why", re.search(r"run (\S+) of sample", done.stderr)[1]).stdout
+    assert pushed(sample, "sample") == ["1"]
+    why = vitpipe(sample, "why", re.search(r"run (\S+) of sample", done.stderr)[1]).stdout
     assert "There is no verdict on a model" in why
-    Image.new("RGB", (32, 32)).save(folder / "some.png")
-    assert vitpipe(folder, "predict", "some.png").returncode == 0
-    assert vitpipe(folder, "data", "verify", "data/sample").returncode == 0  # nothing of the good data was touched
+    Image.new("RGB", (32, 32)).save(sample / "some.png")
+    assert vitpipe(sample, "predict", "some.png").returncode == 0
+    assert vitpipe(sample, "data", "verify", "data/sample").returncode == 0  # nothing of the good data was touched
 
 
 def another_model(seed):
@@ -306,123 +326,121 @@ def shuffled_labels(records):
     return b"".join(map(tfrecord.frame, shuffled))
 
 
+@pytest.mark.slow
 def test_a_model_that_learnt_shuffled_labels_is_stopped_by_every_bound_of_accuracy(sample):
-    folder, _ = sample
-    arguments = ["--data", damaged(folder, shuffled_labels), "--set", "training.epochs=3"]
+    arguments = ["--data", damaged(sample, shuffled_labels), "--set", "training.epochs=3"]
     arguments += ["--set", "data_gate.conflicting_labels.stop=null"]  # that check would find out first
-    done = vitpipe(folder, "run", "-c", "sample", *arguments)
+    done = vitpipe(sample, "run", "-c", "sample", *arguments)
     assert done.returncode == 4, done.stdout + done.stderr
     for name in ("accuracy 0.", "worst class accuracy 0.", "accuracy against the serving model -0."):
         assert re.search(rf"^  {re.escape(name)}\d+ is below -?0\.", done.stdout, re.MULTILINE), done.stdout
-    assert pushed(folder, "sample") == ["1"]
-    why = vitpipe(folder, "why", re.search(r"run (\S+) of sample", done.stderr)[1]).stdout
+    assert pushed(sample, "sample") == ["1"]
+    why = vitpipe(sample, "why", re.search(r"run (\S+) of sample", done.stderr)[1]).stdout
     assert "The data passed." in why and "missed: accuracy against the serving model" in why
 
 
+@pytest.mark.slow
 def test_a_model_that_learnt_less_than_the_serving_one_is_stopped_by_the_comparison_alone(sample):
-    folder, _ = sample
-    done = vitpipe(folder, *another_model(seed=4), "--set", "gate.tolerance=0.01")
+    done = vitpipe(sample, *another_model(seed=4), "--set", "gate.tolerance=0.01")
     assert done.returncode == 4, done.stdout + done.stderr
     verdict = done.stdout[done.stdout.index("not blessed, nothing pushed:") :].splitlines()
     assert verdict[1].startswith("  accuracy against the serving model -0.") and not verdict[2].startswith("  ")
-    assert "examples gained" in verdict[1] and pushed(folder, "sample") == ["1"]
+    assert "examples gained" in verdict[1] and pushed(sample, "sample") == ["1"]
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_served_in_time_is_not_pushed(sample):
-    folder, _ = sample
-    done = vitpipe(folder, *another_model(seed=2), "--set", "serving_check.latency_ms=0.001")
+    done = vitpipe(sample, *another_model(seed=2), "--set", "serving_check.latency_ms=0.001")
     assert done.returncode == 5, done.stdout + done.stderr
     assert "cannot be served, nothing pushed:" in done.stdout and "latency in ms" in done.stdout
-    assert states(done)["Pusher"] == "skipped" and pushed(folder, "sample") == ["1"]
+    assert states(done)["Pusher"] == "skipped" and pushed(sample, "sample") == ["1"]
     run_id = re.search(r"run (\S+) of sample", done.stderr)[1]
-    assert "It cannot be served." in vitpipe(folder, "why", run_id).stdout
+    assert "It cannot be served." in vitpipe(sample, "why", run_id).stdout
 
 
+@pytest.mark.slow
 def test_a_person_may_overrule_the_gate_and_their_words_are_kept(sample):
-    folder, _ = sample
-    done = vitpipe(folder, *another_model(seed=3), "--set", "gate.accuracy=1")
+    done = vitpipe(sample, *another_model(seed=3), "--set", "gate.accuracy=1")
     assert done.returncode == 4
     assert states(done)["ServingCheck"] == "complete" and states(done)["Pusher"] == "skipped"
     run_id = re.search(r"run (\S+) of sample", done.stderr)[1]
-    silent = vitpipe(folder, "bless", run_id, "--reason", " ")
+    silent = vitpipe(sample, "bless", run_id, "--reason", " ")
     assert silent.returncode == 2 and "say why" in silent.stderr
 
-    blessed = vitpipe(folder, "bless", run_id, "--reason", "shown tonight, and no customer sees it")
+    blessed = vitpipe(sample, "bless", run_id, "--reason", "shown tonight, and no customer sees it")
     assert blessed.returncode == 0, blessed.stdout + blessed.stderr
-    assert pushed(folder, "sample") == ["1", "2"]
-    record = json.loads((folder / "runs" / "sample" / "serving" / "2" / "model.json").read_text())
+    assert pushed(sample, "sample") == ["1", "2"]
+    record = json.loads((sample / "runs" / "sample" / "serving" / "2" / "model.json").read_text())
     assert (record["run_id"], record["span"], len(record["settings_digest"])) == (run_id, 1, 64)
     assert record["override"] == "shown tonight, and no customer sees it"
-    assert "shown tonight, and no customer sees it" in vitpipe(folder, "why", run_id).stdout
-    listed = json.loads(vitpipe(folder, "runs", "list", "--json").stdout)[0]
+    assert "shown tonight, and no customer sees it" in vitpipe(sample, "why", run_id).stdout
+    listed = json.loads(vitpipe(sample, "runs", "list", "--json").stdout)[0]
     assert (listed["run"], listed["state"], listed["blessed"], listed["pushed"]) == (run_id, "done", True, "2")
-    once_more = vitpipe(folder, *another_model(seed=3), "--set", "gate.accuracy=1")
+    once_more = vitpipe(sample, *another_model(seed=3), "--set", "gate.accuracy=1")
     assert once_more.returncode == 0, once_more.stdout + once_more.stderr
     assert "nothing to push: this model serves, blessed by a person: shown tonight" in once_more.stdout
-    assert vitpipe(folder, "models", "verify").returncode == 0
-    again = vitpipe(folder, "bless", run_id, "--reason", "once more")
-    assert "nothing to do" in again.stdout and pushed(folder, "sample") == ["1", "2"]
-    shutil.rmtree(folder / "runs" / "sample" / "serving" / "2")
+    assert vitpipe(sample, "models", "verify").returncode == 0
+    again = vitpipe(sample, "bless", run_id, "--reason", "once more")
+    assert "nothing to do" in again.stdout and pushed(sample, "sample") == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_back_to_an_older_model_and_on_from_there(sample):
     """A second model is pushed and rolled back: it serves no more, and the same run does not push it again."""
-    folder, _ = sample
     other = another_model(seed=1)
-    assert "pushed version 2" in vitpipe(folder, *other).stdout
-    back = vitpipe(folder, "rollback")
+    assert "pushed version 2" in vitpipe(sample, *other).stdout
+    back = vitpipe(sample, "rollback")
     assert back.returncode == 0 and back.stdout.startswith("version 3 in runs/sample/serving is version 1 again"), back
-    assert pushed(folder, "sample") == ["1", "2", "3"]
-    listed = vitpipe(folder, "models", "list").stdout.splitlines()
+    assert pushed(sample, "sample") == ["1", "2", "3"]
+    listed = vitpipe(sample, "models", "list").stdout.splitlines()
     assert len(listed) == 3 and listed[2].endswith("serving, version 1 again")
 
-    again = vitpipe(folder, *other)
+    again = vitpipe(sample, *other)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "not pushed: this model was rolled back; version 3" in again.stdout
-    assert vitpipe(folder, "run", "-c", "sample").returncode == 0  # the model of version 1 is weighed against itself
-    assert pushed(folder, "sample") == ["1", "2", "3"]
+    assert vitpipe(sample, "run", "-c", "sample").returncode == 0  # the model of version 1 is weighed against itself
+    assert pushed(sample, "sample") == ["1", "2", "3"]
 
-    assert vitpipe(folder, "models", "verify").returncode == 0
-    Image.new("RGB", (32, 32)).save(folder / "some.png")
-    with (folder / "runs" / "sample" / "serving" / "3" / "saved_model.pb").open("ab") as file:
+    assert vitpipe(sample, "models", "verify").returncode == 0
+    Image.new("RGB", (32, 32)).save(sample / "some.png")
+    with (sample / "runs" / "sample" / "serving" / "3" / "saved_model.pb").open("ab") as file:
         file.write(b"more")
     for arguments in (["models", "verify"], ["predict", "some.png"]):
-        done = vitpipe(folder, *arguments)
+        done = vitpipe(sample, *arguments)
         assert done.returncode == 3 and "serving/3/saved_model.pb: expected sha256" in done.stdout + done.stderr
-    done = vitpipe(folder, "rollback", "9")
+    done = vitpipe(sample, "rollback", "9")
     assert done.returncode == 2 and "no version 9 in" in done.stderr
-    shutil.rmtree(folder / "runs" / "sample" / "serving" / "3")
-    shutil.rmtree(folder / "runs" / "sample" / "serving" / "2")
 
 
+@pytest.mark.slow
 def test_the_runs_can_be_read_and_what_no_kept_run_needs_can_go(sample):
-    folder, _ = sample
-    runs = json.loads(vitpipe(folder, "runs", "list", "--limit", "0", "--json").stdout)
-    assert runs[-1]["state"] == "died"  # the one that was killed
-    assert {"done", "not blessed", "data refused", "not servable"} <= {run["state"] for run in runs}
-    lineage = vitpipe(folder, "lineage", "v1")
+    assert vitpipe(sample, *another_model(seed=5), "--set", "gate.accuracy=1").returncode == 4
+    runs = json.loads(vitpipe(sample, "runs", "list", "--json").stdout)
+    assert [run["state"] for run in runs] == ["not blessed", "done"]
+    lineage = vitpipe(sample, "lineage", "v1")
     assert lineage.returncode == 0 and "data/sample/span-1, sha256 " in lineage.stdout, lineage.stderr
 
-    assert vitpipe(folder, "run", "-c", "sample").returncode == 0
-    freed = vitpipe(folder, "gc", "--keep", "1")
+    assert vitpipe(sample, "run", "-c", "sample").returncode == 0
+    freed = vitpipe(sample, "gc", "--keep", "1")
     assert freed.returncode == 0 and "removed" in freed.stdout, freed.stderr
-    assert "deleted" in vitpipe(folder, "artifacts", "list", "--type", "Model").stdout
-    again = vitpipe(folder, "run", "-c", "sample")  # finds all of the kept run, and the model that serves
+    assert "deleted" in vitpipe(sample, "artifacts", "list", "--type", "Model").stdout
+    again = vitpipe(sample, "run", "-c", "sample")  # finds all of the kept run, and the model that serves
     assert again.returncode == 0 and "nothing trained" in again.stdout, again.stdout + again.stderr
 
 
-def test_one_run_at_a_time(sample):
-    folder, _ = sample
-    with filelock.FileLock(folder / "runs" / "sample" / ".lock"):
-        done = vitpipe(folder, "run", "-c", "sample")
+def test_one_run_at_a_time(tmp_path):
+    assert vitpipe(tmp_path, "data", "prepare", "sample", "--out", "data/sample").returncode == 0
+    (tmp_path / "runs" / "sample").mkdir(parents=True)
+    with filelock.FileLock(tmp_path / "runs" / "sample" / ".lock"):
+        done = vitpipe(tmp_path, "run", "-c", "sample")
     assert done.returncode == 2
     assert "another run of sample is going on" in done.stderr
 
 
+@pytest.mark.slow
 def test_on_a_terminal_the_libraries_stay_in_their_log(sample):
     """A real terminal, where Rich draws its spinner; and a node that is forced runs again."""
-    folder, _ = sample
-    line, options = command(folder, "run", "-c", "sample", "--force", "Evaluator")
+    line, options = command(sample, "run", "-c", "sample", "--force", "Evaluator")
     terminal, other_end = pty.openpty()
     options["env"] |= {"TERM": "xterm", "COLUMNS": "200"}
     process = subprocess.Popen(line, stdin=other_end, stdout=other_end, stderr=other_end, **options)
@@ -437,7 +455,7 @@ def test_on_a_terminal_the_libraries_stay_in_their_log(sample):
     assert re.search(r"Evaluator +complete", text)
     for noise in ("INFO", "absl", "WARNING"):
         assert noise not in text
-    newest = max((folder / "runs" / "sample" / "logs").iterdir(), key=lambda path: path.name)
+    newest = max((sample / "runs" / "sample" / "logs").iterdir(), key=lambda path: path.name)
     assert "absl" in (newest / "Evaluator.log").read_text()
 
 
@@ -487,6 +505,7 @@ def test_a_span_without_its_manifest_is_refused(tmp_path):
     assert "manifest.json" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_other_sizes_and_classes_by_settings_alone(tmp_path):
     """64x64 photographs of three classes; one of train stands in test too, and is left out."""
     rng = np.random.default_rng(0)
@@ -517,6 +536,7 @@ def test_other_sizes_and_classes_by_settings_alone(tmp_path):
     assert answer["class"] == "blue" and len(answer["probabilities"]) == 3
 
 
+@pytest.mark.slow
 def test_a_slice_of_the_real_cifar10(cifar10_archive, tmp_path):
     """40 training and 10 test images a class through the whole graph; too few to learn, so the gate is left open."""
     counts = {}

@@ -18,8 +18,8 @@ from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 from pipeline.result.run_result import RunResult, RunState
 from pipeline.result.summary import summarise
-from tests.mariadb import PASSWORD
-from tests.stores import questions
+from tests.helpers.mariadb import PASSWORD
+from tests.helpers.stores import questions
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.mysql
@@ -62,6 +62,7 @@ def served(mariadb, tmp_path_factory):
 
 
 @pytest.mark.e2e
+@pytest.mark.slow
 def test_a_run_on_a_server_pushes_a_model_and_answers_as_one_in_a_file(served, tmp_path):
     folder, address, output = served
     assert "pushed version 1" in output
@@ -73,6 +74,7 @@ def test_a_run_on_a_server_pushes_a_model_and_answers_as_one_in_a_file(served, t
 
 
 @pytest.mark.e2e
+@pytest.mark.slow
 def test_the_password_is_nowhere_in_what_a_run_leaves(served):
     folder, address, output = served
     needles = [PASSWORD, PASSWORD.split()[0], repr(PASSWORD), json.dumps(PASSWORD)]

@@ -12,7 +12,7 @@ import pytest
 from components.model.serving_folder import read_record
 
 ROOT = Path(__file__).resolve().parents[1]
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SETTINGS = [
     "name=digits", "model.depth=2", "training.epochs=12", "gate.accuracy=0.5", "gate.class_accuracy=0",

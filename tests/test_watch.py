@@ -16,7 +16,7 @@ from trainer.preprocessing import read_moments
 from trainer.serving import read_vit
 
 ROOT = Path(__file__).resolve().parents[1]
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SETTINGS = {
     "name": "digits", "data.dir": "data/digits",

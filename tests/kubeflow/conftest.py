@@ -2,12 +2,10 @@ import pytest
 from kfp import compiler, dsl, kubernetes
 
 from components.data.ingest import tfrecord
-from kubeflow import start
 from kubeflow.compile import task_name
-from pipeline.graph import compile_graph
 from pipeline.settings import load
-from tests.kubeflow import kfp_server
-from tests.spans import encoded, picture, write_span
+from tests.helpers import kfp_server
+from tests.helpers.spans import encoded, picture, write_span
 
 
 @pytest.fixture
@@ -18,12 +16,6 @@ def settings(tmp_path):
         write_span(tmp_path / "data", span, {"train": records, "val": records, "test": records})
     flags = ["training.batch_size=4", f"data.dir={tmp_path / 'data'}", f"runs={tmp_path / 'runs'}"]
     return load("cifar10", flags, environment={})
-
-
-def begin(settings, run_id, **given):
-    """The first step of a run, by a package of this very code."""
-    nodes = [entry.pipeline_node.node_info.id for entry in compile_graph(settings, 1).nodes]
-    return start.begin(settings, run_id, nodes=nodes, **given)
 
 
 def example(label, seed):

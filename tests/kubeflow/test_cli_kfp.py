@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kubeflow import watch
-from tests.kubeflow import kfp_server
+from tests.helpers import kfp_server
 from vitpipe.cli import main
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ from kubeflow.client import Client
 from kubeflow.connection import Away, Unsure
 from pipeline.outcome import NodeState
 from pipeline.settings import load
-from tests.kubeflow import kfp_server
+from tests.helpers import kfp_server
 
 TOKEN = "t0ken.of-somebody"
 MANUAL = {"trigger": "manual", "reason": ""}

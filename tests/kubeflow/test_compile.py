@@ -17,7 +17,7 @@ from kubeflow.compile import START, VERDICT, package, task_name
 from pipeline.graph import compile_graph
 from pipeline.outcome import REPORT
 from pipeline.settings import load
-from tests.kubeflow.walk import ROOT
+from tests.helpers.walk import ROOT
 
 GOLDEN = Path(__file__).parent / "cifar10.yaml"
 IMAGES = ["kubeflow.image=registry.example/vitpipe:1", "kubeflow.gpu_image=registry.example/vitpipe-gpu:1"]

@@ -10,9 +10,8 @@ import yaml
 
 from pipeline.metadata.address import Address
 from pipeline.settings import load
-from tests import mariadb
-from tests.kubeflow import kustomize
-from tests.kubeflow.kustomize import KUBEFLOW, KUBERNETES, one, resources
+from tests.helpers import kustomize, mariadb
+from tests.helpers.kustomize import KUBEFLOW, KUBERNETES, one, resources
 
 MANIFESTS = KUBEFLOW / "manifests"
 PAGE = KUBEFLOW.parent / "docs" / "kubeflow.md"

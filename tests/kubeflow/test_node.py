@@ -10,9 +10,9 @@ from pipeline.metadata.reader import reader
 from pipeline.metadata.writer import MetadataStore, record
 from pipeline.result.run_result import EXIT
 from pipeline.settings import MetadataSettings
-from tests.kubeflow.conftest import begin
-from tests.kubeflow.walk import ROOT
-from tests.mariadb import PASSWORD
+from tests.helpers.first_step import begin
+from tests.helpers.mariadb import PASSWORD
+from tests.helpers.walk import ROOT
 
 
 def step(settings, folder, node, **environment):

@@ -13,8 +13,8 @@ from pipeline.metadata.reader import reader
 from pipeline.metadata.writer import execution_id
 from pipeline.result.run_result import EXIT, RunResult, RunState
 from pipeline.result.summary import summarise
-from tests.kubeflow.conftest import begin
-from tests.kubeflow.walk import ROOT
+from tests.helpers.first_step import begin
+from tests.helpers.walk import ROOT
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import yaml
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from tests.kubeflow import kustomize
-from tests.kubeflow.kustomize import KUBERNETES, resources
+from tests.helpers import kustomize
+from tests.helpers.kustomize import KUBERNETES, resources
 
 SERVING = kustomize.KUBEFLOW / "serving"
 CONFIG = SERVING / "config"

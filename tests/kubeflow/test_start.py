@@ -18,8 +18,8 @@ from pipeline.metadata.writer import record
 from pipeline.result.run_result import EXIT, PUSHED, RunResult, RunState
 from pipeline.result.summary import summarise
 from pipeline.run_facts import logs_folder
-from tests.components.model.test_serving_folder import record as model_record
-from tests.kubeflow.conftest import begin
+from tests.helpers.first_step import begin
+from tests.helpers.model_records import record as model_record
 
 
 @pytest.fixture

@@ -20,11 +20,11 @@ from pipeline.metadata.reader import reader
 from pipeline.result.run_result import EXIT, RunResult, RunState
 from pipeline.result.summary import summarise
 from pipeline.settings import load
-from tests.kubeflow.walk import ROOT, walk
-from tests.mariadb import PASSWORD
-from tests.stores import answers
+from tests.helpers.mariadb import PASSWORD
+from tests.helpers.stores import answers
+from tests.helpers.walk import ROOT, walk
 
-pytestmark = [pytest.mark.e2e, pytest.mark.mysql, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.mysql, pytest.mark.timeout(1200)]
 SETTINGS = [
     "training.epochs=6", "training.warmup_epochs=1", "training.checkpoint_seconds=0", "gate.class_accuracy=0",
     "gate.calibration=1",

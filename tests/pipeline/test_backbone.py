@@ -9,7 +9,7 @@ from components.errors import DataRefused, SettingsError
 from pipeline.backbone import content, fitted, locate
 from pipeline.graph import compile_graph
 from pipeline.settings import load
-from tests.pipeline.test_graph import nodes
+from tests.helpers.graphs import nodes
 from trainer.serving import KERAS_MODEL
 from trainer.settings import ModelSettings
 from trainer.train import vit

@@ -8,6 +8,7 @@ from components.data.ingest import prepare
 from pipeline import provenance
 from pipeline.graph import compile_graph
 from pipeline.settings import load
+from tests.helpers.graphs import nodes
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +21,6 @@ def settings(tmp_path_factory):
 @pytest.fixture(scope="module")
 def graph(settings):
     return nodes(compile_graph(settings, span=1, uncached=["Transform"]))
-
-
-def nodes(ir):
-    return {node.pipeline_node.node_info.id: node.pipeline_node for node in ir.nodes}
 
 
 def test_the_nodes_of_the_contract_with_names_a_cluster_accepts(graph):

@@ -11,8 +11,8 @@ from pipeline.metadata.reader import reader
 from pipeline.pushed_models import record_pushes
 from pipeline.result.run_result import PUSHED, RunResult
 from pipeline.result.summary import summarise
-from tests.components.model.test_serving_folder import record
-from tests.stores import make_store
+from tests.helpers.model_records import record
+from tests.helpers.stores import make_store
 from vitpipe.cli import main
 
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.trainer.job import PLAIN, TRAINING, split
+from tests.helpers.job import PLAIN, TRAINING, split
 from trainer.finetune import adapt, fine_tune, rebuild_head
 from trainer.settings import AugmentSettings, FinetuneSettings, ModelSettings, TrainingSettings
 from trainer.train import vit

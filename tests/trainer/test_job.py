@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-JOB = Path(__file__).with_name("job.py")
-ROOT = JOB.parents[2]
+from tests.helpers import job
+
+JOB = Path(job.__file__)
+ROOT = Path(__file__).parents[2]
 # All that draws in the data and the augmentation takes part, so that a difference in any draw shows.
 SETTINGS = {"augment": {"randaugment_ops": 1, "mixup": 0.8, "cutmix": 1.0, "erase": 0.5, "mixing_epochs": 0.5}}
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow_serving.apis import prediction_log_pb2
 
-from tests.spans import bomb
+from tests.helpers.spans import bomb
 from trainer import serving
 from trainer.vit import ViT
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.trainer.job import PLAIN, TRAINING, split
+from tests.helpers.job import PLAIN, TRAINING, split
 from trainer.checkpoint import Checkpoints
 from trainer.settings import AugmentSettings, ModelSettings, TrainingSettings
 from trainer.train import train, vit

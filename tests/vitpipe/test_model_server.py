@@ -19,8 +19,8 @@ import tensorflow as tf
 from PIL import Image
 
 from components.errors import ServerError
-from tests import model_server
-from tests.spans import encoded, picture
+from tests.helpers import model_server
+from tests.helpers.spans import encoded, picture
 from trainer import serving
 from trainer.vit import ViT
 from vitpipe import cli

@@ -14,8 +14,8 @@ import pytest
 from components.data.ingest import manifest, tfrecord
 from components.errors import DataRefused, Exit, SettingsError, StoreError
 from pipeline.settings import Settings
-from tests.spans import encoded, picture, write_span
-from tests.stores import put_run
+from tests.helpers.spans import encoded, picture, write_span
+from tests.helpers.stores import put_run
 from vitpipe.watcher import Pace, Watcher, check, run_child
 
 FAST = Pace(every=0.01, settle=0.05, retry=0.01, longest_retry=0.04, attempts=4)

@@ -18,7 +18,7 @@ from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 from pipeline.node import launch
 from pipeline.outcome import NodeState
-from tests.spans import write_span
+from tests.helpers.spans import write_span
 
 TOO_MANY = {"cat": 9, "dog": 9, "fox": 9}
 _runs = itertools.count()

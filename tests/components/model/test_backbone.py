@@ -7,7 +7,7 @@ from components import artifacts
 from components.errors import DataRefused
 from components.model.backbone import FILE, Executor
 from components.model.serving_folder import push
-from tests.components.model.test_serving_folder import record
+from tests.helpers.model_records import record
 from trainer import serving
 from trainer.backbone import digest
 from trainer.settings import FinetuneSettings, ModelSettings

@@ -3,7 +3,7 @@ from tfx.types.standard_artifacts import Model
 
 from components.model.baseline import ServingModel
 from components.model.serving_folder import ModelId, push
-from tests.components.model.test_serving_folder import record
+from tests.helpers.model_records import record
 
 
 @pytest.fixture

@@ -2,15 +2,12 @@ import os
 import subprocess
 import sys
 import textwrap
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from components.errors import DataRefused
 from components.model.serving_folder import (
-    ModelId,
-    ModelRecord,
     acknowledge,
     interrupted,
     problems,
@@ -22,17 +19,8 @@ from components.model.serving_folder import (
     serving_now,
     versions,
 )
-from tests.components.kill import killed_after
-
-
-def record(version=1, model="/m", **changes):
-    model = model if isinstance(model, ModelId) else ModelId(uri=model, created_ms=version)
-    given = {
-        "version": version, "pushed_at": datetime(2026, 1, 1, tzinfo=UTC), "run_id": f"run-{version}", "model": model,
-        "span": 1, "data_digest": "d", "code_version": "c", "settings_digest": "s", "metrics": {"accuracy": 0.9},
-        "signatures": ["serving_bytes"], "classes": ["a", "b"],
-    }  # fmt: skip
-    return ModelRecord(**(given | changes))
+from tests.helpers.kill import killed_after
+from tests.helpers.model_records import record
 
 
 @pytest.fixture
@@ -70,7 +58,8 @@ def test_a_full_disk_leaves_the_serving_folder_as_it_was(model, tmp_path):
     script = f"""
         import resource
         from pathlib import Path
-        from tests.components.model.test_serving_folder import push, record
+        from components.model.serving_folder import push
+        from tests.helpers.model_records import record
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         try:
             push(Path({str(model)!r}), Path({str(serving)!r}), record(2))

@@ -16,8 +16,8 @@ from components.data.ingest import prepare
 from components.data.ingest.manifest import Recipe
 from components.model.serving_folder import ModelId, ModelRecord, push
 from pipeline.console.terminal import escaped, printable
-from tests.spans import encoded, picture
-from tests.stores import make_store
+from tests.helpers.spans import encoded, picture
+from tests.helpers.stores import make_store
 from vitpipe.cli import main
 
 HOSTILE = "x\x1b]0;owned\x07\r\x9b31m\x7f\u202e\u2028\u200b[bold][/red]:smile:\nFORGED"

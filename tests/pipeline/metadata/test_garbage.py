@@ -14,7 +14,7 @@ from components.errors import NotFound
 from pipeline.metadata.garbage import remove_folder
 from pipeline.metadata.reader import reader
 from pipeline.metadata.stores import stores
-from tests.stores import make_store
+from tests.helpers.stores import make_store
 from vitpipe.cli import main
 from vitpipe.cli.gc import gc
 

@@ -10,7 +10,7 @@ from pipeline.metadata.reader import reader
 from pipeline.result.run_result import RunResult, RunState
 from pipeline.result.summary import summarise
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
 def test_runs_artifacts_and_lineage_of_a_plain_tfx_pipeline(tmp_path):

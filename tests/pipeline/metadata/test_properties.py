@@ -11,7 +11,7 @@ from pipeline.metadata.properties import Unreadable, read, read_flag
 from pipeline.metadata.records import Run
 from pipeline.result.run_result import RunResult, RunState
 from pipeline.result.summary import summarise
-from tests.stores import make_store
+from tests.helpers.stores import make_store
 from vitpipe.cli import main
 from vitpipe.ui.app import create_app
 

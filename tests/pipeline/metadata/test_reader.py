@@ -9,7 +9,7 @@ from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 from pipeline.result.run_result import RunResult, RunState
 from pipeline.result.summary import summarise
-from tests.mariadb import PASSWORD
+from tests.helpers.mariadb import PASSWORD
 
 sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))
 

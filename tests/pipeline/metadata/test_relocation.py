@@ -16,8 +16,8 @@ from pipeline.metadata import relocation
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 from pipeline.metadata.writer import first_places
-from tests.mariadb import PASSWORD
-from tests.stores import make_store
+from tests.helpers.mariadb import PASSWORD
+from tests.helpers.stores import make_store
 
 
 @pytest.fixture(scope="module")

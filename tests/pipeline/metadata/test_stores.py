@@ -6,7 +6,7 @@ import pytest
 
 from components.errors import StoreError
 from pipeline.metadata.stores import ask_all, check_store, stores
-from tests.stores import make_store
+from tests.helpers.stores import make_store
 from vitpipe.cli import main
 
 

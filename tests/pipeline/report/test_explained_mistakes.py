@@ -17,7 +17,7 @@ from pipeline.metadata.records import Artifact
 from pipeline.report.explained_mistakes import explained
 from pipeline.report.model import Mistake, Picture, Report
 from pipeline.report.page import render
-from tests.spans import encoded, picture
+from tests.helpers.spans import encoded, picture
 from trainer import explain, serving
 from trainer.vit import ViT
 

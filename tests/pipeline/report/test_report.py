@@ -17,7 +17,7 @@ from pipeline.report.model import Report
 
 ROOT = Path(__file__).resolve().parents[3]
 SHORT = {"training.epochs": 2, "training.warmup_epochs": 0, "gate.class_accuracy": 0, "gate.calibration": 1}
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def vitpipe(folder, *arguments, **environment):
@@ -131,14 +131,14 @@ def test_two_runs_side_by_side(runs, report):
     assert "<td>training.epochs</td>" not in html and "not blessed" in html and "Accuracy on val" in html
 
 
-def test_a_report_that_cannot_be_written_does_not_hide_what_the_run_came_to(runs):
-    folder, _ = runs
-    reports = folder / "runs" / "other" / "reports"
-    reports.parent.mkdir()
+def test_a_report_that_cannot_be_written_does_not_hide_what_the_run_came_to(tmp_path):
+    assert vitpipe(tmp_path, "data", "prepare", "sample", "--out", "data/sample").returncode == 0
+    reports = tmp_path / "runs" / "sample" / "reports"
+    reports.parent.mkdir(parents=True)
     reports.write_text("a file where the folder should be")
-    done = run(folder, **{"gate.accuracy": 0, "name": "other"})
+    done = run(tmp_path, **{"gate.accuracy": 0})
     assert done.returncode == 0, done.stderr
     assert "pushed version 1" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("warning: RunReport failed")
-    gone = vitpipe(folder, "report", "last", "--no-open")
+    gone = vitpipe(tmp_path, "report", "last", "--no-open")
     assert gone.returncode == 2 and "has no report" in gone.stderr

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from components.data.ingest import MAX_SPAN
 from components.errors import SettingsError
 from pipeline.settings import PRESETS, Settings, load, presets, strict_yaml
-from tests.damage import maybe_damaged, mostly
+from tests.helpers.damage import maybe_damaged, mostly
 from vitpipe.study.settings import study_settings
 
 

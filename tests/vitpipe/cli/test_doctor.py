@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from pipeline.metadata.address import ADDRESS
-from tests.stores import make_store
+from tests.helpers.stores import make_store
 from vitpipe.cli import doctor
 from vitpipe.cli.doctor import CHECKS, Finding, Verdict
 

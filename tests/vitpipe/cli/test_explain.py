@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from components.data.ingest import tfrecord
 from components.errors import DataRefused, SettingsError
 from components.model.serving_folder import ModelId, ModelRecord, push
-from tests.spans import encoded, picture, write_span
+from tests.helpers.spans import encoded, picture, write_span
 from trainer import serving
 from trainer.vit import ViT
 from vitpipe.cli import app

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from pipeline.result.run_result import this_process
-from tests.stores import make_store
+from tests.helpers.stores import make_store
 from vitpipe.cli import main
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from components.model.serving_folder import ModelId, ModelRecord, push, read_record
-from tests.components.kill import killed_after
+from tests.helpers.kill import killed_after
 
 ROOT = Path(__file__).parents[3]
 

@@ -7,7 +7,7 @@ import urllib.request
 
 import pytest
 
-from tests.stores import make_store
+from tests.helpers.stores import make_store
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from components.errors import SettingsError
-from tests.vitpipe.study.architectures import toy
+from tests.helpers.architectures import toy
 from trainer.input import Split
 from vitpipe.study import cells, page, results
 from vitpipe.study.architectures import (
@@ -86,8 +86,8 @@ def test_a_study_that_was_killed_goes_on_from_its_last_cell(tmp_path):
 import sys
 from pathlib import Path
 from pipeline.study.architectures import Architecture, register
-from tests.vitpipe.study.architectures import toy
-from tests.vitpipe.study.test_study import study
+from tests.helpers.architectures import toy
+from tests.pipeline.study.test_study import study
 if __name__ == "__main__":
     register("toy", Architecture("Toy", toy, 0.05, 0.0))
     for cell in study(Path({str(tmp_path / "out")!r}), "sizes=[8]", "steps=[4]").run():

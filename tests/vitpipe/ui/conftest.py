@@ -3,7 +3,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from tests.stores import make_store
+from tests.helpers.stores import make_store
 from vitpipe.ui.server import create_server
 
 REPORT = "<!doctype html><title>A report</title><h1>A report</h1><script>document.title = 'ran'</script>"

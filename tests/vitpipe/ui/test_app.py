@@ -4,7 +4,7 @@ import sqlite3
 import pytest
 
 from pipeline.metadata.stores import stores
-from tests.stores import make_store
+from tests.helpers.stores import make_store
 from vitpipe.ui.app import create_app
 from vitpipe.ui.history import moments
 

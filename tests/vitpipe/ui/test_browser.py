@@ -6,7 +6,7 @@ from ml_metadata import MetadataStore
 from pipeline.metadata.address import Address
 from pipeline.metadata.writer import record
 from pipeline.result.run_result import this_process
-from tests.stores import make_store
+from tests.helpers.stores import make_store
 from vitpipe.ui.app import create_app
 
 pytestmark = pytest.mark.browser

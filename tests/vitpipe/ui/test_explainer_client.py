@@ -17,7 +17,7 @@ import keras
 import pytest
 
 from components.model.serving_folder import ModelId, ModelRecord, push
-from tests.spans import encoded, picture
+from tests.helpers.spans import encoded, picture
 from trainer import serving
 from trainer.vit import ViT
 from vitpipe.ui import explainer

@@ -20,7 +20,7 @@ from pipeline.outcome import NodeState
 from pipeline.result.run_result import RunResult
 from pipeline.result.verdict import verdict
 from pipeline.settings import load
-from tests.spans import bomb, encoded, picture, write_span
+from tests.helpers.spans import bomb, encoded, picture, write_span
 
 _runs = itertools.count()
 TURNED = b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"  # orientation 6

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from components.data.ingest.files import entries, listing
 from components.data.ingest.images import MAX_BYTES
 from components.errors import DataRefused
-from tests.archives import (
+from tests.helpers.archives import (
     END,
     ZipMember,
     binary,
@@ -30,7 +30,7 @@ from tests.archives import (
     within,
     zip_archive,
 )
-from tests.damage import maybe_damaged, mostly
+from tests.helpers.damage import maybe_damaged, mostly
 
 
 @pytest.fixture(autouse=True, scope="module")

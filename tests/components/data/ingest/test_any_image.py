@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from components.data.ingest.images import BadImage, check, opened, to_rgb
-from tests.damage import damaged, mostly
+from tests.helpers.damage import damaged, mostly
 
 SIDE = 16  # images of this size are not resized
 sides = mostly(SIDE, st.integers(1, 40))

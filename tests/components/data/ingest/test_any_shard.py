@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from components.data.ingest import tfrecord
 from components.data.ingest.tfrecord import RawExample
 from components.errors import DataRefused
-from tests.damage import damaged, mostly
+from tests.helpers.damage import damaged, mostly
 
 examples = st.builds(
     RawExample,

@@ -15,7 +15,7 @@ from components.data.ingest.images import check
 from components.data.ingest.manifest import Recipe
 from components.data.ingest.source import SPLITS, silent
 from components.errors import DataRefused
-from tests.spans import encoded
+from tests.helpers.spans import encoded
 
 WITHOUT_HISTORY = Path(__file__).with_name("spans_without_history")  # written by version 0.1.0
 

@@ -382,6 +382,7 @@ def test_interrupted_writer(slow_source, tmp_path):
 
 
 @pytest.mark.e2e
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.exists(), reason=f"{REAL} is absent")
 def test_all_of_cifar10(tmp_path):
     written = prepare("cifar10", tmp_path, str(REAL))

@@ -10,7 +10,7 @@ import pytest
 from components.data.ingest.files import entries, listing
 from components.data.ingest.images import MAX_BYTES
 from components.errors import DataRefused
-from tests.archives import END, binary, header, octal, padded, pax, sparse_1, within
+from tests.helpers.archives import END, binary, header, octal, padded, pax, sparse_1, within
 
 FILE = header() + padded(b"one")
 OLD_SPARSE = {"kind": b"S", "at386": octal(500), "at398": octal(3), "at410": octal(1000), "at483": octal(1000)}

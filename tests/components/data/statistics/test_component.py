@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.spans import bomb, encoded, picture
+from tests.helpers.spans import bomb, encoded, picture
 
 NAMES = ["cat", "dog", "fox"]
 

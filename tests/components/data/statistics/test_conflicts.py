@@ -4,7 +4,7 @@ from PIL import Image
 
 from components.data.statistics.conflicts import find_conflicts
 from components.data.statistics.leaks import find_leaks
-from tests.spans import encoded, picture
+from tests.helpers.spans import encoded, picture
 
 
 def conflicts(images):

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 
 from components.data.statistics.figures import Leak, of_images, repeated_ids, without
-from tests.spans import encoded, picture
+from tests.helpers.spans import encoded, picture
 
 NAMES = ["cat", "dog", "fox"]
 

@@ -5,7 +5,7 @@ from PIL import Image
 
 from components.data.statistics.figures import Leak
 from components.data.statistics.leaks import find_leaks
-from tests.spans import encoded, picture
+from tests.helpers.spans import encoded, picture
 
 
 def test_equal_pixels_leak_whatever_the_file(measured):

@@ -6,7 +6,7 @@ from components.data.ingest import tfrecord
 from components.model.evaluator.judgement import GateSettings, judge
 from components.model.evaluator.measures import measure
 from components.model.evaluator.predictions import predict
-from tests.spans import encoded, picture
+from tests.helpers.spans import encoded, picture
 from trainer import serving
 from trainer.vit import ViT
 

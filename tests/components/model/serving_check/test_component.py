@@ -8,7 +8,7 @@ import tensorflow as tf
 from components.data.ingest import tfrecord
 from components.model.serving_check.bounds import ServingCheckSettings
 from components.model.serving_check.component import check
-from tests.spans import encoded, picture
+from tests.helpers.spans import encoded, picture
 from trainer import serving
 from trainer.preprocessing import decode_batch
 from trainer.vit import ViT

@@ -64,9 +64,9 @@ class Server:
         self._process.wait()
 
     def database(self, name: str) -> str:
-        """The address of a new, empty database."""
+        """The address of an empty database, which another of that name makes room for."""
         with self._root() as root, root.cursor() as cursor:
-            cursor.execute(f"CREATE DATABASE vitpipe_{name}")
+            cursor.execute(f"CREATE OR REPLACE DATABASE vitpipe_{name}")
         return f"mysql://vitpipe@127.0.0.1:{self.port}/vitpipe_{name}"
 
     def remove(self) -> None:

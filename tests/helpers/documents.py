@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.damage import damaged
+from tests.helpers.damage import damaged
 
 _MARK = "the value that is replaced"
 _HOSTILE = [
