@@ -32,3 +32,10 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Wait until a folder and everything below it are on the disk."""
+    for path in folder.rglob("*"):
+        sync(path)
+    sync(folder)

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import AwareDatetime, Field
 
 from components.data.ingest import regular
-from components.disk import sync_tree
 from components.errors import DataRefused
 from components.model.evaluator.judgement import Figures
-from trainer.disk import sync, whole_file
+from trainer.disk import sync, sync_tree, whole_file
 from trainer.settings import Group
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import typer
 
 from components.errors import SettingsError
 from pipeline.settings import Settings, load
-from pipeline.settings_reference import reference
+from pipeline.settings.reference import reference
 from vitpipe.cli.tables import print_rows
 
 

@@ -20,9 +20,8 @@ from components.data.ingest.locks import exclusively
 from components.data.ingest.manifest import Manifest, Recipe, Shard
 from components.data.ingest.source import Progress, Source, silent
 from components.data.ingest.spool import Spool
-from components.disk import sync_tree
 from components.errors import DataRefused, UsageError
-from trainer.disk import sync, whole_file
+from trainer.disk import sync, sync_tree, whole_file
 from trainer.examples import class_names
 
 _TEMPORARY = ".tmp-"

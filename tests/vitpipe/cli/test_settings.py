@@ -8,7 +8,7 @@ import pytest
 
 from components.errors import SettingsError
 from pipeline.settings import Settings, flag_source, merged
-from pipeline.settings_reference import reference
+from pipeline.settings.reference import reference
 from vitpipe.cli import main
 
 
