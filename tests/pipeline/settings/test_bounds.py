@@ -82,7 +82,9 @@ def groups(group):
                 yield from groups(kind)
 
 
-@pytest.mark.parametrize("group", {*groups(Settings), *groups(StudySettings)}, ids=lambda group: group.__name__)
+@pytest.mark.parametrize(
+    "group", dict.fromkeys([*groups(Settings), *groups(StudySettings)]), ids=lambda group: group.__name__
+)
 def test_every_setting_is_described_and_what_null_means(group):
     for name, field in group.model_fields.items():
         assert (field.description or "").endswith("."), name
