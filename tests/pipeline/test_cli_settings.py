@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from pipeline.cli import main
-from pipeline.config import Settings, SettingsError, flag_source, merged
+from pipeline.config import Settings, SettingsError, flag_source, merge_sources
 from pipeline.settings_reference import reference
 
 
@@ -25,7 +25,7 @@ def vitpipe(monkeypatch, capsys):
 
 
 def settings(*flags):
-    return merged(Settings, [flag_source(flag) for flag in flags])
+    return merge_sources(Settings, [flag_source(flag) for flag in flags])
 
 
 def leaves(values, prefix=""):
