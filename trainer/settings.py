@@ -41,15 +41,14 @@ class SettingsGroup(Group):
     @classmethod
     def numbers_are_not_booleans(cls, value: Any, info: ValidationInfo) -> Any:
         """Reject true and false for a number, because pydantic would read them as 1 and 0."""
-        kind = cls.model_fields[str(info.field_name)].annotation
-        if _holds(kind, (int, float)) and not _holds(kind, (bool,)) and _has_boolean(value):
+        if _has_number(cls.model_fields[str(info.field_name)].annotation) and _has_boolean(value):
             raise ValueError("Input should be a number, not true or false")
         return value
 
 
-def _holds(kind: Any, kinds: tuple[type, ...]) -> bool:
-    """Return whether a type is one of several, or made of one."""
-    return kind in kinds or any(_holds(part, kinds) for part in get_args(kind))
+def _has_number(kind: Any) -> bool:
+    """Return whether a type is that of a number, or of a list or mapping with numbers."""
+    return kind in (int, float) or any(map(_has_number, get_args(kind)))
 
 
 def _has_boolean(value: Any) -> bool:

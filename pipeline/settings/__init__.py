@@ -1,4 +1,4 @@
-"""Settings of a run: typed, frozen, from a preset, a file, the environment and flags."""
+"""Settings of a run: typed, frozen, from flags, the environment, a file, a preset and defaults, in this order."""
 
 import hashlib
 import json
@@ -90,7 +90,7 @@ class MetadataSettings(SettingsGroup):
 
 
 class LayeredSettings(BaseSettings, SettingsGroup):
-    """Settings that `merged` reads from several sources."""
+    """Settings that `merge_sources` reads from several sources."""
 
     model_config = SettingsConfigDict(case_sensitive=True)
 
@@ -223,22 +223,27 @@ def load(
     environment: dict[str, str] | None = None,
     data: dict[str, Any] | None = None,
 ) -> Settings:
-    """Settings from a preset's name or a YAML file, under `VITPIPE_A__B` variables, `a.b=c` flags and `data`.
+    """Load settings. `data` overrides flags, these the environment, that the file, that its preset, that the defaults.
 
-    A file may build on a preset with `preset: NAME`. `data` holds settings of the group of that name.
+    Args:
+        source: a preset's name or a YAML file, which may build on a preset with `preset: NAME`.
+        flags: settings as `a.b=c`.
+        environment: variables, of which `VITPIPE_A__B` sets `a.b`; those of this process if not given.
+        data: settings of the group `data`.
 
-    Raises SettingsError.
+    Raises:
+        SettingsError: for settings that cannot be read or used.
     """
     files = _file_sources(source)
     variables = dict(os.environ if environment is None else environment)
     # Passwords are kept as raw strings: not every password is valid YAML.
     secrets = {group: {key: SecretStr(variables.pop(variable, ""))} for (group, key), variable in _SECRETS.items()}
-    found = [
+    overrides = [
         Source(_nested(name.removeprefix(_PREFIX).lower().split("__"), text, name), name)
         for name, text in variables.items()
         if name.startswith(_PREFIX)
     ]
-    sources = [Source({"data": data or {}}), *map(flag_source, reversed(flags or [])), *reversed(found), *files]
+    sources = [Source({"data": data or {}}), *map(flag_source, reversed(flags or [])), *reversed(overrides), *files]
     for one in sources:
         for (group, key), variable in _SECRETS.items():
             values = one.values.get(group)
@@ -247,10 +252,10 @@ def load(
                     f"{one.where((group, key))}{group}.{key}: only the environment variable {variable} may set it; "
                     "files are copied, and flags appear in lists of processes"
                 )
-    return merged(Settings, [*sources, Source(secrets)])
+    return merge_sources(Settings, [*sources, Source(secrets)])
 
 
-def merged(settings: type[Kind], sources: Sequence[Source]) -> Kind:
+def merge_sources(settings: type[Kind], sources: Sequence[Source]) -> Kind:
     """Return the settings from several sources, of which an earlier one overrides a later one. Raises SettingsError."""
     try:
         return settings(_build_sources=(tuple(sources), {}))
@@ -324,7 +329,7 @@ def explained(
     Args:
         error: the error of pydantic.
         settings: the group that was validated.
-        sources: the sources of the values, as for `merged`, so that the message can name a file's line or a variable.
+        sources: as for `merge_sources`, so that the message can name a file's line or a variable.
     """
     problems = error.errors()
     lines = [_origin(one["loc"], sources) + _explain(one, settings) for one in problems[:_MOST_EXPLAINED]]

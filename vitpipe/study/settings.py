@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from components.errors import SettingsError
-from pipeline.settings import LayeredSettings, Source, flag_source, merged
+from pipeline.settings import LayeredSettings, Source, flag_source, merge_sources
 from trainer.settings import AugmentSettings, FinetuneSettings
 from trainer.sizes import check_batch
 
@@ -94,4 +94,4 @@ def study_settings(budget: str, flags: list[str] | None = None) -> StudySettings
     """Of a budget, with `a.b=c` flags over it. Raises SettingsError."""
     if budget not in BUDGETS:
         raise SettingsError(f"no budget {budget}: use one of {', '.join(BUDGETS)}")
-    return merged(StudySettings, [*map(flag_source, reversed(flags or [])), Source(BUDGETS[budget])])
+    return merge_sources(StudySettings, [*map(flag_source, reversed(flags or [])), Source(BUDGETS[budget])])

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from components.errors import SettingsError
-from pipeline.settings import Settings, flag_source, merged
+from pipeline.settings import Settings, flag_source, merge_sources
 from pipeline.settings.reference import reference
 from vitpipe.cli import main
 
@@ -26,7 +26,7 @@ def vitpipe(monkeypatch, capsys):
 
 
 def settings(*flags):
-    return merged(Settings, [flag_source(flag) for flag in flags])
+    return merge_sources(Settings, [flag_source(flag) for flag in flags])
 
 
 def leaves(values, prefix=""):
