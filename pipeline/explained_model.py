@@ -11,6 +11,7 @@ from components.errors import DataRefused, SettingsError
 from components.model.serving_folder import RECORD, read_record
 from trainer.explain import layout
 from trainer.preprocessing import decode_batch
+from trainer.saved_model import open_saved_model
 from trainer.serving import KERAS_MODEL, read_vit
 from trainer.vit import ViT
 
@@ -52,16 +53,13 @@ def open_model(path: Path, names: Sequence[str] | None = None) -> Model:
 
 def _of_saved_model(folder: Path, names: Sequence[str] | None) -> Model:
     try:
-        loaded = tf.saved_model.load(str(folder))  # held below: a signature alone does not keep its weights alive
-        images, explain = (loaded.signatures[name] for name in ("serving_images", "explain"))
-        size = images.structured_input_signature[1]["images"].shape[1]
-        classes = images.structured_outputs["probabilities"].shape[-1]
-        tokens = explain.structured_outputs["attention"].shape[-1]
-    except Exception as error:  # TensorFlow has a class of errors for each thing that is broken
-        raise DataRefused(
-            f"{folder} does not load as a model with the signatures serving_images and explain "
-            f"({type(error).__name__}): push or restore it again, or name another folder with --model"
-        ) from None
+        loaded = open_saved_model(folder, serving_images="images", explain="image_bytes")
+    except ValueError as error:
+        raise DataRefused(f"{error}: push or restore it again, or name another folder with --model") from None
+    images, explain = (loaded.signatures[name] for name in ("serving_images", "explain"))
+    size = images.structured_input_signature[1]["images"].shape[1]
+    classes = images.structured_outputs["probabilities"].shape[-1]
+    tokens = explain.structured_outputs["attention"].shape[-1]
 
     def explained(encoded: tf.Tensor, _) -> tuple[np.ndarray, np.ndarray]:
         answer = loaded.signatures["explain"](image_bytes=encoded)

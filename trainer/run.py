@@ -19,6 +19,7 @@ from trainer.examples import class_names
 from trainer.finetune import fine_tune, rebuild_head
 from trainer.input import load
 from trainer.preprocessing import read_moments
+from trainer.saved_model import open_saved_model
 from trainer.settings import AugmentSettings, FinetuneSettings, ModelSettings, TrainingSettings
 from trainer.train import train, vit
 from trainer.warm_start import FILE, compare_classes
@@ -86,7 +87,8 @@ def run_fn(fn_args) -> None:
         start = None
         if fn_args.base_model:
             start = serving.load_vit(fn_args.base_model)
-            old_names = serving.class_names(tf.saved_model.load(fn_args.base_model).signatures["serving_default"])
+            base_model = open_saved_model(fn_args.base_model, serving_default="examples")
+            old_names = serving.class_names(base_model.signatures["serving_default"])
             warm_start = compare_classes(old_names, names, config.get("base_version"))
             log.info(str(warm_start))
             if warm_start.rebuilt:

@@ -1,7 +1,7 @@
 """Gathers what a report says: from ML Metadata, and from the artifacts that it names."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 
@@ -161,10 +161,7 @@ def _mistakes(
 
 
 def _raw(examples: Artifact, split: str) -> Iterator[tfrecord.RawExample]:
-    shards: Iterable[Path] = sorted(Path(examples.uri, f"Split-{split}").iterdir())
-    for shard in shards:
-        for record in tfrecord.read(shard):
-            yield tfrecord.parse(record)
+    return tfrecord.read_split(Path(examples.uri, f"Split-{split}"))
 
 
 def _picture(split: str, id: bytes, image: bytes) -> Picture:

@@ -220,8 +220,6 @@ def _fill_in(examples: Iterable[types.Artifact], exhibits: Iterable[list[Exhibit
             wanted.setdefault((picture.split, picture.id), []).append(picture)
     for artifact in examples:
         for split in artifact_utils.decode_split_names(artifact.split_names):
-            for shard in sorted(Path(artifact_utils.get_split_uri([artifact], split)).iterdir()):
-                for record in tfrecord.read(shard):
-                    example = tfrecord.parse(record)
-                    for picture in wanted.get((split, example.id), ()):
-                        picture.image = example.image
+            for example in tfrecord.read_split(Path(artifact_utils.get_split_uri([artifact], split))):
+                for picture in wanted.get((split, example.id), ()):
+                    picture.image = example.image

@@ -183,8 +183,7 @@ def _from_shards(folder: Path, number: int, manifest: Manifest, progress: Progre
 def _records(folder: Path, manifest: Manifest, split: str) -> Iterator[Record]:
     for name in manifest.shards:
         if name.startswith(f"{split}/"):
-            for data in tfrecord.read(folder / name):
-                example = tfrecord.parse(data)
+            for example in tfrecord.read_examples(folder / name):
                 if not 0 <= example.label < len(manifest.class_names):
                     raise DataRefused(f"{folder / name}: label {example.label} is not that of a class")
                 yield Record(split, manifest.class_names[example.label], example.id, example.image)

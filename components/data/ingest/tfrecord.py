@@ -120,6 +120,24 @@ def read(path: Path) -> Iterator[bytes]:
             yield data
 
 
+def read_examples(path: Path) -> Iterator[RawExample]:
+    """Yield the raw examples of a shard, one in memory at a time.
+
+    Raises DataRefused, naming the shard, as `read` does, and for a record that is no raw example.
+    """
+    for data in read(path):
+        try:
+            yield parse(data)
+        except ValueError as error:
+            raise DataRefused(f"{path}: {error}") from None
+
+
+def read_split(folder: Path) -> Iterator[RawExample]:
+    """Yield the raw examples of all shards in the folder of a split, in their order. Raises DataRefused."""
+    for shard in sorted(folder.glob("part-*.tfrecord")):
+        yield from read_examples(shard)
+
+
 def _masked_crc(data: bytes) -> int:
     """CRC-32C, masked as TFRecord has it, so that the checksum of data with checksums in it is no fixed point."""
     crc = google_crc32c.value(data)

@@ -132,9 +132,8 @@ def _shard_problems(
     labels: list[int] = []
     after = "at its beginning"
     try:
-        for record in tfrecord.read(path):
+        for example in tfrecord.read_examples(path):
             verified(0)
-            example = tfrecord.parse(record)
             id = example.id.decode("utf-8", "backslashreplace")
             if not 0 <= example.label < classes:
                 raise ValueError(f"{id!r}: feature {LABEL!r}: expected 0 to {classes - 1}, found {example.label}")

@@ -64,9 +64,9 @@ def measure_shard(source: tuple[str, str], image_size: int) -> Iterator[pa.Table
     split, path = source
     chunk: list[tfrecord.RawExample] = []
     size = 0
-    for record in tfrecord.read(Path(path)):
-        chunk.append(tfrecord.parse(record))
-        size += len(chunk[-1].image)
+    for example in tfrecord.read_examples(Path(path)):
+        chunk.append(example)
+        size += len(example.image)
         if len(chunk) == _CHUNK_IMAGES or size >= _CHUNK_BYTES:
             yield _measure(split, chunk, image_size)
             chunk, size = [], 0

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from components.data.ingest import tfrecord
+from trainer.saved_model import open_saved_model
 from trainer.serving import class_names
 
 _BATCH = 256
@@ -52,7 +53,7 @@ class Predictions:
 
 def predict(model: str, shards: Iterable[Path]) -> Predictions:
     """Asks the signature `serving_default` of the SavedModel folder `model`."""
-    loaded = tf.saved_model.load(model)  # held: a signature alone does not keep its weights alive
+    loaded = open_saved_model(model, serving_default="examples")
     answer = loaded.signatures["serving_default"]
     ids, labels, probabilities = [], [], []
     classes: dict[int, str] = {}

@@ -92,3 +92,13 @@ def test_altered_file_is_refused(shard, at):
 def test_what_is_no_example_is_an_error(data):
     with pytest.raises(ValueError, match=r"feature|tf\.Example"):
         tfrecord.parse(data)
+
+
+def test_the_examples_of_a_split_come_in_the_order_of_its_shards(tmp_path):
+    for number, ids in (2, [b"c"]), (1, [b"a", b"b"]):
+        records = [tfrecord.frame(tfrecord.example(b"image", 0, id)) for id in ids]
+        (tmp_path / f"part-{number:05}-of-00003.tfrecord").write_bytes(b"".join(records))
+    assert [example.id for example in tfrecord.read_split(tmp_path)] == [b"a", b"b", b"c"]
+    (tmp_path / "part-00003-of-00003.tfrecord").write_bytes(tfrecord.frame(b"no example"))
+    with pytest.raises(DataRefused, match=r"part-00003-of-00003\.tfrecord: "):
+        list(tfrecord.read_split(tmp_path))

@@ -1,0 +1,9 @@
+from components.nearest import did_you_mean, nearest
+
+
+def test_names_like_an_unknown_one_come_with_the_most_similar_first():
+    known = ["training.batch_size", "training.epochs", "gate.accuracy"]
+    assert nearest("batch_size", known) == ["training.batch_size"]
+    assert nearest("training.epoch", known, most=2)[0] == "training.epochs"
+    assert did_you_mean("gate.acuracy", known) == "did you mean gate.accuracy? "
+    assert did_you_mean("xyz", known) == ""
