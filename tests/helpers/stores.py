@@ -1,7 +1,9 @@
 """A store of ML Metadata as TFX and the project fill it, without running anything."""
 
+import functools
 import json
 import sqlite3
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -78,7 +80,25 @@ def make_store(file: Path, pipeline: str = "sample", runs: int = 30, process: st
 
     process: who is at the last run, which has not ended then.
     """
+    content, root, names = _built(pipeline, runs, process)
     file.parent.mkdir(parents=True)
+    file.write_bytes(content)
+    with sqlite3.connect(file) as database:
+        database.execute("UPDATE Artifact SET uri = replace(uri, ?, ?)", (root, str(file.parent / "root")))
+    database.close()
+    return list(names)
+
+
+@functools.cache
+def _built(pipeline: str, runs: int, process: str | None) -> tuple[bytes, str, list[str]]:
+    """Build a store once: ML Metadata waits for the disk after each of its hundreds of writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "metadata.db")
+        names = _build(file, pipeline, runs, process)
+        return file.read_bytes(), str(file.parent / "root"), names
+
+
+def _build(file: Path, pipeline: str, runs: int, process: str | None) -> list[str]:
     made, names, last = _Store(file, pipeline), [], {}
     for number in range(runs):
         name = f"{pipeline}-run-{number:03}"

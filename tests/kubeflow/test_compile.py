@@ -60,6 +60,7 @@ def test_the_package_is_as_it_was():
     assert text == GOLDEN.read_text()
 
 
+@pytest.mark.slow
 def test_the_command_writes_it(tmp_path):
     words = [word for flag in IMAGES for word in ("--set", flag)]
     line = [sys.executable, "-m", "vitpipe", "kfp", "compile", "-c", "cifar10", *words]

@@ -55,6 +55,7 @@ def test_unfit_data_are_told_from_a_crash_and_the_log_is_in_the_output(settings,
         assert store.run("run-1").node("ImportExampleGen").state == "failed"
 
 
+@pytest.mark.slow
 def test_a_run_whose_failed_step_a_person_tries_again_ends_where_that_fails_again(settings, tmp_path):
     begin(settings, "run-1")
     [shard] = (settings.data.dir / "span-2" / "train").glob("*.tfrecord")

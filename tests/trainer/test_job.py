@@ -13,6 +13,7 @@ import pytest
 
 from tests.helpers import job
 
+pytestmark = pytest.mark.slow
 JOB = Path(job.__file__)
 ROOT = Path(__file__).parents[2]
 # All that draws in the data and the augmentation takes part, so that a difference in any draw shows.

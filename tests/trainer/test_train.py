@@ -75,6 +75,7 @@ def test_a_finished_training_is_not_trained_again(trained, caplog):
     assert "goes on from" in caplog.text and "epoch 1/4" not in caplog.text
 
 
+@pytest.mark.slow
 def test_the_same_seed_repeats_exactly_and_another_does_not(trained, tmp_path):
     _, _, last = trained
     _, again = run(tmp_path, name="again")
@@ -83,6 +84,7 @@ def test_the_same_seed_repeats_exactly_and_another_does_not(trained, tmp_path):
     assert not weights_equal(last, other)
 
 
+@pytest.mark.slow
 def test_a_batch_in_parts_gives_the_same_curve(trained, tmp_path):
     folder, _, last = trained
     _, parted = run(tmp_path, {"accumulate": 4})
@@ -92,6 +94,7 @@ def test_a_batch_in_parts_gives_the_same_curve(trained, tmp_path):
         np.testing.assert_allclose(one, two, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_average_is_what_is_evaluated_and_exported(tmp_path):
     """With a horizon so long that the average hardly leaves the first step's weights."""
     _, slow = run(tmp_path, {"ema_epochs": 1000.0}, name="slow")
@@ -103,6 +106,7 @@ def test_the_average_is_what_is_evaluated_and_exported(tmp_path):
     assert history(tmp_path, "slow")[-1]["loss"] == pytest.approx(history(tmp_path, "raw")[-1]["loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_float16_survives_an_overflow(tmp_path, monkeypatch):
     """At a scale that no gradient bears the first steps change nothing, and the scale comes down until they do."""
     from trainer.learner import Learner
@@ -118,6 +122,7 @@ def test_float16_survives_an_overflow(tmp_path, monkeypatch):
     assert history(tmp_path)[-1]["val_accuracy"] > 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_mixed_precision_learns_and_exports_float32(tmp_path, precision):
     best, _ = run(tmp_path, {"precision": precision})

@@ -59,7 +59,9 @@ def runs(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "judgement")) for name in NAMES]
+)
 def test_every_command_shows_everything_else(name, runs, monkeypatch, capsys):
     """Every property of the newest run is replaced in turn by each kind of junk, for every command and page."""
     file = runs / "sample" / "metadata.db"

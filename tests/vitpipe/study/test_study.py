@@ -81,6 +81,7 @@ def test_cells_are_computed_once_and_again_for_other_settings_or_data(registered
     assert more.kept() == []
 
 
+@pytest.mark.slow
 def test_a_study_that_was_killed_goes_on_from_its_last_cell(tmp_path):
     code = f"""
 import sys
@@ -147,6 +148,7 @@ def test_a_cell_is_evaluated_with_the_statistics_of_its_training():
     assert found.parameters == model.count_params() and found.multiply_adds == 9
 
 
+@pytest.mark.slow
 def test_models_of_keras_are_fitted_to_small_images():
     for build, sizes, features in (
         (resnet50, [32, 16, 8, 4], 2048),
@@ -243,6 +245,7 @@ def test_the_page_has_every_line_and_its_table(tmp_path):
     assert found.machine["processor"] in body and "src=" not in body
 
 
+@pytest.mark.slow
 def test_a_pretrained_vit_is_fine_tuned_in_the_same_number_of_steps(tmp_path, monkeypatch):
     """Its head for a share of the steps, then with it the last blocks; what lies below stays the backbone's."""
     from trainer.settings import ModelSettings
