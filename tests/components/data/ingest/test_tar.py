@@ -107,7 +107,16 @@ def test_xz_dictionary_that_needs_too_much_memory(tmp_path):
         list(entries(tmp_path / "x.tar.xz"))
 
 
-@pytest.mark.parametrize("begin", [b"", FILE + END, gzip.compress(FILE + END), b"PK\x03\x04", b"\x89PNG"])
+BEGINNINGS = {
+    "none": b"",
+    "tar": FILE + END,
+    "gzip": gzip.compress(FILE + END),
+    "zip": b"PK\x03\x04",
+    "png": b"\x89PNG",
+}
+
+
+@pytest.mark.parametrize("begin", BEGINNINGS.values(), ids=BEGINNINGS)
 def test_sparse_archive_is_refused_before_it_is_hashed(tmp_path, begin):
     with (tmp_path / "x").open("wb") as file:
         file.write(begin)
