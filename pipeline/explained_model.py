@@ -54,12 +54,14 @@ def open_model(path: Path, names: Sequence[str] | None = None) -> Model:
 def _of_saved_model(folder: Path, names: Sequence[str] | None) -> Model:
     try:
         loaded = open_saved_model(folder, serving_images="images", explain="image_bytes")
-    except ValueError as error:
-        raise DataRefused(f"{error}: push or restore it again, or name another folder with --model") from None
-    images, explain = (loaded.signatures[name] for name in ("serving_images", "explain"))
-    size = images.structured_input_signature[1]["images"].shape[1]
-    classes = images.structured_outputs["probabilities"].shape[-1]
-    tokens = explain.structured_outputs["attention"].shape[-1]
+        images, explain = (loaded.signatures[name] for name in ("serving_images", "explain"))
+        size = images.structured_input_signature[1]["images"].shape[1]
+        classes = images.structured_outputs["probabilities"].shape[-1]
+        tokens = explain.structured_outputs["attention"].shape[-1]
+    except (ValueError, LookupError, TypeError) as error:  # the last two come from signatures with other outputs
+        raise DataRefused(
+            f"{folder} cannot be explained ({error}): push or restore it again, or name another folder with --model"
+        ) from None
 
     def explained(encoded: tf.Tensor, _) -> tuple[np.ndarray, np.ndarray]:
         answer = loaded.signatures["explain"](image_bytes=encoded)

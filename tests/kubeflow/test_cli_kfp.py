@@ -257,29 +257,6 @@ def test_who_stops_watching_leaves_the_run_going(kfp, endpoint, submitted):
     assert kfp.runs[submitted]["state"] == "RUNNING"
 
 
-@pytest.mark.parametrize(
-    ("entries", "message"),
-    [
-        ("", "error: vitpipe kfp: this installation is older than the code, and does not know it: `make setup`\n"),
-        ("[vitpipe.commands]\nkfp = kubeflow.nothing:app\n", "kubeflow.nothing:app does not load: No module named"),
-    ],
-)
-def test_an_installation_that_does_not_fit_says_so_and_has_the_other_commands(tmp_path, entries, message):
-    installed = tmp_path / "vitpipe-0.0.dist-info"
-    installed.mkdir()
-    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: vitpipe\nVersion: 0.0\n")
-    (installed / "entry_points.txt").write_text(entries)
-
-    def vitpipe(*arguments):
-        line = [sys.executable, "-m", "vitpipe", *arguments]
-        environment = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-        return subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env=environment)
-
-    done = vitpipe("kfp", "submit", "-c", "cifar10", "--watch")
-    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
-    assert vitpipe("runs", "--help").returncode == 0
-
-
 def test_help_takes_no_heavy_import():
     """Nor does it take the client: a command answers at once."""
     heavy = {"kfp", "kfp_server_api", "numpy", "tfx"}

@@ -8,7 +8,7 @@ import filelock
 import pytest
 from ml_metadata import MetadataStore
 
-from components.errors import DataRefused, SettingsError
+from components.errors import AnotherRun, DataRefused, SettingsError
 from components.model.serving_folder import push
 from kubeflow import start
 from kubeflow.start import NEWEST, settings_of
@@ -118,7 +118,7 @@ def test_another_pipeline_is_not_in_the_way(settings):
 
 def test_a_run_on_one_machine_is_in_the_way(settings):
     settings.folder.mkdir(parents=True)
-    with filelock.FileLock(settings.folder / ".lock"), pytest.raises(SettingsError, match="another run of cifar10"):
+    with filelock.FileLock(settings.folder / ".lock"), pytest.raises(AnotherRun, match="another run of cifar10"):
         begin(settings, "run-1")
 
 

@@ -199,7 +199,7 @@ def test_the_newest_versions_are_kept(three):
 
 def test_a_killed_roll_back_is_remembered_until_it_is_acknowledged(three):
     code = f"""
-        from components.serving_folder import restore
+        from components.model.serving_folder import restore
         restore(Path({str(three)!r}), 2)
     """
     assert killed_after(1, code)  # the note was written, but nothing was pushed
@@ -234,7 +234,7 @@ def test_a_reader_never_sees_half_a_model(three):
     script = f"""
         import sys, time
         from pathlib import Path
-        from components.serving_folder import problems, versions
+        from components.model.serving_folder import problems, versions
         folder, seen, end = Path({str(three)!r}), set(), time.monotonic() + 30
         print("reading", flush=True)
         while not (folder.parent / "stop").exists() and time.monotonic() < end:

@@ -8,7 +8,7 @@ from pathlib import Path
 SCRIPT = """
     import logging, os, sys
     from pathlib import Path
-    from pipeline.logs import own_stderr, redirected
+    from pipeline.console.logs import own_stderr, redirected
     terminal = own_stderr()
     print("before")
     with redirected(Path("run.log")):

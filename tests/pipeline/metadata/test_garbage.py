@@ -103,8 +103,8 @@ def test_a_collection_that_was_killed_ends_well_when_it_is_started_again(folder)
 # The command, with a pause after the first folder, so that it can be killed there.
 SLOWLY = """
 import shutil, time
-from pipeline.cli import main
-from pipeline.cli.gc import gc
+from vitpipe.cli import main
+from vitpipe.cli.gc import gc
 remove = shutil.rmtree
 def rmtree(*arguments, **options):
     remove(*arguments, **options)

@@ -204,7 +204,7 @@ def process_of(server):
 SERVER = """
 import sys
 from pathlib import Path
-from pipeline.ui.app import create_app
+from vitpipe.ui.app import create_app
 client = create_app(Path(sys.argv[1])).test_client()
 headers = {"Origin": "http://localhost", "Content-Type": "application/octet-stream"}
 assert client.get("/-/explain").status_code == 200

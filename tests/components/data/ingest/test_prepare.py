@@ -313,7 +313,8 @@ def test_out_that_is_a_file(folder, tmp_path):
 SCRIPT = """
 import sys
 from pathlib import Path
-from components.ingest import DataRefused, prepare
+from components.data.ingest import prepare
+from components.errors import DataRefused
 try:
     prepare("images", Path(sys.argv[2]), sys.argv[1])
 except DataRefused as error:
