@@ -32,7 +32,11 @@ def texts(name: str) -> list[str]:
 def checkout(tmp_path_factory) -> Path:
     """A checkout in use: with data, runs, an environment and what people leave lying about."""
     folder = tmp_path_factory.mktemp("checkout")
-    ignored = shutil.ignore_patterns(*KEPT_OUT, ".*_cache", "__pycache__")
+    caches = shutil.ignore_patterns(".*_cache", "__pycache__")
+
+    def ignored(directory: str, names: list[str]) -> set[str]:
+        return caches(directory, names) | ({*KEPT_OUT} if Path(directory) == ROOT else set())
+
     shutil.copytree(ROOT, folder, ignore=ignored, dirs_exist_ok=True)
     for name in KEPT_OUT:
         (folder / name).mkdir()
