@@ -138,8 +138,11 @@ def _pipeline(settings: Settings, edges: dict[str, list[str]]) -> BaseComponent:
     defaults = {
         "span": NEWEST,
         **{f"gate_{name}": value for name, value in settings.gate.model_dump().items()},
-        "trigger": "manual", "reason": "", "accept": "", "take_over": "",
-    }  # fmt: skip
+        "trigger": "manual",
+        "reason": "",
+        "accept": "",
+        "take_over": "",
+    }
     types = {name: type(value) for name, value in defaults.items()}
     before_another = {before for name in edges if name != REPORT for before in edges[name]}
     last = sorted(edges.keys() - before_another - {REPORT})
@@ -149,10 +152,13 @@ def _pipeline(settings: Settings, edges: dict[str, list[str]]) -> BaseComponent:
         report = _report_task(settings, in_run)
         with dsl.ExitHandler(report, name="steps"):
             start = _task(
-                settings, START, "kubeflow.start",
+                settings,
+                START,
+                "kubeflow.start",
                 [root, f"--nodes={','.join(edges)}", f"--api={cluster.api}", f"--settings={text}"],
-                {**types, "due": str}, {**given, "due": dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER},
-            )  # fmt: skip
+                {**types, "due": str},
+                {**given, "due": dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER},
+            )
             tasks: dict[str, PipelineTask] = {}
             for name in edges:
                 if name != REPORT:
@@ -251,8 +257,9 @@ def _image(settings: Settings, step: StepSettings) -> str:
 
 def _declare(function: Callable, types: Mapping[str, Any], defaults: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Give a function the parameters that kfp is to read from it."""
-    parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=types[name])
-                  for name in types]  # fmt: skip
+    parameters = [
+        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=types[name]) for name in types
+    ]
     if defaults:
         parameters = [one.replace(default=defaults[one.name]) for one in parameters]
     function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

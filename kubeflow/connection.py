@@ -95,15 +95,26 @@ class Connection(kfp_server_api.ApiClient):
     def text(self, path: str, **query: str) -> tuple[str, str]:
         """What the server holds at `path`, and of which content type."""
         text = self.call_api(
-            path, "GET", query_params=list(query.items()), response_type="bytes", auth_settings=["Bearer"],
+            path,
+            "GET",
+            query_params=list(query.items()),
+            response_type="bytes",
+            auth_settings=["Bearer"],
             _return_http_data_only=True,
-        )  # fmt: skip
+        )
         return text, self.last_response.getheader("Content-Type") or ""
 
     def request(
-        self, method, url, query_params=None, headers=None, post_params=None, body=None, _preload_content=True,
+        self,
+        method,
+        url,
+        query_params=None,
+        headers=None,
+        post_params=None,
+        body=None,
+        _preload_content=True,
         _request_timeout=None,
-    ):  # fmt: skip
+    ):
         try:
             return self._retry(self._once, method, url, query_params, headers, post_params, body)
         except _Passing as error:

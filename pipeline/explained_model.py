@@ -72,10 +72,15 @@ def _of_saved_model(folder: Path, names: Sequence[str] | None) -> Model:
     file = folder / KERAS_MODEL
     vit = _load(file) if file.is_file() else None
     return _model(
-        folder, size, tokens, classes, names, vit,
+        folder,
+        size,
+        tokens,
+        classes,
+        names,
+        vit,
         lambda batch: loaded.signatures["serving_images"](images=tf.constant(batch))["probabilities"].numpy(),
         explained,
-    )  # fmt: skip
+    )
 
 
 def _of_keras(file: Path, names: Sequence[str] | None) -> Model:
@@ -96,16 +101,27 @@ def _of_keras(file: Path, names: Sequence[str] | None) -> Model:
         return probabilities.numpy(), attention.numpy()
 
     return _model(
-        file, vit.config["image_size"], tokens, vit.config["classes"], names, vit,
-        lambda batch: answer(tf.constant(batch)).numpy(), explained,
-    )  # fmt: skip
+        file,
+        vit.config["image_size"],
+        tokens,
+        vit.config["classes"],
+        names,
+        vit,
+        lambda batch: answer(tf.constant(batch)).numpy(),
+        explained,
+    )
 
 
 def _model(
-    path: Path, size: int, tokens: int, classes: int, names: Sequence[str] | None, vit: ViT | None,
+    path: Path,
+    size: int,
+    tokens: int,
+    classes: int,
+    names: Sequence[str] | None,
+    vit: ViT | None,
     answer: Callable[[np.ndarray], np.ndarray],
     explained: Callable[[tf.Tensor, tf.Tensor], tuple[np.ndarray, np.ndarray]],
-) -> Model:  # fmt: skip
+) -> Model:
     try:
         grid, has_cls = layout(tokens)
     except ValueError as error:

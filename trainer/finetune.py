@@ -54,9 +54,12 @@ def fine_tune(
     trained = None
     for phase in phases(finetune):
         of_phase = {
-            "epochs": phase.epochs, "learning_rate": phase.learning_rate, "weight_decay": phase.weight_decay,
-            "warmup_epochs": 0, "final_learning_rate": 0,
-        }  # fmt: skip
+            "epochs": phase.epochs,
+            "learning_rate": phase.learning_rate,
+            "weight_decay": phase.weight_decay,
+            "warmup_epochs": 0,
+            "final_learning_rate": 0,
+        }
         words = _in_words(phase.blocks, len(backbone.blocks))
         log.info("phase %d: %s, learning rate %g", phase.number, words, phase.learning_rate)
         trained = train(

@@ -32,9 +32,14 @@ class History:
         self._keep(row)
         log.info(
             "epoch %d/%d  loss %.3f  accuracy %.3f  val %.3f  %.0f images/s  %.0f s",
-            row["epoch"], self.epochs, row["loss"], row["accuracy"], row["val_accuracy"], row["images_per_second"],
+            row["epoch"],
+            self.epochs,
+            row["loss"],
+            row["accuracy"],
+            row["val_accuracy"],
+            row["images_per_second"],
             row["seconds"],
-        )  # fmt: skip
+        )
 
     def best(self) -> dict:
         """The row of the best epoch on val; the first of several."""

@@ -67,21 +67,35 @@ def run_fn(fn_args) -> None:
     )
 
     decisive = [
-        config["model"], config["augment"], training.model_dump_json(exclude=_WITHOUT_EFFECT), config["code"],
-        devices.precision(training.precision), train_split.digest(), val_split.digest(), str(fn_args.base_model),
-    ]  # fmt: skip
+        config["model"],
+        config["augment"],
+        training.model_dump_json(exclude=_WITHOUT_EFFECT),
+        config["code"],
+        devices.precision(training.precision),
+        train_split.digest(),
+        val_split.digest(),
+        str(fn_args.base_model),
+    ]
     run_dir = Path(fn_args.model_run_dir)
     how: dict[str, Any] = {
-        "classes": len(names), "augmentation": augmentation, "training": training, "train_split": train_split,
-        "val_split": val_split, "log_dir": run_dir, "strategy": strategy,
-    }  # fmt: skip
+        "classes": len(names),
+        "augmentation": augmentation,
+        "training": training,
+        "train_split": train_split,
+        "val_split": val_split,
+        "log_dir": run_dir,
+        "strategy": strategy,
+    }
     if "backbone" in config:
         backbone = serving.read_vit(config["backbone"])
         course = _digest(*decisive, config["finetune"], digest(backbone))
         trained = fine_tune(
-            backbone, model_settings, FinetuneSettings.model_validate_json(config["finetune"]),
-            checkpoints=Path(config["checkpoints"], course), **how,
-        )  # fmt: skip
+            backbone,
+            model_settings,
+            FinetuneSettings.model_validate_json(config["finetune"]),
+            checkpoints=Path(config["checkpoints"], course),
+            **how,
+        )
     else:
         start = None
         if fn_args.base_model:
@@ -97,8 +111,10 @@ def run_fn(fn_args) -> None:
                 (run_dir / FILE).write_text(warm_start.model_dump_json() + "\n", "utf-8")
         trained = train(
             partial(vit, model_settings, len(names), mean, std),
-            checkpoints=Checkpoints(Path(config["checkpoints"], _digest(*decisive))), start=start, **how,
-        )  # fmt: skip
+            checkpoints=Checkpoints(Path(config["checkpoints"], _digest(*decisive))),
+            start=start,
+            **how,
+        )
     best = max(trained.rows, key=lambda row: row["val_accuracy"])
     log.info(
         "exported: the %s of epoch %d, the best on val: accuracy %.4f",

@@ -78,13 +78,22 @@ def train(
     )
     learner = Learner(
         lambda: build(precision if precision == "float32" else f"mixed_{precision}"),
-        classes, schedule, training, augmentation, steps_per_epoch, strategy,
-    )  # fmt: skip
+        classes,
+        schedule,
+        training,
+        augmentation,
+        steps_per_epoch,
+        strategy,
+    )
     log.info(
         "%s in %s on %s, %s training and %s validation images, %s steps an epoch",
-        _parameters(learner.model), precision, _where(strategy), f"{len(train_split):,}", f"{len(val_split):,}",
+        _parameters(learner.model),
+        precision,
+        _where(strategy),
+        f"{len(train_split):,}",
+        f"{len(val_split):,}",
         f"{steps_per_epoch:,}",
-    )  # fmt: skip
+    )
 
     initial = learner.state() | _best(learner)
     found = checkpoints.newest(like=initial)
@@ -120,8 +129,13 @@ def train(
                 started, timed_from = now, 1
             elif now - line_at > _SECONDS_PER_LINE and step < steps_per_epoch:
                 line_at = now
-                log.info("epoch %d/%d  %d %%  loss %.3f", before + epoch + 1, history.epochs,
-                         100 * step / steps_per_epoch, progress.loss)  # fmt: skip
+                log.info(
+                    "epoch %d/%d  %d %%  loss %.3f",
+                    before + epoch + 1,
+                    history.epochs,
+                    100 * step / steps_per_epoch,
+                    progress.loss,
+                )
         trained = time.monotonic()
         val_loss, val_accuracy = learner.evaluate(val_split)
         if not math.isfinite(val_loss):  # the last step's loss was fine and what it made of the weights was not

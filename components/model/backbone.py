@@ -75,7 +75,10 @@ class Backbone(base_component.BaseComponent):
     def __init__(self, source: str, content: str, model: ModelSettings, finetune: FinetuneSettings):
         super().__init__(
             BackboneSpec(
-                source=source, content=content, model=model.model_dump_json(), finetune=finetune.model_dump_json(),
+                source=source,
+                content=content,
+                model=model.model_dump_json(),
+                finetune=finetune.model_dump_json(),
                 backbone=types.Channel(type=artifacts.Backbone),
             )
-        )  # fmt: skip
+        )

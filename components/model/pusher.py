@@ -100,8 +100,13 @@ class Pusher(base_component.BaseComponent):
     ):
         super().__init__(
             PusherSpec(
-                model=model, model_blessing=model_blessing, infra_blessing=infra_blessing, examples=examples,
-                serving=serving, keep=keep, made_by=json.dumps(made_by),
+                model=model,
+                model_blessing=model_blessing,
+                infra_blessing=infra_blessing,
+                examples=examples,
+                serving=serving,
+                keep=keep,
+                made_by=json.dumps(made_by),
                 pushed_model=types.Channel(type=standard_artifacts.PushedModel),
             )
-        )  # fmt: skip
+        )

@@ -105,11 +105,18 @@ def measure(
     if curves:
         removal = _removal(model, np.concatenate(pixels)[:curves], np.concatenate(orders)[:curves], tell)
     return Figures(
-        model=str(model.path), data=data, images=seen, accuracy=right / seen, columns=columns(heads), entropy=entropy,
-        most_entropy=float(np.log2(grid**2)), distance=distance,
+        model=str(model.path),
+        data=data,
+        images=seen,
+        accuracy=right / seen,
+        columns=columns(heads),
+        entropy=entropy,
+        most_entropy=float(np.log2(grid**2)),
+        distance=distance,
         even_distance=float(explain.distances(grid, model.patch_size).mean()),
-        to_itself=to_itself if has_cls else None, removal=removal,
-    )  # fmt: skip
+        to_itself=to_itself if has_cls else None,
+        removal=removal,
+    )
 
 
 def _removal(model: Model, images: np.ndarray, orders: np.ndarray, tell: Callable[[str], None]) -> Removal:

@@ -64,8 +64,12 @@ def _classes(candidates: list[Figures | None]) -> list[tuple[str, list[float | N
 
 
 def _charts(runs: list[Report]) -> list[str]:
-    wanted = (("Accuracy on val", "val_accuracy", ".0%"), ("Loss on val", "val_loss", ""),
-              ("Accuracy in training", "accuracy", ".0%"), ("Loss in training", "loss", ""))  # fmt: skip
+    wanted = (
+        ("Accuracy on val", "val_accuracy", ".0%"),
+        ("Loss on val", "val_loss", ""),
+        ("Accuracy in training", "accuracy", ".0%"),
+        ("Loss in training", "loss", ""),
+    )
     trained = [run for run in runs if run.history]
     return [
         charts.curves(title, "", {run.run: (run.history, figure) for run in trained}, format)

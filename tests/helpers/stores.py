@@ -85,9 +85,11 @@ def make_store(file: Path, pipeline: str = "sample", runs: int = 30, process: st
         names.append(name)
         failed, cached = number % 7 == 6, bool(last) and number % 5 == 4
         facts = {
-            "trigger": "manual", "code_version": "0123456789ab", "exit": "1" if failed else "0",
+            "trigger": "manual",
+            "code_version": "0123456789ab",
+            "exit": "1" if failed else "0",
             "settings": json.dumps({"name": pipeline, "data": {"span": number + 1}}),
-        }  # fmt: skip
+        }
         accuracy = round(0.9 - 0.3 / (number + 1), 4)
         blessed = number % 3 != 1
         if not failed and not blessed and not cached:
@@ -104,9 +106,14 @@ def make_store(file: Path, pipeline: str = "sample", runs: int = 30, process: st
         examples = taken("examples", "Examples", "ImportExampleGen", span=number + 1, split_names='["train", "val"]')
         made.node(name, "ImportExampleGen", state, {}, {"examples": examples})
         verdict = taken(
-            "verdict", "DataVerdict", "DataGate", passed=1, span=number + 1, data_folder="data",
+            "verdict",
+            "DataVerdict",
+            "DataGate",
+            passed=1,
+            span=number + 1,
+            data_folder="data",
             findings=json.dumps(_findings(number)),
-        )  # fmt: skip
+        )
         made.node(name, "DataGate", state, {"examples": examples}, {"verdict": verdict})
         if failed:
             made.node(name, "Trainer", "failed", {"examples": examples}, {})

@@ -58,8 +58,13 @@ def train(
             schedule = WarmupCosine(architecture.learning_rate, steps, warmup, 0.0)
             learner = _learner(
                 lambda: architecture.build(settings.image_size, classes, mean, std),
-                settings, schedule, architecture.weight_decay, seed, train_split, classes,
-            )  # fmt: skip
+                settings,
+                schedule,
+                architecture.weight_decay,
+                seed,
+                train_split,
+                classes,
+            )
             per_step = _take(learner, train_split, steps, settings, 0, steps)
         loss, accuracy = learner.evaluate(test_split)
     finally:
@@ -109,13 +114,14 @@ def _learner(
 ) -> Learner:
     # Not the weight average: batch norm's statistics are of the weights as they are, and all are treated alike.
     training = TrainingSettings(
-        batch_size=settings.batch_size, weight_decay=weight_decay, label_smoothing=settings.label_smoothing,
-        ema_epochs=0, seed=seed,
-    )  # fmt: skip
+        batch_size=settings.batch_size,
+        weight_decay=weight_decay,
+        label_smoothing=settings.label_smoothing,
+        ema_epochs=0,
+        seed=seed,
+    )
     per_epoch = len(train_split) // settings.batch_size
-    return Learner(
-        build, classes, schedule, training, settings.augment, per_epoch, tf.distribute.get_strategy()
-    )  # fmt: skip
+    return Learner(build, classes, schedule, training, settings.augment, per_epoch, tf.distribute.get_strategy())
 
 
 def _take(learner: Learner, split: Split, steps: int, settings: StudySettings, first: int, total: int) -> float:

@@ -117,11 +117,16 @@ class DataGate(base_component.BaseComponent):
     ):
         super().__init__(
             DataGateSpec(
-                examples=examples, test_examples=test_examples, statistics=statistics, anomalies=anomalies,
-                previous=previous, settings=settings.model_dump_json(), accepted=json.dumps(accepted, sort_keys=True),
+                examples=examples,
+                test_examples=test_examples,
+                statistics=statistics,
+                anomalies=anomalies,
+                previous=previous,
+                settings=settings.model_dump_json(),
+                accepted=json.dumps(accepted, sort_keys=True),
                 verdict=types.Channel(type=artifacts.DataVerdict),
             )
-        )  # fmt: skip
+        )
 
 
 def _data_folder(examples: list[types.Artifact]) -> str:

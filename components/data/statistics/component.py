@@ -203,7 +203,10 @@ class ImageStatistics(base_beam_component.BaseBeamComponent):
         statistics = types.Channel(type=artifacts.ImageStatistics)
         super().__init__(
             ImageStatisticsSpec(
-                examples=examples, test_examples=test_examples, schema=schema, image_size=image_size,
+                examples=examples,
+                test_examples=test_examples,
+                schema=schema,
+                image_size=image_size,
                 statistics=statistics,
             )
-        )  # fmt: skip
+        )

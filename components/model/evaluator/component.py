@@ -144,12 +144,17 @@ class Evaluator(base_beam_component.BaseBeamComponent):
     ):
         super().__init__(
             EvaluatorSpec(
-                examples=examples, statistics=statistics, model=model, baseline_model=baseline_model, schema=schema,
-                gate=gate.model_dump_json(), serving=serving,
+                examples=examples,
+                statistics=statistics,
+                model=model,
+                baseline_model=baseline_model,
+                schema=schema,
+                gate=gate.model_dump_json(),
+                serving=serving,
                 evaluation=types.Channel(type=standard_artifacts.ModelEvaluation),
                 blessing=types.Channel(type=standard_artifacts.ModelBlessing),
             )
-        )  # fmt: skip
+        )
 
 
 def _table(answers: dict[str, Predictions], images: pd.DataFrame) -> pd.DataFrame:
