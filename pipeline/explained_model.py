@@ -63,7 +63,7 @@ def _of_saved_model(folder: Path, names: Sequence[str] | None) -> Model:
             f"({type(error).__name__}): push or restore it again, or name another folder with --model"
         ) from None
 
-    def explained(encoded: tf.Tensor, _) -> tuple[np.ndarray, np.ndarray]:
+    def explained(encoded: tf.Tensor, _: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
         answer = loaded.signatures["explain"](image_bytes=encoded)
         return answer["probabilities"].numpy(), answer["attention"].numpy()
 
@@ -88,15 +88,15 @@ def _of_keras(file: Path, names: Sequence[str] | None) -> Model:
     tokens = vit.tokens.positions.shape[1]
 
     @tf.function(reduce_retracing=True)
-    def answer(images):
+    def answer(images: tf.Tensor) -> tf.Tensor:
         return tf.nn.softmax(vit(images, training=False))
 
     @tf.function(reduce_retracing=True)
-    def explain(images):
+    def explain(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         logits, attention = vit.explain(images)
         return tf.nn.softmax(logits), attention
 
-    def explained(_, pixels: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def explained(_: tf.Tensor, pixels: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
         probabilities, attention = explain(pixels)
         return probabilities.numpy(), attention.numpy()
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from trainer import devices
 from trainer.checkpoint import Checkpoints
-from trainer.history import History
+from trainer.history import History, Row
 from trainer.input import Split
 from trainer.learner import Learner
 from trainer.optimizer import WarmupCosine
@@ -30,10 +30,16 @@ class Trained(NamedTuple):
 
     best: ViT
     last: ViT
-    rows: list[dict]
+    rows: list[Row]
 
 
-def vit(model: ModelSettings, classes: int, mean, std, policy: str = "float32") -> ViT:
+def vit(
+    model: ModelSettings,
+    classes: int,
+    mean: Sequence[float] | np.ndarray,
+    std: Sequence[float] | np.ndarray,
+    policy: str = "float32",
+) -> ViT:
     """A new ViT as the settings have it, that computes in `policy`."""
     sizes = model.model_dump(exclude={"size"})
     return ViT(**sizes, classes=classes, mean=mean, std=std, dtype=keras.DTypePolicy(policy), name="vit")
@@ -50,7 +56,7 @@ def train(
     checkpoints: Checkpoints,
     strategy: tf.distribute.Strategy | None = None,
     start: ViT | None = None,
-    earlier: Sequence[dict] = (),
+    earlier: Sequence[Row] = (),
 ) -> Trained:
     """Train what `build` makes for a dtype policy, or as much of it as is trainable.
 

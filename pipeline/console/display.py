@@ -41,7 +41,7 @@ class Display:
         self._progress.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
         for package in ("trainer", "components"):
             logging.getLogger(package).removeHandler(self._handler)

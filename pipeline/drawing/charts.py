@@ -141,4 +141,5 @@ def html(chart: go.Figure, title: str, x: str, y: str, height: int = 320, lines:
     )
     for axes in chart.update_xaxes, chart.update_yaxes:
         axes(gridcolor=_LINES, zerolinecolor=_LINES, showgrid=lines)
-    return chart.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True})
+    config = {"displayModeBar": False, "responsive": True}
+    return str(chart.to_html(full_html=False, include_plotlyjs=False, config=config))

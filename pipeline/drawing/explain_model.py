@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from components.errors import DataRefused
 from pipeline.drawing import attention_maps, charts
@@ -194,7 +196,7 @@ def write(model: Model, figures: Figures, out: Path) -> Path:
     return page
 
 
-def _parameters(model: Model):
+def _parameters(model: Model) -> dict[str, tuple[Image.Image, float]]:
     """Pictures of the weights by name, and how much of them each shows; empty without the Keras model."""
     found = {}
     if model.vit is not None:
@@ -207,7 +209,7 @@ def _parameters(model: Model):
     return found
 
 
-def _tables(figures: Figures) -> list[dict]:
+def _tables(figures: Figures) -> list[dict[str, Any]]:
     made = [
         {
             "title": "Entropy, bits",

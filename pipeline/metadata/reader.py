@@ -104,7 +104,8 @@ class Reader:
         whole: bool = True,
     ) -> list[Run]:
         """The newest runs first, `limit` of them. Not whole, their executions have no artifacts and no properties."""
-        condition, values = "c.create_time_since_epoch >= ?", [since_ms]
+        condition = "c.create_time_since_epoch >= ?"
+        values: list[object] = [since_ms]
         if pipeline is not None:
             # A run is in no context of its pipeline; its executions are in both. Not as EXISTS, which MariaDB answers
             # for all runs before it looks at one: minutes for 2,000.
@@ -112,7 +113,7 @@ class Reader:
                 SELECT q.name FROM Association a JOIN Association b ON b.execution_id = a.execution_id
                 JOIN Context q ON q.id = b.context_id JOIN Type s ON s.id = q.type_id
                 WHERE a.context_id = c.id AND s.name = 'pipeline' LIMIT 1) = ?"""
-            values.append(pipeline)  # type: ignore[arg-type]
+            values.append(pipeline)
         return self._runs(condition, values, limit, offset, whole)
 
     def runs_without(self, fact: str) -> list[Run]:
@@ -143,7 +144,8 @@ class Reader:
         offset: int = 0,
     ) -> list[Artifact]:
         """The newest artifacts first that are all of this; a property equals its text, however it is stored."""
-        conditions, values = ["a.create_time_since_epoch >= ?"], [since_ms]  # type: tuple[list[str], list[object]]
+        conditions = ["a.create_time_since_epoch >= ?"]
+        values: list[object] = [since_ms]
         if type_name is not None:
             conditions.append("t.name = ?")
             values.append(type_name)

@@ -30,12 +30,12 @@ def render(first: Report, second: Report) -> str:
 
 def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Both values of each key whose values differ; empty where one has none."""
+
+    def text(values: Mapping[str, Any], key: str) -> str:
+        return plain(values[key]) if key in values else ""
+
     keys = dict.fromkeys([*first, *second])
-    return {
-        key: tuple(plain(of[key]) if key in of else "" for of in (first, second))  # type: ignore[misc]
-        for key in keys
-        if first.get(key) != second.get(key)
-    }
+    return {key: (text(first, key), text(second, key)) for key in keys if first.get(key) != second.get(key)}
 
 
 def _figures(runs: list[Report]) -> dict[str, list[str]]:

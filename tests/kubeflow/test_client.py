@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from components.errors import ClusterError, Exit, NotFound, SettingsError
 from kubeflow import schedule, watch
 from kubeflow.client import Client
-from kubeflow.connection import Away, Unsure
+from kubeflow.connection import Away, Timeouts, Unsure
 from pipeline.outcome import NodeState
 from pipeline.settings import load
 from tests.helpers import kfp_server
@@ -38,9 +38,9 @@ def client(settings, said):
     return connected(settings, said)
 
 
-def connected(settings, said=None, **waiting):
-    waiting = {"connect_s": 2, "answer_s": 2, "back_off_s": 0.01, **waiting}
-    return Client(settings, (said if said is not None else []).append, **waiting)
+def connected(settings, said=None, answer_s=2):
+    timeouts = Timeouts(connect_s=2, answer_s=answer_s, back_off_s=0.01)
+    return Client(settings, (said if said is not None else []).append, timeouts)
 
 
 @pytest.fixture

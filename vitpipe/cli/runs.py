@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from components.errors import NotFound
 from pipeline.console.duration import duration
 from pipeline.console.terminal import json_text, print_json, print_line
 from pipeline.metadata import stores
@@ -156,7 +157,7 @@ def export(pipeline: OnlyPipeline = None, runs: Runs = Path("runs")) -> None:
 def _some_store(runs: Path) -> None:
     """Raise NotFound if there is no store below `runs`."""
     if not stores.stores(runs):
-        raise stores.NotFound(f"no run below {runs}: `vitpipe run` makes one, or name another folder with --runs")
+        raise NotFound(f"no run below {runs}: `vitpipe run` makes one, or name another folder with --runs")
 
 
 def _newest(store: Reader, pipeline: str | None, since_ms: int = 0, first: int = 0) -> Iterator[Run]:

@@ -24,10 +24,19 @@ from vitpipe.study.cells import Result
 from vitpipe.study.settings import StudySettings
 
 
-def train_logged(log: Path, *arguments) -> Result:
+def train_logged(
+    log: Path,
+    architecture: Architecture | str,
+    settings: StudySettings,
+    steps: int,
+    seed: int,
+    train_split: Split,
+    test_split: Split,
+    classes: int,
+) -> Result:
     """`train` in a process of its own, whose libraries write into a file."""
     with redirected(log):
-        return train(*arguments)
+        return train(architecture, settings, steps, seed, train_split, test_split, classes)
 
 
 def train(
@@ -82,7 +91,9 @@ def train(
     )
 
 
-def _train_pretrained(source, settings: StudySettings, steps: int, seed: int, train_split: Split, classes: int):
+def _train_pretrained(
+    source: str, settings: StudySettings, steps: int, seed: int, train_split: Split, classes: int
+) -> tuple[Learner, float]:
     """The head alone, then with it the last blocks; the second phase goes on from the last step of the first."""
     backbone = load_backbone(source, finetune=settings.finetune)
     model = ModelSettings(image_size=settings.image_size, patch_size=backbone.config["patch_size"])
@@ -100,6 +111,7 @@ def _train_pretrained(source, settings: StudySettings, steps: int, seed: int, tr
             learner.model.set_weights(weights)
         seconds += count * _take(learner, train_split, count, settings, done, steps)
         done += count
+    assert learner is not None  # the settings ask for an epoch
     return learner, seconds / steps
 
 
@@ -149,7 +161,7 @@ def multiply_adds(model: keras.Model, size: int) -> int:
     """Of the convolutions and matrix products that answer one image, counted in the traced graph."""
     pixels = tf.TensorSpec((1, size, size, 3), tf.float32)
     graph = tf.function(lambda images: model(images, training=False)).get_concrete_function(pixels).graph
-    shifted = sum(
+    shifted: int = sum(
         math.prod(layer.output.shape[1:]) * math.prod(layer.kernel_size)
         for layer in _layers(model)
         if isinstance(layer, ShiftedDepthwise)
@@ -163,8 +175,8 @@ def _layers(model: keras.Model) -> Iterator[keras.Layer]:
 
 
 def _products(operation: tf.Operation) -> int:
-    def shape(tensor):
-        return tensor.shape.as_list()
+    def shape(tensor: tf.Tensor) -> list[int]:
+        return list(tensor.shape.as_list())
 
     match operation.type:
         case "Conv2D":

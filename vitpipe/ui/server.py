@@ -59,7 +59,7 @@ def create_server(app: Any, host: str, port: int, token: str | None = None) -> A
 
         def write_soon(self, data: Any) -> int:
             self.waits_since = time.monotonic()  # the request is being answered
-            return super().write_soon(data)
+            return int(super().write_soon(data))
 
     sockets: dict[int, Any] = {}
     # A body above the limit is not read, and nothing is buffered in a temporary file.

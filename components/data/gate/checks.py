@@ -170,7 +170,8 @@ def _drift(now: SplitFigures, before: SplitFigures) -> list[tuple[str, float, st
 
 def _shares(histogram: list[int] | dict[str, int]) -> np.ndarray:
     counts = np.array(list(histogram.values() if isinstance(histogram, dict) else histogram), float)
-    return counts / max(counts.sum(), 1)
+    shares: np.ndarray = counts / max(counts.sum(), 1)
+    return shares
 
 
 def _divergence(now: list[int] | dict[str, int], before: list[int] | dict[str, int]) -> float:

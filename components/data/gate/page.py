@@ -148,9 +148,8 @@ def _charts(figures: ImageFigures, previous: ImageFigures | None) -> list[str]:
             yaxis_zerolinecolor=_LINES,
             legend={"orientation": "h", "y": 1.15, "x": 1, "xanchor": "right"},
         )
-        return figure.to_html(
-            full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True}
-        )
+        config = {"displayModeBar": False, "responsive": True}
+        return str(figure.to_html(full_html=False, include_plotlyjs=False, config=config))
 
     def used(name: str) -> range:
         """Return the bins from the first to the last in which any split has images."""

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from components.data.ingest.files import Entry, entries, listing
+from components.data.ingest.entry import Entry
+from components.data.ingest.files import entries, listing
 from components.data.ingest.images import MAX_BYTES
 from components.data.ingest.source import SPLITS, Progress, Record, Rejected, Source, spelling
 from components.errors import DataRefused

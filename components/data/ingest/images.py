@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from trainer.examples import MAX_PIXELS, MAX_SIDE
 
@@ -187,7 +187,7 @@ def opened(data: bytes) -> Image.Image:
             image.load()
     except Image.DecompressionBombError:
         raise BadImage(TOO_MANY_PIXELS) from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise BadImage(_unidentified(data)) from None
     except _DAMAGED:
         raise BadImage(DAMAGED) from None

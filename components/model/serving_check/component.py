@@ -39,7 +39,12 @@ _OURS = {"components", "pipeline", "trainer", "tfx"}
 class Executor(base_executor.BaseExecutor):
     """Completes with `blessed` 0 when the model fails: see `components.model.evaluator.component`."""
 
-    def Do(self, input_dict, output_dict, exec_properties):
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
         settings = ServingCheckSettings.model_validate_json(exec_properties["settings"])
         model = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict["model"]))
         [examples] = input_dict["examples"]
