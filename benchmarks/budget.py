@@ -59,10 +59,15 @@ def ours(data: dict, size: dict, minutes: float, seed: int) -> dict:
         settings["warmup_epochs"] = preset["training"]["warmup_epochs"] / preset["training"]["epochs"] * epochs
         model = ModelSettings(**{**preset["model"], **size})
         best, _, rows = train(
-            partial(vit, model, classes, flat.mean(axis=0), flat.std(axis=0)), classes,
-            AugmentSettings(**preset["augment"]), TrainingSettings(**settings), split, val_split,
-            log_dir=folder / "log", checkpoints=Checkpoints(folder / "checkpoints" / "one"),
-        )  # fmt: skip
+            partial(vit, model, classes, flat.mean(axis=0), flat.std(axis=0)),
+            classes,
+            AugmentSettings(**preset["augment"]),
+            TrainingSettings(**settings),
+            split,
+            val_split,
+            log_dir=folder / "log",
+            checkpoints=Checkpoints(folder / "checkpoints" / "one"),
+        )
         return best, rows
 
     with tempfile.TemporaryDirectory() as folder:
@@ -175,8 +180,10 @@ def train(name: str, seed: int) -> dict:
     """Trains a contender in a new process. Empty when it failed: it has said on stderr why."""
     process = subprocess.run(
         [sys.executable, __file__, *sys.argv[1:], "--train", name, str(seed)],
-        stdout=subprocess.PIPE, text=True, env={**os.environ, "KERAS_BACKEND": "tensorflow"},
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+    )
     lines = [line for line in process.stdout.splitlines() if line.startswith("result ")]
     return json.loads(lines[-1].removeprefix("result ")) if lines else {}
 

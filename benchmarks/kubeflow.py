@@ -61,8 +61,10 @@ def main(preset: str = "sample", data: str = "") -> None:
     with tempfile.TemporaryDirectory() as scratch:
         try:
             flags = [
-                "kubeflow.image=vitpipe:0", f"kubeflow.mount={scratch}", f"kubeflow.metadata={server.database('walk')}",
-            ]  # fmt: skip
+                "kubeflow.image=vitpipe:0",
+                f"kubeflow.mount={scratch}",
+                f"kubeflow.metadata={server.database('walk')}",
+            ]
             settings = load(preset, flags, environment={})
             shutil.copytree(data or ROOT / settings.data.dir, Path(scratch, settings.data.dir))
             start = time.perf_counter()

@@ -43,47 +43,110 @@ CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 NODES: list[tuple[str, str, dict[str, str], dict[str, str]]] = [
     ("Baseline", RESOLVER, {}, {}),
     ("ImportExampleGen", "components.data.example_gen.SpanExampleGen", {}, {"examples": "Examples"}),
-    ("ImportSchemaGen", "tfx.components.schema_gen.import_schema_gen.component.ImportSchemaGen", {},
-     {"schema": "Schema"}),
+    (
+        "ImportSchemaGen",
+        "tfx.components.schema_gen.import_schema_gen.component.ImportSchemaGen",
+        {},
+        {"schema": "Schema"},
+    ),
     ("PreviousSpan", RESOLVER, {}, {}),
     ("TestExampleGen", "components.data.example_gen.SpanExampleGen", {}, {"examples": "Examples"}),
-    ("ImageStatistics", "components.data.statistics.component.ImageStatistics",
-     {"schema": "ImportSchemaGen.schema", "test_examples": "TestExampleGen.examples",
-      "examples": "ImportExampleGen.examples"},
-     {"statistics": "ImageStatistics"}),
-    ("StatisticsGen", "tfx.components.statistics_gen.component.StatisticsGen",
-     {"schema": "ImportSchemaGen.schema", "examples": "ImportExampleGen.examples"},
-     {"statistics": "ExampleStatistics"}),
-    ("ExampleValidator", "tfx.components.example_validator.component.ExampleValidator",
-     {"schema": "ImportSchemaGen.schema", "statistics": "StatisticsGen.statistics"}, {"anomalies": "ExampleAnomalies"}),
-    ("DataGate", "components.data.gate.component.DataGate",
-     {"statistics": "ImageStatistics.statistics", "test_examples": "TestExampleGen.examples",
-      "examples": "ImportExampleGen.examples", "anomalies": "ExampleValidator.anomalies",
-      "previous": "PreviousSpan.verdict"},
-     {"verdict": "DataVerdict"}),
-    ("Transform", "tfx.components.transform.component.Transform",
-     {"schema": "ImportSchemaGen.schema", "examples": "ImportExampleGen.examples",
-      "_DataGate.verdict": "DataGate.verdict"},
-     {"transformed_examples": "Examples", "transform_graph": "TransformGraph",
-      "updated_analyzer_cache": "TransformCache"}),
-    ("Trainer", "components.model.trainer.Trainer",
-     {"transform_graph": "Transform.transform_graph", "examples": "Transform.transformed_examples",
-      "schema": "ImportSchemaGen.schema", "_DataGate.verdict": "DataGate.verdict"},
-     {"model": "Model", "model_run": "ModelRun"}),
-    ("Evaluator", "components.model.evaluator.component.Evaluator",
-     {"model": "Trainer.model", "baseline_model": "Baseline.model", "examples": "TestExampleGen.examples",
-      "statistics": "ImageStatistics.statistics", "schema": "ImportSchemaGen.schema",
-      "_DataGate.verdict": "DataGate.verdict"},
-     {"blessing": "ModelBlessing", "evaluation": "ModelEvaluation"}),
-    ("ServingCheck", "components.model.serving_check.component.ServingCheck",
-     {"model": "Trainer.model", "examples": "TestExampleGen.examples", "schema": "ImportSchemaGen.schema",
-      "_DataGate.verdict": "DataGate.verdict"},
-     {"blessing": "InfraBlessing"}),
-    ("Pusher", "components.model.pusher.Pusher",
-     {"model": "Trainer.model", "model_blessing": "Evaluator.blessing", "infra_blessing": "ServingCheck.blessing",
-      "examples": "ImportExampleGen.examples", "_DataGate.verdict": "DataGate.verdict"},
-     {"pushed_model": "PushedModel"}),
-]  # fmt: skip
+    (
+        "ImageStatistics",
+        "components.data.statistics.component.ImageStatistics",
+        {
+            "schema": "ImportSchemaGen.schema",
+            "test_examples": "TestExampleGen.examples",
+            "examples": "ImportExampleGen.examples",
+        },
+        {"statistics": "ImageStatistics"},
+    ),
+    (
+        "StatisticsGen",
+        "tfx.components.statistics_gen.component.StatisticsGen",
+        {"schema": "ImportSchemaGen.schema", "examples": "ImportExampleGen.examples"},
+        {"statistics": "ExampleStatistics"},
+    ),
+    (
+        "ExampleValidator",
+        "tfx.components.example_validator.component.ExampleValidator",
+        {"schema": "ImportSchemaGen.schema", "statistics": "StatisticsGen.statistics"},
+        {"anomalies": "ExampleAnomalies"},
+    ),
+    (
+        "DataGate",
+        "components.data.gate.component.DataGate",
+        {
+            "statistics": "ImageStatistics.statistics",
+            "test_examples": "TestExampleGen.examples",
+            "examples": "ImportExampleGen.examples",
+            "anomalies": "ExampleValidator.anomalies",
+            "previous": "PreviousSpan.verdict",
+        },
+        {"verdict": "DataVerdict"},
+    ),
+    (
+        "Transform",
+        "tfx.components.transform.component.Transform",
+        {
+            "schema": "ImportSchemaGen.schema",
+            "examples": "ImportExampleGen.examples",
+            "_DataGate.verdict": "DataGate.verdict",
+        },
+        {
+            "transformed_examples": "Examples",
+            "transform_graph": "TransformGraph",
+            "updated_analyzer_cache": "TransformCache",
+        },
+    ),
+    (
+        "Trainer",
+        "components.model.trainer.Trainer",
+        {
+            "transform_graph": "Transform.transform_graph",
+            "examples": "Transform.transformed_examples",
+            "schema": "ImportSchemaGen.schema",
+            "_DataGate.verdict": "DataGate.verdict",
+        },
+        {"model": "Model", "model_run": "ModelRun"},
+    ),
+    (
+        "Evaluator",
+        "components.model.evaluator.component.Evaluator",
+        {
+            "model": "Trainer.model",
+            "baseline_model": "Baseline.model",
+            "examples": "TestExampleGen.examples",
+            "statistics": "ImageStatistics.statistics",
+            "schema": "ImportSchemaGen.schema",
+            "_DataGate.verdict": "DataGate.verdict",
+        },
+        {"blessing": "ModelBlessing", "evaluation": "ModelEvaluation"},
+    ),
+    (
+        "ServingCheck",
+        "components.model.serving_check.component.ServingCheck",
+        {
+            "model": "Trainer.model",
+            "examples": "TestExampleGen.examples",
+            "schema": "ImportSchemaGen.schema",
+            "_DataGate.verdict": "DataGate.verdict",
+        },
+        {"blessing": "InfraBlessing"},
+    ),
+    (
+        "Pusher",
+        "components.model.pusher.Pusher",
+        {
+            "model": "Trainer.model",
+            "model_blessing": "Evaluator.blessing",
+            "infra_blessing": "ServingCheck.blessing",
+            "examples": "ImportExampleGen.examples",
+            "_DataGate.verdict": "DataGate.verdict",
+        },
+        {"pushed_model": "PushedModel"},
+    ),
+]
 CACHED = [name for name, *_ in NODES[1:10] if name != "PreviousSpan"]
 ONCE = ["ImportSchemaGen", "TestExampleGen"]  # whatever the span, the same
 
@@ -211,10 +274,16 @@ def facts(span: int) -> dict[str, str]:
     from pipeline.settings import load
 
     return {
-        "code_version": "c" * 12, "lock_digest": "l" * 64, "data_digest": f"{span:064}", "gate_data_digest": f"{1:064}",
-        "accepted": "{}", "trigger": "manual", "reason": "", "exit": "0",
+        "code_version": "c" * 12,
+        "lock_digest": "l" * 64,
+        "data_digest": f"{span:064}",
+        "gate_data_digest": f"{1:064}",
+        "accepted": "{}",
+        "trigger": "manual",
+        "reason": "",
+        "exit": "0",
         "settings": load("cifar10-cpu", environment={}).resolved(span),
-    }  # fmt: skip
+    }
 
 
 def properties(node: str, kind: str, number: int, span: int) -> dict[str, int | str]:
@@ -238,11 +307,15 @@ def properties(node: str, kind: str, number: int, span: int) -> dict[str, int | 
 def judgement(number: int) -> dict:
     def figures(accuracy: float) -> dict:
         return {
-            "classes": CLASSES, "examples": 10000, "accuracy": accuracy, "accuracy_interval": [0.5711569029486, 0.6],
-            "class_accuracy": dict.fromkeys(CLASSES, 0.5888), "confusion": [[100] * 10] * 10,
+            "classes": CLASSES,
+            "examples": 10000,
+            "accuracy": accuracy,
+            "accuracy_interval": [0.5711569029486, 0.6],
+            "class_accuracy": dict.fromkeys(CLASSES, 0.5888),
+            "confusion": [[100] * 10] * 10,
             "class_accuracy_interval": {name: [0.6124179122210397, 0.6727372150985136] for name in CLASSES},
             "class_precision": dict.fromkeys(CLASSES, 0.6334975369458128),
-        }  # fmt: skip
+        }
 
     checks = [{"name": "accuracy", "value": 0.5888, "bound": 0.5, "interval": [0.57, 0.59]}] * 4
     accuracy = 0.5 + number % 1000 / 10000

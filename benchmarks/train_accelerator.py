@@ -183,10 +183,12 @@ def load(path: Path) -> dict:
             encoded, ends, labels, splits = (packed[name] for name in ("encoded", "ends", "labels", "splits"))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         sys.exit(f"{path} holds no packed images ({error}): write them with --pack")
-    images = np.stack([
-        np.asarray(Image.open(io.BytesIO(encoded[start:end])).convert("RGB"))
-        for start, end in zip(np.append(0, ends[:-1]), ends, strict=True)
-    ])  # fmt: skip
+    images = np.stack(
+        [
+            np.asarray(Image.open(io.BytesIO(encoded[start:end])).convert("RGB"))
+            for start, end in zip(np.append(0, ends[:-1]), ends, strict=True)
+        ]
+    )
     return {name: (images[splits == index], labels[splits == index]) for index, name in enumerate(SPLITS)}
 
 
@@ -316,8 +318,13 @@ class Recipe:
         for queries in {tokens, 1 if model.pool == "cls" else tokens}:
             fault = attention_fault(
                 keras.ops.nn.dot_product_attention,
-                self.training.batch_size, tokens, queries, model.heads, model.width // model.heads, dtype,
-            )  # fmt: skip
+                self.training.batch_size,
+                tokens,
+                queries,
+                model.heads,
+                model.width // model.heads,
+                dtype,
+            )
             if fault:
                 print(f"fused attention fails with {queries} queries of {tokens} tokens: {fault}", flush=True)
                 keras.config.disable_flash_attention()
@@ -331,8 +338,11 @@ class Recipe:
 
         return ViT(
             **self.model_settings.model_dump(exclude={"size"}),
-            classes=self.classes, mean=self.mean, std=self.std, dtype=keras.DTypePolicy(self.policy),
-        )  # fmt: skip
+            classes=self.classes,
+            mean=self.mean,
+            std=self.std,
+            dtype=keras.DTypePolicy(self.policy),
+        )
 
     def build(self, seed):
         """A new model and its optimizer."""
@@ -452,8 +462,11 @@ class Recipe:
             best_epoch = self.training.epochs
         speed = self.images_per_second(seconds)
         tflops = speed * self.flops() / 1e12
-        print(f"{np.median(seconds):.2f} s an epoch, {speed:,.0f} images/s, {tflops:.3g} TFLOP/s"
-              + (f", {tflops / peak_tflops:.1%} of the peak" if peak_tflops else ""), flush=True)  # fmt: skip
+        print(
+            f"{np.median(seconds):.2f} s an epoch, {speed:,.0f} images/s, {tflops:.3g} TFLOP/s"
+            + (f", {tflops / peak_tflops:.1%} of the peak" if peak_tflops else ""),
+            flush=True,
+        )
         test_accuracy = self.accuracy("test")
         training_seconds = time.perf_counter() - begin
         return {
@@ -475,9 +488,15 @@ class Recipe:
     def flops(self) -> int:
         model = self.model_settings
         return training_flops(
-            model.image_size, model.patch_size, self.classes, model.depth, model.width, model.mlp_ratio, model.pool,
+            model.image_size,
+            model.patch_size,
+            self.classes,
+            model.depth,
+            model.width,
+            model.mlp_ratio,
+            model.pool,
             model.conv_stem,
-        )  # fmt: skip
+        )
 
 
 if __name__ == "__main__":

@@ -75,9 +75,14 @@ def ours(precision, augmented=False):
         nothing = {"crop_padding": 0, "flip": False, "randaugment_ops": 0, "mixup": 0, "cutmix": 0, "erase": 0}
         augmentation = AugmentSettings(**{} if augmented else nothing)
         learner = Learner(
-            lambda: ViT(dtype=keras.DTypePolicy(precision)), 10,
-            WarmupCosine(1e-3, 100_000, 5_000, 1e-5), training, augmentation, 1, tf.distribute.get_strategy(),
-        )  # fmt: skip
+            lambda: ViT(dtype=keras.DTypePolicy(precision)),
+            10,
+            WarmupCosine(1e-3, 100_000, 5_000, 1e-5),
+            training,
+            augmentation,
+            1,
+            tf.distribute.get_strategy(),
+        )
         batches = learner.batches(Split(*random_batch(batch)), first_epoch=0)
         return lambda steps: list(learner.train(batches, steps, mixing=augmented))
 

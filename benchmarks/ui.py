@@ -72,9 +72,13 @@ def pages(runs: Path) -> list[str]:
             [run], artifacts = store.runs(limit=1), store.artifacts()
         newest, oldest = artifacts[0].id, artifacts[-1].id
         found += [
-            f"/{name}/runs/{run.name}", f"/{name}/artifacts", f"/{name}/artifacts/{oldest}",
-            f"/{name}/artifacts/{newest}/up", f"/{name}/artifacts/{oldest}/down", f"/{name}/charts",
-        ]  # fmt: skip
+            f"/{name}/runs/{run.name}",
+            f"/{name}/artifacts",
+            f"/{name}/artifacts/{oldest}",
+            f"/{name}/artifacts/{newest}/up",
+            f"/{name}/artifacts/{oldest}/down",
+            f"/{name}/charts",
+        ]
     return found
 
 

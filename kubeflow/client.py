@@ -14,7 +14,7 @@ import kfp_server_api as api
 
 from components.errors import ClusterError, NotFound, SettingsError
 from components.nearest import nearest
-from kubeflow.connection import Connection, Exists, NotThere, Unsure
+from kubeflow.connection import TIMEOUTS, Connection, Exists, NotThere, Timeouts, Unsure
 from kubeflow.step import ENDED
 from pipeline.settings import Settings
 
@@ -88,11 +88,10 @@ class Client:
     Raises SettingsError for what a person set wrong, ClusterError for what the server does not give, NotFound.
     """
 
-    def __init__(self, settings: Settings, say: Callable[[str], None], **waiting: float):
-        """waiting: see Connection."""
+    def __init__(self, settings: Settings, say: Callable[[str], None], timeouts: Timeouts = TIMEOUTS):
         self.pipeline, self._cluster = settings.name, settings.kubeflow
         self.service_account = settings.kubeflow.service_account
-        self._server = Connection(settings.kubeflow, say, **waiting)
+        self._server = Connection(settings.kubeflow, say, timeouts)
         self._pipelines = api.PipelineServiceApi(self._server)
         self._experiments = api.ExperimentServiceApi(self._server)
         self._runs = api.RunServiceApi(self._server)
@@ -132,7 +131,7 @@ class Client:
             return found
         try:
             made = api.V2beta1Pipeline(name=self.pipeline, display_name=self.pipeline, **self._namespace)
-            return self._pipelines.pipeline_service_create_pipeline(made).pipeline_id
+            return str(self._pipelines.pipeline_service_create_pipeline(made).pipeline_id)
         except Exists:
             if found := self._named_pipeline():
                 return found
@@ -141,7 +140,7 @@ class Client:
     def _named_pipeline(self) -> str | None:
         query = _filter("display_name", _NAMED, self.pipeline)
         for found in self._pipelines.pipeline_service_list_pipelines(filter=query, **self._namespace).pipelines or []:
-            return found.pipeline_id
+            return str(found.pipeline_id)
         return None
 
     def _version(self, pipeline: str, digest: str) -> Version | None:
@@ -362,7 +361,7 @@ class Client:
             return found
         try:
             made = api.V2beta1Experiment(display_name=self.pipeline, **self._namespace)
-            return self._experiments.experiment_service_create_experiment(made).experiment_id
+            return str(self._experiments.experiment_service_create_experiment(made).experiment_id)
         except Exists:
             if found := self._named_experiment():
                 return found
@@ -372,7 +371,7 @@ class Client:
         query = _filter("display_name", _NAMED, self.pipeline)
         answer = self._experiments.experiment_service_list_experiments(filter=query, **self._namespace)
         for found in answer.experiments or []:
-            return found.experiment_id
+            return str(found.experiment_id)
         return None
 
 
@@ -443,6 +442,6 @@ def _pod(workflow: dict[str, Any], node: dict[str, Any]) -> str:
     """As Argo names it: by its id, or since 3.4 also by its template."""
     meta = workflow["metadata"]
     if meta.get("annotations", {}).get(_POD_NAMES) == "v1":
-        return node["id"]
+        return str(node["id"])
     template = "" if ".inline" in node["name"] else f"{node['templateName']}-"
     return f"{meta['name']}-{template}{node['id'].rpartition('-')[2]}"

@@ -138,8 +138,11 @@ def _pipeline(settings: Settings, edges: dict[str, list[str]]) -> BaseComponent:
     defaults = {
         "span": NEWEST,
         **{f"gate_{name}": value for name, value in settings.gate.model_dump().items()},
-        "trigger": "manual", "reason": "", "accept": "", "take_over": "",
-    }  # fmt: skip
+        "trigger": "manual",
+        "reason": "",
+        "accept": "",
+        "take_over": "",
+    }
     types = {name: type(value) for name, value in defaults.items()}
     before_another = {before for name in edges if name != REPORT for before in edges[name]}
     last = sorted(edges.keys() - before_another - {REPORT})
@@ -149,10 +152,13 @@ def _pipeline(settings: Settings, edges: dict[str, list[str]]) -> BaseComponent:
         report = _report_task(settings, in_run)
         with dsl.ExitHandler(report, name="steps"):
             start = _task(
-                settings, START, "kubeflow.start",
+                settings,
+                START,
+                "kubeflow.start",
                 [root, f"--nodes={','.join(edges)}", f"--api={cluster.api}", f"--settings={text}"],
-                {**types, "due": str}, {**given, "due": dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER},
-            )  # fmt: skip
+                {**types, "due": str},
+                {**given, "due": dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER},
+            )
             tasks: dict[str, PipelineTask] = {}
             for name in edges:
                 if name != REPORT:
@@ -175,7 +181,7 @@ def _pipeline(settings: Settings, edges: dict[str, list[str]]) -> BaseComponent:
 def _report_task(settings: Settings, arguments: list[str]) -> PipelineTask:
     """It shows the figures and the page of the report on the page of the run."""
 
-    def command(run_id, metrics, report):
+    def command(run_id: str, metrics: dsl.Metrics, report: dsl.HTML) -> dsl.ContainerSpec:
         outputs = [f"--page={report.path}", f"--executor-input={dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER}"]
         return _container(settings, REPORT, "kubeflow.report", [f"--run-id={run_id}", *arguments, *outputs])
 
@@ -193,7 +199,7 @@ def _task(
 ) -> PipelineTask:
     """A step that is `python -m MODULE` with its inputs as flags."""
 
-    def command(*inputs):
+    def command(*inputs: Any) -> dsl.ContainerSpec:
         named = zip(["run_id", *types], inputs, strict=True)
         flags = [f"--{name.replace('_', '-')}={value}" for name, value in named]
         return _container(settings, step, module, [*flags, *arguments])
@@ -207,7 +213,11 @@ def _container(settings: Settings, step: str, module: str, arguments: list[str])
 
 
 def _configured(
-    settings: Settings, step: str, command: Callable, types: Mapping[str, Any], given: Mapping[str, Any]
+    settings: Settings,
+    step: str,
+    command: Callable[..., dsl.ContainerSpec],
+    types: Mapping[str, Any],
+    given: Mapping[str, Any],
 ) -> PipelineTask:
     """The task of a step, with all that the cluster is to know of its container."""
     cluster, own = settings.kubeflow, settings.kubeflow.step_of(step)
@@ -249,10 +259,13 @@ def _image(settings: Settings, step: StepSettings) -> str:
     return step.image or (settings.kubeflow.gpu_image if step.gpus else settings.kubeflow.image)
 
 
-def _declare(function: Callable, types: Mapping[str, Any], defaults: Mapping[str, Any] = MappingProxyType({})) -> None:
+def _declare(
+    function: Callable[..., Any], types: Mapping[str, Any], defaults: Mapping[str, Any] = MappingProxyType({})
+) -> None:
     """Give a function the parameters that kfp is to read from it."""
-    parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=types[name])
-                  for name in types]  # fmt: skip
+    parameters = [
+        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=types[name]) for name in types
+    ]
     if defaults:
         parameters = [one.replace(default=defaults[one.name]) for one in parameters]
-    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # kfp reads it by `inspect`

@@ -7,12 +7,13 @@ prints to stdout, takes namespace and cookies from what was last left in ~/.conf
 import json
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import kfp_server_api
 import tenacity
 import urllib3
+from kfp_server_api.rest import RESTResponse
 
 from components.errors import ClusterError, SettingsError
 from pipeline.settings import TOKEN
@@ -22,6 +23,19 @@ TRIES = 4
 _LONGEST_MESSAGE = 400  # of the server's: some carry their stack trace
 _PASSING = (429, 502, 503, 504)
 _FORWARD = "kubectl port-forward -n kubeflow service/ml-pipeline-ui 8080:80"
+
+Parameters = list[tuple[str, Any]]
+
+
+class Timeouts(NamedTuple):
+    """Seconds that a request may take, and that pass before it is tried again."""
+
+    connect_s: float = 5
+    answer_s: float = 30
+    back_off_s: float = 0.5  # before the second try, then doubled; chance adds up to as much as this to each
+
+
+TIMEOUTS = Timeouts()
 
 
 class NotThere(ClusterError):
@@ -50,20 +64,12 @@ class Connection(kfp_server_api.ApiClient):
     Raises SettingsError for an endpoint or a token that cannot be used, else ClusterError.
     """
 
-    def __init__(
-        self,
-        settings: KubeflowSettings,
-        say: Callable[[str], None],
-        *,
-        connect_s: float = 5,
-        answer_s: float = 30,
-        back_off_s: float = 0.5,  # before the second try, then doubled; chance adds up to as much as this to each
-    ):
+    def __init__(self, settings: KubeflowSettings, say: Callable[[str], None], timeouts: Timeouts = TIMEOUTS):
         self.endpoint = _checked(settings.endpoint)
         self._token = settings.token.get_secret_value().strip()
         if not (self._token.isascii() and self._token.isprintable()):
             raise SettingsError(f"{TOKEN} holds what no token has: characters beyond ASCII, or several lines")
-        self._say, self._timeout = say, (connect_s, answer_s)
+        self._say, self._timeout = say, (timeouts.connect_s, timeouts.answer_s)
         configuration = kfp_server_api.Configuration(host=self.endpoint)
         configuration.retries = False  # urllib3's own know nothing of what may be done twice
         configuration.ssl_ca_cert = os.environ.get("SSL_CERT_FILE")
@@ -74,7 +80,7 @@ class Connection(kfp_server_api.ApiClient):
         self._retry = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_Passing),
             stop=tenacity.stop_after_attempt(TRIES),
-            wait=tenacity.wait_exponential_jitter(initial=back_off_s, jitter=back_off_s),
+            wait=tenacity.wait_exponential_jitter(initial=timeouts.back_off_s, jitter=timeouts.back_off_s),
             before_sleep=self._say_again,
             reraise=True,
         )
@@ -90,26 +96,37 @@ class Connection(kfp_server_api.ApiClient):
             ) from None
         if answer.multi_user is None:
             raise self._not_kfp("a health report that is none of its")
-        return answer.multi_user
+        return bool(answer.multi_user)
 
     def text(self, path: str, **query: str) -> tuple[str, str]:
         """What the server holds at `path`, and of which content type."""
         text = self.call_api(
-            path, "GET", query_params=list(query.items()), response_type="bytes", auth_settings=["Bearer"],
+            path,
+            "GET",
+            query_params=list(query.items()),
+            response_type="bytes",
+            auth_settings=["Bearer"],
             _return_http_data_only=True,
-        )  # fmt: skip
+        )
         return text, self.last_response.getheader("Content-Type") or ""
 
     def request(
-        self, method, url, query_params=None, headers=None, post_params=None, body=None, _preload_content=True,
-        _request_timeout=None,
-    ):  # fmt: skip
+        self,
+        method: str,
+        url: str,
+        query_params: Parameters | None = None,
+        headers: dict[str, str] | None = None,
+        post_params: Parameters | None = None,
+        body: Any = None,
+        _preload_content: bool = True,
+        _request_timeout: tuple[float, float] | None = None,
+    ) -> RESTResponse:
         try:
             return self._retry(self._once, method, url, query_params, headers, post_params, body)
         except _Passing as error:
             raise Away(f"tried {TRIES} times: {error}") from error
 
-    def deserialize(self, response, response_type):
+    def deserialize(self, response: RESTResponse, response_type: str) -> Any:
         if response_type == "bytes":
             return response.data.decode("utf-8", "replace")
         try:
@@ -118,7 +135,15 @@ class Connection(kfp_server_api.ApiClient):
             raise self._not_kfp(response.getheader("Content-Type") or "something without a content type") from None
         return super().deserialize(response, response_type)
 
-    def _once(self, method, url, query_params, headers, post_params, body):
+    def _once(
+        self,
+        method: str,
+        url: str,
+        query_params: Parameters | None,
+        headers: dict[str, str] | None,
+        post_params: Parameters | None,
+        body: Any,
+    ) -> RESTResponse:
         try:
             return super().request(
                 method, url, query_params, headers, post_params, body, _request_timeout=self._timeout
@@ -207,6 +232,6 @@ def _message(body: Any) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    while cause := error.__cause__ or error.__context__:
+        error = cause
     return str(error) or type(error).__name__

@@ -27,11 +27,11 @@ def current(client: Client) -> Schedule | None:
 def put(client: Client, version: Version, parameters: Mapping[str, Any], *, cron: str, interval_s: int) -> bool:
     """From now on at the moments of `cron`, or every so many seconds; False where it was so already."""
     before = current(client)
-    wanted = (cron, interval_s, True, version.id, dict(parameters), client.service_account)
-    if before and wanted == (
-        before.cron, before.interval_s, before.enabled, before.version, dict(before.parameters), before.service_account
-    ):  # fmt: skip
-        return False
+    if before:
+        same_times = (before.cron, before.interval_s, before.enabled) == (cron, interval_s, True)
+        same_version = (before.version, before.service_account) == (version.id, client.service_account)
+        if same_times and same_version and dict(before.parameters) == dict(parameters):
+            return False
     since = None if cron else datetime.now(UTC).replace(microsecond=0)
     client.add_schedule(version, parameters, cron=cron, interval_s=interval_s, since=since)
     if before:
@@ -45,9 +45,13 @@ def move(client: Client, version: Version) -> bool:
     if before is None or (before.version, before.service_account) == (version.id, client.service_account):
         return False
     client.add_schedule(
-        version, before.parameters, cron=before.cron, interval_s=before.interval_s, since=_last_moment(before),
+        version,
+        before.parameters,
+        cron=before.cron,
+        interval_s=before.interval_s,
+        since=_last_moment(before),
         enabled=before.enabled,
-    )  # fmt: skip
+    )
     _retire(client, before)
     return True
 

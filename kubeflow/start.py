@@ -51,9 +51,15 @@ def main() -> None:
         settings = settings_of(arguments.settings, arguments.span, gate)
         accepted = run_facts.accepted([name.strip() for name in arguments.accept.split(",") if name.strip()], reason)
         span = begin(
-            settings, arguments.run_id, nodes=arguments.nodes.split(","), trigger=arguments.trigger, reason=reason,
-            accepted=accepted, take_over=arguments.take_over, api=arguments.api,
-        )  # fmt: skip
+            settings,
+            arguments.run_id,
+            nodes=arguments.nodes.split(","),
+            trigger=arguments.trigger,
+            reason=reason,
+            accepted=accepted,
+            take_over=arguments.take_over,
+            api=arguments.api,
+        )
     except (SettingsError, UsageError) as error:
         step.end(Exit.USAGE, str(error))
     except DataRefused as error:

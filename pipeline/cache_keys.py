@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx import types
 from tfx.orchestration.portable import cache_utils
 
@@ -25,7 +26,7 @@ def as_first_recorded(places: Mapping[str, str]) -> Iterator[None]:
         output_artifacts: Mapping[str, Sequence[types.Artifact]] | None = None,
         parameters: Mapping[str, Any] | None = None,
         **others: Any,
-    ):
+    ) -> mlmd.Context:
         return compute(
             input_artifacts=_artifacts(input_artifacts or {}, places),
             output_artifacts=_artifacts(output_artifacts or {}, places),

@@ -63,7 +63,7 @@ def _of_saved_model(folder: Path, names: Sequence[str] | None) -> Model:
             f"{folder} cannot be explained ({error}): push or restore it again, or name another folder with --model"
         ) from None
 
-    def explained(encoded: tf.Tensor, _) -> tuple[np.ndarray, np.ndarray]:
+    def explained(encoded: tf.Tensor, _: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
         answer = loaded.signatures["explain"](image_bytes=encoded)
         return answer["probabilities"].numpy(), answer["attention"].numpy()
 
@@ -72,10 +72,15 @@ def _of_saved_model(folder: Path, names: Sequence[str] | None) -> Model:
     file = folder / KERAS_MODEL
     vit = _load(file) if file.is_file() else None
     return _model(
-        folder, size, tokens, classes, names, vit,
+        folder,
+        size,
+        tokens,
+        classes,
+        names,
+        vit,
         lambda batch: loaded.signatures["serving_images"](images=tf.constant(batch))["probabilities"].numpy(),
         explained,
-    )  # fmt: skip
+    )
 
 
 def _of_keras(file: Path, names: Sequence[str] | None) -> Model:
@@ -83,29 +88,40 @@ def _of_keras(file: Path, names: Sequence[str] | None) -> Model:
     tokens = vit.tokens.positions.shape[1]
 
     @tf.function(reduce_retracing=True)
-    def answer(images):
+    def answer(images: tf.Tensor) -> tf.Tensor:
         return tf.nn.softmax(vit(images, training=False))
 
     @tf.function(reduce_retracing=True)
-    def explain(images):
+    def explain(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         logits, attention = vit.explain(images)
         return tf.nn.softmax(logits), attention
 
-    def explained(_, pixels: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def explained(_: tf.Tensor, pixels: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
         probabilities, attention = explain(pixels)
         return probabilities.numpy(), attention.numpy()
 
     return _model(
-        file, vit.config["image_size"], tokens, vit.config["classes"], names, vit,
-        lambda batch: answer(tf.constant(batch)).numpy(), explained,
-    )  # fmt: skip
+        file,
+        vit.config["image_size"],
+        tokens,
+        vit.config["classes"],
+        names,
+        vit,
+        lambda batch: answer(tf.constant(batch)).numpy(),
+        explained,
+    )
 
 
 def _model(
-    path: Path, size: int, tokens: int, classes: int, names: Sequence[str] | None, vit: ViT | None,
+    path: Path,
+    size: int,
+    tokens: int,
+    classes: int,
+    names: Sequence[str] | None,
+    vit: ViT | None,
     answer: Callable[[np.ndarray], np.ndarray],
     explained: Callable[[tf.Tensor, tf.Tensor], tuple[np.ndarray, np.ndarray]],
-) -> Model:  # fmt: skip
+) -> Model:
     try:
         grid, has_cls = layout(tokens)
     except ValueError as error:

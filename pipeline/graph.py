@@ -146,9 +146,21 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
             )
 
     steps = [
-        examples, test_examples, schema, statistics, validator, image_statistics, previous, data_gate, transform,
-        baseline, trainer, evaluator, serving_check, pusher,
-    ]  # fmt: skip
+        examples,
+        test_examples,
+        schema,
+        statistics,
+        validator,
+        image_statistics,
+        previous,
+        data_gate,
+        transform,
+        baseline,
+        trainer,
+        evaluator,
+        serving_check,
+        pusher,
+    ]
     if backbone:
         steps.append(backbone)
     # After all of them, and without an input of any: whatever was skipped, there is a report.

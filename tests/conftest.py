@@ -24,9 +24,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores, each of 
 # Property tests draw the same examples every time, so that no run fails by chance. `thorough` draws many others: choose
 # it with HYPOTHESIS_PROFILE=thorough or --hypothesis-profile=thorough.
 hypothesis.settings.register_profile(
-    "ci", max_examples=100, derandomize=True, deadline=None, database=None, print_blob=True,
+    "ci",
+    max_examples=100,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    print_blob=True,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
-)  # fmt: skip
+)
 hypothesis.settings.register_profile(
     "thorough", hypothesis.settings.get_profile("ci"), max_examples=5_000, derandomize=False
 )

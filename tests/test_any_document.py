@@ -22,11 +22,22 @@ from trainer.warm_start import WarmStart, compare_classes
 
 NAMES = ("cat", "caf\xe9", 'quo"te')
 RECORD_DOCUMENT = {
-    "version": 1, "pushed_at": "2026-01-01T00:00:00Z", "run_id": "run-1", "model": {"uri": "/m", "created_ms": 1},
-    "span": 1, "data_digest": "d", "code_version": "c", "settings_digest": "s", "metrics": {"accuracy": 0.9},
-    "signatures": ["serving_bytes"], "classes": [*NAMES], "files": {"saved_model.pb": "0" * 64}, "override": None,
-    "restored_from": None, "withdrawn": [{"uri": "/n", "created_ms": 2}],
-}  # fmt: skip
+    "version": 1,
+    "pushed_at": "2026-01-01T00:00:00Z",
+    "run_id": "run-1",
+    "model": {"uri": "/m", "created_ms": 1},
+    "span": 1,
+    "data_digest": "d",
+    "code_version": "c",
+    "settings_digest": "s",
+    "metrics": {"accuracy": 0.9},
+    "signatures": ["serving_bytes"],
+    "classes": [*NAMES],
+    "files": {"saved_model.pb": "0" * 64},
+    "override": None,
+    "restored_from": None,
+    "withdrawn": [{"uri": "/n", "created_ms": 2}],
+}
 MODEL = {"patch_size": 4, "depth": 6, "width": 256, "heads": 4, "mlp_ratio": 4, "pool": "cls", "conv_stem": False}
 
 
@@ -60,15 +71,20 @@ def changed_file():
 def manifest_document() -> dict:
     """A manifest as `vitpipe data prepare` writes it."""
     return {
-        "kind": "images", "source": "s", "source_sha256": "0" * 64, "class_names": [*NAMES], "image_shape": [8, 8, 3],
+        "kind": "images",
+        "source": "s",
+        "source_sha256": "0" * 64,
+        "class_names": [*NAMES],
+        "image_shape": [8, 8, 3],
         "recipe": {"seed": 0, "held_out": 0.1, "examples_per_shard": 2500, "max_rejected": 0.01, "classes": None},
         "counts": {split: dict.fromkeys(NAMES, 1) for split in ("train", "val", "test")},
         "shards": {
             f"{split}/part-00000-of-00001.tfrecord": {"examples": 3, "sha256": "0" * 64}
             for split in ("train", "val", "test")
         },
-        "rejected": [{"reason": "cut or damaged", "count": 1, "ids": ["a"]}], "tool_version": "0",
-    }  # fmt: skip
+        "rejected": [{"reason": "cut or damaged", "count": 1, "ids": ["a"]}],
+        "tool_version": "0",
+    }
 
 
 @given(content=any_document(manifest_document()))

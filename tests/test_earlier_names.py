@@ -52,9 +52,18 @@ def test_a_warm_start_compares_its_architecture(tmp_path):
     (tmp_path / "model" / "assets.extra").mkdir(parents=True)
     shutil.copy(MODEL, tmp_path / "model" / "assets.extra" / "vit.keras")
     record = ModelRecord(
-        version=1, pushed_at=datetime.now(UTC), run_id="r", model=ModelId(uri="m", created_ms=1), span=1,
-        data_digest="", code_version="", settings_digest="", metrics={}, signatures=[], classes=["one", "two"],
-    )  # fmt: skip
+        version=1,
+        pushed_at=datetime.now(UTC),
+        run_id="r",
+        model=ModelId(uri="m", created_ms=1),
+        span=1,
+        data_digest="",
+        code_version="",
+        settings_digest="",
+        metrics={},
+        signatures=[],
+        classes=["one", "two"],
+    )
     push(tmp_path / "model", tmp_path / "runs" / "sample" / "serving", record)
     flags = [f"runs={tmp_path / 'runs'}", f"data.dir={tmp_path / 'data'}", "training.warm_start=true", *FLAGS]
     assert plan(load("sample", [*flags, "model.pool=seqpool"], environment={}), 1).new == ["zero"]

@@ -195,8 +195,15 @@ def test_the_served_model_is_fine_tuned_to_other_data(pushed_sample, tmp_path):
     shutil.copytree(pushed_sample[0] / serving, tmp_path / serving)
     prepared = vitpipe(tmp_path, "data", "prepare", "sample", "--classes", "two,four,six,eight", "--out", "data/even")
     assert prepared.returncode == 0, prepared.stderr
-    flags = ["name=even", "finetune.head_epochs=2", "finetune.epochs=2", "finetune.blocks=1",
-             "finetune.head_learning_rate=0.02", "gate.class_accuracy=0", "gate.calibration=1"]  # fmt: skip
+    flags = [
+        "name=even",
+        "finetune.head_epochs=2",
+        "finetune.epochs=2",
+        "finetune.blocks=1",
+        "finetune.head_learning_rate=0.02",
+        "gate.class_accuracy=0",
+        "gate.calibration=1",
+    ]
     line = ["finetune", "--from", "sample", "-c", "sample", "--data", "data/even"]
     line += [word for flag in flags for word in ("--set", flag)]
     done = vitpipe(tmp_path, *line)
@@ -310,9 +317,13 @@ def test_damaged_data_end_the_run_before_anything_is_trained_and_the_old_model_s
 def another_model(seed):
     """A run that trains another model, for a short time, and blesses it whatever it is like."""
     settings = {
-        "training.seed": seed, "training.epochs": 3,
-        "gate.accuracy": 0, "gate.class_accuracy": 0, "gate.calibration": 1, "gate.tolerance": 1,
-    }  # fmt: skip
+        "training.seed": seed,
+        "training.epochs": 3,
+        "gate.accuracy": 0,
+        "gate.class_accuracy": 0,
+        "gate.calibration": 1,
+        "gate.tolerance": 1,
+    }
     return ["run", "-c", "sample", *(word for key, value in settings.items() for word in ("--set", f"{key}={value}"))]
 
 
@@ -555,10 +566,21 @@ def test_a_slice_of_the_real_cifar10(cifar10_archive, tmp_path):
     assert prepared.returncode == 0, prepared.stderr
 
     done = vitpipe(
-        tmp_path, "run", "-c", "cifar10-cpu", "--set", "gate.accuracy=0", "--set", "gate.calibration=1",
-        "--set", "training.epochs=1",
-        "--set", "training.batch_size=32", "--set", "model.depth=1",
-    )  # fmt: skip
+        tmp_path,
+        "run",
+        "-c",
+        "cifar10-cpu",
+        "--set",
+        "gate.accuracy=0",
+        "--set",
+        "gate.calibration=1",
+        "--set",
+        "training.epochs=1",
+        "--set",
+        "training.batch_size=32",
+        "--set",
+        "model.depth=1",
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert pushed(tmp_path, "cifar10-cpu") == ["1"]
     some = next((tmp_path / "images" / "test").rglob("*.jpg"))

@@ -24,9 +24,12 @@ from tests.helpers.stores import questions
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.mysql
 SETTINGS = {  # one short training, blessed whatever it is like
-    "training.epochs": 1, "training.warmup_epochs": 0,
-    "gate.accuracy": 0, "gate.class_accuracy": 0, "gate.calibration": 1,
-}  # fmt: skip
+    "training.epochs": 1,
+    "training.warmup_epochs": 0,
+    "gate.accuracy": 0,
+    "gate.class_accuracy": 0,
+    "gate.calibration": 1,
+}
 RUN = ["run", "-c", "sample", *(word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}"))]
 
 

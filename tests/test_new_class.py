@@ -15,9 +15,14 @@ ROOT = Path(__file__).resolve().parents[1]
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SETTINGS = [
-    "name=digits", "model.depth=2", "training.epochs=12", "gate.accuracy=0.5", "gate.class_accuracy=0",
-    "gate.calibration=1", "gate.tolerance=0.2",
-]  # fmt: skip
+    "name=digits",
+    "model.depth=2",
+    "training.epochs=12",
+    "gate.accuracy=0.5",
+    "gate.class_accuracy=0",
+    "gate.calibration=1",
+    "gate.tolerance=0.2",
+]
 
 
 def vitpipe(folder, *arguments):

@@ -19,18 +19,26 @@ ROOT = Path(__file__).resolve().parents[1]
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SETTINGS = {
-    "name": "digits", "data.dir": "data/digits",
-    "model.depth": 2, "training.epochs": 25, "training.checkpoint_seconds": 0, "training.warm_start": "true",
-    "gate.accuracy": 0.6, "gate.class_accuracy": 0, "gate.calibration": 1,
+    "name": "digits",
+    "data.dir": "data/digits",
+    "model.depth": 2,
+    "training.epochs": 25,
+    "training.checkpoint_seconds": 0,
+    "training.warm_start": "true",
+    "gate.accuracy": 0.6,
+    "gate.class_accuracy": 0,
+    "gate.calibration": 1,
     "data_gate.conflicting_labels.stop": "null",  # shuffled labels contradict, and the gate shall judge the model
-}  # fmt: skip
+}
 
 
 def command(folder, *arguments):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "XLA_FLAGS": ""}
     return [sys.executable, "-m", "vitpipe", *map(str, arguments)], {
-        "cwd": folder, "env": environment, "text": True,
-    }  # fmt: skip
+        "cwd": folder,
+        "env": environment,
+        "text": True,
+    }
 
 
 def vitpipe(folder, *arguments):
@@ -147,9 +155,11 @@ def test_each_run_says_what_started_it_and_why(story):
     folder, _ = story
     runs = json.loads(vitpipe(folder, "runs", "list", "--json").stdout)
     assert [(run["span"], run["state"], run["trigger"], run["pushed"]) for run in runs] == [
-        (3, "not blessed", "span", None), (2, "data refused", "span", None),
-        (1, "done", "span", "1"), (1, "died", "span", None),
-    ]  # fmt: skip
+        (3, "not blessed", "span", None),
+        (2, "data refused", "span", None),
+        (1, "done", "span", "1"),
+        (1, "died", "span", None),
+    ]
     assert "Trainer\tfailed" in vitpipe(folder, "runs", "show", runs[-1]["run"]).stdout  # asked to end, it said so
     shown = vitpipe(folder, "runs", "show", "last").stdout
     assert "trigger: span" in shown and "reason: span 3 landed, 1 was the last one trained on" in shown

@@ -8,22 +8,30 @@ import functools
 import math
 
 import numpy as np
-from keras import ops
+from keras import KerasTensor, ops
 from scipy.special import betaincinv
 
 from trainer import randaugment
+from trainer.settings import AugmentSettings
 
 # The random numbers of an image by what takes them. A part keeps its columns when it is turned off, so that the others
 # do the same without it. RandAugment's stand last: there are as many as it does operations.
 _CROP, _FLIP, _ERASE, _MIX, _RANDAUGMENT = slice(0, 2), 2, slice(3, 11), slice(11, 15), slice(15, None)
 
 
-def draws_per_image(settings) -> int:
+def draws_per_image(settings: AugmentSettings) -> int:
     """How many uniform random numbers `augment` takes for an image."""
     return _RANDAUGMENT.start + settings.randaugment_ops * randaugment.DRAWS
 
 
-def augment(images, targets, draws, settings, mixing, branch=True):
+def augment(
+    images: KerasTensor,
+    targets: KerasTensor,
+    draws: KerasTensor,
+    settings: AugmentSettings,
+    mixing: KerasTensor | bool,
+    branch: bool = True,
+) -> tuple[KerasTensor, KerasTensor]:
     """Crop, flip, RandAugment, random erasing, Mixup and CutMix, in timm's order.
 
     images: whole pixels from 0 to 255 [N, height, width, 3], any dtype; targets: float32 [N, classes], one-hot; draws:
@@ -52,7 +60,7 @@ def augment(images, targets, draws, settings, mixing, branch=True):
     if settings.mixup or settings.cutmix:
         on = ops.cast(mixing, "bool")
 
-        def mixed():
+        def mixed() -> tuple[KerasTensor, KerasTensor]:
             return mix(images, targets, draws[:, _MIX], settings.mixup, settings.cutmix)
 
         if branch:
@@ -65,7 +73,7 @@ def augment(images, targets, draws, settings, mixing, branch=True):
     return images, targets
 
 
-def crop(images, draws, padding):
+def crop(images: KerasTensor, draws: KerasTensor, padding: int) -> KerasTensor:
     """Pad each image by `padding` black pixels a side and cut a window of the old size out of it. `draws` [N, 2]."""
     height, width = images.shape[1:3]
     corner = ops.cast(draws * (2 * padding + 1), "int32") - padding  # in the image without its padding
@@ -78,12 +86,12 @@ def crop(images, draws, padding):
     return ops.where(inside[..., None], window, 0.0)
 
 
-def flip(images, draws):
+def flip(images: KerasTensor, draws: KerasTensor) -> KerasTensor:
     """Mirror each image left to right with probability one half. `draws` [N]."""
     return ops.where(draws[:, None, None, None] < 0.5, images[:, :, ::-1], images)
 
 
-def erase(images, draws, probability):
+def erase(images: KerasTensor, draws: KerasTensor, probability: float) -> KerasTensor:
     """Random erasing (Zhong et al., 2017, arXiv:1708.04896): a rectangle of one random colour. `draws` [N, 8].
 
     It covers 2 % to a third of the image, evenly, in a shape from 3:10 to 10:3, even in its logarithm. One that is
@@ -101,7 +109,9 @@ def erase(images, draws, probability):
     return ops.where((whether < probability)[..., None, None] & inside, colour, images)
 
 
-def mix(images, targets, draws, mixup, cutmix):
+def mix(
+    images: KerasTensor, targets: KerasTensor, draws: KerasTensor, mixup: float, cutmix: float
+) -> tuple[KerasTensor, KerasTensor]:
     """Mixup (Zhang et al., 2017, arXiv:1710.09412) or CutMix (Yun et al., 2019, arXiv:1905.04899), for each image.
 
     `mixup` and `cutmix` are the alphas of Beta distributions, zero for never; with both, the odds are even. The share
@@ -124,13 +134,15 @@ def mix(images, targets, draws, mixup, cutmix):
     return own * images + (1 - own) * _partners(images), share * targets + (1 - share) * _partners(targets)
 
 
-def _partners(rows):
+def _partners(rows: KerasTensor) -> KerasTensor:
     """Each row's neighbour: row 1 for row 0 and row 0 for row 1, row 3 for row 2, and so on."""
     pairs = ops.reshape(rows, (-1, 2, *rows.shape[1:]))
     return ops.reshape(pairs[:, ::-1], (-1, *rows.shape[1:]))
 
 
-def _inside(top, bottom, left, right, height, width):
+def _inside(
+    top: KerasTensor, bottom: KerasTensor, left: KerasTensor, right: KerasTensor, height: int, width: int
+) -> KerasTensor:
     """Which pixels lie in a rectangle for each image, bool [N, height, width, 1]; its sides are float32 [N, 1]."""
     row, column = ops.arange(height, dtype="float32"), ops.arange(width, dtype="float32")
     rows, columns = (row >= top) & (row < bottom), (column >= left) & (column < right)
@@ -138,12 +150,12 @@ def _inside(top, bottom, left, right, height, width):
 
 
 @functools.cache
-def _beta_quantiles(alpha):
+def _beta_quantiles(alpha: float) -> np.ndarray:
     """The quantiles of Beta(alpha, alpha) at 0, 1/1024, ... 1, float32 [1025]."""
     return betaincinv(alpha, alpha, np.linspace(0, 1, 1025)).astype("float32")
 
 
-def _beta(uniform, alpha):
+def _beta(uniform: KerasTensor, alpha: float) -> KerasTensor:
     """Beta(alpha, alpha) from uniform random numbers, straight between the quantiles of a table."""
     table = _beta_quantiles(alpha)
     cell = ops.cast(uniform * 1024, "int32")

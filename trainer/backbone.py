@@ -75,8 +75,10 @@ def _of_weights(file: Path, model: ModelSettings, finetune: FinetuneSettings) ->
         size = math.isqrt(tokens - has_cls) * model.patch_size
         backbone = vit(
             model.model_copy(update={"image_size": size, "mimetic": False}),
-            classes, finetune.pixel_mean, finetune.pixel_std,
-        )  # fmt: skip
+            classes,
+            finetune.pixel_mean,
+            finetune.pixel_std,
+        )
         backbone.load_weights(file)
     except Exception as error:  # what a file that is no HDF5, or of another model, makes h5py and Keras raise
         raise ValueError(

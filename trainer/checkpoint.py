@@ -5,6 +5,7 @@ import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ class Checkpoint:
     path: Path
     epoch: int
     arrays: dict[str, np.ndarray]
-    info: dict
+    info: dict[str, Any]
 
 
 class Checkpoints:
@@ -36,7 +37,7 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int = 2, others: int = 3):
         self.folder, self.keep, self.others = folder, keep, others
 
-    def save(self, epoch: int, arrays: dict[str, np.ndarray], info: dict) -> Path:
+    def save(self, epoch: int, arrays: dict[str, np.ndarray], info: dict[str, Any]) -> Path:
         """Write the state after `epoch` epochs; `info` is anything JSON."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"epoch-{epoch:05d}.npz"

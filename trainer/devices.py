@@ -22,9 +22,11 @@ def strategy() -> tf.distribute.Strategy:
 def is_chief(spread: tf.distribute.Strategy) -> bool:
     """Whether this process is the one of its cluster that writes files."""
     resolver = spread.cluster_resolver
-    return resolver is None or resolver.task_type in (None, "chief") or (
-        resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs
-    )  # fmt: skip
+    return (
+        resolver is None
+        or resolver.task_type in (None, "chief")
+        or (resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs)
+    )
 
 
 def wait_for_all(spread: tf.distribute.Strategy) -> None:

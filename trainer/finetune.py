@@ -3,12 +3,14 @@
 import logging
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
+import tensorflow as tf
 
 from trainer.checkpoint import Checkpoints
-from trainer.settings import FinetuneSettings, ModelSettings, TrainingSettings
+from trainer.input import Split
+from trainer.settings import AugmentSettings, FinetuneSettings, ModelSettings, TrainingSettings
 from trainer.train import Trained, train
 from trainer.vit import ViT, copy_weights
 
@@ -43,30 +45,41 @@ def fine_tune(
     finetune: FinetuneSettings,
     training: TrainingSettings,
     classes: int,
+    augmentation: AugmentSettings,
+    train_split: Split,
+    val_split: Split,
+    log_dir: Path,
     checkpoints: Path,
-    **how: Any,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> Trained:
     """Train the new head alone, then with it the last blocks; the best epoch is that of both phases.
 
     The first phase has no weight decay, and of the model only the head is trained. checkpoints: what the folders of the
-    two phases' checkpoints are named by. how: what else `trainer.train.train` takes.
+    two phases' checkpoints are named by. The rest is what `trainer.train.train` takes.
     """
     trained = None
     for phase in phases(finetune):
         of_phase = {
-            "epochs": phase.epochs, "learning_rate": phase.learning_rate, "weight_decay": phase.weight_decay,
-            "warmup_epochs": 0, "final_learning_rate": 0,
-        }  # fmt: skip
+            "epochs": phase.epochs,
+            "learning_rate": phase.learning_rate,
+            "weight_decay": phase.weight_decay,
+            "warmup_epochs": 0,
+            "final_learning_rate": 0,
+        }
         words = _in_words(phase.blocks, len(backbone.blocks))
         log.info("phase %d: %s, learning rate %g", phase.number, words, phase.learning_rate)
         trained = train(
             partial(adapt, backbone, model, classes, phase.blocks),
             classes=classes,
+            augmentation=augmentation,
             training=training.model_copy(update=of_phase),
+            train_split=train_split,
+            val_split=val_split,
+            log_dir=log_dir,
             checkpoints=Checkpoints(checkpoints.with_name(f"{checkpoints.name}-{phase.number}")),
+            strategy=strategy,
             start=trained.best if trained else None,
             earlier=trained.rows if trained else (),
-            **how,
         )
     assert trained is not None  # the settings ask for an epoch
     return trained

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -9,6 +10,8 @@ import tensorflow as tf
 log = logging.getLogger(__name__)
 
 FILE = "history.jsonl"
+
+Row = dict[str, float]  # the figures of one epoch by name, as `History` lists them
 
 
 class History:
@@ -18,9 +21,9 @@ class History:
     `earlier` rows, of a training that goes on, are written out again first.
     """
 
-    def __init__(self, folder: Path | None, epochs: int, earlier: list[dict]):
+    def __init__(self, folder: Path | None, epochs: int, earlier: Sequence[Row]):
         self.folder, self.epochs = folder, epochs
-        self.rows: list[dict] = []
+        self.rows: list[Row] = []
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / FILE).unlink(missing_ok=True)
@@ -28,19 +31,24 @@ class History:
         for row in earlier:
             self._keep(row)
 
-    def add(self, row: dict) -> None:
+    def add(self, row: Row) -> None:
         self._keep(row)
         log.info(
             "epoch %d/%d  loss %.3f  accuracy %.3f  val %.3f  %.0f images/s  %.0f s",
-            row["epoch"], self.epochs, row["loss"], row["accuracy"], row["val_accuracy"], row["images_per_second"],
+            row["epoch"],
+            self.epochs,
+            row["loss"],
+            row["accuracy"],
+            row["val_accuracy"],
+            row["images_per_second"],
             row["seconds"],
-        )  # fmt: skip
+        )
 
-    def best(self) -> dict:
+    def best(self) -> Row:
         """The row of the best epoch on val; the first of several."""
         return max(self.rows, key=lambda row: row["val_accuracy"])
 
-    def _keep(self, row: dict) -> None:
+    def _keep(self, row: Row) -> None:
         self.rows.append(row)
         if self.folder is None:
             return

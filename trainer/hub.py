@@ -1,5 +1,6 @@
 """A Vision Transformer of KerasHub as one of ours: the same function of the same pixels."""
 
+import keras
 import numpy as np
 
 from trainer.vit import EPSILON, ViT
@@ -68,7 +69,7 @@ def load_hub(preset: str) -> ViT:
     return vit
 
 
-def _misfits(backbone, task):
+def _misfits(backbone: keras.Model, task: keras.Model | None) -> list[str]:
     """Everything about the model, in words, that a ViT of ours cannot compute."""
     if type(backbone).__name__ != "ViTBackbone":
         return [f"it holds a {type(backbone).__name__}, not a ViTBackbone"]
@@ -94,7 +95,7 @@ def _misfits(backbone, task):
     return [reason for reason, wrong in is_wrong.items() if wrong]
 
 
-def _copy_weights(backbone, vit):
+def _copy_weights(backbone: keras.Model, vit: ViT) -> None:
     embedding, encoder = map(backbone.get_layer, ("vit_patching_and_embedding", "vit_encoder"))
     vit.patches.set_weights(embedding.patch_embedding.get_weights())
     vit.tokens.cls.assign(embedding.class_token)

@@ -3,7 +3,7 @@
 import errno
 import hashlib
 import tempfile
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from itertools import count
 
@@ -45,7 +45,7 @@ def load(patterns: list[str], size: int, memory_gib: float, leave_out: Set[bytes
         ID: tf.io.FixedLenFeature([], tf.string),
     }
 
-    def parse(records):
+    def parse(records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         batch = tf.io.parse_example(records, features)
         pixels = tf.ensure_shape(tf.io.decode_raw(batch[IMAGE], tf.uint8), (None, size * size * 3))
         return pixels, batch[LABEL], batch[ID]
@@ -132,7 +132,9 @@ def evaluation_batches(split: Split, batch_size: int, share: Share) -> Iterator[
             yield images[rows], labels[rows]
 
 
-def dataset(batches, split: Split, rows: int, draws: int = 0) -> tf.data.Dataset:
+def dataset(
+    batches: Callable[[], Iterator[tuple[np.ndarray, ...]]], split: Split, rows: int, draws: int = 0
+) -> tf.data.Dataset:
     """The generator function `batches` as a dataset, made ahead of the step that takes from it."""
     signature: list[tf.TensorSpec] = [
         tf.TensorSpec((rows, *split.images.shape[1:]), tf.uint8),

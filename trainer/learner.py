@@ -1,6 +1,6 @@
 """The training step, on one device or many."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -14,6 +14,8 @@ from trainer.settings import AugmentSettings, TrainingSettings
 from trainer.sizes import check_batch
 
 _STEPS_PER_LOOK = 50  # steps between two looks at the loss: each look waits for the device
+
+TrainingBatch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # images, labels and draws, as of `training_batches`
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,12 @@ class Learner:
 
     # Batches
 
-    def batches(self, split: Split, first_epoch: int) -> Iterator:
+    def batches(self, split: Split, first_epoch: int) -> Iterator[TrainingBatch]:
         """Training batches without end, for `train`."""
         draws = draws_per_image(self.augmentation)
 
-        def pipeline(context):
-            def of_this_worker():
+        def pipeline(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            def of_this_worker() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
                 return training_batches(
                     split, self.training.batch_size, draws, self.training.seed, first_epoch, self._share(context)
                 )
@@ -103,7 +105,7 @@ class Learner:
 
     # Training
 
-    def train(self, batches: Iterator, steps: int, mixing: bool) -> Iterator[Progress]:
+    def train(self, batches: Iterator[TrainingBatch], steps: int, mixing: bool) -> Iterator[Progress]:
         """Take `steps` steps, and yield the progress from time to time. This is the only training loop.
 
         Args:
@@ -122,7 +124,9 @@ class Learner:
             yield Progress(count, float(loss) / count, accuracy, int(bad_step), compiles)
 
     @tf.function
-    def _train_steps(self, batches, steps, mixing):
+    def _train_steps(
+        self, batches: Iterator[TrainingBatch], steps: tf.Tensor, mixing: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         loss, right, bad_step = 0.0, 0.0, tf.constant(-1)
         for _ in tf.range(steps):
             step = tf.cast(self.optimizer.iterations, tf.int32)
@@ -134,17 +138,23 @@ class Learner:
             bad_step = tf.where((bad_step < 0) & ~tf.math.is_finite(step_loss), step, bad_step)
         return loss, right, bad_step
 
-    def _train_alone(self, images, labels, draws, mixing):
+    def _train_alone(
+        self, images: tf.Tensor, labels: tf.Tensor, draws: tf.Tensor, mixing: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         loss, right, gradients = self._gradients(images, labels, draws, mixing)
         self._apply(gradients)
         return loss, right
 
-    def _train_together(self, images, labels, draws, mixing):
+    def _train_together(
+        self, images: tf.Tensor, labels: tf.Tensor, draws: tf.Tensor, mixing: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         loss, right, gradients = self._gradients_compiled(images, labels, draws, mixing)
         self._apply(tf.distribute.get_replica_context().all_reduce("SUM", gradients))
         return loss, right
 
-    def _gradients(self, images, labels, draws, mixing):
+    def _gradients(
+        self, images: tf.Tensor, labels: tf.Tensor, draws: tf.Tensor, mixing: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         """Loss, number right and gradients of one replica's rows; the losses of all replicas add up to the mean."""
         parts = self.training.accumulate
         if parts == 1:
@@ -157,7 +167,9 @@ class Learner:
             gradients = [old + new for old, new in zip(gradients, more, strict=True)]
         return loss, right, gradients
 
-    def _part(self, images, labels, draws, mixing):
+    def _part(
+        self, images: tf.Tensor, labels: tf.Tensor, draws: tf.Tensor, mixing: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         smoothing = self.training.label_smoothing
         images, targets = augment(images, tf.one_hot(labels, self.classes), draws, self.augmentation, mixing)
         smoothed = targets * (1.0 - smoothing) + smoothing / self.classes
@@ -168,12 +180,12 @@ class Learner:
             scaled = loss * self.loss_scale if self._scales_loss else loss
         return loss, _right(logits, labels), tape.gradient(scaled, self._weights)
 
-    def _apply(self, gradients):
+    def _apply(self, gradients: Sequence[tf.Tensor]) -> None:
         if self._scales_loss:
             gradients = self._unscale(gradients)
         self.optimizer.apply(clip_by_global_norm(gradients))
 
-    def _unscale(self, gradients):
+    def _unscale(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The gradients without the scale of the loss; all zero when one overflowed.
 
         Such a step still decays weights and moves on in the schedule: it is one in thousands.
@@ -192,7 +204,7 @@ class Learner:
         """Mean cross-entropy and accuracy of the averaged weights on all of `split`."""
         self.average()
 
-        def pipeline(context):
+        def pipeline(context: tf.distribute.InputContext) -> tf.data.Dataset:
             share = self._share(context)
             return dataset(lambda: evaluation_batches(split, self.training.batch_size, share), split, self.rows)
 
@@ -209,7 +221,7 @@ class Learner:
                 ours.assign(theirs)
 
     @tf.function
-    def _evaluate_all(self, batches):
+    def _evaluate_all(self, batches: tf.distribute.DistributedDataset) -> tuple[tf.Tensor, tf.Tensor]:
         loss, right = 0.0, 0.0
         for images, labels in batches:
             losses, rights = self.strategy.run(self._count_step, (images, labels))
@@ -217,7 +229,7 @@ class Learner:
             right += self.strategy.reduce("SUM", rights, axis=None)
         return loss, right
 
-    def _count(self, images, labels):
+    def _count(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         logits = self.averaged(images, training=False)
         somebody = labels >= 0
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(labels, 0), logits)
@@ -243,5 +255,5 @@ class Learner:
             variable.assign(state[name])
 
 
-def _right(logits, labels):
+def _right(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(tf.equal(tf.argmax(logits, axis=-1, output_type=labels.dtype), labels), tf.float32))

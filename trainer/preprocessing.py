@@ -1,6 +1,7 @@
 """How an encoded image becomes pixels. Training, evaluation and serving all go through `decode`."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -21,7 +22,7 @@ def decode(encoded: tf.Tensor, size: int) -> tf.Tensor:
     """
     image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
 
-    def resized():
+    def resized() -> tf.Tensor:
         pixels = tf.image.resize(image, (size, size), antialias=True)
         return tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
 
@@ -37,11 +38,11 @@ def _guarded(encoded: tf.Tensor) -> tf.Tensor:
     png = tf.equal(tf.strings.substr(encoded, 0, 16), _PNG_START)
     jpeg = tf.equal(tf.strings.substr(encoded, 0, 3), _JPEG_SIGNATURE)
 
-    def png_shape():  # the first eight bytes of the first chunk's data, big-endian
+    def png_shape() -> tf.Tensor:  # the first eight bytes of the first chunk's data, big-endian
         header = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.uint8)
         return tf.reduce_sum(tf.reshape(tf.cast(header, tf.int64), (2, 4)) * [1 << 24, 1 << 16, 1 << 8, 1], axis=1)
 
-    def jpeg_shape():
+    def jpeg_shape() -> tf.Tensor:
         return tf.io.extract_jpeg_shape(encoded, tf.int64)[:2]
 
     unusable = tf.fill([2], tf.constant(MAX_PIXELS, tf.int64))  # beyond both bounds
@@ -87,7 +88,7 @@ def decode_batch(
     return tf.cast(images, tf.uint8), tf.cast(valid, tf.bool)
 
 
-def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict) -> dict[str, tf.Tensor]:
+def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]) -> dict[str, tf.Tensor]:
     """Raw to transformed example: pixels as raw uint8 bytes, label, id.
 
     `custom_config["image_size"]` is the model's image size. The moments of the pixels of the analysed split go into
@@ -95,7 +96,7 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict) -> dict[
     """
     size = custom_config["image_size"]
 
-    def row(encoded):
+    def row(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         image = decode(encoded, size)
         # The pixels are the last field of a serialized tensor: cut off what stands before them.
         raw = tf.strings.substr(tf.io.serialize_tensor(image), -size * size * 3, size * size * 3)

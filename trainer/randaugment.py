@@ -8,25 +8,39 @@ function of that name gives, to within one grey level. Images are float32 [N, he
 
 import math
 
-from keras import ops
+from keras import KerasTensor, ops
 
 OPERATIONS = (
-    "AutoContrast", "Equalize", "Invert", "Rotate", "PosterizeIncreasing", "SolarizeIncreasing", "SolarizeAdd",
-    "ColorIncreasing", "ContrastIncreasing", "BrightnessIncreasing", "SharpnessIncreasing", "ShearX", "ShearY",
-    "TranslateXRel", "TranslateYRel",
-)  # fmt: skip
+    "AutoContrast",
+    "Equalize",
+    "Invert",
+    "Rotate",
+    "PosterizeIncreasing",
+    "SolarizeIncreasing",
+    "SolarizeAdd",
+    "ColorIncreasing",
+    "ContrastIncreasing",
+    "BrightnessIncreasing",
+    "SharpnessIncreasing",
+    "ShearX",
+    "ShearY",
+    "TranslateXRel",
+    "TranslateYRel",
+)
 DRAWS = 4  # uniform random numbers that an operation takes: which, whether, how much, which sign
 FILL = 128.0  # what a rotated, sheared or moved image shows beyond its border; timm's grey
 
 
-def randaugment(images, draws, magnitude, std, probability):
+def randaugment(
+    images: KerasTensor, draws: KerasTensor, magnitude: float, std: float, probability: float
+) -> KerasTensor:
     """Apply operations drawn at random, one after the other.
 
     `draws` is float32 [N, DRAWS * operations an image], uniform in [0, 1). An operation is done with `probability`,
     at a magnitude drawn from a normal distribution around `magnitude` and held between 0 and 10.
     """
 
-    def step(index, images):
+    def step(index: KerasTensor, images: KerasTensor) -> KerasTensor:
         which, whether, how_much, side = (draws[:, index, column] for column in range(DRAWS))
         operation = ops.cast(which * len(OPERATIONS), "int32")
         operation = ops.where(whether < probability, operation, -1)
@@ -40,7 +54,7 @@ def randaugment(images, draws, magnitude, std, probability):
     return ops.fori_loop(0, operations, step, images)
 
 
-def transform(images, operation, level, sign):
+def transform(images: KerasTensor, operation: KerasTensor, level: KerasTensor, sign: KerasTensor) -> KerasTensor:
     """One operation on each image: `operation` int32 [N], an index into OPERATIONS, or -1 for none.
 
     `level` float32 [N] is the share of the highest magnitude, `sign` float32 [N] is -1 or 1 where the operation has
@@ -48,10 +62,10 @@ def transform(images, operation, level, sign):
     """
     height, width = images.shape[1:3]
 
-    def chosen(name):
+    def chosen(name: str) -> KerasTensor:
         return operation == OPERATIONS.index(name)
 
-    def signed(name, limit):
+    def signed(name: str, limit: float) -> KerasTensor:
         return ops.where(chosen(name), sign * level * limit, 0.0)
 
     moved = affine(
@@ -82,7 +96,12 @@ def transform(images, operation, level, sign):
     return changed
 
 
-def affine(images, angle, shear, shift):
+def affine(
+    images: KerasTensor,
+    angle: KerasTensor,
+    shear: tuple[KerasTensor, KerasTensor],
+    shift: tuple[KerasTensor, KerasTensor],
+) -> KerasTensor:
     """Turn, shear or move images, bilinear, grey beyond the border.
 
     `angle` float32 [N], radians counter-clockwise around the centre; `shear` and `shift`, each a pair (x, y) of
@@ -104,7 +123,8 @@ def affine(images, angle, shear, shift):
     pixels = ops.reshape(images, (-1, 3))
     first = (ops.arange(ops.shape(images)[0]) * (height * width))[:, None, None]
 
-    def at(row, column):  # a pixel beyond the border is its neighbour on the border
+    def at(row: KerasTensor, column: KerasTensor) -> KerasTensor:
+        # A pixel beyond the border is its neighbour on the border.
         row = ops.cast(ops.clip(row, 0, height - 1), "int32")
         column = ops.cast(ops.clip(column, 0, width - 1), "int32")
         return ops.take(pixels, first + row * width + column, axis=0)
@@ -114,7 +134,7 @@ def affine(images, angle, shear, shift):
     return ops.where(inside[..., None], _whole(upper * (1 - to_bottom) + lower * to_bottom), FILL)
 
 
-def autocontrast(images):
+def autocontrast(images: KerasTensor) -> KerasTensor:
     """Stretch each channel to the whole range from 0 to 255; a channel of one value stays as it is."""
     low = ops.min(images, axis=(1, 2), keepdims=True)
     high = ops.max(images, axis=(1, 2), keepdims=True)
@@ -122,7 +142,7 @@ def autocontrast(images):
     return ops.where(high > low, stretched, images)
 
 
-def equalize(images):
+def equalize(images: KerasTensor) -> KerasTensor:
     """Spread the values of each channel so that their histogram is flat."""
     height, width = images.shape[1:3]
     count = ops.shape(images)[0]
@@ -141,39 +161,39 @@ def equalize(images):
     return ops.take(ops.reshape(values, (-1,)), bins, axis=0)
 
 
-def posterize(images, bits):
+def posterize(images: KerasTensor, bits: KerasTensor) -> KerasTensor:
     """Keep the upper `bits`, whole float32 broadcast to the images, of the eight of each pixel."""
     step = 2.0 ** (8 - bits)
     return ops.floor(images / step) * step
 
 
-def solarize(images, threshold):
+def solarize(images: KerasTensor, threshold: KerasTensor) -> KerasTensor:
     """Invert pixels from `threshold` on."""
     return ops.where(images < threshold, images, 255 - images)
 
 
-def solarize_add(images, addition):
+def solarize_add(images: KerasTensor, addition: KerasTensor) -> KerasTensor:
     """Brighten the darker half of the pixels by `addition`."""
     return ops.where(images < 128, ops.minimum(images + addition, 255.0), images)
 
 
-def blend(start, images, factor):
+def blend(start: KerasTensor | float, images: KerasTensor, factor: KerasTensor) -> KerasTensor:
     """`start` at factor 0, `images` at 1, and beyond them at more."""
     return ops.clip(_whole(start + factor * (images - start)), 0.0, 255.0)
 
 
-def grey(images):
+def grey(images: KerasTensor) -> KerasTensor:
     """Luma by ITU-R 601-2, [N, height, width, 1], in Pillow's fixed-point arithmetic: its sums are exact in float32."""
     red, green, blue = images[..., 0:1], images[..., 1:2], images[..., 2:3]
     return ops.floor((red * 19595 + green * 38470 + blue * 7471 + 32768) / 65536)
 
 
-def mean_grey(images):
+def mean_grey(images: KerasTensor) -> KerasTensor:
     """The mean luma of each image, [N, 1, 1, 1]."""
     return ops.floor(ops.mean(grey(images), axis=(1, 2), keepdims=True) + 0.5)
 
 
-def smooth(images):
+def smooth(images: KerasTensor) -> KerasTensor:
     """Each pixel averaged with its eight neighbours, itself five times; the pixels of the border stay as they are."""
     height, width = images.shape[1:3]
     columns = images[:, :, :-2] + images[:, :, 1:-1] + images[:, :, 2:]
@@ -184,11 +204,11 @@ def smooth(images):
     return ops.where(border, images, ops.pad(means, ((0, 0), (1, 1), (1, 1), (0, 0))))
 
 
-def _whole(values):
+def _whole(values: KerasTensor) -> KerasTensor:
     """Cut to whole numbers, as Pillow does; a whole number that rounding made a little less stays itself."""
     return ops.floor(values + 1e-3)
 
 
-def _normal(uniform):
+def _normal(uniform: KerasTensor) -> KerasTensor:
     """Standard normal from uniform random numbers."""
     return math.sqrt(2) * ops.erfinv(2 * uniform - 1)

@@ -5,7 +5,7 @@ import json
 import logging
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 import tensorflow_transform as tft
@@ -24,6 +24,9 @@ from trainer.settings import AugmentSettings, FinetuneSettings, ModelSettings, T
 from trainer.train import train, vit
 from trainer.warm_start import FILE, compare_classes
 
+if TYPE_CHECKING:
+    from tfx.components.trainer.fn_args_utils import FnArgs
+
 log = logging.getLogger(__name__)
 
 _WARMUP_IMAGES = 32  # as many as clients send at once
@@ -32,7 +35,7 @@ _WARMUP_IMAGES = 32  # as many as clients send at once
 _WITHOUT_EFFECT = {"require_gpu", "memory_gib", "checkpoint_seconds"}
 
 
-def run_fn(fn_args) -> None:
+def run_fn(fn_args: "FnArgs") -> None:
     """Train on the `train` split, choose the epoch on `val`, export to `fn_args.serving_model_dir`.
 
     `fn_args.custom_config` carries "model", "augment" and "training", the settings as JSON, "checkpoints", the folder
@@ -68,21 +71,32 @@ def run_fn(fn_args) -> None:
     )
 
     decisive = [
-        config["model"], config["augment"], training.model_dump_json(exclude=_WITHOUT_EFFECT), config["code"],
-        devices.precision(training.precision), train_split.digest(), val_split.digest(), str(fn_args.base_model),
-    ]  # fmt: skip
+        config["model"],
+        config["augment"],
+        training.model_dump_json(exclude=_WITHOUT_EFFECT),
+        config["code"],
+        devices.precision(training.precision),
+        train_split.digest(),
+        val_split.digest(),
+        str(fn_args.base_model),
+    ]
     run_dir = Path(fn_args.model_run_dir)
-    how: dict[str, Any] = {
-        "classes": len(names), "augmentation": augmentation, "training": training, "train_split": train_split,
-        "val_split": val_split, "log_dir": run_dir, "strategy": strategy,
-    }  # fmt: skip
     if "backbone" in config:
         backbone = serving.read_vit(config["backbone"])
         course = _digest(*decisive, config["finetune"], digest(backbone))
         trained = fine_tune(
-            backbone, model_settings, FinetuneSettings.model_validate_json(config["finetune"]),
-            checkpoints=Path(config["checkpoints"], course), **how,
-        )  # fmt: skip
+            backbone,
+            model_settings,
+            FinetuneSettings.model_validate_json(config["finetune"]),
+            training,
+            classes=len(names),
+            augmentation=augmentation,
+            train_split=train_split,
+            val_split=val_split,
+            log_dir=run_dir,
+            checkpoints=Path(config["checkpoints"], course),
+            strategy=strategy,
+        )
     else:
         start = None
         if fn_args.base_model:
@@ -99,8 +113,16 @@ def run_fn(fn_args) -> None:
                 (run_dir / FILE).write_text(warm_start.model_dump_json() + "\n", "utf-8")
         trained = train(
             partial(vit, model_settings, len(names), mean, std),
-            checkpoints=Checkpoints(Path(config["checkpoints"], _digest(*decisive))), start=start, **how,
-        )  # fmt: skip
+            classes=len(names),
+            augmentation=augmentation,
+            training=training,
+            train_split=train_split,
+            val_split=val_split,
+            log_dir=run_dir,
+            checkpoints=Checkpoints(Path(config["checkpoints"], _digest(*decisive))),
+            strategy=strategy,
+            start=start,
+        )
     best = max(trained.rows, key=lambda row: row["val_accuracy"])
     log.info(
         "exported: the %s of epoch %d, the best on val: accuracy %.4f",

@@ -33,10 +33,10 @@ def export(model: ViT, class_names: list[str], size: int, path: str, warmup: np.
 
     # Signatures share this one graph of the model: each traced anew would take seconds, and megabytes of the file.
     @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8)])
-    def logits_of(images):
+    def logits_of(images: tf.Tensor) -> tf.Tensor:
         return model(images, training=False)
 
-    def answer(logits, valid):
+    def answer(logits: tf.Tensor, valid: tf.Tensor) -> dict[str, tf.Tensor]:
         probabilities = tf.where(valid[:, None], tf.nn.softmax(logits), 0.0)
         label = tf.where(valid, tf.argmax(probabilities, axis=-1), -1)
         # An invalid row takes the empty name that stands after the last class.
@@ -44,21 +44,21 @@ def export(model: ViT, class_names: list[str], size: int, path: str, warmup: np.
         return {"probabilities": probabilities, "label": label, "class": name, "valid": valid}
 
     @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8, name="images")])
-    def serving_images(images):
+    def serving_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
         return answer(logits_of(images), tf.ones(tf.shape(images)[:1], tf.bool))
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
-    def serving_bytes(image_bytes):
+    def serving_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         images, valid = decode_batch(image_bytes, size)
         return answer(logits_of(images), valid)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
-    def serving_default(examples):
+    def serving_default(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         images, valid = decode_batch(examples, size, read=image_of)
         return answer(logits_of(images), valid)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
-    def explain(image_bytes):
+    def explain(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         images, valid = decode_batch(image_bytes, size)
         logits, attention = model.explain(images)
         return answer(logits, valid) | {"attention": tf.where(valid[:, None, None, None, None], attention, 0.0)}
@@ -74,7 +74,7 @@ def export(model: ViT, class_names: list[str], size: int, path: str, warmup: np.
         _write_warmup(warmup, f"{path}/{WARMUP}")
 
 
-def class_names(signature) -> list[str]:
+def class_names(signature: tf.types.experimental.ConcreteFunction) -> list[str]:
     """Return the class names, in index order, of a signature that `export` wrote; empty if it has none.
 
     They are a constant of its graph, followed by the empty name of rows that do not decode.

@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -127,7 +127,7 @@ class ModelSettings(SettingsGroup):
         return {**given, **SIZES[size]}
 
     @model_validator(mode="after")
-    def sizes_fit(self):
+    def sizes_fit(self) -> Self:
         check_model(self.model_dump())
         return self
 
@@ -231,13 +231,13 @@ class TrainingSettings(SettingsGroup):
     )
 
     @model_validator(mode="after")
-    def warmup_ends(self):
+    def warmup_ends(self) -> Self:
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs} must be less than epochs {self.epochs}")
         return self
 
     @model_validator(mode="after")
-    def batch_divides(self):
+    def batch_divides(self) -> Self:
         check_batch(self.batch_size, self.accumulate)
         return self
 
@@ -288,7 +288,7 @@ class FinetuneSettings(SettingsGroup):
     )
 
     @model_validator(mode="after")
-    def trains(self):
+    def trains(self) -> Self:
         if not self.head_epochs + self.epochs:
             raise ValueError("head_epochs and epochs are both 0: nothing would be trained")
         return self

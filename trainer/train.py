@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from trainer import devices
 from trainer.checkpoint import Checkpoints
-from trainer.history import History
+from trainer.history import History, Row
 from trainer.input import Split
 from trainer.learner import Learner
 from trainer.optimizer import WarmupCosine
@@ -30,10 +30,16 @@ class Trained(NamedTuple):
 
     best: ViT
     last: ViT
-    rows: list[dict]
+    rows: list[Row]
 
 
-def vit(model: ModelSettings, classes: int, mean, std, policy: str = "float32") -> ViT:
+def vit(
+    model: ModelSettings,
+    classes: int,
+    mean: Sequence[float] | np.ndarray,
+    std: Sequence[float] | np.ndarray,
+    policy: str = "float32",
+) -> ViT:
     """A new ViT as the settings have it, that computes in `policy`."""
     sizes = model.model_dump(exclude={"size"})
     return ViT(**sizes, classes=classes, mean=mean, std=std, dtype=keras.DTypePolicy(policy), name="vit")
@@ -50,7 +56,7 @@ def train(
     checkpoints: Checkpoints,
     strategy: tf.distribute.Strategy | None = None,
     start: ViT | None = None,
-    earlier: Sequence[dict] = (),
+    earlier: Sequence[Row] = (),
 ) -> Trained:
     """Train what `build` makes for a dtype policy, or as much of it as is trainable.
 
@@ -78,13 +84,22 @@ def train(
     )
     learner = Learner(
         lambda: build(precision if precision == "float32" else f"mixed_{precision}"),
-        classes, schedule, training, augmentation, steps_per_epoch, strategy,
-    )  # fmt: skip
+        classes,
+        schedule,
+        training,
+        augmentation,
+        steps_per_epoch,
+        strategy,
+    )
     log.info(
         "%s in %s on %s, %s training and %s validation images, %s steps an epoch",
-        _parameters(learner.model), precision, _where(strategy), f"{len(train_split):,}", f"{len(val_split):,}",
+        _parameters(learner.model),
+        precision,
+        _where(strategy),
+        f"{len(train_split):,}",
+        f"{len(val_split):,}",
         f"{steps_per_epoch:,}",
-    )  # fmt: skip
+    )
 
     initial = learner.state() | _best(learner)
     found = checkpoints.newest(like=initial)
@@ -120,8 +135,13 @@ def train(
                 started, timed_from = now, 1
             elif now - line_at > _SECONDS_PER_LINE and step < steps_per_epoch:
                 line_at = now
-                log.info("epoch %d/%d  %d %%  loss %.3f", before + epoch + 1, history.epochs,
-                         100 * step / steps_per_epoch, progress.loss)  # fmt: skip
+                log.info(
+                    "epoch %d/%d  %d %%  loss %.3f",
+                    before + epoch + 1,
+                    history.epochs,
+                    100 * step / steps_per_epoch,
+                    progress.loss,
+                )
         trained = time.monotonic()
         val_loss, val_accuracy = learner.evaluate(val_split)
         if not math.isfinite(val_loss):  # the last step's loss was fine and what it made of the weights was not

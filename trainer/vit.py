@@ -4,7 +4,8 @@ Keras 3 only, so it runs on any Keras backend. Pixels go in as they are stored (
 first layer, so nobody who calls the model can get it wrong.
 """
 
-from typing import get_args
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Self, get_args
 
 import keras
 import numpy as np
@@ -15,8 +16,11 @@ from trainer.sizes import check_model
 
 EPSILON = 1e-6  # of every LayerNorm, as in the paper's own code
 
+ImageShape = tuple[int | None, int, int, int]  # images, height, width, channels; None before a batch is known
+TokenShape = tuple[int | None, int, int]  # images, tokens, width
 
-def extract_patches(images, patch_size):
+
+def extract_patches(images: keras.KerasTensor, patch_size: int) -> keras.KerasTensor:
     """Images [N, height, width, channels] to their patches [N, patches, patch_size * patch_size * channels].
 
     Patches row by row, and within each its pixels row by row, channels last. Height and width must be multiples of
@@ -28,7 +32,7 @@ def extract_patches(images, patch_size):
     return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, rows * columns, patch_size**2 * channels))
 
 
-def sincos_positions(grid, width):
+def sincos_positions(grid: int, width: int) -> np.ndarray:
     """Positions of a square of patches, float32 [grid * grid, width]: sines and cosines of the column, then the row.
 
     Each takes a quarter of the width, at wavelengths from 2 pi to almost 10,000 times that (Chen et al., 2021,
@@ -40,7 +44,7 @@ def sincos_positions(grid, width):
     return np.concatenate([wave(angle) for angle in angles for wave in (np.sin, np.cos)], axis=1).astype("float32")
 
 
-def mimetic_kernels(width, heads):
+def mimetic_kernels(width: int, heads: int) -> tuple[np.ndarray, np.ndarray]:
     """Kernels of qkv [width, 3 * width] and projection [width, width], float32, that look like trained ones.
 
     In trained ViTs the product of query and key weights is near the identity (a token attends to tokens like itself),
@@ -51,7 +55,7 @@ def mimetic_kernels(width, heads):
     noise = keras.initializers.RandomNormal(stddev=width**-0.5)((heads + 1, width, width))
     noise, identity = ops.convert_to_numpy(noise), np.eye(width, dtype="float32")
 
-    def split(product):
+    def split(product: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         left, singular, right = np.linalg.svd(product)
         return left * np.sqrt(singular), np.sqrt(singular)[:, None] * right
 
@@ -73,7 +77,7 @@ class ConvStem(layers.Layer):
     `ViT` checks that the sizes fit.
     """
 
-    def __init__(self, width, patch_size, **kwargs):
+    def __init__(self, width: int, patch_size: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.width, self.patch_size = width, patch_size
         steps = patch_size.bit_length() - 1
@@ -86,7 +90,7 @@ class ConvStem(layers.Layer):
         self.norms = [layers.LayerNormalization(epsilon=EPSILON, name=f"norm_{i}", dtype=policy) for i in range(steps)]
         self.embedding = layers.Conv2D(width, 1, name="embedding", dtype=policy)
 
-    def build(self, input_shape):
+    def build(self, input_shape: ImageShape) -> None:
         shape = input_shape
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             convolution.build(shape)
@@ -94,17 +98,17 @@ class ConvStem(layers.Layer):
             norm.build(shape)
         self.embedding.build(shape)
 
-    def call(self, images):
+    def call(self, images: keras.KerasTensor) -> keras.KerasTensor:
         x = images
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = ops.relu(norm(convolution(x)))
         return self.embedding(x)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: ImageShape) -> ImageShape:
         n, height, width, _ = input_shape
         return (n, height // self.patch_size, width // self.patch_size, self.width)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "width": self.width, "patch_size": self.patch_size}
 
 
@@ -119,15 +123,15 @@ class Tokens(layers.Layer):
         sincos: whether the positions of the patches, a square then, start as `sincos_positions` instead of small noise.
     """
 
-    def __init__(self, has_cls=True, sincos=False, **kwargs):
+    def __init__(self, has_cls: bool = True, sincos: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
         self.has_cls, self.sincos = has_cls, sincos
 
-    def build(self, input_shape):
+    def build(self, input_shape: TokenShape) -> None:
         _, patches, width = input_shape
         noise = keras.initializers.TruncatedNormal(stddev=0.02)
 
-        def positions(shape, dtype):
+        def positions(shape: tuple[int, int, int], dtype: str) -> keras.KerasTensor:
             if not self.sincos:
                 return noise(shape, dtype)
             patterns = ops.cast(sincos_positions(round(patches**0.5), width)[None], dtype)
@@ -139,17 +143,17 @@ class Tokens(layers.Layer):
             shape=(1, patches + self.has_cls, width), initializer=positions, name="positions"
         )
 
-    def call(self, patches):
+    def call(self, patches: keras.KerasTensor) -> keras.KerasTensor:
         x = patches
         if self.has_cls:
             cls = ops.broadcast_to(ops.cast(self.cls, x.dtype), (ops.shape(x)[0], 1, x.shape[-1]))
             x = ops.concatenate([cls, x], axis=1)
         return x + ops.cast(self.positions, x.dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: TokenShape) -> TokenShape:
         return (input_shape[0], input_shape[1] + self.has_cls, input_shape[2])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "has_cls": self.has_cls, "sincos": self.sincos}
 
 
@@ -166,21 +170,31 @@ class EncoderBlock(layers.Layer):
         mimetic: start the attention from `mimetic_kernels`.
     """
 
-    def __init__(self, heads, mlp_ratio=4, dropout=0.0, stochastic_depth=0.0, mimetic=False, **kwargs):
+    def __init__(
+        self,
+        heads: int,
+        mlp_ratio: int = 4,
+        dropout: float = 0.0,
+        stochastic_depth: float = 0.0,
+        mimetic: bool = False,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.heads, self.mlp_ratio, self.dropout = heads, mlp_ratio, dropout
         self.stochastic_depth, self.mimetic = stochastic_depth, mimetic
 
-    def build(self, input_shape):
+    def build(self, input_shape: TokenShape) -> None:
         width = input_shape[-1]
         hidden = (*input_shape[:-1], width * self.mlp_ratio)
 
-        def dense(units, name, shape=input_shape, activation=None):
+        def dense(
+            units: int, name: str, shape: TokenShape = input_shape, activation: str | None = None
+        ) -> layers.Dense:
             layer = layers.Dense(units, activation=activation, name=name, dtype=self.dtype_policy)
             layer.build(shape)
             return layer
 
-        def norm(name):
+        def norm(name: str) -> layers.LayerNormalization:
             layer = layers.LayerNormalization(epsilon=EPSILON, name=name, dtype=self.dtype_policy)
             layer.build(input_shape)
             return layer
@@ -198,7 +212,7 @@ class EncoderBlock(layers.Layer):
         self.drop = layers.Dropout(self.dropout, dtype=self.dtype_policy)
         self.skip = layers.Dropout(self.stochastic_depth, noise_shape=(None, 1, 1), dtype=self.dtype_policy)
 
-    def call(self, x, training=None, first_only=False):
+    def call(self, x: keras.KerasTensor, training: bool | None = None, first_only: bool = False) -> keras.KerasTensor:
         """With `first_only` the output holds the first token alone, [N, 1, width]: the others only give to it.
 
         A block that is not trainable drops nothing: it could not learn to do without.
@@ -211,7 +225,7 @@ class EncoderBlock(layers.Layer):
         attended = ops.nn.dot_product_attention(q, k, v, flash_attention=keras.config.is_flash_attention_enabled())
         return self._add_branches(x, attended, training)
 
-    def explain(self, x):
+    def explain(self, x: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Output as of `call`, and the attention it took: float32 [N, heads, tokens, tokens], rows sum to 1.
 
         Slower than `call`, whose fused attention never writes these weights to memory.
@@ -222,22 +236,24 @@ class EncoderBlock(layers.Layer):
         attended = ops.einsum("nhqk,nkhd->nqhd", ops.cast(attention, v.dtype), v)
         return self._add_branches(x, attended, training=False), attention
 
-    def _queries_keys_values(self, x):
+    def _queries_keys_values(self, x: keras.KerasTensor) -> list[keras.KerasTensor]:
         """Each [N, tokens, heads, width / heads]."""
         tokens, width = x.shape[1:]
         qkv = ops.reshape(self.qkv(self.attention_norm(x)), (-1, tokens, 3, self.heads, width // self.heads))
         return ops.unstack(qkv, axis=2)
 
-    def _add_branches(self, x, attended, training):
+    def _add_branches(
+        self, x: keras.KerasTensor, attended: keras.KerasTensor, training: bool | None
+    ) -> keras.KerasTensor:
         attended = self.projection(ops.reshape(attended, (-1, *x.shape[1:])))
         x = x + self.skip(self.drop(attended, training=training), training=training)
         hidden = self.drop(self.mlp_in(self.mlp_norm(x)), training=training)
         return x + self.skip(self.drop(self.mlp_out(hidden), training=training), training=training)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: TokenShape) -> TokenShape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "heads": self.heads,
@@ -283,27 +299,27 @@ class ViT(keras.Model):
 
     def __init__(
         self,
-        image_size=32,
-        patch_size=4,
-        classes=10,
-        depth=6,
-        width=256,
-        heads=4,
-        mlp_ratio=4,
-        dropout=0.0,
-        stochastic_depth=0.0,
-        pool="cls",
-        conv_stem=False,
-        mimetic=False,
-        mean=(127.5, 127.5, 127.5),
-        std=(127.5, 127.5, 127.5),
-        **kwargs,
+        image_size: int = 32,
+        patch_size: int = 4,
+        classes: int = 10,
+        depth: int = 6,
+        width: int = 256,
+        heads: int = 4,
+        mlp_ratio: int = 4,
+        dropout: float = 0.0,
+        stochastic_depth: float = 0.0,
+        pool: Pool = "cls",
+        conv_stem: bool = False,
+        mimetic: bool = False,
+        mean: Sequence[float] | np.ndarray = (127.5, 127.5, 127.5),
+        std: Sequence[float] | np.ndarray = (127.5, 127.5, 127.5),
+        **kwargs: Any,
     ):
         # Without autocast, which would round float pixels to the compute type before they are normalised.
         super().__init__(autocast=False, **kwargs)
         if pool not in get_args(Pool):
             raise ValueError(f"pool {pool!r} is not one of {', '.join(get_args(Pool))}")
-        self.config = {
+        self.config: dict[str, Any] = {
             "image_size": image_size,
             "patch_size": patch_size,
             "classes": classes,
@@ -345,7 +361,7 @@ class ViT(keras.Model):
         self.head = layers.Dense(classes, kernel_initializer="zeros", name="head", dtype="float32")
         self.build((None, image_size, image_size, 3))
 
-    def build(self, input_shape):
+    def build(self, input_shape: ImageShape) -> None:
         grid, width = self.config["image_size"] // self.config["patch_size"], self.config["width"]
         self.normalization.build(input_shape)
         self.patches.build(input_shape)
@@ -359,14 +375,14 @@ class ViT(keras.Model):
         self.head.build((None, width))
         self.built = True
 
-    def call(self, images, training=None):
+    def call(self, images: keras.KerasTensor, training: bool | None = None) -> keras.KerasTensor:
         x = self._embed(images, training)
         for block in self.blocks[:-1]:
             x = block(x, training=training)
         # Of the last block the classifier may read the CLS token alone; the rest of that block's work would be lost.
         return self._classify(self.blocks[-1](x, training=training, first_only=self.config["pool"] == "cls"))
 
-    def explain(self, images):
+    def explain(self, images: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Logits as of `call`, and the attention of every block and head.
 
         Returns float32 [N, classes] and float32 [N, depth, heads, tokens, tokens]: how much each token (second to last
@@ -380,12 +396,12 @@ class ViT(keras.Model):
             attention.append(weights)
         return self._classify(x), ops.stack(attention, axis=1)
 
-    def _embed(self, images, training):
+    def _embed(self, images: keras.KerasTensor, training: bool | None) -> keras.KerasTensor:
         x = self.patches(self.normalization(images))
         x = self.tokens(ops.reshape(x, (-1, x.shape[1] * x.shape[2], x.shape[3])))
         return self.drop(x, training=training and self.drop.trainable)
 
-    def _classify(self, x):
+    def _classify(self, x: keras.KerasTensor) -> keras.KerasTensor:
         if self.config["pool"] == "cls":
             # Only the CLS token is read, and LayerNorm works token by token: norm that one alone.
             return self.head(self.norm(x[:, 0]))
@@ -394,16 +410,16 @@ class ViT(keras.Model):
             return self.head(ops.mean(x, axis=1))
         return self.head(ops.sum(ops.softmax(self.score(x), axis=1) * x, axis=1))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.config}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
         """Build the model of a configuration, also of one that an earlier version wrote."""
         return super().from_config(current_names(config), custom_objects)
 
 
-def resize_positions(positions, grid, new_grid):
+def resize_positions(positions: keras.KerasTensor | keras.Variable, grid: int, new_grid: int) -> keras.KerasTensor:
     """Position embeddings [1, tokens, width] of a square of grid x grid patches, for one of new_grid x new_grid.
 
     Bicubic, so that a position keeps its place in the image, as for the paper's fine-tuning at higher resolution. A
@@ -417,7 +433,7 @@ def resize_positions(positions, grid, new_grid):
     return ops.concatenate([positions[:, :cls], ops.reshape(patches, (1, new_grid**2, -1))], axis=1)
 
 
-def copy_weights(source, target, but=()):
+def copy_weights(source: ViT, target: ViT, but: Collection[str] = ()) -> None:
     """Copy every weight of one ViT to the weight of the same name in another, but those of the layers named in `but`.
 
     Position embeddings of another grid of patches are resized to the target's (`resize_positions`); all else is copied
@@ -427,19 +443,19 @@ def copy_weights(source, target, but=()):
     differ, with both shapes.
     """
 
-    def weights(model):
+    def weights(model: ViT) -> dict[str, keras.Variable | keras.KerasTensor]:
         # A path opens with the name of its model.
         named = {weight.path.partition(f"{model.name}/")[2]: weight for weight in model.weights}
         return {name: weight for name, weight in named.items() if name.partition("/")[0] not in but}
 
-    def grid(model):
+    def grid(model: ViT) -> int:
         return model.config["image_size"] // model.config["patch_size"]
 
     old, new = weights(source), weights(target)
     if grid(source) != grid(target):
         old["tokens/positions"] = resize_positions(old["tokens/positions"], grid(source), grid(target))
 
-    def shape(weights, name):
+    def shape(weights: Mapping[str, keras.Variable | keras.KerasTensor], name: str) -> tuple[int, ...] | str:
         return tuple(weights[name].shape) if name in weights else "missing"
 
     wrong = [

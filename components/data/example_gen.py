@@ -6,13 +6,18 @@ A span is split, shuffled and sharded already, so nothing is read into Beam, shu
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2 as mlmd
+from tfx import types
 from tfx.components import ImportExampleGen
 from tfx.components.example_gen import driver
 from tfx.components.util import examples_utils
 from tfx.dsl.components.base import base_beam_executor, executor_spec
+from tfx.orchestration import data_types
+from tfx.orchestration.portable.data_types import ExecutionInfo
 from tfx.proto import example_gen_pb2, range_config_pb2
+from tfx.proto.orchestration.driver_output_pb2 import DriverOutput
 from tfx.types import artifact_utils
 from tfx.utils import proto_utils
 
@@ -30,7 +35,12 @@ class Driver(driver.FileBasedDriver):
     Raises DataRefused.
     """
 
-    def resolve_exec_properties(self, exec_properties, pipeline_info, component_info):
+    def resolve_exec_properties(
+        self,
+        exec_properties: dict[str, Any],
+        pipeline_info: data_types.PipelineInfo,
+        component_info: data_types.ComponentInfo,
+    ) -> dict[str, Any]:
         config = range_config_pb2.RangeConfig()
         proto_utils.json_to_proto(exec_properties["range_config"], config)
         folder = span_folder(Path(exec_properties["input_base"]), config.static_range.start_span_number)
@@ -40,7 +50,7 @@ class Driver(driver.FileBasedDriver):
                 # TFX would follow a link, and fail with a trace on a dangling one.
                 regular.open_file(folder / name).close()
         try:
-            properties = super().resolve_exec_properties(exec_properties, pipeline_info, component_info)
+            properties: dict[str, Any] = super().resolve_exec_properties(exec_properties, pipeline_info, component_info)
         except ValueError as error:  # no file of a split
             raise DataRefused(
                 f"{exec_properties['input_base']}: a split of the span has no shard ({error}): put it back"
@@ -60,7 +70,7 @@ class Driver(driver.FileBasedDriver):
                 )
         return properties | {SPAN_FOLDER: str(folder), SPAN_DIGEST: digest}
 
-    def run(self, execution_info):
+    def run(self, execution_info: ExecutionInfo) -> DriverOutput:
         result = super().run(execution_info)
         [examples] = result.output_artifacts["examples"].artifacts
         for name in SPAN_FOLDER, SPAN_DIGEST:
@@ -71,7 +81,12 @@ class Driver(driver.FileBasedDriver):
 class Executor(base_beam_executor.BaseBeamExecutor):  # as TFX wants it of an ExampleGen
     """Raises DataRefused, naming the first problems, unless every shard is as the manifest has it."""
 
-    def Do(self, input_dict, output_dict, exec_properties):
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
         config = example_gen_pb2.Input()
         proto_utils.json_to_proto(exec_properties["input_config"], config)
         splits = [split.name for split in config.splits]

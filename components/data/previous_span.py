@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from ml_metadata import MetadataStore
+from tfx import types
 from tfx.dsl.components.common import resolver
 
 from components.data.gate.bounds import DATA_FOLDER
@@ -17,7 +19,9 @@ class PreviousSpan(resolver.ResolverStrategy):
         self._data = data
         self._span = span
 
-    def resolve_artifacts(self, store, input_dict):
+    def resolve_artifacts(
+        self, store: MetadataStore, input_dict: dict[str, list[types.Artifact]]
+    ) -> dict[str, list[types.Artifact]]:
         [(key, verdicts)] = input_dict.items()
         earlier = [
             verdict

@@ -1,7 +1,7 @@
 """The pretrained ViT that a fine-tuning starts from, checked and kept with the run: its source may change or go."""
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tfx import types
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
@@ -24,7 +24,12 @@ class Executor(base_executor.BaseExecutor):
     `run_id` and `data_digest`, its own run and data. Raises DataRefused where the source cannot be used.
     """
 
-    def Do(self, input_dict, output_dict, exec_properties):
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
         self._log_startup(input_dict, output_dict, exec_properties)
         source = exec_properties["source"]
         backbone = artifact_utils.get_single_instance(output_dict["backbone"])
@@ -75,7 +80,10 @@ class Backbone(base_component.BaseComponent):
     def __init__(self, source: str, content: str, model: ModelSettings, finetune: FinetuneSettings):
         super().__init__(
             BackboneSpec(
-                source=source, content=content, model=model.model_dump_json(), finetune=finetune.model_dump_json(),
+                source=source,
+                content=content,
+                model=model.model_dump_json(),
+                finetune=finetune.model_dump_json(),
                 backbone=types.Channel(type=artifacts.Backbone),
             )
-        )  # fmt: skip
+        )

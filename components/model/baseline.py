@@ -3,6 +3,8 @@
 import logging
 from pathlib import Path
 
+from ml_metadata import MetadataStore
+from tfx import types
 from tfx.dsl.components.common import resolver
 
 from components.model.serving_folder import serving_now
@@ -21,7 +23,9 @@ class ServingModel(resolver.ResolverStrategy):
     def __init__(self, serving: str):
         self._serving = Path(serving)
 
-    def resolve_artifacts(self, store, input_dict):
+    def resolve_artifacts(
+        self, store: MetadataStore, input_dict: dict[str, list[types.Artifact]]
+    ) -> dict[str, list[types.Artifact]]:
         record = serving_now(self._serving)
         if record is None:
             return {key: [] for key in input_dict}

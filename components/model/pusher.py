@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tfx import types
 from tfx.components.pusher import executor
@@ -23,7 +23,12 @@ class Executor(executor.Executor):
     this step only for a blessed model.
     """
 
-    def Do(self, input_dict, output_dict, exec_properties):
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
         self._log_startup(input_dict, output_dict, exec_properties)
         pushed_model = artifact_utils.get_single_instance(output_dict["pushed_model"])
         folder = Path(exec_properties["serving"])
@@ -100,8 +105,13 @@ class Pusher(base_component.BaseComponent):
     ):
         super().__init__(
             PusherSpec(
-                model=model, model_blessing=model_blessing, infra_blessing=infra_blessing, examples=examples,
-                serving=serving, keep=keep, made_by=json.dumps(made_by),
+                model=model,
+                model_blessing=model_blessing,
+                infra_blessing=infra_blessing,
+                examples=examples,
+                serving=serving,
+                keep=keep,
+                made_by=json.dumps(made_by),
                 pushed_model=types.Channel(type=standard_artifacts.PushedModel),
             )
-        )  # fmt: skip
+        )

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import AwareDatetime, Field
 
@@ -172,11 +172,23 @@ def push(model: Path, folder: Path, record: ModelRecord) -> None:
 
 
 def push_candidate(
-    source: Path, folder: Path, keep: int, model: ModelId, figures: Figures, signatures: list[str], **facts: Any
+    source: Path,
+    folder: Path,
+    keep: int,
+    *,
+    model: ModelId,
+    figures: Figures,
+    signatures: list[str],
+    run_id: str,
+    span: int,
+    data_digest: str,
+    code_version: str,
+    settings_digest: str,
+    override: str | None = None,
 ) -> ModelRecord:
     """Push the SavedModel folder `source` as the next version, and keep the newest `keep`.
 
-    model: the artifact it is; facts: the rest of its record, by name.
+    The other arguments are fields of its `ModelRecord`; the metrics come from `figures`.
     """
     serving = serving_now(folder)
     record = ModelRecord(
@@ -193,7 +205,12 @@ def push_candidate(
         classes=figures.classes,
         model=model,
         withdrawn=tuple(one for one in serving.withdrawn if one != model) if serving else (),
-        **facts,
+        run_id=run_id,
+        span=span,
+        data_digest=data_digest,
+        code_version=code_version,
+        settings_digest=settings_digest,
+        override=override,
     )
     push(source, folder, record)
     prune(folder, keep)

@@ -1,10 +1,12 @@
 """TFX's Trainer, which also takes a backbone to fine-tune, and leaves out the examples that the data gate says leak."""
 
 from pathlib import Path
+from typing import Any
 
 from tfx import types
 from tfx.components import Trainer as TfxTrainer
 from tfx.components.trainer import executor
+from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.dsl.components.base import executor_spec
 from tfx.types import artifact_utils
 from tfx.types.component_spec import ChannelParameter
@@ -25,13 +27,23 @@ class Executor(executor.GenericExecutor):
     taken over.
     """
 
-    def Do(self, input_dict, output_dict, exec_properties):
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
         super().Do(input_dict, output_dict, exec_properties)
         if warm_start := read(Path(artifact_utils.get_single_uri(output_dict["model_run"]))):
             model = artifact_utils.get_single_instance(output_dict["model"])
             model.set_string_custom_property(WARM_START, warm_start.model_dump_json())
 
-    def _GetFnArgs(self, input_dict, output_dict, exec_properties):
+    def _GetFnArgs(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> FnArgs:
         arguments = super()._GetFnArgs(input_dict, output_dict, exec_properties)
         for name, (key, file) in _FILES.items():
             for artifact in input_dict.get(name, []):
@@ -49,7 +61,7 @@ class Trainer(TfxTrainer):
 
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
-    def __init__(self, verdict: types.BaseChannel | None, backbone: types.BaseChannel | None, **inputs):
+    def __init__(self, verdict: types.BaseChannel | None, backbone: types.BaseChannel | None, **inputs: Any):
         super().__init__(**inputs)
         kinds = {"verdict": (verdict, artifacts.DataVerdict), "backbone": (backbone, artifacts.Backbone)}
         for name, (channel, kind) in kinds.items():

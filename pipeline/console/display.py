@@ -23,11 +23,16 @@ class Display:
     def __init__(self, stream: TextIO):
         self._console = Console(file=stream, soft_wrap=True)
         self._progress = Progress(
-            SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn(),
-            console=self._console, transient=True, disable=not self._console.is_terminal,
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
             # Rich would bring everybody's output to the terminal; the libraries' belongs in the log file.
-            redirect_stdout=False, redirect_stderr=False,
-        )  # fmt: skip
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
         self._handler = _Lines(self)
 
     def __enter__(self) -> "Display":
@@ -36,7 +41,7 @@ class Display:
         self._progress.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
         for package in ("trainer", "components"):
             logging.getLogger(package).removeHandler(self._handler)

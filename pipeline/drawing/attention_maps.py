@@ -25,7 +25,8 @@ def place(times: float | np.ndarray) -> float | np.ndarray:
     Attention itself, 0 to 1, would leave most maps without colour: even attention to 64 patches is 0.016 for each, and
     a mean or a rollout is near it. The square root keeps apart what is small, too.
     """
-    return np.sqrt(np.clip(times / TICKS[-1], 0, 1))
+    shares: float | np.ndarray = np.sqrt(np.clip(times / TICKS[-1], 0, 1))
+    return shares
 
 
 def coloured(patches: np.ndarray, side: int) -> Image.Image:

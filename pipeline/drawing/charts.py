@@ -19,9 +19,13 @@ def curves(title: str, axis: str, lines: Mapping[str, tuple[Epochs, str]], forma
     chart = go.Figure()
     for place, (name, (rows, figure)) in enumerate(lines.items()):
         chart.add_scatter(
-            x=[row.epoch for row in rows], y=[getattr(row, figure) for row in rows], name=name, mode="lines+markers",
-            line={"color": _COLOURS[place % len(_COLOURS)]}, marker={"size": 4},
-        )  # fmt: skip
+            x=[row.epoch for row in rows],
+            y=[getattr(row, figure) for row in rows],
+            name=name,
+            mode="lines+markers",
+            line={"color": _COLOURS[place % len(_COLOURS)]},
+            marker={"size": 4},
+        )
     chart.update_yaxes(tickformat=format)
     chart.update_xaxes(rangemode="tozero")
     return html(chart, title, "epoch", axis)
@@ -33,12 +37,19 @@ def confusion(names: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:
     few = len(names) <= 20
     chart = go.Figure(
         go.Heatmap(
-            x=list(names), y=list(names), z=shares, zmin=0, zmax=1, colorscale=_SHADES, customdata=matrix,
+            x=list(names),
+            y=list(names),
+            z=shares,
+            zmin=0,
+            zmax=1,
+            colorscale=_SHADES,
+            customdata=matrix,
             hovertemplate="%{y} taken for %{x}: %{customdata:,} images, %{z:.1%}<extra></extra>",
-            text=matrix if few else None, texttemplate="%{text:,}" if few else None,
+            text=matrix if few else None,
+            texttemplate="%{text:,}" if few else None,
             showscale=False,
         )
-    )  # fmt: skip
+    )
     chart.update_yaxes(autorange="reversed", type="category", automargin=True)
     chart.update_xaxes(type="category", automargin=True)
     return html(chart, "Confusion", "answer", "class", height=560, lines=False)
@@ -50,10 +61,14 @@ def reliability(bins: Sequence[Bin]) -> str:
         x=[0, 1], y=[0, 1], mode="lines", name="as sure as right", line={"dash": "dot", "color": "#808080"}
     )
     chart.add_scatter(
-        x=[one.confidence for one in bins], y=[one.accuracy for one in bins], mode="lines+markers", name="this model",
-        line={"color": _COLOURS[0]}, customdata=[one.examples for one in bins],
+        x=[one.confidence for one in bins],
+        y=[one.accuracy for one in bins],
+        mode="lines+markers",
+        name="this model",
+        line={"color": _COLOURS[0]},
+        customdata=[one.examples for one in bins],
         hovertemplate="%{customdata:,} images, confidence %{x:.3f}, accuracy %{y:.3f}<extra></extra>",
-    )  # fmt: skip
+    )
     chart.update_xaxes(range=[0, 1])
     chart.update_yaxes(range=[0, 1])
     return html(chart, "Reliability", "confidence", "accuracy")
@@ -62,10 +77,12 @@ def reliability(bins: Sequence[Bin]) -> str:
 def confidences(bins: Sequence[Bin]) -> str:
     chart = go.Figure(
         go.Bar(
-            x=[one.confidence for one in bins], y=[one.examples for one in bins], marker_color=_COLOURS[0],
+            x=[one.confidence for one in bins],
+            y=[one.examples for one in bins],
+            marker_color=_COLOURS[0],
             hovertemplate="confidence %{x:.3f}: %{y:,} images<extra></extra>",
         )
-    )  # fmt: skip
+    )
     chart.update_xaxes(range=[0, 1])
     return html(chart, "How sure it is", "confidence", "test images")
 
@@ -76,9 +93,12 @@ def by_block(title: str, axis: str, names: Sequence[str], rows: Sequence[Sequenc
     blocks = list(range(1, len(rows) + 1))
     for place, name in enumerate(names):
         chart.add_scatter(
-            x=blocks, y=[row[place] for row in rows], name=name, mode="lines+markers",
+            x=blocks,
+            y=[row[place] for row in rows],
+            name=name,
+            mode="lines+markers",
             line={"color": MORE_COLOURS[place % len(MORE_COLOURS)], "dash": "solid" if "head" in name else "dash"},
-        )  # fmt: skip
+        )
     chart.add_hline(y=even, line={"dash": "dot", "color": "#808080"})
     chart.update_xaxes(dtick=1 if len(rows) <= 12 else None)
     chart.update_yaxes(rangemode="tozero")
@@ -108,10 +128,18 @@ def html(chart: go.Figure, title: str, x: str, y: str, height: int = 320, lines:
         lines: whether there are grid lines.
     """
     chart.update_layout(
-        title={"text": title}, height=height, margin={"l": 55, "r": 10, "t": 60, "b": 40}, xaxis_title=x, yaxis_title=y,
-        template="plotly_white", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font_color="#808080",
+        title={"text": title},
+        height=height,
+        margin={"l": 55, "r": 10, "t": 60, "b": 40},
+        xaxis_title=x,
+        yaxis_title=y,
+        template="plotly_white",
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font_color="#808080",
         legend={"orientation": "h", "y": 1.13, "x": 1, "xanchor": "right"},
-    )  # fmt: skip
+    )
     for axes in chart.update_xaxes, chart.update_yaxes:
         axes(gridcolor=_LINES, zerolinecolor=_LINES, showgrid=lines)
-    return chart.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True})
+    config = {"displayModeBar": False, "responsive": True}
+    return str(chart.to_html(full_html=False, include_plotlyjs=False, config=config))

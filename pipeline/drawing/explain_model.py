@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from components.errors import DataRefused
 from pipeline.drawing import attention_maps, charts
@@ -105,11 +107,18 @@ def measure(
     if curves:
         removal = _removal(model, np.concatenate(pixels)[:curves], np.concatenate(orders)[:curves], tell)
     return Figures(
-        model=str(model.path), data=data, images=seen, accuracy=right / seen, columns=columns(heads), entropy=entropy,
-        most_entropy=float(np.log2(grid**2)), distance=distance,
+        model=str(model.path),
+        data=data,
+        images=seen,
+        accuracy=right / seen,
+        columns=columns(heads),
+        entropy=entropy,
+        most_entropy=float(np.log2(grid**2)),
+        distance=distance,
         even_distance=float(explain.distances(grid, model.patch_size).mean()),
-        to_itself=to_itself if has_cls else None, removal=removal,
-    )  # fmt: skip
+        to_itself=to_itself if has_cls else None,
+        removal=removal,
+    )
 
 
 def _removal(model: Model, images: np.ndarray, orders: np.ndarray, tell: Callable[[str], None]) -> Removal:
@@ -187,7 +196,7 @@ def write(model: Model, figures: Figures, out: Path) -> Path:
     return page
 
 
-def _parameters(model: Model):
+def _parameters(model: Model) -> dict[str, tuple[Image.Image, float]]:
     """Pictures of the weights by name, and how much of them each shows; empty without the Keras model."""
     found = {}
     if model.vit is not None:
@@ -200,7 +209,7 @@ def _parameters(model: Model):
     return found
 
 
-def _tables(figures: Figures) -> list[dict]:
+def _tables(figures: Figures) -> list[dict[str, Any]]:
     made = [
         {
             "title": "Entropy, bits",

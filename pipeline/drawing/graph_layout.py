@@ -93,4 +93,5 @@ def _apart(wanted: Sequence[float], widths: Sequence[float]) -> list[float]:
 
     # Without the room that the boxes before it take, a place must only not be left of the one before.
     offsets = np.concatenate([[0.0], np.cumsum((np.array(widths[:-1]) + widths[1:]) / 2)])
-    return (isotonic_regression(np.array(wanted) - offsets).x + offsets).tolist()
+    places: list[float] = (isotonic_regression(np.array(wanted) - offsets).x + offsets).tolist()
+    return places

@@ -110,9 +110,15 @@ def as_json(lineage: Lineage, runs: list[Run]) -> dict[str, Any]:
 
 def _execution(one: Execution, lineage: Lineage) -> dict[str, Any]:
     return {
-        "id": one.id, "node": one.node, "type": one.type, "state": one.state, "started_ms": one.started_ms,
-        "updated_ms": one.updated_ms, "properties": dict(one.properties), "run": lineage.runs.get(one.id),
-    }  # fmt: skip
+        "id": one.id,
+        "node": one.node,
+        "type": one.type,
+        "state": one.state,
+        "started_ms": one.started_ms,
+        "updated_ms": one.updated_ms,
+        "properties": dict(one.properties),
+        "run": lineage.runs.get(one.id),
+    }
 
 
 def _quoted(text: str) -> str:

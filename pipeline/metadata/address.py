@@ -223,9 +223,15 @@ def _opened(address: Address) -> Any:
     def server() -> Any:
         return pymysql.connect(
             # As bytes: pymysql takes a text for Latin-1, the server and ml_metadata for UTF-8.
-            host=address.host, port=address.port, user=address.user, password=address.password.encode(),
-            database=address.database, connect_timeout=_TIMEOUT, read_timeout=60, charset="latin1",
-        )  # fmt: skip
+            host=address.host,
+            port=address.port,
+            user=address.user,
+            password=address.password.encode(),
+            database=address.database,
+            connect_timeout=_TIMEOUT,
+            read_timeout=60,
+            charset="latin1",
+        )
 
     raw = server()
     raw.encoding = "utf8"  # ml_metadata sends UTF-8 and tells the server that it is Latin-1; so do we

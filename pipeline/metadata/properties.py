@@ -37,7 +37,7 @@ def read(properties: Mapping[str, Value], name: str, kind: type[Kind]) -> Kind:
     if value is None:
         raise Unreadable(f"the property {name} is missing")
     try:
-        return _adapter(wanted).validate_json(str(value))
+        return cast(Kind, _adapter(wanted).validate_json(str(value)))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))

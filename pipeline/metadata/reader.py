@@ -22,8 +22,14 @@ from pipeline.metadata.records import COMPARED, RESOLVER, Artifact, Edge, Execut
 # As ml-metadata numbers them.
 _ARTIFACT, _CONTEXT = 1, 2
 _ARTIFACT_STATES = {
-    0: "unknown", 1: "pending", 2: "live", 3: "marked for deletion", 4: "deleted", 5: "abandoned", 6: "reference",
-}  # fmt: skip
+    0: "unknown",
+    1: "pending",
+    2: "live",
+    3: "marked for deletion",
+    4: "deleted",
+    5: "abandoned",
+    6: "reference",
+}
 _EXECUTION_STATES = {0: "unknown", 1: "new", 2: "running", 3: "complete", 4: "failed", 5: "cached", 6: "canceled"}
 _CACHED = 5
 _LAST_MS = 253_402_300_799_999  # the end of the year 9999, the last of datetime
@@ -90,11 +96,16 @@ class Reader:
         return pushed_by(self._serving) if self._serving else {}
 
     def runs(
-        self, pipeline: str | None = None, since_ms: int = 0, limit: int | None = None, offset: int = 0,
+        self,
+        pipeline: str | None = None,
+        since_ms: int = 0,
+        limit: int | None = None,
+        offset: int = 0,
         whole: bool = True,
-    ) -> list[Run]:  # fmt: skip
+    ) -> list[Run]:
         """The newest runs first, `limit` of them. Not whole, their executions have no artifacts and no properties."""
-        condition, values = "c.create_time_since_epoch >= ?", [since_ms]
+        condition = "c.create_time_since_epoch >= ?"
+        values: list[object] = [since_ms]
         if pipeline is not None:
             # A run is in no context of its pipeline; its executions are in both. Not as EXISTS, which MariaDB answers
             # for all runs before it looks at one: minutes for 2,000.
@@ -102,7 +113,7 @@ class Reader:
                 SELECT q.name FROM Association a JOIN Association b ON b.execution_id = a.execution_id
                 JOIN Context q ON q.id = b.context_id JOIN Type s ON s.id = q.type_id
                 WHERE a.context_id = c.id AND s.name = 'pipeline' LIMIT 1) = ?"""
-            values.append(pipeline)  # type: ignore[arg-type]
+            values.append(pipeline)
         return self._runs(condition, values, limit, offset, whole)
 
     def runs_without(self, fact: str) -> list[Run]:
@@ -123,11 +134,18 @@ class Reader:
         return [name for _, name, _ in self._run_rows("1 = 1", [])]
 
     def artifacts(
-        self, type_name: str | None = None, state: str | None = None, since_ms: int = 0, until_ms: int | None = None,
-        properties: Sequence[tuple[str, str]] = (), limit: int | None = None, offset: int = 0,
-    ) -> list[Artifact]:  # fmt: skip
+        self,
+        type_name: str | None = None,
+        state: str | None = None,
+        since_ms: int = 0,
+        until_ms: int | None = None,
+        properties: Sequence[tuple[str, str]] = (),
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[Artifact]:
         """The newest artifacts first that are all of this; a property equals its text, however it is stored."""
-        conditions, values = ["a.create_time_since_epoch >= ?"], [since_ms]  # type: tuple[list[str], list[object]]
+        conditions = ["a.create_time_since_epoch >= ?"]
+        values: list[object] = [since_ms]
         if type_name is not None:
             conditions.append("t.name = ?")
             values.append(type_name)
@@ -203,8 +221,9 @@ class Reader:
         rows = self._connection.rows(
             f"SELECT DISTINCT {_EXECUTION_COLUMNS} FROM Artifact a {near.format(artifact='a.id')} "
             "JOIN Type t ON t.id = e.type_id WHERE a.id IN (?)",
-            *near_values, walked,
-        )  # fmt: skip
+            *near_values,
+            walked,
+        )
         executions = self._executions(rows)
         edges = []
         if executions:
@@ -323,8 +342,9 @@ class Reader:
             "SELECT e.id, (SELECT c.name FROM Type t JOIN Context c ON c.type_id = t.id "
             "JOIN Association s ON s.context_id = c.id AND s.execution_id = e.id WHERE t.name = ? LIMIT 1) "
             "FROM Execution e WHERE e.id IN (?)",
-            type_name, executions,
-        )  # fmt: skip
+            type_name,
+            executions,
+        )
         return {execution: name for execution, name in rows if name is not None}
 
     def _runs_of(self, executions: Sequence[int]) -> dict[int, str]:
@@ -361,11 +381,17 @@ class Reader:
             rows = [(id, kind, relocation.place(uri or "", folder), *rest) for id, kind, uri, *rest in rows]
         return {
             artifact_id: Artifact(
-                artifact_id, type_name, uri or "", _ARTIFACT_STATES.get(state or 0, str(state)), name or "",
-                _ms(created), _ms(updated), properties[artifact_id],
+                artifact_id,
+                type_name,
+                uri or "",
+                _ARTIFACT_STATES.get(state or 0, str(state)),
+                name or "",
+                _ms(created),
+                _ms(updated),
+                properties[artifact_id],
             )
             for artifact_id, type_name, uri, state, name, created, updated in rows
-        }  # fmt: skip
+        }
 
     def _properties(self, of: str, condition: str, ids: Sequence[int]) -> dict[int, dict[str, Value]]:
         found: dict[int, dict[str, Value]] = defaultdict(dict)

@@ -2,7 +2,7 @@
 
 import json
 
-from ml_metadata import MetadataStore
+from ml_metadata import MetadataStore as MetadataStore
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from pipeline.metadata.relocation import FIRST_PLACES
@@ -25,7 +25,8 @@ def first_places(store: MetadataStore, pipeline: str) -> dict[str, str]:
     context = store.get_context_by_type_and_name("pipeline", pipeline)
     if context is None or FIRST_PLACES not in context.custom_properties:
         return {}
-    return json.loads(context.custom_properties[FIRST_PLACES].string_value)
+    places: dict[str, str] = json.loads(context.custom_properties[FIRST_PLACES].string_value)
+    return places
 
 
 def record(store: MetadataStore, run_id: str, **facts: str) -> None:

@@ -30,12 +30,12 @@ def render(first: Report, second: Report) -> str:
 
 def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Both values of each key whose values differ; empty where one has none."""
+
+    def text(values: Mapping[str, Any], key: str) -> str:
+        return plain(values[key]) if key in values else ""
+
     keys = dict.fromkeys([*first, *second])
-    return {
-        key: tuple(plain(of[key]) if key in of else "" for of in (first, second))  # type: ignore[misc]
-        for key in keys
-        if first.get(key) != second.get(key)
-    }
+    return {key: (text(first, key), text(second, key)) for key in keys if first.get(key) != second.get(key)}
 
 
 def _figures(runs: list[Report]) -> dict[str, list[str]]:
@@ -64,8 +64,12 @@ def _classes(candidates: list[Figures | None]) -> list[tuple[str, list[float | N
 
 
 def _charts(runs: list[Report]) -> list[str]:
-    wanted = (("Accuracy on val", "val_accuracy", ".0%"), ("Loss on val", "val_loss", ""),
-              ("Accuracy in training", "accuracy", ".0%"), ("Loss in training", "loss", ""))  # fmt: skip
+    wanted = (
+        ("Accuracy on val", "val_accuracy", ".0%"),
+        ("Loss on val", "val_loss", ""),
+        ("Accuracy in training", "accuracy", ".0%"),
+        ("Loss in training", "loss", ""),
+    )
     trained = [run for run in runs if run.history]
     return [
         charts.curves(title, "", {run.run: (run.history, figure) for run in trained}, format)

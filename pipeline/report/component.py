@@ -1,7 +1,7 @@
 """RunReport: the last node of every run that did not crash writes what became of it, for a person to read."""
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tfx import types
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
@@ -27,7 +27,12 @@ class RunPage(Artifact):
 class Executor(base_executor.BaseExecutor):
     """Asks the store itself: an input of a step that was skipped would not resolve, and TFX would fail this one."""
 
-    def Do(self, input_dict, output_dict, exec_properties):
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
         report = artifact_utils.get_single_instance(output_dict["report"])
         run_id = self._context.pipeline_run_id
         folder = Path(exec_properties["reports"], run_id)

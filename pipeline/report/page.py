@@ -48,21 +48,29 @@ def overall(models: list[Figures | None]) -> dict[str, list[str]]:
     looks = dict.fromkeys(look for of in models if of for look in of.looks_accuracy)
     return {
         "test images": of_each(lambda of: f"{of.examples:,}"),
-        "accuracy": of_each(lambda of: f"{share(of.accuracy)} ({share(of.accuracy_interval[0])} to "
-                                       f"{share(of.accuracy_interval[1])})"),
+        "accuracy": of_each(
+            lambda of: f"{share(of.accuracy)} ({share(of.accuracy_interval[0])} to {share(of.accuracy_interval[1])})"
+        ),
         "top 3": of_each(lambda of: share(of.top_3)),
         "log loss": of_each(lambda of: figure(of.log_loss)),
         "calibration error": of_each(lambda of: figure(of.calibration_error)),
         **{f"accuracy, {look}": of_each(lambda of, look=look: share(of.looks_accuracy.get(look))) for look in looks},
-    }  # fmt: skip
+    }
 
 
 def _sections(report: Report) -> list[str]:
     there = {
-        "data": report.data, "training": report.history, "gate": report.judgement, "classes": report.judgement,
-        "calibration": report.calibration, "mistakes": report.mistakes or report.unexplained,
-        "serving": report.serving, "steps": True, "lineage": report.lineage, "settings": True,
-    }  # fmt: skip
+        "data": report.data,
+        "training": report.history,
+        "gate": report.judgement,
+        "classes": report.judgement,
+        "calibration": report.calibration,
+        "mistakes": report.mistakes or report.unexplained,
+        "serving": report.serving,
+        "steps": True,
+        "lineage": report.lineage,
+        "settings": True,
+    }
     return [name for name, content in there.items() if content]
 
 

@@ -6,10 +6,11 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from components.data import ingest
@@ -142,7 +143,7 @@ class Settings(LayeredSettings):
     )
 
     @model_validator(mode="after")
-    def starts_from_one_thing(self):
+    def starts_from_one_thing(self) -> Self:
         if self.finetune.source and self.training.warm_start:
             raise ValueError(
                 f"finetune.source {self.finetune.source} and training.warm_start both say what to start from: set one"
@@ -316,9 +317,11 @@ def _nested(keys: list[str], text: str, origin: str) -> dict[str, Any]:
         value = text
     except YamlRefused as error:
         raise SettingsError(f"{origin}: line {error}") from None
-    for key in reversed(keys):
-        value = {key: value}
-    return value
+    *groups, name = keys
+    nested: dict[str, Any] = {name: value}
+    for group in reversed(groups):
+        nested = {group: nested}
+    return nested
 
 
 def explained(
@@ -354,7 +357,7 @@ def _origin(place: Place, sources: Sequence[Source]) -> str:
     return ""
 
 
-def _explain(problem, settings: type[BaseModel]) -> str:
+def _explain(problem: ErrorDetails, settings: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if key in _RENAMED:
         return f"{key} was renamed to {_RENAMED[key]}"

@@ -56,10 +56,10 @@ def _type(field: Mapping[str, Any]) -> str:
     if "enum" in field:
         return " | ".join(value or json.dumps(value) for value in field["enum"])
     if "$ref" in field:
-        return field["$ref"].rpartition("/")[2].removesuffix("Settings").lower()
+        return str(field["$ref"]).rpartition("/")[2].removesuffix("Settings").lower()
     if parts := _parts(field):
         return f"{'list of' if field['type'] == 'array' else 'mapping to'} {_type(parts[0])}"
-    return _WORDS.get(field.get("format", ""), field["type"])
+    return _WORDS.get(field.get("format", ""), str(field["type"]))
 
 
 def _bounds(field: Mapping[str, Any]) -> Iterator[str]:

@@ -42,8 +42,8 @@ class _Loader(yaml.SafeLoader):
 
     depth = 0
 
-    def compose_node(self, parent, index):
-        event = self.peek_event()
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call] # PyYAML's stubs leave it out
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
             raise _refused(event, "anchors (&) and aliases (*) are not supported: write the value out, or quote it")
         if getattr(event, "tag", None) is not None:
@@ -160,10 +160,11 @@ def _scalar(node: yaml.ScalarNode) -> Any:
 
 
 def _text(node: yaml.ScalarNode) -> str:
-    for character in node.value:
+    text = str(node.value)
+    for character in text:
         if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t":
             raise _refused(node, f"character {_code(ord(character))} is not allowed: remove it")
-    return node.value
+    return text
 
 
 def _refused(at: yaml.Node | yaml.Event, message: str) -> YamlRefused:

@@ -15,9 +15,13 @@ import train_accelerator
 
 ROOT = Path(__file__).parents[2]
 TINY = [
-    "model.image_size=8", "model.depth=1", "model.width=8", "model.heads=2",
-    "training.warmup_epochs=0", "training.ema_epochs=1",
-]  # fmt: skip
+    "model.image_size=8",
+    "model.depth=1",
+    "model.width=8",
+    "model.heads=2",
+    "training.warmup_epochs=0",
+    "training.ema_epochs=1",
+]
 
 
 @pytest.fixture
@@ -43,18 +47,18 @@ def packed(tmp_path):
 def run(*arguments, backend="jax"):
     return subprocess.run(
         [sys.executable, "benchmarks/train_accelerator.py", *map(str, arguments)],
-        cwd=ROOT, env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_two_seeds_train_and_are_written_down(packed, tmp_path):
     pytest.importorskip("jax", reason="an epoch is one jax.lax.scan")
     overrides = [part for override in TINY for part in ("--set", override)]
     out = tmp_path / "results.jsonl"
-    done = run(
-        packed, "--seeds", 2, "--epochs", 2, "--batch-size", 8, "--peak-tflops", 1, "--out", out, *overrides
-    )  # fmt: skip
+    done = run(packed, "--seeds", 2, "--epochs", 2, "--batch-size", 8, "--peak-tflops", 1, "--out", out, *overrides)
     assert done.returncode == 0, done.stderr
     assert "over 2 seeds, the weights that were best on val" in done.stdout
     first, second = (json.loads(line) for line in out.read_text().splitlines())
@@ -86,9 +90,12 @@ def test_saved_weights_are_the_tested_ones(packed, tmp_path):
 def attention(script):
     pytest.importorskip("jax", reason="fused attention is chosen for JAX")
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT / "benchmarks",
-        env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", script],
+        cwd=ROOT / "benchmarks",
+        env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -193,7 +200,13 @@ def test_wheels_match_the_lock(tmp_path):
     picked = subprocess.run(["sh", "-c", awk], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     names = [line.partition("==")[0] for line in picked.splitlines() if "==" in line]
     assert names == [
-        "annotated-types", "keras", "namex", "optree", "pydantic", "pydantic-core", "typing-extensions",
+        "annotated-types",
+        "keras",
+        "namex",
+        "optree",
+        "pydantic",
+        "pydantic-core",
+        "typing-extensions",
         "typing-inspection",
-    ]  # fmt: skip
+    ]
     assert picked.count("--hash=sha256:") >= 2 * len(names)

@@ -102,8 +102,14 @@ class Counts:
 
     def table(self) -> str:
         rows = [f"{phase:40} {count:5} kills, {self.late[phase]} after its end" for phase, count in self.kills.items()]
-        return "\n".join([*sorted(rows), f"{sum(self.kills.values())} kills, {self.checks} checks of everything that "
-                          f"reads, {len(self.faults)} faults", *self.faults])  # fmt: skip
+        return "\n".join(
+            [
+                *sorted(rows),
+                f"{sum(self.kills.values())} kills, {self.checks} checks of everything that "
+                f"reads, {len(self.faults)} faults",
+                *self.faults,
+            ]
+        )
 
 
 class Chaos:
@@ -193,15 +199,25 @@ class Chaos:
 
     def _start(self, arguments: list[str]) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "vitpipe", *arguments], cwd=self.work, env=self._environment(), text=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
+            [sys.executable, "-m", "vitpipe", *arguments],
+            cwd=self.work,
+            env=self._environment(),
+            text=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
 
     def _finish(self, arguments: list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "vitpipe", *arguments], cwd=self.work, env=self._environment(), text=True,
-            capture_output=True, timeout=TIMEOUT_S, check=False,
-        )  # fmt: skip
+            [sys.executable, "-m", "vitpipe", *arguments],
+            cwd=self.work,
+            env=self._environment(),
+            text=True,
+            capture_output=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
 
     def _kill_at(self, arguments: list[str], moment: Moment) -> bool:
         """Kill the command's whole process group. Returns False if the command had ended already."""
@@ -223,9 +239,14 @@ class Chaos:
         """Ask every command that reads. Returns the pushed versions."""
         self.counts.checks += 1
         done = subprocess.run(
-            [sys.executable, "-c", READ_EVERYTHING], cwd=self.work, env=self._environment(), text=True,
-            capture_output=True, timeout=TIMEOUT_S, check=False,
-        )  # fmt: skip
+            [sys.executable, "-c", READ_EVERYTHING],
+            cwd=self.work,
+            env=self._environment(),
+            text=True,
+            capture_output=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
         if done.returncode:
             self._fault(f"{after}: reading crashed: {done.stderr[-800:]}")
             return []

@@ -9,10 +9,29 @@ from tests.helpers.damage import damaged
 
 _MARK = "the value that is replaced"
 _HOSTILE = [
-    "NaN", "Infinity", "-Infinity", "1e999", "-0", "0.1", "9" * 5000, "-1", str(2**63), str(2**64), "tru", "",
-    "[" * 100_000, '{"a":' * 100_000, "[" * 300 + "]" * 300, '"\\ud800"', '"\\u0000"', '"\x1b[31m"',
-    '"' + "x" * 70_000 + '"', '"2026-13-45T99:00:00Z"', '"../../etc/passwd"', '"train/../../part-0.tfrecord"',
-]  # fmt: skip
+    "NaN",
+    "Infinity",
+    "-Infinity",
+    "1e999",
+    "-0",
+    "0.1",
+    "9" * 5000,
+    "-1",
+    str(2**63),
+    str(2**64),
+    "tru",
+    "",
+    "[" * 100_000,
+    '{"a":' * 100_000,
+    "[" * 300 + "]" * 300,
+    '"\\ud800"',
+    '"\\u0000"',
+    '"\x1b[31m"',
+    '"' + "x" * 70_000 + '"',
+    '"2026-13-45T99:00:00Z"',
+    '"../../etc/passwd"',
+    '"train/../../part-0.tfrecord"',
+]
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

@@ -51,9 +51,12 @@ def main(folder: Path, settings: dict) -> None:
         2,
         AugmentSettings(**PLAIN | settings.get("augment", {})),
         TrainingSettings(**TRAINING | {"checkpoint_seconds": 0} | settings.get("training", {})),
-        split(64, 0), split(40, 1),
-        log_dir=folder / "log", checkpoints=Checkpoints(folder / "checkpoints" / "tiny"), strategy=strategy,
-    )  # fmt: skip
+        split(64, 0),
+        split(40, 1),
+        log_dir=folder / "log",
+        checkpoints=Checkpoints(folder / "checkpoints" / "tiny"),
+        strategy=strategy,
+    )
     weights = {f"best-{index}": weight for index, weight in enumerate(best.get_weights())}
     weights |= {f"last-{index}": weight for index, weight in enumerate(last.get_weights())}
     worker = json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {}).get("index", 0)

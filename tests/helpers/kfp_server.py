@@ -81,8 +81,11 @@ class Kfp:
         run = self.runs[run_id]
         run["state"] = "RUNNING"
         self.steps[run_id][task] = {
-            "state": state, "attempts": attempts, "started": self.now(), "finished": NEVER,
-        }  # fmt: skip
+            "state": state,
+            "attempts": attempts,
+            "started": self.now(),
+            "finished": NEVER,
+        }
         if state not in GONE_ON:
             self._clock += timedelta(seconds=seconds - 1)
             self.steps[run_id][task]["finished"] = self.now()
@@ -100,9 +103,8 @@ class Kfp:
         """The moment of a schedule comes."""
         one = self.recurring[recurring_id]
         going_on = [
-            run for run in self.runs.values()
-            if run.get("recurring_run_id") == recurring_id and run["state"] in GONE_ON
-        ]  # fmt: skip
+            run for run in self.runs.values() if run.get("recurring_run_id") == recurring_id and run["state"] in GONE_ON
+        ]
         if one["mode"] != "ENABLE" or len(going_on) >= int(one["max_concurrency"]):
             return None
         fields = ("experiment_id", "pipeline_version_reference", "runtime_config", "service_account")
@@ -147,12 +149,15 @@ class Kfp:
         [spec] = [one for one in documents if self._is_spec(one)]
         platform = [one for one in documents if not self._is_spec(one)]
         made = self._add(
-            self.versions, "pipeline_version_id",
+            self.versions,
+            "pipeline_version_id",
             {
-                "pipeline_id": pipeline, "name": name, "display_name": query.get("display_name", name),
+                "pipeline_id": pipeline,
+                "name": name,
+                "display_name": query.get("display_name", name),
                 "pipeline_spec": {"pipeline_spec": spec, "platform_spec": platform[0]} if platform else spec,
             },
-        )  # fmt: skip
+        )
         self.packages[made["pipeline_version_id"]] = body
         return made
 
@@ -239,9 +244,15 @@ class Kfp:
 
         def add(path, kind, template, boundary, state, started, finished):
             node = {
-                "id": _id(name, path), "name": path, "displayName": path.rpartition(".")[2], "type": kind,
-                "templateName": template, "phase": PHASES[state], "startedAt": started, "children": [],
-            }  # fmt: skip
+                "id": _id(name, path),
+                "name": path,
+                "displayName": path.rpartition(".")[2],
+                "type": kind,
+                "templateName": template,
+                "phase": PHASES[state],
+                "startedAt": started,
+                "children": [],
+            }
             if boundary:
                 node["boundaryID"] = _id(name, boundary)
             if finished != NEVER:
@@ -287,13 +298,17 @@ class Kfp:
         states = {phase: state for state, phase in PHASES.items()}
         return [
             {
-                "run_id": run_id, "task_id": str(uuid.uuid5(uuid.NAMESPACE_OID, node["id"])),
-                "display_name": node["displayName"], "create_time": self.runs[run_id]["created_at"],
-                "start_time": node["startedAt"], "end_time": node.get("finishedAt", NOT_YET),
-                "state": states[node["phase"]], "child_tasks": [{"pod_name": child} for child in node["children"]],
+                "run_id": run_id,
+                "task_id": str(uuid.uuid5(uuid.NAMESPACE_OID, node["id"])),
+                "display_name": node["displayName"],
+                "create_time": self.runs[run_id]["created_at"],
+                "start_time": node["startedAt"],
+                "end_time": node.get("finishedAt", NOT_YET),
+                "state": states[node["phase"]],
+                "child_tasks": [{"pod_name": child} for child in node["children"]],
             }
             for _, node in sorted(self.nodes(run_id).items())
-        ]  # fmt: skip
+        ]
 
     def _workflow(self, run_id):
         return f"{self.runs[run_id]['display_name'].split('-')[0]}-{run_id[:5]}"
@@ -301,9 +316,10 @@ class Kfp:
     def _add_run(self, body, **more):
         self._check_source(body)
         made = self._add(
-            self.runs, "run_id",
+            self.runs,
+            "run_id",
             {**body, **more, "state": "PENDING", "storage_state": "AVAILABLE", "finished_at": NEVER},
-        )  # fmt: skip
+        )
         made["scheduled_at"] = made["created_at"]
         self.steps[made["run_id"]] = {}
         return made

@@ -30,8 +30,9 @@ def resources(folder: Path) -> list[dict]:
 
 def one(found: list[dict], kind: str, name: str | None = None) -> dict:
     """The only resource of a kind, or the one of that name."""
-    (match,) = [resource for resource in found
-                if resource["kind"] == kind and name in (None, resource["metadata"]["name"])]  # fmt: skip
+    (match,) = [
+        resource for resource in found if resource["kind"] == kind and name in (None, resource["metadata"]["name"])
+    ]
     return match
 
 

@@ -32,11 +32,16 @@ class Server:
             self.port = any_port.getsockname()[1]
         subprocess.run(
             [
-                _program("mariadb-install-db"), "--no-defaults", f"--datadir={self.folder / 'data'}",
-                "--auth-root-authentication-method=normal", "--skip-test-db", *_ACCOUNT,
+                _program("mariadb-install-db"),
+                "--no-defaults",
+                f"--datadir={self.folder / 'data'}",
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+                *_ACCOUNT,
             ],
-            check=True, capture_output=True,
-        )  # fmt: skip
+            check=True,
+            capture_output=True,
+        )
         self.start()
         with self._root() as root, root.cursor() as cursor:
             cursor.execute("CREATE USER vitpipe@'127.0.0.1' IDENTIFIED BY %s", [PASSWORD])
@@ -45,12 +50,19 @@ class Server:
     def start(self) -> None:
         self._process = subprocess.Popen(
             [
-                _program("mariadbd"), "--no-defaults", f"--datadir={self.folder / 'data'}", *_ACCOUNT,
-                f"--socket={self.folder / 'socket'}", "--bind-address=127.0.0.1", "--skip-name-resolve",
-                "--character-set-server=utf8mb4", f"--port={self.port}",
+                _program("mariadbd"),
+                "--no-defaults",
+                f"--datadir={self.folder / 'data'}",
+                *_ACCOUNT,
+                f"--socket={self.folder / 'socket'}",
+                "--bind-address=127.0.0.1",
+                "--skip-name-resolve",
+                "--character-set-server=utf8mb4",
+                f"--port={self.port}",
             ],
-            stdout=subprocess.DEVNULL, stderr=(self.folder / "log").open("a"),
-        )  # fmt: skip
+            stdout=subprocess.DEVNULL,
+            stderr=(self.folder / "log").open("a"),
+        )
         for _ in range(300):
             try:
                 self._root().close()

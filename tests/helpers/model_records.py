@@ -8,8 +8,16 @@ from components.model.serving_folder import ModelId, ModelRecord
 def record(version=1, model="/m", **changes):
     model = model if isinstance(model, ModelId) else ModelId(uri=model, created_ms=version)
     given = {
-        "version": version, "pushed_at": datetime(2026, 1, 1, tzinfo=UTC), "run_id": f"run-{version}", "model": model,
-        "span": 1, "data_digest": "d", "code_version": "c", "settings_digest": "s", "metrics": {"accuracy": 0.9},
-        "signatures": ["serving_bytes"], "classes": ["a", "b"],
-    }  # fmt: skip
+        "version": version,
+        "pushed_at": datetime(2026, 1, 1, tzinfo=UTC),
+        "run_id": f"run-{version}",
+        "model": model,
+        "span": 1,
+        "data_digest": "d",
+        "code_version": "c",
+        "settings_digest": "s",
+        "metrics": {"accuracy": 0.9},
+        "signatures": ["serving_bytes"],
+        "classes": ["a", "b"],
+    }
     return ModelRecord(**(given | changes))

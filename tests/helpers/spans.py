@@ -58,10 +58,18 @@ def write_span(
                 counts[split][names[tfrecord.parse(record).label]] += 1
     manifest.write(
         Manifest(
-            kind="images", source="test", source_sha256="0" * 64, recipe=Recipe(), class_names=names, counts=counts,
-            image_shape=None, shards=shards, rejected=(), tool_version="0",
+            kind="images",
+            source="test",
+            source_sha256="0" * 64,
+            recipe=Recipe(),
+            class_names=names,
+            counts=counts,
+            image_shape=None,
+            shards=shards,
+            rejected=(),
+            tool_version="0",
         ),
         folder,
-    )  # fmt: skip
+    )
     (data / schema.NAME).write_text(schema.text(schema.build(names)))
     return folder

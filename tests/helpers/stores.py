@@ -105,9 +105,11 @@ def _build(file: Path, pipeline: str, runs: int, process: str | None) -> list[st
         names.append(name)
         failed, cached = number % 7 == 6, bool(last) and number % 5 == 4
         facts = {
-            "trigger": "manual", "code_version": "0123456789ab", "exit": "1" if failed else "0",
+            "trigger": "manual",
+            "code_version": "0123456789ab",
+            "exit": "1" if failed else "0",
             "settings": json.dumps({"name": pipeline, "data": {"span": number + 1}}),
-        }  # fmt: skip
+        }
         accuracy = round(0.9 - 0.3 / (number + 1), 4)
         blessed = number % 3 != 1
         if not failed and not blessed and not cached:
@@ -124,9 +126,14 @@ def _build(file: Path, pipeline: str, runs: int, process: str | None) -> list[st
         examples = taken("examples", "Examples", "ImportExampleGen", span=number + 1, split_names='["train", "val"]')
         made.node(name, "ImportExampleGen", state, {}, {"examples": examples})
         verdict = taken(
-            "verdict", "DataVerdict", "DataGate", passed=1, span=number + 1, data_folder="data",
+            "verdict",
+            "DataVerdict",
+            "DataGate",
+            passed=1,
+            span=number + 1,
+            data_folder="data",
             findings=json.dumps(_findings(number)),
-        )  # fmt: skip
+        )
         made.node(name, "DataGate", state, {"examples": examples}, {"verdict": verdict})
         if failed:
             made.node(name, "Trainer", "failed", {"examples": examples}, {})

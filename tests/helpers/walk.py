@@ -81,8 +81,11 @@ def walk(
                 started = time.monotonic()
                 process = subprocess.Popen(
                     [sys.executable, dash_m, module, *arguments],
-                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
-                )  # fmt: skip
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    env=environment,
+                )
                 if watch:
                     watch(process, [module, *arguments], number)
                 output, _ = process.communicate()

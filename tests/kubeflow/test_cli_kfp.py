@@ -69,14 +69,20 @@ def test_submit_names_the_run_and_its_page(vitpipe, kfp, packages, endpoint):
     assert code == 0 and out == f"run {run_id}\n{endpoint}/#/runs/details/{run_id}\n"
     assert re.search("deployed: version .+-[0-9a-f]{12}\n", err)
     assert kfp.runs[run_id]["runtime_config"]["parameters"] == {
-        "trigger": "manual", "reason": "the new camera", "span": 2,
-    }  # fmt: skip
-    code, _, err = vitpipe("submit", "--package", packages[0], "--accept", "drift_colour", "--reason", "darker",
-                           "--take-over", run_id)  # fmt: skip
+        "trigger": "manual",
+        "reason": "the new camera",
+        "span": 2,
+    }
+    code, _, err = vitpipe(
+        "submit", "--package", packages[0], "--accept", "drift_colour", "--reason", "darker", "--take-over", run_id
+    )
     assert code == 0 and "deployed before: version" in err and len(kfp.versions) == 1
     assert list(kfp.runs.values())[-1]["runtime_config"]["parameters"] == {
-        "trigger": "manual", "reason": "darker", "accept": "drift_colour", "take_over": run_id,
-    }  # fmt: skip
+        "trigger": "manual",
+        "reason": "darker",
+        "accept": "drift_colour",
+        "take_over": run_id,
+    }
 
 
 def test_submit_compiles_what_it_is_given_no_package_of(vitpipe, kfp):
@@ -111,8 +117,11 @@ def test_status(vitpipe, kfp, submitted, endpoint):
     assert row[0] == submitted and row[2] == "running" and row[-2:] == ["manual", ""]
     code, out, _ = vitpipe("status", "last")
     assert [line.split("\t")[:2] for line in out.splitlines()[:4]] == [
-        ["Start", "succeeded"], ["RunReport", "pending"], ["Trainer", "pending"], ["Verdict", "pending"],
-    ]  # fmt: skip
+        ["Start", "succeeded"],
+        ["RunReport", "pending"],
+        ["Trainer", "pending"],
+        ["Verdict", "pending"],
+    ]
     assert out.endswith(f"run {submitted}: running\n{endpoint}/#/runs/details/{submitted}\n")
     [listed] = json.loads(vitpipe("status", "--json")[1])
     told = json.loads(vitpipe("status", submitted[:8], "--json")[1])

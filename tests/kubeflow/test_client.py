@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from components.errors import ClusterError, Exit, NotFound, SettingsError
 from kubeflow import schedule, watch
 from kubeflow.client import Client
-from kubeflow.connection import Away, Unsure
+from kubeflow.connection import Away, Timeouts, Unsure
 from pipeline.outcome import NodeState
 from pipeline.settings import load
 from tests.helpers import kfp_server
@@ -38,9 +38,9 @@ def client(settings, said):
     return connected(settings, said)
 
 
-def connected(settings, said=None, **waiting):
-    waiting = {"connect_s": 2, "answer_s": 2, "back_off_s": 0.01, **waiting}
-    return Client(settings, (said if said is not None else []).append, **waiting)
+def connected(settings, said=None, answer_s=2):
+    timeouts = Timeouts(connect_s=2, answer_s=answer_s, back_off_s=0.01)
+    return Client(settings, (said if said is not None else []).append, timeouts)
 
 
 @pytest.fixture
@@ -119,8 +119,11 @@ def test_the_steps_of_a_run_are_its_containers(kfp, client, run):
     steps(kfp, run, ("start", "SUCCEEDED"), ("trainer", "RUNNING"))
     found = client.run(run.id)
     assert [(task.node, task.state) for task in found.tasks] == [
-        ("Start", "SUCCEEDED"), ("Trainer", "RUNNING"), ("RunReport", "PENDING"), ("Verdict", "PENDING"),
-    ]  # fmt: skip
+        ("Start", "SUCCEEDED"),
+        ("Trainer", "RUNNING"),
+        ("RunReport", "PENDING"),
+        ("Verdict", "PENDING"),
+    ]
     assert found.tasks[0].seconds == 3 and found.tasks[1].finished is None and found.tasks[2].seconds is None
     assert found.state == "RUNNING" and not found.ended
 
@@ -207,9 +210,11 @@ def test_each_node_is_told_of_once_as_it_ends(kfp, client, run, seen, monkeypatc
     between_polls(monkeypatch, first, lambda: None, then)
     assert seen.watch(client, run).state == "FAILED"
     assert [(one.node, one.state, one.seconds) for one in seen.ended] == [
-        ("Start", NodeState.COMPLETE, 3), ("Trainer", NodeState.CACHED, 3), ("Verdict", NodeState.SKIPPED, 3),
+        ("Start", NodeState.COMPLETE, 3),
+        ("Trainer", NodeState.CACHED, 3),
+        ("Verdict", NodeState.SKIPPED, 3),
         ("RunReport", NodeState.FAILED, 3),
-    ]  # fmt: skip
+    ]
     assert [activity for activity, _ in itertools.groupby(seen.started)] == ["waiting", "Trainer"]
 
 
@@ -235,24 +240,44 @@ CRASHED = "Trace\nvitpipe: the log: runs/x.log\nvitpipe: exit 1: crashed in Trai
 @pytest.mark.parametrize(
     ("state", "played", "code", "lines"),
     [
-        ("SUCCEEDED", [("verdict", "SUCCEEDED", NOISE + VERDICT + NOISE)], 0,
-         ["blessed: accuracy 0.97", "pushed version 2"]),
+        (
+            "SUCCEEDED",
+            [("verdict", "SUCCEEDED", NOISE + VERDICT + NOISE)],
+            0,
+            ["blessed: accuracy 0.97", "pushed version 2"],
+        ),
         ("FAILED", [("verdict", "FAILED", REFUSED)], 4, ["not blessed, nothing pushed:", "  accuracy 0.1"]),
         ("FAILED", [("start", "FAILED", "vitpipe: exit 2: run y is going on: wait\n")], 2, ["run y is going on: wait"]),
         ("FAILED", [("start", "FAILED", "vitpipe: exit 3: data refused: no span\n")], 3, ["data refused: no span"]),
-        ("FAILED", [("start", "SUCCEEDED", ""), ("trainer", "FAILED", CRASHED), ("run-report", "SUCCEEDED", "")], 1,
-         ["the log: runs/x.log", "crashed in Trainer: out of memory"]),
+        (
+            "FAILED",
+            [("start", "SUCCEEDED", ""), ("trainer", "FAILED", CRASHED), ("run-report", "SUCCEEDED", "")],
+            1,
+            ["the log: runs/x.log", "crashed in Trainer: out of memory"],
+        ),
         ("FAILED", [("trainer", "FAILED", "vitpipe: exit 143: terminated\n")], 1, ["terminated"]),
-        ("FAILED", [("trainer", "FAILED", "epoch 1\nepoch 2\n")], 1,
-         ["epoch 1", "epoch 2", "crashed in Trainer: it was killed"]),
+        (
+            "FAILED",
+            [("trainer", "FAILED", "epoch 1\nepoch 2\n")],
+            1,
+            ["epoch 1", "epoch 2", "crashed in Trainer: it was killed"],
+        ),
         # A report that fails changes nothing.
-        ("FAILED", [("verdict", "SUCCEEDED", VERDICT), ("run-report", "FAILED", "")], 0,
-         ["blessed: accuracy 0.97", "pushed version 2"]),
-        ("CANCELED", [("trainer", "FAILED", "epoch 1\n")], 1,
-         ["terminated on the cluster before it came to a verdict"]),
+        (
+            "FAILED",
+            [("verdict", "SUCCEEDED", VERDICT), ("run-report", "FAILED", "")],
+            0,
+            ["blessed: accuracy 0.97", "pushed version 2"],
+        ),
+        (
+            "CANCELED",
+            [("trainer", "FAILED", "epoch 1\n")],
+            1,
+            ["terminated on the cluster before it came to a verdict"],
+        ),
         ("FAILED", [], 1, ["crashed before its steps, or between them"]),
     ],
-)  # fmt: skip
+)
 def test_the_exit_code_is_that_of_a_run_on_one_machine(kfp, client, run, state, played, code, lines):
     steps(kfp, run, *played)
     kfp.end(run.id, state)

@@ -111,8 +111,9 @@ def test_the_report_is_the_exit_task_so_that_a_crash_has_one_too(spec):
     assert list(root["run-report"].dependent_tasks) == ["exit-handler-1"]
     outputs = spec.components["comp-run-report"].output_definitions.artifacts
     assert {name: one.artifact_type.schema_title for name, one in outputs.items()} == {
-        "metrics": "system.Metrics", "report": "system.HTML",
-    }  # fmt: skip
+        "metrics": "system.Metrics",
+        "report": "system.HTML",
+    }
 
 
 def test_tfx_caches_and_the_cluster_does_not(tasks):
@@ -128,9 +129,17 @@ def test_a_run_is_given_its_span_and_its_gate(spec):
     inputs = spec.root.input_definitions.parameters
     defaults = {name: json_format.MessageToDict(one.default_value) for name, one in inputs.items()}
     assert defaults == {
-        "span": -1, "trigger": "manual", "reason": "", "accept": "", "take_over": "", "gate_accuracy": 0.92,
-        "gate_class_accuracy": 0.8, "gate_calibration": 1, "gate_tolerance": 0.01, "gate_confidence": 0.95,
-    }  # fmt: skip
+        "span": -1,
+        "trigger": "manual",
+        "reason": "",
+        "accept": "",
+        "take_over": "",
+        "gate_accuracy": 0.92,
+        "gate_class_accuracy": 0.8,
+        "gate_calibration": 1,
+        "gate_tolerance": 0.01,
+        "gate_confidence": 0.95,
+    }
 
 
 def test_a_step_has_the_volume_and_the_password_by_reference(documents):
@@ -141,8 +150,10 @@ def test_a_step_has_the_volume_and_the_password_by_reference(documents):
         [secret] = config.secret_as_env
         [key] = secret.key_to_env
         assert (secret.secret_name, key.secret_key, key.env_var) == (
-            "vitpipe-metadata", "password", "VITPIPE_METADATA__PASSWORD",
-        )  # fmt: skip
+            "vitpipe-metadata",
+            "password",
+            "VITPIPE_METADATA__PASSWORD",
+        )
         assert config.pod_metadata.labels == {"app.kubernetes.io/part-of": "vitpipe"}
 
 
@@ -159,14 +170,16 @@ def test_the_trainer_alone_has_a_gpu_and_its_image(spec, documents):
 def test_placement_comes_from_the_settings_of_a_step():
     text = package(
         settings(
-            "kubeflow.step.memory=6Gi", "kubeflow.steps.Trainer.memory=24Gi",
+            "kubeflow.step.memory=6Gi",
+            "kubeflow.steps.Trainer.memory=24Gi",
             'kubeflow.steps.Trainer.node_selector={"cloud.google.com/gke-accelerator": nvidia-l4}',
-            'kubeflow.steps.Trainer.tolerations=[{key: gpu, effect: NoSchedule}]',
+            "kubeflow.steps.Trainer.tolerations=[{key: gpu, effect: NoSchedule}]",
             "kubeflow.steps.Transform.volumes={/scratch: fast-disk}",
             "kubeflow.steps.Transform.secrets={TOKEN: hub/token}",
-            "kubeflow.image_pull_secrets=[registry]", 'kubeflow.pod_annotations={"gke-gcsfuse/volumes": "true"}',
+            "kubeflow.image_pull_secrets=[registry]",
+            'kubeflow.pod_annotations={"gke-gcsfuse/volumes": "true"}',
         )
-    )  # fmt: skip
+    )
     documents = list(yaml.safe_load_all(text))
     spec = json_format.ParseDict(documents[0], pipeline_spec_pb2.PipelineSpec())
     limits = {task: container(spec, task)["resources"]["memoryLimit"] for task in ("trainer", "evaluator")}

@@ -17,9 +17,15 @@ from tests.helpers.walk import ROOT
 
 def step(settings, folder, node, **environment):
     line = [
-        sys.executable, "-m", "kubeflow.node", "--run-id=run-1", f"--root={folder}", f"--folder={settings.folder}",
-        f"--store={settings.store}", node,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "kubeflow.node",
+        "--run-id=run-1",
+        f"--root={folder}",
+        f"--folder={settings.folder}",
+        f"--store={settings.store}",
+        node,
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **environment}
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 

@@ -26,9 +26,15 @@ def begun(settings):
 
 def step(module, settings, folder, *arguments):
     line = [
-        sys.executable, "-m", module, f"--root={folder}", f"--folder={settings.folder}", "--run-id=run-1",
-        f"--store={settings.store}", *arguments,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        module,
+        f"--root={folder}",
+        f"--folder={settings.folder}",
+        "--run-id=run-1",
+        f"--store={settings.store}",
+        *arguments,
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
     return subprocess.run(line, capture_output=True, text=True, env=environment)
 

@@ -10,8 +10,9 @@ def test_what_a_step_says_is_found_in_a_log_with_other_things(capsys):
     assert ended.value.code == 4
     log = f"a library\n{capsys.readouterr().out}I1125 10:00:00.0 1 launcher.go:206] done {{\n  }}\n"
     assert step.said(log) == (
-        4, ["not blessed, nothing pushed:", "  accuracy 0.1", "the report: r.html", "not blessed"],
-    )  # fmt: skip
+        4,
+        ["not blessed, nothing pushed:", "  accuracy 0.1", "the report: r.html", "not blessed"],
+    )
 
 
 @pytest.mark.parametrize("log", ["", "Killed\n", "vitpipe: half a line\n", "it says vitpipe: exit 0: in the middle\n"])

@@ -26,9 +26,12 @@ from tests.helpers.walk import ROOT, walk
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.mysql, pytest.mark.timeout(1200)]
 SETTINGS = [
-    "training.epochs=6", "training.warmup_epochs=1", "training.checkpoint_seconds=0", "gate.class_accuracy=0",
+    "training.epochs=6",
+    "training.warmup_epochs=1",
+    "training.checkpoint_seconds=0",
+    "gate.class_accuracy=0",
     "gate.calibration=1",
-]  # fmt: skip
+]
 
 
 def vitpipe(folder, *arguments):
@@ -68,9 +71,13 @@ def walks(mariadb, tmp_path_factory):
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         for folder, name, accuracy, how in (first, "sample", 0, signal.SIGKILL), (second, "other", 1, signal.SIGTERM):
             flags = [
-                *SETTINGS, f"name={name}", f"gate.accuracy={accuracy}", "kubeflow.image=vitpipe:1",
-                f"kubeflow.mount={folder}", f"kubeflow.metadata={address}",
-            ]  # fmt: skip
+                *SETTINGS,
+                f"name={name}",
+                f"gate.accuracy={accuracy}",
+                "kubeflow.image=vitpipe:1",
+                f"kubeflow.mount={folder}",
+                f"kubeflow.metadata={address}",
+            ]
             text = package(load("sample", flags, environment={}))
             begun.append(pool.submit(walk, text, folder / "kfp", {VARIABLE: PASSWORD}, Stop(how, folder)))
         pushed, stopped = (walked.result() for walked in begun)
@@ -115,8 +122,15 @@ def test_a_run_that_is_stopped_fails_with_the_code_of_a_run_on_one_machine_and_i
 def test_the_store_says_the_same_as_after_a_run_with_localdagrunner(walks, tmp_path):
     (folder, done), _, address = walks
     shutil.copytree(folder / "data", tmp_path / "data")
-    here = vitpipe(tmp_path, "run", "-c", "sample", *[word for flag in SETTINGS for word in ("--set", flag)],
-                   "--set", "gate.accuracy=0")  # fmt: skip
+    here = vitpipe(
+        tmp_path,
+        "run",
+        "-c",
+        "sample",
+        *[word for flag in SETTINGS for word in ("--set", flag)],
+        "--set",
+        "gate.accuracy=0",
+    )
     assert here.returncode == 0, here.stderr
     with reader(address) as server, reader(Address(tmp_path / "runs/sample/metadata.db")) as file:
         [run_id] = file.run_names()

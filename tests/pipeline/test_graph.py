@@ -25,10 +25,22 @@ def graph(settings):
 
 def test_the_nodes_of_the_contract_with_names_a_cluster_accepts(graph):
     assert set(graph) == {
-        "ImportExampleGen", "TestExampleGen", "ImportSchemaGen", "StatisticsGen", "ExampleValidator", "ImageStatistics",
-        "PreviousSpan", "DataGate", "Transform", "Trainer", "Baseline", "Evaluator", "ServingCheck", "Pusher",
+        "ImportExampleGen",
+        "TestExampleGen",
+        "ImportSchemaGen",
+        "StatisticsGen",
+        "ExampleValidator",
+        "ImageStatistics",
+        "PreviousSpan",
+        "DataGate",
+        "Transform",
+        "Trainer",
+        "Baseline",
+        "Evaluator",
+        "ServingCheck",
+        "Pusher",
         "RunReport",
-    }  # fmt: skip
+    }
     assert all(re.fullmatch(r"[a-zA-Z0-9][-a-zA-Z0-9]*", name) for name in graph)
 
 

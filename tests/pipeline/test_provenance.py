@@ -43,9 +43,11 @@ def test_a_step_changes_with_the_code_it_reaches_and_with_no_other(copy):
 def version_in(folder):
     done = subprocess.run(
         [sys.executable, "-c", "from pipeline.provenance import code_version; print(code_version())"],
-        cwd=folder, capture_output=True, text=True,
+        cwd=folder,
+        capture_output=True,
+        text=True,
         env={"GIT_CEILING_DIRECTORIES": str(folder.parent), "PATH": "/usr/bin"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

@@ -27,9 +27,18 @@ def folder(tmp_path_factory):
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("config.json", json.dumps({"class_name": "ViT", "config": ARCHITECTURE}))
     record = ModelRecord(
-        version=3, pushed_at=datetime.now(UTC), run_id="r", model=ModelId(uri="m", created_ms=1), span=1,
-        data_digest="", code_version="", settings_digest="", metrics={}, signatures=[], classes=["one", "two"],
-    )  # fmt: skip
+        version=3,
+        pushed_at=datetime.now(UTC),
+        run_id="r",
+        model=ModelId(uri="m", created_ms=1),
+        span=1,
+        data_digest="",
+        code_version="",
+        settings_digest="",
+        metrics={},
+        signatures=[],
+        classes=["one", "two"],
+    )
     push(folder / "model", folder / "runs" / "sample" / "serving", record)
     return folder
 

@@ -241,8 +241,11 @@ def test_on_jax_it_is_the_same(tmp_path):
     environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     subprocess.run(
         [sys.executable, "-c", JAX, tmp_path / "in.npz", tmp_path / "out.npz"],
-        cwd=Path(__file__).parents[2], env=environment, check=True, timeout=300,
-    )  # fmt: skip
+        cwd=Path(__file__).parents[2],
+        env=environment,
+        check=True,
+        timeout=300,
+    )
     out = np.load(tmp_path / "out.npz")
     wanted, wanted_targets = augment(images, targets, draws, RECIPE, 1.0)
     assert close(out["images"], wanted)

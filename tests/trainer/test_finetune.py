@@ -23,10 +23,17 @@ def backbone():
 
 def tune(backbone, folder, finetune=FINETUNE, **training):
     return fine_tune(
-        backbone, MODEL, finetune, TrainingSettings(**TRAINING | {"checkpoint_seconds": 0} | training), 2,
-        checkpoints=folder / "checkpoints" / "course", augmentation=AugmentSettings(**PLAIN),
-        train_split=split(64, 0), val_split=split(40, 1), log_dir=folder / "log",
-    )  # fmt: skip
+        backbone,
+        MODEL,
+        finetune,
+        TrainingSettings(**TRAINING | {"checkpoint_seconds": 0} | training),
+        2,
+        checkpoints=folder / "checkpoints" / "course",
+        augmentation=AugmentSettings(**PLAIN),
+        train_split=split(64, 0),
+        val_split=split(40, 1),
+        log_dir=folder / "log",
+    )
 
 
 def changed(one, other):

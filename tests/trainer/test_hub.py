@@ -8,9 +8,7 @@ import pytest
 from trainer.backbone import digest, load_backbone
 from trainer.hub import load_hub
 
-SIZES = {
-    "image_shape": (32, 32, 3), "patch_size": 8, "num_layers": 2, "num_heads": 4, "hidden_dim": 32, "mlp_dim": 64
-}  # fmt: skip
+SIZES = {"image_shape": (32, 32, 3), "patch_size": 8, "num_layers": 2, "num_heads": 4, "hidden_dim": 32, "mlp_dim": 64}
 SMALL = {**SIZES, "num_layers": 1}
 # Unlike for each channel, so that no two may be mixed up.
 SCALE, OFFSET = (1 / 50, 1 / 60, 1 / 70), (-2.5, -2.0, -1.5)

@@ -24,8 +24,10 @@ def start(folder, environment=None, **settings):
     return subprocess.Popen(
         [sys.executable, JOB, folder, json.dumps(SETTINGS | settings)],
         env={**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "tensorflow", **(environment or {})},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def finish(process):

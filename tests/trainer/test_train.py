@@ -17,11 +17,16 @@ MODEL = ModelSettings(image_size=8, depth=1, width=16, heads=2)
 def run(tmp_path, training=None, augment=None, name="run", **arguments):
     """The best model and the last."""
     return train(
-        partial(vit, MODEL, 2, [128.0] * 3, [64.0] * 3), 2,
-        AugmentSettings(**PLAIN | (augment or {})), TrainingSettings(**TRAINING | (training or {})),
-        split(64, 0), split(40, 1),
-        log_dir=tmp_path / name, checkpoints=Checkpoints(tmp_path / "checkpoints" / name), **arguments,
-    )[:2]  # fmt: skip
+        partial(vit, MODEL, 2, [128.0] * 3, [64.0] * 3),
+        2,
+        AugmentSettings(**PLAIN | (augment or {})),
+        TrainingSettings(**TRAINING | (training or {})),
+        split(64, 0),
+        split(40, 1),
+        log_dir=tmp_path / name,
+        checkpoints=Checkpoints(tmp_path / "checkpoints" / name),
+        **arguments,
+    )[:2]
 
 
 def history(tmp_path, name="run"):

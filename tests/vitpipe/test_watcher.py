@@ -49,9 +49,11 @@ class Pipeline:
         """A run on a span, by whomever; `end` None for one that has not said how it ended."""
         folder = self.settings.data.dir / f"span-{span}"
         facts = {
-            "settings": self.settings.resolved(span), "data_digest": manifest.read(folder).digest(), "trigger": "span",
+            "settings": self.settings.resolved(span),
+            "data_digest": manifest.read(folder).digest(),
+            "trigger": "span",
             **facts,
-        }  # fmt: skip
+        }
         if end is not None:
             facts["exit"] = str(int(end))
         self.settings.folder.mkdir(parents=True, exist_ok=True)
@@ -126,8 +128,10 @@ def test_what_crashed_or_died_is_no_end(pipeline):
     pipeline.ran(1, Exit.CRASHED)
     gone = subprocess.run(
         [sys.executable, "-c", "from pipeline.result.run_result import this_process; print(this_process())"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     pipeline.ran(1, None, process=gone.stdout.strip())
     pipeline.once()
     assert pipeline.spans == [1]
@@ -299,8 +303,10 @@ def test_interrupted_it_ends_its_child_too(tmp_path):
             "signal.signal(signal.SIGINT, signal.default_int_handler)",
             f"run_child({child!r}, print)",
         ),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert parent.stdout.readline() == "here\n"  # the output of the child passes through
     parent.send_signal(signal.SIGINT)
     _, stderr = parent.communicate(timeout=30)

@@ -15,7 +15,7 @@ from vitpipe.shadowed import shadows  # comes first, because other packages may 
 from components.errors import Exit, UsageError, VitpipeError
 from pipeline.console.terminal import Console, escape_output, printable
 from pipeline.problems import explained, is_full
-from vitpipe.cli import (  # fmt: skip
+from vitpipe.cli import (
     artifacts,
     augment,
     bless,

@@ -51,9 +51,7 @@ def list_artifacts(
             raise NotFound(f"--property {text}: write it as name=value, for example span=1")
         pairs.append((name, value))
     with reader(store_of(pipeline, runs)) as store:
-        found = store.artifacts(
-            type_name, state, _ms(since) or 0, _ms(until), pairs, limit or None,
-        )  # fmt: skip
+        found = store.artifacts(type_name, state, _ms(since) or 0, _ms(until), pairs, limit or None)
         if not found and type_name and type_name not in (types := store.artifact_types()):
             raise NotFound(f"--type {type_name}: no artifact is of that type; there are {', '.join(types)}")
     if as_json:
@@ -108,8 +106,10 @@ def lineage(
         print_whole(_rich(tree(found, up)))
         for run in involved:
             code, reason = run.facts.get("code_version", "unknown"), run.facts.get("reason")
-            print_line(f"run {run.name}: code {code}, settings by `vitpipe runs show {run.name} --json`"
-                               + (f", {reason}" if reason else ""))  # fmt: skip
+            print_line(
+                f"run {run.name}: code {code}, settings by `vitpipe runs show {run.name} --json`"
+                + (f", {reason}" if reason else "")
+            )
 
 
 def _find(store: Reader, text: str, serving: Path | None) -> Artifact:

@@ -19,13 +19,17 @@ def print_runs(runs: list["Run"], client: "Client", as_json: bool) -> None:
         ("run", "name", "state", "created", "took", "trigger", "reason"),
         [
             (
-                run.id, run.name, run.state.lower(), when(run.created),
+                run.id,
+                run.name,
+                run.state.lower(),
+                when(run.created),
                 duration((run.finished - run.created).total_seconds()) if run.finished else "",
-                str(run.parameters.get("trigger", "")), str(run.parameters.get("reason", "")),
+                str(run.parameters.get("trigger", "")),
+                str(run.parameters.get("reason", "")),
             )
             for run in runs
         ],
-    )  # fmt: skip
+    )
 
 
 def print_run(run: "Run", client: "Client", as_json: bool) -> None:
@@ -37,29 +41,37 @@ def print_run(run: "Run", client: "Client", as_json: bool) -> None:
         ("node", "state", "started", "seconds"),
         [
             (
-                task.node, task.state.lower(), when(task.started) if task.started else "",
+                task.node,
+                task.state.lower(),
+                when(task.started) if task.started else "",
                 "" if task.seconds is None else f"{task.seconds:.0f}",
             )
             for task in run.tasks
         ],
-    )  # fmt: skip
+    )
     print_line(f"run {run.id}: {run.state.lower()}")
     print_line(client.link(run.id))
 
 
 def _as_json(run: "Run", client: "Client") -> dict[str, Any]:
     return {
-        "run": run.id, "name": run.name, "state": run.state, "created": run.created.isoformat(),
-        "finished": run.finished.isoformat() if run.finished else None, "parameters": dict(run.parameters),
+        "run": run.id,
+        "name": run.name,
+        "state": run.state,
+        "created": run.created.isoformat(),
+        "finished": run.finished.isoformat() if run.finished else None,
+        "parameters": dict(run.parameters),
         "link": client.link(run.id),
-    }  # fmt: skip
+    }
 
 
 def _task_as_json(task: "Task") -> dict[str, Any]:
     return {
-        "node": task.node, "state": task.state, "started": task.started.isoformat() if task.started else None,
+        "node": task.node,
+        "state": task.state,
+        "started": task.started.isoformat() if task.started else None,
         "seconds": task.seconds,
-    }  # fmt: skip
+    }
 
 
 def print_schedule(client: "Client", found: "Schedule | None", as_json: bool) -> None:
@@ -70,24 +82,29 @@ def print_schedule(client: "Client", found: "Schedule | None", as_json: bool) ->
         print_json(
             [
                 {
-                    "cron": one.cron or None, "every_seconds": one.interval_s or None, "enabled": one.enabled,
-                    "version": names.get(one.version), "parameters": dict(one.parameters),
+                    "cron": one.cron or None,
+                    "every_seconds": one.interval_s or None,
+                    "enabled": one.enabled,
+                    "version": names.get(one.version),
+                    "parameters": dict(one.parameters),
                     "since": one.created.isoformat(),
                 }
                 for one in rows
             ]
-        )  # fmt: skip
+        )
         return
     print_rows(
         ("runs", "state", "version", "since"),
         [
             (
-                times(one.cron, one.interval_s), "on" if one.enabled else "paused",
-                names.get(one.version, "a deleted one"), when(one.created),
+                times(one.cron, one.interval_s),
+                "on" if one.enabled else "paused",
+                names.get(one.version, "a deleted one"),
+                when(one.created),
             )
             for one in rows
         ],
-    )  # fmt: skip
+    )
 
 
 def times(cron: str, interval_s: int) -> str:

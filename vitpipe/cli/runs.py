@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from components.errors import NotFound
 from pipeline.console.duration import duration
 from pipeline.console.terminal import json_text, print_json, print_line
 from pipeline.metadata import stores
@@ -59,8 +60,11 @@ def list_runs(
     _some_store(runs)
     answers, problems = stores.ask_all(runs, matching)
     found = [summary for _, of_store in answers for summary in of_store]
-    keys = {Order.WHEN: lambda one: one.started, Order.ACCURACY: lambda one: one.accuracy or 0.0,
-            Order.DURATION: lambda one: one.seconds}  # fmt: skip
+    keys = {
+        Order.WHEN: lambda one: one.started,
+        Order.ACCURACY: lambda one: one.accuracy or 0.0,
+        Order.DURATION: lambda one: one.seconds,
+    }
     found.sort(key=keys[sort], reverse=True)
     shown = found[: limit or None]
     stores.warn(problems)
@@ -72,14 +76,21 @@ def list_runs(
         ("run", "when", "pipeline", "state", "trigger", "span", "code", "accuracy", "blessed", "pushed", "took"),
         [
             (
-                one.run, when(one.started), one.pipeline, one.state, one.trigger or "", str(one.span or ""),
-                one.code_version or "", "" if one.accuracy is None else f"{one.accuracy:.4f}",
+                one.run,
+                when(one.started),
+                one.pipeline,
+                one.state,
+                one.trigger or "",
+                str(one.span or ""),
+                one.code_version or "",
+                "" if one.accuracy is None else f"{one.accuracy:.4f}",
                 "" if one.blessed is None else "yes" if one.blessed else "no",
-                f"version {one.pushed}" if one.pushed else "", duration(one.seconds),
+                f"version {one.pushed}" if one.pushed else "",
+                duration(one.seconds),
             )
             for one in shown
         ],
-    )  # fmt: skip
+    )
 
 
 @app.command()
@@ -91,20 +102,25 @@ def show(run: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> None
         return
     result = RunResult(found)
     summary = summarise(result)
-    print_line(f"run {found.name} of {summary.pipeline}: {summary.state}, began {when(found.started)}, "
-               f"took {duration(summary.seconds)}")  # fmt: skip
+    print_line(
+        f"run {found.name} of {summary.pipeline}: {summary.state}, began {when(found.started)}, "
+        f"took {duration(summary.seconds)}"
+    )
     for reason in summary.unreadable:
         print_line(f"unreadable: {reason}")
     print_rows(
         ("node", "state", "seconds", "inputs", "outputs"),
         [
             (
-                one.node, result.state_of_node(one), f"{one.seconds:.1f}", _channels(one.inputs),
+                one.node,
+                result.state_of_node(one),
+                f"{one.seconds:.1f}",
+                _channels(one.inputs),
                 _channels(one.outputs),
             )
             for one in found.executions
         ],
-    )  # fmt: skip
+    )
     for name, value in sorted(found.facts.items()):
         if name not in ("settings", PROCESS, EXIT) and value not in ("", "{}"):
             print_line(f"{name}: {value}")
@@ -141,7 +157,7 @@ def export(pipeline: OnlyPipeline = None, runs: Runs = Path("runs")) -> None:
 def _some_store(runs: Path) -> None:
     """Raise NotFound if there is no store below `runs`."""
     if not stores.stores(runs):
-        raise stores.NotFound(f"no run below {runs}: `vitpipe run` makes one, or name another folder with --runs")
+        raise NotFound(f"no run below {runs}: `vitpipe run` makes one, or name another folder with --runs")
 
 
 def _newest(store: Reader, pipeline: str | None, since_ms: int = 0, first: int = 0) -> Iterator[Run]:
@@ -172,9 +188,14 @@ def _node_in_full(one: Execution, result: RunResult) -> dict[str, Any]:
         for side, channels in (("inputs", one.inputs), ("outputs", one.outputs))
     }
     return {
-        "execution": one.id, "node": one.node, "type": one.type, "state": result.state_of_node(one),
-        "seconds": one.seconds, "properties": dict(one.properties), **sides,
-    }  # fmt: skip
+        "execution": one.id,
+        "node": one.node,
+        "type": one.type,
+        "state": result.state_of_node(one),
+        "seconds": one.seconds,
+        "properties": dict(one.properties),
+        **sides,
+    }
 
 
 def _channels(channels: Any) -> str:

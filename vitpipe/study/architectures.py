@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ from trainer.vit import ViT
 # Keras' 0.99 would still hold a seventh of the initial statistics after 200 steps; He et al. and others train at 0.9.
 _MOMENTUM = 0.9
 
-_EFFICIENTNET_STEM: dict[str, dict] = {
+_EFFICIENTNET_STEM: dict[str, dict[str, Any]] = {
     "rescaling": {"scale": 1.0},
     "stem_conv_pad": {"padding": ((1, 1), (1, 1))},
     "stem_conv": {"strides": (1, 1)},
@@ -80,7 +80,7 @@ def resnet20(size: int, classes: int, mean: Moments, std: Moments) -> keras.Mode
 
 def resnet50(size: int, classes: int, mean: Moments, std: Moments) -> keras.Model:
     """Keras' ResNet-50 whose stem is one 3x3 convolution of stride 1 without pooling: small images stay as they are."""
-    stem: dict[str, dict] = {
+    stem: dict[str, dict[str, Any]] = {
         "conv1_pad": {"padding": ((1, 1), (1, 1))},
         "conv1_conv": {"kernel_size": (3, 3), "strides": (1, 1)},
         "pool1_pad": {"padding": ((0, 0), (0, 0))},
@@ -104,7 +104,7 @@ def small_efficientnet(size: int, classes: int, mean: Moments, std: Moments) -> 
 class ShiftedDepthwise(layers.DepthwiseConv2D):
     """A depthwise convolution as a sum of shifted images: on a CPU, XLA is several times faster at that."""
 
-    def call(self, inputs):
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         (rows, columns), (stride, _) = self.kernel_size, self.strides
         x = inputs
         if self.padding == "same":  # of stride 1
@@ -119,7 +119,13 @@ class ShiftedDepthwise(layers.DepthwiseConv2D):
 
 
 def _fitted(
-    application, changes: dict[str, dict], size: int, classes: int, mean: Moments, std: Moments, shift=False
+    application: Callable[..., keras.Model],
+    changes: dict[str, dict[str, Any]],
+    size: int,
+    classes: int,
+    mean: Moments,
+    std: Moments,
+    shift: bool = False,
 ) -> keras.Model:
     """A model of `keras.applications` without weights, with other arguments for some of its layers."""
     keras.backend.clear_session()  # layer names such as `rescaling` count up otherwise
@@ -140,16 +146,16 @@ def _fitted(
     return keras.Model(inputs, _logits(backbone(_normalised(inputs, mean, std)), classes), name=backbone.name)
 
 
-def _normalised(pixels, mean: Moments, std: Moments):
+def _normalised(pixels: keras.KerasTensor, mean: Moments, std: Moments) -> keras.KerasTensor:
     return layers.Normalization(mean=mean, variance=np.square(std))(pixels)
 
 
-def _convolution(x, filters: int, kernel: int, stride: int = 1):
+def _convolution(x: keras.KerasTensor, filters: int, kernel: int, stride: int = 1) -> keras.KerasTensor:
     x = layers.Conv2D(filters, kernel, stride, "same", use_bias=False, kernel_initializer="he_normal")(x)
     return layers.BatchNormalization(momentum=_MOMENTUM)(x)
 
 
-def _logits(features, classes: int):
+def _logits(features: keras.KerasTensor, classes: int) -> keras.KerasTensor:
     return layers.Dense(classes, dtype="float32")(layers.GlobalAveragePooling2D()(features))
 
 

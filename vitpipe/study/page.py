@@ -36,19 +36,28 @@ def data_regime(lines: Mapping[str, Sequence[Row]]) -> str:
         colour = MORE_COLOURS[place % len(MORE_COLOURS)]
         ends = [row.interval or (row.accuracy, row.accuracy) for row in rows]
         chart.add_scatter(
-            x=[row.size for row in rows], y=[row.accuracy for row in rows], name=title, mode="lines+markers",
-            line={"color": colour}, legendgroup=title,
+            x=[row.size for row in rows],
+            y=[row.accuracy for row in rows],
+            name=title,
+            mode="lines+markers",
+            line={"color": colour},
+            legendgroup=title,
             error_y={
                 "array": [high - row.accuracy for row, (_, high) in zip(rows, ends, strict=True)],
                 "arrayminus": [row.accuracy - low for row, (low, _) in zip(rows, ends, strict=True)],
-                "color": colour, "thickness": 1,
+                "color": colour,
+                "thickness": 1,
             },
-        )  # fmt: skip
+        )
         chart.add_scatter(
-            x=[row.size for row in rows for _ in row.accuracies], y=[one for row in rows for one in row.accuracies],
-            mode="markers", marker={"color": colour, "symbol": "circle-open", "size": 7}, name=title,
-            legendgroup=title, showlegend=False,
-        )  # fmt: skip
+            x=[row.size for row in rows for _ in row.accuracies],
+            y=[one for row in rows for one in row.accuracies],
+            mode="markers",
+            marker={"color": colour, "symbol": "circle-open", "size": 7},
+            name=title,
+            legendgroup=title,
+            showlegend=False,
+        )
     sizes = sorted({row.size for rows in lines.values() for row in rows})
     chart.update_xaxes(type="log", tickvals=sizes, ticktext=[f"{size:,}" for size in sizes])
     chart.update_yaxes(tickformat=".0%")

@@ -5,6 +5,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -41,7 +42,7 @@ class Found(BaseModel):
     classes: list[str]
     test_images: int
     pretrained: str | None
-    settings: dict
+    settings: dict[str, Any]
     machine: dict[str, str]
     rows: list[Row]
 

@@ -1,6 +1,6 @@
 """Settings of a study: what it trains, and for how long."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -56,7 +56,7 @@ class StudySettings(LayeredSettings):
     )
 
     @model_validator(mode="after")
-    def can_be_run(self):
+    def can_be_run(self) -> Self:
         if len(self.steps) != len(self.sizes):
             raise ValueError(f"steps {list(self.steps)} must have one number for each of the sizes {list(self.sizes)}")
         if len(set(self.sizes)) < len(self.sizes) or len(set(self.architectures)) < len(self.architectures):

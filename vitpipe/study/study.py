@@ -87,13 +87,14 @@ class Study:
         code = [inspect.getsource(draw), inspect.getsource(training), provenance.digest("trainer.finetune")]
         self.places = [
             Place(
-                architecture=arm.name, size=size, seed=seed, steps=steps,
+                architecture=arm.name,
+                size=size,
+                seed=seed,
+                steps=steps,
                 key=cells.key(how=how, arm=arm.identity, data=data, code=code, size=size, seed=seed, steps=steps),
             )
-            for seed, (size, steps), arm in product(
-                range(settings.seeds), zip(sizes, settings.steps, strict=True), of
-            )
-        ]  # fmt: skip
+            for seed, (size, steps), arm in product(range(settings.seeds), zip(sizes, settings.steps, strict=True), of)
+        ]
 
     def kept(self) -> list[Cell]:
         """The cells that are there already."""
@@ -105,18 +106,23 @@ class Study:
         Each is trained in a process of its own: TensorFlow gives no memory of a compiled step back. Raises StudyError.
         """
         there = {cell.place for cell in self.kept()}
-        with ProcessPoolExecutor(
-            1, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1
-        ) as process:  # fmt: skip
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1) as process:
             for place in self.places:
                 if place in there:
                     continue
                 starts(place)
                 drawn = draw.draw(self._train, self.classes, place.size, place.seed)
                 trained = process.submit(
-                    training.train_logged, self.out / LOG, self._arms[place.architecture].trained, self.settings,
-                    place.steps, place.seed, drawn, self._test, self.classes,
-                )  # fmt: skip
+                    training.train_logged,
+                    self.out / LOG,
+                    self._arms[place.architecture].trained,
+                    self.settings,
+                    place.steps,
+                    place.seed,
+                    drawn,
+                    self._test,
+                    self.classes,
+                )
                 try:
                     cell = Cell(place=place, result=trained.result())
                 except (FloatingPointError, ValueError, FileNotFoundError, BrokenProcessPool) as error:

@@ -24,10 +24,19 @@ from vitpipe.study.cells import Result
 from vitpipe.study.settings import StudySettings
 
 
-def train_logged(log: Path, *arguments) -> Result:
+def train_logged(
+    log: Path,
+    architecture: Architecture | str,
+    settings: StudySettings,
+    steps: int,
+    seed: int,
+    train_split: Split,
+    test_split: Split,
+    classes: int,
+) -> Result:
     """`train` in a process of its own, whose libraries write into a file."""
     with redirected(log):
-        return train(*arguments)
+        return train(architecture, settings, steps, seed, train_split, test_split, classes)
 
 
 def train(
@@ -58,8 +67,13 @@ def train(
             schedule = WarmupCosine(architecture.learning_rate, steps, warmup, 0.0)
             learner = _learner(
                 lambda: architecture.build(settings.image_size, classes, mean, std),
-                settings, schedule, architecture.weight_decay, seed, train_split, classes,
-            )  # fmt: skip
+                settings,
+                schedule,
+                architecture.weight_decay,
+                seed,
+                train_split,
+                classes,
+            )
             per_step = _take(learner, train_split, steps, settings, 0, steps)
         loss, accuracy = learner.evaluate(test_split)
     finally:
@@ -77,7 +91,9 @@ def train(
     )
 
 
-def _train_pretrained(source, settings: StudySettings, steps: int, seed: int, train_split: Split, classes: int):
+def _train_pretrained(
+    source: str, settings: StudySettings, steps: int, seed: int, train_split: Split, classes: int
+) -> tuple[Learner, float]:
     """The head alone, then with it the last blocks; the second phase goes on from the last step of the first."""
     backbone = load_backbone(source, finetune=settings.finetune)
     model = ModelSettings(image_size=settings.image_size, patch_size=backbone.config["patch_size"])
@@ -95,6 +111,7 @@ def _train_pretrained(source, settings: StudySettings, steps: int, seed: int, tr
             learner.model.set_weights(weights)
         seconds += count * _take(learner, train_split, count, settings, done, steps)
         done += count
+    assert learner is not None  # the settings ask for an epoch
     return learner, seconds / steps
 
 
@@ -109,13 +126,14 @@ def _learner(
 ) -> Learner:
     # Not the weight average: batch norm's statistics are of the weights as they are, and all are treated alike.
     training = TrainingSettings(
-        batch_size=settings.batch_size, weight_decay=weight_decay, label_smoothing=settings.label_smoothing,
-        ema_epochs=0, seed=seed,
-    )  # fmt: skip
+        batch_size=settings.batch_size,
+        weight_decay=weight_decay,
+        label_smoothing=settings.label_smoothing,
+        ema_epochs=0,
+        seed=seed,
+    )
     per_epoch = len(train_split) // settings.batch_size
-    return Learner(
-        build, classes, schedule, training, settings.augment, per_epoch, tf.distribute.get_strategy()
-    )  # fmt: skip
+    return Learner(build, classes, schedule, training, settings.augment, per_epoch, tf.distribute.get_strategy())
 
 
 def _take(learner: Learner, split: Split, steps: int, settings: StudySettings, first: int, total: int) -> float:
@@ -143,7 +161,7 @@ def multiply_adds(model: keras.Model, size: int) -> int:
     """Of the convolutions and matrix products that answer one image, counted in the traced graph."""
     pixels = tf.TensorSpec((1, size, size, 3), tf.float32)
     graph = tf.function(lambda images: model(images, training=False)).get_concrete_function(pixels).graph
-    shifted = sum(
+    shifted: int = sum(
         math.prod(layer.output.shape[1:]) * math.prod(layer.kernel_size)
         for layer in _layers(model)
         if isinstance(layer, ShiftedDepthwise)
@@ -157,8 +175,8 @@ def _layers(model: keras.Model) -> Iterator[keras.Layer]:
 
 
 def _products(operation: tf.Operation) -> int:
-    def shape(tensor):
-        return tensor.shape.as_list()
+    def shape(tensor: tf.Tensor) -> list[int]:
+        return list(tensor.shape.as_list())
 
     match operation.type:
         case "Conv2D":

@@ -82,11 +82,15 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
         chosen = {one: address for one, address in all_stores.items() if store in ("", one)}
         page = runs_page(chosen, _page(), state, wanted if name or blessed else None)
         return render_template(
-            "runs.html", page=page, stores={one: one for one in all_stores}, runs=runs,
-            states={one: one for one in RunState}, store=store or None,
+            "runs.html",
+            page=page,
+            stores={one: one for one in all_stores},
+            runs=runs,
+            states={one: one for one in RunState},
+            store=store or None,
             live=any(row.summary.state is RunState.RUNNING for row in page.rows),
             **_pages("all_runs", {}, ("pipeline", "state", "blessed")),
-        )  # fmt: skip
+        )
 
     @app.get("/<store>/")
     def one_store(store: str) -> Any:
@@ -99,11 +103,17 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
         result = RunResult(found)
         states = {one.node: result.state_of_node(one) for one in found.executions}  # the newest of a node wins
         return render_template(
-            "run.html", run=found, summary=summarise(result), store=store, settings=result.settings,
-            states={one.id: result.state_of_node(one) for one in found.executions}, weighed=weighed(result),
+            "run.html",
+            run=found,
+            summary=summarise(result),
+            store=store,
+            settings=result.settings,
+            states={one.id: result.state_of_node(one) for one in found.executions},
+            weighed=weighed(result),
             picture=markupsafe.Markup(run_svg(found, states, lambda _, id: f"#execution-{id}")),
-            report=report_folder(store, found), live=result.state is RunState.RUNNING,
-        )  # fmt: skip
+            report=report_folder(store, found),
+            live=result.state is RunState.RUNNING,
+        )
 
     @app.get("/<store>/runs/<run>/report/<path:file>")
     def report(store: str, run: str, file: str) -> Response:
@@ -122,11 +132,13 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
             types = found.artifact_types()
             rows = found.artifacts(type_name or None, state or None, limit=SIZE + 1, offset=skipped)
         return render_template(
-            "artifacts.html", page=page_of(rows, number, skipped), store=store,
+            "artifacts.html",
+            page=page_of(rows, number, skipped),
+            store=store,
             types={name: f"{name} ({count})" for name, count in types.items()},
             states={one: one for one in _ARTIFACT_STATES},
             **_pages("all_artifacts", {"store": store}, ("type", "state")),
-        )  # fmt: skip
+        )
 
     @app.get("/<store>/artifacts/<int(max=9223372036854775807):artifact>")
     def one_artifact(store: str, artifact: int) -> str:
@@ -153,10 +165,14 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
             return run and url_for("one_run", store=store, run=run, _anchor=f"execution-{id}")
 
         return render_template(
-            "lineage.html", artifact=whole.artifacts[artifact], direction=direction, store=store,
-            picture=markupsafe.Markup(lineage_svg(part, href)), drawn=len(part.artifacts) + len(part.executions),
+            "lineage.html",
+            artifact=whole.artifacts[artifact],
+            direction=direction,
+            store=store,
+            picture=markupsafe.Markup(lineage_svg(part, href)),
+            drawn=len(part.artifacts) + len(part.executions),
             boxes=len(whole.artifacts) + len(whole.executions),
-        )  # fmt: skip
+        )
 
     @app.get("/<store>/charts")
     def charts(store: str) -> Response:

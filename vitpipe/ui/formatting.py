@@ -11,10 +11,21 @@ from pipeline.metadata.records import Value
 
 _STRUCT = "mlmd-struct::"  # how TFX writes a value that is no number or text
 _LOOKS = {
-    "done": "ok", "complete": "ok", "blessed": "ok", "live": "ok", "cached": "cached",
-    "running": "warning", "new": "warning", "not blessed": "warning", "pending": "warning",
-    "failed": "stop", "died": "stop", "data refused": "stop", "not servable": "stop", "canceled": "stop",
-}  # fmt: skip
+    "done": "ok",
+    "complete": "ok",
+    "blessed": "ok",
+    "live": "ok",
+    "cached": "cached",
+    "running": "warning",
+    "new": "warning",
+    "not blessed": "warning",
+    "pending": "warning",
+    "failed": "stop",
+    "died": "stop",
+    "data refused": "stop",
+    "not servable": "stop",
+    "canceled": "stop",
+}
 
 
 def looks(state: str) -> str:

@@ -14,10 +14,15 @@ from pipeline.result.summary import Summary, summarise
 MOST = 200  # runs, the newest
 _BLESSED, _STOPPED, _WARNED = "#54a24b", "#e45756", "#f58518"
 _OF_STATE = {
-    RunState.DONE: _BLESSED, RunState.FAILED: _STOPPED, RunState.DIED: "#9d755d", RunState.NOT_BLESSED: _WARNED,
-    RunState.REFUSED: "#b279a2", RunState.NOT_SERVABLE: "#ff9da6", RunState.RUNNING: "#4c78a8",
+    RunState.DONE: _BLESSED,
+    RunState.FAILED: _STOPPED,
+    RunState.DIED: "#9d755d",
+    RunState.NOT_BLESSED: _WARNED,
+    RunState.REFUSED: "#b279a2",
+    RunState.NOT_SERVABLE: "#ff9da6",
+    RunState.RUNNING: "#4c78a8",
     RunState.UNREADABLE: "#bab0ac",
-}  # fmt: skip
+}
 _COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#e45756", "#72b7b2")
 
 
@@ -43,10 +48,11 @@ def figures(moments: Sequence[Moment], href: Callable[[str], str]) -> list[dict[
     accuracy = [
         _trace(name, chosen, [one.summary.accuracy for one in chosen], href, colour, "markers", symbol)
         for name, blessed, colour, symbol in (
-            ("blessed", True, _BLESSED, "circle"), ("not blessed", False, _WARNED, "x"),
+            ("blessed", True, _BLESSED, "circle"),
+            ("not blessed", False, _WARNED, "x"),
         )
         if (chosen := [one for one in weighed if bool(one.summary.blessed) is blessed])
-    ]  # fmt: skip
+    ]
     duration = []
     for state in sorted({one.summary.state for one in moments}):
         chosen = [one for one in moments if one.summary.state == state]
@@ -66,15 +72,25 @@ def figures(moments: Sequence[Moment], href: Callable[[str], str]) -> list[dict[
 
 
 def _trace(
-    name: str, of: Sequence[Moment], values: Sequence[float | None], href: Callable[[str], str], colour: str,
-    mode: str, symbol: str = "circle",
-) -> dict[str, Any]:  # fmt: skip
+    name: str,
+    of: Sequence[Moment],
+    values: Sequence[float | None],
+    href: Callable[[str], str],
+    colour: str,
+    mode: str,
+    symbol: str = "circle",
+) -> dict[str, Any]:
     return {
-        "type": "scatter", "mode": mode, "name": str(name), "marker": {"color": colour, "size": 8, "symbol": symbol},
-        "x": [one.summary.started.isoformat(timespec="seconds") for one in of], "y": list(values),
-        "text": [one.summary.run for one in of], "customdata": [href(one.summary.run) for one in of],
+        "type": "scatter",
+        "mode": mode,
+        "name": str(name),
+        "marker": {"color": colour, "size": 8, "symbol": symbol},
+        "x": [one.summary.started.isoformat(timespec="seconds") for one in of],
+        "y": list(values),
+        "text": [one.summary.run for one in of],
+        "customdata": [href(one.summary.run) for one in of],
         "hovertemplate": "%{text}<br>%{y}",
-    }  # fmt: skip
+    }
 
 
 def _figure(title: str, traces: list[dict[str, Any]], form: str, range_mode: str) -> dict[str, Any]:

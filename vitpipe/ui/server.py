@@ -59,15 +59,24 @@ def create_server(app: Any, host: str, port: int, token: str | None = None) -> A
 
         def write_soon(self, data: Any) -> int:
             self.waits_since = time.monotonic()  # the request is being answered
-            return super().write_soon(data)
+            return int(super().write_soon(data))
 
     sockets: dict[int, Any] = {}
     # A body above the limit is not read, and nothing is buffered in a temporary file.
     server = waitress.create_server(
-        app, map=sockets, host=host, port=port, threads=4, ident=None, channel_timeout=_IDLE, cleanup_interval=5,
-        max_request_header_size=2**16, max_request_body_size=MAX_BODY, inbuf_overflow=2 * MAX_BODY,
+        app,
+        map=sockets,
+        host=host,
+        port=port,
+        threads=4,
+        ident=None,
+        channel_timeout=_IDLE,
+        cleanup_interval=5,
+        max_request_header_size=2**16,
+        max_request_body_size=MAX_BODY,
+        inbuf_overflow=2 * MAX_BODY,
         outbuf_overflow=2 * MAX_BODY,
-    )  # fmt: skip
+    )
     for listening in sockets.values():  # several, if a name has several addresses
         if isinstance(listening, BaseWSGIServer):
             listening.channel_class = Channel

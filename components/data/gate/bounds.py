@@ -3,7 +3,7 @@
 The command imports this module, so it needs neither TFX nor NumPy.
 """
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 from pydantic.config import JsonDict
@@ -109,7 +109,7 @@ class DataGateSettings(SettingsGroup):
         }
 
     @model_validator(mode="after")
-    def bounds_are_sane(self):
+    def bounds_are_sane(self) -> Self:
         # `Bound` does not check this itself, because it also reads bounds that earlier versions recorded.
         for name in CHECKS:
             for level, value in getattr(self, name).model_dump().items():

@@ -54,10 +54,16 @@ def judge(
         bound = Bound(stop=0) if check in UNUSABLE else getattr(settings, check)
         found.append(
             Finding(
-                check=check, value=value, bound=bound, sense=sense, text=text, cure=cure,
-                examples=tuple(examples.get(check, ())), accepted=None if check in UNUSABLE else accepted.get(check),
+                check=check,
+                value=value,
+                bound=bound,
+                sense=sense,
+                text=text,
+                cure=cure,
+                examples=tuple(examples.get(check, ())),
+                accepted=None if check in UNUSABLE else accepted.get(check),
             )
-        )  # fmt: skip
+        )
 
     splits, train = figures.splits, figures.splits["train"]
     named = "; ".join(anomalies[:_MOST_ANOMALIES])
@@ -146,23 +152,26 @@ def _drift(now: SplitFigures, before: SplitFigures) -> list[tuple[str, float, st
     )
     return [
         (
-            "drift_labels_linf", float(changes[most]),
+            "drift_labels_linf",
+            float(changes[most]),
             f"the share of {name!r} went from {shares['before'][most]:.3f} to {shares['now'][most]:.3f}",
         ),
         ("drift_labels_js", mix, f"the classes' mix changed by {mix:.3f} bits"),
         (
-            "drift_colour", float(colour[channel]),
+            "drift_colour",
+            float(colour[channel]),
             f"mean {('red', 'green', 'blue')[channel]} went from {before.mean[channel]:.1f} to {now.mean[channel]:.1f}",
         ),
         ("drift_brightness", brightness, f"brightness changed by {brightness:.3f} bits"),
         ("drift_sharpness", sharpness, f"sharpness changed by {sharpness:.3f} bits"),
         ("drift_sizes", sizes, f"image sizes changed by {sizes:.3f} bits"),
-    ]  # fmt: skip
+    ]
 
 
 def _shares(histogram: list[int] | dict[str, int]) -> np.ndarray:
     counts = np.array(list(histogram.values() if isinstance(histogram, dict) else histogram), float)
-    return counts / max(counts.sum(), 1)
+    shares: np.ndarray = counts / max(counts.sum(), 1)
+    return shares
 
 
 def _divergence(now: list[int] | dict[str, int], before: list[int] | dict[str, int]) -> float:

@@ -35,7 +35,12 @@ class Executor(base_executor.BaseExecutor):
     `passed` 0, and what follows is skipped.
     """
 
-    def Do(self, input_dict, output_dict, exec_properties):
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
         settings = DataGateSettings.model_validate_json(exec_properties["settings"])
         statistics = artifact_utils.get_single_instance(input_dict["statistics"])
         folder = Path(statistics.uri)
@@ -117,11 +122,16 @@ class DataGate(base_component.BaseComponent):
     ):
         super().__init__(
             DataGateSpec(
-                examples=examples, test_examples=test_examples, statistics=statistics, anomalies=anomalies,
-                previous=previous, settings=settings.model_dump_json(), accepted=json.dumps(accepted, sort_keys=True),
+                examples=examples,
+                test_examples=test_examples,
+                statistics=statistics,
+                anomalies=anomalies,
+                previous=previous,
+                settings=settings.model_dump_json(),
+                accepted=json.dumps(accepted, sort_keys=True),
                 verdict=types.Channel(type=artifacts.DataVerdict),
             )
-        )  # fmt: skip
+        )
 
 
 def _data_folder(examples: list[types.Artifact]) -> str:

@@ -135,15 +135,21 @@ def _charts(figures: ImageFigures, previous: ImageFigures | None) -> list[str]:
                 hovertemplate="%{x}: %{y:.1%}",
             )
         figure.update_layout(
-            height=320, margin={"l": 50, "r": 10, "t": 40, "b": 40}, xaxis_title=axis, xaxis_type="category",
+            height=320,
+            margin={"l": 50, "r": 10, "t": 40, "b": 40},
+            xaxis_title=axis,
+            xaxis_type="category",
             yaxis_tickformat=".0%",
-            template="plotly_white", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
-            font_color="#808080", yaxis_gridcolor=_LINES, yaxis_zerolinecolor=_LINES,
+            template="plotly_white",
+            paper_bgcolor="rgba(0,0,0,0)",
+            plot_bgcolor="rgba(0,0,0,0)",
+            font_color="#808080",
+            yaxis_gridcolor=_LINES,
+            yaxis_zerolinecolor=_LINES,
             legend={"orientation": "h", "y": 1.15, "x": 1, "xanchor": "right"},
-        )  # fmt: skip
-        return figure.to_html(
-            full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True}
         )
+        config = {"displayModeBar": False, "responsive": True}
+        return str(figure.to_html(full_html=False, include_plotlyjs=False, config=config))
 
     def used(name: str) -> range:
         """Return the bins from the first to the last in which any split has images."""

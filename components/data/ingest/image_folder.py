@@ -4,19 +4,22 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from components.data.ingest.files import Entry, entries, listing
+from components.data.ingest.entry import Entry
+from components.data.ingest.files import entries, listing
 from components.data.ingest.images import MAX_BYTES
 from components.data.ingest.source import SPLITS, Progress, Record, Rejected, Source, spelling
 from components.errors import DataRefused
 
 # Files that an operating system leaves in any folder, and files that describe a data set and lie beside its images.
 _OF_SYSTEMS = {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"}
-_BESIDE_IMAGES = {
-    "authors", "changelog", "citation", "copying", "licence", "license", "makefile", "md5sums", "notice", "readme",
-    "sha256sums", ".bib", ".cff", ".cfg", ".csv", ".doc", ".docx", ".htm", ".html", ".ini", ".ipynb", ".json", ".jsonl",
-    ".lnk", ".log", ".lst", ".mat", ".md", ".md5", ".odt", ".parquet", ".pdf", ".pkl", ".py", ".rst", ".rtf", ".sh",
-    ".sha1", ".sha256", ".tex", ".toml", ".tsv", ".txt", ".url", ".xls", ".xlsx", ".xml", ".yaml", ".yml",
-}  # fmt: skip
+_NOTICES = {"authors", "changelog", "citation", "copying", "licence", "license", "makefile", "notice", "readme"}
+_CHECKSUMS = {"md5sums", "sha256sums", ".md5", ".sha1", ".sha256"}
+_DOCUMENTS = {".bib", ".doc", ".docx", ".htm", ".html", ".md", ".odt", ".pdf", ".rst", ".rtf", ".tex", ".txt"}
+_LINKS = {".lnk", ".url"}
+_SETTINGS = {".cff", ".cfg", ".ini", ".json", ".toml", ".xml", ".yaml", ".yml"}
+_SOFTWARE = {".ipynb", ".log", ".pkl", ".py", ".sh"}
+_TABLES = {".csv", ".jsonl", ".lst", ".mat", ".parquet", ".tsv", ".xls", ".xlsx"}
+_BESIDE_IMAGES = _NOTICES | _CHECKSUMS | _DOCUMENTS | _LINKS | _SETTINGS | _SOFTWARE | _TABLES
 _DEEPEST_CLASS = 3  # folders, in <top>/<split>/<class>
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from trainer.examples import MAX_PIXELS, MAX_SIDE
 
@@ -45,8 +45,14 @@ _EXTRANEOUS = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before mark
 _PALETTE = 3  # a PNG's colour type
 _PNG_CHANNELS = {0: 1, 2: 3, _PALETTE: 1, 4: 2, 6: 4}  # by colour type
 _ADAM7 = (  # the passes of an interlaced PNG: first column and row, and the steps between columns and rows
-    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)
-)  # fmt: skip
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
 _SCAN, _PROGRESSIVE = 0xDA, (0xC2, 0xCA)  # markers
 
 _CONVERT = "convert it, for example with `mogrify -format png FILE...`, and remove the original"
@@ -181,7 +187,7 @@ def opened(data: bytes) -> Image.Image:
             image.load()
     except Image.DecompressionBombError:
         raise BadImage(TOO_MANY_PIXELS) from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise BadImage(_unidentified(data)) from None
     except _DAMAGED:
         raise BadImage(DAMAGED) from None

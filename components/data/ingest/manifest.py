@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import (
     BaseModel,
@@ -97,7 +97,7 @@ class Manifest(_Frozen):
     tool_version: str
 
     @model_validator(mode="after")
-    def every_split_is_counted(self):
+    def every_split_is_counted(self) -> Self:
         if set(self.counts) != set(SPLITS):
             raise ValueError(f"counts are of {', '.join(self.counts) or 'nothing'}, expected {', '.join(SPLITS)}")
         return self

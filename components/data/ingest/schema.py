@@ -60,4 +60,4 @@ def read_bytes(data: Path) -> bytes:
 
 def text(schema: schema_pb2.Schema) -> str:
     """The schema as schema.pbtxt has it."""
-    return text_format.MessageToString(schema, as_utf8=True)
+    return str(text_format.MessageToString(schema, as_utf8=True))

@@ -27,9 +27,13 @@ _LEFT_OUT = _UNSPLIT + 1
 _ROW = np.dtype(
     [
         *((key, "<u8") for key in Keys._fields),
-        ("offset", "<u8"), ("size", "<u4"), ("id_size", "<u4"), ("label", "<u4"), ("split", "<u1"),
+        ("offset", "<u8"),
+        ("size", "<u4"),
+        ("id_size", "<u4"),
+        ("label", "<u4"),
+        ("split", "<u1"),
     ]
-)  # fmt: skip
+)
 _PACK = struct.Struct("<QQQQIIIB").pack
 
 

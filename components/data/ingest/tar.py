@@ -210,7 +210,7 @@ class _StrictHeader(tarfile.TarInfo):
     def _proc_member(self, tarfile_: tarfile.TarFile) -> Self:
         if self.size < 0:
             raise tarfile.ReadError(f"member {self.name!r} of {self.size:,} bytes")
-        return super()._proc_member(tarfile_)  # type: ignore[misc] # tarfile documents that it may be overridden
+        return super()._proc_member(tarfile_)  # type: ignore[misc, no-any-return] # tarfile documents that it may be overridden
 
 
 def _parts(member: tarfile.TarInfo) -> list[tuple[int, int]]:

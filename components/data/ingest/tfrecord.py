@@ -58,7 +58,7 @@ def example(image: bytes, label: int, id: bytes) -> bytes:
     add(key=ID).value.bytes_list.value.append(id)
     add(key=IMAGE).value.bytes_list.value.append(image)
     add(key=LABEL).value.int64_list.value.append(label)
-    return message.SerializeToString()
+    return bytes(message.SerializeToString())
 
 
 def parse(data: bytes) -> RawExample:
@@ -140,5 +140,5 @@ def read_split(folder: Path) -> Iterator[RawExample]:
 
 def _masked_crc(data: bytes) -> int:
     """CRC-32C, masked as TFRecord has it, so that the checksum of data with checksums in it is no fixed point."""
-    crc = google_crc32c.value(data)
+    crc: int = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

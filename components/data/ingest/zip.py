@@ -117,7 +117,7 @@ def _content(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> b
     if member.flag_bits & _ENCRYPTED:
         raise DataRefused(f"{path}: member {member.filename!r} is encrypted: pack it without a password")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        known = zipfile.compressor_names.get(member.compress_type, "unknown")  # type: ignore[attr-defined]
+        known = zipfile.compressor_names.get(member.compress_type, "unknown")  # type: ignore[attr-defined] # undocumented
         raise DataRefused(
             f"{path}: member {member.filename!r} is compressed with method {member.compress_type} ({known}): "
             "pack it with deflate, the usual method, or uncompressed"

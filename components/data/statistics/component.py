@@ -119,7 +119,7 @@ def _decoder(image_size: int) -> tf.types.experimental.PolymorphicFunction:
     return tf.function(lambda encoded: decode_batch(encoded, image_size), input_signature=signature)
 
 
-def _looks(pixels: np.ndarray) -> Iterator[dict]:
+def _looks(pixels: np.ndarray) -> Iterator[dict[str, Any]]:
     """Figures of each image of uint8 [N, S, S, 3]."""
     values = pixels.astype(np.float32)
     means = values.mean(axis=(1, 2), dtype=np.float64)
@@ -141,7 +141,12 @@ def read_table(folder: Path, columns: list[str]) -> pd.DataFrame:
 class Executor(base_beam_executor.BaseBeamExecutor):
     """One Beam pass over the shards writes the table; what it says on the whole is worked out from it."""
 
-    def Do(self, input_dict, output_dict, exec_properties):
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
         self._log_startup(input_dict, output_dict, exec_properties)
         [examples], [test_examples] = input_dict["examples"], input_dict["test_examples"]
         statistics = artifact_utils.get_single_instance(output_dict["statistics"])
@@ -203,7 +208,10 @@ class ImageStatistics(base_beam_component.BaseBeamComponent):
         statistics = types.Channel(type=artifacts.ImageStatistics)
         super().__init__(
             ImageStatisticsSpec(
-                examples=examples, test_examples=test_examples, schema=schema, image_size=image_size,
+                examples=examples,
+                test_examples=test_examples,
+                schema=schema,
+                image_size=image_size,
                 statistics=statistics,
             )
-        )  # fmt: skip
+        )

@@ -46,10 +46,14 @@ def _twins(source: pd.DataFrame, target: pd.DataFrame) -> pd.DataFrame:
     equal = source.merge(target, on="digest", suffixes=("_source", "_target"))
     exact = pd.DataFrame(
         {
-            "source_digest": equal.digest, "source_id": equal.id_source, "target_digest": equal.digest,
-            "target_id": equal.id_target, "correlation": 1.0, "exact": True,
+            "source_digest": equal.digest,
+            "source_id": equal.id_source,
+            "target_digest": equal.digest,
+            "target_id": equal.id_target,
+            "correlation": 1.0,
+            "exact": True,
         }
-    )  # fmt: skip
+    )
     found = [exact]
     for ours, theirs, correlation in similar_pairs(target, source, CORRELATION):
         near = {

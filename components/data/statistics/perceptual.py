@@ -100,6 +100,8 @@ def edge_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         flat = np.concatenate(both, axis=1)
         flat -= flat.mean(axis=1, keepdims=True)
         length = np.linalg.norm(flat, axis=1, keepdims=True)
-        return np.divide(flat, length, out=np.zeros_like(flat), where=length > 0)
+        unit: np.ndarray = np.divide(flat, length, out=np.zeros_like(flat), where=length > 0)
+        return unit
 
-    return np.einsum("ij,ij->i", edges(first), edges(second))
+    correlation: np.ndarray = np.einsum("ij,ij->i", edges(first), edges(second))
+    return correlation

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import apache_beam as beam
 import numpy as np
@@ -38,7 +38,12 @@ class Executor(base_beam_executor.BaseBeamExecutor):
     with `blessed` 0, and what follows is skipped.
     """
 
-    def Do(self, input_dict, output_dict, exec_properties):
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
         self._log_startup(input_dict, output_dict, exec_properties)
         settings = GateSettings.model_validate_json(exec_properties["gate"])
         evaluation = Path(artifact_utils.get_single_uri(output_dict["evaluation"]))
@@ -144,12 +149,17 @@ class Evaluator(base_beam_component.BaseBeamComponent):
     ):
         super().__init__(
             EvaluatorSpec(
-                examples=examples, statistics=statistics, model=model, baseline_model=baseline_model, schema=schema,
-                gate=gate.model_dump_json(), serving=serving,
+                examples=examples,
+                statistics=statistics,
+                model=model,
+                baseline_model=baseline_model,
+                schema=schema,
+                gate=gate.model_dump_json(),
+                serving=serving,
                 evaluation=types.Channel(type=standard_artifacts.ModelEvaluation),
                 blessing=types.Channel(type=standard_artifacts.ModelBlessing),
             )
-        )  # fmt: skip
+        )
 
 
 def _table(answers: dict[str, Predictions], images: pd.DataFrame) -> pd.DataFrame:

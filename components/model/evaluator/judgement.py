@@ -200,6 +200,10 @@ def judge(
             )
         )
     return Judgement(
-        candidate=candidate, serving=serving, comparison=comparison, confidence=settings.confidence, checks=checks,
+        candidate=candidate,
+        serving=serving,
+        comparison=comparison,
+        confidence=settings.confidence,
+        checks=checks,
         incomparable=incomparable,
-    )  # fmt: skip
+    )

@@ -58,7 +58,8 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
 def binned(confidence: np.ndarray) -> np.ndarray:
     """The bin of each confidence, int [N]."""
-    return np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    bins: np.ndarray = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    return bins
 
 
 def compare(labels: np.ndarray, candidate: np.ndarray, serving: np.ndarray, confidence: float) -> Comparison:

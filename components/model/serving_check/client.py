@@ -9,6 +9,7 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ def _resident_gib() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**30
 
 
-def _strings(requests, name: str) -> list[bytes]:
+def _strings(requests: Mapping[str, np.ndarray], name: str) -> list[bytes]:
     joined, ends = requests[name].tobytes(), requests[f"{name}_ends"].tolist()
     return [joined[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 

@@ -39,7 +39,12 @@ _OURS = {"components", "pipeline", "trainer", "tfx"}
 class Executor(base_executor.BaseExecutor):
     """Completes with `blessed` 0 when the model fails: see `components.model.evaluator.component`."""
 
-    def Do(self, input_dict, output_dict, exec_properties):
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
         settings = ServingCheckSettings.model_validate_json(exec_properties["settings"])
         model = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict["model"]))
         [examples] = input_dict["examples"]
@@ -112,18 +117,33 @@ def check(model: str, records: list[bytes], names: list[str], settings: ServingC
     return [
         Check(name="signatures missing", value=len(missing), bound=0, sense="at most", detail=", ".join(missing)),
         Check(name="modules of ours it needs", value=len(ours), bound=0, sense="at most", detail=", ".join(ours)),
-        Check(name="difference from the trained model", value=differences.get(worst, 0), bound=_CLOSE, sense="at most",
-              detail=f"largest in {worst}"),
+        Check(
+            name="difference from the trained model",
+            value=differences.get(worst, 0),
+            bound=_CLOSE,
+            sense="at most",
+            detail=f"largest in {worst}",
+        ),
         Check(name="answers that are no finite numbers", value=not_finite, bound=0, sense="at most"),
         Check(name="classes misnamed", value=misnamed, bound=0, sense="at most"),
         Check(name="good images called invalid", value=refused, bound=0, sense="at most"),
-        Check(name="hostile requests called valid", value=accepted, bound=0, sense="at most",
-              detail="nothing, HTML, a cut image, 100 MB, 30,000 x 30,000 pixels"),
+        Check(
+            name="hostile requests called valid",
+            value=accepted,
+            bound=0,
+            sense="at most",
+            detail="nothing, HTML, a cut image, 100 MB, 30,000 x 30,000 pixels",
+        ),
         Check(name="difference that hostile requests make to others", value=spoilt, bound=_CLOSE, sense="at most"),
-        Check(name="latency in ms", value=latency[1], bound=settings.latency_ms, sense="at most",
-              detail=f"99 of 100 requests; half take {latency[0]:.1f}"),
+        Check(
+            name="latency in ms",
+            value=latency[1],
+            bound=settings.latency_ms,
+            sense="at most",
+            detail=f"99 of 100 requests; half take {latency[0]:.1f}",
+        ),
         Check(name="memory in GiB", value=figures["memory_gib"], bound=settings.memory_gib, sense="at most"),
-    ]  # fmt: skip
+    ]
 
 
 class ServingCheckSpec(ComponentSpec):
@@ -158,10 +178,13 @@ class ServingCheck(base_component.BaseComponent):
     ):
         super().__init__(
             ServingCheckSpec(
-                model=model, examples=examples, schema=schema, settings=settings.model_dump_json(),
+                model=model,
+                examples=examples,
+                schema=schema,
+                settings=settings.model_dump_json(),
                 blessing=types.Channel(type=standard_artifacts.InfraBlessing),
             )
-        )  # fmt: skip
+        )
 
 
 def _difference(found: np.ndarray, wanted: np.ndarray) -> float:

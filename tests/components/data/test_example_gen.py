@@ -157,7 +157,7 @@ def lying(**changes):
         (lambda folder, good: (folder / "manifest.json").unlink(), "manifest.json: missing"),
         (lambda folder, good: (folder / "manifest.json").write_text("{"), "manifest.json: the file: Invalid JSON"),
     ],
-)  # fmt: skip
+)
 def test_a_damaged_span_is_refused_and_what_is_wrong_is_named(damage, message, good, ingest, tmp_path):
     folder = write_span(tmp_path / "data", 1, good)
     damage(folder, good)

@@ -14,9 +14,13 @@ def verdict(span, passed, created=0, data="/data"):
 
 
 VERDICTS = [
-    verdict(1, 1), verdict(2, 1, created=5), verdict(2, 1, created=9), verdict(3, 0), verdict(10, 1),
+    verdict(1, 1),
+    verdict(2, 1, created=5),
+    verdict(2, 1, created=9),
+    verdict(3, 0),
+    verdict(10, 1),
     verdict(9, 1, data="/other"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,11 @@ def test_a_full_disk_leaves_the_serving_folder_as_it_was(model, tmp_path):
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],
-        capture_output=True, text=True, cwd=Path(__file__).parents[3], env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[3],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
     assert "refused" in done.stdout, done.stderr
     assert [entry.name for entry in serving.iterdir()] == ["1"]
 
@@ -251,8 +254,11 @@ def test_a_reader_never_sees_half_a_model(three):
     """
     reader = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(script)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3],
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[3],
+    )
     assert reader.stdout.readline() == "reading\n"
     for _ in range(60):
         serving = serving_now(three).model

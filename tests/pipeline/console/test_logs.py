@@ -24,8 +24,11 @@ SCRIPT = """
 def test_library_output_goes_to_the_file_and_ours_to_the_terminal(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(SCRIPT)],
-        cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
-    )  # fmt: skip
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+    )
     assert done.stdout == "before\n"
     assert done.stderr == "ours\nafter\n"
     written = (tmp_path / "run.log").read_text()

@@ -80,10 +80,18 @@ def runs(tmp_path_factory):
     model = tmp_path_factory.mktemp("model")
     (model / HOSTILE.replace("/", "")).write_text("weights")
     record = ModelRecord(
-        version=1, pushed_at=datetime(2026, 1, 1, tzinfo=UTC), run_id=HOSTILE, span=1, data_digest=HOSTILE,
-        model=ModelId(uri=HOSTILE, created_ms=1), code_version=HOSTILE, settings_digest=HOSTILE,
-        metrics={"accuracy": 0.9}, signatures=[HOSTILE], classes=[HOSTILE, "b"],
-    )  # fmt: skip
+        version=1,
+        pushed_at=datetime(2026, 1, 1, tzinfo=UTC),
+        run_id=HOSTILE,
+        span=1,
+        data_digest=HOSTILE,
+        model=ModelId(uri=HOSTILE, created_ms=1),
+        code_version=HOSTILE,
+        settings_digest=HOSTILE,
+        metrics={"accuracy": 0.9},
+        signatures=[HOSTILE],
+        classes=[HOSTILE, "b"],
+    )
     push(model, runs / name / "serving", record)
     return runs
 
@@ -127,14 +135,37 @@ def assert_harmless(text):
 
 
 READING = [
-    "runs list", "runs show last", "runs diff NEWEST OLDEST", "runs export", "why last", "artifacts list",
-    "artifacts show 1", "artifacts show 2", "artifacts show v0", "lineage 5", "lineage 1 --down",
-    "lineage 5 --format mermaid", "lineage 5 --format dot", "lineage 5 --format json", "models list", "models verify",
-    "gc --keep 1 --dry-run", "report last --no-open", "runs show HOSTILE", "artifacts show HOSTILE",
-    "artifacts list --type HOSTILE", "artifacts list --property HOSTILE", "runs list --json", "runs show last --json",
-    "why last --json", "artifacts list --json", "models list --json", "rollback", "bless last --reason why",
+    "runs list",
+    "runs show last",
+    "runs diff NEWEST OLDEST",
+    "runs export",
+    "why last",
+    "artifacts list",
+    "artifacts show 1",
+    "artifacts show 2",
+    "artifacts show v0",
+    "lineage 5",
+    "lineage 1 --down",
+    "lineage 5 --format mermaid",
+    "lineage 5 --format dot",
+    "lineage 5 --format json",
+    "models list",
+    "models verify",
+    "gc --keep 1 --dry-run",
+    "report last --no-open",
+    "runs show HOSTILE",
+    "artifacts show HOSTILE",
+    "artifacts list --type HOSTILE",
+    "artifacts list --property HOSTILE",
+    "runs list --json",
+    "runs show last --json",
+    "why last --json",
+    "artifacts list --json",
+    "models list --json",
+    "rollback",
+    "bless last --reason why",
     "rollback --pipeline HOSTILE",
-]  # fmt: skip
+]
 
 
 FAILING = ("report", "runs show H", "artifacts show H", "artifacts list --t", "artifacts list --p", "rollback", "bless")

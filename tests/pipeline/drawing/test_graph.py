@@ -33,13 +33,17 @@ def test_boxes_overlap_nowhere_and_arrows_point_down(graph):
 def test_a_run_shows_states_and_what_was_compared():
     model = artifact(7, "Model")
     run = Run(
-        1, "r1", "p", 0, {},
+        1,
+        "r1",
+        "p",
+        0,
+        {},
         (
             execution(1, "Baseline", RESOLVER, "complete", {}, {"model": (model,)}),
             execution(2, "Trainer", "Trainer", "cached", {}, {"model": (model,)}),
             execution(3, "Evaluator", "Evaluator", "running", {"model": (model,), "baseline_model": (model,)}, {}),
         ),
-    )  # fmt: skip
+    )
     root = ElementTree.fromstring(run_svg(run, {"Evaluator": "died"}, lambda kind, id: f"#{kind}-{id}"))
     assert [link.get("href") for link in root.iter("a")] == ["#execution-1", "#execution-2", "#execution-3"]
     assert [text.text for text in root.iter("text")][1::2] == ["complete, 1.5 s", "cached", "died"]
@@ -51,9 +55,12 @@ def test_a_run_shows_states_and_what_was_compared():
 
 def test_a_lineage_escapes_what_the_store_holds():
     lineage = Lineage(
-        7, {7: artifact(7, "<b>&")}, {1: execution(1, '"x"', "T", "complete", {}, {})}, (Edge(7, 1, False, "<i>"),),
+        7,
+        {7: artifact(7, "<b>&")},
+        {1: execution(1, '"x"', "T", "complete", {}, {})},
+        (Edge(7, 1, False, "<i>"),),
         {1: "<run>"},
-    )  # fmt: skip
+    )
     root = ElementTree.fromstring(lineage_svg(lineage))
     assert "<b>&" in [text.text for text in root.iter("text")]
     assert root.find(".//g[@class='artifact start']") is not None and root.find(".//a") is None

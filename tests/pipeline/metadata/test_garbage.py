@@ -118,11 +118,19 @@ main()
 @pytest.mark.parametrize(
     "uri",
     [
-        "{root}/../../../victim/precious", "{root}", "{root}/", "{root}/Trainer", "{root}/Trainer/model",
-        "{root}/Trainer/model/1/deeper", "{root}/./Trainer/model", "{root}/Trainer/../../serving",
-        "{root}/Trainer/link/7", "{root}/linked/model/7", "{root}/../root/DataGate/1/dataverdict",
+        "{root}/../../../victim/precious",
+        "{root}",
+        "{root}/",
+        "{root}/Trainer",
+        "{root}/Trainer/model",
+        "{root}/Trainer/model/1/deeper",
+        "{root}/./Trainer/model",
+        "{root}/Trainer/../../serving",
+        "{root}/Trainer/link/7",
+        "{root}/linked/model/7",
+        "{root}/../root/DataGate/1/dataverdict",
     ],
-)  # fmt: skip
+)
 def test_only_folders_of_executions_are_removed(uri, folder, monkeypatch, capsys, tmp_path):
     root = folder / "sample" / "root"
     precious = tmp_path / "victim" / "precious" / "file"

@@ -68,13 +68,18 @@ def test_every_command_shows_everything_else(name, runs, monkeypatch, capsys):
     whole = file.read_bytes()
     pages = create_app(runs).test_client()
     commands = [
-        ["runs", "list"], ["runs", "list", "--json"], ["runs", "show", "sample-run-002"],
-        ["runs", "show", "sample-run-002", "--json"], ["runs", "diff", "sample-run-002", "other-run-000"],
-        ["runs", "export"], ["why", "sample-run-002"], ["why", "sample-run-002", "--json"],
+        ["runs", "list"],
+        ["runs", "list", "--json"],
+        ["runs", "show", "sample-run-002"],
+        ["runs", "show", "sample-run-002", "--json"],
+        ["runs", "diff", "sample-run-002", "other-run-000"],
+        ["runs", "export"],
+        ["why", "sample-run-002"],
+        ["why", "sample-run-002", "--json"],
         ["artifacts", "list", "--pipeline", "sample", "--json"],
         ["lineage", "span-3", "--down", "--pipeline", "sample"],
         ["bless", "sample-run-002", "--reason", "x"],
-    ]  # fmt: skip
+    ]
     try:
         for junk in JUNK:
             _put(file, name, junk)

@@ -44,10 +44,26 @@ def model(tmp_path_factory):
 
 def report(**of_mistakes):
     return Report(
-        run="run-1", pipeline="x", started=datetime(2026, 1, 1, tzinfo=UTC), seconds=1, state="done", verdict=[],
-        facts={}, settings={}, data=None, samples={}, history=[], judgement=None, override=None, calibration=[],
-        serving=[], nodes=[], lineage_of="", lineage="", **of_mistakes,
-    )  # fmt: skip
+        run="run-1",
+        pipeline="x",
+        started=datetime(2026, 1, 1, tzinfo=UTC),
+        seconds=1,
+        state="done",
+        verdict=[],
+        facts={},
+        settings={},
+        data=None,
+        samples={},
+        history=[],
+        judgement=None,
+        override=None,
+        calibration=[],
+        serving=[],
+        nodes=[],
+        lineage_of="",
+        lineage="",
+        **of_mistakes,
+    )
 
 
 def mistakes(of_each):

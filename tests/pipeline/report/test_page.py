@@ -19,14 +19,34 @@ def report(classes):
     figures = measure(labels, np.eye(classes, dtype=np.float32)[answers], names, 0.95, {})
     counts = {name: 10 + number for number, name in enumerate(names)}
     data = Data(
-        span=1, gate_span=1, previous_span=None, labels=dict.fromkeys(("train", "val", "test"), counts), findings=[],
+        span=1,
+        gate_span=1,
+        previous_span=None,
+        labels=dict.fromkeys(("train", "val", "test"), counts),
+        findings=[],
         page="/somewhere/data.html",
-    )  # fmt: skip
+    )
     return Report(
-        run="run", pipeline="many", started=datetime.now(UTC), seconds=1, state=RunState.DONE, verdict=[], facts={},
-        settings={}, data=data, samples={}, history=[], judgement=judge(GateSettings(), figures), override=None,
-        calibration=[], mistakes=[], serving=[], nodes=[], lineage_of="", lineage="",
-    )  # fmt: skip
+        run="run",
+        pipeline="many",
+        started=datetime.now(UTC),
+        seconds=1,
+        state=RunState.DONE,
+        verdict=[],
+        facts={},
+        settings={},
+        data=data,
+        samples={},
+        history=[],
+        judgement=judge(GateSettings(), figures),
+        override=None,
+        calibration=[],
+        mistakes=[],
+        serving=[],
+        nodes=[],
+        lineage_of="",
+        lineage="",
+    )
 
 
 @pytest.mark.parametrize("classes", [10, 200, 2_000])

@@ -106,12 +106,23 @@ def test_an_error_names_the_variable_but_not_the_flag():
 @pytest.mark.parametrize(
     "flag",
     [
-        "training={epochs: 1, epochs: 2}", "data.dir=&a x", "training.epochs=" + "9" * 5000, "=1",
-        ".".join("a" * 5000) + "=1", "name=" + "x" * 100_000, 'data.dir="\\0"', "runs=\udcff", "x=\udcff",
-        "training.epochs.x=1", "finetune.source=\udcff", "model=" + "[" * 5000,
-        "data.dir=" + "[" * 15 + "]" * 15, "training=", "data.span=1e400",
+        "training={epochs: 1, epochs: 2}",
+        "data.dir=&a x",
+        "training.epochs=" + "9" * 5000,
+        "=1",
+        ".".join("a" * 5000) + "=1",
+        "name=" + "x" * 100_000,
+        'data.dir="\\0"',
+        "runs=\udcff",
+        "x=\udcff",
+        "training.epochs.x=1",
+        "finetune.source=\udcff",
+        "model=" + "[" * 5000,
+        "data.dir=" + "[" * 15 + "]" * 15,
+        "training=",
+        "data.span=1e400",
     ],
-)  # fmt: skip
+)
 def test_no_flag_ends_in_a_trace_or_a_long_message(flag):
     with pytest.raises(SettingsError) as refused:
         load("sample", [flag], environment={})
@@ -154,8 +165,10 @@ def test_a_file_builds_on_presets_only(tmp_path, base):
 
 def test_the_data_folder_may_have_any_name():
     assert load("sample", ["data.span=3"], {}, data={"dir": "2024"}).data.model_dump() == {
-        "dir": Path("2024"), "span": 3, "gate_span": 1,
-    }  # fmt: skip
+        "dir": Path("2024"),
+        "span": 3,
+        "gate_span": 1,
+    }
 
 
 def test_the_run_folder_is_absolute():

@@ -8,8 +8,16 @@ from pipeline.settings.strict_yaml import MOST_BYTES, YamlRefused, YamlSyntaxErr
 def test_values_are_those_of_yaml_1_2_and_the_setting_decides_about_text():
     text = "a: 7\nb: 1e-3\nc: true\nd: ~\ne: [x, -2]\nf: 010\ng: 1:30\nh: no\ni: 2024-01-01\n"
     assert parse(text).value == {
-        "a": 7, "b": 0.001, "c": True, "d": None, "e": ["x", -2], "f": "010", "g": "1:30", "h": "no", "i": "2024-01-01",
-    }  # fmt: skip
+        "a": 7,
+        "b": 0.001,
+        "c": True,
+        "d": None,
+        "e": ["x", -2],
+        "f": "010",
+        "g": "1:30",
+        "h": "no",
+        "i": "2024-01-01",
+    }
     assert load("sample", ["augment.flip=yes", "name=no", "training.epochs=010"], {}).augment.flip is True
     assert load("sample", ["name=no"], {}).name == "no"
     assert load("sample", ["name=2024-01-01"], {}).name == "2024-01-01"
@@ -18,8 +26,13 @@ def test_values_are_those_of_yaml_1_2_and_the_setting_decides_about_text():
 
 def test_every_value_has_its_line():
     assert parse("a:\n  b: 1\n  c:\n  - x\n  - y\n").lines == {
-        (): 1, ("a",): 1, ("a", "b"): 2, ("a", "c"): 3, ("a", "c", 0): 4, ("a", "c", 1): 5,
-    }  # fmt: skip
+        (): 1,
+        ("a",): 1,
+        ("a", "b"): 2,
+        ("a", "c"): 3,
+        ("a", "c", 0): 4,
+        ("a", "c", 1): 5,
+    }
 
 
 @pytest.mark.parametrize(

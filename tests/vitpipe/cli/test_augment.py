@@ -14,8 +14,13 @@ from vitpipe.cli import app
 CLASSES = ["cat", "dog", "ox"]
 SMALL = ["-c", "cifar10", "--set", "model.image_size=8"]
 PLAIN = [
-    "crop_padding=0", "flip=false", "randaugment_ops=0", "erase=0", "mixup=0", "cutmix=0",
-]  # fmt: skip
+    "crop_padding=0",
+    "flip=false",
+    "randaugment_ops=0",
+    "erase=0",
+    "mixup=0",
+    "cutmix=0",
+]
 
 
 @pytest.fixture(scope="module")

@@ -81,8 +81,10 @@ def test_remarks_on_images_are_counted_and_printed(pets, tmp_path):
         assert f"(first: {file})" in line and fix in line
     remarked = manifest.read(tmp_path / "out" / "span-1").remarked
     assert [(found.remark, found.count, found.images) for found in remarked] == [
-        ("narrow_range", 3, 23), ("one_colour", 1, 23), ("rotated", 2, 23)
-    ]  # fmt: skip
+        ("narrow_range", 3, 23),
+        ("one_colour", 1, 23),
+        ("rotated", 2, 23),
+    ]
 
 
 def test_a_source_of_large_photographs_is_rejected_with_the_fix(pets, tmp_path):

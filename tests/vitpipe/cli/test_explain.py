@@ -59,10 +59,18 @@ def made(tmp_path_factory):
     write_span(folder / "data", 1, {"train": train, "test": [broken, *rows]})
     serving.export(vit(), CLASSES, 8, str(folder / "model"))
     record = ModelRecord(
-        version=1, pushed_at=datetime(2026, 1, 1, tzinfo=UTC), run_id="run-1", span=1, data_digest="d",
-        model=ModelId(uri="/1", created_ms=1), code_version="c", settings_digest="s", metrics={"accuracy": 0.9},
-        signatures=["explain"], classes=CLASSES,
-    )  # fmt: skip
+        version=1,
+        pushed_at=datetime(2026, 1, 1, tzinfo=UTC),
+        run_id="run-1",
+        span=1,
+        data_digest="d",
+        model=ModelId(uri="/1", created_ms=1),
+        code_version="c",
+        settings_digest="s",
+        metrics={"accuracy": 0.9},
+        signatures=["explain"],
+        classes=CLASSES,
+    )
     push(folder / "model", folder / "runs" / "x" / "serving", record)
     record_run(folder / "runs" / "x" / "metadata.db", "run-1", {"data": {"dir": "data", "span": 4, "gate_span": 1}})
     (folder / "a.png").write_bytes(encoded(picture(100, 20)))
@@ -220,7 +228,7 @@ def test_a_model_without_cls_and_without_one_filter_says_so(explain, tmp_path):
         (["a.png", "--out", "a.png"], SettingsError, "a.png cannot be written"),
         (["--data", "two"], SettingsError, "answers other classes than two/span-1 has"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_named_with_its_cure(explain, made, arguments, kind, words):
     (made / "other").mkdir(exist_ok=True)
     (made / "other" / "saved_model.pb").write_bytes(b"no graph")

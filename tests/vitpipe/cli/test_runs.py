@@ -62,8 +62,10 @@ def test_runs_are_filtered_and_sorted(vitpipe, options, expected):
 def test_a_run_whose_process_is_gone_has_died(tmp_path, monkeypatch, capsys):
     ended = subprocess.run(
         [sys.executable, "-c", "from pipeline.result.run_result import this_process; print(this_process())"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     make_store(tmp_path / "sample" / "metadata.db", runs=1, process=ended.stdout.strip())
     monkeypatch.setattr(sys, "argv", ["vitpipe", "runs", "list", "--json", "--runs", str(tmp_path)])
     with pytest.raises(SystemExit):
@@ -114,8 +116,12 @@ def test_a_pushed_model_goes_back_to_its_data_and_not_to_every_model_before_it(v
     _, out = vitpipe("lineage", "v3", "--json")
     found = json.loads(out)
     assert sorted(artifact["type"] for artifact in found["artifacts"]) == [
-        "Examples", "Model", "Model", "ModelBlessing", "PushedModel",
-    ]  # fmt: skip
+        "Examples",
+        "Model",
+        "Model",
+        "ModelBlessing",
+        "PushedModel",
+    ]
     assert [edge["name"] for edge in found["edges"] if edge["compared"]] == ["baseline_model"]
     assert found["runs"].keys() == {"sample-run-003"}
     assert found["runs"]["sample-run-003"]["code_version"] == "0123456789ab"

@@ -26,10 +26,18 @@ def folder(tmp_path):
     (tmp_path / "model" / "saved_model.pb").write_bytes(b"no graph")
     for version in (1, 2):
         record = ModelRecord(
-            version=version, pushed_at=datetime(2026, 1, 1, tzinfo=UTC), run_id="r", span=1, data_digest="d",
-            model=ModelId(uri=f"/{version}", created_ms=1), code_version="c", settings_digest="s",
-            metrics={"accuracy": 0.9}, signatures=["serving_bytes"], classes=["a", "b"],
-        )  # fmt: skip
+            version=version,
+            pushed_at=datetime(2026, 1, 1, tzinfo=UTC),
+            run_id="r",
+            span=1,
+            data_digest="d",
+            model=ModelId(uri=f"/{version}", created_ms=1),
+            code_version="c",
+            settings_digest="s",
+            metrics={"accuracy": 0.9},
+            signatures=["serving_bytes"],
+            classes=["a", "b"],
+        )
         push(tmp_path / "model", tmp_path / "runs" / "x" / "serving", record)
     Image.new("RGB", (8, 8)).save(tmp_path / "some.png")
     return tmp_path
@@ -99,9 +107,11 @@ def test_a_model_without_a_record_is_loaded_only_if_trusted(folder):
 
 def test_repeating_a_killed_roll_back_does_not_go_further_back(folder):
     versions = folder / "runs" / "x" / "serving"
-    push(folder / "model", versions, read_record(versions / "1").model_copy(
-        update={"version": 3, "model": ModelId(uri="/3", created_ms=1)}
-    ))  # fmt: skip
+    push(
+        folder / "model",
+        versions,
+        read_record(versions / "1").model_copy(update={"version": 3, "model": ModelId(uri="/3", created_ms=1)}),
+    )
     code = f"""
         import os, sys
         os.chdir({str(folder)!r})

@@ -209,8 +209,15 @@ def test_moments_are_of_each_channel():
 
 def cell(name, size, seed, right, steps=10, seconds=12.0):
     place = cells.Place(architecture=name, size=size, seed=seed, steps=steps, key="0" * 64)
-    result = cells.Result(right=right, examples=100, log_loss=1.0, parameters=1234, multiply_adds=5_600_000,
-                          seconds=seconds, seconds_per_step=0.2)  # fmt: skip
+    result = cells.Result(
+        right=right,
+        examples=100,
+        log_loss=1.0,
+        parameters=1234,
+        multiply_adds=5_600_000,
+        seconds=seconds,
+        seconds_per_step=0.2,
+    )
     return cells.Cell(place=place, result=result)
 
 
@@ -234,9 +241,15 @@ def test_the_page_has_every_line_and_its_table(tmp_path):
     rows = results.rows(
         {"a": "Alpha <b>", "c": "Gamma"}, [cell(n, s, k, 40) for n in "ac" for s in (50, 250) for k in (0, 1)]
     )
-    found = results.Found(data="here", classes=["cat", "dog"], test_images=100, pretrained=None,
-                          settings=settings().model_dump(mode="json"),
-                          machine=results.machine(), rows=rows)  # fmt: skip
+    found = results.Found(
+        data="here",
+        classes=["cat", "dog"],
+        test_images=100,
+        pretrained=None,
+        settings=settings().model_dump(mode="json"),
+        machine=results.machine(),
+        rows=rows,
+    )
     text = page.write(found, tmp_path).read_text()
     body = text[text.index("<body>") :]
     assert body.count("<td>Alpha &lt;b&gt;</td>") == 2 and "Alpha <b></td>" not in body

@@ -11,9 +11,15 @@ from vitpipe.ui.app import create_app
 
 pytestmark = pytest.mark.browser
 PAGES = (
-    "/", "/?pipeline=sample&state=failed", "/sample/runs/sample-run-028", "/sample/artifacts", "/sample/artifacts/2",
-    "/sample/artifacts/5/up", "/sample/artifacts/1/down", "/sample/charts",
-)  # fmt: skip
+    "/",
+    "/?pipeline=sample&state=failed",
+    "/sample/runs/sample-run-028",
+    "/sample/artifacts",
+    "/sample/artifacts/2",
+    "/sample/artifacts/5/up",
+    "/sample/artifacts/1/down",
+    "/sample/charts",
+)
 
 
 @pytest.fixture(scope="module")

@@ -31,10 +31,18 @@ FROM_HERE = {"Origin": "http://localhost", "Sec-Fetch-Site": "same-origin", "Con
 
 def pushed(folder, model, version=1):
     record = ModelRecord(
-        version=version, pushed_at=datetime(2026, 1, version, tzinfo=UTC), run_id="run-1", span=1, data_digest="d",
-        model=ModelId(uri="/1", created_ms=1), code_version="c", settings_digest="s", metrics={"accuracy": 0.9},
-        signatures=["explain"], classes=CLASSES,
-    )  # fmt: skip
+        version=version,
+        pushed_at=datetime(2026, 1, version, tzinfo=UTC),
+        run_id="run-1",
+        span=1,
+        data_digest="d",
+        model=ModelId(uri="/1", created_ms=1),
+        code_version="c",
+        settings_digest="s",
+        metrics={"accuracy": 0.9},
+        signatures=["explain"],
+        classes=CLASSES,
+    )
     push(model, folder, record)
 
 

@@ -57,10 +57,12 @@ def test_a_page_may_load_only_from_here(runs):
         ("/?pipeline=sample&token=right&state=failed", "/?pipeline=sample&state=failed"),
         ("/sample/runs/sample-run-028?token=right", "/sample/runs/sample-run-028"),
         ("/%5Cevil.example/?token=right", "/%5Cevil.example/"),
-        ("/sample/charts?token=right&_external=1&_scheme=javascript&endpoint=x&store=y",
-         "/sample/charts?_external=1&_scheme=javascript&endpoint=x&store=y"),
+        (
+            "/sample/charts?token=right&_external=1&_scheme=javascript&endpoint=x&store=y",
+            "/sample/charts?_external=1&_scheme=javascript&endpoint=x&store=y",
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_token_redirects_to_the_same_page(runs, asked, location):
     answer = create_app(runs, "0.0.0.0", "right").test_client().get(asked)
     assert (answer.status_code, answer.location) == (303, location)
@@ -75,17 +77,45 @@ def test_no_query_changes_how_links_of_a_page_are_built(runs, query):
 
 
 TARGETS = [
-    "//evil.example", "///evil.example/", "/%2f%2fevil.example", "/%2fevil.example", "/%09/evil.example",
-    "/%5cevil.example", "/\\evil.example", "/;@evil.example", "/%0d%0aSet-Cookie:x", "/sample/runs/%00",
-    "/sample/runs/x/report/%00", "/-/%00", "/-/%0a", "/%7f/", "/%c2%9b/", "/sample", "/sample/artifacts/", "/a/../b",
-    "/./sample", "/%ff%fe/", "/sample/artifacts?type=%00", "/?pipeline=%00", "/?page=%00", "/?%0d%0a=1",
-    "http://evil.example/", "http://evil.example//x", "//evil.example/sample/charts", "/@evil.example/charts",
-    "/sample/artifacts/1/up%0a", "*", "/?", "/-/explain/%0d",
-]  # fmt: skip
+    "//evil.example",
+    "///evil.example/",
+    "/%2f%2fevil.example",
+    "/%2fevil.example",
+    "/%09/evil.example",
+    "/%5cevil.example",
+    "/\\evil.example",
+    "/;@evil.example",
+    "/%0d%0aSet-Cookie:x",
+    "/sample/runs/%00",
+    "/sample/runs/x/report/%00",
+    "/-/%00",
+    "/-/%0a",
+    "/%7f/",
+    "/%c2%9b/",
+    "/sample",
+    "/sample/artifacts/",
+    "/a/../b",
+    "/./sample",
+    "/%ff%fe/",
+    "/sample/artifacts?type=%00",
+    "/?pipeline=%00",
+    "/?page=%00",
+    "/?%0d%0a=1",
+    "http://evil.example/",
+    "http://evil.example//x",
+    "//evil.example/sample/charts",
+    "/@evil.example/charts",
+    "/sample/artifacts/1/up%0a",
+    "*",
+    "/?",
+    "/-/explain/%0d",
+]
 HEADERS = [
-    "", "Host: evil.example\r\n", "X-Forwarded-Host: evil.example\r\nX-Forwarded-Proto: javascript\r\n",
+    "",
+    "Host: evil.example\r\n",
+    "X-Forwarded-Host: evil.example\r\nX-Forwarded-Proto: javascript\r\n",
     "X-Forwarded-Prefix: //evil.example\r\nForwarded: host=evil.example\r\nX-Original-URL: //evil.example\r\n",
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("token", [None, "right"])

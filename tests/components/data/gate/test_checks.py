@@ -9,11 +9,22 @@ SETTINGS = DataGateSettings()
 
 def split(**changes):
     given = {
-        "images": 300, "bytes": 1, "undecodable": {}, "outside_labels": 0, "duplicates": 0,
-        "labels": {"cat": 100, "dog": 100, "fox": 100}, "formats": {"PNG RGB": 300}, "sizes": {"32x32": 300},
-        "different_sizes": 1, "smallest_side": 32, "mean": [120.0, 120.0, 120.0], "spread": [60.0, 60.0, 60.0],
-        "brightness": [0, 150, 150], "sharpness": [0, 300], "sides": [0, 300],
-    }  # fmt: skip
+        "images": 300,
+        "bytes": 1,
+        "undecodable": {},
+        "outside_labels": 0,
+        "duplicates": 0,
+        "labels": {"cat": 100, "dog": 100, "fox": 100},
+        "formats": {"PNG RGB": 300},
+        "sizes": {"32x32": 300},
+        "different_sizes": 1,
+        "smallest_side": 32,
+        "mean": [120.0, 120.0, 120.0],
+        "spread": [60.0, 60.0, 60.0],
+        "brightness": [0, 150, 150],
+        "sharpness": [0, 300],
+        "sides": [0, 300],
+    }
     return SplitFigures(**(given | changes))
 
 
@@ -59,25 +70,29 @@ def test_remarks_cause_warnings_with_their_number_and_a_fix():
         (figures(repeated_ids=1), "repeated_ids", "1 examples have the id of another"),
         (
             figures(val=split(labels={"cat": 300, "dog": 0, "fox": 0})),
-            "missing_classes", "no image of 'dog' in val, 'fox' in val",
+            "missing_classes",
+            "no image of 'dog' in val, 'fox' in val",
         ),
         (figures(test=split(smallest_side=1)), "image_side", "a side of 1 pixels, in test, allowed is at least 8"),
         (figures(train=split(labels={"cat": 299, "dog": 1, "fox": 5})), "class_examples", "'dog' has 1 images"),
         (
             figures(train=split(labels={"cat": 9000, "dog": 50, "fox": 900})),
-            "imbalance", "'cat' has 180.0 times the images of 'dog'",
+            "imbalance",
+            "'cat' has 180.0 times the images of 'dog'",
         ),
         (figures(train=split(duplicates=90)), "duplicates", "90 images in train repeat an earlier one (0.3000)"),
         (
             figures(leaks=[Leak(source="train", target="test", exact=1, near=0)]),
-            "exact_leaks", "1 of test in train, allowed is at most 0",
+            "exact_leaks",
+            "1 of test in train, allowed is at most 0",
         ),
         (
             figures(leaks=[Leak(source="train", target="test", exact=0, near=30)]),
-            "near_leaks", "30 of test in train (0.1000), allowed is at most 0.05",
+            "near_leaks",
+            "30 of test in train (0.1000), allowed is at most 0.05",
         ),
     ],
-)  # fmt: skip
+)
 def test_what_stops_a_run_is_named_with_value_and_bound(found, check, words):
     verdict = judge(SETTINGS, found, [], examples={check: ["'a.png'"]})
     assert check in stopped(verdict) and not verdict.passed
@@ -138,7 +153,9 @@ def test_an_equal_span_has_not_drifted():
     [
         (
             {"labels": {"cat": 200, "dog": 50, "fox": 50}},
-            "drift_labels_linf", 1 / 3, "share of 'cat' went from 0.333 to 0.667",
+            "drift_labels_linf",
+            1 / 3,
+            "share of 'cat' went from 0.333 to 0.667",
         ),
         ({"labels": {"cat": 300, "dog": 0, "fox": 0}}, "drift_labels_js", 0.459, "classes' mix changed by 0.459 bits"),
         ({"mean": [120.0, 120.0, 180.0]}, "drift_colour", 1.0, "mean blue went from 120.0 to 180.0"),
@@ -146,7 +163,7 @@ def test_an_equal_span_has_not_drifted():
         ({"sharpness": [300, 0]}, "drift_sharpness", 1.0, "sharpness changed by 1.000 bits"),
         ({"sides": [300, 0]}, "drift_sizes", 1.0, "image sizes changed by 1.000 bits"),
     ],
-)  # fmt: skip
+)
 def test_drift_is_measured_against_the_previous_span(change, check, value, words):
     verdict = judge(SETTINGS, figures(train=split(**change), span=3), [], previous=figures(span=1))
     finding = of(verdict, check)

@@ -89,11 +89,14 @@ def half(tmp_path_factory):
     bad["train"] += [
         tfrecord.example(image, 0, id)
         for image, id in [
-            (b"", b"zero.png"), (b"<html><script>alert(1)</script>", b"<b>page</b>.jpg"), (bomb(), b"bomb.png"),
-            (encoded(np.zeros((1, 1, 3), "uint8")), b"dot.png"), (test_image, b"stolen.png"),
+            (b"", b"zero.png"),
+            (b"<html><script>alert(1)</script>", b"<b>page</b>.jpg"),
+            (bomb(), b"bomb.png"),
+            (encoded(np.zeros((1, 1, 3), "uint8")), b"dot.png"),
+            (test_image, b"stolen.png"),
             (encoded(picture(5000), "JPEG", exif=TURNED), b"turned.jpg"),
         ]
-    ]  # fmt: skip
+    ]
     write_span(data, 3, bad)
     write_span(data, 4, span_of(3000, label=lambda seed: 1))
     write_span(data, 10, span_of(4000, change=lambda pixels: (pixels * 0.3).astype("uint8")))

@@ -41,10 +41,14 @@ def png_chunks(rng: np.random.Generator) -> list[Part]:
     middle = int(rng.integers(len(packed)))
     transparency = [(b"tRNS", data) for of, data in {0: b"\0\1", 2: bytes(6), 3: rng.bytes(2)}.items() if of == colour]
     optional = [
-        (b"gAMA", struct.pack(">I", 45_455)), (b"sRGB", b"\0"), (b"pHYs", struct.pack(">IIB", 1, 1, 1)),
-        (b"tEXt", b"Comment\0hello"), (b"zTXt", b"Comment\0\0" + zlib.compress(b"hello")),
-        (b"eXIf", b"II*\0\x08\0\0\0\0\0"), *transparency,
-    ]  # fmt: skip
+        (b"gAMA", struct.pack(">I", 45_455)),
+        (b"sRGB", b"\0"),
+        (b"pHYs", struct.pack(">IIB", 1, 1, 1)),
+        (b"tEXt", b"Comment\0hello"),
+        (b"zTXt", b"Comment\0\0" + zlib.compress(b"hello")),
+        (b"eXIf", b"II*\0\x08\0\0\0\0\0"),
+        *transparency,
+    ]
     return [
         (b"IHDR", struct.pack(">IIBBBBB", SIDE, SIDE, depth, colour, 0, 0, interlaced)),
         *[(b"PLTE", rng.bytes(3 * min(1 << depth, 256)))] * (colour == 3),

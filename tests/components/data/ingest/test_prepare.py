@@ -69,8 +69,10 @@ def test_nothing_else_is_left(folder, tmp_path):
     prepare("images", tmp_path / "out", str(folder))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".lock", "schema.pbtxt", "span-1"]
     assert sorted(path.name for path in (tmp_path / "out" / "span-1").iterdir()) == [
-        "history.npy", "manifest.json", *sorted(SPLITS)
-    ]  # fmt: skip
+        "history.npy",
+        "manifest.json",
+        *sorted(SPLITS),
+    ]
 
 
 def test_the_same_source_gives_the_same_span(folder, files, in_archive, tmp_path):
@@ -125,9 +127,7 @@ def test_some_classes_of_a_source(folder, files, tmp_path):
     (folder / "README").write_text("of no class, so no rejected record of these")
     written = prepare("images", out, str(folder), recipe=Recipe(classes=("cat", "fox"), per_class=10))
     assert written.class_names == ("cat", "fox") == tuple(class_names(schema.read(out)))
-    assert written.counts == {
-        "train": {"cat": 9, "fox": 9}, "val": {"cat": 1, "fox": 1}, "test": {"cat": 3, "fox": 3}
-    }  # fmt: skip
+    assert written.counts == {"train": {"cat": 9, "fox": 9}, "val": {"cat": 1, "fox": 1}, "test": {"cat": 3, "fox": 3}}
     ids = [tfrecord.parse(record).id.decode() for split in SPLITS for record in examples(out / "span-1" / split)]
     assert len({*ids}) == 26 and {id.split("/")[1] for id in ids} == {"cat", "fox"}
     assert prepare("images", out, str(folder), recipe=written.recipe) == written

@@ -11,8 +11,13 @@ def test_what_is_no_image_is_named_with_its_reason_and_spoils_nothing(measured):
     jpeg = encoded(picture(0), "JPEG")
     rows = measured(train=[(jpeg, 0), (b"", 0), (b"<html>", 0), (bomb(), 0), (jpeg[:200], 0), (encoded(picture(1)), 1)])
     assert rows.reason.tolist() == [
-        "", "not a PNG or JPEG image", "not a PNG or JPEG image", "more than 16,777,216 pixels", "cut or damaged", "",
-    ]  # fmt: skip
+        "",
+        "not a PNG or JPEG image",
+        "not a PNG or JPEG image",
+        "more than 16,777,216 pixels",
+        "cut or damaged",
+        "",
+    ]
     assert rows.id.tolist() == [b"train-%d" % n for n in range(6)]
     assert rows.width.dropna().tolist() == [32, 32]
 

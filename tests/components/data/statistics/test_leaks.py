@@ -31,9 +31,10 @@ def test_equal_indices_in_another_palette_are_other_pixels(measured):
         image.save(buffer, "PNG")
         return buffer.getvalue()
 
-    red, blue = (paletted([value for n in range(4) for value in colour(n)]) for colour in (
-        lambda n: (60 * n, 0, 0), lambda n: (0, 0, 60 * n)
-    ))  # fmt: skip
+    red, blue = (
+        paletted([value for n in range(4) for value in colour(n)])
+        for colour in (lambda n: (60 * n, 0, 0), lambda n: (0, 0, 60 * n))
+    )
     _, leaks = find_leaks(measured(train=[(red, 0)], test=[(blue, 0)]))
     assert leaks[0].exact == 0
 

@@ -6,11 +6,19 @@ BOUNDS = GateSettings(accuracy=0.8, class_accuracy=0.5, calibration=0.1, toleran
 def figures(accuracy=0.85, calibration_error=0.05, **classes):
     classes = classes or {"cat": 0.9, "dog": 0.8}
     return Figures(
-        classes=list(classes), examples=100, accuracy=accuracy, accuracy_interval=(accuracy - 0.05, accuracy + 0.05),
-        top_3=1.0, log_loss=0.5, calibration_error=calibration_error, class_accuracy=classes,
+        classes=list(classes),
+        examples=100,
+        accuracy=accuracy,
+        accuracy_interval=(accuracy - 0.05, accuracy + 0.05),
+        top_3=1.0,
+        log_loss=0.5,
+        calibration_error=calibration_error,
+        class_accuracy=classes,
         class_accuracy_interval={name: (value - 0.1, value + 0.1) for name, value in classes.items()},
-        class_precision=classes, looks_accuracy={}, confusion=[[30, 10], [5, 55]],
-    )  # fmt: skip
+        class_precision=classes,
+        looks_accuracy={},
+        confusion=[[30, 10], [5, 55]],
+    )
 
 
 def difference(low, high):

@@ -100,9 +100,11 @@ def test_a_model_that_takes_everything_for_an_image(model, tmp_path):
         probabilities = tf.nn.softmax(keras_model(images, training=False))
         label = tf.argmax(probabilities, axis=-1)
         return {
-            "probabilities": probabilities, "label": label, "class": tf.gather(names, label),
+            "probabilities": probabilities,
+            "label": label,
+            "class": tf.gather(names, label),
             "valid": tf.fill([count], True),
-        }  # fmt: skip
+        }
 
     served = tf.Module()
     served.variables_of_model = [weight.value for weight in keras_model.weights]
