@@ -1,6 +1,9 @@
 import os
+import runpy
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +47,25 @@ def pytest_collection_modifyitems(items):
 
 
 CIFAR10 = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar10-images.tar.xz"
+
+
+@pytest.fixture
+def in_this_process(monkeypatch, capfd):
+    """A function that runs the command in a folder without the seconds that a process needs to import everything."""
+
+    def run(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", ["vitpipe", *map(str, arguments)])
+        capfd.readouterr()
+        try:
+            runpy.run_module("vitpipe", run_name="__main__")
+        except SystemExit as end:
+            code = end.code or 0
+        else:
+            code = 0
+        return subprocess.CompletedProcess([*arguments], code, *capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

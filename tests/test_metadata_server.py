@@ -118,7 +118,7 @@ def test_a_wrong_password_is_refused_at_once_and_not_shown(empty):
         reader(Address.parse(str(empty), "wr0ng")),
     ):
         pass
-    assert time.monotonic() - started < 0.2
+    assert time.monotonic() - started < 1  # without another try
     assert str(empty) in str(refused.value) and "wr0ng" not in str(refused.value)
 
 

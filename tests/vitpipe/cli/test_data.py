@@ -22,10 +22,11 @@ ROOT = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-m", "vitpipe", "data"]
 
 
-def vitpipe(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
-    command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+@pytest.fixture
+def vitpipe(in_this_process, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+    return lambda *arguments, cwd=ROOT: in_this_process(cwd, "data", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +41,11 @@ def pets(tmp_path_factory) -> Path:
     return root
 
 
-def test_help_names_every_source():
+def test_help_names_every_source(vitpipe):
     assert "{" + "|".join(SOURCES) + "}" in vitpipe("prepare", "--help").stdout
 
 
-def test_prepare_twice_and_verify(pets, tmp_path):
+def test_prepare_twice_and_verify(vitpipe, pets, tmp_path):
     first = vitpipe("prepare", "images", "--source", pets, cwd=tmp_path)
     assert (first.returncode, first.stdout) == (
         0,
@@ -60,7 +61,7 @@ def test_prepare_twice_and_verify(pets, tmp_path):
     assert (verified.returncode, len(verified.stdout.splitlines())) == (0, 1)
 
 
-def test_remarks_on_images_are_counted_and_printed(pets, tmp_path):
+def test_remarks_on_images_are_counted_and_printed(vitpipe, pets, tmp_path):
     source = shutil.copytree(pets, tmp_path / "pets")
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -87,7 +88,7 @@ def test_remarks_on_images_are_counted_and_printed(pets, tmp_path):
     ]
 
 
-def test_a_source_of_large_photographs_is_rejected_with_the_fix(pets, tmp_path):
+def test_a_source_of_large_photographs_is_rejected_with_the_fix(vitpipe, pets, tmp_path):
     source = shutil.copytree(pets, tmp_path / "pets")
     for name in ("large.png", "larger.png"):
         Image.new("1", (6000, 4000)).save(source / "cat" / name)
@@ -97,7 +98,7 @@ def test_a_source_of_large_photographs_is_rejected_with_the_fix(pets, tmp_path):
     assert "mogrify -resize '4096x4096>'" in done.stderr
 
 
-def test_a_part_of_a_source_says_which_class_is_smaller_than_asked_for(pets, tmp_path):
+def test_a_part_of_a_source_says_which_class_is_smaller_than_asked_for(vitpipe, pets, tmp_path):
     source = shutil.copytree(pets, tmp_path / "pets")
     shutil.copytree(source / "cat", source / "owl")
     (source / "dog" / "0.png").unlink()
@@ -108,7 +109,7 @@ def test_a_part_of_a_source_says_which_class_is_smaller_than_asked_for(pets, tmp
     assert said == [f"{name} has 8 images for train and val, not 9" for name in ("cat", "dog")]
 
 
-def test_stray_files_and_the_bound_on_rejected_images(pets, tmp_path):
+def test_stray_files_and_the_bound_on_rejected_images(vitpipe, pets, tmp_path):
     source = shutil.copytree(pets, tmp_path / "pets")
     for name in ("README.txt", "Thumbs.db", "cat/desktop.ini"):
         (source / name).write_text("no image")
@@ -125,14 +126,14 @@ def test_stray_files_and_the_bound_on_rejected_images(pets, tmp_path):
         assert bad.returncode == 2 and "use a share from 0 to 1" in bad.stderr and "Traceback" not in bad.stderr
 
 
-def test_class_named_like_a_split(pets, tmp_path):
+def test_class_named_like_a_split(vitpipe, pets, tmp_path):
     source = shutil.copytree(pets, tmp_path / "pets")
     shutil.copytree(source / "cat", source / "train")
     refused = vitpipe("prepare", "images", "--source", source, "--out", tmp_path / "out")
     assert refused.returncode == 3 and "folder 'train' has the name of a split" in refused.stderr
 
 
-def test_verify_names_each_problem(pets, tmp_path):
+def test_verify_names_each_problem(vitpipe, pets, tmp_path):
     vitpipe("prepare", "images", "--source", pets, "--out", tmp_path)
     for split in ("train", "val"):
         (tmp_path / "span-1" / split / "part-00000-of-00001.tfrecord").unlink()
@@ -153,14 +154,14 @@ def test_verify_names_each_problem(pets, tmp_path):
         (["verify", "nowhere"], "nowhere: holds no span"),
     ],
 )
-def test_bad_usage_exits_with_2(arguments, message, tmp_path):
+def test_bad_usage_exits_with_2(vitpipe, arguments, message, tmp_path):
     result = vitpipe(*arguments, cwd=tmp_path)
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_refused_data_exits_with_3(tmp_path):
+def test_refused_data_exits_with_3(vitpipe, tmp_path):
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
         tar.addfile(tarfile.TarInfo("../../etc/passwd"), io.BytesIO())
     result = vitpipe("prepare", "images", "--source", tmp_path / "x.tar", "--out", tmp_path / "out")

@@ -1,9 +1,6 @@
 """What is broken around a pushed model ends as one line that names it, and no trace."""
 
-import subprocess
-import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -11,12 +8,10 @@ from PIL import Image
 from components.model.serving_folder import ModelId, ModelRecord, push, read_record
 from tests.helpers.kill import killed_after
 
-ROOT = Path(__file__).parents[3]
 
-
-def vitpipe(folder, *arguments):
-    line = [sys.executable, "-m", "vitpipe", *arguments]
-    return subprocess.run(line, capture_output=True, text=True, cwd=folder, env={"PYTHONPATH": str(ROOT)})
+@pytest.fixture
+def vitpipe(in_this_process):
+    return in_this_process
 
 
 @pytest.fixture
@@ -50,31 +45,31 @@ def said(done, code, *words):
         assert word in done.stderr
 
 
-def test_a_model_that_does_not_load(folder):
+def test_a_model_that_does_not_load(vitpipe, folder):
     done = vitpipe(folder, "predict", "some.png", "--model", "model", "--trust-model")
     said(done, 3, "model does not load", "another folder with --model")
     said(vitpipe(folder, "predict", "some.png"), 3, "runs/x/serving/2 does not load")
 
 
-def test_a_folder_that_cannot_be_written(folder):
+def test_a_folder_that_cannot_be_written(vitpipe, folder):
     (folder / "runs" / "x" / ".lock").mkdir()  # root, too, cannot open it for writing
     said(vitpipe(folder, "rollback"), 2, "x/.lock cannot be written", "then roll back again")
 
 
-def test_a_record_that_is_none(folder):
+def test_a_record_that_is_none(vitpipe, folder):
     (folder / "runs" / "x" / "serving" / "2" / "model.json").write_text("{")
     for arguments in (["models", "list"], ["models", "verify"], ["predict", "some.png"]):
         said(vitpipe(folder, *arguments), 3, "serving/2/model.json does not say where the model came from")
 
 
-def test_a_pushed_model_without_its_artifact_is_named(folder):
+def test_a_pushed_model_without_its_artifact_is_named(vitpipe, folder):
     done = vitpipe(folder, "models", "verify")
     assert done.returncode == 0 and "2 pushed version(s), every file as it was pushed" in done.stdout
     assert "serving/1 can be served, but its Model artifact /1 is gone or unknown to" in done.stderr
     assert done.stderr.count("warning: ") == 2
 
 
-def test_one_bad_record_does_not_hide_the_others(folder):
+def test_one_bad_record_does_not_hide_the_others(vitpipe, folder):
     (folder / "runs" / "x" / "serving" / "1" / "model.json").write_text("{")
     for arguments in (["models", "list"], ["models", "list", "--json"]):
         done = vitpipe(folder, *arguments)
@@ -82,7 +77,7 @@ def test_one_bad_record_does_not_hide_the_others(folder):
         assert "2026-01-01" in done.stdout
 
 
-def test_a_record_without_figures_can_be_listed_and_restored(folder):
+def test_a_record_without_figures_can_be_listed_and_restored(vitpipe, folder):
     for version in (1, 2):
         file = folder / "runs" / "x" / "serving" / str(version) / "model.json"
         file.write_text(file.read_text().replace('"accuracy": 0.9', ""))
@@ -91,7 +86,7 @@ def test_a_record_without_figures_can_be_listed_and_restored(folder):
     assert (done.returncode, done.stderr) == (0, "") and "version 3 in" in done.stdout
 
 
-def test_a_folder_that_looks_like_a_version_is_not_listed(folder):
+def test_a_folder_that_looks_like_a_version_is_not_listed(vitpipe, folder):
     for name in ("007", "٩"):
         (folder / "runs" / "x" / "serving" / name).mkdir()
     done = vitpipe(folder, "models", "list")
@@ -99,13 +94,13 @@ def test_a_folder_that_looks_like_a_version_is_not_listed(folder):
     assert vitpipe(folder, "models", "verify").returncode == 0
 
 
-def test_a_model_without_a_record_is_loaded_only_if_trusted(folder):
+def test_a_model_without_a_record_is_loaded_only_if_trusted(vitpipe, folder):
     for command in "predict", "explain":
         done = vitpipe(folder, command, "some.png", "--model", "model")
         said(done, 2, "model has no model.json", "read and write files", "--trust-model")
 
 
-def test_repeating_a_killed_roll_back_does_not_go_further_back(folder):
+def test_repeating_a_killed_roll_back_does_not_go_further_back(vitpipe, folder):
     versions = folder / "runs" / "x" / "serving"
     push(
         folder / "model",

@@ -106,11 +106,12 @@ def half(tmp_path_factory):
 def test_a_good_span_goes_on_to_transform(half):
     result = half.run(1)
     assert result.exit is Exit.OK, result.lines
-    assert half.states["Transform"] is NodeState.COMPLETE
+    assert half.states["Transform"] in (NodeState.COMPLETE, NodeState.CACHED)  # another test may have run this span
     verdicts = half.newest("DataVerdict")
     assert (verdicts.properties["passed"].int_value, verdicts.properties["span"].int_value) == (1, 1)
 
 
+@pytest.mark.slow
 def test_another_good_span_is_compared_with_it_and_the_gate_keeps_its_test_set(half):
     half.run(1)
     result = half.run(2)
@@ -126,10 +127,10 @@ def test_another_good_span_is_compared_with_it_and_the_gate_keeps_its_test_set(h
 
 
 def test_what_is_no_image_stops_the_run_before_transform_and_is_named(half):
-    for state in NodeState.COMPLETE, NodeState.CACHED:  # the second time the verdict comes from the cache
+    for _ in range(2):
         result = half.run(3)
-        assert result.exit is Exit.DATA_REFUSED
-        assert half.states["DataGate"] is state and half.states["Transform"] is NodeState.SKIPPED
+        assert result.exit is Exit.DATA_REFUSED and half.states["Transform"] is NodeState.SKIPPED
+    assert half.states["DataGate"] is NodeState.CACHED
     text = "\n".join(result.lines)
     assert "undecodable: 2 in train: not a PNG or JPEG image; 1 in train: more than 16,777,216 pixels" in text
     assert "'zero.png' (not a PNG or JPEG image)" in text
@@ -151,12 +152,14 @@ def test_the_page_shows_the_offending_examples_and_runs_nothing_of_theirs(half):
     assert len(page) < 8 * 2**20
 
 
+@pytest.mark.slow
 def test_one_class_only_is_refused(half):
     result = half.run(4)
     assert result.exit is Exit.DATA_REFUSED
     assert any("missing_classes: no image of 'cat' in train, 'fox' in train" in line for line in result.lines)
 
 
+@pytest.mark.slow
 def test_drift_is_refused_unless_a_person_accepts_it_in_words_that_are_kept(half):
     half.run(1)
     result = half.run(10)
@@ -173,6 +176,7 @@ def test_drift_is_refused_unless_a_person_accepts_it_in_words_that_are_kept(half
     assert {finding["accepted"] for finding in kept if finding["check"] in stopping} == {reason}
 
 
+@pytest.mark.slow
 def test_one_picture_with_two_labels_is_rejected_and_both_are_named(half):
     contradicting = span_of(7000)
     first, second = (tfrecord.parse(record) for record in contradicting["train"][:2])
@@ -191,6 +195,7 @@ def test_one_picture_with_two_labels_is_rejected_and_both_are_named(half):
     assert accepted.exit is Exit.OK, accepted.lines
 
 
+@pytest.mark.slow
 def test_leaks_may_be_left_out_of_training(half):
     leaking = span_of(5000)
     stolen = [tfrecord.parse(record).image for record in span_of(0)["test"][:2]]
@@ -203,6 +208,7 @@ def test_leaks_may_be_left_out_of_training(half):
     assert left_out == ["stolen-0.png", "stolen-1.png"]
 
 
+@pytest.mark.slow
 def test_what_is_left_is_weighed_where_leaks_are_left_out(half):
     """Every fox of train stands in test, too."""
     foxes = [tfrecord.parse(record).image for record in span_of(0)["test"]][:4]
