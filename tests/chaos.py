@@ -30,7 +30,7 @@ SHORT = {"training.epochs": 2, "training.warmup_epochs": 0, "model.depth": 1, "t
 READ_EVERYTHING = """
 import contextlib, io, json, sys, traceback
 from pathlib import Path
-from pipeline.cli import main
+from vitpipe.cli import main
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 

@@ -5,7 +5,7 @@ import pytest
 import typer
 
 from components.data.ingest import prepare
-from components.errors import DataRefused, SettingsError
+from components.errors import DataRefused, SettingsError, UsageError
 from pipeline.backbone import content, fitted, locate
 from pipeline.graph import compile_graph
 from pipeline.settings import load
@@ -105,7 +105,7 @@ def test_the_command_takes_any_name(folder, capsys):
     with pytest.raises(typer.Exit) as ended:
         finetune("10", "sample", folder / "data", [f"runs={folder / 'runs'}"], dry_run=True)
     assert ended.value.exit_code == 0 and f"source: {folder / 'runs/10/serving/1'}" in capsys.readouterr().out
-    with pytest.raises(SettingsError, match="--from is empty: name the backbone"):
+    with pytest.raises(UsageError, match="--from is empty: name the backbone"):
         finetune("", "sample")
 
 

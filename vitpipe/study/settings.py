@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from components.errors import SettingsError
+from components.errors import UsageError
 from pipeline.settings import explained, override
 from trainer.settings import AugmentSettings, FinetuneSettings, SettingsGroup
 
@@ -72,9 +72,9 @@ BUDGETS: dict[str, dict[str, Any]] = {
 
 
 def study_settings(budget: str, flags: list[str] | None = None) -> StudySettings:
-    """Of a budget, with `a.b=c` flags over it. Raises SettingsError."""
+    """Of a budget, with `a.b=c` flags over it. Raises UsageError if there is no such budget, and SettingsError."""
     if budget not in BUDGETS:
-        raise SettingsError(f"no budget {budget}: use one of {', '.join(BUDGETS)}")
+        raise UsageError(f"no budget {budget}: use one of {', '.join(BUDGETS)}")
     given = copy.deepcopy(BUDGETS[budget])
     for flag in flags or []:
         override(given, flag)

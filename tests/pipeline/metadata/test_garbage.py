@@ -11,12 +11,12 @@ import filelock
 import pytest
 
 from components.errors import NotFound
+from pipeline.garbage_collection import collect_garbage
 from pipeline.metadata.garbage import remove_folder
 from pipeline.metadata.reader import reader
 from pipeline.metadata.stores import stores
 from tests.stores import make_store
 from vitpipe.cli import main
-from vitpipe.cli.gc import gc
 
 RUNS = 30
 
@@ -103,8 +103,7 @@ def test_a_collection_that_was_killed_ends_well_when_it_is_started_again(folder)
 # The command, with a pause after the first folder, so that it can be killed there.
 SLOWLY = """
 import shutil, time
-from pipeline.cli import main
-from pipeline.cli.gc import gc
+from vitpipe.cli import main
 remove = shutil.rmtree
 def rmtree(*arguments, **options):
     remove(*arguments, **options)
@@ -193,4 +192,4 @@ def test_a_folder_without_run_folders_is_reported(tmp_path, runs):
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
     with pytest.raises(NotFound, match="no run folder with artifacts there"):
-        gc(keep=1, runs=tmp_path / runs)
+        collect_garbage(1, runs=tmp_path / runs)

@@ -106,7 +106,7 @@ def test_repeating_a_killed_roll_back_does_not_go_further_back(folder):
         import os, sys
         os.chdir({str(folder)!r})
         sys.argv = ["vitpipe", "rollback"]
-        from pipeline.cli import main
+        from vitpipe.cli import main
         main()
     """
     assert killed_after(2, code)

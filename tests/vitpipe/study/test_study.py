@@ -85,7 +85,7 @@ def test_a_study_that_was_killed_goes_on_from_its_last_cell(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-from pipeline.study.architectures import Architecture, register
+from vitpipe.study.architectures import Architecture, register
 from tests.vitpipe.study.architectures import toy
 from tests.vitpipe.study.test_study import study
 if __name__ == "__main__":
