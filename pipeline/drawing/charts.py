@@ -114,4 +114,4 @@ def html(chart: go.Figure, title: str, x: str, y: str, height: int = 320, lines:
     )  # fmt: skip
     for axes in chart.update_xaxes, chart.update_yaxes:
         axes(gridcolor=_LINES, zerolinecolor=_LINES, showgrid=lines)
-    return chart.tohtml(full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True})
+    return chart.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True})
