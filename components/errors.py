@@ -52,6 +52,12 @@ class DataRefused(VitpipeError):
     exit = Exit.DATA_REFUSED
 
 
+class NotServable(VitpipeError):
+    """The model failed its serving check."""
+
+    exit = Exit.NOT_SERVABLE
+
+
 class StoreError(VitpipeError):
     """The store of ML Metadata cannot be read or written."""
 

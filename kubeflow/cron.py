@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from cronsim import CronSim, CronSimError
 
-from components.errors import SettingsError
+from components.errors import UsageError
 
 _FIELDS = {  # and the values of each
     "second": "0 to 59",
@@ -23,7 +23,7 @@ _UNITS = {"m": 60, "h": 3600, "d": 86400}
 
 
 def six_fields(cron: str) -> str:
-    """The usual five fields with the second 0 before them, or six as they are. Raises SettingsError.
+    """The usual five fields with the second 0 before them, or six as they are. Raises UsageError.
 
     Kubeflow reads five fields, too, but as those from the second to the month: `0 3 * * *` would be each hour.
     """
@@ -31,29 +31,29 @@ def six_fields(cron: str) -> str:
     if len(fields) == 5:
         fields = ["0", *fields]
     if len(fields) != 6:
-        raise SettingsError(
+        raise UsageError(
             f'--cron "{cron}": it has {len(fields)} fields; write the minute, hour, day of the month, month and day of '
             'the week in UTC, with a second before them or without: "0 3 * * *" is each night at three'
         )
     for place, (name, values) in enumerate(_FIELDS.items()):
         for part in fields[place].split(","):
             if not _is_valid(part, place):
-                raise SettingsError(
+                raise UsageError(
                     f'--cron "{cron}": {part!r} is no {name}; it goes from {values}; write *, 5, 1-5 (the smaller '
                     "first), */2 (at least 1) or 1,15"
                 )
     if not _is_read(fields):
-        raise SettingsError(f'--cron "{cron}": never, for no such month has that many days')
+        raise UsageError(f'--cron "{cron}": never, for no such month has that many days')
     return " ".join(fields)
 
 
 def seconds(every: str) -> int:
-    """Of `90m`, `6h`, `2d` or `1d12h`. Raises SettingsError."""
+    """Of `90m`, `6h`, `2d` or `1d12h`. Raises UsageError."""
     if not re.fullmatch(r"(\d{1,6}d)?(\d{1,6}h)?(\d{1,6}m)?", every) or not every:
-        raise SettingsError(f"--every {every}: write minutes, hours or days, for example 90m, 6h or 1d12h")
+        raise UsageError(f"--every {every}: write minutes, hours or days, for example 90m, 6h or 1d12h")
     found = sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+)([mhd])", every))
     if found < 60:
-        raise SettingsError(f"--every {every}: at least 1m, for one run at a time is started")
+        raise UsageError(f"--every {every}: at least 1m, for one run at a time is started")
     return found
 
 

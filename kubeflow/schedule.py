@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from components.errors import SettingsError
+from components.errors import AnotherRun
 from kubeflow.client import Client, Schedule, Version
 from kubeflow.connection import NotThere
 
@@ -59,14 +59,14 @@ def move(client: Client, version: Version) -> bool:
 def delete(client: Client) -> None:
     """All that there is, or an older one would count again.
 
-    Raises SettingsError while a run that one of them started is going on, which would end with it; paused they are.
+    Raises AnotherRun while a run that one of them started is going on, which would end with it; paused they are.
     """
     found = client.schedules()
     for schedule in found:
         client.disable(schedule)
     for schedule in found:
         if runs := client.going_on(schedule):
-            raise SettingsError(
+            raise AnotherRun(
                 f"paused, and not deleted: run {runs[0].id} that it started is going on, and Kubernetes would delete "
                 "it, too; delete it again when that has ended"
             )

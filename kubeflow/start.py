@@ -12,7 +12,7 @@ from types import MappingProxyType
 import requests
 from pydantic import ValidationError
 
-from components.errors import DataRefused, Exit, SettingsError, StoreError, UsageError
+from components.errors import AnotherRun, DataRefused, Exit, StoreError, UsageError
 from components.model.evaluator.judgement import GateSettings
 from kubeflow import step
 from pipeline import provenance, run_facts
@@ -60,7 +60,7 @@ def main() -> None:
             take_over=arguments.take_over,
             api=arguments.api,
         )
-    except (SettingsError, UsageError) as error:
+    except UsageError as error:
         step.end(Exit.USAGE, str(error))
     except DataRefused as error:
         step.end(Exit.DATA_REFUSED, str(error))
@@ -103,8 +103,8 @@ def begin(
 
     nodes: that the cluster has a task for. accepted: see `create_pipeline`. take_over: a run that does not go on,
     whatever it seems. api: of Kubeflow Pipelines, to ask what became of another run.
-    Raises SettingsError where another run of the pipeline is going on, StoreError where ML Metadata is away, and what
-    `start.choose_span` raises.
+    Raises AnotherRun while another run of the pipeline is running, UsageError for other nodes, StoreError where ML
+    Metadata is away, and what `run_facts.choose_span` raises.
     """
     logs = run_facts.logs_folder(settings, run_id)
     address = settings.store
@@ -121,7 +121,7 @@ def begin(
             graph = planned.graph()
             here = {*node_names(graph)}
             if here != {*nodes}:
-                raise SettingsError(
+                raise UsageError(
                     "the package has tasks for other nodes than the graph of this image "
                     f"({provenance.code_version()}): "
                     f"they differ in {', '.join(sorted(here ^ {*nodes}))}. Compile it with the version of the image"
@@ -132,7 +132,7 @@ def begin(
                 others = [name for name in running_on_cluster(read, settings.name) if name != run_id]
             for other in others:
                 if other != take_over and not _has_ended(api, other):
-                    raise SettingsError(
+                    raise AnotherRun(
                         f"run {other} of {settings.name} is going on: wait for it. If it is not, start this one again "
                         f"with take_over={other}"
                     )

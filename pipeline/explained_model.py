@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from components.errors import DataRefused, SettingsError
+from components.errors import DataRefused, UsageError
 from components.model.serving_folder import RECORD, read_record
 from trainer.explain import layout
 from trainer.preprocessing import decode_batch
@@ -46,7 +46,7 @@ def open_model(path: Path, names: Sequence[str] | None = None) -> Model:
     """The model of a SavedModel folder or `.keras` file, as `vitpipe.inputs.model` gives it.
 
     names: of the classes, where the model does not know them; their numbers stand in for them otherwise.
-    Raises DataRefused where it does not load or cannot be explained, SettingsError for names that are too many or few.
+    Raises DataRefused where it does not load or cannot be explained, UsageError for names that are too many or few.
     """
     return _of_keras(path, names) if path.is_file() else _of_saved_model(path, names)
 
@@ -127,7 +127,7 @@ def _model(
     except ValueError as error:
         raise DataRefused(f"{path}: {error}") from None
     if names is not None and len(names) != classes:
-        raise SettingsError(f"{path} has {classes} classes and the data {len(names)}: name its own data with --data")
+        raise UsageError(f"{path} has {classes} classes and the data {len(names)}: name its own data with --data")
 
     def explain(encoded: Sequence[bytes]) -> Explanation:
         parts = []

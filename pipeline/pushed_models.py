@@ -1,13 +1,91 @@
-"""The pushed model that a command asks, and whether it is still the one that was pushed."""
+"""Pushed models: which there are, which of them is asked, and whether each is still as it was pushed."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from components.errors import DataRefused, SettingsError
-from components.model.serving_folder import RECORD, problems, pushed_by, read_record, versions
+from components.errors import DataRefused, StoreError, UsageError
+from components.model.serving_folder import RECORD, ModelRecord, problems, pushed_by, read_record, versions
+from pipeline.metadata import relocation
 from pipeline.metadata.address import Address, NoStore
 from pipeline.metadata.reader import reader
+from pipeline.metadata.stores import server
 from pipeline.result.run_result import PUSHED, RunResult
+
+
+@dataclass(frozen=True)
+class PushedModel:
+    """A pushed version of a pipeline's model."""
+
+    pipeline: str
+    folder: Path  # of the version
+    record: ModelRecord
+    serving: bool  # a model server serves the highest version
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Pushed models, oldest first in each pipeline, and the reason for each version whose record cannot be read."""
+
+    models: list[PushedModel]
+    unreadable: list[str]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Outcome of comparing every pushed file with its digest: a line for each problem."""
+
+    versions: int
+    changed: list[str]
+    unreadable: list[str]  # records
+    warnings: list[str]  # versions whose artifact is gone, and stores that cannot say
+
+
+def list_models(runs: Path = Path("runs")) -> Listing:
+    """Return every pushed version of the pipelines below `runs`. Raises UsageError if there is none."""
+    models: list[PushedModel] = []
+    unreadable: list[str] = []
+    for folder in serving_folders(runs):
+        there = versions(folder)
+        for version in there:
+            try:
+                record = read_record(folder / str(version))
+            except ValueError as error:
+                unreadable.append(str(error))
+            else:
+                models.append(PushedModel(folder.parent.name, folder / str(version), record, version == there[-1]))
+    return Listing(models, unreadable)
+
+
+def verify_models(runs: Path = Path("runs")) -> Verification:
+    """Compare every file of the pushed models with the digest in their records, and look their artifacts up.
+
+    Raises UsageError if no model is pushed below `runs`.
+    """
+    serving = serving_folders(runs)
+    pushed = [folder / str(version) for folder in serving for version in versions(folder)]
+    changed: list[str] = []
+    unreadable: list[str] = []
+    warnings: list[str] = []
+    for folder in pushed:
+        try:
+            changed += problems(folder)
+        except ValueError as error:
+            unreadable.append(str(error))
+    for folder in serving:
+        try:
+            address = server() or Address(file=folder.parent / "metadata.db")
+            warnings += relocation.problems(address, folder.parent.resolve())
+        except StoreError as error:
+            warnings.append(str(error))
+    return Verification(len(pushed), changed, unreadable, warnings)
+
+
+def serving_folders(runs: Path) -> list[Path]:
+    """Return the folders of pushed models below `runs`. Raises UsageError if there is none."""
+    folders = [folder for folder in sorted(runs.glob("*/serving")) if versions(folder)]
+    if not folders:
+        raise UsageError(f"no pushed model below {runs}: `vitpipe run` makes one, or try another --runs")
+    return folders
 
 
 def all_pushed(runs: Path) -> dict[str, Path]:
@@ -22,11 +100,11 @@ def all_pushed(runs: Path) -> dict[str, Path]:
 def newest_pushed(runs: Path) -> Path:
     """The version folder pushed last, of all pipelines below `runs`.
 
-    Raises SettingsError where there is none, DataRefused where a record does not say when it was pushed.
+    Raises UsageError where there is none, DataRefused where a record does not say when it was pushed.
     """
     pushed = [folder / str(version) for folder in sorted(runs.glob("*/serving")) for version in versions(folder)[-1:]]
     if not pushed:
-        raise SettingsError(f"no pushed model below {runs}: `vitpipe run` makes one, or name a folder with --model")
+        raise UsageError(f"no pushed model below {runs}: `vitpipe run` makes one, or name a folder with --model")
     try:
         return max(pushed, key=lambda folder: read_record(folder).pushed_at)
     except ValueError as error:
@@ -41,15 +119,15 @@ def check(folder: Path, trusted: bool = False) -> None:
         trusted: accept any SavedModel, because the user trusts it.
 
     Raises:
-        SettingsError: if there is no SavedModel, or it has no record and is not trusted.
+        UsageError: if there is no SavedModel, or it has no record and is not trusted.
         DataRefused: if it was modified after its push.
     """
     if not (folder / "saved_model.pb").is_file():
-        raise SettingsError(f"{folder} holds no SavedModel: name a version folder, for example runs/sample/serving/1")
+        raise UsageError(f"{folder} holds no SavedModel: name a version folder, for example runs/sample/serving/1")
     if trusted:
         return
     if not (folder / RECORD).is_file():
-        raise SettingsError(
+        raise UsageError(
             f"{folder} has no {RECORD}, so its origin is unknown. A SavedModel is a program that can read and write "
             "files with your permissions. Name a pushed version, or load this one anyway with --trust-model"
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from components.errors import SettingsError, StoreError
+from components.errors import SettingsError, StoreError, UsageError
 from pipeline import run_facts
 from pipeline.console.display import Display
 from pipeline.console.logs import own_stderr, redirected, shown
@@ -45,14 +45,14 @@ class Plan:
             force: nodes that run whatever the cache holds.
 
         Raises:
-            SettingsError: if one of them is not in the graph.
+            UsageError: if one of them is not in the graph.
         """
         from pipeline.graph import compile_graph
 
         graph = compile_graph(self.settings, self.span, uncached=[*force], accepted=self.accepted)
         names = node_names(graph)
         for name in {*force} - {*names}:
-            raise SettingsError(f"--force {name}: no such node; the graph has {', '.join(names)}")
+            raise UsageError(f"--force {name}: no such node; the graph has {', '.join(names)}")
         return graph
 
 
@@ -134,7 +134,8 @@ def run(
         overrides: see `plan`.
 
     Raises:
-        SettingsError: if a setting, a check or a node is wrong, or a GPU is required and missing.
+        SettingsError: if a setting is wrong, or a GPU is required and missing.
+        UsageError: if there is no such check or node.
         AnotherRun: if another run of this pipeline is running, here or on a cluster.
         DataRefused: if the span or a model is damaged.
         StoreError: if ML Metadata, or the disk that holds it, cannot be used.

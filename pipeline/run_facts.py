@@ -9,7 +9,7 @@ from pathlib import Path
 from components.data import ingest
 from components.data.gate.bounds import CHECKS, UNUSABLE
 from components.data.ingest import manifest, schema
-from components.errors import SettingsError
+from components.errors import SettingsError, UsageError
 from components.nearest import did_you_mean
 from pipeline import provenance
 from pipeline.metadata import relocation
@@ -67,17 +67,17 @@ def facts(
 
 
 def accepted(checks: Sequence[str], reason: str, flag: str = "") -> dict[str, str]:
-    """The reason by check of the data gate that shall not stop a run. Raises SettingsError.
+    """The reason by check of the data gate that shall not stop a run. Raises UsageError.
 
     flag: what stands before the names of the two where a person gave them.
     """
     if checks and not reason.strip():
-        raise SettingsError(f'{flag}accept CHECK and {flag}reason "..." go together: say why the data are right anyway')
+        raise UsageError(f'{flag}accept CHECK and {flag}reason "..." go together: say why the data are right anyway')
     for check in checks:
         if check in UNUSABLE:
-            raise SettingsError(f"{flag}accept {check}: nothing can be trained on such examples; remove them")
+            raise UsageError(f"{flag}accept {check}: nothing can be trained on such examples; remove them")
         if check not in CHECKS:
-            raise SettingsError(
+            raise UsageError(
                 f"{flag}accept {check}: no such check; {did_you_mean(check, CHECKS)}the checks are {', '.join(CHECKS)}"
             )
     return dict.fromkeys(checks, reason.strip())

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import filelock
 
@@ -67,6 +68,31 @@ def only_run(settings: Settings) -> Iterator[None]:
     with locked(settings):
         check_cluster(settings.store, settings.name)
         yield
+
+
+@contextlib.contextmanager
+def no_run(folder: Path, pipeline: str, address: Address) -> Iterator[None]:
+    """Hold the lock of a run folder, for a change of its pushed models or its artifacts.
+
+    Args:
+        folder: the run folder.
+        pipeline: the name of the pipeline.
+        address: the address of the store that the runs are recorded in.
+
+    Raises:
+        AnotherRun: if a run of this pipeline is running, here or on a cluster.
+        OSError: if the lock cannot be written.
+    """
+    lock = filelock.FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise AnotherRun(f"a run of {pipeline} is going on: wait for it to end") from None
+    try:
+        check_cluster(address, pipeline)
+        yield
+    finally:
+        lock.release()
 
 
 def check_cluster(address: Address, pipeline: str) -> None:

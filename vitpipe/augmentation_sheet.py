@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from components.data import ingest
 from components.data.ingest import manifest
-from components.errors import SettingsError
+from components.errors import UsageError
 from pipeline.console.logs import redirected
 from pipeline.settings import Settings
 from vitpipe.inputs import examples
@@ -22,8 +23,18 @@ _LINE = 14  # pixels, of a line of text
 _GAP = 6
 
 
-def draw(span: Path, settings: Settings) -> Image.Image:
-    """Some images of a span as they are, and in columns as they are augmented. Raises SettingsError for too few."""
+def draw(settings: Settings) -> Image.Image:
+    """Draw training images beside what the model sees of them in training: a row for each image.
+
+    Args:
+        settings: they name the span and the augmentation.
+
+    Raises:
+        SettingsError: if the data or the span are missing.
+        UsageError: if the span has fewer than two training images.
+        DataRefused: if the span is damaged.
+    """
+    span = ingest.span_folder(settings.data.dir, settings.chosen_span())
     names = manifest.read(span).class_names
     images, labels = _some_images(span, settings.model.image_size)
     columns = _augmented(images, np.eye(len(names), dtype="float32")[labels], settings)
@@ -50,7 +61,7 @@ def _some_images(span: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
         if len(chosen):
             images = np.stack([decode(rows[row].image, size).numpy() for row in chosen])
             return images, np.array([rows[row].label for row in chosen])
-    raise SettingsError(f"{span} has fewer than two training images: name another folder with --data")
+    raise UsageError(f"{span} has fewer than two training images: name another folder with --data")
 
 
 def _augmented(images: np.ndarray, targets: np.ndarray, settings: Settings) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from components.data import ingest
 from components.data.ingest import manifest, tfrecord
-from components.errors import DataRefused, NotFound, SettingsError
+from components.errors import DataRefused, NotFound, UsageError
 from components.model.serving_folder import RECORD, read_record
 from pipeline.metadata.properties import Unreadable, read
 from pipeline.metadata.stores import find_run
@@ -32,7 +32,7 @@ def model(path: Path, trusted: bool = False) -> Path:
         trusted: accept a SavedModel that was not pushed, too.
 
     Raises:
-        SettingsError: if it is anything else, or a SavedModel that is not trusted.
+        UsageError: if it is anything else, or a SavedModel that is not trusted.
         DataRefused: if the SavedModel was changed.
     """
     if (path / _LAST).is_file():
@@ -40,7 +40,7 @@ def model(path: Path, trusted: bool = False) -> Path:
     if path.suffix == ".keras" and path.is_file():
         return path
     if path.suffix == ".npz" or any(path.glob("epoch-*.npz")):
-        raise SettingsError(
+        raise UsageError(
             f"{path} is a checkpoint to go on from, arrays without a model: name {_LAST} in the Trainer's model_run "
             "folder, for example runs/sample/root/Trainer/model_run/5"
         )
@@ -49,34 +49,34 @@ def model(path: Path, trusted: bool = False) -> Path:
 
 
 def given_span(data: Path) -> Path:
-    """A span's folder, as it is, or the first span of a data folder. Raises SettingsError where it is neither."""
+    """A span's folder, as it is, or the first span of a data folder. Raises UsageError where it is neither."""
     if (data / manifest.NAME).is_file():
         return data
     there = ingest.spans(data)
     if not there:
-        raise SettingsError(f"no data in {data}: name a folder that `vitpipe data prepare` wrote, or one of its spans")
+        raise UsageError(f"no data in {data}: name a folder that `vitpipe data prepare` wrote, or one of its spans")
     return ingest.span_folder(data, there[0])
 
 
 def gate_span(pushed: Path, runs: Path) -> Path:
-    """The span on whose test set the gate looked at a pushed model. Raises SettingsError where nobody knows it."""
+    """The span on whose test set the gate looked at a pushed model. Raises UsageError where nobody knows it."""
     cure = "say where the test images are with --data"
     if not (pushed / RECORD).is_file():
-        raise SettingsError(f"{pushed} has no {RECORD}, which says what it was tested on: {cure}")
+        raise UsageError(f"{pushed} has no {RECORD}, which says what it was tested on: {cure}")
     try:
         record = read_record(pushed)
         _, run = find_run(record.run_id, runs)
     except ValueError as error:
         raise DataRefused(str(error)) from None
     except NotFound as error:
-        raise SettingsError(f"{error}; the run that made {pushed} knows its data: {cure}") from None
+        raise UsageError(f"{error}; the run that made {pushed} knows its data: {cure}") from None
     try:
         data = read(run.facts, "settings", _Settings).data
     except Unreadable as error:
-        raise SettingsError(f"run {run.name}: {error}; {cure}") from None
+        raise UsageError(f"run {run.name}: {error}; {cure}") from None
     span = ingest.span_folder(data.dir, data.gate_span)
     if not (span / manifest.NAME).is_file():
-        raise SettingsError(f"{span}, the test images of {pushed}, is not there: {cure}")
+        raise UsageError(f"{span}, the test images of {pushed}, is not there: {cure}")
     return span
 
 
@@ -89,7 +89,7 @@ def examples(span: Path, split: str) -> Iterator[tfrecord.RawExample]:
 
 
 def by_id(span: Path, ids: Collection[str]) -> dict[str, bytes]:
-    """The images of the examples of these ids, of the test set first. Raises SettingsError for a missing one."""
+    """The images of the examples of these ids, of the test set first. Raises UsageError for a missing one."""
     found: dict[str, bytes] = {}
     for split in ("test", "val", "train"):
         for example in examples(span, split):
@@ -99,4 +99,4 @@ def by_id(span: Path, ids: Collection[str]) -> dict[str, bytes]:
                 if len(found) == len(ids):
                     return found
     missing = ", ".join(id for id in ids if id not in found)
-    raise SettingsError(f"{missing}: no file, and no id of an example in {span}: name PNG or JPEG files, or such ids")
+    raise UsageError(f"{missing}: no file, and no id of an example in {span}: name PNG or JPEG files, or such ids")

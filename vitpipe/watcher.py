@@ -11,7 +11,7 @@ from pathlib import Path
 
 from components.data import ingest
 from components.data.ingest import manifest
-from components.errors import AnotherRun, DataRefused, Exit, SettingsError, StoreError
+from components.errors import AnotherRun, DataRefused, Exit, SettingsError, StoreError, UsageError
 from pipeline.console.duration import duration
 from pipeline.metadata.address import NoStore
 from pipeline.metadata.properties import Unreadable
@@ -174,12 +174,12 @@ def run_child(command: Sequence[str], say: Callable[[str], None]) -> int:
 
 
 def check(settings: Settings) -> None:
-    """Raises SettingsError for what cannot be watched."""
+    """Raise SettingsError for a setting that a watcher cannot follow, and UsageError if the folder is missing."""
     data: Path = settings.data.dir
     if settings.data.span is not None:
         raise SettingsError(f"data.span is {settings.data.span}: `watch` trains on the newest span; leave it out")
     if not data.is_dir():
-        raise SettingsError(f"no folder {data}: name another with --data, or make it, and spans may land later")
+        raise UsageError(f"no folder {data}: name another with --data, or make it, and spans may land later")
 
 
 def _with_verdict(settings: Settings) -> list[Run]:

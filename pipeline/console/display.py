@@ -53,6 +53,13 @@ class Display:
         self.idle()
         self._progress.add_task(printable(activity))
 
+    def activity(self, text: str) -> None:
+        """Show what is being computed: beside the spinner on a terminal, as a line elsewhere."""
+        if self._console.is_terminal:
+            self.started(text)
+        else:
+            self.line(text)
+
     def idle(self) -> None:
         """Nothing goes on, so that what is printed elsewhere stands alone."""
         for task in self._progress.task_ids:

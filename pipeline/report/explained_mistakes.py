@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from tfx.utils import path_utils
 
-from components.errors import DataRefused, SettingsError
+from components.errors import DataRefused, UsageError
 from pipeline.drawing import attention_maps
 from pipeline.drawing.explain_images import figures
 from pipeline.explained_model import open_model
@@ -29,7 +29,7 @@ def explained(model: Artifact | None, classes: list[str], images: Sequence[bytes
         return [], f"No mistake is explained: the model of this run is not there any more ({model.uri})."
     try:
         opened = open_model(folder, classes)
-    except (DataRefused, SettingsError) as error:
+    except (DataRefused, UsageError) as error:
         return [], f"No mistake is explained, for `vitpipe explain` says: {error}."
     found = opened.explain(images)
     grid, _ = layout(found.attention.shape[-1])

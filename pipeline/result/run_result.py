@@ -6,6 +6,7 @@ only ours record is None in others.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, PositiveInt
 
 from components.data.gate.bounds import PAGE, Finding
 from components.errors import Exit
@@ -91,6 +92,14 @@ class Push:
     version: str
     destination: Path
     state: Literal["pushed", "unchanged", "withdrawn"]
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """Data of a run, as the step that copied them recorded it."""
+
+    span: int
+    digest: str  # of the span's shards
 
 
 @dataclass(frozen=True)
@@ -180,6 +189,21 @@ class RunResult:
         return self._lenient_settings.data.span
 
     @property
+    def keep_versions(self) -> int:
+        """Number of pushed versions that the run's settings keep. Raises Unreadable if the run recorded none."""
+        return read(self.record.facts, "settings", _KeepVersions).keep_versions
+
+    @property
+    def settings_digest(self) -> str:
+        """SHA-256 of the resolved settings, as the run recorded them. Raises Unreadable if it recorded none."""
+        return hashlib.sha256(read_text(self.record.facts, "settings").encode()).hexdigest()
+
+    @property
+    def code_version(self) -> str:
+        """Version of the code that ran. Raises Unreadable if the run recorded none."""
+        return read_text(self.record.facts, "code_version")
+
+    @property
     def warning(self) -> str:
         """What was wrong when the run started, although it could run; usually empty."""
         return str(self.record.facts.get(WARNING, ""))
@@ -213,6 +237,18 @@ class RunResult:
         except Unreadable:
             return {}
         return {one.check: one.value for one in found}
+
+    @property
+    def trained_on(self) -> TrainedOn | None:
+        """Span that was copied for the training, and its digest; None if no step copied one."""
+        if (examples := self.record.output("ImportExampleGen", "examples")) is None:
+            return None
+        return TrainedOn(read(examples.properties, "span", int), read_text(examples.properties, "span_digest"))
+
+    @property
+    def model(self) -> Artifact | None:
+        """Artifact of the trained model; None if no training ended, in this run or in the one of its cache."""
+        return self.record.output("Trainer", "model")
 
     @property
     def judgement(self) -> Judgement | None:
@@ -293,10 +329,22 @@ class RunResult:
     @property
     def serving(self) -> ServingVerdict | None:
         """Verdict of the serving check; None if there is none."""
-        blessing = self._output("ServingCheck", "blessing", "InfraBlessing")
+        blessing = self._infra_blessing
         if blessing is None or "checks" not in blessing.properties:  # of another pipeline
             return None
         return ServingVerdict(read(blessing.properties, "checks", list[Check]))
+
+    @property
+    def servable(self) -> bool | None:
+        """Whether the model passed the serving check, as that recorded it; None if there is no verdict."""
+        blessing = self._infra_blessing
+        return read_flag(blessing.properties, "blessed") if blessing else None
+
+    @property
+    def signatures(self) -> list[str] | None:
+        """Signatures that the serving check found in the model; None if there is no verdict."""
+        blessing = self._infra_blessing
+        return read(blessing.properties, "signatures", list[str]) if blessing else None
 
     @property
     def push(self) -> Push | None:
@@ -335,6 +383,10 @@ class RunResult:
     @property
     def _blessing(self) -> Artifact | None:
         return self._output("Evaluator", "blessing", "ModelBlessing")
+
+    @property
+    def _infra_blessing(self) -> Artifact | None:
+        return self._output("ServingCheck", "blessing", "InfraBlessing")
 
     @property
     def _lenient_settings(self) -> _Settings:
@@ -429,6 +481,12 @@ class _Settings(BaseModel):
 
     name: str = ""
     data: _Data = _Data()
+
+
+class _KeepVersions(BaseModel):
+    """Recorded setting that a push needs."""
+
+    keep_versions: PositiveInt
 
 
 class _Candidate(BaseModel):

@@ -10,6 +10,7 @@ from pathlib import Path
 from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+from components.model.evaluator.judgement import Judgement
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import Reader, reader
 from pipeline.metadata.records import Artifact
@@ -162,6 +163,29 @@ def put_run(file: Path, pipeline: str, name: str, facts: Mapping[str, str]) -> N
     made = _Store(file, pipeline)
     made.store.put_contexts([made.context("pipeline_run", name, dict(facts))])
     made.node(name, "ImportExampleGen", "complete", {}, {})
+
+
+def put_unblessed_run(file: Path, pipeline: str, name: str, judgement: Judgement, servable: bool = True) -> Path:
+    """Add a run whose model was trained and missed a bound. Returns the folder of its model, which is not written."""
+    made = _Store(file, pipeline)
+    settings = {"name": pipeline, "keep_versions": 2, "data": {"span": 1}}
+    facts = {"code_version": "0123456789ab", "exit": "4", "settings": json.dumps(settings)}
+    made.store.put_contexts([made.context("pipeline_run", name, facts)])
+    examples = made.artifact("Examples", f"ImportExampleGen/{name}", span=1, span_digest="d1")
+    made.node(name, "ImportExampleGen", "complete", {}, {"examples": examples})
+    model = made.artifact("Model", f"Trainer/{name}")
+    made.node(name, "Trainer", "complete", {"examples": examples}, {"model": model})
+    blessing = made.artifact(
+        "ModelBlessing", f"Evaluator/{name}", blessed=int(judgement.blessed), judgement=judgement.model_dump_json()
+    )
+    made.node(name, "Evaluator", "complete", {"examples": examples, "model": model}, {"blessing": blessing})
+    check = {"name": "answers", "value": float(servable), "bound": 1.0}
+    served = made.artifact(
+        "InfraBlessing", f"ServingCheck/{name}", blessed=int(servable), checks=json.dumps([check]),
+        signatures='["serving_bytes"]',
+    )  # fmt: skip
+    made.node(name, "ServingCheck", "complete", {"model": model}, {"blessing": served})
+    return Path(model.uri)
 
 
 def questions(address: Address) -> dict:

@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from components.errors import ClusterError, Exit, NotFound, SettingsError
+from components.errors import ClusterError, Exit, NotFound, SettingsError, UsageError
 from kubeflow import schedule, watch
 from kubeflow.client import Client
 from kubeflow.connection import Away, Timeouts, Unsure
@@ -400,7 +400,7 @@ def test_deleting_does_not_end_a_run(kfp, client, version):
     schedule.put(client, version, NIGHTLY, cron="0 0 3 * * *", interval_s=0)
     [one] = kfp.recurring
     run_id = kfp.tick(one)
-    with pytest.raises(SettingsError, match=f"paused, and not deleted: run {run_id} .* is going on"):
+    with pytest.raises(UsageError, match=f"paused, and not deleted: run {run_id} .* is going on"):
         schedule.delete(client)
     assert kfp.recurring[one]["mode"] == "DISABLE" and kfp.tick(one) is None
     kfp.end(run_id, "SUCCEEDED")
@@ -413,7 +413,7 @@ def test_a_schedule_that_was_moved_in_the_midst_of_a_run_is_gone_once_it_is_dele
     [old] = kfp.recurring
     run_id = kfp.tick(old)
     schedule.move(client, client.deploy(packages[1].read_text(), "c0de"))
-    with pytest.raises(SettingsError, match=f"run {run_id} .* is going on"):
+    with pytest.raises(UsageError, match=f"run {run_id} .* is going on"):
         schedule.delete(client)
     assert {one["mode"] for one in kfp.recurring.values()} == {"DISABLE"}
     kfp.end(run_id, "SUCCEEDED")

@@ -1,6 +1,6 @@
 import pytest
 
-from components.errors import SettingsError
+from components.errors import UsageError
 from kubeflow.cron import seconds, six_fields
 
 
@@ -42,12 +42,12 @@ def test_five_fields_are_six_with_the_second_0(given, six):
     ],
 )
 def test_what_is_no_cron_is_refused(given, message):
-    with pytest.raises(SettingsError, match=message):
+    with pytest.raises(UsageError, match=message):
         six_fields(given)
 
 
 def test_every():
     assert [seconds(text) for text in ("90m", "6h", "2d", "1d12h30m")] == [5400, 21600, 172800, 131400]
     for text, message in (("6", "write minutes, hours or days"), ("", "write"), ("h6", "write"), ("0m", "at least 1m")):
-        with pytest.raises(SettingsError, match=message):
+        with pytest.raises(UsageError, match=message):
             seconds(text)

@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from components.data.ingest import prepare
-from components.errors import DataRefused, SettingsError
+from components.errors import DataRefused, SettingsError, UsageError
 from pipeline.backbone import content, fitted, locate
 from pipeline.graph import compile_graph
 from pipeline.settings import load
@@ -103,7 +103,7 @@ def test_the_command_takes_any_name(folder, capsys):
     shutil.copy(folder / "vit.keras", pushed)
     finetune("10", "sample", folder / "data", [f"runs={folder / 'runs'}"], dry_run=True)
     assert f"source: {folder / 'runs/10/serving/1'}" in capsys.readouterr().out
-    with pytest.raises(SettingsError, match="--from is empty: name the backbone"):
+    with pytest.raises(UsageError, match="--from is empty: name the backbone"):
         finetune("", "sample")
 
 

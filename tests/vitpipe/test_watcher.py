@@ -12,7 +12,7 @@ import filelock
 import pytest
 
 from components.data.ingest import manifest, tfrecord
-from components.errors import DataRefused, Exit, SettingsError, StoreError
+from components.errors import DataRefused, Exit, SettingsError, StoreError, UsageError
 from pipeline.settings import Settings
 from tests.helpers.spans import encoded, picture, write_span
 from tests.helpers.stores import put_run
@@ -268,7 +268,7 @@ def test_what_cannot_be_watched_is_said(pipeline):
     data = pipeline.settings.data
     with pytest.raises(SettingsError, match=r"data\.span is 3"):
         check(pipeline.settings.model_copy(update={"data": data.model_copy(update={"span": 3})}))
-    with pytest.raises(SettingsError, match="no folder"):
+    with pytest.raises(UsageError, match="no folder"):
         check(pipeline.settings.model_copy(update={"data": data.model_copy(update={"dir": data.dir / "not"})}))
 
 

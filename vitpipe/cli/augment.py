@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from components.data import ingest
 from pipeline.console.logs import shown
 from pipeline.console.terminal import print_line
 from pipeline.settings import load
@@ -20,10 +19,9 @@ def augment(
 ) -> None:
     """Draw training images beside what the model sees of them in training."""
     settings = load(config, overrides, data={} if data is None else {"dir": str(data.expanduser())})
-    span = ingest.span_folder(settings.data.dir, settings.chosen_span())
     from vitpipe.augmentation_sheet import draw
 
-    sheet = draw(span, settings)
+    sheet = draw(settings)
     out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(out, "PNG")
     print_line(shown(out))

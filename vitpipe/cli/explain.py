@@ -1,23 +1,19 @@
 """`vitpipe explain`: what a model looks at, in some images or over the test set."""
 
-import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from components.errors import DataRefused, Exit, SettingsError
+from components.errors import Exit, UsageError
 from pipeline.console.display import Display
-from pipeline.console.logs import own_stderr, redirected, shown
+from pipeline.console.logs import own_stderr, shown
 from pipeline.console.terminal import print_json, print_line
-from pipeline.pushed_models import newest_pushed
+from vitpipe import explanation
 from vitpipe.cli.options import Json, Runs
 from vitpipe.cli.predict import TrustModel
 from vitpipe.cli.tables import print_rows
-
-_IMAGES, _CURVES = 1000, 200
 
 
 def explain(
@@ -41,7 +37,7 @@ def explain(
             min=1,
             max=1_000_000,
             help="Test images that the model's page is over.",
-            show_default=str(_IMAGES),
+            show_default=str(explanation.IMAGES),
         ),
     ] = None,
     curves: Annotated[
@@ -50,7 +46,7 @@ def explain(
             min=0,
             max=1_000_000,
             help="Test images for deletion and insertion; 0 leaves them out.",
-            show_default=str(_CURVES),
+            show_default=str(explanation.CURVES),
         ),
     ] = None,
     trust_model: TrustModel = False,
@@ -58,120 +54,59 @@ def explain(
 ) -> None:
     """Draw attention over images, of every block and head, on one page; without images, the page of the model."""
     if images and (count, curves) != (None, None):
-        raise SettingsError("--images and --curves are for the model's page: leave them out, or name no image")
-    from vitpipe import inputs
-
-    folder = inputs.model(model or newest_pushed(runs), trust_model)
+        raise UsageError("--images and --curves are for the model's page: leave them out, or name no image")
     if images:
-        told, lines, broken = _of_images(folder, images, data, runs, out)
-    else:
-        count, curves, broken = count or _IMAGES, _CURVES if curves is None else curves, False
-        told, lines = _of_model(folder, data, runs, out, count, min(curves, count))
+        _explain_images(images, model, runs, data, out, trust_model, as_json)
+        return
+    display = Display(own_stderr())
+    explained = explanation.explain_model(
+        model=model,
+        runs=runs,
+        data=data,
+        out=out,
+        images=count or explanation.IMAGES,
+        curves=explanation.CURVES if curves is None else curves,
+        trust_model=trust_model,
+        display=display,
+    )
+    page = shown(explained.page)
     if as_json:
-        print_json(told)
+        print_json({**explained.figures.model_dump(mode="json"), "page": page})
+        return
+    print_line(f"model {shown(explained.model)}", sys.stderr)
+    for curve in explained.figures.removal.curves if explained.figures.removal else []:
+        print_line(curve.line)
+    print_line(page)
+
+
+def _explain_images(
+    images: list[str], model: Path | None, runs: Path, data: Path | None, out: Path, trust_model: bool, as_json: bool
+) -> None:
+    explained = explanation.explain(images, model=model, runs=runs, data=data, out=out, trust_model=trust_model)
+    from components.data.ingest.images import notes
+
+    for one in explained.images:
+        for line in notes(one.reason, one.remarks):
+            print_line(f"{one.image}: {line}", sys.stderr)
+    page = shown(explained.page) if explained.page else None
+    if as_json:
+        rows = [
+            {"image": one.image, "valid": one.valid, "reason": one.reason, "remarks": one.remarks, **one.figures}
+            for one in explained.images
+        ]
+        print_json({"model": str(explained.model), "page": page, "images": rows})
     else:
-        print_line(f"model {shown(folder)}", sys.stderr)
-        lines()
-        if told["page"]:
-            print_line(told["page"])
-    if broken:
-        raise typer.Exit(Exit.DATA_REFUSED)
-
-
-def _of_images(folder: Path, names: list[str], data: Path | None, runs: Path, out: Path):
-    from components.data.ingest import manifest
-    from components.data.ingest.images import UNDECODABLE, examine, notes
-    from vitpipe.inputs import by_id, gate_span, given_span
-
-    files = {}
-    for name in names:
-        try:
-            if Path(name).is_file():
-                files[name] = Path(name).read_bytes()
-        except OSError as error:
-            raise SettingsError(f"{name} cannot be read ({error.strerror}): name another file") from None
-    ids = [name for name in names if name not in files]
-    span = given_span(data) if data else None
-    if ids and span is None:
-        try:
-            span = gate_span(folder, runs)
-        except SettingsError as error:
-            raise SettingsError(f"{ids[0]} is not a file, and cannot be looked up as an id: {error}") from None
-    encoded = {**files, **(by_id(span, ids) if span and ids else {})}
-    examined = {name: examine(encoded[name]) for name in names}
-    for name, (reason, remarks) in examined.items():
-        for line in notes(reason, remarks):
-            print_line(f"{name}: {line}", sys.stderr)
-    with redirected(Path(os.devnull)):
-        from pipeline.drawing.explain_images import figures, write
-        from pipeline.explained_model import open_model
-
-        opened = open_model(folder, manifest.read(span).class_names if span else None)
-        found = opened.explain([b"" if examined[name][0] else encoded[name] for name in names])
-        valid = [name for name, decodes in zip(names, found.valid, strict=True) if decodes]
-        rows = figures(opened, valid, found)
-        page = _written(out, lambda: write(opened, rows, found, out)) if rows else None
-    by_name = {row["image"]: row for row in rows}
-    told = [
-        {
-            "image": name,
-            "valid": name in by_name,
-            "reason": "" if name in by_name else examined[name][0] or UNDECODABLE,
-            "remarks": examined[name][1],
-            **by_name.get(name, {}),
-        }
-        for name in names
-    ]
-
-    def lines() -> None:
+        print_line(f"model {shown(explained.model)}", sys.stderr)
         print_rows(
             ("image", "class", "probability"),
             [
-                (one["image"], one["class"], f"{max(one['probabilities'].values()):.3f}")
-                if one["valid"]
-                else (one["image"], one["reason"], "")
-                for one in told
+                (one.image, one.figures["class"], f"{max(one.figures['probabilities'].values()):.3f}")
+                if one.valid
+                else (one.image, one.reason, "")
+                for one in explained.images
             ],
         )
-
-    return {"model": str(folder), "page": page, "images": told}, lines, not found.valid.all()
-
-
-def _of_model(folder: Path, data: Path | None, runs: Path, out: Path, count: int, curves: int):
-    from itertools import islice
-
-    from components.data.ingest import manifest
-    from vitpipe.inputs import examples, gate_span, given_span
-
-    span = given_span(data) if data else gate_span(folder, runs)
-    names = manifest.read(span).class_names
-    tests = list(islice(examples(span, "test"), count))
-    if not tests:
-        raise DataRefused(f"{span} has no test images: name other data with --data")
-    stderr = own_stderr()
-    if len(tests) < count:
-        print_line(f"{len(tests):,} test images are all that {span} has, {count:,} were asked for", stderr)
-    with redirected(Path(os.devnull)), Display(stderr) as display:
-        from pipeline.drawing.explain_model import measure, write
-        from pipeline.explained_model import open_model
-
-        opened = open_model(folder, names)
-        if opened.classes != list(names):
-            raise SettingsError(f"{folder} answers other classes than {span} has: name its own data with --data")
-        tell = display.started if stderr.isatty() else display.line
-        encoded, labels = [one.image for one in tests], [one.label for one in tests]
-        figures = measure(opened, str(span), encoded, labels, curves, tell)
-        page = _written(out, lambda: write(opened, figures, out))
-
-    def lines() -> None:
-        for curve in figures.removal.curves if figures.removal else []:
-            print_line(curve.line)
-
-    return {**figures.model_dump(mode="json"), "page": page}, lines
-
-
-def _written(out: Path, write: Callable[[], Path]) -> str:
-    try:
-        return shown(write())
-    except OSError as error:
-        raise SettingsError(f"{out} cannot be written ({error.strerror}): name another folder with --out") from None
+        if page:
+            print_line(page)
+    if not all(one.valid for one in explained.images):
+        raise typer.Exit(Exit.DATA_REFUSED)

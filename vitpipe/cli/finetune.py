@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from components.errors import SettingsError
+from components.errors import UsageError
 from vitpipe.cli.options import Config, Data, DryRun, Overrides, Span
 from vitpipe.cli.run import run
 
@@ -31,6 +31,6 @@ def finetune(
     The same as `vitpipe run --set finetune.source=SOURCE`, which takes all options.
     """
     if not source:
-        raise SettingsError("--from is empty: name the backbone, or train from scratch with `vitpipe run`")
+        raise UsageError("--from is empty: name the backbone, or train from scratch with `vitpipe run`")
     # As JSON, for a pipeline may be called 10, and a path may hold what YAML reads as something else.
     run(config, data, [*(overrides or []), f"finetune.source={json.dumps(source)}"], span, dry_run=dry_run)

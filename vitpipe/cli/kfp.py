@@ -16,7 +16,7 @@ import typer
 import yaml
 
 from components.data.ingest import MAX_SPAN
-from components.errors import ClusterError, Exit, NotFound, SettingsError
+from components.errors import ClusterError, Exit, NotFound, UsageError
 from pipeline import provenance, run_facts
 from pipeline.console.display import Display
 from pipeline.console.logs import own_stderr, redirected
@@ -56,7 +56,7 @@ def compile_package(
     try:
         output.write_text(text, "utf-8")
     except OSError as error:
-        raise SettingsError(f"--output {output}: {error.strerror}") from None
+        raise UsageError(f"--output {output}: {error.strerror}") from None
     print_line(f"{output}: {len(text.encode()):,} bytes; `vitpipe kfp submit --package {output}` runs it", sys.stderr)
 
 
@@ -179,7 +179,7 @@ def set_schedule(
     """Runs at set times: one at a time, one for all that were missed, of the version deployed last."""
     asked = {"--cron": cron, "--every": every, "--list": show, "--pause": pause, "--resume": resume, "--delete": delete}
     if len(given := [name for name, value in asked.items() if value]) != 1:
-        raise SettingsError(f"give one of {', '.join(asked)}" + (f", and not {' and '.join(given)}" if given else ""))
+        raise UsageError(f"give one of {', '.join(asked)}" + (f", and not {' and '.join(given)}" if given else ""))
     from kubeflow.cron import seconds, six_fields
 
     settings = load(config, overrides)
@@ -241,15 +241,15 @@ def _compiled(settings: Settings) -> str:
 def _read(package: Path, settings: Settings) -> str:
     try:
         if package.exists() and not package.is_file():  # reading a device may never end
-            raise SettingsError(f"--package {package} is not a file: create a package with `vitpipe kfp compile`")
+            raise UsageError(f"--package {package} is not a file: create a package with `vitpipe kfp compile`")
         text = package.read_text("utf-8")
         name = next(yaml.safe_load_all(text))["pipelineInfo"]["name"]
     except OSError as error:
-        raise SettingsError(f"--package {package}: {error.strerror}") from None
+        raise UsageError(f"--package {package}: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError, StopIteration, KeyError, TypeError):
-        raise SettingsError(f"--package {package}: no package; `vitpipe kfp compile` makes one") from None
+        raise UsageError(f"--package {package}: no package; `vitpipe kfp compile` makes one") from None
     if name != settings.name:
-        raise SettingsError(
+        raise UsageError(
             f"--package {package} is of pipeline {name}, the settings are of {settings.name}: see --config"
         )
     return text
@@ -271,7 +271,7 @@ def _watch(client: "Client", run_id: str, display: Display, again: str, as_json:
     except KeyboardInterrupt:
         display.line(f"the run goes on; to go on watching: {go_on}")
         raise typer.Exit(_INTERRUPTED) from None
-    except (ClusterError, SettingsError) as error:
+    except (ClusterError, UsageError) as error:
         raise type(error)(f"{error}; to go on watching: {go_on}") from error
     display.idle()
     if as_json:

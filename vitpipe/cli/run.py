@@ -9,7 +9,7 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from components.errors import SettingsError
+from components.errors import UsageError
 from pipeline.console.logs import redirected, shown
 from pipeline.console.terminal import print_line
 from pipeline.result.verdict import verdict
@@ -41,7 +41,7 @@ def run(
         chosen_data["span"] = span
     settings, checks, flags = load(config, overrides, data=chosen_data), accept or [], overrides or []
     if reason and not checks and trigger == "manual":
-        raise SettingsError('--accept CHECK and --reason "..." go together: name the check that shall not stop the run')
+        raise UsageError('--accept CHECK and --reason "..." go together: name the check that shall not stop the run')
     accepted(checks, reason, flag="--")
     if dry_run:
         _print_plan(plan(settings, overrides=flags))

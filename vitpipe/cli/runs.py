@@ -1,34 +1,25 @@
 """`vitpipe runs`: what was run, what became of it, and in what two runs differ."""
 
-from collections.abc import Iterator
+import json
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from components.errors import NotFound
 from pipeline.console.duration import duration
-from pipeline.console.terminal import json_text, print_json, print_line
+from pipeline.console.terminal import print_json, print_line
 from pipeline.metadata import stores
-from pipeline.metadata.reader import Reader
 from pipeline.metadata.records import Execution, Run
 from pipeline.result.differences import differences
+from pipeline.result.listing import Order, check_some_store, newest
+from pipeline.result.listing import list_runs as listing_of_runs
 from pipeline.result.run_result import EXIT, PROCESS, RunResult, RunState
-from pipeline.result.summary import Summary, summarise
+from pipeline.result.summary import summarise
 from vitpipe.cli.options import Json, OnlyPipeline, RunName, Runs
 from vitpipe.cli.tables import print_rows, when
 
 app = typer.Typer(help="Runs of a pipeline, from ML Metadata.", no_args_is_help=True)
-
-_PAGE = 200  # runs read at a time
-
-
-class Order(StrEnum):
-    WHEN = "when"
-    ACCURACY = "accuracy"
-    DURATION = "duration"
 
 
 @app.command("list")
@@ -45,29 +36,11 @@ def list_runs(
     as_json: Json = False,
 ) -> None:
     """Runs, the newest first."""
-    since_ms = int(since.timestamp() * 1000) if since else 0
-
-    def matching(store: Reader) -> list[Summary]:
-        found: list[Summary] = []
-        for run in _newest(store, pipeline, since_ms, limit):
-            summary = summarise(RunResult(run))
-            if state in (None, summary.state) and blessed in (None, summary.blessed):
-                found.append(summary)
-                if sort is Order.WHEN and len(found) == limit:
-                    break
-        return found
-
-    _some_store(runs)
-    answers, problems = stores.ask_all(runs, matching)
-    found = [summary for _, of_store in answers for summary in of_store]
-    keys = {
-        Order.WHEN: lambda one: one.started,
-        Order.ACCURACY: lambda one: one.accuracy or 0.0,
-        Order.DURATION: lambda one: one.seconds,
-    }
-    found.sort(key=keys[sort], reverse=True)
-    shown = found[: limit or None]
-    stores.warn(problems)
+    listing = listing_of_runs(
+        runs, pipeline=pipeline, state=state, blessed=blessed, since=since, sort=sort, limit=limit
+    )
+    shown = listing.runs
+    stores.warn(listing.problems)
     stores.warn(f"run {one.run}: {reason}" for one in shown for reason in one.unreadable)
     if as_json:
         print_json([summary.as_json() for summary in shown])
@@ -142,30 +115,16 @@ def diff(first: RunName, second: RunName, runs: Runs = Path("runs"), as_json: Js
 @app.command()
 def export(pipeline: OnlyPipeline = None, runs: Runs = Path("runs")) -> None:
     """Every run in full as a line of JSON, the newest first, for other catalogues."""
-    _some_store(runs)
+    check_some_store(runs)
     # Lines are printed after the stores are closed. A pager that waits for the user would keep the file locked, and a
     # run would wait to write to it.
     answers, problems = stores.ask_all(
-        runs, lambda store: [json_text(_in_full(run), None) for run in _newest(store, pipeline)]
+        runs, lambda store: [json.dumps(_in_full(run)) for run in newest(store, pipeline)]
     )
     stores.warn(problems)
     for _, lines in answers:
         for line in lines:
             print(line)
-
-
-def _some_store(runs: Path) -> None:
-    """Raise NotFound if there is no store below `runs`."""
-    if not stores.stores(runs):
-        raise NotFound(f"no run below {runs}: `vitpipe run` makes one, or name another folder with --runs")
-
-
-def _newest(store: Reader, pipeline: str | None, since_ms: int = 0, first: int = 0) -> Iterator[Run]:
-    """All runs, read by pages; the first page may be a small one."""
-    offset, size = 0, first or _PAGE
-    while page := store.runs(pipeline, since_ms, size, offset):
-        yield from page
-        offset, size = offset + size, _PAGE
 
 
 def _in_full(run: Run) -> dict[str, Any]:

@@ -8,15 +8,15 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from components.data.ingest import MAX_SPAN
-from components.errors import SettingsError
 from pipeline.console.duration import duration
-from pipeline.console.logs import own_stderr, redirected, shown
+from pipeline.console.logs import own_stderr, shown
 from pipeline.console.terminal import Console, print_json, print_line, printable
 from vitpipe.cli.options import Json, Runs
 from vitpipe.cli.tables import print_rows
+from vitpipe.study.cells import Cell, Place
+from vitpipe.study.run import StudyProgress, run_study
 
 if TYPE_CHECKING:
-    from vitpipe.study.cells import Cell
     from vitpipe.study.study import Study
 
 app = typer.Typer(help="Compare architectures by measurement.", no_args_is_help=True)
@@ -54,46 +54,20 @@ def data_regime(
     split is looked at once, after the last step (or val, with `--set split=val`, to choose settings by). Each cell is
     computed once: the same command goes on where one was stopped.
     """
-    from components.data import ingest
-    from components.data.ingest import manifest
-    from vitpipe.study.settings import study_settings
-
-    settings = study_settings(budget, overrides)
-    pretrained = pretrained or settings.finetune.source or None
-    there = ingest.spans(data)
-    if not there or (span is not None and span not in there):
-        wanted = f"no span {span}" if span is not None and there else "no data"
-        have = f"; it has {', '.join(map(str, there))}" if there else ""
-        raise SettingsError(f"{wanted} in {data}{have}: name a folder that `vitpipe data prepare` wrote")
-    folder = ingest.span_folder(data, span or there[-1])
-    classes = list(manifest.read(folder).class_names)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingsError(f"--out {out} cannot be written ({error.strerror}): name another folder") from None
-    console = Console(file=own_stderr(), soft_wrap=True)
-    with redirected(out / "training.log"):  # what libraries say
-        from pipeline.backbone import locate
-        from vitpipe.study import draw, page, results
-        from vitpipe.study.study import Study, arms
-
-        of = arms(settings, locate(pretrained, runs) if pretrained else None)
-        if not pretrained:
-            console.print("no pretrained ViT: name its backbone with --pretrained to have it, too")
-        console.print(printable(f"reading {shown(folder)}"))
-        train_split, test_split = (draw.read(folder, split, settings.image_size) for split in ("train", settings.split))
-        planned = Study(settings, of, train_split, test_split, len(classes), out)
-        done = _run(console, planned)
-        rates = {arm.name: arm.trained.learning_rate for arm in of if not isinstance(arm.trained, str)}
-        settings = settings.model_copy(update={"learning_rates": rates})  # the registered ones, too
-        found = results.Found(
-            data=shown(folder), classes=classes, test_images=len(test_split), pretrained=pretrained,
-            settings=settings.model_dump(mode="json"), machine=results.machine(),
-            rows=results.rows({arm.name: arm.title for arm in of}, done),
-        )  # fmt: skip
-        written = page.write(found, out)
+    with _Display(Console(file=own_stderr(), soft_wrap=True)) as progress:
+        result = run_study(
+            data,
+            pretrained=pretrained,
+            budget=budget,
+            overrides=overrides,
+            span=span,
+            runs=runs,
+            out=out,
+            progress=progress,
+        )
+    found = result.found
     if as_json:
-        print_json(found.model_dump(mode="json") | {"page": str(written)})
+        print_json(found.model_dump(mode="json") | {"page": str(result.page)})
         return
     print_rows(
         (
@@ -109,44 +83,63 @@ def data_regime(
             for row in found.rows
         ],
     )  # fmt: skip
-    if settings.seeds > 1:
-        print(f"intervals by Student's t over {settings.seeds} seeds", file=sys.stderr)
-    print_line(shown(written))
+    if (seeds := found.settings["seeds"]) > 1:
+        print(f"intervals by Student's t over {seeds} seeds", file=sys.stderr)
+    print_line(shown(result.page))
 
 
-def _run(console: Console, planned: "Study") -> "list[Cell]":
-    """All cells: a bar over them, by the time they take, on a terminal; a line each elsewhere, too."""
-    from vitpipe.study.study import expected_seconds
+class _Display(StudyProgress):
+    """A bar over all cells, by the time they take, on a terminal; a line for each cell there and elsewhere."""
 
-    cells = planned.kept()
-    if cells:
-        console.print(f"{len(cells)} of {len(planned.places)} cells are there already")
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[left]}"),
+            TimeElapsedColumn(),
+        )
+        self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._cells: list[Cell] = []
+        self._places: list[Place] = []
 
-    def left() -> float:
-        there = {cell.place for cell in cells}
-        return sum(expected_seconds(place, cells) for place in planned.places if place not in there)
+    def __enter__(self) -> "_Display":
+        return self
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.fields[left]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as display:
-        bar = display.add_task("", left="")
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self._places and kind is None:
+            self._show("done")
+        self._bar.stop()
 
-        def show(what: str) -> None:
-            spent, more = sum(cell.result.seconds for cell in cells), left()
-            remaining = f"about {duration(more)} left" if cells and more else ""
-            display.update(bar, description=what, completed=spent, total=spent + more, left=remaining)
+    def line(self, text: str) -> None:
+        self._console.print(printable(text))
 
-        for cell in planned.run(lambda place: show(place.words)):
-            cells.append(cell)
-            result, more = cell.result, left()
-            line = (
-                f"{len(cells)}/{len(planned.places)}  {cell.place.words}: {result.accuracy:.1%} in "
-                f"{duration(result.seconds)}"
-            )
-            console.print(printable(line + (f", about {duration(more)} left" if more else "")))
-        show("done")
-    return cells
+    def planned(self, study: "Study", kept: list[Cell]) -> None:
+        self._cells, self._places = kept, study.places
+        if kept:
+            self._console.print(f"{len(kept)} of {len(self._places)} cells are there already")
+        self._bar.start()
+        self._bar.add_task("", left="")
+
+    def started(self, place: Place) -> None:
+        self._show(place.words)
+
+    def ended(self, cell: Cell) -> None:
+        self._cells.append(cell)
+        result, more = cell.result, self._left()
+        line = (
+            f"{len(self._cells)}/{len(self._places)}  {cell.place.words}: {result.accuracy:.1%} in "
+            f"{duration(result.seconds)}"
+        )
+        self.line(line + (f", about {duration(more)} left" if more else ""))
+
+    def _left(self) -> float:
+        from vitpipe.study.study import expected_seconds
+
+        there = {cell.place for cell in self._cells}
+        return sum(expected_seconds(place, self._cells) for place in self._places if place not in there)
+
+    def _show(self, what: str) -> None:
+        spent, more = sum(cell.result.seconds for cell in self._cells), self._left()
+        remaining = f"about {duration(more)} left" if self._cells and more else ""
+        self._bar.update(self._bar.tasks[0].id, description=what, completed=spent, total=spent + more, left=remaining)

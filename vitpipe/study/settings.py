@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from components.errors import SettingsError
+from components.errors import UsageError
 from pipeline.settings import LayeredSettings, Source, flag_source, merge_sources
 from trainer.settings import AugmentSettings, FinetuneSettings
 from trainer.sizes import check_batch
@@ -91,7 +91,7 @@ BUDGETS: dict[str, dict[str, Any]] = {
 
 
 def study_settings(budget: str, flags: list[str] | None = None) -> StudySettings:
-    """Of a budget, with `a.b=c` flags over it. Raises SettingsError."""
+    """Of a budget, with `a.b=c` flags over it. Raises UsageError if there is no such budget, and SettingsError."""
     if budget not in BUDGETS:
-        raise SettingsError(f"no budget {budget}: use one of {', '.join(BUDGETS)}")
+        raise UsageError(f"no budget {budget}: use one of {', '.join(BUDGETS)}")
     return merge_sources(StudySettings, [*map(flag_source, reversed(flags or [])), Source(BUDGETS[budget])])

@@ -9,7 +9,7 @@ from typing import Any
 import markupsafe
 from flask import Flask, Response, abort, render_template, request, send_file, send_from_directory, url_for
 
-from components.errors import DataRefused, NotFound, SettingsError, StoreError
+from components.errors import DataRefused, NotFound, StoreError, UsageError
 from pipeline.console.duration import duration
 from pipeline.drawing.graph import STYLE, lineage_svg, run_svg
 from pipeline.metadata.address import Address
@@ -201,7 +201,7 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
         try:
             model = pushed_model(request.args.get("model", ""))
             page = explained_images.ask(model, request.get_data(cache=False))
-        except (Refused, SettingsError, DataRefused) as error:
+        except (Refused, UsageError, DataRefused) as error:
             return render_template("problem.html", title="Not explained", text=str(error)), 422
         except Busy as error:
             return render_template("problem.html", title="Busy", text=str(error)), 503

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.data.ingest.images import BadImage, check
-from components.errors import DataRefused, SettingsError
+from components.errors import DataRefused, UsageError
 from components.model.serving_folder import ModelRecord, read_record
 from pipeline import pushed_models
 from pipeline.console.logs import redirected
@@ -33,7 +33,7 @@ class Explainer:
         self._record: ModelRecord | None = None
 
     def page(self, folder: Path, image: bytes) -> str:
-        """Raises BadImage, DataRefused, SettingsError."""
+        """Raises BadImage, DataRefused, UsageError."""
         check(image)
         from pipeline.drawing.explain_images import figures, page  # TensorFlow: not for a file that is no image
 
@@ -67,7 +67,7 @@ def serve(connection: Connection) -> None:
             answer = {"page": explainer.page(Path(folder), image)}
         except BadImage as error:
             answer = {"refused": f"Refused ({error}): choose a PNG or JPEG image of at most 4096x4096 pixels."}
-        except (DataRefused, SettingsError) as error:
+        except (DataRefused, UsageError) as error:
             answer = {"refused": str(error)}
         connection.send_bytes(json.dumps(answer).encode())
 

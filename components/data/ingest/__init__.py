@@ -28,17 +28,26 @@ def prepare(
     recipe: Recipe | None = None,
     progress: Progress = silent,
 ) -> Manifest:
-    """Writes a source as a span of the data folder `out` and gives the span's manifest.
+    """Write a source as a span of a data folder, and return the span's manifest.
 
-    kind: a name in `components.data.ingest.sources.SOURCES`; source: a path or URL, None for the kind's own; span: its
-    number, None for the one after the newest. A span of the same source and recipe is not written again: without
-    `span` the newest is looked at, with `span` the one of that number. Downloads are kept in `<out>/.download`.
+    A span of the same source and recipe is not written again: without `span` it is compared with the newest, with
+    `span` with the one of that number. Downloads are kept in `<out>/.download`. If an error is raised, `out` keeps the
+    spans that it had, and no part of another.
 
     Memory: a few batches of images on their way through the checkers (see `checkers`) and 45 bytes for each image that
     was read (see `spool`), however many there are. Disk: the images twice while they are written.
-    The source must not change while it is read.
-    Raises UsageError (bad argument, number taken, another writer at work) and DataRefused (the data, or the disk);
-    either way `out` keeps the spans that it had, and no part of another.
+
+    Args:
+        kind: a name in `components.data.ingest.sources.SOURCES`.
+        out: the data folder.
+        source: a path or URL, None for the kind's own. It must not change while it is read.
+        span: number of the span, None for the one after the newest.
+        recipe: the numbers that shape the span; None for the defaults.
+        progress: called with what is being done.
+
+    Raises:
+        UsageError: if an argument is wrong, the number is taken, or another writer is at work.
+        DataRefused: if the data cannot be used, or the disk cannot be written.
     """
     # Here, because these bring NumPy, Pillow and requests: whoever only catches DataRefused need not wait for them.
     from components.data.ingest.manifest import Recipe

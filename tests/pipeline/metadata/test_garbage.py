@@ -11,12 +11,12 @@ import filelock
 import pytest
 
 from components.errors import NotFound
+from pipeline.garbage_collection import collect_garbage
 from pipeline.metadata.garbage import remove_folder
 from pipeline.metadata.reader import reader
 from pipeline.metadata.stores import stores
 from tests.helpers.stores import make_store
 from vitpipe.cli import main
-from vitpipe.cli.gc import gc
 
 RUNS = 30
 
@@ -201,4 +201,4 @@ def test_a_folder_without_run_folders_is_reported(tmp_path, runs):
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
     with pytest.raises(NotFound, match="no run folder with artifacts there"):
-        gc(keep=1, runs=tmp_path / runs)
+        collect_garbage(1, runs=tmp_path / runs)

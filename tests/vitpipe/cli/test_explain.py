@@ -19,7 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from components.data.ingest import tfrecord
-from components.errors import DataRefused, SettingsError
+from components.errors import DataRefused, UsageError
 from components.model.serving_folder import ModelId, ModelRecord, push
 from tests.helpers.spans import encoded, picture, write_span
 from trainer import serving
@@ -212,21 +212,21 @@ def test_a_model_without_cls_and_without_one_filter_says_so(explain, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "kind", "words"),
     [
-        (["--runs", "nowhere"], SettingsError, "no pushed model below nowhere"),
-        (["a.png", "--model", "data"], SettingsError, "data holds no SavedModel"),
-        (["a.png", "--model", "other"], SettingsError, "other has no model.json, .*--trust-model"),
+        (["--runs", "nowhere"], UsageError, "no pushed model below nowhere"),
+        (["a.png", "--model", "data"], UsageError, "data holds no SavedModel"),
+        (["a.png", "--model", "other"], UsageError, "other has no model.json, .*--trust-model"),
         (["a.png", "--model", "other", "--trust-model"], DataRefused, "other does not load as a model with the signat"),
         (["a.png", "--model", "bad.keras"], DataRefused, "bad.keras cannot be read as a Keras model"),
-        (["--model", "nowhere"], SettingsError, "nowhere holds no SavedModel"),
-        (["--model", "checkpoints"], SettingsError, "arrays without a model: name last.keras"),
-        (["--model", "mean.keras"], SettingsError, "mean.keras has no model.json.*--data"),
-        (["test/99.png"], SettingsError, "test/99.png: no file, and no id of an example in data/span-1"),
-        (["a" * 300], SettingsError, r"aaa cannot be read \(File name too long\): name another"),
-        (["b.png", "--model", "mean.keras"], SettingsError, "b.png is not a file, and cannot be looked up"),
-        (["a.png", "--images", "5"], SettingsError, "--images and --curves are for the model's page"),
-        (["--data", "runs"], SettingsError, "no data in runs"),
-        (["a.png", "--out", "a.png"], SettingsError, "a.png cannot be written"),
-        (["--data", "two"], SettingsError, "answers other classes than two/span-1 has"),
+        (["--model", "nowhere"], UsageError, "nowhere holds no SavedModel"),
+        (["--model", "checkpoints"], UsageError, "arrays without a model: name last.keras"),
+        (["--model", "mean.keras"], UsageError, "mean.keras has no model.json.*--data"),
+        (["test/99.png"], UsageError, "test/99.png: no file, and no id of an example in data/span-1"),
+        (["a" * 300], UsageError, r"aaa cannot be read \(File name too long\): name another"),
+        (["b.png", "--model", "mean.keras"], UsageError, "b.png is not a file, and cannot be looked up"),
+        (["a.png", "--images", "5"], UsageError, "--images and --curves are for the model's page"),
+        (["--data", "runs"], UsageError, "no data in runs"),
+        (["a.png", "--out", "a.png"], UsageError, "a.png cannot be written"),
+        (["--data", "two"], UsageError, "answers other classes than two/span-1 has"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_cure(explain, made, arguments, kind, words):

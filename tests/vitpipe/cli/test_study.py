@@ -58,7 +58,7 @@ def test_a_study_shows_how_far_it_is_prints_a_table_and_is_not_computed_twice(pe
     assert not process.returncode, shown
     said = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
     assert "vit-small, 4 a class, seed 0 " in said and re.search(r"done ━+ +0:\d\d:\d\d", said)
-    assert re.search(r"1/1  vit-small, 4 a class, seed 0: \d+\.\d% in [\d.]+ s\s", said)
+    assert re.search(r"1/1  vit-small, 4 a class, seed 0: \d+\.\d% in (\d+ min )?[\d.]+ s\s", said)
     assert "ViT, 4 blocks 64 wide" in printed and printed.splitlines()[-1] == "out/study.html"
 
     again = vitpipe(study(pets, tmp_path / "out", "--json"), tmp_path)

@@ -88,7 +88,7 @@ import sys
 from pathlib import Path
 from vitpipe.study.architectures import Architecture, register
 from tests.helpers.architectures import toy
-from tests.pipeline.study.test_study import study
+from tests.vitpipe.study.test_study import study
 if __name__ == "__main__":
     register("toy", Architecture("Toy", toy, 0.05, 0.0))
     for cell in study(Path({str(tmp_path / "out")!r}), "sizes=[8]", "steps=[4]").run():

@@ -11,11 +11,12 @@ from typer.testing import CliRunner
 
 from pipeline.metadata.address import ADDRESS
 from tests.helpers.stores import make_store
-from vitpipe.cli import doctor
-from vitpipe.cli.doctor import CHECKS, Finding, Verdict
+from vitpipe import doctor
+from vitpipe.cli import doctor as command
+from vitpipe.doctor import CHECKS, Finding, Verdict
 
 app = typer.Typer()
-app.command()(doctor.doctor)
+app.command()(command.doctor)
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def front(tmp_path, monkeypatch):
 
 
 def examine(*names: str) -> dict[str, Finding]:
-    return dict(doctor.examine(list(names), started=lambda name: None))
+    return dict(doctor.examine(names))
 
 
 def add_distribution(folder, name: str, version: str) -> None:

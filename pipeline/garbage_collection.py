@@ -1,0 +1,129 @@
+"""Collection of garbage: files of artifacts that nothing needs any more are removed, and ML Metadata records it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.data.ingest.source import Progress, silent
+from components.errors import DataRefused, NotFound, UsageError
+from components.model.serving_folder import read_record, versions
+from pipeline.metadata.address import ADDRESS, Address
+from pipeline.metadata.garbage import garbage, is_own_folder, remove_folder
+from pipeline.metadata.reader import reader
+from pipeline.metadata.records import Artifact
+from pipeline.metadata.stores import server
+from pipeline.run_lock import no_run
+
+_BATCH = 50  # artifacts between two notes to the store
+
+
+@dataclass(frozen=True)
+class Removed:
+    """An artifact whose files were removed, or would be."""
+
+    pipeline: str
+    id: int
+    type: str
+    uri: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Garbage of one pipeline. `refused` are artifacts with a path below `root` that no run records; they stay."""
+
+    pipeline: str
+    root: Path  # of the artifacts
+    removed: list[Removed]
+    refused: list[Artifact]
+
+
+def collect_garbage(
+    keep: int,
+    *,
+    pipeline: str | None = None,
+    dry_run: bool = False,
+    runs: Path = Path("runs"),
+    progress: Progress = silent,
+    ended: Callable[[Collection], None] | None = None,
+) -> list[Collection]:
+    """Remove files that no kept run, no pushed model and no comparison with an earlier span needs.
+
+    ML Metadata then calls their artifacts deleted, and runs do not find them in the cache.
+
+    Args:
+        keep: number of the newest runs of each pipeline whose artifacts stay.
+        pipeline: the only pipeline to collect from; None for all.
+        dry_run: find the garbage, and remove nothing.
+        runs: folder of the run folders.
+        progress: called with the artifacts that are removed.
+        ended: called with the result of each pipeline before the next one begins.
+
+    Returns:
+        One result for each pipeline.
+
+    Raises:
+        UsageError: if `keep` is not positive, there is no such pipeline or store, or a folder cannot be removed.
+        AnotherRun: if a run of one of the pipelines is running.
+        DataRefused: if the record of a pushed model cannot be read, so that its files are not known.
+        StoreError: if ML Metadata cannot be read or written.
+    """
+    if keep < 1:
+        raise UsageError(f"keep is {keep}: keep at least the newest run")
+    folders = {folder.parent.name: folder.parent.resolve() for folder in sorted(runs.glob("*/root"))}
+    if not folders:
+        raise NotFound(f"--runs {runs}: no run folder with artifacts there; name the folder that holds the run folders")
+    if pipeline is not None and pipeline not in folders:
+        raise NotFound(f"--pipeline {pipeline}: no artifacts below {runs}; there are {', '.join(folders)}")
+    collections = []
+    for name in [pipeline] if pipeline else folders:
+        collections.append(_collect(name, folders[name], keep, dry_run, progress))
+        if ended:
+            ended(collections[-1])
+    return collections
+
+
+def _collect(name: str, folder: Path, keep: int, dry_run: bool, progress: Progress) -> Collection:
+    file = folder / "metadata.db"
+    address = server() or Address(file=file)
+    if address.file and not file.is_file():
+        raise NotFound(f"{file} is not there: name the server that knows {name} by the variable {ADDRESS}")
+    root = folder / "root"
+    with no_run(folder, name, address):
+        found = _garbage(folder, address, keep)
+        own = [one for one in found if is_own_folder(one.uri, root)]
+        removed = [Removed(name, one.id, one.type, one.uri, _bytes(Path(one.uri))) for one in own]
+        if not dry_run:
+            _remove(own, root, address, progress)
+    return Collection(name, root, removed, [one for one in found if one not in own])
+
+
+def _garbage(folder: Path, address: Address, keep: int) -> list[Artifact]:
+    serving = folder / "serving"
+    try:
+        pushed = [read_record(serving / str(version)).model for version in versions(serving)]
+    except ValueError as error:  # which models must stay is not known then
+        raise DataRefused(str(error)) from None
+    with reader(address) as store:
+        return garbage(store, folder.name, folder / "root", keep, pushed)
+
+
+def _remove(doomed: list[Artifact], root: Path, address: Address, progress: Progress) -> None:
+    from pipeline.metadata.writer import MetadataStore, mark_deleted, mark_for_deletion
+
+    store = MetadataStore(address.connection_config())
+    # Before the first file goes: what is half removed when this process is killed must not be found in the cache.
+    mark_for_deletion(store, [one.id for one in doomed])
+    for start in range(0, len(doomed), _BATCH):
+        batch = doomed[start : start + _BATCH]
+        progress("removing", start, len(doomed))
+        for one in batch:
+            remove_folder(root, *Path(one.uri).relative_to(root).parts)
+            if Path(one.uri).exists():
+                raise UsageError(f"{one.uri} cannot be removed: may this user write there? Then start again")
+        mark_deleted(store, [one.id for one in batch])
+        progress("removing", start + len(batch), len(doomed))
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())

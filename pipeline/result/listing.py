@@ -1,0 +1,118 @@
+"""Runs looked up in ML Metadata: one by its id, or a listing."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+
+from components.errors import NotFound, StoreError
+from pipeline.metadata import stores
+from pipeline.metadata.reader import Reader
+from pipeline.metadata.records import Run
+from pipeline.result.run_result import RunResult, RunState
+from pipeline.result.summary import Summary, summarise
+
+_PAGE = 200  # runs read at a time
+
+
+class Order(StrEnum):
+    """Order of a listing: the newest first, the most accurate, or the longest."""
+
+    WHEN = "when"
+    ACCURACY = "accuracy"
+    DURATION = "duration"
+
+
+@dataclass(frozen=True)
+class RunListing:
+    """Rows of a listing, and the errors of the stores that could not be read, whose runs are missing in it."""
+
+    runs: list[Summary]
+    problems: list[StoreError]
+
+
+def read_run(name: str = "last", runs: Path = Path("runs")) -> RunResult:
+    """Return what became of a run.
+
+    Args:
+        name: id of the run, or `last` for the newest.
+        runs: folder of the run folders.
+
+    Raises:
+        NotFound: if no store knows the run; the message names the nearest ids.
+        StoreError: if no store can be read.
+    """
+    _, run = stores.find_run(name, runs)
+    return RunResult(run)
+
+
+def list_runs(
+    runs: Path = Path("runs"),
+    *,
+    pipeline: str | None = None,
+    state: RunState | None = None,
+    blessed: bool | None = None,
+    since: datetime | None = None,
+    sort: Order = Order.WHEN,
+    limit: int = 20,
+) -> RunListing:
+    """Return the runs of all pipelines below `runs`, the newest first.
+
+    Args:
+        runs: folder of the run folders.
+        pipeline: runs of this pipeline only.
+        state: runs in this state only.
+        blessed: runs whose model was, or was not, blessed.
+        since: runs that began at this time or later.
+        sort: what comes first.
+        limit: number of runs; 0 for all.
+
+    Raises:
+        NotFound: if there is no store of runs.
+        StoreError: if no store can be read.
+    """
+    check_some_store(runs)
+    since_ms = int(since.timestamp() * 1000) if since else 0
+
+    def matching(store: Reader) -> list[Summary]:
+        found: list[Summary] = []
+        for run in newest(store, pipeline, since_ms, limit):
+            summary = summarise(RunResult(run))
+            if state in (None, summary.state) and blessed in (None, summary.blessed):
+                found.append(summary)
+                if sort is Order.WHEN and len(found) == limit:
+                    break
+        return found
+
+    answers, problems = stores.ask_all(runs, matching)
+    found = [summary for _, of_store in answers for summary in of_store]
+    match sort:
+        case Order.WHEN:
+            found.sort(key=lambda one: one.started, reverse=True)
+        case Order.ACCURACY:
+            found.sort(key=lambda one: one.accuracy or 0.0, reverse=True)
+        case Order.DURATION:
+            found.sort(key=lambda one: one.seconds, reverse=True)
+    return RunListing(found[: limit or None], problems)
+
+
+def check_some_store(runs: Path) -> None:
+    """Raise NotFound if there is no store below `runs`."""
+    if not stores.stores(runs):
+        raise NotFound(f"no run below {runs}: `vitpipe run` makes one, or name another folder with --runs")
+
+
+def newest(store: Reader, pipeline: str | None, since_ms: int = 0, first_page: int = 0) -> Iterator[Run]:
+    """Yield the runs of a store by pages, the newest first.
+
+    Args:
+        store: the store.
+        pipeline: runs of this pipeline only; None for all.
+        since_ms: runs that began at this time or later, in milliseconds since 1970.
+        first_page: number of runs to read at first; 0 for a whole page.
+    """
+    offset, size = 0, first_page or _PAGE
+    while page := store.runs(pipeline, since_ms, size, offset):
+        yield from page
+        offset, size = offset + size, _PAGE

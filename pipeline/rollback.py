@@ -1,0 +1,87 @@
+"""The way back to an older model: it is pushed again, as the newest version, which a model server then serves."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.errors import UsageError
+from components.model.serving_folder import ModelRecord, acknowledge, interrupted, read_record, restore, versions
+from pipeline.metadata.address import Address
+from pipeline.metadata.stores import server
+from pipeline.pushed_models import serving_folders
+from pipeline.run_lock import no_run
+
+
+@dataclass(frozen=True)
+class Restored:
+    """An older model that serves again; `record.restored_from` is the version it was copied from."""
+
+    record: ModelRecord
+    folder: Path  # of the versions
+    earlier: bool  # pushed by an earlier roll-back, which was interrupted
+
+
+def roll_back(
+    version: int | None = None,
+    *,
+    pipeline: str | None = None,
+    runs: Path = Path("runs"),
+    report: Callable[[Restored], None] | None = None,
+) -> Restored:
+    """Push an older model again, as the newest version. Later runs do not push again the model that served.
+
+    Args:
+        version: the version to go back to; None for the newest whose model is another and was not rolled back itself.
+        pipeline: name of the pipeline; None if only one has pushed models.
+        runs: folder of the run folders.
+        report: called with the result before this roll-back counts as done. If the process is killed before that, the
+            same call returns the result again, and does not go one version further back.
+
+    Raises:
+        UsageError: if there is no such pipeline or version, the version serves already, a record cannot be read, or
+            the folder cannot be written.
+        AnotherRun: if a run of the pipeline is running.
+        DataRefused: if the version's files are not as they were pushed.
+    """
+    folder = _serving_folder(pipeline, runs)
+    address = server() or Address(file=folder.parent / "metadata.db")
+    try:
+        with no_run(folder.parent, folder.parent.name, address):
+            record = interrupted(folder)
+            earlier = record is not None and version in (None, record.restored_from)
+            if record is None or not earlier:
+                record = restore(folder, _version_before(folder) if version is None else version)
+            restored = Restored(record, folder, earlier)
+            if report:
+                report(restored)
+            acknowledge(folder)
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    except OSError as error:
+        raise UsageError(
+            f"{error.filename or folder} cannot be written ({error.strerror or error}): make room there or give "
+            "yourself the right, then roll back again"
+        ) from None
+    return restored
+
+
+def _serving_folder(pipeline: str | None, runs: Path) -> Path:
+    folders = {folder.parent.name: folder for folder in serving_folders(runs)}
+    if pipeline is None and len(folders) > 1:
+        raise UsageError(f"several pipelines have pushed models: say which with --pipeline {'|'.join(folders)}")
+    name = pipeline or next(iter(folders))
+    if name not in folders:
+        raise UsageError(f"--pipeline {name}: it has pushed no model; these have: {', '.join(folders)}")
+    return folders[name]
+
+
+def _version_before(folder: Path) -> int:
+    """Return the newest version with another model than the one that serves, unless that was rolled back itself."""
+    records = [read_record(folder / str(version)) for version in versions(folder)]
+    serving = records[-1]
+    for record in reversed(records):
+        if record.model not in (serving.model, *serving.withdrawn):
+            return record.version
+    raise ValueError(f"{folder} holds no model to go back to: only version {serving.version} and what was rolled back")

@@ -1,0 +1,137 @@
+"""Predictions of a pushed model, or of a model server, for image files."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.errors import DataRefused, UsageError
+from pipeline.console.logs import redirected
+from pipeline.pushed_models import check, newest_pushed
+from vitpipe.model_server import Answer, Server, ask
+
+MODEL_NAME = "vit"  # the name under which our serving manifests serve the model
+_BATCH = 32  # images a call
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Answer of a model for one image; `label` is empty and `reason` says why if the image is not valid."""
+
+    image: Path
+    model: str  # the folder of the model, or its name and the address of its server
+    valid: bool
+    reason: str
+    remarks: tuple[str, ...]  # names of `components.data.ingest.images.REMARKS`
+    label: str  # name of the class
+    probabilities: list[float]  # by class, in index order
+
+    @property
+    def probability(self) -> float:
+        """Probability of the class."""
+        return max(self.probabilities)
+
+
+def predict(
+    images: Sequence[Path | str],
+    *,
+    model: Path | None = None,
+    runs: Path = Path("runs"),
+    server: str | None = None,
+    grpc: bool = False,
+    name: str = MODEL_NAME,
+    trust_model: bool = False,
+) -> list[Prediction]:
+    """Return the class of each image, and its probability.
+
+    Args:
+        images: PNG or JPEG files.
+        model: folder of a SavedModel; None for the newest pushed one below `runs`.
+        runs: folder of the run folders.
+        server: HOST:PORT of a model server to ask instead, TensorFlow Serving's REST API.
+        grpc: the server's port speaks gRPC.
+        name: the name of the model at the server.
+        trust_model: load even a SavedModel that was not pushed here, which can read and write files as it runs.
+
+    Raises:
+        UsageError: if a file or model is missing, a model is not trusted, or arguments contradict each other.
+        DataRefused: if the model was changed after its push, or does not load.
+        ServerError: if the server does not answer as it should.
+    """
+    files = [Path(image) for image in images]
+    for file in files:
+        if not file.is_file():
+            raise UsageError(f"{file} is not a file: name PNG or JPEG files")
+    from components.data.ingest.images import UNDECODABLE, examine
+
+    # A model decodes more than `data prepare` accepts, for example a JPEG that lost its second half.
+    examined = [examine(file.read_bytes()) for file in files]
+    usable = [None if reason else file for file, (reason, _) in zip(files, examined, strict=True)]
+    if server is None:
+        if grpc or name != MODEL_NAME:
+            raise UsageError("--grpc and --name are for a model server: name it with --server HOST:PORT")
+        folder = model or newest_pushed(runs)
+        source, answers = str(folder), _from_folder(folder, usable, trust_model)
+    else:
+        if model is not None:
+            raise UsageError("--server and --model cannot be used together: leave one of them out")
+        source, answers = f"{name} at {server}", _from_server(Server(_address(server), name, grpc), usable)
+    return [
+        Prediction(
+            image=file,
+            model=source,
+            valid=answer.valid,
+            reason="" if answer.valid else reason or UNDECODABLE,
+            remarks=remarks,
+            label=answer.name,
+            probabilities=answer.probabilities,
+        )
+        for file, (reason, remarks), answer in zip(files, examined, answers, strict=True)
+    ]
+
+
+def _from_folder(folder: Path, images: list[Path | None], trusted: bool) -> list[Answer]:
+    check(folder, trusted)
+    answers = []
+    with redirected(Path(os.devnull)):
+        import tensorflow as tf
+
+        try:
+            loaded = tf.saved_model.load(str(folder))  # held: a signature alone does not keep its weights alive
+            signature = loaded.signatures["serving_bytes"]
+        except Exception as error:  # TensorFlow has a class of errors for each thing that is broken
+            raise DataRefused(
+                f"{folder} does not load as a model with the signature serving_bytes ({type(error).__name__}): push or "
+                "restore it again, or name another folder with --model"
+            ) from None
+        for start in range(0, len(images), _BATCH):
+            batch = images[start : start + _BATCH]
+            answer = signature(image_bytes=tf.constant([_content(image) for image in batch]))
+            columns = (answer[output].numpy().tolist() for output in ("valid", "class", "probabilities"))
+            for valid, name, probabilities in zip(*columns, strict=True):
+                answers.append(Answer(valid, name.decode(), probabilities))
+    return answers
+
+
+def _content(image: Path | None) -> bytes:
+    """Return the bytes of an image; no bytes for an unusable one, which the model answers as invalid."""
+    return b"" if image is None else image.read_bytes()
+
+
+def _from_server(server: Server, images: list[Path | None]) -> list[Answer]:
+    contents = (_content(image) for image in images)
+    if not server.grpc:
+        return list(ask(server, contents))
+    with redirected(Path(os.devnull)):  # gRPC's messages bring TensorFlow and what it prints
+        return list(ask(server, contents))
+
+
+def _address(server: str) -> str:
+    match = re.fullmatch(r"(?:[\w.-]+|\[[0-9a-fA-F:.]+\]):(\d{1,5})", server, re.ASCII)
+    if not match or not 1 <= int(match[1]) <= 65535:
+        raise UsageError(
+            f"--server {server!r} is not HOST:PORT with a port from 1 to 65535: "
+            "write it like localhost:8501 or [::1]:8501"
+        )
+    return server
