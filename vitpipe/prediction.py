@@ -97,17 +97,15 @@ def _from_folder(folder: Path, images: list[Path | None], trusted: bool) -> list
     with redirected(Path(os.devnull)):
         import tensorflow as tf
 
+        from trainer.saved_model import open_saved_model
+
         try:
-            loaded = tf.saved_model.load(str(folder))  # held: a signature alone does not keep its weights alive
-            signature = loaded.signatures["serving_bytes"]
-        except Exception as error:  # TensorFlow has a class of errors for each thing that is broken
-            raise DataRefused(
-                f"{folder} does not load as a model with the signature serving_bytes ({type(error).__name__}): push or "
-                "restore it again, or name another folder with --model"
-            ) from None
+            loaded = open_saved_model(folder, serving_bytes="image_bytes")
+        except ValueError as error:
+            raise DataRefused(f"{error}: push or restore it again, or name another folder with --model") from None
         for start in range(0, len(images), _BATCH):
             batch = images[start : start + _BATCH]
-            answer = signature(image_bytes=tf.constant([_content(image) for image in batch]))
+            answer = loaded.signatures["serving_bytes"](image_bytes=tf.constant([_content(image) for image in batch]))
             columns = (answer[output].numpy().tolist() for output in ("valid", "class", "probabilities"))
             for valid, name, probabilities in zip(*columns, strict=True):
                 answers.append(Answer(valid, name.decode(), probabilities))

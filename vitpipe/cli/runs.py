@@ -1,6 +1,5 @@
 """`vitpipe runs`: what was run, what became of it, and in what two runs differ."""
 
-import json
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.console.duration import duration
-from pipeline.console.terminal import print_json, print_line
+from pipeline.console.terminal import json_text, print_json, print_line
 from pipeline.metadata import stores
 from pipeline.metadata.records import Execution, Run
 from pipeline.result.differences import differences
@@ -119,7 +118,7 @@ def export(pipeline: OnlyPipeline = None, runs: Runs = Path("runs")) -> None:
     # Lines are printed after the stores are closed. A pager that waits for the user would keep the file locked, and a
     # run would wait to write to it.
     answers, problems = stores.ask_all(
-        runs, lambda store: [json.dumps(_in_full(run)) for run in newest(store, pipeline)]
+        runs, lambda store: [json_text(_in_full(run), indent=None) for run in newest(store, pipeline)]
     )
     stores.warn(problems)
     for _, lines in answers:
