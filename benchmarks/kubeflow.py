@@ -82,7 +82,7 @@ def main(preset: str = "sample", data: str = "") -> None:
         print(f"{attempt.name:<18} exit {attempt.code}  whole {attempt.seconds:6.1f} s  {own}")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # Linux counts in KiB
     print(f"peak memory of the largest step {peak:.2f} GiB")
-    print(done.last("kubeflow.verdict").output)
+    print(done.last("kubeflow.steps.verdict").output)
 
 
 if __name__ == "__main__":

@@ -5,21 +5,21 @@ from typing import ClassVar
 from tfx.types.artifact import Artifact, Property, PropertyType
 
 
-class ImageStatistics(Artifact):
+class ImageStatisticsArtifact(Artifact):
     """What was measured of a span's images, and of the gate's test set: see `components.data.statistics.component`."""
 
     TYPE_NAME = "ImageStatistics"
     PROPERTIES: ClassVar = {"span": Property(type=PropertyType.INT)}
 
 
-class DataVerdict(Artifact):
+class DataVerdictArtifact(Artifact):
     """What the data gate weighed, and whether training may start: see `components.data.gate.component`."""
 
     TYPE_NAME = "DataVerdict"
     PROPERTIES: ClassVar = {"span": Property(type=PropertyType.INT), "passed": Property(type=PropertyType.INT)}
 
 
-class Backbone(Artifact):
+class BackboneArtifact(Artifact):
     """A pretrained ViT to fine-tune: see `components.model.backbone`."""
 
     TYPE_NAME = "Backbone"

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import kfp_server_api as api
 
 from components.errors import ClusterError, NotFound, SettingsError
-from components.nearest import nearest
-from kubeflow.connection import TIMEOUTS, Connection, Exists, NotThere, Timeouts, Unsure
-from kubeflow.step import ENDED
+from components.suggestions import nearest
+from kubeflow.connection import TIMEOUTS, ClusterConnection, Exists, NotThere, Timeouts, Unsure
+from kubeflow.steps.step import ENDED
 from pipeline.settings import Settings
 
 _PAGE = 100
@@ -25,7 +25,7 @@ _ATTEMPT = re.compile(r"\(\d+\)$")
 _POD_NAMES = "workflows.argoproj.io/pod-name-format"
 
 
-class Version(NamedTuple):
+class PipelineVersion(NamedTuple):
     """Of the pipeline: one package."""
 
     id: str
@@ -51,7 +51,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Run:
+class ClusterRun:
     id: str
     name: str
     state: str
@@ -91,7 +91,7 @@ class Client:
     def __init__(self, settings: Settings, say: Callable[[str], None], timeouts: Timeouts = TIMEOUTS):
         self.pipeline, self._cluster = settings.name, settings.kubeflow
         self.service_account = settings.kubeflow.service_account
-        self._server = Connection(settings.kubeflow, say, timeouts)
+        self._server = ClusterConnection(settings.kubeflow, say, timeouts)
         self._pipelines = api.PipelineServiceApi(self._server)
         self._experiments = api.ExperimentServiceApi(self._server)
         self._runs = api.RunServiceApi(self._server)
@@ -105,7 +105,7 @@ class Client:
 
     # Versions.
 
-    def deploy(self, package: str, code_version: str) -> Version:
+    def deploy(self, package: str, code_version: str) -> PipelineVersion:
         """The version with this package, as YAML: an equal one that is there already, or a new one."""
         digest = hashlib.sha256(package.encode()).hexdigest()[:_DIGEST]
         pipeline = self._pipeline()
@@ -123,7 +123,7 @@ class Client:
                 if found := self._version(pipeline, digest):
                     return found
                 raise
-        return Version(made.pipeline_version_id, pipeline, name, new=True)
+        return PipelineVersion(made.pipeline_version_id, pipeline, name, new=True)
 
     def _pipeline(self) -> str:
         """The id of the pipeline of this name, which is made where there is none."""
@@ -143,13 +143,13 @@ class Client:
             return str(found.pipeline_id)
         return None
 
-    def _version(self, pipeline: str, digest: str) -> Version | None:
+    def _version(self, pipeline: str, digest: str) -> PipelineVersion | None:
         query = _filter("display_name", "IS_SUBSTRING", digest)
         answer = self._pipelines.pipeline_service_list_pipeline_versions(
             pipeline, filter=query, sort_by="created_at desc"
         )
         for found in answer.pipeline_versions or []:
-            return Version(found.pipeline_version_id, pipeline, found.display_name)
+            return PipelineVersion(found.pipeline_version_id, pipeline, found.display_name)
         return None
 
     def version_names(self) -> dict[str, str]:
@@ -164,7 +164,7 @@ class Client:
 
     # Runs.
 
-    def start(self, version: Version, name: str, parameters: Mapping[str, Any]) -> Run:
+    def start(self, version: PipelineVersion, name: str, parameters: Mapping[str, Any]) -> ClusterRun:
         """A run of the version. name: unique, so that a run is known again whose making was not answered."""
         run = api.V2beta1Run(
             display_name=name,
@@ -182,7 +182,7 @@ class Client:
                 f"{error}: the run may have been made, or not; `vitpipe kfp status` shows it, a while later"
             ) from error
 
-    def runs(self, query: str | None = None, limit: int = _PAGE) -> list[Run]:
+    def runs(self, query: str | None = None, limit: int = _PAGE) -> list[ClusterRun]:
         """The newest runs first, without their tasks."""
         if not (experiment := self._named_experiment()):
             return []
@@ -192,7 +192,7 @@ class Client:
         )
         return [_run(run) for run in answer.runs or []]
 
-    def find(self, name: str) -> Run:
+    def find(self, name: str) -> ClusterRun:
         """The run of this id or name, or the first characters of either; or `last`. Raises NotFound."""
         recent = self.runs()
         wanted = [run for run in recent if name in (run.id, run.name)] or [
@@ -220,7 +220,7 @@ class Client:
             f"no run {name} of {self.pipeline} at {self._server.endpoint}: the nearest are {', '.join(like)}"
         )
 
-    def run(self, run_id: str) -> Run:
+    def run(self, run_id: str) -> ClusterRun:
         """With its tasks. Raises NotThere."""
         answer = self._runs.run_service_get_run(run_id)
         run = _run(answer)
@@ -313,7 +313,7 @@ class Client:
 
     def add_schedule(
         self,
-        version: Version,
+        version: PipelineVersion,
         parameters: Mapping[str, Any],
         *,
         cron: str = "",
@@ -351,7 +351,7 @@ class Client:
     def delete(self, schedule: Schedule) -> None:
         self._recurring.recurring_run_service_delete_recurring_run(schedule.id)
 
-    def going_on(self, schedule: Schedule) -> list[Run]:
+    def going_on(self, schedule: Schedule) -> list[ClusterRun]:
         """The runs that it started and that have not ended."""
         return [run for run in self.runs(_filter("recurring_run_id", _NAMED, schedule.id)) if not run.ended]
 
@@ -388,13 +388,13 @@ def _pages(ask: Callable[..., Any], field: str) -> Iterator[Any]:
             return
 
 
-def _reference(version: Version) -> api.V2beta1PipelineVersionReference:
+def _reference(version: PipelineVersion) -> api.V2beta1PipelineVersionReference:
     return api.V2beta1PipelineVersionReference(pipeline_id=version.pipeline, pipeline_version_id=version.id)
 
 
-def _run(answer: api.V2beta1Run) -> Run:
+def _run(answer: api.V2beta1Run) -> ClusterRun:
     reference = answer.pipeline_version_reference
-    return Run(
+    return ClusterRun(
         answer.run_id,
         answer.display_name,
         _state(answer),

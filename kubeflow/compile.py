@@ -18,8 +18,8 @@ from kfp.dsl.pipeline_task import PipelineTask
 
 from components.errors import SettingsError, StoreError
 from components.model.evaluator.judgement import GateSettings
-from components.nearest import did_you_mean
-from kubeflow.start import NEWEST
+from components.suggestions import did_you_mean
+from kubeflow.steps.start import NEWEST
 from pipeline.metadata.address import PASSWORD, Address
 from pipeline.outcome import REPORT
 from pipeline.settings import MetadataSettings, Settings
@@ -154,7 +154,7 @@ def _pipeline(settings: Settings, edges: dict[str, list[str]]) -> BaseComponent:
             start = _task(
                 settings,
                 START,
-                "kubeflow.start",
+                "kubeflow.steps.start",
                 [root, f"--nodes={','.join(edges)}", f"--api={cluster.api}", f"--settings={text}"],
                 {**types, "due": str},
                 {**given, "due": dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER},
@@ -162,9 +162,9 @@ def _pipeline(settings: Settings, edges: dict[str, list[str]]) -> BaseComponent:
             tasks: dict[str, PipelineTask] = {}
             for name in edges:
                 if name != REPORT:
-                    tasks[name] = _task(settings, name, "kubeflow.node", [*in_run, name])
+                    tasks[name] = _task(settings, name, "kubeflow.steps.node", [*in_run, name])
                     tasks[name].after(*[tasks[before] for before in edges[name]] or [start])
-            _task(settings, VERDICT, "kubeflow.verdict", in_run).after(*[tasks[name] for name in last])
+            _task(settings, VERDICT, "kubeflow.steps.verdict", in_run).after(*[tasks[name] for name in last])
 
     _declare(steps, types, defaults)
     steps.__doc__ = "\n".join(
@@ -183,7 +183,7 @@ def _report_task(settings: Settings, arguments: list[str]) -> PipelineTask:
 
     def command(run_id: str, metrics: dsl.Metrics, report: dsl.HTML) -> dsl.ContainerSpec:
         outputs = [f"--page={report.path}", f"--executor-input={dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER}"]
-        return _container(settings, REPORT, "kubeflow.report", [f"--run-id={run_id}", *arguments, *outputs])
+        return _container(settings, REPORT, "kubeflow.steps.report", [f"--run-id={run_id}", *arguments, *outputs])
 
     outputs = {"metrics": dsl.Output[dsl.Metrics], "report": dsl.Output[dsl.HTML]}
     return _configured(settings, REPORT, command, outputs, {})

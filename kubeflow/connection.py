@@ -58,7 +58,7 @@ class Unsure(Away):
     """No answer to a request that changes something: whether it was done is not known."""
 
 
-class Connection(kfp_server_api.ApiClient):
+class ClusterConnection(kfp_server_api.ApiClient):
     """To one server. `say` is told of what a person waits for.
 
     Raises SettingsError for an endpoint or a token that cannot be used, else ClusterError.

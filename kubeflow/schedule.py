@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from components.errors import AnotherRun
-from kubeflow.client import Client, Schedule, Version
+from kubeflow.client import Client, PipelineVersion, Schedule
 from kubeflow.connection import NotThere
 
 
@@ -24,7 +24,7 @@ def current(client: Client) -> Schedule | None:
     return found[0] if found else None
 
 
-def put(client: Client, version: Version, parameters: Mapping[str, Any], *, cron: str, interval_s: int) -> bool:
+def put(client: Client, version: PipelineVersion, parameters: Mapping[str, Any], *, cron: str, interval_s: int) -> bool:
     """From now on at the moments of `cron`, or every so many seconds; False where it was so already."""
     before = current(client)
     if before:
@@ -39,7 +39,7 @@ def put(client: Client, version: Version, parameters: Mapping[str, Any], *, cron
     return True
 
 
-def move(client: Client, version: Version) -> bool:
+def move(client: Client, version: PipelineVersion) -> bool:
     """To a version, at the same times, paused where it is; False where there is none to move."""
     before = current(client)
     if before is None or (before.version, before.service_account) == (version.id, client.service_account):

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from components.errors import ClusterError, Exit, SettingsError
-from kubeflow import step
-from kubeflow.client import Client, Run, Task
+from kubeflow.client import Client, ClusterRun, Task
 from kubeflow.connection import Away
-from kubeflow.step import ENDED
+from kubeflow.steps import step
+from kubeflow.steps.step import ENDED
 from pipeline.outcome import NodeState, Outcome
 
 POLL_S = 3.0
@@ -27,7 +27,9 @@ class Ending:
     look: str = ""  # a command that shows more
 
 
-def watch(client: Client, run_id: str, *, started: Callable[[str], None], ended: Callable[[Outcome], None]) -> Run:
+def watch(
+    client: Client, run_id: str, *, started: Callable[[str], None], ended: Callable[[Outcome], None]
+) -> ClusterRun:
     """Wait for the end of a run. started: of the nodes that run now. ended: of each node that came to an end.
 
     A server that is away is waited for, ten minutes. Raises Away after that.
@@ -54,7 +56,7 @@ def watch(client: Client, run_id: str, *, started: Callable[[str], None], ended:
 
 
 def written(
-    client: Client, run: Run, node: str | None, *, follow: bool, unread: Callable[[str], None]
+    client: Client, run: ClusterRun, node: str | None, *, follow: bool, unread: Callable[[str], None]
 ) -> Iterator[tuple[str, str]]:
     """What the attempts at a node, or at all of them, have written: the attempt, and whole lines that are new.
 
@@ -94,7 +96,7 @@ def written(
         run = client.run(run.id)
 
 
-def ending(client: Client, run: Run) -> Ending:
+def ending(client: Client, run: ClusterRun) -> Ending:
     """What a run that has ended came to, from the log of a step: with the exit code that it would have had here."""
     if not (task := _telling(run)):
         if run.state == "CANCELED":
@@ -118,7 +120,7 @@ def ending(client: Client, run: Run) -> Ending:
     return Ending(Exit.CRASHED, [*last, f"crashed in {task.node}: it was killed"], client.kubectl(run.id, pod))
 
 
-def _telling(run: Run) -> Task | None:
+def _telling(run: ClusterRun) -> Task | None:
     """The step that says what the run came to: the verdict, or what failed first. A report changes nothing."""
     for task in run.tasks:
         if task.name == _VERDICT and task.state in ("SUCCEEDED", "FAILED"):

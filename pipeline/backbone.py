@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from components.data.ingest import regular
+from components.data.ingest import safe_files
 from components.errors import DataRefused, SettingsError
 from components.model.serving_folder import versions
-from components.nearest import did_you_mean
+from components.suggestions import did_you_mean
 from pipeline.settings import Settings
 from trainer.backbone import HUB, PRESET, WEIGHTS, load_backbone
 from trainer.finetune import OWN
@@ -100,5 +100,5 @@ def content(source: str) -> str:
     for file in files:
         if not file.is_file():
             return ""
-        found.update(bytes.fromhex(regular.file_digest(file, follow_link=True)))
+        found.update(bytes.fromhex(safe_files.file_digest(file, follow_link=True)))
     return found.hexdigest()

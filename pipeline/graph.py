@@ -19,7 +19,7 @@ from tfx.proto.orchestration import pipeline_pb2
 from tfx.types.channel import Channel
 from tfx.types.standard_artifacts import Model
 
-from components.artifacts import DataVerdict
+from components.artifacts import DataVerdictArtifact
 from components.data.example_gen import SpanExampleGen
 from components.data.gate.component import DataGate
 from components.data.ingest.schema import read_bytes as schema_bytes
@@ -64,7 +64,7 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
     previous = Resolver(
         strategy_class=PreviousSpan,
         config={"data": data, "span": span},
-        verdict=Channel(type=DataVerdict),
+        verdict=Channel(type=DataVerdictArtifact),
     ).with_id("PreviousSpan")
     data_gate = DataGate(
         examples=examples.outputs["examples"],

@@ -14,11 +14,11 @@ from tfx.proto.orchestration import pipeline_pb2
 
 from components.errors import DataRefused
 from pipeline.cache_keys import as_first_recorded
+from pipeline.error_messages import full, is_full
 from pipeline.metadata.garbage import remove_folder
 from pipeline.metadata.records import RESOLVER
 from pipeline.metadata.writer import execution_id, first_places, mark_failed
 from pipeline.outcome import REFUSED, NodeState, Outcome
-from pipeline.problems import full, is_full
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from components.errors import SettingsError, StoreError, UsageError
 from pipeline import run_facts
 from pipeline.console.display import Display
 from pipeline.console.logs import own_stderr, redirected, shown
+from pipeline.error_messages import explained
 from pipeline.metadata.address import check_server
 from pipeline.metadata.reader import reader
 from pipeline.metadata.stores import check_store
-from pipeline.problems import explained
 from pipeline.pushed_models import record_pushes
 from pipeline.result.run_result import EXIT, WARNING, RunResult, this_process
 from pipeline.result.verdict import verdict

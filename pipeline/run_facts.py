@@ -10,7 +10,7 @@ from components.data import ingest
 from components.data.gate.bounds import CHECKS, UNUSABLE
 from components.data.ingest import manifest, schema
 from components.errors import SettingsError, UsageError
-from components.nearest import did_you_mean
+from components.suggestions import did_you_mean
 from pipeline import provenance
 from pipeline.metadata import relocation
 from pipeline.result.run_result import PROCESS

@@ -7,9 +7,9 @@ from pathlib import Path
 import filelock
 
 from components.errors import AnotherRun, SettingsError, StoreError
+from pipeline.error_messages import explained
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import Reader, reader
-from pipeline.problems import explained
 from pipeline.result.run_result import EXIT, RunResult
 from pipeline.settings import Settings
 

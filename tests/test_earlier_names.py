@@ -12,7 +12,7 @@ from components.data.ingest import prepare
 from components.data.ingest.manifest import Recipe
 from components.errors import SettingsError
 from components.model.serving_folder import ModelId, ModelRecord, push
-from kubeflow.start import NEWEST, settings_of
+from kubeflow.steps.start import NEWEST, settings_of
 from pipeline.metadata.records import Run
 from pipeline.report.model import Report
 from pipeline.result.differences import differences

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from components.errors import StoreError
 from pipeline.metadata.address import ADDRESS, Address
 from pipeline.metadata.reader import reader
-from vitpipe.shadowed import shadows
+from vitpipe.shadowing import shadows
 
 LOCK = Path(__file__).resolve().parents[1] / "requirements" / "base.txt"
 GIB = 1 << 30

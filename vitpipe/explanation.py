@@ -14,7 +14,7 @@ from pipeline.pushed_models import newest_pushed
 from vitpipe import inputs
 
 if TYPE_CHECKING:
-    from pipeline.drawing.explain_model import Figures
+    pass
 
 IMAGES, CURVES = 1000, 200  # test images of a model's page, and of its deletion and insertion
 
@@ -49,7 +49,7 @@ class ExplainedModel:
 
     model: Path
     page: Path
-    figures: "Figures"
+    figures: "AttentionFigures"
 
 
 def explain(
@@ -97,7 +97,7 @@ def explain(
     examined = {name: examine(encoded[name]) for name in images}
     with redirected(Path(os.devnull)):
         from pipeline.drawing.explain_images import figures, write
-        from pipeline.explained_model import open_model
+        from pipeline.explainable_model import open_model
 
         opened = open_model(folder, manifest.read(span).class_names if span else None)
         found = opened.explain([b"" if examined[name][0] else encoded[name] for name in images])
@@ -157,7 +157,7 @@ def explain_model(
         display.line(f"{len(tests):,} test images are all that {span} has, {images:,} were asked for")
     with redirected(Path(os.devnull)), display or nullcontext():
         from pipeline.drawing.explain_model import measure, write
-        from pipeline.explained_model import open_model
+        from pipeline.explainable_model import open_model
 
         opened = open_model(folder, names)
         if opened.classes != list(names):

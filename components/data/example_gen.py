@@ -21,7 +21,7 @@ from tfx.proto.orchestration.driver_output_pb2 import DriverOutput
 from tfx.types import artifact_utils
 from tfx.utils import proto_utils
 
-from components.data.ingest import manifest, regular, span_folder
+from components.data.ingest import manifest, safe_files, span_folder
 from components.data.ingest.verify import span_problems
 from components.errors import DataRefused
 
@@ -48,7 +48,7 @@ class Driver(driver.FileBasedDriver):
         for name in read.shards:
             if os.path.lexists(folder / name):
                 # TFX would follow a link, and fail with a trace on a dangling one.
-                regular.open_file(folder / name).close()
+                safe_files.open_file(folder / name).close()
         try:
             properties: dict[str, Any] = super().resolve_exec_properties(exec_properties, pipeline_info, component_info)
         except ValueError as error:  # no file of a split
@@ -104,9 +104,9 @@ class Executor(base_beam_executor.BaseBeamExecutor):  # as TFX wants it of an Ex
             target.mkdir(parents=True)
             for name in sorted(name for name in shards if name.startswith(f"{split}/")):
                 shard, copy = folder / name, target / Path(name).name
-                with regular.open_file(shard) as file, copy.open("wb") as copied:
+                with safe_files.open_file(shard) as file, copy.open("wb") as copied:
                     shutil.copyfileobj(file, copied, 2**20)
-                if regular.file_digest(copy) != shards[name].sha256:
+                if safe_files.file_digest(copy) != shards[name].sha256:
                     raise DataRefused(f"{shard} changed while it was read: let its writer end, and run again")
 
 

@@ -62,7 +62,7 @@ class BackboneSpec(ComponentSpec):
         "finetune": ExecutionParameter(type=str),
     }
     INPUTS: ClassVar[dict[str, ChannelParameter]] = {}
-    OUTPUTS: ClassVar = {"backbone": ChannelParameter(type=artifacts.Backbone)}
+    OUTPUTS: ClassVar = {"backbone": ChannelParameter(type=artifacts.BackboneArtifact)}
 
 
 class Backbone(base_component.BaseComponent):
@@ -84,6 +84,6 @@ class Backbone(base_component.BaseComponent):
                 content=content,
                 model=model.model_dump_json(),
                 finetune=finetune.model_dump_json(),
-                backbone=types.Channel(type=artifacts.Backbone),
+                backbone=types.Channel(type=artifacts.BackboneArtifact),
             )
         )

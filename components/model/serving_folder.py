@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import AwareDatetime, Field
 
-from components.data.ingest import regular
+from components.data.ingest import safe_files
 from components.errors import DataRefused
-from components.model.evaluator.judgement import Figures
+from components.model.evaluator.judgement import ModelFigures
 from trainer.disk import sync, sync_tree, whole_file
 from trainer.settings import Group
 
@@ -177,7 +177,7 @@ def push_candidate(
     keep: int,
     *,
     model: ModelId,
-    figures: Figures,
+    figures: ModelFigures,
     signatures: list[str],
     run_id: str,
     span: int,
@@ -288,5 +288,5 @@ def _digests(folder: Path) -> dict[str, str]:
         if path.is_symlink():
             digests[name] = "of a link, and links are not pushed"
         elif path.is_file() and name != RECORD:
-            digests[name] = regular.file_digest(path)
+            digests[name] = safe_files.file_digest(path)
     return digests

@@ -63,7 +63,10 @@ class Trainer(TfxTrainer):
 
     def __init__(self, verdict: types.BaseChannel | None, backbone: types.BaseChannel | None, **inputs: Any):
         super().__init__(**inputs)
-        kinds = {"verdict": (verdict, artifacts.DataVerdict), "backbone": (backbone, artifacts.Backbone)}
+        kinds = {
+            "verdict": (verdict, artifacts.DataVerdictArtifact),
+            "backbone": (backbone, artifacts.BackboneArtifact),
+        }
         for name, (channel, kind) in kinds.items():
             if channel is not None:
                 # TFX's Trainer makes its own spec; this one has inputs more.

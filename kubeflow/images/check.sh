@@ -121,8 +121,8 @@ in_image vitpipe doctor
 step "a step names its own command"
 # shellcheck disable=SC2016 # expands inside
 in_image --entrypoint=sh vitpipe -euc '
-    for step in start node verdict report; do python -m kubeflow.$step --help >/dev/null; done
-    echo "python -m kubeflow.start, node, verdict and report are found"'
+    for step in start node verdict report; do python -m kubeflow.steps.$step --help >/dev/null; done
+    echo "python -m kubeflow.steps.start, node, verdict and report are found"'
 
 step "a sample run"
 in_image vitpipe data prepare sample --out data/sample

@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.drawing import attention_maps
 from pipeline.drawing.document import document
-from pipeline.explained_model import Explanation, Model
+from pipeline.explainable_model import Explanation, Model
 from trainer import explain
 
 PAGE = "explain.html"

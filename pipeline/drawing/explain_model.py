@@ -11,7 +11,7 @@ from components.errors import DataRefused
 from pipeline.drawing import attention_maps, charts
 from pipeline.drawing.document import document
 from pipeline.drawing.explain_images import columns, views
-from pipeline.explained_model import Model
+from pipeline.explainable_model import Model
 from trainer import explain
 from trainer.settings import Group
 
@@ -57,7 +57,7 @@ class Removal(Group):
     curves: list[Curve]
 
 
-class Figures(Group):
+class AttentionFigures(Group):
     """Means over images; lists [depth][heads + 2] in the order of `columns`."""
 
     model: str
@@ -75,7 +75,7 @@ class Figures(Group):
 
 def measure(
     model: Model, data: str, encoded: Sequence[bytes], labels: Sequence[int], curves: int, tell: Callable[[str], None]
-) -> Figures:
+) -> AttentionFigures:
     """The figures over images (PNG or JPEG files), and deletion and insertion over the first `curves` of them, if any.
 
     data: where they are from; tell: takes what goes on. Images that do not decode are left out.
@@ -106,7 +106,7 @@ def measure(
     removal = None
     if curves:
         removal = _removal(model, np.concatenate(pixels)[:curves], np.concatenate(orders)[:curves], tell)
-    return Figures(
+    return AttentionFigures(
         model=str(model.path),
         data=data,
         images=seen,
@@ -165,7 +165,7 @@ def _curve(name: str, shares: np.ndarray, rollout: np.ndarray, random: np.ndarra
     )
 
 
-def write(model: Model, figures: Figures, out: Path) -> Path:
+def write(model: Model, figures: AttentionFigures, out: Path) -> Path:
     """The page, its pictures as PNG files and the figures as JSON. Gives the page."""
     out.mkdir(parents=True, exist_ok=True)
     drawn, parameters = {}, _parameters(model)
@@ -209,7 +209,7 @@ def _parameters(model: Model) -> dict[str, tuple[Image.Image, float]]:
     return found
 
 
-def _tables(figures: Figures) -> list[dict[str, Any]]:
+def _tables(figures: AttentionFigures) -> list[dict[str, Any]]:
     made = [
         {
             "title": "Entropy, bits",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from components.errors import NotFound, StoreError
-from components.nearest import nearest
+from components.suggestions import nearest
 from pipeline.console.terminal import print_line
 from pipeline.metadata.address import ADDRESS, Address, NoStore
 from pipeline.metadata.reader import Reader, reader

@@ -14,11 +14,11 @@ from components.data.ingest import tfrecord
 from components.model.evaluator.component import PREDICTIONS
 from components.model.evaluator.measures import answered, binned
 from pipeline.drawing.graph import lineage_svg
-from pipeline.metadata.nearby import nearest
+from pipeline.metadata.neighbours import nearest
 from pipeline.metadata.reader import Reader
 from pipeline.metadata.records import Artifact, Run
 from pipeline.outcome import REPORT
-from pipeline.report.explained_mistakes import explained
+from pipeline.report.mistakes import explained
 from pipeline.report.model import Data, Mistake, Node, Picture, Report
 from pipeline.result.figures import Bin, Epoch
 from pipeline.result.run_result import EXIT, PROCESS, STATE_OF_EXIT, RunResult
@@ -165,5 +165,5 @@ def _raw(examples: Artifact, split: str) -> Iterator[tfrecord.RawExample]:
 
 
 def _picture(split: str, id: bytes, image: bytes) -> Picture:
-    picture = page.Picture(split, id, image)
+    picture = page.ExamplePicture(split, id, image)
     return Picture(id=picture.name, source=picture.source)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.model.evaluator.judgement import Figures
+from components.model.evaluator.judgement import ModelFigures
 from pipeline.console.duration import duration
 from pipeline.drawing import charts
 from pipeline.drawing.document import document, plain, share
@@ -53,7 +53,7 @@ def _figures(runs: list[Report]) -> dict[str, list[str]]:
     }
 
 
-def _classes(candidates: list[Figures | None]) -> list[tuple[str, list[float | None], float | None]]:
+def _classes(candidates: list[ModelFigures | None]) -> list[tuple[str, list[float | None], float | None]]:
     """Recall by class in both, and the change; the largest change first."""
     names = dict.fromkeys(name for of in candidates if of for name in of.class_accuracy)
     rows = []

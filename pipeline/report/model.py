@@ -44,7 +44,7 @@ class Map(Group):
     entropy: float  # bits
 
 
-class Explained(Group):
+class ExplainedImage(Group):
     """What a model looked at in an image."""
 
     source: str  # data URI, the image as the model sees it
@@ -59,7 +59,7 @@ class Mistake(Group):
     label: str
     answer: str
     confidence: float
-    explained: Explained | None = None  # of the first few
+    explained: ExplainedImage | None = None  # of the first few
 
 
 class Node(Group):

@@ -6,7 +6,7 @@ from typing import Any
 
 from components.data.gate.bounds import LEVELS
 from components.data.gate.page import outermost
-from components.model.evaluator.judgement import Figures, Judgement
+from components.model.evaluator.judgement import Judgement, ModelFigures
 from pipeline.drawing import attention_maps, charts
 from pipeline.drawing.document import document, figure, share
 from pipeline.report.model import Report
@@ -39,7 +39,7 @@ def render(report: Report, folder: Path) -> str:
     )
 
 
-def overall(models: list[Figures | None]) -> dict[str, list[str]]:
+def overall(models: list[ModelFigures | None]) -> dict[str, list[str]]:
     """Figures in words, of each model by name; empty where there is none."""
 
     def of_each(text: Any) -> list[str]:

@@ -57,7 +57,7 @@ STATE_OF_EXIT = {
 
 
 @dataclass(frozen=True)
-class DataVerdict:
+class DataResult:
     """Verdict of the data gate."""
 
     findings: list[Finding]
@@ -71,7 +71,7 @@ class DataVerdict:
 
 
 @dataclass(frozen=True)
-class ServingVerdict:
+class ServingResult:
     """Verdict of the serving check."""
 
     checks: list[Check]
@@ -220,13 +220,13 @@ class RunResult:
         return [one for one in outcomes if one.node != REPORT and one.state is NodeState.FAILED]
 
     @property
-    def data(self) -> DataVerdict | None:
+    def data(self) -> DataResult | None:
         """Verdict on the data; None if there is none."""
         verdict = self._output("DataGate", "verdict", "DataVerdict")
         if verdict is None or "findings" not in verdict.properties:  # of another pipeline
             return None
         findings = read(verdict.properties, "findings", list[Finding])
-        return DataVerdict(findings, Path(verdict.uri, PAGE), Path(verdict.uri))
+        return DataResult(findings, Path(verdict.uri, PAGE), Path(verdict.uri))
 
     @property
     def data_values(self) -> dict[str, float]:
@@ -327,12 +327,12 @@ class RunResult:
         return trainer is not None and trainer.state != "cached"
 
     @property
-    def serving(self) -> ServingVerdict | None:
+    def serving(self) -> ServingResult | None:
         """Verdict of the serving check; None if there is none."""
         blessing = self._infra_blessing
         if blessing is None or "checks" not in blessing.properties:  # of another pipeline
             return None
-        return ServingVerdict(read(blessing.properties, "checks", list[Check]))
+        return ServingResult(read(blessing.properties, "checks", list[Check]))
 
     @property
     def servable(self) -> bool | None:

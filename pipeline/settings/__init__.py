@@ -18,7 +18,7 @@ from components.data.gate.bounds import DataGateSettings
 from components.errors import SettingsError, StoreError
 from components.model.evaluator.judgement import GateSettings
 from components.model.serving_check.bounds import ServingCheckSettings
-from components.nearest import did_you_mean
+from components.suggestions import did_you_mean
 from pipeline.metadata.address import PASSWORD, Address
 from pipeline.settings import strict_yaml
 from pipeline.settings.cluster import KubeflowSettings

@@ -1,6 +1,6 @@
 """The first step of a run on Kubeflow Pipelines, in this process."""
 
-from kubeflow import start
+from kubeflow.steps import start
 from pipeline.graph import compile_graph
 
 

@@ -34,7 +34,7 @@ class Attempt:
     @property
     def name(self) -> str:
         """The node, or the module of a step that is no node."""
-        return self.arguments[-1] if self.module == "kubeflow.node" else self.module
+        return self.arguments[-1] if self.module == "kubeflow.steps.node" else self.module
 
     @property
     def run_id(self) -> str:
@@ -76,7 +76,7 @@ def walk(
         def run(self) -> status.Status:
             python, dash_m, module, *arguments = self._command
             assert (python, dash_m) == ("python", "-m")
-            task = arguments[-1] if module == "kubeflow.node" else module
+            task = arguments[-1] if module == "kubeflow.steps.node" else module
             for number in range(limits[task] + 1):
                 started = time.monotonic()
                 process = subprocess.Popen(
@@ -112,7 +112,7 @@ def walk(
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(folder), raise_on_error=False)
     with mock.patch.object(subprocess_task_handler, "SubprocessTaskHandler", OnHost):
         components.load_component_from_text(text)(**parameters)
-    if not done.codes("kubeflow.report"):
+    if not done.codes("kubeflow.steps.report"):
         report()
     return done
 
@@ -125,6 +125,6 @@ def _retries(spec: dict) -> dict[str, int]:
             label = spec["components"][task["componentRef"]["name"]]["executorLabel"]
             container = spec["deploymentSpec"]["executors"][label]["container"]
             module = container["command"][-1]
-            name = container["args"][-1] if module == "kubeflow.node" else module
+            name = container["args"][-1] if module == "kubeflow.steps.node" else module
             found[name] = task.get("retryPolicy", {}).get("maxRetryCount", 0)
-    return found | {"kubeflow.report": 0}
+    return found | {"kubeflow.steps.report": 0}

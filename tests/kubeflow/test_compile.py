@@ -81,7 +81,7 @@ def test_there_is_a_task_for_each_node_and_its_edges_are_those_of_the_graph(spec
         before = {task_name(name) for name in graph[node].upstream_nodes} or {task_name(START)}
         assert set(tasks[task].dependent_tasks) == before
         assert tasks[task].task_info.name == node
-        assert container(spec, task)["command"] == ["python", "-m", "kubeflow.node"]
+        assert container(spec, task)["command"] == ["python", "-m", "kubeflow.steps.node"]
         assert container(spec, task)["args"][-1] == node
 
 

@@ -97,7 +97,7 @@ def test_an_image_has_what_beam_packs_for_its_workers(image):
     (package,) = (image / "dist").glob("vitpipe-*.tar.gz")
     with tarfile.open(package) as opened:
         names = {name.partition("/")[2] for name in opened.getnames()}
-    assert {"trainer/train.py", "kubeflow/node.py", "pipeline/report/page.html", "pyproject.toml"} <= names
+    assert {"trainer/train.py", "kubeflow/steps/node.py", "pipeline/report/page.html", "pyproject.toml"} <= names
 
 
 def test_the_base_is_pinned_by_tag():

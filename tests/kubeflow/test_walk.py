@@ -94,8 +94,8 @@ def test_a_run_goes_on_from_a_checkpoint_after_a_kill_and_pushes_a_model(walks):
     assert [one.name for one in done.attempts if one.code] == ["Trainer"], done.attempts
     assert done.codes("Trainer") == [-signal.SIGKILL, 0]
     assert "goes on from" in done.last("Trainer").output and "epoch 1/" not in done.last("Trainer").output
-    assert "pushed version 1" in done.last("kubeflow.verdict").output
-    assert done.last("kubeflow.verdict").output.rstrip().endswith("vitpipe: exit 0: done")
+    assert "pushed version 1" in done.last("kubeflow.steps.verdict").output
+    assert done.last("kubeflow.steps.verdict").output.rstrip().endswith("vitpipe: exit 0: done")
     assert (folder / "runs" / "sample" / "serving" / "1" / "model.json").is_file()
     run = run_of(address, done)
     assert run.facts[EXIT] == "0"
@@ -107,9 +107,9 @@ def test_a_run_that_is_stopped_fails_with_the_code_of_a_run_on_one_machine_and_i
     assert done.codes("Trainer") == [128 + signal.SIGTERM, 0]
     assert "goes on from" in done.last("Trainer").output
     assert done.last("Pusher").output.rstrip().endswith("vitpipe: exit 0: Pusher is skipped")
-    assert done.codes("kubeflow.verdict") == [4, 4]  # and once more, in case its pod was lost
-    assert "accuracy 0." in done.last("kubeflow.verdict").output
-    assert done.last("kubeflow.verdict").output.rstrip().endswith("vitpipe: exit 4: not blessed")
+    assert done.codes("kubeflow.steps.verdict") == [4, 4]  # and once more, in case its pod was lost
+    assert "accuracy 0." in done.last("kubeflow.steps.verdict").output
+    assert done.last("kubeflow.steps.verdict").output.rstrip().endswith("vitpipe: exit 4: not blessed")
     assert not (folder / "runs" / "other" / "serving").exists()
     assert summarise(RunResult(run_of(address, done))).state is RunState.NOT_BLESSED
     page = (folder / "kfp" / "report.html").read_text()

@@ -13,14 +13,14 @@ from tests.stores import make_store, put_unblessed_run
 
 import vitpipe
 from components.errors import AnotherRun, Exit, NotServable, UsageError
-from components.model.evaluator.judgement import Figures, GateSettings, judge
+from components.model.evaluator.judgement import GateSettings, ModelFigures, judge
 from components.model.serving_folder import ModelId, ModelRecord, push, read_record
 from pipeline.metadata.address import Address
 from pipeline.result.run_result import RunState
 from pipeline.run_lock import no_run
 
 HEAVY = {"tensorflow", "tfx", "keras", "numpy", "pandas", "pydantic", "typer", "rich"}
-FIGURES = Figures(
+FIGURES = ModelFigures(
     classes=["cat", "dog"], examples=10, accuracy=0.6, accuracy_interval=(0.3, 0.9), top_3=1.0, log_loss=0.5,
     calibration_error=0.1, class_accuracy={"cat": 0.6, "dog": 0.6},
     class_accuracy_interval={"cat": (0.1, 0.9), "dog": (0.1, 0.9)}, class_precision={"cat": 0.6, "dog": 0.6},

@@ -8,13 +8,13 @@ import sys
 import typer
 from rich.text import Text
 
-from vitpipe.shadowed import shadows  # comes first, because other packages may be hidden
+from vitpipe.shadowing import shadows  # comes first, because other packages may be hidden
 
 # isort: split
 
 from components.errors import Exit, UsageError, VitpipeError
 from pipeline.console.terminal import Console, escape_output, printable
-from pipeline.problems import explained, is_full
+from pipeline.error_messages import explained, is_full
 from vitpipe.cli import (
     artifacts,
     augment,

@@ -26,7 +26,7 @@ from vitpipe.cli.kfp_tables import print_run, print_runs, print_schedule, times
 from vitpipe.cli.options import Config, Json, Overrides
 
 if TYPE_CHECKING:
-    from kubeflow.client import Client, Version
+    from kubeflow.client import Client
 
 app = typer.Typer(help="The same graph on Kubeflow Pipelines.", no_args_is_help=True)
 
@@ -222,7 +222,7 @@ def _client(settings: Settings) -> Iterator[tuple["Client", Display]]:
         yield Client(settings, display.line), display
 
 
-def _deploy(client: "Client", settings: Settings, package: Path | None, display: Display) -> "Version":
+def _deploy(client: "Client", settings: Settings, package: Path | None, display: Display) -> "PipelineVersion":
     display.started("compiling the package")
     text = _read(package, settings) if package else _compiled(settings)
     display.started("deploying it")

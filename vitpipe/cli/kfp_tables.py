@@ -7,10 +7,10 @@ from pipeline.console.terminal import print_json, print_line
 from vitpipe.cli.tables import print_rows, when
 
 if TYPE_CHECKING:
-    from kubeflow.client import Client, Run, Schedule, Task
+    from kubeflow.client import Client, Schedule, Task
 
 
-def print_runs(runs: list["Run"], client: "Client", as_json: bool) -> None:
+def print_runs(runs: list["ClusterRun"], client: "Client", as_json: bool) -> None:
     """The newest first, as they come."""
     if as_json:
         print_json([_as_json(run, client) for run in runs])
@@ -32,7 +32,7 @@ def print_runs(runs: list["Run"], client: "Client", as_json: bool) -> None:
     )
 
 
-def print_run(run: "Run", client: "Client", as_json: bool) -> None:
+def print_run(run: "ClusterRun", client: "Client", as_json: bool) -> None:
     """Its nodes in the order that they started in, and its page."""
     if as_json:
         print_json({**_as_json(run, client), "nodes": [_task_as_json(task) for task in run.tasks]})
@@ -53,7 +53,7 @@ def print_run(run: "Run", client: "Client", as_json: bool) -> None:
     print_line(client.link(run.id))
 
 
-def _as_json(run: "Run", client: "Client") -> dict[str, Any]:
+def _as_json(run: "ClusterRun", client: "Client") -> dict[str, Any]:
     return {
         "run": run.id,
         "name": run.name,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from components.errors import UsageError
-from components.nearest import did_you_mean
+from components.suggestions import did_you_mean
 from pipeline.console.terminal import print_json
 from pipeline.settings import Settings, load
 from pipeline.settings.reference import reference

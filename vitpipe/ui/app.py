@@ -13,7 +13,7 @@ from components.errors import DataRefused, NotFound, StoreError, UsageError
 from pipeline.console.duration import duration
 from pipeline.drawing.graph import STYLE, lineage_svg, run_svg
 from pipeline.metadata.address import Address
-from pipeline.metadata.nearby import nearest
+from pipeline.metadata.neighbours import nearest
 from pipeline.metadata.reader import reader
 from pipeline.metadata.records import Run
 from pipeline.metadata.stores import server, stores
@@ -22,7 +22,7 @@ from pipeline.result.run_result import RunResult, RunState
 from pipeline.result.summary import Summary, summarise
 from vitpipe.ui import formatting, safety
 from vitpipe.ui.checks import weighed
-from vitpipe.ui.explainer_client import Busy, Explained, Refused
+from vitpipe.ui.explainer_client import Busy, ExplainerClient, Refused
 from vitpipe.ui.history import MOST, figures, moments
 from vitpipe.ui.listing import SIZE, page_of, runs_page
 
@@ -35,7 +35,7 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
     """The pages of the stores below `runs`. token: what a browser must bring; None where only this machine can ask."""
     app = Flask(__name__, static_url_path="/-")
     safety.guard(app, host, token, posts="explained")
-    explained_images = Explained()
+    explained_images = ExplainerClient()
     app.jinja_env.filters.update(
         when=formatting.when, duration=duration, pretty=formatting.pretty, looks=formatting.looks
     )

@@ -20,7 +20,7 @@ from pipeline import pushed_models
 from pipeline.console.logs import redirected
 
 if TYPE_CHECKING:
-    from pipeline.explained_model import Model
+    from pipeline.explainable_model import Model
 
 _IDLE = 300.0  # seconds without an image, after which it ends
 
@@ -52,7 +52,7 @@ class Explainer:
         if self._model is None or (self._model.path, self._record) != (folder, record):
             self._model = None  # two need not fit into memory
             pushed_models.check(folder)
-            from pipeline.explained_model import open_model
+            from pipeline.explainable_model import open_model
 
             self._model, self._record = open_model(folder), record
         return self._model

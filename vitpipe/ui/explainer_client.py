@@ -24,7 +24,7 @@ class Busy(Exception):
     """Another image is being looked at."""
 
 
-class Explained:
+class ExplainerClient:
     """Asks the process, one image at a time, and keeps the newest answers.
 
     The process starts with the first image and ends by itself: when it is asked nothing for some minutes, and when

@@ -16,7 +16,7 @@ from components import artifacts
 from components.data.example_gen import SPAN_FOLDER
 from components.data.gate.bounds import DATA_FOLDER, LEAVE_OUT, PAGE, DataGateSettings
 from components.data.gate.checks import DataVerdict, judge
-from components.data.gate.page import MOST_SHOWN, Exhibit, Picture, readable, render, shown_classes
+from components.data.gate.page import MOST_SHOWN, ExamplePicture, Exhibit, readable, render, shown_classes
 from components.data.ingest import tfrecord
 from components.data.ingest.images import REMARKS
 from components.data.statistics.component import CONFLICTS, FIGURES, TWINS, read_table
@@ -88,11 +88,11 @@ class DataGateSpec(ComponentSpec):
     INPUTS: ClassVar = {
         "examples": ChannelParameter(type=standard_artifacts.Examples),
         "test_examples": ChannelParameter(type=standard_artifacts.Examples),
-        "statistics": ChannelParameter(type=artifacts.ImageStatistics),
+        "statistics": ChannelParameter(type=artifacts.ImageStatisticsArtifact),
         "anomalies": ChannelParameter(type=standard_artifacts.ExampleAnomalies),
-        "previous": ChannelParameter(type=artifacts.DataVerdict, optional=True),
+        "previous": ChannelParameter(type=artifacts.DataVerdictArtifact, optional=True),
     }
-    OUTPUTS: ClassVar = {"verdict": ChannelParameter(type=artifacts.DataVerdict)}
+    OUTPUTS: ClassVar = {"verdict": ChannelParameter(type=artifacts.DataVerdictArtifact)}
 
 
 class DataGate(base_component.BaseComponent):
@@ -129,7 +129,7 @@ class DataGate(base_component.BaseComponent):
                 previous=previous,
                 settings=settings.model_dump_json(),
                 accepted=json.dumps(accepted, sort_keys=True),
-                verdict=types.Channel(type=artifacts.DataVerdict),
+                verdict=types.Channel(type=artifacts.DataVerdictArtifact),
             )
         )
 
@@ -206,7 +206,9 @@ def _exhibits(
 def _rows(table: pd.DataFrame, note: Callable[[Any], str]) -> list[Exhibit]:
     return [
         Exhibit(
-            Picture(row.split, row.id), note(row), Picture(row.twin_split, row.twin_id) if "twin_id" in table else None
+            ExamplePicture(row.split, row.id),
+            note(row),
+            ExamplePicture(row.twin_split, row.twin_id) if "twin_id" in table else None,
         )
         for row in table.head(MOST_SHOWN).itertuples()
     ]
@@ -216,7 +218,10 @@ def _samples(images: pd.DataFrame, labels: dict[str, int]) -> dict[str, list[Exh
     train = images[(images.split == "train") & (images.reason == "")]
     shown = {*shown_classes(labels)}
     return {
-        name: [Exhibit(Picture(row.split, row.id)) for row in train[train.label == label].head(_SAMPLES).itertuples()]
+        name: [
+            Exhibit(ExamplePicture(row.split, row.id))
+            for row in train[train.label == label].head(_SAMPLES).itertuples()
+        ]
         for label, name in enumerate(labels)
         if name in shown
     }
@@ -224,7 +229,7 @@ def _samples(images: pd.DataFrame, labels: dict[str, int]) -> dict[str, list[Exh
 
 def _fill_in(examples: Iterable[types.Artifact], exhibits: Iterable[list[Exhibit]]) -> None:
     """Puts their pictures into the exhibits."""
-    wanted: dict[tuple[str, bytes], list[Picture]] = {}
+    wanted: dict[tuple[str, bytes], list[ExamplePicture]] = {}
     for exhibit in (exhibit for shown in exhibits for exhibit in shown):
         for picture in exhibit.pictures:
             wanted.setdefault((picture.split, picture.id), []).append(picture)

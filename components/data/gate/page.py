@@ -53,7 +53,7 @@ def shown_classes(labels: dict[str, int]) -> list[str]:
 
 
 @dataclass
-class Picture:
+class ExamplePicture:
     """An image of a span; `image`, its encoded bytes, is filled in when it is found."""
 
     split: str
@@ -82,12 +82,12 @@ class Picture:
 class Exhibit:
     """An example that a check is about, and the one in another split that it equals."""
 
-    picture: Picture
+    picture: ExamplePicture
     note: str = ""
-    twin: Picture | None = None
+    twin: ExamplePicture | None = None
 
     @property
-    def pictures(self) -> list[Picture]:
+    def pictures(self) -> list[ExamplePicture]:
         return [self.picture, self.twin] if self.twin else [self.picture]
 
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 import requests
 import urllib3
 
-from components.data.ingest import regular
+from components.data.ingest import safe_files
 from components.data.ingest.locks import exclusively
 from components.data.ingest.source import Progress, silent
 from components.errors import DataRefused, UsageError
@@ -44,16 +44,16 @@ def download(
     target, part = folder / name, folder / f"{name}.part"
     with exclusively(folder, f"{name}.lock"):
         if os.path.lexists(part):
-            regular.open_file(part).close()  # appending to a link would change its target
+            safe_files.open_file(part).close()  # appending to a link would change its target
         if sha256 is None:
             part.unlink(missing_ok=True)
-        elif target.exists() and regular.file_digest(target, follow_link=True) == sha256:
+        elif target.exists() and safe_files.file_digest(target, follow_link=True) == sha256:
             return target
         _fetch(url, part, size, progress)
         length = part.stat().st_size
         if size is not None and length < size:
             raise DataRefused(_stopped(url, length))
-        if sha256 is not None and (found := regular.file_digest(part)) != sha256:
+        if sha256 is not None and (found := safe_files.file_digest(part)) != sha256:
             part.unlink()
             raise DataRefused(
                 f"{_public(url)}: sha256 expected {sha256} ({size or 0:,} bytes), found {found} ({length:,} bytes): "

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from components.data.ingest import regular
+from components.data.ingest import safe_files
 from components.data.ingest.entry import Entry, Heartbeat, is_hidden
 from components.data.ingest.images import MAX_BYTES
 from components.data.ingest.source import Progress, silent
@@ -73,17 +73,17 @@ def listing(path: Path, progress: Progress = silent) -> Listing:
 
 
 def _archive_digest(path: Path, progress: Progress) -> str:
-    with regular.open_file(path, follow_link=True) as file:
-        size = regular.file_size(file)
+    with safe_files.open_file(path, follow_link=True) as file:
+        size = safe_files.file_size(file)
         progress("bytes hashed", 0, size)
         next(_archive(path, Heartbeat(progress)), None)
-        return regular.digest(file, lambda done: progress("bytes hashed", done, size))
+        return safe_files.digest(file, lambda done: progress("bytes hashed", done, size))
 
 
 def _file_digest(path: Path, alive: Callable[[int], None]) -> str:
-    with regular.open_file(path) as file:
-        size = regular.file_size(file)
-        return regular.digest(file, alive) if size <= _MAX_HASHED else f"{size} bytes"
+    with safe_files.open_file(path) as file:
+        size = safe_files.file_size(file)
+        return safe_files.digest(file, alive) if size <= _MAX_HASHED else f"{size} bytes"
 
 
 def _folder(root: Path, heartbeat: Heartbeat) -> Iterator[Entry]:
@@ -93,8 +93,8 @@ def _folder(root: Path, heartbeat: Heartbeat) -> Iterator[Entry]:
 
 
 def _content(path: Path) -> bytes | None:
-    with regular.open_file(path) as file:
-        if regular.file_size(file) > MAX_BYTES:
+    with safe_files.open_file(path) as file:
+        if safe_files.file_size(file) > MAX_BYTES:
             return None
         data = file.read(MAX_BYTES + 1)
         return data if len(data) <= MAX_BYTES else None
@@ -116,12 +116,12 @@ def _folder_paths(root: Path, inside: str = "") -> Iterator[str]:
         elif child.is_file(follow_symlinks=False):
             yield path
         else:
-            kind = regular.describe(child.stat(follow_symlinks=False).st_mode)
+            kind = safe_files.describe(child.stat(follow_symlinks=False).st_mode)
             raise DataRefused(f"{root / path}: {kind}: only files and folders are read; copy the file itself there")
 
 
 def _archive(path: Path, heartbeat: Heartbeat) -> Iterator[Entry]:
-    with regular.open_file(path, follow_link=True) as file:
+    with safe_files.open_file(path, follow_link=True) as file:
         read = zip_entries if _is_zip(file) else tar_entries
         yield from read(path, file, heartbeat)
 

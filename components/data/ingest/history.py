@@ -19,7 +19,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from components.data.ingest import manifest as manifests
-from components.data.ingest import regular, tfrecord
+from components.data.ingest import safe_files, tfrecord
 from components.data.ingest.checkers import checked
 from components.data.ingest.folder import span_folder, spans
 from components.data.ingest.manifest import HistoryFile, Manifest
@@ -62,7 +62,7 @@ def _key(data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
-class History:
+class SplitHistory:
     """Splits of earlier images.
 
     Args:
@@ -112,10 +112,10 @@ class History:
     def write(self, span: Path) -> HistoryFile:
         """Write the history into a span folder."""
         np.save(span / NAME, self._entries)
-        return HistoryFile(sha256=regular.file_digest(span / NAME), spans=self._spans)
+        return HistoryFile(sha256=safe_files.file_digest(span / NAME), spans=self._spans)
 
 
-def read(data: Path, progress: Progress) -> History:
+def read(data: Path, progress: Progress) -> SplitHistory:
     """Return the history of a data folder. A span that keeps none, as of an older version, is read and decoded.
 
     Args:
@@ -146,7 +146,7 @@ def read(data: Path, progress: Progress) -> History:
             ) from error
         found.append(kept)
         covered[number] = digest
-    return History(_unique(np.concatenate(found)), covered)
+    return SplitHistory(_unique(np.concatenate(found)), covered)
 
 
 def _read_file(folder: Path, file: HistoryFile | None) -> np.ndarray | None:
@@ -154,8 +154,8 @@ def _read_file(folder: Path, file: HistoryFile | None) -> np.ndarray | None:
     path = folder / NAME
     if file is None or not os.path.lexists(path):
         return None
-    with regular.open_file(path) as stored:
-        if regular.digest(stored) != file.sha256:
+    with safe_files.open_file(path) as stored:
+        if safe_files.digest(stored) != file.sha256:
             return None
         stored.seek(0)
         entries = np.load(stored, allow_pickle=False)

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from components.data.ingest import regular
+from components.data.ingest import safe_files
 from components.data.ingest.source import SPLITS
 from components.errors import DataRefused
 
@@ -119,8 +119,8 @@ def read(span: Path) -> Manifest:
     """
     path = span / NAME
     try:
-        regular.check_folder(span)
-        return Manifest.model_validate_json(regular.read_bytes(path, _MAX_BYTES))
+        safe_files.check_folder(span)
+        return Manifest.model_validate_json(safe_files.read_bytes(path, _MAX_BYTES))
     except FileNotFoundError:
         raise DataRefused(f"{path}: missing; the folder is no span that `vitpipe data prepare` wrote") from None
     except OSError as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from components.data.ingest import regular
+from components.data.ingest import safe_files
 from components.errors import DataRefused
 from trainer.examples import CLASS_NAMES_DOMAIN, ID, IMAGE, LABEL, class_names
 
@@ -55,7 +55,7 @@ def read(data: Path) -> schema_pb2.Schema:
 
 def read_bytes(data: Path) -> bytes:
     """Return the bytes of schema.pbtxt. Raises OSError, and DataRefused for a link, a special file or a huge file."""
-    return regular.read_bytes(data / NAME, _MAX_BYTES)
+    return safe_files.read_bytes(data / NAME, _MAX_BYTES)
 
 
 def text(schema: schema_pb2.Schema) -> str:

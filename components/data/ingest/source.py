@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 
 from components.errors import UsageError
-from components.nearest import did_you_mean
+from components.suggestions import did_you_mean
 
 SPLITS = ("train", "val", "test")
 

@@ -18,7 +18,7 @@ from typing import Self
 import numpy as np
 import pandas as pd
 
-from components.data.ingest.history import History, Keys
+from components.data.ingest.history import Keys, SplitHistory
 from components.data.ingest.source import SPLITS
 
 _TRAIN, _VAL, _TEST = range(len(SPLITS))
@@ -105,7 +105,7 @@ class Spool:
             return ("val", "test")
         return () if (there == _VAL).any() else ("val",)
 
-    def split(self, fraction: float, history: History, per_class: int | None = None) -> dict[str, np.ndarray]:
+    def split(self, fraction: float, history: SplitHistory, per_class: int | None = None) -> dict[str, np.ndarray]:
         """Return the rows of each split, in shuffled order.
 
         A source without splits gives about `fraction` of its images to val and as many to test; one with train but
@@ -127,7 +127,7 @@ class Spool:
             self._keep(codes, per_class, fraction)
         return {split: self.rows[codes == code] for code, split in enumerate(SPLITS)}
 
-    def _hold_out(self, at: np.ndarray, among: Sequence[int], fraction: float, history: History) -> np.ndarray:
+    def _hold_out(self, at: np.ndarray, among: Sequence[int], fraction: float, history: SplitHistory) -> np.ndarray:
         """Return the split of each of the rows `at`."""
         lots = self._keyed(self.rows["content"][at])
         limit = np.uint64(fraction * 2**64)
@@ -140,7 +140,7 @@ class Spool:
         self._fill(codes, at, earlier < 0, {code: distances[code] for code in among})
         return codes
 
-    def _earlier(self, at: np.ndarray, among: Sequence[int], history: History) -> np.ndarray:
+    def _earlier(self, at: np.ndarray, among: Sequence[int], history: SplitHistory) -> np.ndarray:
         """Return the splits that the history says, -1 where it says none."""
         content = self.rows["content"][at]
         found = history.splits("content", content, among)

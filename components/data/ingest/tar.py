@@ -18,7 +18,7 @@ from typing import IO, Self, cast
 
 from components.data.ingest.entry import Entry, Heartbeat, damaged, is_hidden, path_inside, special_member
 from components.data.ingest.images import MAX_BYTES
-from components.data.ingest.regular import file_size
+from components.data.ingest.safe_files import file_size
 
 _READ = 2**20
 _MAX_MEMBER = 2**40  # bytes; a larger size is damage, and skipping so many bytes would take hours

@@ -12,7 +12,7 @@ import google_crc32c
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from google.protobuf.message import DecodeError
 
-from components.data.ingest import regular
+from components.data.ingest import safe_files
 from components.errors import DataRefused
 from trainer.examples import ID, IMAGE, LABEL
 
@@ -99,8 +99,8 @@ def read(path: Path) -> Iterator[bytes]:
 
     Raises DataRefused, naming the byte, if the file is cut or altered, and for a link or a special file.
     """
-    with regular.open_file(path) as file:
-        left = regular.file_size(file)
+    with safe_files.open_file(path) as file:
+        left = safe_files.file_size(file)
         while left:
             header = file.read(_HEADER.size)
             if len(header) < _HEADER.size:

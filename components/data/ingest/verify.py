@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from tensorflow_metadata.proto.v0 import schema_pb2
 
 from components.data.ingest import manifest as manifests
-from components.data.ingest import regular, schema, tfrecord
+from components.data.ingest import safe_files, schema, tfrecord
 from components.data.ingest.folder import span_folder, spans
 from components.data.ingest.manifest import Manifest, Shard
 from components.data.ingest.source import SPLITS, Progress, silent
@@ -108,14 +108,14 @@ def _file_problems(folder: Path, manifest: Manifest) -> list[str]:
     lines = [f"{path}: expected no such file, found one that the manifest does not list" for path in found]
     for split in SPLITS:
         if os.path.lexists(folder / split) and not stat.S_ISDIR(mode := (folder / split).lstat().st_mode):
-            lines.append(f"{folder / split}: expected a folder, found {regular.describe(mode)}")
+            lines.append(f"{folder / split}: expected a folder, found {safe_files.describe(mode)}")
     return lines
 
 
 def _digest_problems(path: Path, expected: str, verified: Callable[[int], None]) -> list[str]:
     try:
-        with regular.open_file(path) as file:
-            digest = regular.digest(file, lambda _done: verified(0))
+        with safe_files.open_file(path) as file:
+            digest = safe_files.digest(file, lambda _done: verified(0))
     except DataRefused as error:
         return [str(error)]
     except OSError as error:

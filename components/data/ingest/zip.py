@@ -16,7 +16,7 @@ from pathlib import Path
 
 from components.data.ingest.entry import Entry, Heartbeat, damaged, is_hidden, path_inside, special_member
 from components.data.ingest.images import MAX_BYTES
-from components.data.ingest.regular import file_size
+from components.data.ingest.safe_files import file_size
 from components.errors import DataRefused
 
 SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")  # of a member, and of the directory in an archive without members

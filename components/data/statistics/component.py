@@ -186,7 +186,7 @@ class ImageStatisticsSpec(ComponentSpec):
         "test_examples": ChannelParameter(type=standard_artifacts.Examples),
         "schema": ChannelParameter(type=standard_artifacts.Schema),
     }
-    OUTPUTS: ClassVar = {"statistics": ChannelParameter(type=artifacts.ImageStatistics)}
+    OUTPUTS: ClassVar = {"statistics": ChannelParameter(type=artifacts.ImageStatisticsArtifact)}
 
 
 class ImageStatistics(base_beam_component.BaseBeamComponent):
@@ -205,7 +205,7 @@ class ImageStatistics(base_beam_component.BaseBeamComponent):
     def __init__(
         self, examples: types.BaseChannel, test_examples: types.BaseChannel, schema: types.BaseChannel, image_size: int
     ):
-        statistics = types.Channel(type=artifacts.ImageStatistics)
+        statistics = types.Channel(type=artifacts.ImageStatisticsArtifact)
         super().__init__(
             ImageStatisticsSpec(
                 examples=examples,

@@ -110,7 +110,7 @@ class EvaluatorSpec(ComponentSpec):
     PARAMETERS: ClassVar = {"gate": ExecutionParameter(type=str), "serving": ExecutionParameter(type=str)}
     INPUTS: ClassVar = {
         "examples": ChannelParameter(type=standard_artifacts.Examples),
-        "statistics": ChannelParameter(type=artifacts.ImageStatistics),
+        "statistics": ChannelParameter(type=artifacts.ImageStatisticsArtifact),
         "model": ChannelParameter(type=standard_artifacts.Model),
         "baseline_model": ChannelParameter(type=standard_artifacts.Model, optional=True),
         "schema": ChannelParameter(type=standard_artifacts.Schema),

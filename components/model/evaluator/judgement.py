@@ -30,7 +30,7 @@ class GateSettings(SettingsGroup):
     confidence: float = Field(0.95, gt=0, lt=1, description="Confidence level of every interval.")
 
 
-class Figures(Group):
+class ModelFigures(Group):
     """What was measured of one model. Intervals are exact ones of a share, at `GateSettings.confidence`."""
 
     classes: list[str]  # in index order
@@ -111,8 +111,8 @@ class Override(Group):
 class Judgement(Group):
     """Everything the gate weighed."""
 
-    candidate: Figures
-    serving: Figures | None
+    candidate: ModelFigures
+    serving: ModelFigures | None
     comparison: Comparison | None
     confidence: float
     checks: list[Check]
@@ -153,8 +153,8 @@ class Judgement(Group):
 
 def judge(
     settings: GateSettings,
-    candidate: Figures,
-    serving: Figures | None = None,
+    candidate: ModelFigures,
+    serving: ModelFigures | None = None,
     comparison: Comparison | None = None,
     incomparable: str = "",
 ) -> Judgement:

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.stats import binomtest, norm
 from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 
-from components.model.evaluator.judgement import Comparison, Figures
+from components.model.evaluator.judgement import Comparison, ModelFigures
 
 _BINS = 15  # of confidence, in the calibration error
 FEWEST_SHARED = 20  # test images of shared classes that a comparison needs to say anything
@@ -12,7 +12,7 @@ FEWEST_SHARED = 20  # test images of shared classes that a comparison needs to s
 
 def measure(
     labels: np.ndarray, probabilities: np.ndarray, names: list[str], confidence: float, looks_accuracy: dict[str, float]
-) -> Figures:
+) -> ModelFigures:
     """labels: int [N]; probabilities: float [N, classes], finite, a row of zeros for no answer; names: in index order.
 
     An example without an answer is wrong, among the three likeliest too, and its class has probability 0.
@@ -24,7 +24,7 @@ def measure(
     others = np.arange(len(names)) != labels[:, None]
     shares = np.where(answers[:, None] < 0, others, probabilities.astype(np.float64))
     shares /= shares.sum(axis=1, keepdims=True)  # float32 sums to 1 but for rounding
-    return Figures(
+    return ModelFigures(
         classes=names,
         examples=len(labels),
         accuracy=float((answers == labels).mean()),

@@ -1,12 +1,12 @@
 import pytest
 
-from components.artifacts import DataVerdict
+from components.artifacts import DataVerdictArtifact
 from components.data.gate.bounds import DATA_FOLDER
 from components.data.previous_span import PreviousSpan
 
 
 def verdict(span, passed, created=0, data="/data"):
-    artifact = DataVerdict()
+    artifact = DataVerdictArtifact()
     artifact.span, artifact.passed = span, passed
     artifact.set_string_custom_property(DATA_FOLDER, data)
     artifact.mlmd_artifact.create_time_since_epoch = created

@@ -27,7 +27,7 @@ def pushed(tmp_path_factory):
 
 
 def keep(source, out):
-    backbone = artifacts.Backbone()
+    backbone = artifacts.BackboneArtifact()
     backbone.uri = str(out)
     settings = {"model": MODEL.model_dump_json(), "finetune": FinetuneSettings().model_dump_json()}
     Executor().Do({}, {"backbone": [backbone]}, {"source": str(source), "content": "", **settings})

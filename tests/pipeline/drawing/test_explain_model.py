@@ -7,7 +7,7 @@ import pytest
 
 from components.errors import DataRefused
 from pipeline.drawing.explain_model import measure
-from pipeline.explained_model import Explanation, Model
+from pipeline.explainable_model import Explanation, Model
 
 NEEDED = 2  # row 2, column 1
 

@@ -49,7 +49,13 @@ def numbers():
 
 def test_the_walk_finds_the_numbers():
     found = {".".join(map(str, place)) for place in places(Settings)}
-    assert {"training.epochs", "data_gate.duplicates.stop", "kubeflow.step.gpus", "keep_versions", "data.span"} <= found
+    assert {
+        "training.epochs",
+        "data_gate.duplicates.stop",
+        "kubeflow.step.gpus",
+        "keep_versions",
+        "data.span",
+    } <= found
     assert len(found) > 80
 
 

@@ -22,7 +22,7 @@ from trainer import serving
 from trainer.vit import ViT
 from vitpipe.ui import explainer
 from vitpipe.ui.app import create_app
-from vitpipe.ui.explainer_client import Explained, Refused
+from vitpipe.ui.explainer_client import ExplainerClient, Refused
 from vitpipe.ui.safety import IMAGE, MAX_BODY
 
 CLASSES = ["cat", "dog", "<b>fox"]
@@ -263,7 +263,7 @@ def test_a_process_that_is_asked_nothing_ends(monkeypatch):
 
 
 def test_an_image_that_comes_as_the_process_ends_is_looked_at(models):
-    asked = Explained()
+    asked = ExplainerClient()
     asked._connection, theirs = multiprocessing.Pipe()
     with theirs:
         asked._process = subprocess.Popen(["sleep", "0.3"], pass_fds=[theirs.fileno()])  # ends as after idle minutes

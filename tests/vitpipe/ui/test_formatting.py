@@ -3,7 +3,7 @@ import json
 import pytest
 
 from pipeline.console.duration import duration
-from pipeline.metadata.nearby import nearest
+from pipeline.metadata.neighbours import nearest
 from pipeline.metadata.records import Artifact, Edge, Execution, Lineage
 from vitpipe.ui.formatting import pretty
 

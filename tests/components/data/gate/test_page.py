@@ -8,7 +8,7 @@ from plotly.offline import get_plotlyjs
 
 from components.data.gate.bounds import CHECKS, DataGateSettings
 from components.data.gate.checks import judge
-from components.data.gate.page import MOST_SHOWN, Exhibit, Picture, outermost, render, shown_classes
+from components.data.gate.page import MOST_SHOWN, ExamplePicture, Exhibit, outermost, render, shown_classes
 from components.data.statistics.figures import BRIGHTNESS, SHARPNESS, SIDES, ImageFigures, SplitFigures
 
 
@@ -42,7 +42,7 @@ def page(classes):
 
     def exhibits(count):
         name = b"folder/" * 400
-        return [Exhibit(Picture("train", name, noise.getvalue()), "note " * 500) for _ in range(count)]
+        return [Exhibit(ExamplePicture("train", name, noise.getvalue()), "note " * 500) for _ in range(count)]
 
     of_span = figures(classes)
     labels = of_span.splits["train"].labels

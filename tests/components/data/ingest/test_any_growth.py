@@ -10,7 +10,7 @@ from hypothesis import event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from components.data.ingest.history import History, keys
+from components.data.ingest.history import SplitHistory, keys
 from components.data.ingest.source import SPLITS
 from components.data.ingest.spool import Spool
 
@@ -40,7 +40,7 @@ class Growth(RuleBasedStateMachine):
         self.images: dict[int, Image] = {}
         self.numbers = iter(range(10**6))
         self.top = ""
-        self.history = History()
+        self.history = SplitHistory()
         self.spans = 0
         self.splits_of: dict[int, str] = {}  # by picture, as earlier spans have it
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from components.data.ingest.history import History, keys
+from components.data.ingest.history import SplitHistory, keys
 from components.data.ingest.source import SPLITS
 from components.data.ingest.spool import Spool
 
@@ -20,7 +20,7 @@ def split(tmp_path, images, held_out=0.1, seed=0, per_class=None, history=None, 
             spool.add(name, label, id, b"image of " + id, keys(f"class {label}", id, digest))
         spool.relabel(list(range(100)))
         result = {}
-        history = history or History()
+        history = history or SplitHistory()
         splits = spool.split(held_out, history, per_class)
         for name, rows in splits.items():
             read = [(*spool.read(row), int(row["label"])) for row in rows]
@@ -146,7 +146,7 @@ def test_no_picture_ever_moves_to_another_split(tmp_path, seed, given):
     chance = random.Random(seed)
     fresh = map(str, itertools.count())
     source = {f"{label}/{row}.png": next(fresh) for label in range(3) for row in range(chance.choice([4, 20, 100]))}
-    history = History()
+    history = SplitHistory()
     seen: dict[str, str] = {}  # the split of each picture
     ids: dict[str, str] = {}  # and of each id, the newest
     for number in range(1, 7):

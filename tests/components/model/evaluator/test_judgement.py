@@ -1,11 +1,11 @@
-from components.model.evaluator.judgement import Comparison, Figures, GateSettings, judge
+from components.model.evaluator.judgement import Comparison, GateSettings, ModelFigures, judge
 
 BOUNDS = GateSettings(accuracy=0.8, class_accuracy=0.5, calibration=0.1, tolerance=0.02)
 
 
 def figures(accuracy=0.85, calibration_error=0.05, **classes):
     classes = classes or {"cat": 0.9, "dog": 0.8}
-    return Figures(
+    return ModelFigures(
         classes=list(classes),
         examples=100,
         accuracy=accuracy,

@@ -19,7 +19,7 @@ def step(settings, folder, node, **environment):
     line = [
         sys.executable,
         "-m",
-        "kubeflow.node",
+        "kubeflow.steps.node",
         "--run-id=run-1",
         f"--root={folder}",
         f"--folder={settings.folder}",

@@ -1,4 +1,4 @@
-"""`python -m kubeflow.report`: the last step, whatever became of the ones before it.
+"""`python -m kubeflow.steps.report`: the last step, whatever became of the ones before it.
 
 It says in ML Metadata how a run ended that did not come to a verdict, launches the node RunReport, and puts the page
 and the figures where Kubeflow Pipelines shows them. A RunReport that fails changes nothing in what the run came to.
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import Exit
-from kubeflow import step
+from kubeflow.steps import step
 from pipeline.console.logs import redirected
 from pipeline.metadata.address import Address
 from pipeline.metadata.garbage import is_own_folder

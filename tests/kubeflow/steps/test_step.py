@@ -1,7 +1,7 @@
 import pytest
 
 from components.errors import Exit
-from kubeflow import step
+from kubeflow.steps import step
 
 
 def test_what_a_step_says_is_found_in_a_log_with_other_things(capsys):

@@ -11,13 +11,13 @@ from tfx.utils import path_utils
 from components.errors import DataRefused, UsageError
 from pipeline.drawing import attention_maps
 from pipeline.drawing.explain_images import figures
-from pipeline.explained_model import open_model
+from pipeline.explainable_model import open_model
 from pipeline.metadata.records import Artifact
-from pipeline.report.model import Explained, Map
+from pipeline.report.model import ExplainedImage, Map
 from trainer.explain import layout
 
 
-def explained(model: Artifact | None, classes: list[str], images: Sequence[bytes]) -> tuple[list[Explained], str]:
+def explained(model: Artifact | None, classes: list[str], images: Sequence[bytes]) -> tuple[list[ExplainedImage], str]:
     """Of each image, in order; where the model cannot be asked, of none, and a sentence that says why.
 
     model: that the Trainer of the run put out. images: PNG or JPEG files that it decodes.
@@ -51,7 +51,7 @@ def explained(model: Artifact | None, classes: list[str], images: Sequence[bytes
         )
 
     return [
-        Explained(
+        ExplainedImage(
             source=attention_maps.data_uri(Image.fromarray(pixels)),
             grid=grid,
             maps=[map_of(row, column) for column in views],

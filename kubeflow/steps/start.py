@@ -1,4 +1,4 @@
-"""`python -m kubeflow.start`: the first step of a run on a cluster.
+"""`python -m kubeflow.steps.start`: the first step of a run on a cluster.
 
 Chooses the span once for all steps, refuses a second run of the same pipeline, registers the run in ML Metadata and
 writes its graph beside its logs, where the other steps find it.
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from components.errors import AnotherRun, DataRefused, Exit, StoreError, UsageError
 from components.model.evaluator.judgement import GateSettings
-from kubeflow import step
+from kubeflow.steps import step
 from pipeline import provenance, run_facts
 from pipeline.console.logs import redirected
 from pipeline.metadata.address import PASSWORD, check_server

@@ -1,4 +1,4 @@
-"""`python -m kubeflow.verdict`: what the run came to, as the exit code that `vitpipe run` would end with.
+"""`python -m kubeflow.steps.verdict`: what the run came to, as the exit code that `vitpipe run` would end with.
 
 Comes after all nodes, so it is reached only where none of them failed. A run that was stopped fails here.
 """
@@ -6,8 +6,8 @@ Comes after all nodes, so it is reached only where none of them failed. A run th
 from dataclasses import replace
 
 from components.errors import Exit, StoreError
-from kubeflow import step
-from kubeflow.report import write_again
+from kubeflow.steps import step
+from kubeflow.steps.report import write_again
 from pipeline.console.logs import redirected
 from pipeline.metadata.address import Address
 from pipeline.metadata.writer import MetadataStore, record

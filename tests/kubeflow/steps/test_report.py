@@ -46,7 +46,7 @@ def report(settings, folder):
     }
     executor_input = json.dumps({"outputs": outputs})
     shown = [f"--page={folder / 'kfp' / 'report'}", f"--executor-input={executor_input}"]
-    return step("kubeflow.report", settings, folder, *shown)
+    return step("kubeflow.steps.report", settings, folder, *shown)
 
 
 def run(settings):
@@ -57,7 +57,7 @@ def run(settings):
 def test_a_run_whose_step_was_killed_has_crashed_and_is_reported(begun, tmp_path):
     from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-    from kubeflow.step import read_graph
+    from kubeflow.steps.step import read_graph
     from pipeline.node import launch
     from pipeline.run_facts import logs_folder
 
@@ -81,10 +81,10 @@ def test_a_run_whose_step_was_killed_has_crashed_and_is_reported(begun, tmp_path
     assert metrics == {"name": "metrics", "uri": "minio://x/metrics", "metadata": {}}
 
     # A person has Kubeflow try the failed steps of the same run again, and now they end well.
-    done = step("kubeflow.node", begun, tmp_path, "ImportSchemaGen")
+    done = step("kubeflow.steps.node", begun, tmp_path, "ImportSchemaGen")
     assert done.returncode == 0, done.stdout + done.stderr
     assert summarise(RunResult(run(begun))).state is RunState.RUNNING
-    assert step("kubeflow.verdict", begun, tmp_path).returncode == 0
+    assert step("kubeflow.steps.verdict", begun, tmp_path).returncode == 0
     found = run(begun)
     assert summarise(RunResult(found)).state is RunState.DONE
     assert "crashed" not in Path(found.output("RunReport", "report").properties["page"]).read_text()
@@ -100,7 +100,7 @@ def test_a_run_without_a_trace_of_what_failed_has_crashed_all_the_same(begun, tm
     [page] = store.get_artifacts_by_type("RunReport")
     del page.custom_properties["page"]
     store.put_artifacts([page])
-    done = step("kubeflow.verdict", begun, tmp_path)
+    done = step("kubeflow.steps.verdict", begun, tmp_path)
     assert done.returncode == 1 and "exit 1: the property page is missing" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
 

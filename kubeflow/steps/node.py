@@ -1,4 +1,4 @@
-"""`python -m kubeflow.node NODE`: one node of the graph, through TFX's launcher.
+"""`python -m kubeflow.steps.node NODE`: one node of the graph, through TFX's launcher.
 
 Ends with 0 where the node is complete, cached or skipped, 3 where it found the data unfit, 1 where it failed, and 143
 where it was asked to end, as on a machine that is drained. In a pod that leaves it a second before it is killed, so
@@ -11,7 +11,7 @@ from collections import deque
 from pathlib import Path
 
 from components.errors import Exit, StoreError
-from kubeflow import step
+from kubeflow.steps import step
 from pipeline.console.display import Display
 from pipeline.console.logs import own_stderr, redirected
 from pipeline.metadata.address import Address, check_server
@@ -54,7 +54,7 @@ def main() -> None:
     if outcome.state is NodeState.FAILED:
         _show_end(log)
         code = Exit.DATA_REFUSED if outcome.data_refused else Exit.CRASHED
-        if tried_again:  # kubeflow/report.py has told how the run ended, and does not a second time
+        if tried_again:  # kubeflow/steps/report.py has told how the run ended, and does not a second time
             record(store, arguments.run_id, **{EXIT: str(int(code))})
         what = "data refused" if outcome.data_refused else f"crashed in {outcome.node}"
         step.end(code, f"the log: {log}", f"{what}: {outcome.error}")

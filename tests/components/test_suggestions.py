@@ -1,4 +1,4 @@
-from components.nearest import did_you_mean, nearest
+from components.suggestions import did_you_mean, nearest
 
 
 def test_names_like_an_unknown_one_come_with_the_most_similar_first():

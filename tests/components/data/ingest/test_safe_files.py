@@ -3,7 +3,7 @@ import socket
 
 import pytest
 
-from components.data.ingest.regular import check_folder, digest, open_file, read_bytes
+from components.data.ingest.safe_files import check_folder, digest, open_file, read_bytes
 from components.errors import DataRefused
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.problems import explained, full, is_full
+from pipeline.error_messages import explained, full, is_full
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipeline.drawing import attention_maps
 from pipeline.metadata.records import Artifact
-from pipeline.report.explained_mistakes import explained
+from pipeline.report.mistakes import explained
 from pipeline.report.model import Mistake, Picture, Report
 from pipeline.report.page import render
 from tests.helpers.spans import encoded, picture

@@ -10,9 +10,9 @@ from ml_metadata import MetadataStore
 
 from components.errors import AnotherRun, DataRefused, SettingsError, UsageError
 from components.model.serving_folder import push
-from kubeflow import start
-from kubeflow.start import NEWEST, settings_of
-from kubeflow.step import read_graph
+from kubeflow.steps import start
+from kubeflow.steps.start import NEWEST, settings_of
+from kubeflow.steps.step import read_graph
 from pipeline.metadata.reader import reader
 from pipeline.metadata.writer import record
 from pipeline.result.run_result import EXIT, PUSHED, RunResult, RunState

@@ -1,0 +1,1 @@
+"""Programs that the pods of a run on a cluster execute."""
