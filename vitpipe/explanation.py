@@ -14,6 +14,8 @@ from pipeline.pushed_models import newest_pushed
 from vitpipe import inputs
 
 if TYPE_CHECKING:
+    from pipeline.drawing.explain_model import AttentionFigures
+
     pass
 
 IMAGES, CURVES = 1000, 200  # test images of a model's page, and of its deletion and insertion

@@ -26,7 +26,7 @@ from vitpipe.cli.kfp_tables import print_run, print_runs, print_schedule, times
 from vitpipe.cli.options import Config, Json, Overrides
 
 if TYPE_CHECKING:
-    from kubeflow.client import Client
+    from kubeflow.client import Client, PipelineVersion
 
 app = typer.Typer(help="The same graph on Kubeflow Pipelines.", no_args_is_help=True)
 

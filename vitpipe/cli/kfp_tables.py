@@ -7,7 +7,7 @@ from pipeline.console.terminal import print_json, print_line
 from vitpipe.cli.tables import print_rows, when
 
 if TYPE_CHECKING:
-    from kubeflow.client import Client, Schedule, Task
+    from kubeflow.client import Client, ClusterRun, Schedule, Task
 
 
 def print_runs(runs: list["ClusterRun"], client: "Client", as_json: bool) -> None:
