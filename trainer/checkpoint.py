@@ -61,7 +61,8 @@ class Checkpoints:
         """
         for path in self.paths():
             try:
-                with np.load(path, allow_pickle=False) as archive:
+                # NumPy does not close a file that it opened itself and finds damaged.
+                with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                     arrays = {name: archive[name] for name in archive.files}
                 info = json.loads(str(arrays.pop(_INFO)))
                 epoch = int(info.pop("epoch"))
