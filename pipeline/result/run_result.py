@@ -259,6 +259,14 @@ class RunResult:
         return read(blessing.properties, "judgement", Judgement)
 
     @property
+    def model_checks(self) -> list[Check]:
+        """Checks of the model, also if another version recorded them with other figures."""
+        blessing = self._blessing
+        if blessing is None or "judgement" not in blessing.properties:
+            return []
+        return read(blessing.properties, "judgement", _Checks).checks
+
+    @property
     def blessed(self) -> bool | None:
         """Whether the model was blessed, by the gate or by a person."""
         return read_flag(self._blessing.properties, "blessed") if self._blessing else None
@@ -497,6 +505,12 @@ class _Judgement(BaseModel):
     """Part of the gate's judgement that is read whatever else is in it."""
 
     candidate: _Candidate = _Candidate()
+
+
+class _Checks(BaseModel):
+    """Checks of the gate's judgement, which are read whatever else is in it."""
+
+    checks: list[Check] = []
 
 
 class _Measured(BaseModel):

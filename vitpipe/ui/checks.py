@@ -34,9 +34,7 @@ def _data(result: RunResult) -> list[Line]:
 
 
 def _model(result: RunResult) -> list[Line]:
-    if (judgement := result.judgement) is None:
-        return []
-    lines = [Line("model", "ok" if check.passed else "stop", str(check)) for check in judgement.checks]
+    lines = [Line("model", "ok" if check.passed else "stop", str(check)) for check in result.model_checks]
     if result.override:
         lines.append(Line("model", "accepted", f"blessed by a person: {result.override.reason}"))
     return lines
