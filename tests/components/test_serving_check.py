@@ -60,16 +60,19 @@ def test_answers_that_are_not_those_of_the_trained_model(model, tmp_path):
     assert "difference from the trained model" in failed(model)
 
 
+@pytest.mark.slow
 def test_classes_in_another_order(tmp_path):
     # None keeps its place: with weights by chance, all six images may be of one class.
     assert failed(export(tmp_path / "model", names=["dog", "ship", "cat"])).keys() == {"classes misnamed"}
 
 
+@pytest.mark.slow
 def test_a_class_too_many(model):
     missed = {one.name for one in check(str(model), RECORDS, NAMES[:2], ServingCheckSettings()) if not one.passed}
     assert missed == {"classes misnamed"}
 
 
+@pytest.mark.slow
 def test_answers_that_are_no_numbers(tmp_path):
     missed = failed(export(tmp_path / "model", scale=np.nan))
     assert missed.keys() == {"answers that are no finite numbers", "difference from the trained model"} | (
