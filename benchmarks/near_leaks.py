@@ -32,7 +32,7 @@ from pathlib import Path
 import numpy as np
 
 from components.data.ingest import tfrecord
-from components.data.ingest.images import opened
+from components.data.ingest.images import open_image
 from components.data.ingest.sources.cifar10 import CLASS_NAMES
 from components.data.statistics.perceptual import CORRELATION, DISTANCE, close_pairs, edge_correlation, phash, thumbnail
 
@@ -46,7 +46,7 @@ def main(span: str, duplicates: str, labels: str = "") -> None:
         for record in tfrecord.read(shard):
             example = tfrecord.parse(record)
             split, number = _place(example.id.decode(), official)
-            thumbnails[split][number] = thumbnail(opened(example.image))
+            thumbnails[split][number] = thumbnail(open_image(example.image))
     with Path(duplicates).open() as file:
         near = {int(row["TestID"]) for row in csv.DictReader(file) if row["Judgment"] == NEAR}
 

@@ -21,7 +21,7 @@ from trainer.vit import ViT
 _OF_PHASES = {"epochs", "learning_rate", "warmup_epochs", "final_learning_rate", "weight_decay"}
 
 
-def fitted(settings: Settings, flags: Sequence[str] = ()) -> Settings:
+def fit_to_backbone(settings: Settings, flags: Sequence[str] = ()) -> Settings:
     """The settings with the backbone's source located, and its sizes as the model's; as they are where there is none.
 
     flags: the `a.b=c` that a person gave for this run. What a preset says and a fine-tuning has no use for is passed
@@ -38,7 +38,7 @@ def fitted(settings: Settings, flags: Sequence[str] = ()) -> Settings:
             f"finetune.pixel_mean and finetune.pixel_std are for a {WEIGHTS} file; {source} says itself how its model "
             "normalised pixels: leave them out"
         )
-    backbone = loaded(source, settings.model, settings.finetune)
+    backbone = read_backbone(source, settings.model, settings.finetune)
     sizes = {key: backbone.config[key] for key in ModelSettings.model_fields.keys() & backbone.config.keys() - OWN}
     own = settings.model.model_dump(include=OWN)
     try:
@@ -59,7 +59,7 @@ def fitted(settings: Settings, flags: Sequence[str] = ()) -> Settings:
     return settings.model_copy(update={"finetune": finetune, "model": model})
 
 
-def loaded(source: str, model: ModelSettings, finetune: FinetuneSettings) -> ViT:
+def read_backbone(source: str, model: ModelSettings, finetune: FinetuneSettings) -> ViT:
     """`trainer.backbone.load_backbone`, with its errors as the command says them: DataRefused and SettingsError."""
     try:
         return load_backbone(source, model, finetune)

@@ -32,7 +32,7 @@ def full(folder: Path) -> str:
     )
 
 
-def explained(error: BaseException, folder: Path | None = None) -> str | None:
+def explain_error(error: BaseException, folder: Path | None = None) -> str | None:
     """Return a sentence for an error of the file system or the store, and None for any other error.
 
     Args:

@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.errors import UsageError
-from components.model.serving_folder import ModelRecord, acknowledge, interrupted, read_record, restore, versions
+from components.model.serving_folder import (
+    ModelRecord,
+    acknowledge,
+    interrupted_rollback,
+    read_record,
+    restore,
+    versions,
+)
 from pipeline.metadata.address import Address
 from pipeline.metadata.stores import server
 from pipeline.pushed_models import serving_folders
@@ -47,7 +54,7 @@ def roll_back(
     address = server() or Address(file=folder.parent / "metadata.db")
     try:
         with no_run(folder.parent, folder.parent.name, address):
-            record = interrupted(folder)
+            record = interrupted_rollback(folder)
             earlier = record is not None and version in (None, record.restored_from)
             if record is None or not earlier:
                 record = restore(folder, _version_before(folder) if version is None else version)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 from components.errors import SettingsError, StoreError, UsageError
 from pipeline import run_facts
 from pipeline.console.display import Display
-from pipeline.console.logs import own_stderr, redirected, shown
-from pipeline.error_messages import explained
+from pipeline.console.logs import display_path, own_stderr, redirected
+from pipeline.error_messages import explain_error
 from pipeline.metadata.address import check_server
 from pipeline.metadata.reader import reader
 from pipeline.metadata.stores import check_store
@@ -78,9 +78,9 @@ def plan(settings: Settings, *, accepted: Mapping[str, str] | None = None, overr
     warm_start = warm_start_plan(settings, span)
     if settings.finetune.source:
         with redirected(Path(os.devnull)):
-            from pipeline.backbone import fitted
+            from pipeline.backbone import fit_to_backbone
 
-            settings = fitted(settings, overrides)
+            settings = fit_to_backbone(settings, overrides)
     else:
         for flag in overrides:
             if flag.startswith("finetune.") and not flag.startswith("finetune.source="):
@@ -140,14 +140,14 @@ def run(
         DataRefused: if the span or a model is damaged.
         StoreError: if ML Metadata, or the disk that holds it, cannot be used.
     """
-    planned = plan(settings, accepted=run_facts.accepted(accept, reason), overrides=overrides)
+    planned = plan(settings, accepted=run_facts.accepted_checks(accept, reason), overrides=overrides)
     settings = planned.settings
     with only_run(settings):
         check_store(settings.store)
         try:
             return _run(planned, force, trigger, reason)
         except Exception as error:
-            if (text := explained(error, settings.folder)) is None:
+            if (text := explain_error(error, settings.folder)) is None:
                 raise
             raise StoreError(text) from error
 
@@ -159,7 +159,7 @@ def _run(planned: Plan, force: Collection[str], trigger: str, reason: str) -> Ru
     if planned.warm_start:
         display.line(str(planned.warm_start))
     check_server(settings.store)
-    warning = run_facts.settle(settings)
+    warning = run_facts.record_places(settings)
     display.line("starting TFX ...")
     startup_log = settings.folder / "logs" / "startup.log"
     with redirected(startup_log):
@@ -183,7 +183,9 @@ def _run(planned: Plan, force: Collection[str], trigger: str, reason: str) -> Ru
     logs.mkdir(parents=True)
     startup_log.rename(logs / "startup.log")
     facts = record_start(planned, run_id, trigger=trigger, reason=reason, process=this_process(), warning=warning)
-    display.line(f"run {run_id} of {settings.name}: span {planned.span} of {settings.data.dir}, logs in {shown(logs)}")
+    display.line(
+        f"run {run_id} of {settings.name}: span {planned.span} of {settings.data.dir}, logs in {display_path(logs)}"
+    )
     connection = settings.store.connection_config()
     with display:
         runner = Runner(

@@ -66,7 +66,7 @@ def facts(
     }
 
 
-def accepted(checks: Sequence[str], reason: str, flag: str = "") -> dict[str, str]:
+def accepted_checks(checks: Sequence[str], reason: str, flag: str = "") -> dict[str, str]:
     """The reason by check of the data gate that shall not stop a run. Raises UsageError.
 
     flag: what stands before the names of the two where a person gave them.
@@ -83,12 +83,12 @@ def accepted(checks: Sequence[str], reason: str, flag: str = "") -> dict[str, st
     return dict.fromkeys(checks, reason.strip())
 
 
-def settle(settings: Settings) -> str:
+def record_places(settings: Settings) -> str:
     """Record where the run folder and the data lie now. Returns a warning, or an empty string. Raises StoreError.
 
     The caller holds the lock of the run folder.
     """
-    return "; ".join(relocation.settle(settings.store, settings.folder, settings.data.dir.resolve()))
+    return "; ".join(relocation.record_places(settings.store, settings.folder, settings.data.dir.resolve()))
 
 
 def write_facts(logs: Path, facts: Mapping[str, str]) -> None:

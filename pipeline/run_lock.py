@@ -7,7 +7,7 @@ from pathlib import Path
 import filelock
 
 from components.errors import AnotherRun, SettingsError, StoreError
-from pipeline.error_messages import explained
+from pipeline.error_messages import explain_error
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import Reader, reader
 from pipeline.result.run_result import EXIT, RunResult
@@ -48,7 +48,7 @@ def locked(settings: Settings) -> Iterator[None]:
             f"with --set name={settings.name}-2"
         ) from None
     except OSError as error:
-        raise SettingsError(f"runs {settings.runs} cannot be used: {explained(error, folder)}") from None
+        raise SettingsError(f"runs {settings.runs} cannot be used: {explain_error(error, folder)}") from None
     try:
         here = folder / "metadata.db"
         if (folder / "root").exists() and here.exists() != (store.file is not None):

@@ -24,7 +24,7 @@ def layout(tokens: int) -> tuple[int, bool]:
     raise ValueError(f"{tokens} tokens are no square of patches, with or without a CLS token: this is no square ViT")
 
 
-def seen(attention: np.ndarray) -> np.ndarray:
+def patch_attention(attention: np.ndarray) -> np.ndarray:
     """What the classifier's token takes from each patch: [..., tokens, tokens] to [..., patches].
 
     That token is CLS. Without one the classifier reads all tokens, and the mean of their rows stands in: exact in what

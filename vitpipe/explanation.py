@@ -89,7 +89,7 @@ def explain(
         except OSError as error:
             raise UsageError(f"{name} cannot be read ({error.strerror}): name another file") from None
     ids = [name for name in images if name not in files]
-    span = inputs.given_span(data) if data else None
+    span = inputs.find_span(data) if data else None
     if ids and span is None:
         try:
             span = inputs.gate_span(folder, runs)
@@ -150,7 +150,7 @@ def explain_model(
 
     from components.data.ingest import manifest
 
-    span = inputs.given_span(data) if data else inputs.gate_span(folder, runs)
+    span = inputs.find_span(data) if data else inputs.gate_span(folder, runs)
     names = manifest.read(span).class_names
     tests = list(islice(inputs.examples(span, "test"), images))
     if not tests:

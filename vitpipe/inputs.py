@@ -48,7 +48,7 @@ def model(path: Path, trusted: bool = False) -> Path:
     return path
 
 
-def given_span(data: Path) -> Path:
+def find_span(data: Path) -> Path:
     """A span's folder, as it is, or the first span of a data folder. Raises UsageError where it is neither."""
     if (data / manifest.NAME).is_file():
         return data

@@ -253,7 +253,7 @@ def restore(folder: Path, version: int) -> ModelRecord:
     return record
 
 
-def interrupted(folder: Path) -> ModelRecord | None:
+def interrupted_rollback(folder: Path) -> ModelRecord | None:
     """Return the record that a killed roll-back pushed, if that version still serves; None otherwise."""
     try:
         note = Rollback.model_validate_json((folder / _ROLLBACK).read_text("utf-8"))

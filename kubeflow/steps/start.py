@@ -49,7 +49,9 @@ def main() -> None:
         reason = f"due {arguments.due}"
     try:
         settings = settings_of(arguments.settings, arguments.span, gate)
-        accepted = run_facts.accepted([name.strip() for name in arguments.accept.split(",") if name.strip()], reason)
+        accepted = run_facts.accepted_checks(
+            [name.strip() for name in arguments.accept.split(",") if name.strip()], reason
+        )
         span = begin(
             settings,
             arguments.run_id,

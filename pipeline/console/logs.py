@@ -43,7 +43,7 @@ def redirected(path: Path) -> Iterator[None]:
             os.close(copy)
 
 
-def shown(path: Path) -> str:
+def display_path(path: Path) -> str:
     """A path as a person reads it: short where it lies below the current folder."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 

@@ -29,7 +29,7 @@ def place(times: float | np.ndarray) -> float | np.ndarray:
     return shares
 
 
-def coloured(patches: np.ndarray, side: int) -> Image.Image:
+def colour_map(patches: np.ndarray, side: int) -> Image.Image:
     """A map of patches [patches] with transparency, to be laid over an image of `side` pixels."""
     times = upsample(patches, side) * patches.size
     picture = Image.fromarray(np.round(255 * place(times)).astype("uint8"), "L")
@@ -39,13 +39,13 @@ def coloured(patches: np.ndarray, side: int) -> Image.Image:
 
 def overlay(pixels: np.ndarray, patches: np.ndarray) -> Image.Image:
     """A map of patches over an image uint8 [size, size, 3] in grey."""
-    under = enlarged(pixels).convert("L").convert("RGBA")
-    return Image.alpha_composite(under, coloured(patches, under.width).convert("RGBA")).convert("RGB")
+    under = enlarge(pixels).convert("L").convert("RGBA")
+    return Image.alpha_composite(under, colour_map(patches, under.width).convert("RGBA")).convert("RGB")
 
 
-def gridded(pixels: np.ndarray, grid: int) -> Image.Image:
+def draw_grid(pixels: np.ndarray, grid: int) -> Image.Image:
     """An image uint8 [size, size, 3] with the borders of its grid x grid patches."""
-    picture = enlarged(pixels)
+    picture = enlarge(pixels)
     draw = ImageDraw.Draw(picture)
     for line in range(1, grid):
         at = line * picture.width // grid
@@ -55,7 +55,7 @@ def gridded(pixels: np.ndarray, grid: int) -> Image.Image:
     return picture
 
 
-def enlarged(pixels: np.ndarray) -> Image.Image:
+def enlarge(pixels: np.ndarray) -> Image.Image:
     side = pixels.shape[0] * max(1, -(-_SIDE // pixels.shape[0]))
     return Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST)
 

@@ -35,9 +35,9 @@ def figures(model: Model, names: list[str], found: Explanation) -> list[dict[str
                 "class": model.classes[probabilities.argmax()],
                 "probabilities": dict(zip(model.classes, map(float, probabilities), strict=True)),
                 "columns": columns(attention.shape[1]),
-                "patches": explain.seen(shown).tolist(),
+                "patches": explain.patch_attention(shown).tolist(),
                 "to_itself": explain.to_itself(shown).tolist(),
-                "entropy": explain.entropy(explain.seen(shown)).tolist(),
+                "entropy": explain.entropy(explain.patch_attention(shown)).tolist(),
                 "distance": explain.distance(shown, model.patch_size).tolist(),
             }
         )
@@ -53,9 +53,9 @@ def page(model: Model, rows: list[dict[str, Any]], found: Explanation) -> str:
         shown.append(
             row
             | {
-                "source": attention_maps.data_uri(attention_maps.enlarged(pixels)),
+                "source": attention_maps.data_uri(attention_maps.enlarge(pixels)),
                 "maps": [
-                    [attention_maps.data_uri(attention_maps.coloured(one, model.size)) for one in of] for of in maps
+                    [attention_maps.data_uri(attention_maps.colour_map(one, model.size)) for one in of] for of in maps
                 ],
                 "patches": np.round(maps, 4).tolist(),
             }
@@ -77,8 +77,8 @@ def write(model: Model, rows: list[dict[str, Any]], found: Explanation, out: Pat
     for number, (row, pixels) in enumerate(zip(rows, found.pixels, strict=True), start=1):
         folder = out / f"{number}-{Path(row['image']).stem}"
         folder.mkdir(parents=True, exist_ok=True)
-        attention_maps.enlarged(pixels).save(folder / "image.png")
-        attention_maps.gridded(pixels, grid).save(folder / "patches.png")
+        attention_maps.enlarge(pixels).save(folder / "image.png")
+        attention_maps.draw_grid(pixels, grid).save(folder / "patches.png")
         for block, of_block in enumerate(np.array(row["patches"], "float32"), start=1):
             for column, patches in zip(row["columns"], of_block, strict=True):
                 name = f"block-{block:02d}-{column.replace(' ', '-')}.png"

@@ -88,7 +88,7 @@ def measure(
         tell(f"attention: {start:,} of {len(encoded):,} images")
         found = model.explain(encoded[start : start + _BATCH])
         shown = views(found.attention)
-        maps = explain.seen(shown)
+        maps = explain.patch_attention(shown)
         of_batch = np.stack(
             [explain.entropy(maps), explain.distance(shown, model.patch_size), explain.to_itself(shown)]
         ).sum(1, dtype="float64")

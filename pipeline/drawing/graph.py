@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from pipeline.drawing.graph_layout import HEIGHT, MARGIN, WIDTH, placed
+from pipeline.drawing.graph_layout import HEIGHT, MARGIN, WIDTH, place_boxes
 from pipeline.metadata.records import COMPARED, RESOLVER, Execution, Lineage, Run
 
 Href = Callable[[str, int], str | None]  # kind ("artifact" or "execution") and id -> where a click on it leads
@@ -99,7 +99,7 @@ def run_svg(run: Run, states: Mapping[str, str], href: Href = lambda kind, id: N
 
 def layered_svg(boxes: Sequence[Box], arrows: Sequence[Arrow], label: str) -> str:
     """Boxes in layers, arrows pointing down. label: what the picture is of, for those who do not see it."""
-    centres, routes = placed(len(boxes), [(arrow.source, arrow.target) for arrow in arrows])
+    centres, routes = place_boxes(len(boxes), [(arrow.source, arrow.target) for arrow in arrows])
     right = max((x for x, _ in [*centres, *(point for route in routes for point in route)]), default=0)
     bottom = max((y for _, y in centres), default=0)
     width, height = right + WIDTH / 2 + MARGIN, bottom + HEIGHT / 2 + MARGIN

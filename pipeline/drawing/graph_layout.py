@@ -18,7 +18,7 @@ _ROUNDS = 12  # of moving boxes under and over their neighbours
 Point = tuple[float, float]
 
 
-def placed(count: int, edges: Sequence[tuple[int, int]]) -> tuple[list[Point], list[list[Point]]]:
+def place_boxes(count: int, edges: Sequence[tuple[int, int]]) -> tuple[list[Point], list[list[Point]]]:
     """The centre of each of `count` boxes, and of each edge the points that it passes between boxes."""
     import igraph  # a tenth of a second that other commands need not wait for
 

@@ -24,7 +24,7 @@ def tree(lineage: Lineage, up: bool) -> Branch:
     seen: set[int] = set()
 
     def of_artifact(artifact_id: int, before: str = "") -> Branch:
-        line = before + said(lineage.artifacts[artifact_id])
+        line = before + describe(lineage.artifacts[artifact_id])
         edges = by_artifact[artifact_id]
         if artifact_id in seen and edges:
             return f"{line}, see above", []
@@ -43,7 +43,7 @@ def tree(lineage: Lineage, up: bool) -> Branch:
         below: list[Branch] = []
         for far in by_execution[execution.id]:
             if far.compared:
-                below.append((f"{far.name}: {said(lineage.artifacts[far.artifact])} (to compare)", []))
+                below.append((f"{far.name}: {describe(lineage.artifacts[far.artifact])} (to compare)", []))
             else:
                 below.append(of_artifact(far.artifact, f"{far.name}: "))
         return line, below
@@ -52,7 +52,7 @@ def tree(lineage: Lineage, up: bool) -> Branch:
     return of_artifact(lineage.start)
 
 
-def said(artifact: Artifact) -> str:
+def describe(artifact: Artifact) -> str:
     """An artifact in a few words."""
     properties = artifact.properties
     words = [f"{artifact.type} {artifact.id}"]
@@ -74,7 +74,7 @@ def said(artifact: Artifact) -> str:
 def mermaid(lineage: Lineage) -> str:
     """A flow chart for Markdown."""
     lines = ["flowchart LR"]
-    lines += [f'  a{one.id}("{_quoted(said(one))}")' for one in lineage.artifacts.values()]
+    lines += [f'  a{one.id}("{_quoted(describe(one))}")' for one in lineage.artifacts.values()]
     lines += [f'  e{one.id}["{_quoted(one.node)}"]' for one in lineage.executions.values()]
     for edge in lineage.edges:
         arrow = "-.->" if edge.compared else "-->"
@@ -87,7 +87,7 @@ def mermaid(lineage: Lineage) -> str:
 def dot(lineage: Lineage) -> str:
     """For Graphviz."""
     lines = ["digraph lineage {", "  rankdir=LR;"]
-    lines += [f"  a{one.id} [shape=ellipse, label={json.dumps(said(one))}];" for one in lineage.artifacts.values()]
+    lines += [f"  a{one.id} [shape=ellipse, label={json.dumps(describe(one))}];" for one in lineage.artifacts.values()]
     lines += [f"  e{one.id} [shape=box, label={json.dumps(one.node)}];" for one in lineage.executions.values()]
     for edge in lineage.edges:
         ends = (f"a{edge.artifact}", f"e{edge.execution}")

@@ -377,7 +377,7 @@ class Reader:
             for artifact_id, _, uri, *_ in rows:
                 for name, value in properties[artifact_id].items():
                     if isinstance(value, str):
-                        properties[artifact_id][name] = relocation.moved(value, uri or "", folder)
+                        properties[artifact_id][name] = relocation.current_uri(value, uri or "", folder)
             rows = [(id, kind, relocation.place(uri or "", folder), *rest) for id, kind, uri, *rest in rows]
         return {
             artifact_id: Artifact(

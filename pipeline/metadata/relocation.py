@@ -51,7 +51,7 @@ def place(uri: str, folder: Path) -> str:
     return f"{folder}/root/{parts[1]}" if parts else uri
 
 
-def moved(text: str, uri: str, folder: Path) -> str:
+def current_uri(text: str, uri: str, folder: Path) -> str:
     """Return a property of an artifact, with a path in the recorded run folder translated to the current one.
 
     Args:
@@ -63,7 +63,7 @@ def moved(text: str, uri: str, folder: Path) -> str:
     return f"{folder}{text.removeprefix(parts[0])}" if parts and text.startswith(f"{parts[0]}/") else text
 
 
-def settle(address: Address, folder: Path, data: Path) -> list[str]:
+def record_places(address: Address, folder: Path, data: Path) -> list[str]:
     """Record where a run folder and its data lie now, and which artifacts are gone. Returns warnings.
 
     The caller holds the lock of the run folder. Everything is written in one transaction. Nothing happens to a store
@@ -101,7 +101,7 @@ def settle(address: Address, folder: Path, data: Path) -> list[str]:
     new_uris = {number: new for number, uri in uris.items() if (new := place(uri, folder)) != uri}
     new_texts = []
     for number, name, custom, text in texts:
-        new = moved(text, uris.get(number, ""), folder)
+        new = current_uri(text, uris.get(number, ""), folder)
         for old in old_data:
             if (name, text) == (DATA_FOLDER, old) or (name == "span_folder" and str(Path(text).parent) == old):
                 new = f"{data}{text.removeprefix(old)}"

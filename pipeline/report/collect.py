@@ -12,13 +12,13 @@ from components.data.gate import page
 from components.data.gate.component import VERDICT
 from components.data.ingest import tfrecord
 from components.model.evaluator.component import PREDICTIONS
-from components.model.evaluator.measures import answered, binned
+from components.model.evaluator.measures import confidence_bins, predicted_classes
 from pipeline.drawing.graph import lineage_svg
 from pipeline.metadata.neighbours import nearest
 from pipeline.metadata.reader import Reader
 from pipeline.metadata.records import Artifact, Run
 from pipeline.outcome import REPORT
-from pipeline.report.mistakes import explained
+from pipeline.report.mistakes import explain_mistakes
 from pipeline.report.model import Data, Mistake, Node, Picture, Report
 from pipeline.result.figures import Bin, Epoch
 from pipeline.result.run_result import EXIT, PROCESS, STATE_OF_EXIT, RunResult
@@ -119,7 +119,7 @@ def _predictions(run: Run) -> pd.DataFrame | None:
         return None
     table = pd.read_parquet(Path(evaluation.uri, PREDICTIONS), columns=["id", "label", "candidate"])
     probabilities = np.stack(table.pop("candidate").to_list())
-    return table.assign(answer=answered(probabilities), confidence=probabilities.max(axis=1))
+    return table.assign(answer=predicted_classes(probabilities), confidence=probabilities.max(axis=1))
 
 
 def _calibration(predictions: pd.DataFrame | None) -> list[Bin]:
@@ -127,7 +127,7 @@ def _calibration(predictions: pd.DataFrame | None) -> list[Bin]:
         return []
     right = predictions.answer == predictions.label
     rows = pd.DataFrame({"confidence": predictions.confidence, "right": right})
-    bins = rows.groupby(binned(predictions.confidence.to_numpy()))
+    bins = rows.groupby(confidence_bins(predictions.confidence.to_numpy()))
     return [
         Bin(examples=len(of_bin), confidence=of_bin.confidence.mean(), accuracy=of_bin.right.mean())
         for _, of_bin in bins
@@ -146,7 +146,7 @@ def _mistakes(
         return [], ""
     wanted = {row.id for row in worst}
     images = {example.id: example.image for example in _raw(examples, "test") if example.id in wanted}
-    looks, unexplained = explained(model, names, [images[row.id] for row in worst[:_EXPLAINED]])
+    looks, unexplained = explain_mistakes(model, names, [images[row.id] for row in worst[:_EXPLAINED]])
     mistakes = [
         Mistake(
             picture=_picture("test", row.id, images[row.id]),

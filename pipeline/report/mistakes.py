@@ -17,7 +17,9 @@ from pipeline.report.model import ExplainedImage, Map
 from trainer.explain import layout
 
 
-def explained(model: Artifact | None, classes: list[str], images: Sequence[bytes]) -> tuple[list[ExplainedImage], str]:
+def explain_mistakes(
+    model: Artifact | None, classes: list[str], images: Sequence[bytes]
+) -> tuple[list[ExplainedImage], str]:
     """Of each image, in order; where the model cannot be asked, of none, and a sentence that says why.
 
     model: that the Trainer of the run put out. images: PNG or JPEG files that it decodes.
@@ -43,7 +45,7 @@ def explained(model: Artifact | None, classes: list[str], images: Sequence[bytes
         most = divmod(int(patches.argmax()), grid)
         return Map(
             name=views[column],
-            source=attention_maps.data_uri(attention_maps.coloured(patches, opened.size)),
+            source=attention_maps.data_uri(attention_maps.colour_map(patches, opened.size)),
             most=float(patches.max()),
             row=most[0] + 1,
             column=most[1] + 1,

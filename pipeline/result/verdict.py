@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from components.errors import Exit
-from pipeline.console.logs import shown
+from pipeline.console.logs import display_path
 from pipeline.outcome import REPORT, NodeState
 from pipeline.result.run_result import RunResult
 
@@ -29,7 +29,7 @@ def verdict(result: RunResult) -> Verdict:
     found = _without_report(result)
     lines = [*found.lines]
     if result.report:
-        lines.append(f"the report: {shown(result.report)}")
+        lines.append(f"the report: {display_path(result.report)}")
     lines += [
         f"warning: {REPORT} failed, so there is no report: {outcome.error}; look in its log, {REPORT}.log"
         for outcome in result.launched or ()
@@ -50,7 +50,7 @@ def _without_report(result: RunResult) -> Verdict:
     if result.warm_start:
         lines.append(str(result.warm_start))
     if data := result.data:
-        page = f"the span's page: {shown(data.page)}"
+        page = f"the span's page: {display_path(data.page)}"
         if not data.passed:
             stopping = [f"  {finding}" for finding in data.findings if finding.level == "stop"]
             return Verdict(Exit.DATA_REFUSED, ["data refused, nothing trained:", *stopping, page], "DataGate")
@@ -75,7 +75,7 @@ def _without_report(result: RunResult) -> Verdict:
         return Verdict(Exit.NOT_SERVABLE, [*lines, "cannot be served, nothing pushed:", *failed], "ServingCheck")
 
     if push := result.push:
-        lines.append(_PUSH[push.state].format(version=push.version, folder=shown(Path(push.destination))))
+        lines.append(_PUSH[push.state].format(version=push.version, folder=display_path(Path(push.destination))))
     if result.record.node("Trainer") and not result.trained:
         lines.insert(0, "nothing trained: this model was made by an earlier run")
     return Verdict(Exit.OK, lines)

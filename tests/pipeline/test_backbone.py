@@ -5,7 +5,7 @@ import pytest
 
 from components.data.ingest import prepare
 from components.errors import DataRefused, SettingsError, UsageError
-from pipeline.backbone import content, fitted, locate
+from pipeline.backbone import content, fit_to_backbone, locate
 from pipeline.graph import compile_graph
 from pipeline.settings import load
 from tests.helpers.graphs import nodes
@@ -55,7 +55,7 @@ def test_what_is_not_there_is_told_with_the_nearest(folder):
 
 
 def test_the_model_has_the_sizes_of_its_backbone_and_the_image_size_of_the_settings(folder):
-    found = fitted(settings(folder, "pretrain", "model.image_size=32", "model.stochastic_depth=0.1"))
+    found = fit_to_backbone(settings(folder, "pretrain", "model.image_size=32", "model.stochastic_depth=0.1"))
     assert found.model == ModelSettings(
         image_size=32, patch_size=8, depth=3, width=16, heads=2, pool="mean", stochastic_depth=0.1
     )
@@ -64,17 +64,17 @@ def test_the_model_has_the_sizes_of_its_backbone_and_the_image_size_of_the_setti
 
 def test_without_a_backbone_the_settings_stay_as_they_are(folder):
     given = settings(folder, "''")
-    assert fitted(given) is given
+    assert fit_to_backbone(given) is given
 
 
 def test_an_image_size_that_does_not_fit_the_backbone_is_refused(folder):
     with pytest.raises(SettingsError, match="image_size 20 is not a multiple of patch_size 8"):
-        fitted(settings(folder, folder / "vit.keras", "model.image_size=20", "model.patch_size=4"))
+        fit_to_backbone(settings(folder, folder / "vit.keras", "model.image_size=20", "model.patch_size=4"))
 
 
 def test_what_a_person_sets_in_vain_is_refused(folder):
     def tuned(*flags, source="pretrain"):
-        return fitted(settings(folder, source, *flags), flags)
+        return fit_to_backbone(settings(folder, source, *flags), flags)
 
     with pytest.raises(SettingsError, match=r"--set training.epochs=3: each phase .* such as finetune.head_epochs"):
         tuned("training.epochs=3")
@@ -91,10 +91,10 @@ def test_a_size_is_what_it_stands_for(tmp_path):
     vit(model, 2, [100.0] * 3, [50.0] * 3).save(tmp_path / "vit.keras")
     given = settings(tmp_path, tmp_path / "vit.keras", "model.image_size=8")
     sizes = ModelSettings(size="tiny", image_size=8)
-    assert fitted(given.model_copy(update={"model": sizes}), ["model.size=tiny"]).model.width == 256
+    assert fit_to_backbone(given.model_copy(update={"model": sizes}), ["model.size=tiny"]).model.width == 256
     with pytest.raises(SettingsError, match=r"--set model.size=small: depth is the backbone's, 6"):
         small = ModelSettings(size="small", image_size=8)
-        fitted(given.model_copy(update={"model": small}), ["model.size=small"])
+        fit_to_backbone(given.model_copy(update={"model": small}), ["model.size=small"])
 
 
 def test_the_command_takes_any_name(folder, capsys):
@@ -110,7 +110,7 @@ def test_the_command_takes_any_name(folder, capsys):
 def test_a_damaged_backbone_is_refused(folder, tmp_path):
     (tmp_path / "bad.keras").write_bytes(b"no archive")
     with pytest.raises(DataRefused, match=r"bad.keras cannot be read"):
-        fitted(settings(folder, tmp_path / "bad.keras"))
+        fit_to_backbone(settings(folder, tmp_path / "bad.keras"))
 
 
 def test_two_things_to_start_from_are_one_too_many(folder):
@@ -119,7 +119,7 @@ def test_two_things_to_start_from_are_one_too_many(folder):
 
 
 def test_the_graph_of_a_fine_tuning_has_its_backbone(folder):
-    graph = nodes(compile_graph(fitted(settings(folder, "pretrain", "finetune.blocks=1")), 1))
+    graph = nodes(compile_graph(fit_to_backbone(settings(folder, "pretrain", "finetune.blocks=1")), 1))
     assert graph["Trainer"].inputs.inputs["backbone"].channels[0].producer_node_query.id == "Backbone"
     assert "DataGate" in graph["Backbone"].upstream_nodes
     properties = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.error_messages import explained, full, is_full
+from pipeline.error_messages import explain_error, full, is_full
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
@@ -33,21 +33,23 @@ def test_a_full_disk_is_recognised_by_number_and_by_text(tmp_path):
     wrapped.__cause__ = full_disk
     for error in full_disk, wrapped, RuntimeError("OSError: [Errno 28] No space left on device [while running x]"):
         assert is_full(error)
-        assert "bytes are free there" in explained(error, tmp_path) and "vitpipe gc" in explained(error, tmp_path)
+        assert "bytes are free there" in explain_error(error, tmp_path) and "vitpipe gc" in explain_error(
+            error, tmp_path
+        )
     assert not is_full(ValueError("no space between the words"))
     assert str(tmp_path / "not" / "yet") in full(tmp_path / "not" / "yet")
 
 
 def test_other_errors_are_not_explained():
-    assert explained(ValueError("a mistake of ours")) is None
-    assert explained(KeyError("a mistake of ours")) is None
+    assert explain_error(ValueError("a mistake of ours")) is None
+    assert explain_error(KeyError("a mistake of ours")) is None
 
 
 def test_a_path_that_is_in_the_way_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError) as raised:
         (tmp_path / "file" / "below").mkdir()
-    assert explained(raised.value) == (
+    assert explain_error(raised.value) == (
         f"{tmp_path / 'file' / 'below'}: Not a directory. Name another path, or move away what is in the way"
     )
 

@@ -26,7 +26,7 @@ def test_tokens_that_are_no_square_are_named():
 
 def test_what_cls_sees_and_takes_from_itself_is_its_whole_row():
     given = attention(3, 2, 4)
-    seen, itself = explain.seen(given), explain.to_itself(given)
+    seen, itself = explain.patch_attention(given), explain.to_itself(given)
     assert seen.shape == (3, 2, 4, 4) and seen.min() >= 0 and seen.max() <= 1
     np.testing.assert_allclose(seen.sum(-1) + itself, 1, atol=1e-6)
     np.testing.assert_array_equal(seen[1, 0, 2], given[1, 0, 2, 0, 1:])
@@ -34,8 +34,8 @@ def test_what_cls_sees_and_takes_from_itself_is_its_whole_row():
 
 def test_without_cls_the_mean_row_stands_in():
     given = attention(2, tokens=4)
-    np.testing.assert_allclose(explain.seen(given)[1], given[1].sum(0) / 4, rtol=1e-6)
-    np.testing.assert_allclose(explain.seen(given).sum(-1), 1, atol=1e-6)
+    np.testing.assert_allclose(explain.patch_attention(given)[1], given[1].sum(0) / 4, rtol=1e-6)
+    np.testing.assert_allclose(explain.patch_attention(given).sum(-1), 1, atol=1e-6)
     assert (explain.to_itself(given) == 0).all()
 
 
@@ -57,7 +57,7 @@ def test_rollout_of_one_head_by_hand():
     np.testing.assert_allclose(flows[0], [[0.75, 0.25], [0, 1]])
     # CLS after block 2: half of what it was, [.75, .25], and half of the patch, [0, 1].
     np.testing.assert_allclose(flows[1], [[0.375, 0.625], [0.15, 0.85]], rtol=1e-6)
-    np.testing.assert_allclose(explain.seen(flows), [[0.25], [0.625]], rtol=1e-6)
+    np.testing.assert_allclose(explain.patch_attention(flows), [[0.25], [0.625]], rtol=1e-6)
 
 
 def test_rollout_takes_the_mean_over_heads_and_keeps_the_images_apart():

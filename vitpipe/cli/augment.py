@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.console.logs import shown
+from pipeline.console.logs import display_path
 from pipeline.console.terminal import print_line
 from pipeline.settings import load
 from vitpipe.cli.options import Config, Data, Overrides
@@ -24,4 +24,4 @@ def augment(
     sheet = draw(settings)
     out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(out, "PNG")
-    print_line(shown(out))
+    print_line(display_path(out))

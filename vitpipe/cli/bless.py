@@ -7,7 +7,7 @@ import typer
 
 from components.errors import NotServable
 from pipeline import blessing
-from pipeline.console.logs import shown
+from pipeline.console.logs import display_path
 from pipeline.console.terminal import print_line
 from vitpipe.cli.options import RunName, Runs
 
@@ -27,4 +27,4 @@ def bless(
         print_line(f"nothing to do: the model of run {run} is blessed")
         return
     print_line(f"blessed by a person: {blessed.reason}")
-    print_line(f"version {blessed.version} serves: {shown(blessed.folder)}")
+    print_line(f"version {blessed.version} serves: {display_path(blessed.folder)}")

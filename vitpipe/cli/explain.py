@@ -8,7 +8,7 @@ import typer
 
 from components.errors import Exit, UsageError
 from pipeline.console.display import Display
-from pipeline.console.logs import own_stderr, shown
+from pipeline.console.logs import display_path, own_stderr
 from pipeline.console.terminal import print_json, print_line
 from vitpipe import explanation
 from vitpipe.cli.options import Json, Runs
@@ -69,11 +69,11 @@ def explain(
         trust_model=trust_model,
         display=display,
     )
-    page = shown(explained.page)
+    page = display_path(explained.page)
     if as_json:
         print_json({**explained.figures.model_dump(mode="json"), "page": page})
         return
-    print_line(f"model {shown(explained.model)}", sys.stderr)
+    print_line(f"model {display_path(explained.model)}", sys.stderr)
     for curve in explained.figures.removal.curves if explained.figures.removal else []:
         print_line(curve.line)
     print_line(page)
@@ -88,7 +88,7 @@ def _explain_images(
     for one in explained.images:
         for line in notes(one.reason, one.remarks):
             print_line(f"{one.image}: {line}", sys.stderr)
-    page = shown(explained.page) if explained.page else None
+    page = display_path(explained.page) if explained.page else None
     if as_json:
         rows = [
             {"image": one.image, "valid": one.valid, "reason": one.reason, "remarks": one.remarks, **one.figures}
@@ -96,7 +96,7 @@ def _explain_images(
         ]
         print_json({"model": str(explained.model), "page": page, "images": rows})
     else:
-        print_line(f"model {shown(explained.model)}", sys.stderr)
+        print_line(f"model {display_path(explained.model)}", sys.stderr)
         print_rows(
             ("image", "class", "probability"),
             [

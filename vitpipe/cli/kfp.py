@@ -79,7 +79,7 @@ def submit(
 ) -> None:
     """Deploy what changed and start a run; a schedule moves to the new version."""
     settings = load(config, overrides)
-    accepted = run_facts.accepted(accept or [], reason, flag="--")
+    accepted = run_facts.accepted_checks(accept or [], reason, flag="--")
     parameters: dict[str, Any] = {"trigger": "manual", "reason": reason.strip()}
     if span is not None:
         parameters["span"] = span

@@ -9,7 +9,7 @@ import typer
 from components.errors import DataRefused, Exit
 from components.model.serving_folder import ModelRecord
 from pipeline import pushed_models
-from pipeline.console.logs import shown
+from pipeline.console.logs import display_path
 from pipeline.console.terminal import print_json, print_line
 from pipeline.rollback import Restored, roll_back
 from vitpipe.cli.options import Json, OnePipeline, Runs
@@ -84,7 +84,7 @@ def _print(restored: Restored) -> None:
     record = restored.record
     accuracy = f", accuracy {_accuracy(record)}" if _accuracy(record) else ""
     print_line(
-        f"version {record.version} in {shown(restored.folder)} is version {record.restored_from} again: "
+        f"version {record.version} in {display_path(restored.folder)} is version {record.restored_from} again: "
         f"run {record.run_id}{accuracy}"
     )
 

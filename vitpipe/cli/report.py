@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from components.errors import NotFound, StoreError
-from pipeline.console.logs import shown
+from pipeline.console.logs import display_path
 from pipeline.console.terminal import print_json, print_line
 from pipeline.metadata.stores import find_run
 from pipeline.outcome import REPORT
@@ -34,7 +34,7 @@ def report(
         print_json(of_each if other else of_each[0])
         return
     page = folder / PAGE if other is None else _compared(folder, _folder(other, runs))
-    print_line(shown(page))
+    print_line(display_path(page))
     # Without a screen Python would take a browser that draws text, over the whole terminal.
     if not no_open and (sys.platform in ("darwin", "win32") or any(map(os.environ.get, _SCREENS))):
         webbrowser.open(page.as_uri())
@@ -47,7 +47,9 @@ def _folder(name: str, runs: Path) -> Path:
     folder = address.run_folder(runs, run.pipeline) / "reports" / Path(run.name).name
     if not (folder / PAGE).is_file():
         why = "its files were removed" if made else "it crashed, goes on, or is older than reports"
-        raise NotFound(f"run {run.name} has no report in {shown(folder)}: {why}; `vitpipe why {run.name}` says more")
+        raise NotFound(
+            f"run {run.name} has no report in {display_path(folder)}: {why}; `vitpipe why {run.name}` says more"
+        )
     return folder
 
 

@@ -10,12 +10,12 @@ from typing import Annotated, Literal, NoReturn
 import typer
 
 from components.errors import UsageError
-from pipeline.console.logs import redirected, shown
+from pipeline.console.logs import display_path, redirected
 from pipeline.console.terminal import print_line
 from pipeline.result.verdict import verdict
 from pipeline.run import Plan, node_names, plan
 from pipeline.run import run as run_graph
-from pipeline.run_facts import accepted, logs_folder
+from pipeline.run_facts import accepted_checks, logs_folder
 from pipeline.settings import load, strict_yaml
 from vitpipe.cli.options import Config, Data, DryRun, Overrides, Span
 
@@ -42,7 +42,7 @@ def run(
     settings, checks, flags = load(config, overrides, data=chosen_data), accept or [], overrides or []
     if reason and not checks and trigger == "manual":
         raise UsageError('--accept CHECK and --reason "..." go together: name the check that shall not stop the run')
-    accepted(checks, reason, flag="--")
+    accepted_checks(checks, reason, flag="--")
     if dry_run:
         _print_plan(plan(settings, overrides=flags))
         return
@@ -52,7 +52,7 @@ def run(
     for line in ending.lines:
         print_line(line)
     if ending.node:
-        print_line(f"look in {shown(logs_folder(settings, result.name) / ending.node)}.log")
+        print_line(f"look in {display_path(logs_folder(settings, result.name) / ending.node)}.log")
     raise typer.Exit(ending.exit)
 
 

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from components.data.ingest import MAX_SPAN
 from pipeline.console.duration import duration
-from pipeline.console.logs import own_stderr, shown
+from pipeline.console.logs import display_path, own_stderr
 from pipeline.console.terminal import Console, print_json, print_line, printable
 from vitpipe.cli.options import Json, Runs
 from vitpipe.cli.tables import print_rows
@@ -85,7 +85,7 @@ def data_regime(
     )  # fmt: skip
     if (seeds := found.settings["seeds"]) > 1:
         print(f"intervals by Student's t over {seeds} seeds", file=sys.stderr)
-    print_line(shown(result.page))
+    print_line(display_path(result.page))
 
 
 class _Display(StudyProgress):

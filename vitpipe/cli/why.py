@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from components.model.evaluator.judgement import Check
-from pipeline.console.logs import shown
+from pipeline.console.logs import display_path
 from pipeline.console.terminal import print_json, print_line
 from pipeline.metadata.properties import Unreadable
 from pipeline.metadata.stores import find_run
@@ -102,9 +102,9 @@ def _model(result: RunResult) -> list[str]:
     baseline = result.baseline
     if baseline and judgement.comparison:
         scope = f", {judgement.comparison.scope}" if judgement.comparison.shared else ""
-        return [*lines, f"It was weighed against the model serving then, {shown(Path(baseline))}{scope}."]
+        return [*lines, f"It was weighed against the model serving then, {display_path(Path(baseline))}{scope}."]
     if baseline:
-        return [*lines, f"The model serving then, {shown(Path(baseline))}, could not be weighed against."]
+        return [*lines, f"The model serving then, {display_path(Path(baseline))}, could not be weighed against."]
     if judgement.incomparable:
         return [*lines, "The model serving then could not be weighed against."]
     return [*lines, "No model served then, so it was weighed against none."]

@@ -59,7 +59,7 @@ def key(**what: object) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
-def kept(folder: Path, place: Place) -> Cell | None:
+def read_result(folder: Path, place: Place) -> Cell | None:
     """The cell, where it was computed from the same. What is no whole cell, or another's, counts as none."""
     try:
         cell = Cell.model_validate_json((folder / place.file).read_bytes())
@@ -68,7 +68,7 @@ def kept(folder: Path, place: Place) -> Cell | None:
     return cell if cell.place == place else None
 
 
-def keep(folder: Path, cell: Cell) -> None:
+def write_result(folder: Path, cell: Cell) -> None:
     """Whole or not at all, also when the machine goes down."""
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(folder / cell.place.file) as file:

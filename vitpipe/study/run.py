@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from components.data import ingest
 from components.errors import UsageError
-from pipeline.console.logs import redirected, shown
+from pipeline.console.logs import display_path, redirected
 from vitpipe.study.cells import Cell, Place
 from vitpipe.study.settings import study_settings
 
@@ -95,7 +95,7 @@ def run_study(
         of = arms(settings, locate(pretrained, runs) if pretrained else None)
         if not pretrained:
             progress.line("no pretrained ViT: name its backbone with --pretrained to have it, too")
-        progress.line(f"reading {shown(folder)}")
+        progress.line(f"reading {display_path(folder)}")
         train_split, test_split = (draw.read(folder, split, settings.image_size) for split in ("train", settings.split))
         study = Study(settings, of, train_split, test_split, len(classes), out)
         done = study.kept()
@@ -106,7 +106,7 @@ def run_study(
         rates = {arm.name: arm.trained.learning_rate for arm in of if not isinstance(arm.trained, str)}
         settings = settings.model_copy(update={"learning_rates": rates})  # the registered ones, too
         found = results.Found(
-            data=shown(folder),
+            data=display_path(folder),
             classes=classes,
             test_images=len(test_split),
             pretrained=pretrained,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from components.errors import SettingsError, StudyError
 from pipeline import provenance
-from pipeline.backbone import loaded
+from pipeline.backbone import read_backbone
 from trainer.backbone import digest
 from trainer.input import Split
 from trainer.settings import ModelSettings
@@ -51,7 +51,7 @@ def arms(settings: StudySettings, source: str | None) -> list[Arm]:
         identity = [source_text, one.build.__qualname__, one.learning_rate, one.weight_decay]
         found.append(Arm(name, one.title, one, identity))
     if source:
-        backbone = loaded(source, ModelSettings(image_size=settings.image_size), settings.finetune)
+        backbone = read_backbone(source, ModelSettings(image_size=settings.image_size), settings.finetune)
         identity = [digest(backbone), settings.finetune.model_dump(exclude={"source"})]
         found.append(Arm(PRETRAINED, "ViT, pretrained", source, identity))
     return found
@@ -98,7 +98,7 @@ class Study:
 
     def kept(self) -> list[Cell]:
         """The cells that are there already."""
-        return [cell for place in self.places if (cell := cells.kept(self.out / CELLS, place))]
+        return [cell for place in self.places if (cell := cells.read_result(self.out / CELLS, place))]
 
     def run(self, starts: Callable[[Place], None] = lambda place: None) -> Iterator[Cell]:
         """The missing cells, each kept before it is given.
@@ -130,7 +130,7 @@ class Study:
                         f"{place.words}: {error}; the log is {self.out / LOG}. What is done is kept: the same "
                         "command goes on from there"
                     ) from error
-                cells.keep(self.out / CELLS, cell)
+                cells.write_result(self.out / CELLS, cell)
                 yield cell
 
 

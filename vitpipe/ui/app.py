@@ -21,7 +21,7 @@ from pipeline.pushed_models import all_pushed, newest_pushed
 from pipeline.result.run_result import RunResult, RunState
 from pipeline.result.summary import Summary, summarise
 from vitpipe.ui import formatting, safety
-from vitpipe.ui.checks import weighed
+from vitpipe.ui.checks import check_lines
 from vitpipe.ui.explainer_client import Busy, ExplainerClient, Refused
 from vitpipe.ui.history import MOST, figures, moments
 from vitpipe.ui.listing import SIZE, page_of, runs_page
@@ -109,7 +109,7 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
             store=store,
             settings=result.settings,
             states={one.id: result.state_of_node(one) for one in found.executions},
-            weighed=weighed(result),
+            check_lines=check_lines(result),
             picture=markupsafe.Markup(run_svg(found, states, lambda _, id: f"#execution-{id}")),
             report=report_folder(store, found),
             live=result.state is RunState.RUNNING,

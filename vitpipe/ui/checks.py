@@ -17,7 +17,7 @@ class Line:
     text: str
 
 
-def weighed(result: RunResult) -> list[Line]:
+def check_lines(result: RunResult) -> list[Line]:
     """Every check of the data, the model and its serving, in the order they are made; a person's words last."""
     lines: list[Line] = []
     for gate, part in {"data": _data, "model": _model, "serving": _serving}.items():

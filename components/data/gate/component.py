@@ -20,7 +20,7 @@ from components.data.gate.page import MOST_SHOWN, ExamplePicture, Exhibit, reada
 from components.data.ingest import tfrecord
 from components.data.ingest.images import REMARKS
 from components.data.statistics.component import CONFLICTS, FIGURES, TWINS, read_table
-from components.data.statistics.figures import Conflicts, ImageFigures, repeated_ids, without
+from components.data.statistics.figures import Conflicts, ImageFigures, repeated_ids, without_images
 from components.data.statistics.leaks import gives_way
 
 VERDICT = "verdict.json"
@@ -51,7 +51,7 @@ class Executor(base_executor.BaseExecutor):
         left_out: list[bytes] = []
         if settings.leave_out_leaks:
             left_out = sorted(set(twins.id[gives_way(twins)]))
-            figures = without(figures, images, images.id.isin(left_out) & (images.split != "test"))
+            figures = without_images(figures, images, images.id.isin(left_out) & (images.split != "test"))
             twins = twins[:0]
             conflicts = _without(conflicts, left_out)
         exact = int(conflicts.exact.sum())

@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from components.data.gate.bounds import LEVELS
 from components.data.gate.checks import DataVerdict
-from components.data.ingest.images import BadImage, eight_bits, opened
+from components.data.ingest.images import BadImage, eight_bits, open_image
 from components.data.ingest.source import SPLITS
 from components.data.statistics.figures import BRIGHTNESS, SHARPNESS, SIDES, ImageFigures, SplitFigures
 
@@ -32,7 +32,7 @@ def readable(id: bytes) -> str:
     return id.decode("utf-8", "backslashreplace")
 
 
-def shortened(text: str) -> str:
+def shorten(text: str) -> str:
     """Return the text, with its middle left out if it is too long for a page."""
     half = _MOST_CHARACTERS // 2
     return text if len(text) <= _MOST_CHARACTERS else f"{text[:half]} ... {text[-half:]}"
@@ -68,7 +68,7 @@ class ExamplePicture:
     def source(self) -> str:
         """A data URI, small; empty when the image does not decode."""
         try:
-            image = eight_bits(opened(self.image)).convert("RGB")
+            image = eight_bits(open_image(self.image)).convert("RGB")
         except BadImage:
             return ""
         image.thumbnail((_MOST_PIXELS, _MOST_PIXELS))
@@ -101,7 +101,7 @@ def render(
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["shortened"] = shortened
+    environment.filters["shortened"] = shorten
     return environment.get_template("page.html").render(
         verdict=verdict,
         findings=[finding for level in LEVELS for finding in verdict.of_level(level)],
@@ -128,7 +128,7 @@ def _charts(figures: ImageFigures, previous: ImageFigures | None) -> list[str]:
         for split, of in splits.items():
             counts = _counts(of, name)
             figure.add_bar(
-                x=[shortened(labels[place]) for place in bars],
+                x=[shorten(labels[place]) for place in bars],
                 y=(counts / max(counts.sum(), 1))[bars],
                 name=split,
                 marker_color=_COLOURS.get(split, _BEFORE),

@@ -34,7 +34,7 @@ _LENGTH = struct.Struct("<I")
 _Answers = list[Checked | str]  # for each image of a batch: what `check` returns, or the reason that it raises
 
 
-def checked(records: Iterable[Record | Rejected]) -> Generator[tuple[Record, Checked] | Rejected, None, None]:
+def check_images(records: Iterable[Record | Rejected]) -> Generator[tuple[Record, Checked] | Rejected, None, None]:
     """Yield the records in order, each with the result of `components.data.ingest.images.check` unless it is rejected.
 
     At most three batches for each core are in memory, each of 256 images, or of 1 MiB and one image.

@@ -20,7 +20,7 @@ import numpy as np
 
 from components.data.ingest import manifest as manifests
 from components.data.ingest import safe_files, tfrecord
-from components.data.ingest.checkers import checked
+from components.data.ingest.checkers import check_images
 from components.data.ingest.folder import span_folder, spans
 from components.data.ingest.manifest import HistoryFile, Manifest
 from components.data.ingest.source import SPLITS, Progress, Record, Rejected, spelling
@@ -167,7 +167,7 @@ def _from_shards(folder: Path, number: int, manifest: Manifest, progress: Progre
     total, done = sum(manifest.examples(split) for split in SPLITS), 0
     for split in SPLITS:
         rows: list[tuple[int, int, int]] = []
-        with closing(checked(_records(folder, manifest, split))) as results:
+        with closing(check_images(_records(folder, manifest, split))) as results:
             for result in results:
                 done += 1
                 progress(f"images of {folder.name} read", done, total)

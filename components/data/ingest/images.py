@@ -106,7 +106,7 @@ class BadImage(Exception):
 
 def check(data: bytes) -> Checked:
     """Decode an image to 3 channels, as `tf.io.decode_image(channels=3)` will. Raises BadImage, see `opened`."""
-    image = opened(data)
+    image = open_image(data)
     pixels = to_rgb(image)
     return Checked((image.height, image.width, 3), pixel_digest(pixels), remarks(data, image, pixels))
 
@@ -122,7 +122,7 @@ def remarks(data: bytes, image: Image.Image, pixels: Image.Image) -> tuple[str, 
 
     Args:
         data: the encoded image.
-        image: `opened(data)`.
+        image: `open_image(data)`.
         pixels: the image in RGB, as the model gets it.
     """
     bands = np.array(pixels.getextrema())  # the least and the greatest value of red, green and blue
@@ -158,7 +158,7 @@ def notes(reason: str, remarks: Iterable[str]) -> list[str]:
     return [f"{reason}: {advice}"] * bool(advice) + [": ".join(REMARKS[name]) for name in remarks]
 
 
-def opened(data: bytes) -> Image.Image:
+def open_image(data: bytes) -> Image.Image:
     """Decode an image.
 
     Raises BadImage unless the bytes are a whole PNG or JPEG of at most MAX_BYTES, MAX_PIXELS and MAX_SIDE.

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
-from components.data.ingest.checkers import checked
+from components.data.ingest.checkers import check_images
 from components.data.ingest.history import keys
 from components.data.ingest.images import Shape, fix
 from components.data.ingest.manifest import MAX_REJECTED_IDS, Recipe, Rejection, Remarked
@@ -37,7 +37,7 @@ def take_in(source: Source, spool: Spool, recipe: Recipe, progress: Progress) ->
     remark_counts: Counter[str] = Counter()  # of accepted images
     remark_ids: defaultdict[str, list[str]] = defaultdict(list)
     done = 0
-    with closing(checked(source.records())) as results:
+    with closing(check_images(source.records())) as results:
         for done, result in enumerate(results, start=1):
             progress("images read", done, source.total)
             if isinstance(result, Rejected):

@@ -21,11 +21,11 @@ from tfx.utils import io_utils
 
 from components import artifacts
 from components.data.ingest import tfrecord
-from components.data.ingest.images import UNDECODABLE, BadImage, opened, pixel_digest, remarks, to_rgb
+from components.data.ingest.images import UNDECODABLE, BadImage, open_image, pixel_digest, remarks, to_rgb
 from components.data.statistics.conflicts import find_conflicts
 from components.data.statistics.figures import of_images
 from components.data.statistics.leaks import find_leaks
-from components.data.statistics.perceptual import SIDE, phash, thumbnail, unpacked
+from components.data.statistics.perceptual import SIDE, phash, thumbnail, unpack_bits
 from trainer.examples import class_names
 from trainer.preprocessing import decode_batch
 
@@ -85,7 +85,7 @@ def _measure(split: str, examples: list[tfrecord.RawExample], image_size: int) -
             "reason": "",
         }
         try:
-            image = opened(example.image)
+            image = open_image(example.image)
         except BadImage as error:
             row["reason"] = str(error)
         else:
@@ -106,7 +106,7 @@ def _measure(split: str, examples: list[tfrecord.RawExample], image_size: int) -
         if not decoded and not row["reason"]:
             row["reason"] = UNDECODABLE
     good = [row for row in rows if not row["reason"]]
-    hashes = phash(unpacked(row["thumbnail"] for row in good))
+    hashes = phash(unpack_bits(row["thumbnail"] for row in good))
     for row, hash, looks in zip(good, hashes, _looks(seen[valid]), strict=True):
         row |= {"hash": hash, **looks}
     return pa.Table.from_pylist(rows, _ROW)

@@ -74,7 +74,7 @@ def of_images(
     )
 
 
-def without(figures: ImageFigures, images: pd.DataFrame, leaking: pd.Series) -> ImageFigures:
+def without_images(figures: ImageFigures, images: pd.DataFrame, leaking: pd.Series) -> ImageFigures:
     """The figures of a span whose leaking examples (bool, by row of `images`) are left out: fewer labels, no leaks."""
     splits = {}
     for split, of in figures.splits.items():

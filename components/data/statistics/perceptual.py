@@ -28,7 +28,7 @@ def thumbnail(image: Image.Image) -> np.ndarray:
     return np.asarray(grey)
 
 
-def unpacked(thumbnails: Iterable[bytes]) -> np.ndarray:
+def unpack_bits(thumbnails: Iterable[bytes]) -> np.ndarray:
     """uint8 [N, 32, 32] of the bytes of N thumbnails."""
     return np.frombuffer(b"".join(thumbnails), np.uint8).reshape(-1, SIDE, SIDE)
 
@@ -82,7 +82,7 @@ def similar_pairs(
         i, j = close_pairs(part.hash.to_numpy(np.uint64), hashes, most=_MOST_CANDIDATES)
         for at in range(0, len(i), _PAIRS):
             ours, theirs = part.iloc[i[at : at + _PAIRS]], second.iloc[j[at : at + _PAIRS]]
-            found = edge_correlation(unpacked(ours.thumbnail), unpacked(theirs.thumbnail))
+            found = edge_correlation(unpack_bits(ours.thumbnail), unpack_bits(theirs.thumbnail))
             kept = (found >= correlation) & (ours.digest.to_numpy() != theirs.digest.to_numpy())
             yield ours[kept], theirs[kept], found[kept]
 

@@ -20,7 +20,7 @@ from tfx.utils import io_utils, path_utils
 from components import artifacts
 from components.data.statistics.component import read_table
 from components.model.evaluator.judgement import GateSettings, judge
-from components.model.evaluator.measures import FEWEST_SHARED, answered, compare, compare_shared, measure
+from components.model.evaluator.measures import FEWEST_SHARED, compare, compare_shared, measure, predicted_classes
 from components.model.evaluator.predictions import Predictions, predict
 from trainer.examples import LABEL, class_names
 
@@ -67,7 +67,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             if sorted(other.names) == sorted(names):
                 answers[_SERVING] = other.reordered(names)
             else:
-                ours, theirs = (answered(of.probabilities) for of in (answers[_CANDIDATE], other))
+                ours, theirs = (predicted_classes(of.probabilities) for of in (answers[_CANDIDATE], other))
                 comparison = compare_shared(labels, names, ours, theirs, [*other.names], settings.confidence)
                 if comparison is None:
                     incomparable = (
@@ -90,7 +90,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             looks = _looks_accuracy(evaluation, role, list(answers))
             figures[role] = measure(labels, of_role.probabilities, names, settings.confidence, looks)
         if _SERVING in answers:
-            candidate, serving = (answered(answers[role].probabilities) for role in (_CANDIDATE, _SERVING))
+            candidate, serving = (predicted_classes(answers[role].probabilities) for role in (_CANDIDATE, _SERVING))
             comparison = compare(labels, candidate, serving, settings.confidence)
         judgement = judge(settings, figures[_CANDIDATE], figures.get(_SERVING), comparison, incomparable)
 

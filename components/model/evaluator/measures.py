@@ -17,7 +17,7 @@ def measure(
 
     An example without an answer is wrong, among the three likeliest too, and its class has probability 0.
     """
-    answers = answered(probabilities)
+    answers = predicted_classes(probabilities)
     matrix = confusion_matrix(labels, answers, labels=range(len(names)))
     right, of_class, times_answered = matrix.diagonal(), np.bincount(labels, minlength=len(names)), matrix.sum(axis=0)
     present = [index for index in range(len(names)) if of_class[index]]
@@ -42,7 +42,7 @@ def measure(
     )
 
 
-def answered(probabilities: np.ndarray) -> np.ndarray:
+def predicted_classes(probabilities: np.ndarray) -> np.ndarray:
     """The likeliest class of each row, int [N]; -1, which is no class, for a row of zeros."""
     return np.where(probabilities.any(axis=1), probabilities.argmax(axis=1), -1)
 
@@ -50,13 +50,13 @@ def answered(probabilities: np.ndarray) -> np.ndarray:
 def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Expected calibration error (Guo et al., 2017): the gap of confidence and accuracy, over its bins."""
     confidence = probabilities.max(axis=1)
-    right = answered(probabilities) == labels
-    bins = binned(confidence)
+    right = predicted_classes(probabilities) == labels
+    bins = confidence_bins(confidence)
     gaps = np.abs(np.bincount(bins, right, _BINS) - np.bincount(bins, confidence, _BINS))
     return float(gaps.sum() / len(labels))
 
 
-def binned(confidence: np.ndarray) -> np.ndarray:
+def confidence_bins(confidence: np.ndarray) -> np.ndarray:
     """The bin of each confidence, int [N]."""
     bins: np.ndarray = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
     return bins

@@ -9,7 +9,7 @@ import pytest
 from components.errors import DataRefused
 from components.model.serving_folder import (
     acknowledge,
-    interrupted,
+    interrupted_rollback,
     problems,
     prune,
     push,
@@ -206,23 +206,23 @@ def test_a_killed_roll_back_is_remembered_until_it_is_acknowledged(three):
         restore(Path({str(three)!r}), 2)
     """
     assert killed_after(1, code)  # the note was written, but nothing was pushed
-    assert versions(three) == [1, 2, 3] and interrupted(three) is None
+    assert versions(three) == [1, 2, 3] and interrupted_rollback(three) is None
     assert killed_after(2, code)
-    assert versions(three) == [1, 2, 3, 4] and interrupted(three) == serving_now(three)
+    assert versions(three) == [1, 2, 3, 4] and interrupted_rollback(three) == serving_now(three)
     acknowledge(three)
-    assert interrupted(three) is None and not killed_after(3, "")
+    assert interrupted_rollback(three) is None and not killed_after(3, "")
 
 
 def test_a_push_after_a_killed_roll_back_takes_its_place(three, model):
     restore(three, 2)
     push(model, three, record(5, "/model-5"))
-    assert interrupted(three) is None
+    assert interrupted_rollback(three) is None
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"version": "x", "restores": 1}'])
 def test_an_unreadable_note_is_ignored(three, content):
     (three / ".rollback.json").write_text(content)
-    assert interrupted(three) is None
+    assert interrupted_rollback(three) is None
 
 
 def test_the_records_name_the_run_that_pushed_a_version(three):

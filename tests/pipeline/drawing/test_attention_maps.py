@@ -6,7 +6,7 @@ RNG = np.random.default_rng(0)
 
 
 def rgba(patches, side):
-    return np.array(attention_maps.coloured(np.float32(patches), side).convert("RGBA"))
+    return np.array(attention_maps.colour_map(np.float32(patches), side).convert("RGBA"))
 
 
 def test_a_value_has_one_colour_whatever_else_is_in_the_map():
@@ -33,7 +33,7 @@ def test_an_overlay_is_coloured_where_attention_is_and_grey_elsewhere():
 
 
 def test_the_grid_stands_between_the_patches_and_nowhere_else():
-    picture = np.array(attention_maps.gridded(np.full((8, 8, 3), 99, "uint8"), 2))
+    picture = np.array(attention_maps.draw_grid(np.full((8, 8, 3), 99, "uint8"), 2))
     marked = (picture != 99).all(-1)
     assert marked[128].all() and marked[:, 128].all() and marked.sum() == 4 * 256 - 4
 

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 import pytest
 
 from pipeline.drawing.graph import lineage_svg, run_svg
-from pipeline.drawing.graph_layout import HEIGHT, WIDTH, placed
+from pipeline.drawing.graph_layout import HEIGHT, WIDTH, place_boxes
 from pipeline.metadata.records import RESOLVER, Artifact, Edge, Execution, Lineage, Run
 
 GRAPHS = {
@@ -21,7 +21,7 @@ GRAPHS = {
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_boxes_overlap_nowhere_and_arrows_point_down(graph):
     count, edges = GRAPHS[graph]
-    centres, routes = placed(count, edges)
+    centres, routes = place_boxes(count, edges)
     assert len(centres) == count and len(routes) == len(edges)
     for (x, y), (other_x, other_y) in combinations(centres, 2):
         assert abs(x - other_x) >= WIDTH or abs(y - other_y) >= HEIGHT

@@ -59,7 +59,7 @@ def raw_artifacts(file):
 
 def settle(work):
     folder = work / "runs" / "sample"
-    return relocation.settle(Address(file=folder / "metadata.db"), folder, work / "data" / "sample")
+    return relocation.record_places(Address(file=folder / "metadata.db"), folder, work / "data" / "sample")
 
 
 def texts(artifacts, name):
@@ -76,7 +76,7 @@ def test_nothing_is_written_if_nothing_was_moved(work):
 
 def test_a_missing_store_is_not_created(tmp_path):
     address = Address(file=tmp_path / "metadata.db")
-    assert relocation.settle(address, tmp_path, tmp_path / "data") == []
+    assert relocation.record_places(address, tmp_path, tmp_path / "data") == []
     assert not address.file.exists()
 
 
@@ -169,7 +169,7 @@ def test_a_server_is_not_written_to(mariadb, tmp_path):
     uri = "/elsewhere/runs/sample/root/Trainer/model/7"
     store.put_artifacts([mlmd.Artifact(type_id=kind, uri=uri, state=mlmd.Artifact.LIVE)])
     before = store.get_artifacts()
-    assert relocation.settle(address, tmp_path, tmp_path / "data") == []
+    assert relocation.record_places(address, tmp_path, tmp_path / "data") == []
     assert store.get_artifacts() == before
     with reader(address) as known:
         assert [one.uri for one in known.artifacts()] == [uri]
@@ -180,4 +180,4 @@ def test_a_disk_that_is_not_mounted_does_not_delete_artifacts(tmp_path):
     make_store(folder / "metadata.db", runs=1)
     (folder / "root").symlink_to(tmp_path / "unmounted")
     with pytest.raises(StoreError, match="which does not exist: mount it"):
-        relocation.settle(Address(file=folder / "metadata.db"), folder, tmp_path / "data")
+        relocation.record_places(Address(file=folder / "metadata.db"), folder, tmp_path / "data")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipeline.drawing import attention_maps
 from pipeline.metadata.records import Artifact
-from pipeline.report.mistakes import explained
+from pipeline.report.mistakes import explain_mistakes
 from pipeline.report.model import Mistake, Picture, Report
 from pipeline.report.page import render
 from tests.helpers.spans import encoded, picture
@@ -68,7 +68,13 @@ def report(**of_mistakes):
 
 def mistakes(of_each):
     return [
-        Mistake(picture=Picture(id=f"{place}.png", source=""), label="cat", answer="dog", confidence=0.9, explained=one)
+        Mistake(
+            picture=Picture(id=f"{place}.png", source=""),
+            label="cat",
+            answer="dog",
+            confidence=0.9,
+            explained=one,
+        )
         for place, one in enumerate(of_each)
     ]
 
@@ -78,13 +84,13 @@ def pixels_of(source):
 
 
 def test_maps_are_those_of_the_signature_explain(model):
-    found, why = explained(model, CLASSES, IMAGES)
+    found, why = explain_mistakes(model, CLASSES, IMAGES)
     assert why == "" and len(found) == 3
     loaded = tf.saved_model.load(f"{model.uri}/Format-Serving")
     attention = loaded.signatures["explain"](image_bytes=tf.constant(IMAGES))["attention"].numpy()
     expected = {
-        "rollout, blocks 1 to 2": explain.seen(explain.rollout(attention)[:, -1]),
-        "block 2, mean of heads": explain.seen(attention[:, -1].mean(1)),
+        "rollout, blocks 1 to 2": explain.patch_attention(explain.rollout(attention)[:, -1]),
+        "block 2, mean of heads": explain.patch_attention(attention[:, -1].mean(1)),
     }
     for place, one in enumerate(found):
         assert one.grid == 2 and pixels_of(one.source).shape == (8, 8, 3)
@@ -92,7 +98,7 @@ def test_maps_are_those_of_the_signature_explain(model):
         for of, patches in zip(one.maps, (maps[place] for maps in expected.values()), strict=True):
             assert of.most == pytest.approx(patches.max()) and patches.argmax() == 2 * (of.row - 1) + of.column - 1
             assert of.entropy == pytest.approx(explain.entropy(patches), abs=1e-5)
-            assert of.source == attention_maps.data_uri(attention_maps.coloured(patches, 8))
+            assert of.source == attention_maps.data_uri(attention_maps.colour_map(patches, 8))
     assert len({of.source for one in found for of in one.maps}) == 6
 
 
@@ -101,14 +107,14 @@ def test_without_its_model_a_run_says_why(model, tmp_path):
     changed = tmp_path / "changed"
     shutil.copytree(model.uri, changed)
     (changed / "Format-Serving" / "saved_model.pb").write_bytes(b"no model")
-    assert explained(None, CLASSES, IMAGES) == ([], "No mistake is explained: the run has no model.")
+    assert explain_mistakes(None, CLASSES, IMAGES) == ([], "No mistake is explained: the run has no model.")
     for broken, why in (gone, f"not there any more ({gone.uri})"), (artifact(changed), "does not load as a model"):
-        found, line = explained(broken, CLASSES, IMAGES)
+        found, line = explain_mistakes(broken, CLASSES, IMAGES)
         assert found == [] and why in line and "\n" not in line
 
 
 def test_the_page_shows_the_maps_once_each_and_the_rest_without(model, tmp_path):
-    found, _ = explained(model, CLASSES, IMAGES[:2])
+    found, _ = explain_mistakes(model, CLASSES, IMAGES[:2])
     html = render(report(mistakes=mistakes([*found, None])), tmp_path)
     assert all(html.count(of.source) == 1 for one in found for of in one.maps)
     assert all(html.count(f"--image: url({one.source})") == 1 for one in found)

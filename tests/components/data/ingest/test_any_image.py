@@ -9,7 +9,7 @@ from hypothesis import Phase, event, given, reject, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from components.data.ingest.images import BadImage, check, opened, to_rgb
+from components.data.ingest.images import BadImage, check, open_image, to_rgb
 from tests.helpers.damage import damaged, mostly
 
 SIDE = 16  # images of this size are not resized
@@ -117,7 +117,7 @@ def differs(image: bytes, pixels: np.ndarray) -> bool:
     Those of a JPEG may differ slightly: TensorFlow's default is libjpeg's fast DCT, Pillow's the accurate one: on
     noise at quality 100 they are 11 of 255 apart in the mean, and up to 48.
     """
-    picture = opened(image)
+    picture = open_image(image)
     if picture.size != (SIDE, SIDE):
         return False
     difference = np.abs(np.asarray(to_rgb(picture)).astype(int) - pixels)

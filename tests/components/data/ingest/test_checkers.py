@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from components.data.ingest.checkers import checked
+from components.data.ingest.checkers import check_images
 from components.data.ingest.images import check
 from components.data.ingest.source import Record, Rejected
 from components.errors import DataRefused
@@ -19,7 +19,7 @@ def test_order_and_answers(image):
     records = [Record("train", "cat", b"%d" % row, image(row, size=(row % 7 + 1, 3))) for row in range(1000)]
     records[10:10] = [Rejected(b"x", "known before")]
     records[20:20] = [Record("train", "cat", b"y", b"no image")]
-    results = list(checked(records))
+    results = list(check_images(records))
     assert results[10] == Rejected(b"x", "known before")
     assert results[20] == Rejected(b"y", "not a PNG or JPEG image", "cat")
     good = results[:10] + results[11:20] + results[21:]
@@ -37,7 +37,7 @@ def test_reads_ahead_only_so_far(image):
             read = row
             yield Rejected(b"%d" % row, "nothing to check")
 
-    results = checked(records())
+    results = check_images(records())
     next(results)
     assert read < 256 * 3 * (os.cpu_count() or 1) + 256
     results.close()
@@ -54,4 +54,4 @@ def test_crashed_decoder(image):
             yield Record("train", "cat", b"%d" % row, image(1))
 
     with pytest.raises(DataRefused, match=r"a decoder crashed on an image between '\d+' and '\d+'"):
-        list(checked(records()))
+        list(check_images(records()))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.data.ingest.images import BadImage, opened, to_rgb
+from components.data.ingest.images import BadImage, open_image, to_rgb
 
 SIDE = 16
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # channels of a PNG, by colour type
@@ -156,7 +156,7 @@ def compared(seed: int, count: int) -> tuple[Counter, list[bytes]]:
     wrong = []
     for number, (name, data) in enumerate(images):
         try:
-            image = opened(data)
+            image = open_image(data)
         except BadImage as error:
             counts[name, str(error), bool(valid[number])] += 1
             if number % 20 < 2:

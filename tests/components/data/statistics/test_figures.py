@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 
-from components.data.statistics.figures import Leak, of_images, repeated_ids, without
+from components.data.statistics.figures import Leak, of_images, repeated_ids, without_images
 from tests.helpers.spans import encoded, picture
 
 NAMES = ["cat", "dog", "fox"]
@@ -47,7 +47,7 @@ def test_figures_without_what_leaks(measured):
     )
     leaking = Leak(source="train", target="test", exact=1, near=0)
     found = of_images(images, NAMES, [leaking], 1, 1, 32)
-    left = without(found, images, images.id.isin([b"train-0", b"val-0"]))
+    left = without_images(found, images, images.id.isin([b"train-0", b"val-0"]))
     assert left.leaks == [] and left.splits["test"] == found.splits["test"]
     assert left.splits["train"].labels == {"cat": 2, "dog": 2, "fox": 0} and left.splits["train"].images == 4
     assert left.splits["val"].labels == {"cat": 0, "dog": 0, "fox": 0}

@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from components.model.evaluator.judgement import GateSettings, judge
-from components.model.evaluator.measures import answered, compare, measure
+from components.model.evaluator.measures import compare, measure, predicted_classes
 
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 BOUNDS = GateSettings(accuracy=0.85, class_accuracy=0.6, calibration=0.1, tolerance=0.01)
@@ -31,7 +31,7 @@ def missed(candidate, serving=None, bounds=BOUNDS):
     figures = [measure(labels, one, NAMES, 0.95, {}) for one in (candidate, serving) if one is not None]
     comparison = None
     if serving is not None:
-        comparison = compare(labels, answered(candidate), answered(serving), 0.95)
+        comparison = compare(labels, predicted_classes(candidate), predicted_classes(serving), 0.95)
     checks = judge(bounds, *figures, comparison=comparison).checks
     return {check.name: str(check) for check in checks if not check.passed}
 
