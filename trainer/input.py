@@ -75,11 +75,11 @@ def load(patterns: list[str], size: int, memory_gib: float, leave_out: Set[bytes
             if len(order) * unordered[0].nbytes <= memory_gib * 2**30:
                 images = unordered[order]
             else:
-                file = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as it is mapped)
-                for start in range(0, len(order), 4096):
-                    file.write(unordered[order[start : start + 4096]].data)
-                file.flush()
-                images = np.memmap(file, np.uint8, "r", shape=shape)
+                with tempfile.TemporaryFile() as file:  # the map keeps what is in it
+                    for start in range(0, len(order), 4096):
+                        file.write(unordered[order[start : start + 4096]].data)
+                    file.flush()
+                    images = np.memmap(file, np.uint8, "r", shape=shape)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
