@@ -58,7 +58,7 @@ def _of_saved_model(folder: Path, names: Sequence[str] | None) -> Model:
         size = images.structured_input_signature[1]["images"].shape[1]
         classes = images.structured_outputs["probabilities"].shape[-1]
         tokens = explain.structured_outputs["attention"].shape[-1]
-    except (ValueError, LookupError, TypeError) as error:  # the last two come from signatures with other outputs
+    except (ValueError, LookupError, TypeError, AttributeError) as error:  # signatures with other inputs or outputs
         raise DataRefused(
             f"{folder} cannot be explained ({error}): push or restore it again, or name another folder with --model"
         ) from None

@@ -61,7 +61,13 @@ def node_names(graph: pipeline_pb2.Pipeline) -> list[str]:
     return [node.pipeline_node.node_info.id for node in graph.nodes]
 
 
-def plan(settings: Settings, *, accepted: Mapping[str, str] | None = None, overrides: Sequence[str] = ()) -> Plan:
+def plan(
+    settings: Settings,
+    *,
+    accepted: Mapping[str, str] | None = None,
+    overrides: Sequence[str] = (),
+    log: Path = Path(os.devnull),
+) -> Plan:
     """Check what a run needs before anything is computed.
 
     Args:
@@ -69,6 +75,7 @@ def plan(settings: Settings, *, accepted: Mapping[str, str] | None = None, overr
         accepted: reason by check of the data gate that does not stop the run, see `run_facts.accepted`.
         overrides: the `a.b=c` that a user gave for this run. One that has no effect in a fine-tuning is an error,
             while one in a preset is passed over.
+        log: the file that the output of libraries is appended to.
 
     Raises:
         SettingsError: if the span is missing, a setting has no effect, or the backbone or warm start does not fit.
@@ -77,7 +84,7 @@ def plan(settings: Settings, *, accepted: Mapping[str, str] | None = None, overr
     span = run_facts.choose_span(settings)
     warm_start = warm_start_plan(settings, span)
     if settings.finetune.source:
-        with redirected(Path(os.devnull)):
+        with redirected(log):
             from pipeline.backbone import fit_to_backbone
 
             settings = fit_to_backbone(settings, overrides)

@@ -16,8 +16,6 @@ from vitpipe import inputs
 if TYPE_CHECKING:
     from pipeline.drawing.explain_model import AttentionFigures
 
-    pass
-
 IMAGES, CURVES = 1000, 200  # test images of a model's page, and of its deletion and insertion
 
 

@@ -65,9 +65,10 @@ def gate_span(pushed: Path, runs: Path) -> Path:
         raise UsageError(f"{pushed} has no {RECORD}, which says what it was tested on: {cure}")
     try:
         record = read_record(pushed)
-        _, run = find_run(record.run_id, runs)
     except ValueError as error:
         raise DataRefused(str(error)) from None
+    try:
+        _, run = find_run(record.run_id, runs)
     except NotFound as error:
         raise UsageError(f"{error}; the run that made {pushed} knows its data: {cure}") from None
     try:

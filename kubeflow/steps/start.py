@@ -110,8 +110,8 @@ def begin(
     """
     logs = run_facts.logs_folder(settings, run_id)
     address = settings.store
-    planned = plan(settings, accepted=accepted)
     check_server(address)
+    planned = plan(settings, accepted=accepted, log=logs / "startup.log")
     with locked(settings):
         logs.mkdir(parents=True, exist_ok=True)
         with redirected(logs / "startup.log"):

@@ -223,10 +223,16 @@ class RunResult:
     def data(self) -> DataResult | None:
         """Verdict on the data; None if there is none."""
         verdict = self._output("DataGate", "verdict", "DataVerdict")
-        if verdict is None or "findings" not in verdict.properties:  # of another pipeline
+        if verdict is None or self._is_foreign(verdict, "findings"):
             return None
         findings = read(verdict.properties, "findings", list[Finding])
         return DataResult(findings, Path(verdict.uri, PAGE), Path(verdict.uri))
+
+    @property
+    def data_passed(self) -> bool | None:
+        """Whether the data passed, as the graph's condition reads it; None without a verdict."""
+        verdict = self._output("DataGate", "verdict", "DataVerdict")
+        return read_flag(verdict.properties, "passed") if verdict else None
 
     @property
     def data_values(self) -> dict[str, float]:
@@ -254,7 +260,7 @@ class RunResult:
     def judgement(self) -> Judgement | None:
         """Everything that the gate weighed of the model; None if no model came so far, or in another pipeline."""
         blessing = self._blessing
-        if blessing is None or "judgement" not in blessing.properties:
+        if blessing is None or self._is_foreign(blessing, "judgement"):
             return None
         return read(blessing.properties, "judgement", Judgement)
 
@@ -270,6 +276,22 @@ class RunResult:
     def blessed(self) -> bool | None:
         """Whether the model was blessed, by the gate or by a person."""
         return read_flag(self._blessing.properties, "blessed") if self._blessing else None
+
+    def recorded(self, part: Literal["data", "model", "override", "serving"]) -> Any:
+        """Return what a gate recorded, unchanged, also in the format of another version; None if there is nothing.
+
+        Raises:
+            Unreadable: if it is not JSON.
+        """
+        node, output, type_name, name = _RECORDED[part]
+        artifact = self._output(node, output, type_name)
+        if (
+            artifact is None
+            or self._is_foreign(artifact, name)
+            or (part == "override" and name not in artifact.properties)
+        ):
+            return None
+        return read(artifact.properties, name, Any)
 
     @property
     def figures(self) -> Mapping[str, Any]:
@@ -338,7 +360,7 @@ class RunResult:
     def serving(self) -> ServingResult | None:
         """Verdict of the serving check; None if there is none."""
         blessing = self._infra_blessing
-        if blessing is None or "checks" not in blessing.properties:  # of another pipeline
+        if blessing is None or self._is_foreign(blessing, "checks"):
             return None
         return ServingResult(read(blessing.properties, "checks", list[Check]))
 
@@ -385,8 +407,8 @@ class RunResult:
 
     def state_of_node(self, execution: Execution) -> str:
         """Return the state of an execution: `died` if it was running when its run died."""
-        gone = self.state is RunState.DIED and execution.state in ("new", "running")
-        return str(RunState.DIED) if gone else execution.state
+        unfinished = execution.state in ("new", "running")
+        return str(RunState.DIED) if unfinished and self.state is RunState.DIED else execution.state
 
     @property
     def _blessing(self) -> Artifact | None:
@@ -412,6 +434,10 @@ class RunResult:
             if artifact.type == type_name and not execution.type.endswith(".Resolver")
         ]
         return max(found, key=lambda artifact: artifact.id, default=None)
+
+    def _is_foreign(self, artifact: Artifact, name: str) -> bool:
+        """Whether an artifact lacks what our steps record because another TFX pipeline made it."""
+        return name not in artifact.properties and self.record.node("DataGate") is None
 
     def _override_of(self, artifact: Artifact | None) -> Override | None:
         if artifact is None or OVERRIDE not in artifact.properties:
@@ -456,7 +482,7 @@ class RunResult:
         process = read(self.record.facts, PROCESS, _Process)
         try:
             # Worked out from the time of the start of the machine, which a clock that is set moves a little.
-            return abs(psutil.Process(process.pid).create_time() - process.started) <= 2
+            return bool(abs(psutil.Process(process.pid).create_time() - process.started) <= 2)
         except psutil.Error:
             return False
 
@@ -478,6 +504,15 @@ def current_settings(settings: dict[str, Any]) -> dict[str, Any]:
 def as_text(value: object) -> str | None:
     """Return a fact of a run as text, and None for None."""
     return None if value is None else str(value)
+
+
+# Node, output, type of the artifact and property in which a gate records its verdict.
+_RECORDED = {
+    "data": ("DataGate", "verdict", "DataVerdict", "findings"),
+    "model": ("Evaluator", "blessing", "ModelBlessing", "judgement"),
+    "override": ("Evaluator", "blessing", "ModelBlessing", OVERRIDE),
+    "serving": ("ServingCheck", "blessing", "InfraBlessing", "checks"),
+}
 
 
 class _Data(BaseModel):

@@ -51,7 +51,7 @@ def _without_report(result: RunResult) -> Verdict:
         lines.append(str(result.warm_start))
     if data := result.data:
         page = f"the span's page: {display_path(data.page)}"
-        if not data.passed:
+        if not result.data_passed:
             stopping = [f"  {finding}" for finding in data.findings if finding.level == "stop"]
             return Verdict(Exit.DATA_REFUSED, ["data refused, nothing trained:", *stopping, page], "DataGate")
         lines += [f"{one.level}: {one}" for one in data.findings if one.level in ("warning", "accepted")]
@@ -70,7 +70,7 @@ def _without_report(result: RunResult) -> Verdict:
         else:
             lines.append(f"blessed: {'; '.join(str(check) for check in judgement.checks)}")
 
-    if (serving := result.serving) and not serving.servable:
+    if (serving := result.serving) and not result.servable:
         failed = [f"  {check}" for check in serving.checks if not check.passed]
         return Verdict(Exit.NOT_SERVABLE, [*lines, "cannot be served, nothing pushed:", *failed], "ServingCheck")
 

@@ -1,7 +1,4 @@
-"""`vitpipe kfp`: the same graph on Kubeflow Pipelines.
-
-`pipeline/cli` finds it as an entry point. Nothing here imports kfp or TFX at module level.
-"""
+"""`vitpipe kfp`: the same graph on Kubeflow Pipelines. Nothing here imports kfp or TFX at module level."""
 
 import os
 import shlex

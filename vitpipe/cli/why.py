@@ -1,8 +1,7 @@
 """`vitpipe why`: in words, why a run's model was or was not blessed."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from components.model.evaluator.judgement import Check
 from pipeline.console.logs import display_path
@@ -45,26 +44,26 @@ def _as_json(result: RunResult) -> dict[str, Any]:
     weighed: dict[str, Any] = {"run": result.name, "pipeline": result.pipeline}
     unreadable = list(summary.unreadable)
 
-    def add(key: str, value: Callable[[], Any]) -> None:
+    def add(part: Literal["data", "model", "override", "serving"]) -> None:
         try:
-            if (found := value()) is not None:
-                weighed[key] = found
+            if (found := result.recorded(part)) is not None:
+                weighed[part] = found
         except Unreadable as error:
             if str(error) not in unreadable:
                 unreadable.append(str(error))
 
-    add("data", lambda: result.data and [finding.model_dump(mode="json") for finding in result.data.findings])
+    add("data")
     if backbone := result.backbone:
         weighed["backbone"] = {
             "source": backbone.source,
             "content_digest": backbone.digest,
             "run_id": backbone.run,
         }
-    add("model", lambda: result.judgement and result.judgement.model_dump(mode="json"))
+    add("model")
     if result.record.output("Evaluator", "blessing"):
         weighed["baseline"] = result.baseline or None
-    add("override", lambda: result.override and result.override.model_dump())
-    add("serving", lambda: result.serving and [check.model_dump(mode="json") for check in result.serving.checks])
+    add("override")
+    add("serving")
     return {**weighed, "pushed": summary.pushed, "unreadable": unreadable}
 
 

@@ -1,7 +1,10 @@
 from dataclasses import replace
 
+import pytest
+
 from components.errors import Exit
-from pipeline.metadata.records import Run
+from pipeline.metadata.properties import Unreadable
+from pipeline.metadata.records import Artifact, Execution, Run
 from pipeline.outcome import NodeState, Outcome
 from pipeline.result.run_result import WARNING, RunResult
 from pipeline.result.verdict import verdict
@@ -46,3 +49,27 @@ def test_a_report_that_failed_changes_no_verdict_and_is_told_of_last():
             verdict(RunResult(RUN, outcomes)).node,
         )
         assert result.lines[-1].startswith("warning: RunReport failed") and "OSError: disk full" in result.lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("node", "output", "kind"),
+    [
+        ("DataGate", "verdict", "DataVerdict"),
+        ("Evaluator", "blessing", "ModelBlessing"),
+        ("ServingCheck", "blessing", "InfraBlessing"),
+    ],
+)
+def test_a_gate_without_its_record_does_not_count_as_passed(node, output, kind):
+    artifact = Artifact(1, kind, "/runs/sample/root", "live", "", 0, 0, {"passed": 1, "blessed": 1})
+    gates = [Execution(1, "DataGate", "DataGate", "complete", 0, 0, {}, {}, {})]
+    gates.append(Execution(2, node, node, "complete", 0, 0, {}, {}, {output: (artifact,)}))
+    with pytest.raises(Unreadable, match="is missing"):
+        verdict(RunResult(replace(RUN, executions=tuple(gates))))
+
+
+def test_a_run_of_another_pipeline_has_no_verdict_of_ours():
+    blessing = Artifact(1, "ModelBlessing", "/taxi", "live", "", 0, 0, {"blessed": 1})
+    evaluator = Execution(1, "Evaluator", "Evaluator", "complete", 0, 0, {}, {}, {"blessing": (blessing,)})
+    result = RunResult(replace(RUN, executions=(evaluator,)))
+    assert (result.judgement, result.data, result.serving, result.blessed) == (None, None, None, True)
+    assert verdict(result).exit is Exit.OK
