@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.spans import encoded, picture
-from tests.stores import make_store, put_unblessed_run
 
 import vitpipe
 from components.errors import AnotherRun, Exit, NotServable, UsageError
@@ -18,6 +16,8 @@ from components.model.serving_folder import ModelId, ModelRecord, push, read_rec
 from pipeline.metadata.address import Address
 from pipeline.result.run_result import RunState
 from pipeline.run_lock import no_run
+from tests.helpers.spans import encoded, picture
+from tests.helpers.stores import make_store, put_unblessed_run
 
 HEAVY = {"tensorflow", "tfx", "keras", "numpy", "pandas", "pydantic", "typer", "rich"}
 FIGURES = ModelFigures(

@@ -287,7 +287,8 @@ def test_a_second_image_waits_or_is_told(app, client, image, monkeypatch):
     assert codes == [201, 201]
     monkeypatch.setattr("vitpipe.ui.explainer_client._WAIT", 0)
     monkeypatch.setattr(
-        "vitpipe.ui.explainer_client.Explained._reply", lambda *_: codes.append(ask(client, image)) or {"refused": "x"}
+        "vitpipe.ui.explainer_client.ExplainerClient._reply",
+        lambda *_: codes.append(ask(client, image)) or {"refused": "x"},
     )
     ask(client, image)
     assert codes[-1].status_code == 503 and "try again" in note(codes[-1])
