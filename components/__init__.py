@@ -1,1 +1,1 @@
-"""Pipeline steps that TFX does not have: those of the data and those of the model."""
+"""Pipeline steps that TFX does not have, for data and for models."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 class Exit(IntEnum):
     """Exit codes of the `vitpipe` command and of the steps on a cluster."""
 
-    OK = 0  # pushed, or nothing to do
+    OK = 0  # pushed, or no new model to push
     CRASHED = 1
     USAGE = 2  # bad usage or settings
     DATA_REFUSED = 3
@@ -18,8 +18,9 @@ class Exit(IntEnum):
 class VitpipeError(Exception):
     """Root of all errors that a user can act on.
 
-    The message says what is wrong, with the value, what is allowed and what to do. Several arguments are several
-    problems, one a line. A command that ends with one prints the message without a trace.
+    The message says what is wrong, with the value; what is allowed; and what to do. Each argument describes one
+    problem and becomes one line of the message. A command that fails with such an error prints the message and no
+    traceback.
     """
 
     exit: ClassVar[Exit] = Exit.CRASHED
@@ -29,7 +30,7 @@ class VitpipeError(Exception):
 
 
 class UsageError(VitpipeError, ValueError):
-    """The call is wrong, whatever the data: a missing path, a run that does not exist, a span number that is taken."""
+    """The call itself is wrong: a path is missing, a run does not exist, or a span number is taken."""
 
     exit = Exit.USAGE
 
@@ -39,11 +40,11 @@ class SettingsError(UsageError):
 
 
 class NotFound(UsageError):
-    """A run or an artifact of this name is in no store."""
+    """No run, artifact or store has the name that the user gave."""
 
 
 class AnotherRun(UsageError):
-    """Another run of the pipeline is running."""
+    """Another run of the same pipeline is still running."""
 
 
 class DataRefused(VitpipeError):
@@ -63,7 +64,7 @@ class StoreError(VitpipeError):
 
 
 class ServerError(VitpipeError):
-    """A model server did not answer as asked."""
+    """A model server did not answer, or gave an unexpected answer."""
 
 
 class StudyError(VitpipeError):
@@ -71,4 +72,4 @@ class StudyError(VitpipeError):
 
 
 class ClusterError(VitpipeError):
-    """Kubeflow Pipelines did not answer as asked."""
+    """Kubeflow Pipelines did not answer, or gave an unexpected answer."""

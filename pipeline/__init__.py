@@ -1,4 +1,4 @@
-"""What runs, in which order, and the `vitpipe` command."""
+"""The pipeline: its graph, its runs and their results."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Where the backbone of a fine-tuning is, and which sizes it gives the model."""
+"""Location of the backbone of a fine-tuning, and the sizes that it sets for the model."""
 
 import hashlib
 from collections.abc import Sequence

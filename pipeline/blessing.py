@@ -1,4 +1,4 @@
-"""A person's blessing: the model of a run that missed a bound serves all the same."""
+"""A person's blessing, which pushes the model of a run although it missed a bound."""
 
 import json
 from dataclasses import dataclass
@@ -35,41 +35,41 @@ def bless(run: str, *, reason: str, runs: Path = Path("runs")) -> Blessing | Non
 
     Args:
         run: id of the run, or `last` for the newest.
-        reason: why the model may serve all the same; kept in ML Metadata and with the version.
+        reason: why the model may serve anyway; recorded in ML Metadata and with the version.
         runs: folder of the run folders.
 
     Returns:
-        The pushed version, or None if the model is blessed already, so that there is nothing to do.
+        The pushed version, or None if the model is already blessed and there is nothing to do.
 
     Raises:
         NotServable: if the model failed the serving check.
-        UsageError: if the reason is empty, the run is unknown, has no verdict yet, or its model's files are gone, or
+        UsageError: if the reason is empty, the run is unknown or has no verdict yet, its model's files are gone, or
             the serving folder cannot be written.
         AnotherRun: if a run of the pipeline is running.
         DataRefused: if the record of the serving model cannot be read.
-        StoreError: if ML Metadata cannot be read, or lacks what a push records of the model.
+        StoreError: if ML Metadata cannot be read, or lacks a fact that the record of a pushed model needs.
     """
     reason = reason.strip()
     if not reason:
-        raise UsageError('--reason "": say why the model may serve all the same')
+        raise UsageError('--reason "": it is empty; say why the model may serve anyway')
     address, record_of_run = find_run(run, runs)
     result = RunResult(record_of_run)
-    # A run whose steps did not all end has no verdict to overrule.
+    # Without the outputs of these steps, the run has no verdict to overrule.
     _output(result, "ImportExampleGen", "examples")
     model, blessing = _output(result, "Trainer", "model"), _output(result, "Evaluator", "blessing")
     _output(result, "ServingCheck", "blessing")
     folder = address.run_folder(runs, result.pipeline)
     if not is_own_folder(model.uri, folder / "root"):
         raise UsageError(
-            f"the model of run {result.name} lies at {model.uri!r}, outside {folder / 'root'}: only a model that a run "
-            "of this pipeline made there can be pushed"
+            f"the model of run {result.name} is at {model.uri!r}, outside {folder / 'root'}: only a model that a run "
+            "of this pipeline wrote there can be pushed"
         )
     if model.state != "live" or not Path(model.uri).is_dir():
-        raise UsageError(f"the model of run {result.name} is not there any more: {model.uri} ({model.state})")
+        raise UsageError(f"the model of run {result.name} no longer exists: {model.uri} ({model.state})")
     if result.blessed:
         return None
     if not result.servable:
-        raise NotServable(f"not blessed: the model of run {run} cannot be served (`vitpipe why {run}`)")
+        raise NotServable(f"not blessed: the model of run {run} cannot be served; `vitpipe why {run}` says why")
     judgement, signatures, data = result.judgement, result.signatures, result.trained_on
     if judgement is None:
         raise Unreadable("the property judgement is missing")
@@ -85,7 +85,7 @@ def bless(run: str, *, reason: str, runs: Path = Path("runs")) -> Blessing | Non
     try:
         with no_run(folder, result.pipeline, address):
             pushed = serving_now(serving)
-            if pushed is None or pushed.model != made:  # else a blessing that was interrupted has pushed it
+            if pushed is None or pushed.model != made:  # otherwise an interrupted blessing has pushed it
                 pushed = push_candidate(
                     Path(model.uri, _SERVED),
                     serving,
@@ -101,8 +101,8 @@ def bless(run: str, *, reason: str, runs: Path = Path("runs")) -> Blessing | Non
                     override=reason,
                 )
             record(store, result.name, **{EXIT: str(int(Exit.OK)), PUSHED: str(pushed.version)})
-            annotate(store, model.id, **{OVERRIDE: override})  # for runs that find it serving
-            # This comes last, because a blessed model is not blessed again: a blessing that was killed can be repeated.
+            annotate(store, model.id, **{OVERRIDE: override})  # later runs read it while this model serves
+            # This comes last: `bless` skips a blessed model, and a blessing that was killed must be repeatable.
             annotate(store, blessing.id, blessed=1, **{OVERRIDE: override})
     except UsageError:
         raise
@@ -110,8 +110,8 @@ def bless(run: str, *, reason: str, runs: Path = Path("runs")) -> Blessing | Non
         raise DataRefused(str(error)) from None
     except OSError as error:
         raise UsageError(
-            f"{error.filename or serving} cannot be written ({error.strerror or error}): make room there or "
-            f"give yourself the right, then bless run {run} again"
+            f"{error.filename or serving} cannot be written ({error.strerror or error}): free disk space "
+            f"or change the permissions, then bless run {run} again"
         ) from None
     return Blessing(result.name, reason, pushed.version, serving / str(pushed.version))
 

@@ -1,4 +1,4 @@
-"""Cache keys of TFX that do not depend on where the run folder and the data lie.
+"""Cache keys of TFX that do not depend on the location of the run folder and the data.
 
 TFX puts the absolute paths of inputs and settings into the key of a step. After a move every step would run again, and
 an equal model would be pushed a second time.

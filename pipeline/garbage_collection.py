@@ -1,4 +1,4 @@
-"""Collection of garbage: files of artifacts that nothing needs any more are removed, and ML Metadata records it."""
+"""Garbage collection: removal of artifact files that nothing needs any more, recorded in ML Metadata."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from pipeline.metadata.records import Artifact
 from pipeline.metadata.stores import server
 from pipeline.run_lock import no_run
 
-_BATCH = 50  # artifacts between two notes to the store
+_BATCH = 50  # artifacts removed before each update of the store
 
 
 @dataclass(frozen=True)
 class Removed:
-    """An artifact whose files were removed, or would be."""
+    """An artifact whose files were removed, or would be removed without `dry_run`."""
 
     pipeline: str
     id: int
@@ -30,7 +30,7 @@ class Removed:
 
 @dataclass(frozen=True)
 class Collection:
-    """Garbage of one pipeline. `refused` are artifacts with a path below `root` that no run records; they stay."""
+    """Garbage of one pipeline. The artifacts in `refused` have a path that no run writes; their files stay."""
 
     pipeline: str
     root: Path  # of the artifacts
@@ -47,16 +47,16 @@ def collect_garbage(
     progress: Progress = silent,
     ended: Callable[[Collection], None] | None = None,
 ) -> list[Collection]:
-    """Remove files that no kept run, no pushed model and no comparison with an earlier span needs.
+    """Remove artifact files that no kept run, no pushed model and no comparison with an earlier span needs.
 
-    ML Metadata then calls their artifacts deleted, and runs do not find them in the cache.
+    ML Metadata then marks the artifacts as deleted, and the cache no longer returns them.
 
     Args:
-        keep: number of the newest runs of each pipeline whose artifacts stay.
-        pipeline: the only pipeline to collect from; None for all.
-        dry_run: find the garbage, and remove nothing.
+        keep: number of runs of each pipeline, the newest ones, whose artifacts stay.
+        pipeline: name of the only pipeline to collect from; None for all.
+        dry_run: find the garbage without removing it.
         runs: folder of the run folders.
-        progress: called with the artifacts that are removed.
+        progress: called with the numbers of removed artifacts and of all artifacts to remove.
         ended: called with the result of each pipeline before the next one begins.
 
     Returns:
@@ -69,12 +69,12 @@ def collect_garbage(
         StoreError: if ML Metadata cannot be read or written.
     """
     if keep < 1:
-        raise UsageError(f"keep is {keep}: keep at least the newest run")
+        raise UsageError(f"keep is {keep}: it must be at least 1, for the newest run")
     folders = {folder.parent.name: folder.parent.resolve() for folder in sorted(runs.glob("*/root"))}
     if not folders:
         raise NotFound(f"--runs {runs}: no run folder with artifacts there; name the folder that holds the run folders")
     if pipeline is not None and pipeline not in folders:
-        raise NotFound(f"--pipeline {pipeline}: no artifacts below {runs}; there are {', '.join(folders)}")
+        raise NotFound(f"--pipeline {pipeline}: no artifacts below {runs}; these pipelines have: {', '.join(folders)}")
     collections = []
     for name in [pipeline] if pipeline else folders:
         collections.append(_collect(name, folders[name], keep, dry_run, progress))
@@ -87,7 +87,7 @@ def _collect(name: str, folder: Path, keep: int, dry_run: bool, progress: Progre
     file = folder / "metadata.db"
     address = server() or Address(file=file)
     if address.file and not file.is_file():
-        raise NotFound(f"{file} is not there: name the server that knows {name} by the variable {ADDRESS}")
+        raise NotFound(f"{file} is missing: if {name} records in a server, set the variable {ADDRESS} to its address")
     root = folder / "root"
     with no_run(folder, name, address):
         found = _garbage(folder, address, keep)
@@ -102,7 +102,7 @@ def _garbage(folder: Path, address: Address, keep: int) -> list[Artifact]:
     serving = folder / "serving"
     try:
         pushed = [read_record(serving / str(version)).model for version in versions(serving)]
-    except ValueError as error:  # which models must stay is not known then
+    except ValueError as error:  # the models that must stay are then unknown
         raise DataRefused(str(error)) from None
     with reader(address) as store:
         return garbage(store, folder.name, folder / "root", keep, pushed)
@@ -112,7 +112,7 @@ def _remove(doomed: list[Artifact], root: Path, address: Address, progress: Prog
     from pipeline.metadata.writer import MetadataStore, mark_deleted, mark_for_deletion
 
     store = MetadataStore(address.connection_config())
-    # Before the first file goes: what is half removed when this process is killed must not be found in the cache.
+    # Mark before the first removal: if this process is killed, the cache must not return a half-removed artifact.
     mark_for_deletion(store, [one.id for one in doomed])
     for start in range(0, len(doomed), _BATCH):
         batch = doomed[start : start + _BATCH]
@@ -120,7 +120,7 @@ def _remove(doomed: list[Artifact], root: Path, address: Address, progress: Prog
         for one in batch:
             remove_folder(root, *Path(one.uri).relative_to(root).parts)
             if Path(one.uri).exists():
-                raise UsageError(f"{one.uri} cannot be removed: may this user write there? Then start again")
+                raise UsageError(f"{one.uri} cannot be removed: allow this user to write there, then start again")
         mark_deleted(store, [one.id for one in batch])
         progress("removing", start + len(batch), len(doomed))
 

@@ -1,4 +1,4 @@
-"""The whole graph on one page, and the only place it is described."""
+"""Definition of the whole graph, in this one place."""
 
 import hashlib
 from collections.abc import Collection, Mapping

@@ -1,4 +1,4 @@
-"""Launch one node of the compiled graph, truthfully. The local runner and the cluster both come through here."""
+"""Launch one node of the compiled graph and report its real outcome, for the local runner and the cluster."""
 
 import logging
 import sys

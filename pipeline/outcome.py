@@ -1,4 +1,4 @@
-"""How the launch of a node ended. Knows no TFX, so that who only asks for a verdict need not import it."""
+"""Outcome of launching a node. Imports no TFX, so that reading a verdict does not load it."""
 
 from dataclasses import dataclass
 from enum import StrEnum

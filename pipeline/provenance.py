@@ -1,4 +1,4 @@
-"""Which code a step runs, as a digest: TFX's cache does not see code that is reached by import path."""
+"""Digest of the code that a step runs: TFX's cache does not see code that is reached by import path."""
 
 import hashlib
 import importlib.util

@@ -1,4 +1,4 @@
-"""Pushed models: which there are, which of them is asked, and whether each is still as it was pushed."""
+"""Pushed models: listing, choice of the newest, and verification that each is unmodified."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

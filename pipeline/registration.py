@@ -1,4 +1,4 @@
-"""What is in ML Metadata before the first node of a run is launched."""
+"""Registration of a run in ML Metadata before its first node is launched."""
 
 from collections.abc import Mapping
 

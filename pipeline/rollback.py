@@ -1,4 +1,4 @@
-"""The way back to an older model: it is pushed again, as the newest version, which a model server then serves."""
+"""Return to an older model: it is pushed again as the newest version, which a model server then serves."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Restored:
 
     record: ModelRecord
     folder: Path  # of the versions
-    earlier: bool  # pushed by an earlier roll-back, which was interrupted
+    earlier: bool  # an earlier roll-back, which was interrupted, has already pushed it
 
 
 def roll_back(
@@ -35,20 +35,20 @@ def roll_back(
     runs: Path = Path("runs"),
     report: Callable[[Restored], None] | None = None,
 ) -> Restored:
-    """Push an older model again, as the newest version. Later runs do not push again the model that served.
+    """Push an older model again, as the newest version. Later runs do not push the replaced model again.
 
     Args:
-        version: the version to go back to; None for the newest whose model is another and was not rolled back itself.
+        version: the version to return to; None for the newest whose model neither serves nor was rolled back.
         pipeline: name of the pipeline; None if only one has pushed models.
         runs: folder of the run folders.
-        report: called with the result before this roll-back counts as done. If the process is killed before that, the
-            same call returns the result again, and does not go one version further back.
+        report: called with the result before this roll-back counts as done. If the process is killed before that,
+            repeating the call returns the same result instead of going back one more version.
 
     Raises:
-        UsageError: if there is no such pipeline or version, the version serves already, a record cannot be read, or
+        UsageError: if there is no such pipeline or version, the version already serves, a record cannot be read, or
             the folder cannot be written.
         AnotherRun: if a run of the pipeline is running.
-        DataRefused: if the version's files are not as they were pushed.
+        DataRefused: if the version's files were changed after the push.
     """
     folder = _serving_folder(pipeline, runs)
     address = server() or Address(file=folder.parent / "metadata.db")
@@ -68,8 +68,8 @@ def roll_back(
         raise UsageError(str(error)) from None
     except OSError as error:
         raise UsageError(
-            f"{error.filename or folder} cannot be written ({error.strerror or error}): make room there or give "
-            "yourself the right, then roll back again"
+            f"{error.filename or folder} cannot be written ({error.strerror or error}): free disk space or "
+            "change the permissions, then roll back again"
         ) from None
     return restored
 
@@ -80,15 +80,15 @@ def _serving_folder(pipeline: str | None, runs: Path) -> Path:
         raise UsageError(f"several pipelines have pushed models: say which with --pipeline {'|'.join(folders)}")
     name = pipeline or next(iter(folders))
     if name not in folders:
-        raise UsageError(f"--pipeline {name}: it has pushed no model; these have: {', '.join(folders)}")
+        raise UsageError(f"--pipeline {name}: no pushed models; these pipelines have some: {', '.join(folders)}")
     return folders[name]
 
 
 def _version_before(folder: Path) -> int:
-    """Return the newest version with another model than the one that serves, unless that was rolled back itself."""
+    """Return the newest version whose model neither serves nor was rolled back."""
     records = [read_record(folder / str(version)) for version in versions(folder)]
     serving = records[-1]
     for record in reversed(records):
         if record.model not in (serving.model, *serving.withdrawn):
             return record.version
-    raise ValueError(f"{folder} holds no model to go back to: only version {serving.version} and what was rolled back")
+    raise ValueError(f"{folder} holds no model to return to: only version {serving.version} and rolled-back models")

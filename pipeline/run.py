@@ -1,4 +1,4 @@
-"""One run of the whole graph: checked, started and read, the same for the command, a notebook and a cluster."""
+"""One run of the whole graph: check it, execute it and read its result."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that was checked against its data and models, and not started."""
+    """A run that has been checked against its data and models, but not started."""
 
-    settings: Settings  # with the sizes of the backbone, if a fine-tuning starts from one
-    span: int  # to train on
-    accepted: Mapping[str, str]  # reason by check of the data gate that does not stop the run
+    settings: Settings  # for a fine-tuning, with the sizes of its backbone
+    span: int  # the span to train on
+    accepted: Mapping[str, str]  # checks of the data gate that do not stop the run, each with the reason
     warm_start: WarmStart | None  # what the training takes over from the serving model
 
     def graph(self, force: Collection[str] = ()) -> pipeline_pb2.Pipeline:
         """Return the compiled graph. Imports TFX.
 
         Args:
-            force: nodes that run whatever the cache holds.
+            force: ids of nodes that run even if their outputs are cached.
 
         Raises:
-            UsageError: if one of them is not in the graph.
+            UsageError: if the graph lacks a node of `force`.
         """
         from pipeline.graph import compile_graph
 
@@ -68,14 +68,15 @@ def plan(
     overrides: Sequence[str] = (),
     log: Path = Path(os.devnull),
 ) -> Plan:
-    """Check what a run needs before anything is computed.
+    """Check everything that a run needs, before anything is computed.
 
     Args:
         settings: the settings of the run.
-        accepted: reason by check of the data gate that does not stop the run, see `run_facts.accepted`.
-        overrides: the `a.b=c` that a user gave for this run. One that has no effect in a fine-tuning is an error,
-            while one in a preset is passed over.
-        log: the file that the output of libraries is appended to.
+        accepted: checks of the data gate that do not stop the run, each with the reason, from
+            `run_facts.accepted_checks`.
+        overrides: the settings `a.b=c` that a user gave for this run. An override without effect in a fine-tuning is
+            an error, whereas such a setting in a preset is ignored.
+        log: the file to which output of libraries is appended.
 
     Raises:
         SettingsError: if the span is missing, a setting has no effect, or the backbone or warm start does not fit.
@@ -91,24 +92,24 @@ def plan(
     else:
         for flag in overrides:
             if flag.startswith("finetune.") and not flag.startswith("finetune.source="):
-                raise SettingsError(f"--set {flag}: without finetune.source nothing is fine-tuned; name the backbone")
+                raise SettingsError(f"--set {flag}: without finetune.source it has no effect; set that to a backbone")
     return Plan(settings, span, accepted or {}, warm_start)
 
 
 def record_start(
     planned: Plan, run_id: str, *, trigger: str, reason: str, process: str, warning: str = ""
 ) -> dict[str, str]:
-    """Write what a run starts with beside its logs, and return it as the facts that ML Metadata keeps.
+    """Write the facts of a run to a file beside its logs, and return them for ML Metadata.
 
-    Also records the pushes of earlier runs that were killed before they recorded them.
+    Also records the pushes of earlier runs that were killed before they could record them.
 
     Args:
         planned: the run.
         run_id: its id.
-        trigger: what started it, of `run_facts.TRIGGERS`.
-        reason: why, in words.
-        process: who runs it, see `this_process`.
-        warning: what is wrong although it can run.
+        trigger: what started it, one of `run_facts.TRIGGERS`.
+        reason: why it was started, in words.
+        process: a record of the process that runs it, see `this_process`.
+        warning: a problem that does not prevent the run; empty for none.
     """
     settings = planned.settings
     facts = run_facts.facts(settings, planned.span, planned.accepted, trigger, reason, process)
@@ -128,24 +129,24 @@ def run(
     trigger: Literal["manual", "span", "schedule"] = "manual",
     overrides: Sequence[str] = (),
 ) -> RunResult:
-    """Train, gate and push on this machine; progress goes to standard error.
+    """Train, check and push a model on this machine, with progress on standard error.
 
-    A stopped run is no error: the result says which gate stopped it and why.
+    A run that a gate stops raises no error: the result says which gate stopped it and why.
 
     Args:
-        settings: from `load`.
+        settings: the settings of the run, from `load`.
         accept: checks of the data gate that do not stop this run.
-        reason: why they are accepted, or why the run was started; kept in ML Metadata.
-        force: nodes that run whatever the cache holds. A forced `Trainer` starts its training anew.
+        reason: why these checks are accepted, or why the run was started; recorded in ML Metadata.
+        force: ids of nodes that run even if their outputs are cached. A forced `Trainer` trains from the first epoch.
         trigger: what started the run.
         overrides: see `plan`.
 
     Raises:
         SettingsError: if a setting is wrong, or a GPU is required and missing.
-        UsageError: if there is no such check or node.
+        UsageError: if a check of `accept` or a node of `force` does not exist.
         AnotherRun: if another run of this pipeline is running, here or on a cluster.
         DataRefused: if the span or a model is damaged.
-        StoreError: if ML Metadata, or the disk that holds it, cannot be used.
+        StoreError: if ML Metadata or its disk cannot be used.
     """
     planned = plan(settings, accepted=run_facts.accepted_checks(accept, reason), overrides=overrides)
     settings = planned.settings

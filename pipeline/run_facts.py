@@ -1,4 +1,4 @@
-"""Facts that a run records of itself when it starts, on one machine and on a cluster."""
+"""Facts that a run records about itself when it starts, on one machine and on a cluster."""
 
 import json
 import secrets

@@ -1,4 +1,4 @@
-"""The lock of a run folder: one run, or one command that changes what is pushed, at a time."""
+"""Lock of a run folder: one run at a time, or one command that changes its pushed models or artifacts."""
 
 import contextlib
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ from pipeline.settings import Settings
 
 
 def running_on_cluster(store: Reader, pipeline: str) -> list[str]:
-    """Return the runs of a pipeline that a cluster started and that have not recorded their end.
+    """Return the ids of a pipeline's runs on a cluster that have not recorded their end.
 
     Args:
-        store: the store to ask.
+        store: reader of the store that the runs are recorded in.
         pipeline: the name of the pipeline.
     """
     return [
@@ -34,8 +34,8 @@ def locked(settings: Settings) -> Iterator[None]:
 
     Raises:
         AnotherRun: if another process holds it.
-        SettingsError: if the folder cannot be used, or holds artifacts of another store of ML Metadata: folders of
-            artifacts are named by the ids of one store.
+        SettingsError: if the folder cannot be used, or holds artifacts of another store of ML Metadata. One folder
+            cannot serve two stores, because the artifacts' folders are named by ids of the store.
     """
     folder, store = settings.folder, settings.store
     lock = filelock.FileLock(folder / ".lock", timeout=0)
@@ -44,7 +44,7 @@ def locked(settings: Settings) -> Iterator[None]:
         lock.acquire()
     except filelock.Timeout:
         raise AnotherRun(
-            f"another run of {settings.name} is going on in {settings.folder}: wait for it, or run under another name "
+            f"another run of {settings.name} is running in {settings.folder}: wait for it, or choose another name "
             f"with --set name={settings.name}-2"
         ) from None
     except OSError as error:
@@ -52,10 +52,10 @@ def locked(settings: Settings) -> Iterator[None]:
     try:
         here = folder / "metadata.db"
         if (folder / "root").exists() and here.exists() != (store.file is not None):
-            other = here if here.exists() else "a server, or a metadata.db that is gone"
+            other = here if here.exists() else "a server, or a deleted metadata.db"
             raise SettingsError(
-                f"{folder} holds artifacts that another store of ML Metadata knows ({other}), and this run would "
-                f"record in {store}: take the other store, or another name with --set name={settings.name}-2"
+                f"{folder} holds artifacts of another store of ML Metadata ({other}), but this run would record in "
+                f"{store}: use the other store, or choose another name with --set name={settings.name}-2"
             )
         yield
     finally:
@@ -64,7 +64,7 @@ def locked(settings: Settings) -> Iterator[None]:
 
 @contextlib.contextmanager
 def only_run(settings: Settings) -> Iterator[None]:
-    """Hold the lock, and make sure that no run of this pipeline is running on a cluster. Raises as `locked` does."""
+    """Hold the lock, after checking that no run of this pipeline is running on a cluster. Raises as `locked` does."""
     with locked(settings):
         check_cluster(settings.store, settings.name)
         yield
@@ -72,7 +72,7 @@ def only_run(settings: Settings) -> Iterator[None]:
 
 @contextlib.contextmanager
 def no_run(folder: Path, pipeline: str, address: Address) -> Iterator[None]:
-    """Hold the lock of a run folder, for a change of its pushed models or its artifacts.
+    """Hold the lock of a run folder while its pushed models or artifacts are changed.
 
     Args:
         folder: the run folder.
@@ -87,7 +87,7 @@ def no_run(folder: Path, pipeline: str, address: Address) -> Iterator[None]:
     try:
         lock.acquire()
     except filelock.Timeout:
-        raise AnotherRun(f"a run of {pipeline} is going on: wait for it to end") from None
+        raise AnotherRun(f"a run of {pipeline} is running: wait for it to end") from None
     try:
         check_cluster(address, pipeline)
         yield
@@ -96,15 +96,16 @@ def no_run(folder: Path, pipeline: str, address: Address) -> Iterator[None]:
 
 
 def check_cluster(address: Address, pipeline: str) -> None:
-    """Raise AnotherRun while a run of a pipeline is running on a cluster, whose steps hold no lock of a folder.
+    """Raise AnotherRun if a run of a pipeline is running on a cluster, where steps do not hold the folder's lock.
 
     Args:
         address: the address of the store that the runs are recorded in.
         pipeline: the name of the pipeline.
     """
-    with contextlib.suppress(StoreError), reader(address) as store:  # which the first run makes
+    # The store does not exist before the first run.
+    with contextlib.suppress(StoreError), reader(address) as store:
         for run_id in running_on_cluster(store, pipeline):
             raise AnotherRun(
-                f"run {run_id} of {pipeline} is going on, on a cluster: wait for it. If it is not, and Kubeflow "
-                f"Pipelines cannot say so, `vitpipe kfp submit --take-over {run_id}` takes its place"
+                f"run {run_id} of {pipeline} is running on a cluster: wait for it. If it has ended and Kubeflow "
+                f"Pipelines cannot confirm that, replace it with `vitpipe kfp submit --take-over {run_id}`"
             )

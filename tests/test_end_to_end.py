@@ -444,7 +444,7 @@ def test_one_run_at_a_time(tmp_path):
     with filelock.FileLock(tmp_path / "runs" / "sample" / ".lock"):
         done = vitpipe(tmp_path, "run", "-c", "sample")
     assert done.returncode == 2
-    assert "another run of sample is going on" in done.stderr
+    assert "another run of sample is running" in done.stderr
 
 
 @pytest.mark.slow

@@ -6,8 +6,8 @@
     result = vitpipe.run(settings)
     print(*vitpipe.verdict(result).lines, sep="\\n")
 
-Each function does what the command of its name does, returns what the command prints, and raises an error of
-`components.errors` where the command ends with a message. Names are imported when they are first used, so that
+Each function does the work of a command and returns what the command prints. Where the command ends with an error
+message, the function raises an error of `components.errors`. Names are imported when they are first used, so that
 `import vitpipe` is quick and works without TensorFlow.
 """
 

@@ -1,4 +1,4 @@
-"""A sheet of training images beside what the model sees of them in training."""
+"""Sheet of training images, each beside the augmented versions that the model sees in training."""
 
 import os
 from collections import Counter

@@ -16,21 +16,21 @@ from vitpipe import inputs
 if TYPE_CHECKING:
     from pipeline.drawing.explain_model import AttentionFigures
 
-IMAGES, CURVES = 1000, 200  # test images of a model's page, and of its deletion and insertion
+IMAGES, CURVES = 1000, 200  # default numbers of test images, for a model's page and for its deletion and insertion
 
 
 @dataclass(frozen=True)
 class ExplainedImage:
-    """One image of an explanation; `figures` is empty and `reason` says why if the image is not valid."""
+    """One image of an explanation. If the image is not valid, `figures` is empty and `reason` says why."""
 
-    image: str  # as it was named
+    image: str  # file or id, as the caller wrote it
     reason: str
     remarks: tuple[str, ...]  # names of `components.data.ingest.images.REMARKS`
     figures: dict[str, Any]  # see `pipeline.drawing.explain_images.figures`
 
     @property
     def valid(self) -> bool:
-        """Whether the image decodes."""
+        """True if the image decodes."""
         return bool(self.figures)
 
 
@@ -69,7 +69,7 @@ def explain(
         runs: folder of the run folders.
         data: data folder or one of its spans; None for the test data of the model's gate.
         out: folder of the page and its pictures.
-        trust_model: load even a SavedModel that was not pushed here, which can read and write files as it runs.
+        trust_model: load a SavedModel even if it was not pushed here. Such a model can read and write files as it runs.
 
     Raises:
         UsageError: if a file, id, model or data folder is missing, a model is not trusted, or `out` cannot be written.
@@ -92,7 +92,7 @@ def explain(
         try:
             span = inputs.gate_span(folder, runs)
         except UsageError as error:
-            raise UsageError(f"{ids[0]} is not a file, and cannot be looked up as an id: {error}") from None
+            raise UsageError(f"{ids[0]} is not a file, and cannot be looked up as an example's id: {error}") from None
     encoded = {**files, **(inputs.by_id(span, ids) if span and ids else {})}
     examined = {name: examine(encoded[name]) for name in images}
     with redirected(Path(os.devnull)):
@@ -125,17 +125,17 @@ def explain_model(
     trust_model: bool = False,
     display: Display | None = None,
 ) -> ExplainedModel:
-    """Measure a model's attention over test images, and whether it is true, and draw both on one page.
+    """Measure a model's attention over test images and how faithful it is to the answers, and draw both on one page.
 
     Args:
         model: folder of a SavedModel, `.keras` file, or a Trainer's model_run; None for the newest pushed model.
         runs: folder of the run folders.
         data: data folder or one of its spans; None for the test data of the model's gate.
         out: folder of the page and its pictures.
-        images: number of test images, the first ones.
-        curves: number of these to delete and insert patches in; 0 leaves that out.
-        trust_model: load even a SavedModel that was not pushed here, which can read and write files as it runs.
-        display: shows what is being computed; None for nothing.
+        images: number of test images, from the first one on.
+        curves: number of these images in which patches are deleted and inserted; 0 for none.
+        trust_model: load a SavedModel even if it was not pushed here. Such a model can read and write files as it runs.
+        display: shows the progress; None for no output.
 
     Raises:
         UsageError: if a model or data folder is missing, a model is not trusted or has other classes than the data, or
@@ -154,14 +154,14 @@ def explain_model(
     if not tests:
         raise DataRefused(f"{span} has no test images: name other data with --data")
     if len(tests) < images and display:
-        display.line(f"{len(tests):,} test images are all that {span} has, {images:,} were asked for")
+        display.line(f"{span} has only {len(tests):,} test images, not the requested {images:,}")
     with redirected(Path(os.devnull)), display or nullcontext():
         from pipeline.drawing.explain_model import measure, write
         from pipeline.explainable_model import open_model
 
         opened = open_model(folder, names)
         if opened.classes != list(names):
-            raise UsageError(f"{folder} answers other classes than {span} has: name its own data with --data")
+            raise UsageError(f"{folder} has other classes than {span}: name data of the model's classes with --data")
         tell = display.activity if display else lambda _: None
         encoded, labels = [one.image for one in tests], [one.label for one in tests]
         figures = measure(opened, str(span), encoded, labels, min(curves, images), tell)

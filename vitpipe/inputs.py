@@ -1,4 +1,4 @@
-"""What a person names, found before a library is loaded: a model, its test images, examples by their id."""
+"""Lookup of what a user names, before any library is loaded: a model, its test images, examples by id."""
 
 from collections.abc import Collection, Iterator
 from pathlib import Path

@@ -12,12 +12,12 @@ from pipeline.pushed_models import check, newest_pushed
 from vitpipe.model_server import Answer, Server, ask
 
 MODEL_NAME = "vit"  # the name under which our serving manifests serve the model
-_BATCH = 32  # images a call
+_BATCH = 32  # images in one call of the model
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Answer of a model for one image; `label` is empty and `reason` says why if the image is not valid."""
+    """Answer of a model for one image. If the image is not valid, `label` is empty and `reason` says why."""
 
     image: Path
     model: str  # the folder of the model, or its name and the address of its server
@@ -49,15 +49,15 @@ def predict(
         images: PNG or JPEG files.
         model: folder of a SavedModel; None for the newest pushed one below `runs`.
         runs: folder of the run folders.
-        server: HOST:PORT of a model server to ask instead, TensorFlow Serving's REST API.
-        grpc: the server's port speaks gRPC.
-        name: the name of the model at the server.
-        trust_model: load even a SavedModel that was not pushed here, which can read and write files as it runs.
+        server: HOST:PORT of a model server to query instead, by TensorFlow Serving's REST API.
+        grpc: query the server by gRPC instead of REST.
+        name: name of the model on the server.
+        trust_model: load a SavedModel even if it was not pushed here. Such a model can read and write files as it runs.
 
     Raises:
         UsageError: if a file or model is missing, a model is not trusted, or arguments contradict each other.
         DataRefused: if the model was changed after its push, or does not load.
-        ServerError: if the server does not answer as it should.
+        ServerError: if the server does not answer, or gives an unexpected answer.
     """
     files = [Path(image) for image in images]
     for file in files:
@@ -65,7 +65,7 @@ def predict(
             raise UsageError(f"{file} is not a file: name PNG or JPEG files")
     from components.data.ingest.images import UNDECODABLE, examine
 
-    # A model decodes more than `data prepare` accepts, for example a JPEG that lost its second half.
+    # The model alone would answer for images that `data prepare` rejects, for example a JPEG without its second half.
     examined = [examine(file.read_bytes()) for file in files]
     usable = [None if reason else file for file, (reason, _) in zip(files, examined, strict=True)]
     if server is None:
@@ -113,7 +113,7 @@ def _from_folder(folder: Path, images: list[Path | None], trusted: bool) -> list
 
 
 def _content(image: Path | None) -> bytes:
-    """Return the bytes of an image; no bytes for an unusable one, which the model answers as invalid."""
+    """Return the bytes of an image; empty for an unusable image, which makes the model answer that it is invalid."""
     return b"" if image is None else image.read_bytes()
 
 
@@ -121,7 +121,7 @@ def _from_server(server: Server, images: list[Path | None]) -> list[Answer]:
     contents = (_content(image) for image in images)
     if not server.grpc:
         return list(ask(server, contents))
-    with redirected(Path(os.devnull)):  # gRPC's messages bring TensorFlow and what it prints
+    with redirected(Path(os.devnull)):  # the gRPC messages import TensorFlow, which prints
         return list(ask(server, contents))
 
 

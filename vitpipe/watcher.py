@@ -1,4 +1,4 @@
-"""Retraining when a span lands: what has been trained on is what ML Metadata says, and each run is a child process."""
+"""Retraining when a new span appears. ML Metadata records which spans are done; each run is a child process."""
 
 import contextlib
 import os

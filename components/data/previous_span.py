@@ -1,4 +1,4 @@
-"""Resolver strategy: the newest earlier span that passed the data gate, which a new one is compared with."""
+"""Resolver strategy that finds the newest earlier span that passed the data gate, for comparison with a new span."""
 
 from pathlib import Path
 

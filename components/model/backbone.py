@@ -1,4 +1,4 @@
-"""The pretrained ViT that a fine-tuning starts from, checked and kept with the run: its source may change or go."""
+"""The pretrained ViT that a fine-tuning starts from, checked and copied: its source may change or disappear."""
 
 from pathlib import Path
 from typing import Any, ClassVar

@@ -1,4 +1,4 @@
-"""Resolver strategy: the model serving now, which a candidate must not fall behind."""
+"""Resolver strategy that finds the model that serves now, for comparison with a candidate."""
 
 import logging
 from pathlib import Path

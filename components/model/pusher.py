@@ -1,4 +1,4 @@
-"""TFX's Pusher with a push that a model server sees whole or not at all."""
+"""TFX's Pusher with an atomic push: a model server sees the whole version or nothing of it."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The folder a model server watches: one sub-folder a version, the highest one serves.
+"""The folder that a model server watches: one sub-folder for each version, of which the highest serves.
 
 Imports neither TensorFlow nor TFX: `predict`, `models` and `rollback` need not wait for them.
 """

@@ -1,4 +1,4 @@
-"""TFX's Trainer, which also takes a backbone to fine-tune, and leaves out the examples that the data gate says leak."""
+"""TFX's Trainer, which also accepts a backbone, and leaves out examples in which the data gate found leaks."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a person sees of a run: one line a node, messages of the steps as they come, a spinner on a terminal."""
+"""Progress of a run: one line for each node, messages of the steps as they come, a spinner on a terminal."""
 
 import logging
 from typing import TextIO

@@ -1,4 +1,4 @@
-"""How long something took, for a person."""
+"""Durations as text for a person."""
 
 
 def duration(seconds: float) -> str:

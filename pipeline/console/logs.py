@@ -1,4 +1,4 @@
-"""Library output goes to a file, ours to the terminal."""
+"""Redirection of library output to a file, so that only our own output reaches the terminal."""
 
 import contextlib
 import logging

@@ -1,4 +1,4 @@
-"""Attention as colour: the same for the same value in every picture, whatever else is in it."""
+"""Attention maps in colour, on one scale: equal values have the same colour in every picture."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""Charts as HTML, to be put into a page that carries plotly.js. They are seen on light and on dark."""
+"""Charts as HTML for a page that includes plotly.js, readable on light and dark backgrounds."""
 
 from collections.abc import Mapping, Sequence
 

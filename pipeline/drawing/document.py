@@ -1,4 +1,4 @@
-"""One HTML file that needs no network: the frame that pages share, and how their figures are written."""
+"""Frame that the pages share, each one HTML file that needs no network, and the format of their figures."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The page of some images: every block and head over each, and the answer beside it."""
+"""Page of some images: the attention of every block and head over each, beside the model's answer."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The page of a model: where its heads look over many test images, and whether rollout tells what its answer needs."""
+"""Page of a model: its attention over many test images, and a test of whether rollout finds the decisive patches."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Graphs as pictures: layers from top to bottom as SVG, with real links, so that they work without a script."""
+"""Graphs as SVG, in layers from top to bottom, with real links, so that they work without a script."""
 
 from __future__ import annotations
 

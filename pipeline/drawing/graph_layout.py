@@ -1,7 +1,7 @@
-"""Where the boxes of a graph go: in layers, with few crossings, and edges that run straight between the boxes.
+"""Layout of a graph's boxes: in layers, with few crossings, and edges that run straight between the boxes.
 
-igraph decides who stands left of whom. Its own coordinates are not used: they give the bend of an edge as much room as
-a box, which makes the graph of a run three times as wide.
+igraph decides the order of the boxes in a layer. Its own coordinates are not used: they reserve as much room for the
+bend of an edge as for a box, which makes the graph of a run three times as wide.
 """
 
 from __future__ import annotations

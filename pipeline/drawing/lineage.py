@@ -1,4 +1,4 @@
-"""A lineage as a tree to read, and in the languages that other tools draw from."""
+"""A lineage as a text tree, and in the formats from which other tools draw."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ML Metadata: a read model of it, and the few things that are written beside what TFX writes.
+"""ML Metadata: a read model of it, and the few records that are written in addition to TFX's own.
 
 Imports neither TensorFlow nor TFX.
 """

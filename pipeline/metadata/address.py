@@ -1,4 +1,4 @@
-"""Where a store of ML Metadata is, and connections to it: one SQLite file, or a MySQL or MariaDB server."""
+"""Address of a store of ML Metadata, and connections to it: one SQLite file, or a MySQL or MariaDB server."""
 
 from __future__ import annotations
 

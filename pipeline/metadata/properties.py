@@ -1,4 +1,4 @@
-"""Properties that hold JSON, read so that a bad one is reported and everything around it is still shown.
+"""Properties that hold JSON. An unreadable one is reported, and everything around it is still shown.
 
 Anyone may write to a store, and an interrupted or older writer may leave something that this version does not expect.
 """

@@ -1,6 +1,6 @@
-"""Questions to a store, each a fixed number of queries, however much the answer or the store holds.
+"""Reader of a store. Each question takes a fixed number of queries, however large the answer or the store.
 
-The tables are read as they are: ml-metadata's own interface has a call for the executions of one run, none for those of
+The tables are read directly: ml-metadata's own interface has a call for the executions of one run, none for those of
 many, and its filters need a library that its wheels are built without.
 """
 

@@ -1,4 +1,4 @@
-"""What ML Metadata holds, as values that do not change."""
+"""Contents of ML Metadata as immutable values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which stores there are, and in which of them a run is."""
+"""Lookup of the stores, and of the store that holds a run."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""What goes through ml-metadata's own interface: all that is written beside what TFX writes."""
+"""Writer of a store through ml-metadata's own interface: all records that are written in addition to TFX's own."""
 
 import json
 

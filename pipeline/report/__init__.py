@@ -1,4 +1,4 @@
-"""The page of a run, which its last node writes. Names only: the command imports them before TFX is there."""
+"""The report of a run. This file holds only names, which the command imports without TFX."""
 
 PAGE = "report.html"
 DATA = "report.json"

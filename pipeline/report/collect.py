@@ -1,4 +1,4 @@
-"""Gathers what a report says: from ML Metadata, and from the artifacts that it names."""
+"""Collection of a report's contents from ML Metadata and the artifacts that it names."""
 
 import json
 from collections.abc import Iterator

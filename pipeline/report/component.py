@@ -1,4 +1,4 @@
-"""RunReport: the last node of every run that did not crash writes what became of it, for a person to read."""
+"""RunReport: the last node of every run that did not crash, which writes a page about the run."""
 
 from pathlib import Path
 from typing import Any, ClassVar

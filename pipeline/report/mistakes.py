@@ -1,4 +1,4 @@
-"""What the model of a run looked at in some of its mistakes: the pictures of `vitpipe explain`."""
+"""Attention of a run's model in some of its mistakes, drawn as `vitpipe explain` draws it."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a report says, as values. The page is drawn from it alone, and `report.json` is this."""
+"""Contents of a report as values. The page is drawn from them alone, and `report.json` holds them."""
 
 import json
 from datetime import datetime

@@ -1,1 +1,1 @@
-"""What became of a run, read from its artifacts."""
+"""Outcome of a run, read from its artifacts."""

@@ -1,4 +1,4 @@
-"""In what two runs differ."""
+"""Differences of two runs."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Runs looked up in ML Metadata: one by its id, or a listing."""
+"""Lookup of runs in ML Metadata: one run by its id, or a listing."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

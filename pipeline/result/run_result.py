@@ -1,7 +1,7 @@
-"""One reading of what became of a run, for commands, pages, the watcher and the steps on a cluster.
+"""RunResult, the outcome of a run, for commands, pages, the watcher and the steps on a cluster.
 
-Nothing else decodes the properties in which steps record their results. Runs of any TFX pipeline can be read: what
-only ours record is None in others.
+This is the only module that decodes the properties in which steps record their results. It reads runs of any TFX
+pipeline: attributes that only our pipeline records are None for the others.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from pipeline.outcome import REFUSED, REPORT, NodeState, Outcome
 from trainer.settings import current_names
 from trainer.warm_start import WARM_START, WarmStart
 
-# Facts of a run: who runs it, as JSON; its exit code, once it has ended; the version that a person's blessing pushed;
-# the run that found it dead; a warning from its start.
+# Names of facts of a run: the process that runs it, as JSON; its exit code, once it has ended; the version that a
+# person's blessing pushed; the run that found it dead and took its place; a warning from its start.
 PROCESS, EXIT, PUSHED, TAKEN_OVER, WARNING = "process", "exit", "pushed", "taken_over_by", "warning"
 
 Kind = TypeVar("Kind")
 
 
 class RunState(StrEnum):
-    """State of a run, in the words that listings show."""
+    """State of a run, in the words of the listings."""
 
     RUNNING = "running"
     DIED = "died"  # its process is gone, and no end is recorded
@@ -66,7 +66,7 @@ class DataResult:
 
     @property
     def passed(self) -> bool:
-        """Whether the data may be trained on."""
+        """True if a model may be trained on the data."""
         return all(finding.level != "stop" for finding in self.findings)
 
 
@@ -78,7 +78,7 @@ class ServingResult:
 
     @property
     def servable(self) -> bool:
-        """Whether the model can be served."""
+        """True if the model can be served."""
         return all(check.passed for check in self.checks)
 
 
@@ -86,7 +86,7 @@ class ServingResult:
 class Push:
     """Outcome of the step that pushes.
 
-    `state` is `unchanged` if this very model was serving already, and `withdrawn` if it was rolled back before.
+    `state` is `unchanged` if the same model was already serving, and `withdrawn` if it had been rolled back before.
     """
 
     version: str
@@ -96,7 +96,7 @@ class Push:
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """Data of a run, as the step that copied them recorded it."""
+    """Data of a run, as recorded by the step that copied it."""
 
     span: int
     digest: str  # of the span's shards
@@ -104,7 +104,7 @@ class TrainedOn:
 
 @dataclass(frozen=True)
 class BackboneOrigin:
-    """Pretrained model that a fine-tuning started from; `run` is the run that made it, if one of ours did."""
+    """Pretrained model that a fine-tuning started from; `run` is the id of the run that made it, if one of ours did."""
 
     source: str | None
     digest: str | None
@@ -113,15 +113,15 @@ class BackboneOrigin:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What became of one run.
+    """Outcome of one run.
 
-    Attributes are read when they are asked for, so that one record that cannot be read hides none of the others:
-    those of them that a step records as JSON raise Unreadable if it is not in the format of this version.
+    Each attribute is read on access, so that an unreadable record does not hide the others. An attribute that a step
+    records as JSON raises Unreadable if the JSON is not in the format of this version.
 
     Args:
         record: the run, as ML Metadata holds it.
-        launched: how the launches of its nodes ended, if this process launched them. They know a node that failed
-            before ML Metadata had an execution of it.
+        launched: outcomes of the nodes, if this process launched them. They include a node that failed before ML
+            Metadata had an execution of it.
     """
 
     record: Run
@@ -134,7 +134,7 @@ class RunResult:
 
     @property
     def pipeline(self) -> str:
-        """Name of the pipeline; empty if neither ML Metadata nor the run's settings say it."""
+        """Name of the pipeline; empty if neither ML Metadata nor the run's settings have it."""
         try:
             return self.record.pipeline or self._lenient_settings.name
         except Unreadable:
@@ -142,17 +142,17 @@ class RunResult:
 
     @property
     def started(self) -> datetime:
-        """Time of its registration, in UTC."""
+        """Time at which the run was registered, in UTC."""
         return self.record.started
 
     @property
     def seconds(self) -> float:
-        """Seconds from its registration to the last change of one of its steps."""
+        """Seconds from the run's registration to the last change of one of its steps."""
         return (self.record.ended_ms - self.record.started_ms) / 1000
 
     @property
     def state(self) -> RunState:
-        """How the run ended, or that it is running."""
+        """State of the run."""
         try:
             return self.read_state()
         except Unreadable:
@@ -164,7 +164,7 @@ class RunResult:
             return STATE_OF_EXIT[code]
         if PROCESS in self.record.facts:
             return RunState.RUNNING if self._lives() else RunState.DIED
-        newest = {execution.node: execution for execution in self.record.executions}  # in order of their ids
+        newest = {execution.node: execution for execution in self.record.executions}  # in order of ids
         states = {execution.state for execution in newest.values()}
         if "failed" in states:
             return RunState.FAILED
@@ -172,7 +172,7 @@ class RunResult:
 
     @property
     def exit(self) -> Exit | None:
-        """Exit code that the run ended with; None if it has not recorded one that can be read."""
+        """Exit code of the run; None if it has recorded none, or none that can be read."""
         try:
             return self._recorded_exit()
         except Unreadable:
@@ -180,12 +180,12 @@ class RunResult:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Resolved settings; empty if the run recorded none, or if they cannot be read."""
+        """Resolved settings of the run; empty if it recorded none, or if they cannot be read."""
         return current_settings(self._fact_as_dict("settings"))
 
     @property
     def span(self) -> int | None:
-        """Span that was trained on."""
+        """Span that the run trains on; None if its settings name none."""
         return self._lenient_settings.data.span
 
     @property
@@ -205,23 +205,23 @@ class RunResult:
 
     @property
     def warning(self) -> str:
-        """What was wrong when the run started, although it could run; usually empty."""
+        """Problem at the start of the run that did not prevent it; usually empty."""
         return str(self.record.facts.get(WARNING, ""))
 
     @property
     def on_cluster(self) -> bool:
-        """Whether the run recorded that a cluster runs it."""
+        """True if the run recorded that it is running on a cluster."""
         return "kubeflow" in self._fact_as_dict(PROCESS)
 
     @property
     def failures(self) -> list[Outcome]:
-        """Outcomes of the nodes that failed, without that of the report."""
+        """Outcomes of the failed nodes, except the report."""
         outcomes = self._recorded_failures() if self.launched is None else self.launched
         return [one for one in outcomes if one.node != REPORT and one.state is NodeState.FAILED]
 
     @property
     def data(self) -> DataResult | None:
-        """Verdict on the data; None if there is none."""
+        """Verdict of the data gate; None if there is none."""
         verdict = self._output("DataGate", "verdict", "DataVerdict")
         if verdict is None or self._is_foreign(verdict, "findings"):
             return None
@@ -230,13 +230,13 @@ class RunResult:
 
     @property
     def data_passed(self) -> bool | None:
-        """Whether the data passed, as the graph's condition reads it; None without a verdict."""
+        """True if the data passed, as the graph's condition reads it; None without a verdict."""
         verdict = self._output("DataGate", "verdict", "DataVerdict")
         return read_flag(verdict.properties, "passed") if verdict else None
 
     @property
     def data_values(self) -> dict[str, float]:
-        """Measured value of each check of the data gate, also where another version recorded it; else empty."""
+        """Measured value of each check of the data gate, also if another version recorded them; empty if unreadable."""
         verdict = self._output("DataGate", "verdict", "DataVerdict")
         try:
             found = read(verdict.properties, "findings", list[_Measured]) if verdict else []
@@ -246,19 +246,19 @@ class RunResult:
 
     @property
     def trained_on(self) -> TrainedOn | None:
-        """Span that was copied for the training, and its digest; None if no step copied one."""
+        """Span that was copied for the training, and its digest; None if no span was copied."""
         if (examples := self.record.output("ImportExampleGen", "examples")) is None:
             return None
         return TrainedOn(read(examples.properties, "span", int), read_text(examples.properties, "span_digest"))
 
     @property
     def model(self) -> Artifact | None:
-        """Artifact of the trained model; None if no training ended, in this run or in the one of its cache."""
+        """Artifact of the trained model, by this run or from the cache; None if no training has ended."""
         return self.record.output("Trainer", "model")
 
     @property
     def judgement(self) -> Judgement | None:
-        """Everything that the gate weighed of the model; None if no model came so far, or in another pipeline."""
+        """Everything that the model gate compared; None if no model reached it, or in another pipeline."""
         blessing = self._blessing
         if blessing is None or self._is_foreign(blessing, "judgement"):
             return None
@@ -266,7 +266,7 @@ class RunResult:
 
     @property
     def model_checks(self) -> list[Check]:
-        """Checks of the model, also if another version recorded them with other figures."""
+        """Checks of the model gate, also if another version recorded them with other figures."""
         blessing = self._blessing
         if blessing is None or "judgement" not in blessing.properties:
             return []
@@ -274,14 +274,17 @@ class RunResult:
 
     @property
     def blessed(self) -> bool | None:
-        """Whether the model was blessed, by the gate or by a person."""
+        """True if the gate or a person blessed the model; None without a verdict."""
         return read_flag(self._blessing.properties, "blessed") if self._blessing else None
 
     def recorded(self, part: Literal["data", "model", "override", "serving"]) -> Any:
-        """Return what a gate recorded, unchanged, also in the format of another version; None if there is nothing.
+        """Return the unchanged record of a gate, in the format of any version; None if there is none.
+
+        Args:
+            part: the record to return; `override` is a person's blessing.
 
         Raises:
-            Unreadable: if it is not JSON.
+            Unreadable: if the record is not JSON.
         """
         node, output, type_name, name = _RECORDED[part]
         artifact = self._output(node, output, type_name)
@@ -295,7 +298,7 @@ class RunResult:
 
     @property
     def figures(self) -> Mapping[str, Any]:
-        """Figures that the gate measured, as they were recorded by any version; empty if there are none."""
+        """Figures that the model gate measured, as any version recorded them; empty if there are none."""
         try:
             recorded = read(self._blessing.properties, "judgement", dict[str, Any]) if self._blessing else {}
         except Unreadable:
@@ -305,7 +308,7 @@ class RunResult:
 
     @property
     def accuracy(self) -> float | None:
-        """Accuracy on the gate's test set, also where another version recorded it."""
+        """Accuracy on the gate's test set, also if another version recorded it; None if there is none."""
         blessing = self._blessing
         if blessing is None or "judgement" not in blessing.properties:
             return None
@@ -313,12 +316,12 @@ class RunResult:
 
     @property
     def override(self) -> Override | None:
-        """A person's blessing of this model in this run."""
+        """A person's blessing of this model in this run; None if there is none."""
         return self._override_of(self._blessing)
 
     @property
     def earlier_override(self) -> Override | None:
-        """A person's blessing of this very model in an earlier run, if the model serves since then."""
+        """A person's blessing of the same model in an earlier run, if that model still served in this run."""
         blessing = self._blessing
         if blessing is None:
             return None
@@ -328,7 +331,7 @@ class RunResult:
 
     @property
     def baseline(self) -> str:
-        """Uri of the model that was serving when this one was weighed; empty if none was."""
+        """Uri of the model that served while this one was judged; empty if none served."""
         return str(self._blessing.properties.get("baseline_model_uri") or "") if self._blessing else ""
 
     @property
@@ -344,7 +347,7 @@ class RunResult:
 
     @property
     def warm_start(self) -> WarmStart | None:
-        """What the model took over from the model that served before; None for one trained from scratch."""
+        """What the model took over from the model that served before; None without a warm start."""
         model = self.record.output("Trainer", "model")
         if model is None or WARM_START not in model.properties:
             return None
@@ -352,7 +355,7 @@ class RunResult:
 
     @property
     def trained(self) -> bool:
-        """Whether this run trained, which it does not if its model comes from the cache."""
+        """True if this run started a training; False if its model comes from the cache, or no training was due."""
         trainer = self.record.node("Trainer")
         return trainer is not None and trainer.state != "cached"
 
@@ -366,7 +369,7 @@ class RunResult:
 
     @property
     def servable(self) -> bool | None:
-        """Whether the model passed the serving check, as that recorded it; None if there is no verdict."""
+        """True if the model passed the serving check, as the check recorded it; None if there is no verdict."""
         blessing = self._infra_blessing
         return read_flag(blessing.properties, "blessed") if blessing else None
 
@@ -378,7 +381,7 @@ class RunResult:
 
     @property
     def push(self) -> Push | None:
-        """Outcome of the step that pushes; None if it did not run to its end."""
+        """Outcome of the step that pushes; None if the step did not complete."""
         if (pushed := self.record.output("Pusher", "pushed_model")) is None:
             return None
         properties = pushed.properties
@@ -391,7 +394,7 @@ class RunResult:
 
     @property
     def pushed(self) -> str | None:
-        """Version that this run pushed: by its own step, by a person's blessing, or before it was killed."""
+        """Version that this run pushed, even if it was killed then, or that a person's blessing pushed; else None."""
         model = self._output("Pusher", "pushed_model", "PushedModel")
         if model is not None and model.properties.get("pushed") == 1:
             version = model.properties.get("pushed_version")
@@ -401,7 +404,7 @@ class RunResult:
 
     @property
     def report(self) -> Path | None:
-        """Page of the run; None if there is none."""
+        """Page of the run's report; None if there is none."""
         report = self.record.output(REPORT, "report")
         return Path(read_text(report.properties, "page")) if report else None
 
@@ -436,7 +439,7 @@ class RunResult:
         return max(found, key=lambda artifact: artifact.id, default=None)
 
     def _is_foreign(self, artifact: Artifact, name: str) -> bool:
-        """Whether an artifact lacks what our steps record because another TFX pipeline made it."""
+        """Return whether an artifact lacks our record because another TFX pipeline made it."""
         return name not in artifact.properties and self.record.node("DataGate") is None
 
     def _override_of(self, artifact: Artifact | None) -> Override | None:
@@ -476,19 +479,20 @@ class RunResult:
     def _lives(self) -> bool:
         """Return whether the process of the run is alive. Raises Unreadable."""
         if read(self.record.facts, PROCESS, dict[str, Any]).get("host") != socket.gethostname():
-            return True  # as far as this machine can tell; a run on a cluster is no process
+            return True  # this machine cannot see processes of other machines or of a cluster
         import psutil
 
         process = read(self.record.facts, PROCESS, _Process)
         try:
-            # Worked out from the time of the start of the machine, which a clock that is set moves a little.
+            # The start times may differ a little: they are computed from the machine's boot time, which shifts when
+            # the clock is set.
             return bool(abs(psutil.Process(process.pid).create_time() - process.started) <= 2)
         except psutil.Error:
             return False
 
 
 def this_process() -> str:
-    """Return a record of this process, from which others can tell later whether it is alive."""
+    """Return a JSON record of this process, from which other processes can tell later whether it is alive."""
     import psutil
 
     own = psutil.Process()
@@ -496,7 +500,7 @@ def this_process() -> str:
 
 
 def current_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return what an earlier version recorded as a run's settings, under the names of this version."""
+    """Return recorded settings of a run, with names of earlier versions replaced by those of this version."""
     model = settings.get("model")
     return {**settings, "model": current_names(model)} if isinstance(model, dict) else settings
 
@@ -506,7 +510,7 @@ def as_text(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-# Node, output, type of the artifact and property in which a gate records its verdict.
+# For each gate: the node, its output, the artifact's type and the property that holds the verdict.
 _RECORDED = {
     "data": ("DataGate", "verdict", "DataVerdict", "findings"),
     "model": ("Evaluator", "blessing", "ModelBlessing", "judgement"),
@@ -520,7 +524,7 @@ class _Data(BaseModel):
 
 
 class _Settings(BaseModel):
-    """Recorded settings of a run that are read whatever else is in them."""
+    """The recorded settings that are read even if the others are of another version."""
 
     name: str = ""
     data: _Data = _Data()
@@ -537,13 +541,13 @@ class _Candidate(BaseModel):
 
 
 class _Judgement(BaseModel):
-    """Part of the gate's judgement that is read whatever else is in it."""
+    """The part of the gate's judgement that is read even if the rest is of another version."""
 
     candidate: _Candidate = _Candidate()
 
 
 class _Checks(BaseModel):
-    """Checks of the gate's judgement, which are read whatever else is in it."""
+    """The checks of the gate's judgement, which are read even if the rest is of another version."""
 
     checks: list[Check] = []
 
@@ -554,7 +558,7 @@ class _Measured(BaseModel):
 
 
 class _Process(BaseModel):
-    """Process of a run on this or another machine. A run on a cluster has none."""
+    """Process of a run that is not on a cluster."""
 
     host: str
     pid: Annotated[int, Field(ge=0, lt=2**31)]

@@ -1,4 +1,4 @@
-"""The last lines of a run: its exit code, and in words which check, the value, the bound and where to look."""
+"""Verdict of a run: its exit code, and lines that name the failed check, the value, the bound and where to look."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from pipeline.result.run_result import RunResult
 
 @dataclass(frozen=True)
 class Verdict:
-    """Exit code of a run, lines for a person, and the node whose log says more, if one does."""
+    """Exit code of a run, lines for a person, and the id of the node whose log says more; empty for none."""
 
     exit: Exit
     lines: list[str]
@@ -19,9 +19,9 @@ class Verdict:
 
 
 def verdict(result: RunResult) -> Verdict:
-    """Read the verdict from the artifacts of a run: a cached step counts as much as one that ran.
+    """Return the verdict of a run, read from its artifacts. A cached step counts like a step that ran.
 
-    A report that failed does not change what the run came to, and is mentioned.
+    A failed report does not change the verdict; a line mentions it.
 
     Raises:
         Unreadable: if a recorded verdict is not in the format of this version.
@@ -44,7 +44,7 @@ def _without_report(result: RunResult) -> Verdict:
             return Verdict(Exit.DATA_REFUSED, [f"data refused, nothing trained: {outcome.error}"], outcome.node)
         return Verdict(Exit.CRASHED, [f"crashed in {outcome.node}: {outcome.error}"], outcome.node)
     if result.exit is Exit.CRASHED:
-        return Verdict(Exit.CRASHED, ["crashed in a step that left no trace in ML Metadata: its own log says more"])
+        return Verdict(Exit.CRASHED, ["crashed in a step that left no trace in ML Metadata: see the step's own log"])
 
     lines = [f"warning: {result.warning}"] if result.warning else []
     if result.warm_start:
@@ -83,6 +83,6 @@ def _without_report(result: RunResult) -> Verdict:
 
 _PUSH = {
     "pushed": "pushed version {version} to {folder}",
-    "unchanged": "nothing to push: version {version} in {folder} is this very model",
-    "withdrawn": "not pushed: this model was rolled back; version {version} in {folder} serves",
+    "unchanged": "nothing to push: version {version} in {folder} is already this model",
+    "withdrawn": "not pushed: this model was rolled back; version {version} in {folder} serves instead",
 }

@@ -1,4 +1,4 @@
-"""Settings of a run: typed, frozen, from flags, the environment, a file, a preset and defaults, in this order."""
+"""Settings of a run, typed and frozen. Precedence: flags, environment, file, preset, defaults."""
 
 import hashlib
 import json

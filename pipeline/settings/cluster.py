@@ -1,4 +1,4 @@
-"""Settings of running the graph on Kubeflow Pipelines."""
+"""Settings for running the graph on Kubeflow Pipelines."""
 
 from typing import Annotated, Literal
 

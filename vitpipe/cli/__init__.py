@@ -1,4 +1,4 @@
-"""The `vitpipe` command, one file a command group.
+"""The `vitpipe` command, with one file for each command group.
 
 Nothing here imports TensorFlow or TFX at module level: `vitpipe --help` answers at once.
 """

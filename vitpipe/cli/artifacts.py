@@ -1,4 +1,4 @@
-"""`vitpipe artifacts` and `vitpipe lineage`: what the runs made, of what, and what came of it."""
+"""`vitpipe artifacts` and `vitpipe lineage`: artifacts, what they were made from, and what was made from them."""
 
 import re
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""`vitpipe doctor`: would a run work here, and if not, what cures it."""
+"""`vitpipe doctor`: check whether a run would work here, and say what to fix."""
 
 import json as jsonlib
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`vitpipe models` and `vitpipe rollback`: what is pushed, whether it is untouched, and back to an older one."""
+"""`vitpipe models` and `vitpipe rollback`: list and verify the pushed models, return to an older one."""
 
 import sys
 from pathlib import Path

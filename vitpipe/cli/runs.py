@@ -1,4 +1,4 @@
-"""`vitpipe runs`: what was run, what became of it, and in what two runs differ."""
+"""`vitpipe runs`: list runs and their outcomes, and compare two of them."""
 
 from datetime import datetime
 from pathlib import Path

@@ -16,20 +16,20 @@ from vitpipe.cli.tables import print_rows
 
 def settings(
     group: Annotated[
-        str, typer.Argument(metavar="[GROUP]", help="A group, such as training or data_gate, or one setting.")
+        str, typer.Argument(metavar="[GROUP]", help="Name of a group, such as training or data_gate, or of a setting.")
     ] = "",
     config: Annotated[
-        str | None, typer.Option("--config", "-c", metavar="PRESET|FILE", help="Show the values that it gives, too.")
+        str | None, typer.Option("--config", "-c", metavar="PRESET|FILE", help="Also show the resulting values.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List settings: name, type, default, bounds and what each one does. Set one with `--set NAME=VALUE`."""
+    """List settings with name, type, default, bounds and description. Change a setting with `--set NAME=VALUE`."""
     everything = list(reference(load(config) if config else Settings()))
     rows = [row for row in everything if not group or f"{row.name}.".startswith(f"{group}.")]
     if not rows:
         names = [".".join(row.name.split(".")[:depth]) for row in everything for depth in (1, 2, 3)]
         groups = dict.fromkeys(row.name.partition(".")[0] for row in everything if "." in row.name)
-        raise UsageError(f"no settings {group}: {did_you_mean(group, names)}the groups are {', '.join(groups)}")
+        raise UsageError(f"no setting or group {group}: {did_you_mean(group, names)}the groups are {', '.join(groups)}")
     columns = ["name", *(["value"] if config else []), "type", "default", "bounds", "description"]
     if as_json:
         print_json([{column: getattr(row, column) for column in columns} for row in rows])

@@ -1,4 +1,4 @@
-"""`vitpipe study`: architectures compared by measurement."""
+"""`vitpipe study`: compare architectures by measurement."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Rows for a person, or for another program."""
+"""Tables for a person on a terminal, or lines with tabs for another program."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime

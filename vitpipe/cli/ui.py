@@ -1,4 +1,4 @@
-"""`vitpipe ui`: a page over ML Metadata, on this machine."""
+"""`vitpipe ui`: web pages that show ML Metadata, served on this machine."""
 
 import secrets
 import webbrowser

@@ -1,4 +1,4 @@
-"""`vitpipe watch`: retrain when a new span lands."""
+"""`vitpipe watch`: retrain when a new span appears."""
 
 import signal
 import sys

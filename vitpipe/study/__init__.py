@@ -1,1 +1,1 @@
-"""How much data an architecture needs: the same training of several, at several training-set sizes and seeds."""
+"""Study of how much data architectures need: each is trained at several training-set sizes and seeds."""

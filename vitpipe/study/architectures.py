@@ -1,4 +1,4 @@
-"""The architectures that a study compares. Another one joins by one call of `register`."""
+"""The architectures that a study compares. A call of `register` adds one."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""The cells of a study, each one training: what it gave, kept so that it is computed once."""
+"""Cells of a study. Each is one training, whose result is stored so that it is computed only once."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Training sets of a study: as many images of each class, and the smaller one is part of the larger."""
+"""Training sets of a study: the same number of images of each class, and each set part of the larger ones."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a study found: means over the seeds, their intervals, and the machine that made them."""
+"""Results of a study: means over the seeds, their intervals, and the machine that computed them."""
 
 import os
 import platform

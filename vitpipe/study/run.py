@@ -1,4 +1,4 @@
-"""A study from its data to its page."""
+"""Run of a study, from its data to its page."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A study from its data to its results: which cells there are, and each computed once."""
+"""List of a study's cells, each of which is computed once, and the path from its data to its results."""
 
 import hashlib
 import inspect

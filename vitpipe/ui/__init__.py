@@ -1,1 +1,1 @@
-"""A page over ML Metadata: reads, and never writes. Rendered here; a browser needs no script to walk it."""
+"""Web pages that show ML Metadata and never write to it. They need no script in the browser."""

@@ -1,4 +1,4 @@
-"""The pages, one function each."""
+"""The pages, with one function for each."""
 
 from __future__ import annotations
 

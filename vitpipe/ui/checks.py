@@ -1,4 +1,4 @@
-"""What a run's gates weighed, a line a check."""
+"""Checks of a run's gates, with one line for each."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The process that holds a model for `vitpipe.ui.explainer_client`: `python -m vitpipe.ui.explainer DESCRIPTOR`.
 
-Two messages ask, the folder of a pushed model and an image; one answers, {"page": HTML} or {"refused": a sentence}.
+A request is two messages: the folder of a pushed model, and an image. The answer is one message: {"page": HTML} or
+{"refused": a sentence}.
 """
 
 from __future__ import annotations

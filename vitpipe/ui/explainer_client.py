@@ -1,4 +1,4 @@
-"""Images explained by a pushed model, in a process of its own: these pages never wait for TensorFlow to load."""
+"""Client of the process that explains images by a pushed model: pages never wait for TensorFlow to load."""
 
 import json
 import secrets

@@ -1,4 +1,4 @@
-"""Values as a page shows them."""
+"""Format of values on the pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What changes from run to run, as charts for plotly.js."""
+"""Changes from run to run, as charts for plotly.js."""
 
 from __future__ import annotations
 

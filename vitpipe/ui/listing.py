@@ -1,4 +1,4 @@
-"""Pages of a list: which rows, and whether more follow."""
+"""Pages of a list: the rows of a page, and whether more follow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may ask, and what a browser may do with the answer."""
+"""Access rules: who may send requests, and what a browser may do with an answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Server of the page: waitress, with a bound on waiting connections, and without request bodies from strangers."""
+"""Web server of the pages: waitress, with a bound on waiting connections, and no request bodies from strangers."""
 
 import time
 from typing import Any

@@ -1,1 +1,1 @@
-"""DataGate: the checks that a span passes before anything is trained on it."""
+"""DataGate: checks that a span must pass before a model is trained on it."""

@@ -1,4 +1,4 @@
-"""Bounds that data must satisfy before anything is trained on them, and findings of the checks.
+"""Bounds that data must satisfy before a model is trained on them, and the findings of the checks.
 
 The command imports this module, so it needs neither TFX nor NumPy.
 """

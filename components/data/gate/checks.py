@@ -1,4 +1,4 @@
-"""What data must show before anything is trained on them. Plain arithmetic on measured figures; knows no TFX."""
+"""Checks of a span's measured figures against bounds. Plain arithmetic; imports no TFX."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""The data gate: it alone says whether a span may be trained on, with everything that was weighed."""
+"""The DataGate component. It alone decides whether a span may be trained on, and records everything it compared."""
 
 import json
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""The page of a span: what a person looks at before trusting it."""
+"""Page of a span, for a person to read before trusting the data."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""Where images come from: a source in, a span of TFRecord shards out.
+"""Import of images: read a source, write a span of TFRecord shards.
 
     manifest = components.data.ingest.prepare("images", Path("data/pets"), source="pets.tar.gz")
 

@@ -1,12 +1,12 @@
-"""Checks images on every core: decoding is most of the work of preparing a data set.
+"""Checks of images, run on every core: decoding is most of the work of preparing a data set.
 
 The checkers are child processes that read images from their standard input and answer on their standard output.
 They end with their parent, however it ends, and a file that crashes a decoder ends one of them, not the parent.
 
 A pool from a library would not do. Measured with two workers: when one of them crashed, `concurrent.futures` failed all
 five batches that were pending, so no message could name the image, and a worker stayed behind when the parent was
-killed. Pebble 5.2 fails only the crashed batch and leaves no worker behind. But as the other pools that do not fork, it
-imports the caller's script again in every worker, so that a script without a `__main__` guard would start over.
+killed. Pebble 5.2 fails only the crashed batch and leaves no worker behind. But like the other pools that do not fork,
+it imports the caller's script again in every worker, so that a script without a `__main__` guard would start over.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Downloads that are checked, and that resume where they stopped.
+"""Downloads that are verified by digest, and that resume where they stopped.
 
 pooch 1.9 checks a digest but starts every attempt over, and requests-toolbelt 1.0 only streams into a file. pypdl 1.5
 resumes, but needs aiohttp, a second HTTP client beside requests.

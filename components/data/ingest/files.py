@@ -1,4 +1,4 @@
-"""Files of a source: those in a folder, or those in a tar or zip archive, which is never unpacked to disk."""
+"""Files of a source, from a folder or from a tar or zip archive, which is never unpacked to disk."""
 
 import hashlib
 import io

@@ -1,10 +1,10 @@
-"""The splits that the images of a data folder have had, so that no later span moves one into another split.
+"""History of the splits of all images in a data folder, so that no later span moves an image to another split.
 
-An image is recognised by its pixels, whatever its name and class have become. If its pixels are new it may have been
+An image is recognised by its pixels, even if its name or class has changed. If its pixels are new, it may have been
 encoded again with loss: then it is recognised by its id, or by its class and its name without extension.
 
-Each span keeps the history up to itself in `history.npy`, 29 bytes an entry. Keys of 64 bits suffice: two that are
-equal by chance only give a new image the split of an earlier one.
+Each span keeps the history up to itself in `history.npy`, with 29 bytes for each entry. Keys of 64 bits suffice: if two
+are equal by chance, a new image only gets the split of an earlier one.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Image folders: {train,test}/<class>/*, {train,val,test}/<class>/* or <class>/*, packed or not."""
+"""Image folders, plain or in an archive: {train,test}/<class>/*, {train,val,test}/<class>/* or <class>/*."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath

@@ -1,4 +1,4 @@
-"""Which image bytes are accepted."""
+"""Rules for the bytes that are accepted as an image."""
 
 import hashlib
 import io

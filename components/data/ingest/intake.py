@@ -1,4 +1,4 @@
-"""Takes in what a source holds, and refuses a source that is no data set."""
+"""Intake of a source's images. It rejects a source that is not a data set."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""One writer at a time."""
+"""Lock of a data folder, which allows one writer at a time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""manifest.json: what a span holds and where it came from."""
+"""manifest.json: contents and origin of a span."""
 
 import hashlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Safe reading of files that anyone may have put in place: only regular files, never a link, a pipe or a device."""
+"""Safe reading of files from untrusted places: only regular files, never a link, a pipe or a device."""
 
 import errno
 import hashlib

@@ -1,4 +1,4 @@
-"""schema.pbtxt: what TFX checks every example of a data folder against."""
+"""schema.pbtxt: the schema against which TFX checks every example of a data folder."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a source hands over, and how it says how far it is."""
+"""Interface of a source: the records that it yields, and the progress that it reports."""
 
 import unicodedata
 from collections.abc import Callable, Collection, Iterator

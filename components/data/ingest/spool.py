@@ -1,11 +1,11 @@
-"""Images on their way from a source to shards.
+"""Spool file that holds the images between their source and the shards.
 
-A source can be read only once and in its own order, and how many of a class there are is known at its end.
+A source can be read only once and in its own order, and the number of images of a class is known only at its end.
 So the images are first spooled to one file, and only a row of 45 bytes for each stays in memory.
 The disk holds the images twice until the shards are written.
 
 The split of an image depends on the image alone: on a hash of its pixels. So it stays the same when images are added,
-removed, renamed or moved to another class, and is the same for every copy. What earlier spans said comes first.
+removed, renamed or moved to another class, and is the same for every copy. The splits of earlier spans take precedence.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Whether a data folder still holds what was written."""
+"""Verification that a data folder still holds what was written."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""Writes one span, whole or not at all."""
+"""Writing of one span, completely or not at all."""
 
 import errno
 import hashlib

@@ -1,1 +1,1 @@
-"""ImageStatistics: figures of the images of a span, which TFDV does not have."""
+"""ImageStatistics: statistics of a span's images that TFDV does not compute."""

@@ -1,4 +1,4 @@
-"""Statistics of images, which TFDV does not have: what they are, how they look, and which of them come twice."""
+"""The ImageStatistics component, which measures the images of a span and finds duplicates among them."""
 
 from collections.abc import Iterator
 from functools import cache

@@ -1,4 +1,4 @@
-"""Pictures with contradicting labels. Imports neither TFX nor TensorFlow."""
+"""Detection of equal or nearly equal images with contradicting labels. Imports neither TFX nor TensorFlow."""
 
 from collections.abc import Iterator
 

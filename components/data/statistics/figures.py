@@ -1,4 +1,4 @@
-"""What was measured of the images of a span, as numbers. Knows no TFX and no TensorFlow."""
+"""Figures measured on the images of a span. Imports neither TFX nor TensorFlow."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Which images show nearly the same: a perceptual hash finds candidates, the pictures' edges confirm them."""
+"""Near-duplicate images: a perceptual hash finds candidates, and the edges of the images confirm them."""
 
 from collections.abc import Iterable, Iterator
 

@@ -1,4 +1,4 @@
-"""TFX's Evaluator with the gate: it alone issues the ModelBlessing, with everything that was weighed."""
+"""TFX's Evaluator with the model gate. It alone issues the ModelBlessing, and records everything it compared."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a model must show before it may serve. Plain arithmetic on measured figures; knows no TFX."""
+"""Judgement of a model's measured figures against bounds. Plain arithmetic; imports no TFX."""
 
 from typing import Literal
 

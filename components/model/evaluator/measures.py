@@ -1,4 +1,4 @@
-"""How good predictions are, and how sure that is. Knows no TFX and no TensorFlow."""
+"""Measures of predictions, and their uncertainty. Imports neither TFX nor TensorFlow."""
 
 import numpy as np
 from scipy.stats import binomtest, norm

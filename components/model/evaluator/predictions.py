@@ -1,4 +1,4 @@
-"""What a SavedModel answers to raw examples, asked as a model server asks it."""
+"""Predictions of a SavedModel for raw examples, requested as a model server requests them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace

@@ -1,1 +1,1 @@
-"""ServingCheck: asks the SavedModel as its clients will."""
+"""ServingCheck: queries the SavedModel as its clients will."""

@@ -1,8 +1,8 @@
-"""Asks a SavedModel as its clients will, in a process that has TensorFlow and nothing of ours.
+"""Query a SavedModel as its clients will, in a process that has TensorFlow and nothing of ours.
 
-Run as a script, isolated: `python -I serving_probe.py MODEL FOLDER`. FOLDER holds `requests.npz` with the arrays
-`images` (uint8 [N, H, W, 3]), and byte strings as `encoded`, `examples` and `hostile` (uint8, joined), each with where
-its strings end in `<name>_ends`. Writes `answers.npz` and `figures.json` there.
+Run as a script, isolated: `python -I client.py MODEL FOLDER`. FOLDER holds `requests.npz` with the arrays
+`images` (uint8 [N, H, W, 3]), and byte strings as `encoded`, `examples` and `hostile` (uint8, joined), each with the
+end offsets of its strings in `<name>_ends`. Writes `answers.npz` and `figures.json` there.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""TFX's InfraValidator without Docker: a model that cannot be served as its clients will ask it does not pass."""
+"""TFX's InfraValidator without Docker. It rejects a model that cannot answer the requests of its clients."""
 
 import io
 import json

@@ -150,5 +150,5 @@ def test_a_package_of_another_graph_than_that_of_the_image_is_refused(settings):
 
 def test_a_folder_with_artifacts_of_another_store_is_refused(settings):
     (settings.folder / "root").mkdir(parents=True)
-    with pytest.raises(SettingsError, match="holds artifacts that another store of ML Metadata knows"):
+    with pytest.raises(SettingsError, match="holds artifacts of another store of ML Metadata"):
         begin(settings, "run-1")

@@ -192,7 +192,7 @@ def test_the_artifacts_of_a_moved_folder_are_removed_where_they_are_now(folder, 
 def test_not_while_a_run_goes_on(folder, monkeypatch, capsys):
     with filelock.FileLock(folder / "sample" / ".lock"):
         assert vitpipe(monkeypatch, "gc", "--keep", 1, "--runs", folder) == 2
-    assert "a run of sample is going on" in capsys.readouterr().err
+    assert "a run of sample is running" in capsys.readouterr().err
     assert all(one.state == "live" for one in artifacts(folder))
 
 

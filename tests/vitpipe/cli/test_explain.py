@@ -226,7 +226,7 @@ def test_a_model_without_cls_and_without_one_filter_says_so(explain, tmp_path):
         (["a.png", "--images", "5"], UsageError, "--images and --curves are for the model's page"),
         (["--data", "runs"], UsageError, "no data in runs"),
         (["a.png", "--out", "a.png"], UsageError, "a.png cannot be written"),
-        (["--data", "two"], UsageError, "answers other classes than two/span-1 has"),
+        (["--data", "two"], UsageError, "has other classes than two/span-1"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_cure(explain, made, arguments, kind, words):

@@ -83,7 +83,8 @@ def test_a_secret_is_not_shown(vitpipe, monkeypatch):
 
 def test_an_unknown_group_ends_with_exit_code_2_and_the_nearest_name(vitpipe):
     code, out, message = vitpipe("trainig")
-    assert (code, out) == (2, "") and "no settings trainig: did you mean training? the groups are data, " in message
+    assert (code, out) == (2, "")
+    assert "no setting or group trainig: did you mean training? the groups are data, " in message
 
 
 def test_the_reference_needs_no_tensorflow():

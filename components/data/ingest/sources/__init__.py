@@ -1,4 +1,4 @@
-"""Every kind of source that `vitpipe data prepare` knows."""
+"""Registry of the kinds of source that `vitpipe data prepare` supports."""
 
 from collections.abc import Callable
 from pathlib import Path
