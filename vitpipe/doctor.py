@@ -29,7 +29,7 @@ REINSTALL = "rm -r .venv && make setup"  # make alone sees that nothing changed,
 GPU_LOCK = "make setup LOCK=gpu; in a container, the GPU image"
 
 
-class Verdict(StrEnum):
+class Health(StrEnum):
     """Severity of a finding."""
 
     OK = "ok"
@@ -37,33 +37,33 @@ class Verdict(StrEnum):
     PROBLEM = "problem"  # a run would fail
 
 
-class Finding(NamedTuple):
+class Diagnosis(NamedTuple):
     """Outcome of one check; `cure` says what to do, and is empty if there is nothing to do."""
 
-    verdict: Verdict
+    verdict: Health
     found: str
     cure: str = ""
 
 
-def python() -> Finding:
+def python() -> Diagnosis:
     supported = (3, 11) <= sys.version_info[:2] <= (3, 13)
     found = f"{platform.python_version()}, {sys.executable}"
-    return Finding(Verdict.OK, found) if supported else Finding(Verdict.PROBLEM, found, "use Python 3.11 to 3.13")
+    return Diagnosis(Health.OK, found) if supported else Diagnosis(Health.PROBLEM, found, "use Python 3.11 to 3.13")
 
 
-def host() -> Finding:
+def host() -> Diagnosis:
     """The platform, and whether requirements/old_glibc.py did its work where it has to."""
     libc, version = platform.libc_ver()
     found = f"{platform.system()} {platform.machine()} {libc} {version}".rstrip()
     if (platform.system(), platform.machine(), libc) != ("Linux", "x86_64", "glibc"):
-        return Finding(Verdict.WARNING, found, "TFDV and ML Metadata have wheels for Linux x86-64 with glibc only")
+        return Diagnosis(Health.WARNING, found, "TFDV and ML Metadata have wheels for Linux x86-64 with glibc only")
     if tuple(map(int, version.split(".")[:2])) >= (2, 39):
-        return Finding(Verdict.OK, found)
+        return Diagnosis(Health.OK, found)
     for name in ("tensorflow-data-validation", "ml-metadata"):
         extensions = [file.locate() for file in importlib.metadata.files(name) or [] if file.suffix == ".so"]
         if not all(_is_patched(str(extension)) for extension in extensions):
-            return Finding(Verdict.PROBLEM, f"{found}, and {name} is not patched for it", REINSTALL)
-    return Finding(Verdict.OK, f"{found}, TFDV and ML Metadata patched for it")
+            return Diagnosis(Health.PROBLEM, f"{found}, and {name} is not patched for it", REINSTALL)
+    return Diagnosis(Health.OK, f"{found}, TFDV and ML Metadata patched for it")
 
 
 def _is_patched(extension: str) -> bool:
@@ -77,17 +77,17 @@ def _is_patched(extension: str) -> bool:
     return any(aux.flags & weak for lib in binary.symbols_version_requirement for aux in lib.get_auxiliary_symbols())
 
 
-def disk() -> Finding:
+def disk() -> Diagnosis:
     free = shutil.disk_usage(Path.cwd()).free / GIB
-    verdict = Verdict.PROBLEM if free < 1 else Verdict.WARNING if free < 5 else Verdict.OK
-    return Finding(verdict, f"{free:.1f} GiB free here", "" if free >= 5 else "make room, or use another disk")
+    verdict = Health.PROBLEM if free < 1 else Health.WARNING if free < 5 else Health.OK
+    return Diagnosis(verdict, f"{free:.1f} GiB free here", "" if free >= 5 else "make room, or use another disk")
 
 
-def memory(cgroup: Path = Path("/sys/fs/cgroup")) -> Finding:
+def memory(cgroup: Path = Path("/sys/fs/cgroup")) -> Diagnosis:
     """What is free on the machine or, where that is less, below the limit of the container."""
     meminfo = Path("/proc/meminfo")
     if not meminfo.exists():
-        return Finding(Verdict.OK, f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / GIB:.1f} GiB in all")
+        return Diagnosis(Health.OK, f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / GIB:.1f} GiB in all")
     kibibytes = dict(line.split(":") for line in meminfo.read_text().splitlines())["MemAvailable"].split()[0]
     available = int(kibibytes) * 1024 / GIB
     found, cure = f"{available:.1f} GiB available", "close something: a run on many images may be killed"
@@ -100,15 +100,15 @@ def memory(cgroup: Path = Path("/sys/fs/cgroup")) -> Finding:
             available = below
             found = f"{below:.1f} GiB available of this container's {most / GIB:.1f}"
             cure = "give the container more: a run on many images may be killed"
-    return Finding(Verdict.OK, found) if available >= 4 else Finding(Verdict.WARNING, found, cure)
+    return Diagnosis(Health.OK, found) if available >= 4 else Diagnosis(Health.WARNING, found, cure)
 
 
-def lock() -> Finding:
+def lock() -> Diagnosis:
     """What is installed against what was tested together."""
     from packaging.requirements import Requirement
 
     if not LOCK.is_file():
-        return Finding(Verdict.OK, "no lock beside the code, nothing to compare with")
+        return Diagnosis(Health.OK, "no lock beside the code, nothing to compare with")
     pins = [Requirement(line.rstrip(" \\")) for line in LOCK.read_text().splitlines() if line[:1] not in ("", " ", "#")]
     drift = []
     for pin in pins:
@@ -121,31 +121,31 @@ def lock() -> Finding:
         if installed != str(pin.specifier).removeprefix("=="):
             drift.append(f"{pin.name} {installed} (lock {pin.specifier})")
     if not drift:
-        return Finding(Verdict.OK, f"{LOCK.parent.name}/{LOCK.name}: all as locked")
+        return Diagnosis(Health.OK, f"{LOCK.parent.name}/{LOCK.name}: all as locked")
     more = f" and {len(drift) - 5} more" if len(drift) > 5 else ""
-    return Finding(Verdict.WARNING, ", ".join(drift[:5]) + more, REINSTALL)
+    return Diagnosis(Health.WARNING, ", ".join(drift[:5]) + more, REINSTALL)
 
 
-def kubeflow_sdk() -> Finding:
+def kubeflow_sdk() -> Diagnosis:
     """Its import package has the name of ours: whichever comes first on the path hides the other."""
     try:
         version = importlib.metadata.version("kubeflow")
     except importlib.metadata.PackageNotFoundError:
-        return Finding(Verdict.OK, "not installed, as it should be")
+        return Diagnosis(Health.OK, "not installed, as it should be")
     cure = "uninstall the distribution kubeflow, or keep it in an environment of its own"
-    return Finding(Verdict.PROBLEM, f"{version} is installed and claims our package name", cure)
+    return Diagnosis(Health.PROBLEM, f"{version} is installed and claims our package name", cure)
 
 
-def packages() -> Finding:
+def packages() -> Diagnosis:
     """Check that no package of the same name hides one of ours."""
     if hidden := shadows():
-        return Finding(
-            Verdict.PROBLEM, "; ".join(hidden), "follow this advice: Python must find all packages of vitpipe"
+        return Diagnosis(
+            Health.PROBLEM, "; ".join(hidden), "follow this advice: Python must find all packages of vitpipe"
         )
-    return Finding(Verdict.OK, "no other package hides one of ours")
+    return Diagnosis(Health.OK, "no other package hides one of ours")
 
 
-def runs() -> Finding:
+def runs() -> Diagnosis:
     """Check that a run can write below the run folders, and that what was recorded there is still there."""
     from pipeline.metadata import relocation
     from pipeline.metadata.stores import server
@@ -154,7 +154,7 @@ def runs() -> Finding:
     try:
         away = server()
     except StoreError as error:
-        return Finding(Verdict.PROBLEM, str(error), f"correct {ADDRESS}")
+        return Diagnosis(Health.PROBLEM, str(error), f"correct {ADDRESS}")
     problems, warnings = _unusable(folder), []
     inside = [one for one in sorted(folder.iterdir()) if one.is_dir()] if not problems and folder.is_dir() else []
     for run_folder in inside:
@@ -177,7 +177,7 @@ def runs() -> Finding:
     return _of_folder(folder, list(dict.fromkeys(problems)), warnings, fine)
 
 
-def data() -> Finding:
+def data() -> Diagnosis:
     """Check that data can be prepared, and that existing data can be read."""
     folder = Path(os.environ.get("VITPIPE_DATA__DIR", "data"))
     problems = _unusable(folder)
@@ -187,17 +187,17 @@ def data() -> Finding:
     return _of_folder(folder, problems, [], "can be read and written")
 
 
-def _of_folder(folder: Path, problems: list[str], warnings: list[str], fine: str) -> Finding:
+def _of_folder(folder: Path, problems: list[str], warnings: list[str], fine: str) -> Diagnosis:
     if problems:
-        return Finding(
-            Verdict.PROBLEM,
+        return Diagnosis(
+            Health.PROBLEM,
             "; ".join([*problems, *warnings]),
             "give this user write permission there, or move away what is broken",
         )
     if warnings:
         advice = "start `vitpipe run`: it records what was moved, and creates missing artifacts again"
-        return Finding(Verdict.WARNING, "; ".join(warnings), advice)
-    return Finding(Verdict.OK, f"{folder.resolve()}: {fine}" if folder.exists() else f"no {folder} yet")
+        return Diagnosis(Health.WARNING, "; ".join(warnings), advice)
+    return Diagnosis(Health.OK, f"{folder.resolve()}: {fine}" if folder.exists() else f"no {folder} yet")
 
 
 def _unusable(folder: Path) -> list[str]:
@@ -213,7 +213,7 @@ def _unusable(folder: Path) -> list[str]:
     return [f"{lock_file} is not a file"] if lock_file.exists() and not lock_file.is_file() else []
 
 
-def mlmd() -> Finding:
+def mlmd() -> Diagnosis:
     """Puts a type into a store in memory and gets it back."""
     from ml_metadata import version
     from ml_metadata.metadata_store.metadata_store import MetadataStore  # `import ml_metadata` hides why it fails
@@ -225,47 +225,47 @@ def mlmd() -> Finding:
     store.put_artifact_type(pb.ArtifactType(name="probe"))
     names = [kind.name for kind in store.get_artifact_types()]
     if names != ["probe"]:
-        return Finding(Verdict.PROBLEM, f"put the type probe, got {names}", REINSTALL)
-    return Finding(Verdict.OK, f"{version.__version__}, puts and gets")
+        return Diagnosis(Health.PROBLEM, f"put the type probe, got {names}", REINSTALL)
+    return Diagnosis(Health.OK, f"{version.__version__}, puts and gets")
 
 
-def tensorflow() -> Finding:
+def tensorflow() -> Diagnosis:
     import tensorflow as tf
 
     tf.reduce_sum(tf.ones([2, 2])).numpy()
-    return Finding(Verdict.OK, tf.__version__)
+    return Diagnosis(Health.OK, tf.__version__)
 
 
-def keras() -> Finding:
+def keras() -> Diagnosis:
     if os.environ.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true"):
-        return Finding(Verdict.PROBLEM, "TF_USE_LEGACY_KERAS makes tf.keras Keras 2", "unset TF_USE_LEGACY_KERAS")
+        return Diagnosis(Health.PROBLEM, "TF_USE_LEGACY_KERAS makes tf.keras Keras 2", "unset TF_USE_LEGACY_KERAS")
     import keras
 
     found = f"{keras.__version__} on {keras.backend.backend()}"
     if keras.backend.backend() != "tensorflow":
-        return Finding(Verdict.PROBLEM, found, "export KERAS_BACKEND=tensorflow")
-    return Finding(Verdict.OK, found)
+        return Diagnosis(Health.PROBLEM, found, "export KERAS_BACKEND=tensorflow")
+    return Diagnosis(Health.OK, found)
 
 
-def gpus() -> Finding:
+def gpus() -> Diagnosis:
     import tensorflow as tf
 
     found = tf.config.list_physical_devices("GPU")
     if found:
         details = [tf.config.experimental.get_device_details(gpu) for gpu in found]
-        return Finding(Verdict.OK, ", ".join(detail.get("device_name", "unnamed") for detail in details))
+        return Diagnosis(Health.OK, ", ".join(detail.get("device_name", "unnamed") for detail in details))
     if Path("/dev/nvidia0").exists():
-        return Finding(Verdict.WARNING, "there is one, but TensorFlow does not see it", GPU_LOCK)
-    return Finding(Verdict.OK, "none: training runs on the CPU")
+        return Diagnosis(Health.WARNING, "there is one, but TensorFlow does not see it", GPU_LOCK)
+    return Diagnosis(Health.OK, "none: training runs on the CPU")
 
 
-def beam() -> Finding:
+def beam() -> Diagnosis:
     import apache_beam
 
-    return Finding(Verdict.OK, apache_beam.__version__)
+    return Diagnosis(Health.OK, apache_beam.__version__)
 
 
-def tfdv() -> Finding:
+def tfdv() -> Diagnosis:
     """Statistics, a schema from them, and a validation that has something to find."""
     import pandas as pd
     import tensorflow_data_validation as tfdv
@@ -274,27 +274,27 @@ def tfdv() -> Finding:
     other = tfdv.generate_statistics_from_dataframe(pd.DataFrame({"label": [0, 1], "other": [0, 1]}))
     anomalies = list(tfdv.validate_statistics(other, schema).anomaly_info)
     if anomalies != ["other"]:
-        return Finding(Verdict.PROBLEM, f"expected an anomaly in the column other, got {anomalies}", REINSTALL)
-    return Finding(Verdict.OK, f"{tfdv.__version__}, measures and validates")
+        return Diagnosis(Health.PROBLEM, f"expected an anomaly in the column other, got {anomalies}", REINSTALL)
+    return Diagnosis(Health.OK, f"{tfdv.__version__}, measures and validates")
 
 
-def tfx() -> Finding:
+def tfx() -> Diagnosis:
     import tfx.components
     import tfx.orchestration.local.local_dag_runner
     import tfx.version
 
-    return Finding(Verdict.OK, tfx.version.__version__)
+    return Diagnosis(Health.OK, tfx.version.__version__)
 
 
-def kfp() -> Finding:
+def kfp() -> Diagnosis:
     import kfp
     import kfp.kubernetes
 
-    return Finding(Verdict.OK, kfp.__version__)
+    return Diagnosis(Health.OK, kfp.__version__)
 
 
 # Light before heavy: the first findings come at once.
-CHECKS: dict[str, Callable[[], Finding]] = {
+CHECKS: dict[str, Callable[[], Diagnosis]] = {
     "Python": python,
     "Host": host,
     "Disk": disk,
@@ -328,16 +328,18 @@ def report(names: list[str]) -> None:
         print(json.dumps(finding), file=lines, flush=True)
 
 
-def _broken(name: str, found: str) -> Finding:
-    return Finding(Verdict.WARNING if name in NOT_FOR_LOCAL_RUNS else Verdict.PROBLEM, found, REINSTALL)
+def _broken(name: str, found: str) -> Diagnosis:
+    return Diagnosis(Health.WARNING if name in NOT_FOR_LOCAL_RUNS else Health.PROBLEM, found, REINSTALL)
 
 
-def diagnose() -> dict[str, Finding]:
+def diagnose() -> dict[str, Diagnosis]:
     """Check whether a run would work here, and return the finding of each check by its name."""
     return dict(examine(list(CHECKS)))
 
 
-def examine(names: Sequence[str], started: Callable[[str], None] = lambda name: None) -> Iterator[tuple[str, Finding]]:
+def examine(
+    names: Sequence[str], started: Callable[[str], None] = lambda name: None
+) -> Iterator[tuple[str, Diagnosis]]:
     """Yield each check's name and finding as it comes.
 
     The checks run in a process of their own. After a check that ended it, a new process continues with the rest.
@@ -355,7 +357,7 @@ def examine(names: Sequence[str], started: Callable[[str], None] = lambda name: 
             with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=noise, text=True) as process:
                 for line in process.stdout or ():
                     verdict, found, cure = json.loads(line)
-                    yield rest.pop(0), Finding(Verdict(verdict), found, cure)
+                    yield rest.pop(0), Diagnosis(Health(verdict), found, cure)
                     if rest:
                         started(rest[0])
             noise.seek(0)

@@ -13,7 +13,7 @@ from pipeline.metadata.address import ADDRESS
 from tests.helpers.stores import make_store
 from vitpipe import doctor
 from vitpipe.cli import doctor as command
-from vitpipe.doctor import CHECKS, Finding, Verdict
+from vitpipe.doctor import CHECKS, Diagnosis, Health
 
 app = typer.Typer()
 app.command()(command.doctor)
@@ -26,7 +26,7 @@ def front(tmp_path, monkeypatch):
     return tmp_path
 
 
-def examine(*names: str) -> dict[str, Finding]:
+def examine(*names: str) -> dict[str, Diagnosis]:
     return dict(doctor.examine(names))
 
 
@@ -68,40 +68,42 @@ def test_a_library_that_takes_its_process_down_does_not_hide_the_checks_after_it
     (front / "apache_beam.py").write_text("import sys; sys.exit('no coders here')")
     findings = examine("Python", "ML Metadata", "Beam", "Disk")
     assert list(findings) == ["Python", "ML Metadata", "Beam", "Disk"]
-    assert findings["ML Metadata"] == Finding(Verdict.PROBLEM, "ended its process: killed by SIGSEGV", doctor.REINSTALL)
+    assert findings["ML Metadata"] == Diagnosis(
+        Health.PROBLEM, "ended its process: killed by SIGSEGV", doctor.REINSTALL
+    )
     assert findings["Beam"].found == "ended its process: exit status 1, no coders here"
     assert findings["Disk"].found.endswith("free here")
 
 
 def test_what_a_library_prints_does_not_mix_with_the_findings(front):
     (front / "apache_beam.py").write_text("__version__ = '9.9'; print('{not json', flush=True)")
-    assert examine("Beam") == {"Beam": Finding(Verdict.OK, "9.9")}
+    assert examine("Beam") == {"Beam": Diagnosis(Health.OK, "9.9")}
 
 
 def test_without_kfp_local_runs_still_work(front):
     (front / "kfp.py").write_text("raise ImportError('gone')")
-    assert examine("Kubeflow Pipelines")["Kubeflow Pipelines"].verdict == Verdict.WARNING
+    assert examine("Kubeflow Pipelines")["Kubeflow Pipelines"].verdict == Health.WARNING
 
 
 @pytest.mark.parametrize("value", ["1", "true", "True"])
 def test_legacy_keras_is_a_problem(monkeypatch, value):
     monkeypatch.setenv("TF_USE_LEGACY_KERAS", value)
     finding = examine("Keras")["Keras"]
-    assert (finding.verdict, finding.cure) == (Verdict.PROBLEM, "unset TF_USE_LEGACY_KERAS")
+    assert (finding.verdict, finding.cure) == (Health.PROBLEM, "unset TF_USE_LEGACY_KERAS")
 
 
 def test_the_kubeflow_sdk_beside_us_is_a_problem(front):
-    assert examine("Kubeflow SDK")["Kubeflow SDK"].verdict == Verdict.OK
+    assert examine("Kubeflow SDK")["Kubeflow SDK"].verdict == Health.OK
     add_distribution(front, "kubeflow", "0.3.0")
     finding = examine("Kubeflow SDK")["Kubeflow SDK"]
-    assert finding.verdict == Verdict.PROBLEM
+    assert finding.verdict == Health.PROBLEM
     assert finding.found == "0.3.0 is installed and claims our package name"
 
 
 def test_a_version_that_differs_from_the_lock_is_named(front):
     add_distribution(front, "rich", "0.0.1")
     finding = examine("Lock")["Lock"]
-    assert finding.verdict == Verdict.WARNING
+    assert finding.verdict == Health.WARNING
     assert "rich 0.0.1 (lock ==" in finding.found
 
 
@@ -111,7 +113,7 @@ def test_in_a_container_its_limit_is_the_memory_that_counts(tmp_path):
     (tmp_path / "memory.stat").write_text(f"anon 1\ninactive_file {gib // 2}\nactive_file 1\n")
     (tmp_path / "memory.max").write_text(f"{gib * 3 // 2}\n")
     finding = doctor.memory(tmp_path)
-    assert finding.verdict == Verdict.WARNING
+    assert finding.verdict == Health.WARNING
     assert finding.found == "1.0 GiB available of this container's 1.5"  # files that nobody reads make room
     assert "container" in finding.cure
 
@@ -129,45 +131,45 @@ def test_a_moved_run_folder_is_reported(tmp_path, monkeypatch):
     (tmp_path / "before").rename(tmp_path / "after")
     monkeypatch.setenv("VITPIPE_RUNS", str(tmp_path / "after" / "runs"))
     finding = doctor.runs()
-    assert finding.verdict is Verdict.WARNING and "vitpipe run" in finding.cure
+    assert finding.verdict is Health.WARNING and "vitpipe run" in finding.cure
     assert f"was moved or copied from {tmp_path}/before/runs/sample" in finding.found and "are gone" in finding.found
 
 
 def test_an_address_that_is_none_is_a_problem(monkeypatch):
     monkeypatch.setenv(ADDRESS, "mysql://nobody")
     finding = doctor.runs()
-    assert finding.verdict is Verdict.PROBLEM and ADDRESS in finding.cure
+    assert finding.verdict is Health.PROBLEM and ADDRESS in finding.cure
 
 
 def test_unusable_run_folders_are_a_problem(tmp_path, monkeypatch):
     monkeypatch.setenv("VITPIPE_RUNS", str(tmp_path / "runs"))
-    assert doctor.runs().verdict is Verdict.OK  # the first run creates it
+    assert doctor.runs().verdict is Health.OK  # the first run creates it
     (tmp_path / "runs" / "sample" / ".lock").mkdir(parents=True)
     finding = doctor.runs()
-    assert finding.verdict is Verdict.PROBLEM and "sample/.lock is not a file" in finding.found
+    assert finding.verdict is Health.PROBLEM and "sample/.lock is not a file" in finding.found
     (tmp_path / "runs" / "sample" / ".lock").rmdir()
     (tmp_path / "runs" / "sample" / "metadata.db").write_bytes(b"")
-    assert doctor.runs().verdict is Verdict.WARNING
+    assert doctor.runs().verdict is Health.WARNING
     (tmp_path / "runs" / "sample" / "metadata.db").write_bytes(b"no database " * 999)
     finding = doctor.runs()
-    assert finding.verdict is Verdict.PROBLEM and "metadata.db is damaged" in finding.found
+    assert finding.verdict is Health.PROBLEM and "metadata.db is damaged" in finding.found
     (tmp_path / "runs" / "sample" / "metadata.db").unlink()
     with contextlib.closing(sqlite3.connect(tmp_path / "runs" / "sample" / "metadata.db")) as other:
         other.execute("CREATE TABLE cookies (name TEXT)")
     finding = doctor.runs()
-    assert finding.verdict is Verdict.PROBLEM and "is not a store of ML Metadata" in finding.found
+    assert finding.verdict is Health.PROBLEM and "is not a store of ML Metadata" in finding.found
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("VITPIPE_RUNS", str(tmp_path / "file"))
     monkeypatch.setenv("VITPIPE_DATA__DIR", str(tmp_path / "file"))
     for finding in doctor.runs(), doctor.data():
-        assert finding.verdict is Verdict.PROBLEM and "Not a directory" in finding.found
+        assert finding.verdict is Health.PROBLEM and "Not a directory" in finding.found
 
 
 def test_a_package_that_hides_ours_is_a_problem(tmp_path, monkeypatch):
-    assert doctor.packages().verdict is Verdict.OK
+    assert doctor.packages().verdict is Health.OK
     (tmp_path / "kubeflow").mkdir()
     (tmp_path / "kubeflow" / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "kubeflow", raising=False)
     finding = doctor.packages()
-    assert finding.verdict is Verdict.PROBLEM and f"{tmp_path / 'kubeflow' / '__init__.py'} shadows" in finding.found
+    assert finding.verdict is Health.PROBLEM and f"{tmp_path / 'kubeflow' / '__init__.py'} shadows" in finding.found

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from components.errors import Exit
 from pipeline.console.terminal import Console, printable
-from vitpipe.doctor import CHECKS, Finding, Verdict, examine
+from vitpipe.doctor import CHECKS, Diagnosis, Health, examine
 
 
 def doctor(
@@ -22,12 +22,12 @@ def doctor(
         print(jsonlib.dumps([{"check": name, **finding._asdict()} for name, finding in findings.items()], indent=2))
     else:
         Console().print(_table(findings))
-    if any(finding.verdict == Verdict.PROBLEM for finding in findings.values()):
+    if any(finding.verdict == Health.PROBLEM for finding in findings.values()):
         raise typer.Exit(Exit.CRASHED)
 
 
-def _table(findings: dict[str, Finding]) -> Table:
-    styles = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "bold red"}
+def _table(findings: dict[str, Diagnosis]) -> Table:
+    styles = {Health.OK: "green", Health.WARNING: "yellow", Health.PROBLEM: "bold red"}
     table = Table("check", "verdict", Column("found", overflow="fold"), "cure", box=None)
     for name, (verdict, found, cure) in findings.items():
         table.add_row(name, Text(verdict, styles[verdict]), printable(found), printable(cure))
