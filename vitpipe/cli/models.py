@@ -87,6 +87,7 @@ def _print(restored: Restored) -> None:
         f"version {record.version} in {display_path(restored.folder)} is version {record.restored_from} again: "
         f"run {record.run_id}{accuracy}"
     )
+    sys.stdout.flush()  # the roll-back counts as done after this, so the user must have seen it
 
 
 def _accuracy(record: ModelRecord) -> str:
