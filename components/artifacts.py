@@ -6,14 +6,14 @@ from tfx.types.artifact import Artifact, Property, PropertyType
 
 
 class ImageStatisticsArtifact(Artifact):
-    """What was measured of a span's images, and of the gate's test set: see `components.data.statistics.component`."""
+    """Statistics of the images of a span and of the gate's test set, see `components.data.statistics.component`."""
 
     TYPE_NAME = "ImageStatistics"
     PROPERTIES: ClassVar = {"span": Property(type=PropertyType.INT)}
 
 
 class DataVerdictArtifact(Artifact):
-    """What the data gate weighed, and whether training may start: see `components.data.gate.component`."""
+    """Findings of the data gate, and whether training may start, see `components.data.gate.component`."""
 
     TYPE_NAME = "DataVerdict"
     PROPERTIES: ClassVar = {"span": Property(type=PropertyType.INT), "passed": Property(type=PropertyType.INT)}

@@ -270,7 +270,7 @@ class Client:
         return pods
 
     def log(self, run_id: str, pod: str) -> str:
-        """What a pod has written so far. Raises ClusterError.
+        """Return the log of a pod so far. Raises ClusterError.
 
         The server has no way to follow a log. Behind the address of the page its own log is out of reach, and the
         page's own is there. Without users, the server of 2.17 looks for pods in no namespace and finds none.

@@ -48,7 +48,7 @@ def six_fields(cron: str) -> str:
 
 
 def seconds(every: str) -> int:
-    """Of `90m`, `6h`, `2d` or `1d12h`. Raises UsageError."""
+    """Return the seconds of an interval such as `90m`, `6h`, `2d` or `1d12h`. Raises UsageError."""
     if not re.fullmatch(r"(\d{1,6}d)?(\d{1,6}h)?(\d{1,6}m)?", every) or not every:
         raise UsageError(f"--every {every}: write minutes, hours or days, for example 90m, 6h or 1d12h")
     found = sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+)([mhd])", every))

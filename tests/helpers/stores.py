@@ -181,9 +181,12 @@ def put_unblessed_run(file: Path, pipeline: str, name: str, judgement: Judgement
     made.node(name, "Evaluator", "complete", {"examples": examples, "model": model}, {"blessing": blessing})
     check = {"name": "answers", "value": float(servable), "bound": 1.0}
     served = made.artifact(
-        "InfraBlessing", f"ServingCheck/{name}", blessed=int(servable), checks=json.dumps([check]),
+        "InfraBlessing",
+        f"ServingCheck/{name}",
+        blessed=int(servable),
+        checks=json.dumps([check]),
         signatures='["serving_bytes"]',
-    )  # fmt: skip
+    )
     made.node(name, "ServingCheck", "complete", {"model": model}, {"blessing": served})
     return Path(model.uri)
 

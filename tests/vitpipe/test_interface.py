@@ -21,11 +21,19 @@ from tests.helpers.stores import make_store, put_unblessed_run
 
 HEAVY = {"tensorflow", "tfx", "keras", "numpy", "pandas", "pydantic", "typer", "rich"}
 FIGURES = ModelFigures(
-    classes=["cat", "dog"], examples=10, accuracy=0.6, accuracy_interval=(0.3, 0.9), top_3=1.0, log_loss=0.5,
-    calibration_error=0.1, class_accuracy={"cat": 0.6, "dog": 0.6},
-    class_accuracy_interval={"cat": (0.1, 0.9), "dog": (0.1, 0.9)}, class_precision={"cat": 0.6, "dog": 0.6},
-    looks_accuracy={}, confusion=[[3, 2], [2, 3]],
-)  # fmt: skip
+    classes=["cat", "dog"],
+    examples=10,
+    accuracy=0.6,
+    accuracy_interval=(0.3, 0.9),
+    top_3=1.0,
+    log_loss=0.5,
+    calibration_error=0.1,
+    class_accuracy={"cat": 0.6, "dog": 0.6},
+    class_accuracy_interval={"cat": (0.1, 0.9), "dog": (0.1, 0.9)},
+    class_precision={"cat": 0.6, "dog": 0.6},
+    looks_accuracy={},
+    confusion=[[3, 2], [2, 3]],
+)
 
 
 def test_importing_it_imports_no_library_and_no_other_package_of_ours():
@@ -92,10 +100,18 @@ def test_rolling_back_returns_the_version_that_serves(tmp_path):
     (tmp_path / "model" / "saved_model.pb").write_bytes(b"no graph")
     for version in (1, 2):
         record = ModelRecord(
-            version=version, pushed_at=datetime(2026, 1, 1, tzinfo=UTC), run_id="r", span=1, data_digest="d",
-            model=ModelId(uri=f"/{version}", created_ms=1), code_version="c", settings_digest="s", metrics={},
-            signatures=["serving_bytes"], classes=["a", "b"],
-        )  # fmt: skip
+            version=version,
+            pushed_at=datetime(2026, 1, 1, tzinfo=UTC),
+            run_id="r",
+            span=1,
+            data_digest="d",
+            model=ModelId(uri=f"/{version}", created_ms=1),
+            code_version="c",
+            settings_digest="s",
+            metrics={},
+            signatures=["serving_bytes"],
+            classes=["a", "b"],
+        )
         push(tmp_path / "model", tmp_path / "runs" / "pets" / "serving", record)
     restored = vitpipe.roll_back(runs=tmp_path / "runs")
     assert (restored.record.version, restored.record.restored_from, restored.earlier) == (3, 1, False)

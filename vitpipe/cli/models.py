@@ -38,13 +38,18 @@ def list_models(runs: Runs = Path("runs"), as_json: Json = False) -> None:
             ("pipeline", "version", "pushed", "run", "span", "accuracy", "code", ""),
             [
                 (
-                    model.pipeline, model.folder.name, f"{model.record.pushed_at:%Y-%m-%d %H:%M}",
-                    model.record.run_id, str(model.record.span), _accuracy(model.record), model.record.code_version,
+                    model.pipeline,
+                    model.folder.name,
+                    f"{model.record.pushed_at:%Y-%m-%d %H:%M}",
+                    model.record.run_id,
+                    str(model.record.span),
+                    _accuracy(model.record),
+                    model.record.code_version,
                     _state(model.record, model.serving),
                 )
                 for model in listing.models
             ],
-        )  # fmt: skip
+        )
     if listing.unreadable:
         raise DataRefused("; ".join(listing.unreadable))
 

@@ -71,18 +71,29 @@ def data_regime(
         return
     print_rows(
         (
-            "architecture", "images a class", "accuracy", "95 % interval", "steps", "a cell", "parameters",
+            "architecture",
+            "images a class",
+            "accuracy",
+            "95 % interval",
+            "steps",
+            "a cell",
+            "parameters",
             "multiply-adds",
         ),
         [
             (
-                row.title, f"{row.size:,}", f"{row.accuracy:.1%}",
+                row.title,
+                f"{row.size:,}",
+                f"{row.accuracy:.1%}",
                 f"{row.interval[0]:.1%} to {row.interval[1]:.1%}" if row.interval else "one seed",
-                f"{row.steps:,}", duration(row.seconds), f"{row.parameters:,}", f"{row.multiply_adds / 1e6:,.1f} M",
+                f"{row.steps:,}",
+                duration(row.seconds),
+                f"{row.parameters:,}",
+                f"{row.multiply_adds / 1e6:,.1f} M",
             )
             for row in found.rows
         ],
-    )  # fmt: skip
+    )
     if (seeds := found.settings["seeds"]) > 1:
         print(f"intervals by Student's t over {seeds} seeds", file=sys.stderr)
     print_line(display_path(result.page))

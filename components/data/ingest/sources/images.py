@@ -9,7 +9,7 @@ from components.errors import UsageError
 
 
 def open_source(source: str | None, cache: Path, progress: Progress) -> Source:
-    """See `components.data.ingest.image_folder.open_folder`."""
+    """Open an image folder or an archive of one, see `components.data.ingest.image_folder.open_folder`."""
     if source is None:
         raise UsageError("`images` needs --source: an image folder, an archive of one, or its URL")
     path, description = locate(source, cache, progress)
