@@ -18,11 +18,12 @@ results, run a probe of two epochs and then the preset. If the probe fails, the 
     H=; timeout 150 $R --epochs 2 2>&1 | tee $OUT/probe.log || H="--set model.pool=mean"
     $R $H --save $OUT/preset.npz 2>&1 | tee $OUT/preset.log
 
-To train a longer recipe, which was chosen by its accuracy on `val`, run the first three lines above and then:
+To train a stronger recipe, run the first three lines above and then:
 
     R="python3 benchmarks/train_accelerator.py data/cifar10.npz --peak-tflops 790 --out $OUT/results.jsonl"
-    S="--set training.learning_rate=2e-3 --set model.pool=mean --set model.conv_stem=true --set model.mimetic=true"
-    $R --all --batch-size 512 $S --save $OUT/best.npz 2>&1 | tee $OUT/best.log
+    S="--set model.pool=mean --set model.conv_stem=true --set model.mimetic=true --set training.optimizer=muon"
+    S="$S --set training.learning_rate=2e-3 --set augment.mixing_probability=0.5 --set augment.erase=0.1"
+    $R --all --teacher-epochs 40 $S --save $OUT/best.npz 2>&1 | tee $OUT/best.log
 
 Back where vitpipe is installed, rebuild a saved model from its files of at most 15 MiB, check that its weights equal
 the tested weights bit for bit, and test it again. This test computes in float32, so the answers to a few of 10,000
@@ -38,7 +39,29 @@ As in the pipeline, the averaged weights are evaluated on `val` after each epoch
 `--all` also trains on `val`, which leaves nothing to choose by, so it tests the last weights. Overrides for sweeps:
 `--set model.pool=mean --set augment.mixup=0`; a learning rate fits one batch size, so set both.
 
-Not yet measured on a GPU.
+Measured on one NVIDIA H200 with JAX 0.11.2 and Keras 3.15.1 in bfloat16, one seed each, CIFAR-10 re-encoded as JPEG.
+The three models were compiled at the same time, and the last training was stopped after 144 of 200 epochs for want of
+time, when its learning rate was a fifth of the peak:
+
+|                                    | preset cifar10 | teacher: a CNN | stronger recipe |
+| ---------------------------------- | -------------- | -------------- | --------------- |
+| parameters                         |      4,771,082 |      6,577,600 |       5,123,338 |
+| epochs                             |            200 |             40 |      144 of 200 |
+| test accuracy                      |         0.6721 |         0.9097 |          0.9350 |
+| the same, mean with mirrored image |         0.6808 |         0.9147 |          0.9360 |
+| seconds of training and evaluation |          159.8 |           29.6 |           139.0 |
+| seconds of compilation             |           28.5 |           32.6 |            53.8 |
+| seconds of an epoch                |           0.73 |           0.74 |            0.96 |
+| images/s                           |         61,705 |         67,632 |          51,794 |
+| share of 790 TFLOP/s               |         13.1 % |         19.4 % |          13.3 % |
+
+So the preset does not reach the 92 % of its gate: its loss rises while the learning rate nears its peak, and the first
+block's output ends up 25 times as large as the embeddings. The cause is not yet known. The share of the stronger recipe
+counts the ViT alone, not the teacher's forward pass.
+
+A profile of one epoch of the preset: 659 kernels and 4.27 ms a step, of which the device was busy for 99.6 %. cuDNN's
+attention refuses 65 tokens, and one query, so Keras uses plain attention for the pool "cls"; it accepts 64 tokens. The
+largest kernels are GELU (0.27 ms a step), and transposed copies of queries, keys and values (0.56 ms).
 """
 
 import argparse
@@ -48,6 +71,7 @@ import os
 import sys
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -77,6 +101,16 @@ def main() -> None:
         "--set", action="append", default=[], metavar="GROUP.KEY=VALUE", help="model, augment, training"
     )
     parser.add_argument("--all", action="store_true", help="train on val, too, and test the last weights")
+    parser.add_argument(
+        "--teacher-epochs",
+        type=int,
+        default=0,
+        metavar="N",
+        help="first train a CNN for N epochs, to learn from it, too",
+    )
+    parser.add_argument(
+        "--teacher-weight", type=float, default=0.5, metavar="SHARE", help="share of the targets that the CNN decides"
+    )
     parser.add_argument("--peak-tflops", type=float, help="of the device in the precision it computes in")
     parser.add_argument("--out", type=Path, help="append one line of JSON for each training to this file")
     parser.add_argument(
@@ -111,7 +145,11 @@ def main() -> None:
         splits["train"] = tuple(np.concatenate(both) for both in zip(splits["train"], splits["val"], strict=True))
         del splits["val"]
 
-    recipe = Recipe(model, augmentation, training, splits)
+    teacher = None
+    if args.teacher_epochs:
+        _, _, short = settings(args.preset, [*overrides, f"training.epochs={args.teacher_epochs}"])
+        teacher = TeacherRecipe(model, augmentation, short, splits)
+    recipe = Recipe(model, augmentation, training, splits, teacher, args.teacher_weight)
     device = recipe.device()
     print(
         f"{device}, {recipe.policy}, {recipe.attention}: {recipe.parameters:,} parameters, "
@@ -121,6 +159,8 @@ def main() -> None:
     results = []
     for seed in range(args.seeds):
         result = {"seed": seed, "preset": args.preset, "set": overrides, "all": args.all, "device": device}
+        if teacher:
+            result["teacher"] = teacher.train(seed, args.peak_tflops)
         result |= {"attention": recipe.attention, **recipe.train(seed, args.peak_tflops)}
         results.append(result["test_accuracy"])
         print(
@@ -183,12 +223,12 @@ def load(path: Path) -> dict:
             encoded, ends, labels, splits = (packed[name] for name in ("encoded", "ends", "labels", "splits"))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         sys.exit(f"{path} holds no packed images ({error}): write them with --pack")
-    images = np.stack(
-        [
-            np.asarray(Image.open(io.BytesIO(encoded[start:end])).convert("RGB"))
-            for start, end in zip(np.append(0, ends[:-1]), ends, strict=True)
-        ]
-    )
+
+    def decode(start, end):
+        return np.asarray(Image.open(io.BytesIO(encoded[start:end])).convert("RGB"))
+
+    with ThreadPoolExecutor() as pool:
+        images = np.stack(list(pool.map(decode, np.append(0, ends[:-1]), ends)))
     return {name: (images[splits == index], labels[splits == index]) for index, name in enumerate(SPLITS)}
 
 
@@ -274,14 +314,20 @@ def attention_fault(attend, batch: int, tokens: int, queries: int, heads: int, s
     return ""
 
 
+def values(model) -> tuple[list, list]:
+    """Values of the trainable variables and of the others."""
+    return [one.value for one in model.trainable_variables], [one.value for one in model.non_trainable_variables]
+
+
 class Recipe:
     """The compiled programs of a recipe, shared by all seeds, and the data on the device."""
 
-    def __init__(self, model, augmentation, training, splits):
+    def __init__(self, model, augmentation, training, splits, teacher=None, teacher_weight=0.0):
         import jax
         import jax.numpy as jnp
 
         self.model_settings, self.augmentation, self.training = model, augmentation, training
+        self.teacher, self.teacher_weight = teacher, teacher_weight
         self.steps = len(splits["train"][1]) // training.batch_size
         if not self.steps:
             sys.exit(
@@ -297,11 +343,15 @@ class Recipe:
         self.attention = self.choose_attention()
         self.data = {name: tuple(jnp.asarray(part) for part in split) for name, split in splits.items()}
         self.model, self.optimizer = self.build(training.seed)
-        self.averaged = self.vit()
+        self.averaged = self.network()
         self.parameters = self.model.count_params()
         self.epoch = jax.jit(self.train_epoch, donate_argnums=0)
         self.right = jax.jit(self.count_right)
         self.compiled = None
+
+    @property
+    def taught_by(self) -> tuple:
+        return (values(self.teacher.averaged),) if self.teacher else ()
 
     def device(self) -> str:
         import jax
@@ -331,7 +381,7 @@ class Recipe:
                 return "plain attention"
         return "attention as Keras chooses"
 
-    def vit(self):
+    def network(self):
         import keras
 
         from trainer.vit import ViT
@@ -348,7 +398,7 @@ class Recipe:
         """A new model and its optimizer."""
         import keras
 
-        from trainer.optimizer import WarmupCosine, adamw, ema_momentum
+        from trainer.optimizer import WarmupCosine, build_optimizer, ema_momentum
 
         training = self.training
         keras.utils.set_random_seed(seed)
@@ -359,11 +409,21 @@ class Recipe:
             warmup_steps=min(round(training.warmup_epochs * self.steps), total - 1),
             floor=training.final_learning_rate,
         )
-        model = self.vit()
-        return model, adamw(model, schedule, training.weight_decay, ema_momentum(training.ema_epochs, self.steps))
+        model = self.network()
+        momentum = ema_momentum(training.ema_epochs, self.steps)
+        return model, build_optimizer(training.optimizer, model, schedule, training.weight_decay, momentum)
 
-    def train_epoch(self, state, images, labels, key, mixing):
-        """state: the values of the model's and the optimizer's variables. Returns the next state and the mean loss."""
+    def train_epoch(self, state, images, labels, key, mixing, teacher=None):
+        """Train for one epoch. Returns the next state and the mean loss.
+
+        Args:
+            state: Values of the model's and the optimizer's variables.
+            images: uint8 [N, height, width, 3].
+            labels: int32 [N].
+            key: Seed of the epoch.
+            mixing: Whether Mixup and CutMix are on.
+            teacher: Values of the teacher's trainable and other variables, if there is one.
+        """
         import jax
 
         from trainer.augment import augment, draws_per_image
@@ -375,8 +435,7 @@ class Recipe:
 
         def loss_of(trainable, fixed, pixels, targets):
             logits, fixed = self.model.stateless_call(trainable, fixed, pixels, training=True)
-            smoothed = targets * (1 - smoothing) + smoothing / self.classes
-            return -(smoothed * jax.nn.log_softmax(logits)).sum(-1).mean(), fixed
+            return -(targets * jax.nn.log_softmax(logits)).sum(-1).mean(), fixed
 
         def step(state, chosen):
             trainable, fixed, optimizer = state
@@ -384,6 +443,11 @@ class Recipe:
             draws = jax.random.uniform(key, (batch, draws_per_image(self.augmentation)))
             targets = jax.nn.one_hot(labels[rows], self.classes)
             pixels, targets = augment(images[rows], targets, draws, self.augmentation, mixing, branch=False)
+            targets = targets * (1 - smoothing) + smoothing / self.classes
+            if self.teacher:
+                logits, _ = self.teacher.averaged.stateless_call(*teacher, pixels, training=False)
+                # The teacher sees the same pixels (Beyer et al., 2022, https://arxiv.org/abs/2106.05237).
+                targets += self.teacher_weight * (jax.nn.softmax(logits) - targets)
             (loss, fixed), gradients = jax.value_and_grad(loss_of, has_aux=True)(trainable, fixed, pixels, targets)
             gradients = clip_by_global_norm(gradients)
             trainable, optimizer = self.optimizer.stateless_apply(optimizer, gradients, trainable)
@@ -399,17 +463,20 @@ class Recipe:
     def accuracy(self, split: str) -> float:
         """Of the averaged weights."""
         model = self.averaged
-        values = [[one.value for one in group] for group in (model.trainable_variables, model.non_trainable_variables)]
         images, labels = self.data[split]
         right = [
-            self.right(*values, images[start : start + EVALUATION_BATCH], labels[start : start + EVALUATION_BATCH])
+            self.right(
+                *values(model), images[start : start + EVALUATION_BATCH], labels[start : start + EVALUATION_BATCH]
+            )
             for start in range(0, len(labels), EVALUATION_BATCH)
         ]
         return int(sum(right)) / len(labels)
 
     def take_average(self, state) -> None:
         """Into `averaged`: the moving average of the weights, or the weights where there is none."""
-        trainable, _, optimizer = state
+        trainable, fixed, optimizer = state
+        for variable, value in zip(self.averaged.non_trainable_variables, fixed, strict=True):
+            variable.assign(value)
         for variable, value in zip(self.averaged.trainable_variables, trainable, strict=True):
             variable.assign(value)
         for variable, value in zip(self.optimizer.variables, optimizer, strict=True):
@@ -429,7 +496,7 @@ class Recipe:
         key, mixing_until = jax.random.key(seed), self.augmentation.mixing_epochs * self.training.epochs
         started = time.perf_counter()
         if self.compiled is None:
-            self.compiled = self.epoch.lower(state, images, labels, key, jnp.float32(0)).compile()
+            self.compiled = self.epoch.lower(state, images, labels, key, jnp.float32(0), *self.taught_by).compile()
             # The evaluation is compiled here too, so that the first seed's time does not include its compilation.
             self.take_average(state)
             for split in self.data.keys() - {"train"}:
@@ -441,7 +508,7 @@ class Recipe:
         for epoch in range(self.training.epochs):
             started = time.perf_counter()
             mixing = jnp.float32(epoch < mixing_until)
-            state, loss = self.compiled(state, images, labels, jax.random.fold_in(key, epoch), mixing)
+            state, loss = self.compiled(state, images, labels, jax.random.fold_in(key, epoch), mixing, *self.taught_by)
             loss = float(loss)  # waits for the device
             seconds.append(time.perf_counter() - started)
             if not np.isfinite(loss):
@@ -497,6 +564,27 @@ class Recipe:
             model.pool,
             model.conv_stem,
         )
+
+
+class TeacherRecipe(Recipe):
+    """The same for the teacher of a distillation."""
+
+    width = 64  # channels of the first convolution
+
+    def choose_attention(self) -> str:
+        return "no attention"
+
+    def network(self):
+        import keras
+        from resnet9 import ResNet9
+
+        size = self.model_settings.image_size
+        policy = keras.DTypePolicy(self.policy)
+        return ResNet9(size, self.classes, self.width, mean=self.mean, std=self.std, dtype=policy)
+
+    def flops(self) -> int:
+        """Of training on one image: three passes, each of 378 million multiply-adds for 32x32 pixels."""
+        return 3 * 2 * 378_000_000 * self.width**2 // 64**2 * self.model_settings.image_size**2 // 32**2
 
 
 if __name__ == "__main__":

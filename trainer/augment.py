@@ -61,7 +61,7 @@ def augment(
         on = ops.cast(mixing, "bool")
 
         def mixed() -> tuple[KerasTensor, KerasTensor]:
-            return mix(images, targets, draws[:, _MIX], settings.mixup, settings.cutmix)
+            return mix(images, targets, draws[:, _MIX], settings.mixup, settings.cutmix, settings.mixing_probability)
 
         if branch:
             # A branch saves the work while mixing is off, and the compiler computes what stands above once, not again
@@ -110,16 +110,22 @@ def erase(images: KerasTensor, draws: KerasTensor, probability: float) -> KerasT
 
 
 def mix(
-    images: KerasTensor, targets: KerasTensor, draws: KerasTensor, mixup: float, cutmix: float
+    images: KerasTensor,
+    targets: KerasTensor,
+    draws: KerasTensor,
+    mixup: float,
+    cutmix: float,
+    probability: float = 1.0,
 ) -> tuple[KerasTensor, KerasTensor]:
     """Mixup (Zhang et al., 2017, arXiv:1710.09412) or CutMix (Yun et al., 2019, arXiv:1905.04899), for each image.
 
-    `mixup` and `cutmix` are the alphas of Beta distributions, zero for never; with both, the odds are even. The share
-    of the image that stays comes from Beta(alpha, alpha). CutMix' rectangle is cut at the border, and the targets go by
-    what is left of it. `draws` [N, 4].
+    `mixup` and `cutmix` are the alphas of Beta distributions, zero for never; with both, the odds are even. Each image
+    is mixed with `probability`. The share of it that stays comes from Beta(alpha, alpha). CutMix' rectangle is cut at
+    the border, and the targets go by what is left of it. `draws` [N, 4].
     """
     height, width = images.shape[1:3]
     which, share, y, x = (draws[:, column, None] for column in range(4))
+    mixes, which = which < probability, which / max(probability, 1e-6)
     own = ops.ones_like(images[..., :1])  # how much of each pixel stays
     if mixup:
         own = own * _beta(share, mixup)[..., None, None]
@@ -130,6 +136,8 @@ def mix(
         inside = _inside(y - half_height, y + half_height, x - half_width, x + half_width, height, width)
         cut = which < (0.5 if mixup else 1.0)
         own = ops.where(cut[..., None, None], ops.where(inside, 0.0, 1.0), own)
+    if probability < 1:
+        own = ops.where(mixes[..., None, None], own, 1.0)
     share = ops.mean(own, axis=(1, 2))
     return own * images + (1 - own) * _partners(images), share * targets + (1 - share) * _partners(targets)
 

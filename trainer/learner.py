@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from trainer.augment import augment, draws_per_image
 from trainer.input import Share, Split, dataset, evaluation_batches, training_batches
-from trainer.optimizer import adamw, clip_by_global_norm, ema_momentum
+from trainer.optimizer import build_optimizer, clip_by_global_norm, ema_momentum
 from trainer.settings import AugmentSettings, TrainingSettings
 from trainer.sizes import check_batch
 
@@ -67,7 +67,7 @@ class Learner:
         with strategy.scope():
             self.model = build()
             momentum = ema_momentum(training.ema_epochs, steps_per_epoch)
-            self.optimizer = adamw(self.model, schedule, training.weight_decay, momentum)
+            self.optimizer = build_optimizer(training.optimizer, self.model, schedule, training.weight_decay, momentum)
             self.averaged = build() if momentum else self.model
             # Gradients of float16 would round to zero: scale the loss up, and halve that when they overflow.
             self._scales_loss = self.model.compute_dtype == "float16"

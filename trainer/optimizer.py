@@ -1,7 +1,9 @@
-"""AdamW, its schedule, gradient clipping and weight averaging. Keras 3 only, so it runs on any Keras backend."""
+"""AdamW, Muon, their schedule, gradient clipping and weight averaging, for any Keras backend."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import keras
 from keras import ops
@@ -35,20 +37,20 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
-def adamw(
+def build_optimizer(
+    name: Literal["adamw", "muon"],
     model: keras.Model,
     schedule: keras.optimizers.schedules.LearningRateSchedule,
     weight_decay: float,
     ema_momentum: float = 0.0,
 ) -> "ReducedAdamW":
-    """AdamW (Loshchilov and Hutter, 2017) for a built `model`, with a moving average of the weights.
+    """AdamW (Loshchilov and Hutter, 2017) or Muon for a built `model`, with a moving average of the weights.
 
     Decay applies to matrices only: not to biases, LayerNorm, the CLS token or the positions. The average is read with
     `finalize_variable_values`; without momentum there is none. Gradients come in summed over replicas and clipped.
     """
-    optimizer = ReducedAdamW(
-        schedule, weight_decay=weight_decay, use_ema=ema_momentum > 0, ema_momentum=ema_momentum or 0.99
-    )
+    kind = Muon if name == "muon" else ReducedAdamW
+    optimizer = kind(schedule, weight_decay=weight_decay, use_ema=ema_momentum > 0, ema_momentum=ema_momentum or 0.99)
     # Keras matches these against `variable.name`, which is the last part of its path.
     optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma", "cls", "positions"])
     optimizer.build(model.trainable_variables)
@@ -65,6 +67,85 @@ class ReducedAdamW(keras.optimizers.AdamW):
         self, grads_and_vars: Iterable[tuple[keras.KerasTensor, keras.Variable]]
     ) -> list[tuple[keras.KerasTensor, keras.Variable]]:
         return list(grads_and_vars)
+
+
+class Muon(ReducedAdamW):
+    """Muon for the matrices of the encoder blocks, and AdamW for all other weights.
+
+    Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon) replaces the momentum of a matrix by the
+    nearest orthogonal matrix, so that an update changes all directions equally. The update is scaled as in Moonlight
+    (Liu et al., 2025, https://arxiv.org/abs/2502.16982), so that the learning rate and weight decay of AdamW fit.
+
+    Keras' own Muon treats one matrix after the other and a fused qkv kernel as one matrix. This one stacks matrices of
+    equal shape, which makes a few large products of many small ones, and splits qkv kernels into their three matrices.
+    A matrix keeps AdamW's second moment, which stays zero, so that all weights are stored alike.
+    """
+
+    momentum = 0.95
+    scale = 0.2  # root mean square of an update at learning rate 1, like AdamW's
+
+    def _backend_update_step(
+        self,
+        grads: Sequence[keras.KerasTensor],
+        trainable_variables: Sequence[keras.Variable],
+        learning_rate: keras.KerasTensor,
+    ) -> None:
+        grads = list(grads)
+        stacks: dict[tuple[int, int], list[tuple[int, keras.KerasTensor]]] = defaultdict(list)
+        momenta = {}
+        for index, (gradient, variable) in enumerate(zip(grads, trainable_variables, strict=True)):
+            if not _is_block_matrix(variable):
+                continue
+            old = self._momentums[self._get_variable_index(variable)]
+            momenta[index] = old + (1 - self.momentum) * (gradient - old)
+            # Nesterov's momentum looks one step ahead.
+            ahead = gradient + self.momentum * (momenta[index] - gradient)
+            for part in _parts(variable, ahead):
+                stacks[tuple(part.shape)].append((index, part))
+        updates: dict[int, list[keras.KerasTensor]] = defaultdict(list)
+        for shape, stack in stacks.items():
+            orthogonal = orthogonalized(ops.stack([part for _, part in stack]))
+            orthogonal = orthogonal * (self.scale * max(shape) ** 0.5)
+            for (index, _), update in zip(stack, ops.unstack(orthogonal, num=len(stack)), strict=True):
+                updates[index].append(update)
+        for index, parts in updates.items():
+            # Keras hands `update_step` one array for each variable, on every replica: the momentum and the update.
+            update = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=1)
+            grads[index] = ops.stack([momenta[index], ops.reshape(update, momenta[index].shape)])
+        super()._backend_update_step(grads, trainable_variables, learning_rate)
+
+    def update_step(
+        self, gradient: keras.KerasTensor, variable: keras.Variable, learning_rate: keras.KerasTensor
+    ) -> None:
+        if len(gradient.shape) == len(variable.shape):
+            super().update_step(gradient, variable, learning_rate)
+            return
+        self.assign(self._momentums[self._get_variable_index(variable)], gradient[0])
+        self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * gradient[1])
+
+
+def _is_block_matrix(variable: keras.Variable) -> bool:
+    return "block_" in variable.path and variable.name == "kernel"
+
+
+def _parts(variable: keras.Variable, kernel: keras.KerasTensor) -> list[keras.KerasTensor]:
+    """The matrices of a kernel: three of a fused qkv kernel; of a convolution's, one from all inputs to the outputs."""
+    matrix = ops.reshape(kernel, (-1, kernel.shape[-1]))
+    return ops.split(matrix, 3, axis=1) if "/qkv/" in variable.path else [matrix]
+
+
+def orthogonalized(matrices: keras.KerasTensor) -> keras.KerasTensor:
+    """Return about the nearest orthogonal matrix of each of a stack [N, rows, columns]: U V' of its U S V'.
+
+    Five Newton-Schulz iterations with Jordan's coefficients bring all singular values into 0.7 to 1.2.
+    """
+    rows, columns = matrices.shape[1:]
+    x = ops.swapaxes(matrices, 1, 2) if rows > columns else matrices
+    x = x / (ops.sqrt(ops.sum(ops.square(x), axis=(1, 2), keepdims=True)) + 1e-7)
+    for _ in range(5):
+        square = ops.matmul(x, ops.swapaxes(x, 1, 2))
+        x = 3.4445 * x + ops.matmul(-4.7750 * square + 2.0315 * ops.matmul(square, square), x)
+    return ops.swapaxes(x, 1, 2) if rows > columns else x
 
 
 def clip_by_global_norm(gradients: Sequence[keras.KerasTensor], limit: float = 1.0) -> list[keras.KerasTensor]:

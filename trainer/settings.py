@@ -164,6 +164,9 @@ class AugmentSettings(SettingsGroup):
     mixing_epochs: float = Field(
         0.6, ge=0, le=1, description="Fraction of the epochs, from the first, in which Mixup and CutMix mix images."
     )
+    mixing_probability: float = Field(
+        1.0, ge=0, le=1, description="Probability with which Mixup or CutMix mixes an image, while they are on."
+    )
     erase: float = Field(0.25, ge=0, le=1, description="Probability with which a random rectangle is erased.")
 
 
@@ -191,7 +194,11 @@ class TrainingSettings(SettingsGroup):
     final_learning_rate: float = Field(
         1e-5, ge=0, le=1_000, description="Learning rate at the last step. It falls to this value along a cosine."
     )
-    weight_decay: float = Field(0.05, ge=0, le=1_000, description="Weight decay of AdamW.")
+    optimizer: Literal["adamw", "muon"] = Field(
+        "adamw",
+        description="Optimizer. muon: Muon for the matrices of the encoder blocks, AdamW for all other weights.",
+    )
+    weight_decay: float = Field(0.05, ge=0, le=1_000, description="Weight decay.")
     label_smoothing: float = Field(
         0.1, ge=0, lt=1, description="Share of each label's probability that is spread evenly over all classes."
     )

@@ -69,6 +69,22 @@ def test_two_seeds_train_and_are_written_down(packed, tmp_path):
     assert first["compile_seconds"] > 10 * max(second["compile_seconds"], first["seconds"] - second["seconds"])
 
 
+@pytest.mark.slow
+def test_a_teacher_is_trained_first_and_changes_what_is_learned(packed, tmp_path):
+    pytest.importorskip("jax", reason="an epoch is one jax.lax.scan")
+    overrides = [part for override in TINY for part in ("--set", override)]
+    results = []
+    for weight in (0, 1):
+        out, saved = tmp_path / f"results-{weight}.jsonl", tmp_path / f"vit-{weight}.npz"
+        short = ["--epochs", 2, "--batch-size", 8, "--teacher-epochs", 2, "--teacher-weight", weight]
+        done = run(packed, *short, "--out", out, "--save", saved, *overrides)
+        assert done.returncode == 0, done.stderr
+        results.append(json.loads(out.read_text()))
+    untaught, taught = results
+    assert untaught["teacher"]["test_accuracy"] == taught["teacher"]["test_accuracy"]
+    assert untaught["weights_sha256"] != taught["weights_sha256"]
+
+
 def test_saved_weights_are_the_tested_ones(packed, tmp_path):
     """A model on another backend reaches the measured accuracy with them."""
     pytest.importorskip("jax", reason="an epoch is one jax.lax.scan")

@@ -140,6 +140,22 @@ def test_with_both_each_image_takes_mixup_or_cutmix_at_even_odds():
     assert abs(cut.mean() - 0.5) < 4 * 0.5 / math.sqrt(count)
 
 
+def test_an_image_is_mixed_with_the_probability_that_is_set_and_both_kinds_stay_at_even_odds():
+    count = 10_000
+    images = np.zeros((count, 4, 4, 3), "float32")
+    images[1::2] = 200
+    targets = np.tile(np.eye(2, dtype="float32"), (count // 2, 1))
+    mixed, mixed_targets = (
+        np.array(x) for x in mix(images, targets, uniform(count, 4), mixup=1.0, cutmix=1.0, probability=0.3)
+    )
+    changed = (mixed_targets != targets).any(axis=1)
+    assert (mixed[~changed] == images[~changed]).all()
+    # Some of CutMix' rectangles are empty: those whose sides round to zero.
+    assert 0.3 * 0.85 < changed.mean() < 0.31
+    blended = ~np.isin(mixed, (0, 200)).all(axis=(1, 2, 3))
+    assert abs(blended.mean() - 0.15) < 4 * math.sqrt(0.15 * 0.85 / count)
+
+
 def test_nothing_set_is_nothing_done():
     images, targets, draws = batch()
     out, out_targets = augment(images, targets, draws, NOTHING, 1.0)

@@ -88,6 +88,16 @@ def test_two_devices_learn_what_one_learns(alone, tmp_path):
     assert_alike(alone, tmp_path)
 
 
+def test_two_devices_learn_with_muon_what_one_learns(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    muon = {"optimizer": "muon", "learning_rate": 3e-3}
+    finish(start(one, training=muon))
+    finish(start(two, training=muon, replicas=2))
+    assert_alike(one, two)
+
+
 def test_two_workers_end_with_equal_weights_and_one_writes(alone, tmp_path):
     def free_port():
         with socket.socket() as probe:

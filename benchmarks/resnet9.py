@@ -1,0 +1,84 @@
+"""A small residual CNN, the teacher of a distillation. Keras 3 only, so it runs on any Keras backend."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+
+@keras.saving.register_keras_serializable("vitpipe")
+class ResNet9(keras.Model):
+    """Nine-layer residual network after Page (2018, https://myrtle.ai/how-to-train-your-resnet).
+
+    Input: [N, image_size, image_size, 3], pixels from 0 to 255, integer or float. Output: float32 logits [N, classes].
+
+    Args:
+        image_size: Side of an image, in pixels; a multiple of 8.
+        classes: Number of classes.
+        width: Channels of the first convolution; the last has eight times as many.
+        mean: Mean of each channel, in pixel units.
+        std: Standard deviation of each channel, in pixel units.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 32,
+        classes: int = 10,
+        width: int = 64,
+        mean: Sequence[float] | np.ndarray = (127.5, 127.5, 127.5),
+        std: Sequence[float] | np.ndarray = (127.5, 127.5, 127.5),
+        **kwargs: Any,
+    ):
+        super().__init__(autocast=False, **kwargs)
+        self.config: dict[str, Any] = {
+            "image_size": image_size,
+            "classes": classes,
+            "width": width,
+            "mean": [float(value) for value in mean],
+            "std": [float(value) for value in std],
+        }
+        policy = self.dtype_policy
+        self.normalization = layers.Normalization(
+            axis=-1, mean=self.config["mean"], variance=[s**2 for s in self.config["std"]], dtype="float32"
+        )
+        self.convolutions, self.norms = [], []
+        # Channels of the eight convolutions, in widths. The third and fourth, and the last two, are a residual branch.
+        for number, factor in enumerate((1, 2, 2, 2, 4, 8, 8, 8)):
+            name = "stem" if number == 0 else f"block_{number}"
+            self.convolutions.append(
+                layers.Conv2D(factor * width, 3, padding="same", use_bias=False, name=name, dtype=policy)
+            )
+            self.norms.append(layers.BatchNormalization(momentum=0.9, name=f"norm_{number}", dtype=policy))
+        self.head = layers.Dense(classes, use_bias=False, kernel_initializer="zeros", name="head", dtype="float32")
+        self.build((None, image_size, image_size, 3))
+
+    def build(self, input_shape: tuple[int | None, int, int, int]) -> None:
+        self.normalization.build(input_shape)
+        shape = input_shape
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            convolution.build(shape)
+            shape = (*shape[:-1], convolution.filters)
+            norm.build(shape)
+        self.head.build((None, shape[-1]))
+        self.built = True
+
+    def call(self, images: keras.KerasTensor, training: bool | None = None) -> keras.KerasTensor:
+        def convolve(x: keras.KerasTensor, number: int) -> keras.KerasTensor:
+            return ops.relu(self.norms[number](self.convolutions[number](x), training=training))
+
+        def pool(x: keras.KerasTensor) -> keras.KerasTensor:
+            return ops.max_pool(x, 2, 2)
+
+        x = convolve(ops.cast(self.normalization(images), self.compute_dtype), 0)
+        x = pool(convolve(x, 1))
+        x = x + convolve(convolve(x, 2), 3)
+        x = pool(convolve(x, 4))
+        x = pool(convolve(x, 5))
+        x = x + convolve(convolve(x, 6), 7)
+        x = ops.cast(ops.max(x, axis=(1, 2)), "float32")
+        return self.head(x)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.config}
