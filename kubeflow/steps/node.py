@@ -39,8 +39,7 @@ def main() -> None:
         graph = step.read_graph(logs)
     if graph is None:
         step.end(Exit.CRASHED, f"run {arguments.run_id} has not started: {logs / step.GRAPH} is missing")
-    stderr = own_stderr()
-    with redirected(log):
+    with own_stderr() as stderr, redirected(log):
         from pipeline import node
         from pipeline.metadata.writer import MetadataStore, forget, record
 
