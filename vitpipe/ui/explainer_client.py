@@ -17,7 +17,7 @@ _LIMIT = 120.0  # seconds for an image, with the start of the process and the mo
 
 
 class Refused(Exception):
-    """One sentence for the page: what is wrong with the image or the model, and the cure."""
+    """The image or the model cannot be used; the message says why and what to do, in a sentence for the page."""
 
 
 class Busy(Exception):
