@@ -54,6 +54,7 @@ def run(settings):
         return store.run("run-1")
 
 
+@pytest.mark.slow
 def test_a_run_whose_step_was_killed_has_crashed_and_is_reported(begun, tmp_path):
     from ml_metadata.proto import metadata_store_pb2 as mlmd
 
