@@ -89,7 +89,7 @@ def test_after_a_kill_the_same_command_ends_with_a_pushed_model(unused):
         if "epoch 3/" in text:
             break
     killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    killed.communicate()
     assert killed.returncode == -signal.SIGKILL
 
     done = vitpipe(unused, *arguments)
@@ -113,7 +113,7 @@ def test_the_model_says_where_it_came_from(pushed_sample):
     logs = folder / "runs" / "sample" / "logs" / record["run_id"]
     assert "code_version:" in (logs / "run.yaml").read_text()
     assert (logs / "Trainer.log").stat().st_size > 0
-    with sqlite3.connect(folder / "runs" / "sample" / "metadata.db") as database:
+    with contextlib.closing(sqlite3.connect(folder / "runs" / "sample" / "metadata.db")) as database, database:
         rows = database.execute(
             "select p.name, p.string_value from ContextProperty p join Context c on c.id = p.context_id"
             " where c.name = ?",
@@ -163,7 +163,7 @@ def test_a_moved_folder_trains_nothing_and_missing_artifacts_are_reported(short_
     assert done.returncode == 0, done.stdout + done.stderr
     assert states(done)["ImportExampleGen"] == states(done)["Trainer"] == "cached"
     assert "nothing to push" in done.stdout and pushed(moved, "sample") == ["1"]
-    with sqlite3.connect(moved / "runs" / "sample" / "metadata.db") as database:
+    with contextlib.closing(sqlite3.connect(moved / "runs" / "sample" / "metadata.db")) as database, database:
         uris = [uri for (uri,) in database.execute("SELECT uri FROM Artifact")]
     assert all(Path(uri).is_relative_to(moved) for uri in uris)
 

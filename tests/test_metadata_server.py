@@ -40,8 +40,8 @@ def served(mariadb, sample_data, tmp_path_factory):
             states.add(summarise(RunResult(run)).state)
             assert any(one.state == "complete" for one in run.executions)
     assert RunState.RUNNING in states
-    output = process.stdout.read()
-    assert process.wait() == 0, output + "".join(seen)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output + "".join(seen)
     return folder, address, output + "".join(seen)
 
 

@@ -1,3 +1,4 @@
+import contextlib
 import re
 import sqlite3
 
@@ -130,7 +131,7 @@ def test_a_locked_store_is_said(tmp_path, monkeypatch):
     file = tmp_path / "good" / "metadata.db"
     make_store(file, "good", runs=1)
     monkeypatch.setattr("pipeline.metadata.address._TIMEOUT", 0.1)
-    with sqlite3.connect(file) as writer:
+    with contextlib.closing(sqlite3.connect(file)) as writer, writer:
         writer.execute("BEGIN EXCLUSIVE")
         answer = create_app(tmp_path).test_client().get("/good/artifacts")
     assert answer.status_code == 503 and "locked" in answer.text
