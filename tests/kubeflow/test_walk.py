@@ -22,7 +22,7 @@ from tests.helpers.mariadb import PASSWORD
 from tests.helpers.stores import answers
 from tests.helpers.walk import walk
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.mysql, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.mysql, pytest.mark.timeout(1800)]
 
 
 def stop_first_training(process, arguments, attempt, how, folder):
