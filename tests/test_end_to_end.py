@@ -146,6 +146,7 @@ def test_predict_names_the_digits(sample):
     assert "not a PNG or JPEG" in mixed.stdout
 
 
+@pytest.mark.slow
 def test_an_equal_run_trains_nothing_and_pushes_nothing(sample):
     done = vitpipe(sample, "run", "-c", "sample")
     assert done.returncode == 0, done.stdout + done.stderr

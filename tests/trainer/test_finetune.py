@@ -131,6 +131,7 @@ def test_what_is_done_is_not_done_again(backbone, tuned, caplog):
     assert [row["val_accuracy"] for row in again.rows] == [row["val_accuracy"] for row in rows]
 
 
+@pytest.mark.slow
 def test_a_training_that_was_killed_between_the_phases_ends_as_if_it_was_not(backbone, tuned, tmp_path):
     folder, (best, last, rows) = tuned
     shutil.copytree(folder / "checkpoints" / "course-1", tmp_path / "checkpoints" / "course-1")

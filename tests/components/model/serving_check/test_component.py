@@ -48,6 +48,7 @@ def test_a_good_model_keeps_every_bound_whatever_is_thrown_at_it(model):
     assert len(checks) == 10 and next(one.value for one in checks if one.name == "latency in ms") > 0
 
 
+@pytest.mark.slow
 def test_bounds_of_time_and_memory(model):
     missed = failed(model, latency_ms=0.001, memory_gib=0.01)
     assert missed.keys() == {"latency in ms", "memory in GiB"}
