@@ -43,9 +43,21 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+# Files with minutes of tests, the longest first.
+LONGEST = (
+    "test_chaos.py",
+    "test_walk.py",
+    "test_end_to_end.py",
+    "test_watch.py",
+    "test_new_class.py",
+    "test_finetune.py",
+)
+
+
 def pytest_collection_modifyitems(items):
-    """Whole runs come first: one that began last would keep a single worker busy."""
-    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
+    """Let the longest files come first: one that began last would keep a single worker busy."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 CIFAR10 = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar10-images.tar.xz"
