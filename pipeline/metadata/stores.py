@@ -76,7 +76,7 @@ def ask_all(runs: Path, question: Callable[[Reader], Answer]) -> tuple[list[tupl
 def find_run(name: str, runs: Path) -> tuple[Address, Run]:
     """Return the run of that name, or the newest for `last`, and the store that knows it.
 
-    A store that cannot be read may hold a newer run than the newest one found. It is logged as a warning.
+    For `last`, each store that cannot be read is logged as a warning: it may hold a newer run.
 
     Raises:
         NotFound: if no store that can be read knows the run. It names the nearest runs, and the other stores.

@@ -65,7 +65,7 @@ class ExplainerClient:
         process, connection = self._running()
         late = threading.Timer(_LIMIT, process.kill)
         late.daemon = True
-        start = time.monotonic()  # before the timer starts: whom it kills has taken the whole time
+        start = time.monotonic()  # before the timer starts, so that a process that it kills has had the whole limit
         late.start()
         try:
             connection.send_bytes(str(model.resolve()).encode())
