@@ -120,6 +120,7 @@ def test_a_phase_without_epochs_is_left_out(backbone, tmp_path):
         FinetuneSettings(head_epochs=0, epochs=0)
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(backbone, tuned, caplog):
     folder, (best, last, rows) = tuned
     newest = max((folder / "checkpoints" / "course-2").iterdir())

@@ -43,6 +43,7 @@ def pets(tmp_path_factory) -> Path:
     return root / "data"
 
 
+@pytest.mark.slow
 def test_a_study_shows_how_far_it_is_prints_a_table_and_is_not_computed_twice(pets, tmp_path):
     terminal, end = pty.openpty()
     line, shown = command(*study(pets, tmp_path / "out")), b""
