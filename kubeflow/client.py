@@ -14,7 +14,7 @@ import kfp_server_api as api
 
 from components.errors import ClusterError, NotFound, SettingsError
 from components.suggestions import nearest
-from kubeflow.connection import TIMEOUTS, ClusterConnection, Exists, NotThere, Timeouts, Unsure
+from kubeflow.connection import TIMEOUTS, ClusterConnection, OutcomeUnknown, ResourceExists, ResourceNotFound, Timeouts
 from kubeflow.steps.step import ENDED
 from pipeline.settings import Settings
 
@@ -119,7 +119,7 @@ class Client:
                 made = api.PipelineUploadServiceApi(self._server).upload_pipeline_version(
                     str(file), name=name, display_name=name, pipelineid=pipeline
                 )
-            except Exists:  # somebody else was faster
+            except ResourceExists:  # somebody else was faster
                 if found := self._version(pipeline, digest):
                     return found
                 raise
@@ -132,7 +132,7 @@ class Client:
         try:
             made = api.V2beta1Pipeline(name=self.pipeline, display_name=self.pipeline, **self._namespace)
             return str(self._pipelines.pipeline_service_create_pipeline(made).pipeline_id)
-        except Exists:
+        except ResourceExists:
             if found := self._named_pipeline():
                 return found
             raise
@@ -175,10 +175,10 @@ class Client:
         )
         try:
             return _run(self._runs.run_service_create_run(run))
-        except Unsure as error:
+        except OutcomeUnknown as error:
             for found in self.runs(_filter("display_name", _NAMED, name)):
                 return found
-            raise Unsure(
+            raise OutcomeUnknown(
                 f"{error}: the run may have been made, or not; `vitpipe kfp status` shows it, a while later"
             ) from error
 
@@ -207,7 +207,7 @@ class Client:
         if re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", name):
             try:
                 return self.run(name)  # an older one, or one of another pipeline
-            except NotThere:
+            except ResourceNotFound:
                 pass
         if not recent:
             raise NotFound(
@@ -221,7 +221,7 @@ class Client:
         )
 
     def run(self, run_id: str) -> ClusterRun:
-        """With its tasks. Raises NotThere."""
+        """With its tasks. Raises ResourceNotFound."""
         answer = self._runs.run_service_get_run(run_id)
         run = _run(answer)
         steps = self._steps(answer.pipeline_version_reference)
@@ -290,7 +290,7 @@ class Client:
             elif "html" not in kind:
                 return text
         # The address has one of the two; what the other answers is only that it is not there.
-        raise next((one for one in answers if not isinstance(one, NotThere)), ClusterError(str(answers[-1])))
+        raise next((one for one in answers if not isinstance(one, ResourceNotFound)), ClusterError(str(answers[-1])))
 
     def kubectl(self, run_id: str, pod: str = "") -> str:
         """How to read a log past the server."""
@@ -351,7 +351,7 @@ class Client:
     def delete(self, schedule: Schedule) -> None:
         self._recurring.recurring_run_service_delete_recurring_run(schedule.id)
 
-    def going_on(self, schedule: Schedule) -> list[ClusterRun]:
+    def running(self, schedule: Schedule) -> list[ClusterRun]:
         """The runs that it started and that have not ended."""
         return [run for run in self.runs(_filter("recurring_run_id", _NAMED, schedule.id)) if not run.ended]
 
@@ -362,7 +362,7 @@ class Client:
         try:
             made = api.V2beta1Experiment(display_name=self.pipeline, **self._namespace)
             return str(self._experiments.experiment_service_create_experiment(made).experiment_id)
-        except Exists:
+        except ResourceExists:
             if found := self._named_experiment():
                 return found
             raise

@@ -38,24 +38,24 @@ class Timeouts(NamedTuple):
 TIMEOUTS = Timeouts()
 
 
-class NotThere(ClusterError):
-    """404: the server knows no such thing."""
+class ResourceNotFound(ClusterError):
+    """Status 404: the server has no such resource."""
 
 
-class Exists(ClusterError):
-    """409: the name is taken."""
+class ResourceExists(ClusterError):
+    """Status 409: a resource of this name exists."""
 
 
-class Away(ClusterError):
-    """No answer in spite of several tries; may be over later."""
+class ServerUnavailable(ClusterError):
+    """The server did not answer, in spite of several tries. It may answer later."""
 
 
 class _Passing(ClusterError):
     """What may be over at the next try, and was not done at this one."""
 
 
-class Unsure(Away):
-    """No answer to a request that changes something: whether it was done is not known."""
+class OutcomeUnknown(ServerUnavailable):
+    """The server did not answer a request that changes something, so it may have been carried out or not."""
 
 
 class ClusterConnection(kfp_server_api.ApiClient):
@@ -89,7 +89,7 @@ class ClusterConnection(kfp_server_api.ApiClient):
         """Whether the server keeps users apart, each in a namespace. The first question to any server."""
         try:
             answer = kfp_server_api.HealthzServiceApi(self).healthz_service_get_healthz()
-        except NotThere:
+        except ResourceNotFound:
             raise ClusterError(
                 f"{self.endpoint} has no API of Kubeflow Pipelines 2 (no /apis/v2beta1/healthz): it is older, or "
                 "kubeflow.endpoint lacks a path"
@@ -124,7 +124,7 @@ class ClusterConnection(kfp_server_api.ApiClient):
         try:
             return self._retry(self._once, method, url, query_params, headers, post_params, body)
         except _Passing as error:
-            raise Away(f"tried {TRIES} times: {error}") from error
+            raise ServerUnavailable(f"tried {TRIES} times: {error}") from error
 
     def deserialize(self, response: RESTResponse, response_type: str) -> Any:
         if response_type == "bytes":
@@ -176,9 +176,9 @@ class ClusterConnection(kfp_server_api.ApiClient):
                 "kubeflow.namespace is not yours"
             )
         if error.status == 404:
-            return NotThere(f"{self.endpoint}: {said}")
+            return ResourceNotFound(f"{self.endpoint}: {said}")
         if error.status == 409:
-            return Exists(f"{self.endpoint}: {said}")
+            return ResourceExists(f"{self.endpoint}: {said}")
         if error.status in _PASSING:
             text = f"{self.endpoint} is not ready: {said}"
             # A proxy may say so of a request that the server behind it has carried out.
@@ -186,7 +186,7 @@ class ClusterConnection(kfp_server_api.ApiClient):
         return ClusterError(f"{self.endpoint} refuses the request: {said}")
 
     def _unanswered(self, method: str, text: str) -> ClusterError:
-        return _Passing(text) if method == "GET" else Unsure(text)
+        return _Passing(text) if method == "GET" else OutcomeUnknown(text)
 
     def _unreachable(self, cause: str) -> str:
         return (

@@ -13,7 +13,7 @@ from typing import Any
 
 from components.errors import AnotherRun
 from kubeflow.client import Client, PipelineVersion, Schedule
-from kubeflow.connection import NotThere
+from kubeflow.connection import ResourceNotFound
 
 
 def current(client: Client) -> Schedule | None:
@@ -59,15 +59,15 @@ def move(client: Client, version: PipelineVersion) -> bool:
 def delete(client: Client) -> None:
     """All that there is, or an older one would count again.
 
-    Raises AnotherRun while a run that one of them started is going on, which would end with it; paused they are.
+    Raises AnotherRun while a run that one of them started is running, which would end with it. They are paused then.
     """
     found = client.schedules()
     for schedule in found:
         client.disable(schedule)
     for schedule in found:
-        if runs := client.going_on(schedule):
+        if runs := client.running(schedule):
             raise AnotherRun(
-                f"paused, and not deleted: run {runs[0].id} that it started is going on, and Kubernetes would delete "
+                f"paused, and not deleted: run {runs[0].id} that it started is running, and Kubernetes would delete "
                 "it, too; delete it again when that has ended"
             )
     for schedule in found:
@@ -75,11 +75,11 @@ def delete(client: Client) -> None:
 
 
 def _retire(client: Client, schedule: Schedule) -> None:
-    """Kubernetes deletes the runs of a schedule along with it: while one is going on, it is disabled and kept."""
-    with contextlib.suppress(NotThere):  # somebody else was faster
+    """Disable a schedule, and delete it unless one of its runs is running: Kubernetes would delete that run with it."""
+    with contextlib.suppress(ResourceNotFound):  # somebody else was faster
         if schedule.enabled:
             client.disable(schedule)
-        if not client.going_on(schedule):
+        if not client.running(schedule):
             client.delete(schedule)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from components.errors import ClusterError, Exit, SettingsError
 from kubeflow.client import Client, ClusterRun, Task
-from kubeflow.connection import Away
+from kubeflow.connection import ServerUnavailable
 from kubeflow.steps import step
 from kubeflow.steps.step import ENDED
 from pipeline.outcome import NodeState, Outcome
@@ -32,16 +32,16 @@ def watch(
 ) -> ClusterRun:
     """Wait for the end of a run. started: of the nodes that run now. ended: of each node that came to an end.
 
-    A server that is away is waited for, ten minutes. Raises Away after that.
+    A server that is away is waited for, ten minutes. Raises ServerUnavailable after that.
     """
     told: set[str] = set()
     answered = time.monotonic()
     while True:
         try:
             run = client.run(run_id)
-        except Away as error:
+        except ServerUnavailable as error:
             if time.monotonic() - answered > _AWAY_S:
-                raise Away(f"{error}; the run goes on all the same") from error
+                raise ServerUnavailable(f"{error}; the run goes on all the same") from error
             time.sleep(POLL_S)
             continue
         answered = time.monotonic()

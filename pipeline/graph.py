@@ -26,7 +26,7 @@ from components.data.ingest.schema import read_bytes as schema_bytes
 from components.data.previous_span import PreviousSpan
 from components.data.statistics.component import ImageStatistics
 from components.model.backbone import Backbone
-from components.model.baseline import ServingModel
+from components.model.baseline import Baseline
 from components.model.evaluator.component import Evaluator
 from components.model.pusher import Pusher
 from components.model.serving_check.component import ServingCheck
@@ -75,7 +75,7 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
         settings=settings.data_gate,
         accepted=dict(accepted),
     )
-    baseline = Resolver(strategy_class=ServingModel, config={"serving": serving}, model=Channel(type=Model)).with_id(
+    baseline = Resolver(strategy_class=Baseline, config={"serving": serving}, model=Channel(type=Model)).with_id(
         "Baseline"
     )
 

@@ -150,20 +150,18 @@ def run(
     """
     planned = plan(settings, accepted=run_facts.accepted_checks(accept, reason), overrides=overrides)
     settings = planned.settings
-    with only_run(settings):
+    with only_run(settings), own_stderr() as stderr:
         check_store(settings.store)
         try:
-            return _run(planned, force, trigger, reason)
+            return _run(planned, Display(stderr), force, trigger, reason)
         except Exception as error:
             if (text := explain_error(error, settings.folder)) is None:
                 raise
             raise StoreError(text) from error
 
 
-def _run(planned: Plan, force: Collection[str], trigger: str, reason: str) -> RunResult:
+def _run(planned: Plan, display: Display, force: Collection[str], trigger: str, reason: str) -> RunResult:
     settings = planned.settings
-    stderr = own_stderr()
-    display = Display(stderr)
     if planned.warm_start:
         display.line(str(planned.warm_start))
     check_server(settings.store)

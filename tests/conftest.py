@@ -1,3 +1,4 @@
+import json
 import os
 import runpy
 import shutil
@@ -12,6 +13,7 @@ import hypothesis
 import pytest
 
 from tests.helpers import mariadb as servers
+from tests.helpers.command import SHORT, prepare_sample, vitpipe, with_settings
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 # A suite started in the background inherits an ignored Ctrl-C, and so would the commands that tests interrupt.
@@ -41,9 +43,21 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+# Files with minutes of tests, the longest first.
+LONGEST = (
+    "test_chaos.py",
+    "test_walk.py",
+    "test_end_to_end.py",
+    "test_watch.py",
+    "test_new_class.py",
+    "test_finetune.py",
+)
+
+
 def pytest_collection_modifyitems(items):
-    """Whole runs come first: one that began last would keep a single worker busy."""
-    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
+    """Let the longest files come first: one that began last would keep a single worker busy."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 CIFAR10 = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar10-images.tar.xz"
@@ -93,6 +107,42 @@ def built_once(tmp_path_factory):
         return folder
 
     return build_once
+
+
+@pytest.fixture(scope="session")
+def sample_data(built_once):
+    """A folder with the first span of the sample in data/sample."""
+    return built_once("sample-data", prepare_sample)
+
+
+@pytest.fixture(scope="session")
+def run_once(built_once):
+    """A function that runs the command in a copy of a folder, once for all workers. It returns the copy and the run."""
+
+    def run(name: str, begin: Path, *arguments: str) -> tuple[Path, subprocess.CompletedProcess[str]]:
+        def build(folder: Path) -> None:
+            shutil.copytree(begin, folder, dirs_exist_ok=True)
+            done = vitpipe(folder, *arguments)
+            (folder / "done.json").write_text(json.dumps([done.returncode, done.stdout, done.stderr]))
+
+        folder = built_once(name, build)
+        return folder, subprocess.CompletedProcess([], *json.loads((folder / "done.json").read_text()))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def pushed_sample(run_once, sample_data):
+    """A folder in which the sample was run and its model pushed, and that run."""
+    return run_once("sample", sample_data, "run", "-c", "sample")
+
+
+@pytest.fixture(scope="session")
+def short_run(run_once, sample_data):
+    """A folder in which a small model was trained for a short time and pushed, and that run."""
+    folder, done = run_once("short", sample_data, "run", "-c", "sample", *with_settings(SHORT))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done
 
 
 @pytest.fixture(scope="session")

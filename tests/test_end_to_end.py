@@ -11,7 +11,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -21,66 +20,53 @@ import pytest
 from PIL import Image
 
 from components.data.ingest import tfrecord
+from tests.helpers.command import (
+    ROOT,
+    SHORT,
+    command,
+    pushed,
+    read_report,
+    run_id,
+    states,
+    vitpipe,
+    with_settings,
+)
 
-ROOT = Path(__file__).resolve().parents[1]
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+# Another model, trained for a short time and blessed whatever it is like.
+ANOTHER_MODEL = {
+    "training.seed": 1,
+    "training.epochs": 3,
+    "gate.accuracy": 0,
+    "gate.class_accuracy": 0,
+    "gate.calibration": 1,
+    "gate.tolerance": 1,
+}
 
 
-def command(folder, *arguments):
-    return [sys.executable, "-m", "vitpipe", *arguments], {
-        "cwd": folder,
-        "env": {
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "NO_COLOR": "1",
-            "VITPIPE_TRAINING__CHECKPOINT_SECONDS": "0",
-            "XLA_FLAGS": "",
-        },
-        "text": True,
-    }
-
-
-def vitpipe(folder, *arguments):
-    line, options = command(folder, *arguments)
-    return subprocess.run(line, capture_output=True, **options)
-
-
-def states(done):
-    """Node and state, as the lines of a run show them."""
-    words = [line.split() for line in done.stderr.splitlines() if line.endswith(" s") and not line.startswith(" ")]
-    return {line[0]: line[1] for line in words}
-
-
-def reported(folder, done):
-    """What the report of a run says, whose page it names."""
-    page = folder / re.search(r"^the report: (\S+)$", done.stdout, re.MULTILINE)[1]
-    assert page.stat().st_size < 8 << 20
-    return json.loads((page.parent / "report.json").read_text())
-
-
-def pushed(folder, name):
-    serving = folder / "runs" / name / "serving"
-    return sorted(entry.name for entry in serving.iterdir()) if serving.exists() else []
-
-
-@pytest.fixture(scope="session")
-def pushed_sample(built_once):
-    """A folder in which the sample was run and its model pushed, and that run."""
-
-    def build(folder):
-        prepared = vitpipe(folder, "data", "prepare", "sample", "--out", "data/sample")
-        assert prepared.returncode == 0, prepared.stderr
-        done = vitpipe(folder, "run", "-c", "sample")
-        (folder / "done.json").write_text(json.dumps([done.returncode, done.stdout, done.stderr]))
-
-    folder = built_once("sample", build)
-    return folder, subprocess.CompletedProcess([], *json.loads((folder / "done.json").read_text()))
+def another_model(settings=None):
+    """A run of it, with other settings where some are passed."""
+    return ["run", "-c", "sample", *with_settings(ANOTHER_MODEL | (settings or {}))]
 
 
 @pytest.fixture
 def sample(pushed_sample, tmp_path):
     """A copy of that folder, which a test may change."""
     return shutil.copytree(pushed_sample[0], tmp_path / "sample")
+
+
+@pytest.fixture
+def rejected(run_once, pushed_sample, tmp_path):
+    """A copy of that folder after a run of another model that was not blessed, and this run."""
+    folder, done = run_once("rejected", pushed_sample[0], *another_model({"gate.accuracy": 1}))
+    assert done.returncode == 4, done.stdout + done.stderr
+    return shutil.copytree(folder, tmp_path / "sample"), done
+
+
+@pytest.fixture
+def unused(sample_data, tmp_path):
+    """A copy of the folder before its first run."""
+    return shutil.copytree(sample_data, tmp_path / "unused")
 
 
 def test_the_sample_is_trained_and_pushed(pushed_sample):
@@ -95,25 +81,25 @@ def test_the_sample_is_trained_and_pushed(pushed_sample):
 
 
 @pytest.mark.slow
-def test_after_a_kill_the_same_command_ends_with_a_pushed_model(pushed_sample, tmp_path):
-    shutil.copytree(pushed_sample[0] / "data", tmp_path / "data")
-    line, options = command(tmp_path, "run", "-c", "sample")
+def test_after_a_kill_the_same_command_ends_with_a_pushed_model(unused):
+    arguments = ["run", "-c", "sample", *with_settings(SHORT | {"training.epochs": 12})]
+    line, options = command(unused, *arguments)
     killed = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **options)
     for text in killed.stderr:
         if "epoch 3/" in text:
             break
     killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    killed.communicate()
     assert killed.returncode == -signal.SIGKILL
 
-    done = vitpipe(tmp_path, "run", "-c", "sample")
+    done = vitpipe(unused, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert pushed(tmp_path, "sample") == ["1"]
+    assert pushed(unused, "sample") == ["1"]
     assert states(done)["ImportExampleGen"] == states(done)["Transform"] == "cached"  # of the killed run
     assert states(done)["Trainer"] == states(done)["Pusher"] == "complete"
-    assert "goes on from" in done.stderr and "epoch 30/30" in done.stderr
+    assert "goes on from" in done.stderr and "epoch 12/12" in done.stderr
     assert "epoch 2/" not in done.stderr  # of the killed run
-    runs = json.loads(vitpipe(tmp_path, "runs", "list", "--json").stdout)
+    runs = json.loads(vitpipe(unused, "runs", "list", "--json").stdout)
     assert [run["state"] for run in runs] == ["done", "died"]
 
 
@@ -127,7 +113,7 @@ def test_the_model_says_where_it_came_from(pushed_sample):
     logs = folder / "runs" / "sample" / "logs" / record["run_id"]
     assert "code_version:" in (logs / "run.yaml").read_text()
     assert (logs / "Trainer.log").stat().st_size > 0
-    with sqlite3.connect(folder / "runs" / "sample" / "metadata.db") as database:
+    with contextlib.closing(sqlite3.connect(folder / "runs" / "sample" / "metadata.db")) as database, database:
         rows = database.execute(
             "select p.name, p.string_value from ContextProperty p join Context c on c.id = p.context_id"
             " where c.name = ?",
@@ -160,6 +146,7 @@ def test_predict_names_the_digits(sample):
     assert "not a PNG or JPEG" in mixed.stdout
 
 
+@pytest.mark.slow
 def test_an_equal_run_trains_nothing_and_pushes_nothing(sample):
     done = vitpipe(sample, "run", "-c", "sample")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -170,22 +157,24 @@ def test_an_equal_run_trains_nothing_and_pushes_nothing(sample):
 
 
 @pytest.mark.slow
-def test_a_moved_folder_trains_nothing_and_missing_artifacts_are_reported(sample):
-    done = vitpipe(sample, "run", "-c", "sample")
+def test_a_moved_folder_trains_nothing_and_missing_artifacts_are_reported(short_run, tmp_path):
+    moved = shutil.copytree(short_run[0], tmp_path / "moved")
+    arguments = ["run", "-c", "sample", *with_settings(SHORT)]
+    done = vitpipe(moved, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     assert states(done)["ImportExampleGen"] == states(done)["Trainer"] == "cached"
-    assert "nothing to push" in done.stdout and pushed(sample, "sample") == ["1"]
-    with sqlite3.connect(sample / "runs" / "sample" / "metadata.db") as database:
+    assert "nothing to push" in done.stdout and pushed(moved, "sample") == ["1"]
+    with contextlib.closing(sqlite3.connect(moved / "runs" / "sample" / "metadata.db")) as database, database:
         uris = [uri for (uri,) in database.execute("SELECT uri FROM Artifact")]
-    assert all(Path(uri).is_relative_to(sample) for uri in uris)
+    assert all(Path(uri).is_relative_to(moved) for uri in uris)
 
-    shutil.rmtree(sample / "runs" / "sample" / "root")
-    assert "no candidate can be compared with it" in vitpipe(sample, "models", "verify").stderr
-    done = vitpipe(sample, "run", "-c", "sample")
+    shutil.rmtree(moved / "runs" / "sample" / "root")
+    assert "no candidate can be compared with it" in vitpipe(moved, "models", "verify").stderr
+    done = vitpipe(moved, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "artifact(s) below" in done.stdout and "there is nothing to compare with" in done.stdout
-    assert any("nothing to compare with" in line for line in reported(sample, done)["verdict"])
-    assert pushed(sample, "sample") == ["1", "2"]
+    assert any("nothing to compare with" in line for line in read_report(moved, done)["verdict"])
+    assert pushed(moved, "sample") == ["1", "2"]
 
 
 @pytest.mark.slow
@@ -194,17 +183,16 @@ def test_the_served_model_is_fine_tuned_to_other_data(pushed_sample, tmp_path):
     shutil.copytree(pushed_sample[0] / serving, tmp_path / serving)
     prepared = vitpipe(tmp_path, "data", "prepare", "sample", "--classes", "two,four,six,eight", "--out", "data/even")
     assert prepared.returncode == 0, prepared.stderr
-    flags = [
-        "name=even",
-        "finetune.head_epochs=2",
-        "finetune.epochs=2",
-        "finetune.blocks=1",
-        "finetune.head_learning_rate=0.02",
-        "gate.class_accuracy=0",
-        "gate.calibration=1",
-    ]
-    line = ["finetune", "--from", "sample", "-c", "sample", "--data", "data/even"]
-    line += [word for flag in flags for word in ("--set", flag)]
+    settings = {
+        "name": "even",
+        "finetune.head_epochs": 2,
+        "finetune.epochs": 2,
+        "finetune.blocks": 1,
+        "finetune.head_learning_rate": 0.02,
+        "gate.class_accuracy": 0,
+        "gate.calibration": 1,
+    }
+    line = ["finetune", "--from", "sample", "-c", "sample", "--data", "data/even", *with_settings(settings)]
     done = vitpipe(tmp_path, *line)
     assert done.returncode == 0, done.stdout + done.stderr
     assert states(done)["Backbone"] == "complete"
@@ -215,7 +203,7 @@ def test_the_served_model_is_fine_tuned_to_other_data(pushed_sample, tmp_path):
     newest = pushed(tmp_path, "sample")[-1]
     assert told["properties"]["version"] == newest
     assert told["properties"]["source"] == str(tmp_path.resolve() / serving / newest)
-    why = vitpipe(tmp_path, "why", re.search(r"run (\S+) of even", done.stderr)[1]).stdout
+    why = vitpipe(tmp_path, "why", run_id(done)).stdout
     of_run = told["properties"]["run_id"]
     assert f"It was fine-tuned from {told['properties']['source']}, the model of run {of_run}." in why
     models = vitpipe(tmp_path, "artifacts", "list", "--type", "PushedModel", "--pipeline", "even", "--json")
@@ -235,13 +223,13 @@ def test_a_model_that_misses_a_bound_is_not_pushed(sample):
         assert "is below 1.0000" in done.stdout
         assert states(done)["Pusher"] == "skipped"
     assert states(done)["Evaluator"] == "cached"
-    report = reported(sample, done)
+    report = read_report(sample, done)
     assert (report["state"], report["judgement"]["checks"][0]["bound"]) == ("not blessed", 1)
     assert report["mistakes"][0]["explained"]["maps"] and not report["unexplained"]
     assert pushed(sample, "sample") == ["1"]
 
-    run_id = re.search(r"run (\S+) of sample", done.stderr)[1]
-    why = vitpipe(sample, "why", run_id)
+    missed = run_id(done)
+    why = vitpipe(sample, "why", missed)
     assert why.returncode == 0, why.stderr
     assert "The model was not blessed" in why.stdout and "The data passed." in why.stdout
     assert re.search(
@@ -249,10 +237,10 @@ def test_a_model_that_misses_a_bound_is_not_pushed(sample):
     )
     assert "kept: accuracy against the serving model" in why.stdout
     assert "weighed against the model serving then, runs/sample/root/Trainer/model/" in why.stdout
-    weighed = json.loads(vitpipe(sample, "why", run_id, "--json").stdout)
+    weighed = json.loads(vitpipe(sample, "why", missed, "--json").stdout)
     assert weighed["model"]["checks"][0]["bound"] == 1 and weighed["pipeline"] == "sample"
-    unknown = vitpipe(sample, "why", run_id[:-1])
-    assert unknown.returncode == 2 and f"did you mean {run_id}" in unknown.stderr
+    unknown = vitpipe(sample, "why", missed[:-1])
+    assert unknown.returncode == 2 and f"did you mean {missed}" in unknown.stderr
 
 
 def damaged(folder, change):
@@ -302,28 +290,15 @@ def test_damaged_data_end_the_run_before_anything_is_trained_and_the_old_model_s
         assert message in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert states(done).get("Trainer", "skipped") == "skipped"
-    report = reported(sample, done)
+    report = read_report(sample, done)
     assert report["state"] == "data refused" and "data refused, nothing trained" in report["verdict"][0]
     assert report["mistakes"] == [] and "no model" in report["unexplained"]
     assert pushed(sample, "sample") == ["1"]
-    why = vitpipe(sample, "why", re.search(r"run (\S+) of sample", done.stderr)[1]).stdout
+    why = vitpipe(sample, "why", run_id(done)).stdout
     assert "There is no verdict on a model" in why
     Image.new("RGB", (32, 32)).save(sample / "some.png")
     assert vitpipe(sample, "predict", "some.png").returncode == 0
     assert vitpipe(sample, "data", "verify", "data/sample").returncode == 0  # nothing of the good data was touched
-
-
-def another_model(seed):
-    """A run that trains another model, for a short time, and blesses it whatever it is like."""
-    settings = {
-        "training.seed": seed,
-        "training.epochs": 3,
-        "gate.accuracy": 0,
-        "gate.class_accuracy": 0,
-        "gate.calibration": 1,
-        "gate.tolerance": 1,
-    }
-    return ["run", "-c", "sample", *(word for key, value in settings.items() for word in ("--set", f"{key}={value}"))]
 
 
 def shuffled_labels(records):
@@ -338,20 +313,25 @@ def shuffled_labels(records):
 
 @pytest.mark.slow
 def test_a_model_that_learnt_shuffled_labels_is_stopped_by_every_bound_of_accuracy(sample):
-    arguments = ["--data", damaged(sample, shuffled_labels), "--set", "training.epochs=3"]
-    arguments += ["--set", "data_gate.conflicting_labels.stop=null"]  # that check would find out first
+    settings = {
+        "model.depth": 1,
+        "training.epochs": 3,
+        "data_gate.conflicting_labels.stop": "null",  # that check would find out first
+    }
+    arguments = ["--data", damaged(sample, shuffled_labels), *with_settings(settings)]
     done = vitpipe(sample, "run", "-c", "sample", *arguments)
     assert done.returncode == 4, done.stdout + done.stderr
     for name in ("accuracy 0.", "worst class accuracy 0.", "accuracy against the serving model -0."):
         assert re.search(rf"^  {re.escape(name)}\d+ is below -?0\.", done.stdout, re.MULTILINE), done.stdout
     assert pushed(sample, "sample") == ["1"]
-    why = vitpipe(sample, "why", re.search(r"run (\S+) of sample", done.stderr)[1]).stdout
+    why = vitpipe(sample, "why", run_id(done)).stdout
     assert "The data passed." in why and "missed: accuracy against the serving model" in why
 
 
 @pytest.mark.slow
-def test_a_model_that_learnt_less_than_the_serving_one_is_stopped_by_the_comparison_alone(sample):
-    done = vitpipe(sample, *another_model(seed=4), "--set", "gate.tolerance=0.01")
+def test_a_model_that_learnt_less_than_the_serving_one_is_stopped_by_the_comparison_alone(rejected):
+    sample, _ = rejected
+    done = vitpipe(sample, *another_model({"gate.tolerance": 0.01}))
     assert done.returncode == 4, done.stdout + done.stderr
     verdict = done.stdout[done.stdout.index("not blessed, nothing pushed:") :].splitlines()
     assert verdict[1].startswith("  accuracy against the serving model -0.") and not verdict[2].startswith("  ")
@@ -359,45 +339,45 @@ def test_a_model_that_learnt_less_than_the_serving_one_is_stopped_by_the_compari
 
 
 @pytest.mark.slow
-def test_a_model_that_cannot_be_served_in_time_is_not_pushed(sample):
-    done = vitpipe(sample, *another_model(seed=2), "--set", "serving_check.latency_ms=0.001")
+def test_a_model_that_cannot_be_served_in_time_is_not_pushed(rejected):
+    sample, _ = rejected
+    done = vitpipe(sample, *another_model({"serving_check.latency_ms": 0.001}))
     assert done.returncode == 5, done.stdout + done.stderr
     assert "cannot be served, nothing pushed:" in done.stdout and "latency in ms" in done.stdout
     assert states(done)["Pusher"] == "skipped" and pushed(sample, "sample") == ["1"]
-    run_id = re.search(r"run (\S+) of sample", done.stderr)[1]
-    assert "It cannot be served." in vitpipe(sample, "why", run_id).stdout
+    assert "It cannot be served." in vitpipe(sample, "why", run_id(done)).stdout
 
 
 @pytest.mark.slow
-def test_a_person_may_overrule_the_gate_and_their_words_are_kept(sample):
-    done = vitpipe(sample, *another_model(seed=3), "--set", "gate.accuracy=1")
-    assert done.returncode == 4
+def test_a_person_may_overrule_the_gate_and_their_words_are_kept(rejected):
+    sample, done = rejected
     assert states(done)["ServingCheck"] == "complete" and states(done)["Pusher"] == "skipped"
-    run_id = re.search(r"run (\S+) of sample", done.stderr)[1]
-    silent = vitpipe(sample, "bless", run_id, "--reason", " ")
+    overruled = run_id(done)
+    silent = vitpipe(sample, "bless", overruled, "--reason", " ")
     assert silent.returncode == 2 and "say why" in silent.stderr
 
-    blessed = vitpipe(sample, "bless", run_id, "--reason", "shown tonight, and no customer sees it")
+    blessed = vitpipe(sample, "bless", overruled, "--reason", "shown tonight, and no customer sees it")
     assert blessed.returncode == 0, blessed.stdout + blessed.stderr
     assert pushed(sample, "sample") == ["1", "2"]
     record = json.loads((sample / "runs" / "sample" / "serving" / "2" / "model.json").read_text())
-    assert (record["run_id"], record["span"], len(record["settings_digest"])) == (run_id, 1, 64)
+    assert (record["run_id"], record["span"], len(record["settings_digest"])) == (overruled, 1, 64)
     assert record["override"] == "shown tonight, and no customer sees it"
-    assert "shown tonight, and no customer sees it" in vitpipe(sample, "why", run_id).stdout
+    assert "shown tonight, and no customer sees it" in vitpipe(sample, "why", overruled).stdout
     listed = json.loads(vitpipe(sample, "runs", "list", "--json").stdout)[0]
-    assert (listed["run"], listed["state"], listed["blessed"], listed["pushed"]) == (run_id, "done", True, "2")
-    once_more = vitpipe(sample, *another_model(seed=3), "--set", "gate.accuracy=1")
+    assert (listed["run"], listed["state"], listed["blessed"], listed["pushed"]) == (overruled, "done", True, "2")
+    once_more = vitpipe(sample, *another_model({"gate.accuracy": 1}))
     assert once_more.returncode == 0, once_more.stdout + once_more.stderr
     assert "nothing to push: this model serves, blessed by a person: shown tonight" in once_more.stdout
     assert vitpipe(sample, "models", "verify").returncode == 0
-    again = vitpipe(sample, "bless", run_id, "--reason", "once more")
+    again = vitpipe(sample, "bless", overruled, "--reason", "once more")
     assert "nothing to do" in again.stdout and pushed(sample, "sample") == ["1", "2"]
 
 
 @pytest.mark.slow
-def test_back_to_an_older_model_and_on_from_there(sample):
+def test_back_to_an_older_model_and_on_from_there(rejected):
     """A second model is pushed and rolled back: it serves no more, and the same run does not push it again."""
-    other = another_model(seed=1)
+    sample, _ = rejected
+    other = another_model()
     assert "pushed version 2" in vitpipe(sample, *other).stdout
     back = vitpipe(sample, "rollback")
     assert back.returncode == 0 and back.stdout.startswith("version 3 in runs/sample/serving is version 1 again"), back
@@ -423,8 +403,8 @@ def test_back_to_an_older_model_and_on_from_there(sample):
 
 
 @pytest.mark.slow
-def test_the_runs_can_be_read_and_what_no_kept_run_needs_can_go(sample):
-    assert vitpipe(sample, *another_model(seed=5), "--set", "gate.accuracy=1").returncode == 4
+def test_the_runs_can_be_read_and_what_no_kept_run_needs_can_go(rejected):
+    sample, _ = rejected
     runs = json.loads(vitpipe(sample, "runs", "list", "--json").stdout)
     assert [run["state"] for run in runs] == ["not blessed", "done"]
     lineage = vitpipe(sample, "lineage", "v1")
@@ -438,11 +418,10 @@ def test_the_runs_can_be_read_and_what_no_kept_run_needs_can_go(sample):
     assert again.returncode == 0 and "nothing trained" in again.stdout, again.stdout + again.stderr
 
 
-def test_one_run_at_a_time(tmp_path):
-    assert vitpipe(tmp_path, "data", "prepare", "sample", "--out", "data/sample").returncode == 0
-    (tmp_path / "runs" / "sample").mkdir(parents=True)
-    with filelock.FileLock(tmp_path / "runs" / "sample" / ".lock"):
-        done = vitpipe(tmp_path, "run", "-c", "sample")
+def test_one_run_at_a_time(unused):
+    (unused / "runs" / "sample").mkdir(parents=True)
+    with filelock.FileLock(unused / "runs" / "sample" / ".lock"):
+        done = vitpipe(unused, "run", "-c", "sample")
     assert done.returncode == 2
     assert "another run of sample is running" in done.stderr
 
@@ -483,8 +462,7 @@ def test_bad_usage_is_said_before_anything_starts(tmp_path):
         assert "Traceback" not in done.stderr
 
 
-def test_what_a_person_may_accept_is_said(tmp_path):
-    assert vitpipe(tmp_path, "data", "prepare", "sample", "--out", "data/sample").returncode == 0
+def test_what_a_person_may_accept_is_said(unused):
     for arguments, message in [
         (["--accept", "near_leaks"], "--accept CHECK and --reason"),
         (["--reason", "so"], "--accept CHECK and --reason"),
@@ -494,23 +472,21 @@ def test_what_a_person_may_accept_is_said(tmp_path):
         ),
         (["--accept", "undecodable", "--reason", "so"], "nothing can be trained on such examples"),
     ]:
-        done = vitpipe(tmp_path, "run", *arguments)
+        done = vitpipe(unused, "run", *arguments)
         assert done.returncode == 2, done.stderr
         assert message in done.stderr
 
 
-def test_a_dry_run_shows_settings_and_nodes_and_leaves_nothing(tmp_path):
-    assert vitpipe(tmp_path, "data", "prepare", "sample", "--out", "data/sample").returncode == 0
-    done = vitpipe(tmp_path, "run", "--dry-run", "--set", "training.epochs=7")
+def test_a_dry_run_shows_settings_and_nodes_and_leaves_nothing(unused):
+    done = vitpipe(unused, "run", "--dry-run", "--set", "training.epochs=7")
     assert done.returncode == 0, done.stderr
     assert "epochs: 7" in done.stdout and "Pusher" in done.stdout
-    assert not (tmp_path / "runs").exists()
+    assert not (unused / "runs").exists()
 
 
-def test_a_span_without_its_manifest_is_refused(tmp_path):
-    assert vitpipe(tmp_path, "data", "prepare", "sample", "--out", "data/sample").returncode == 0
-    (tmp_path / "data" / "sample" / "span-1" / "manifest.json").unlink()
-    done = vitpipe(tmp_path, "run")
+def test_a_span_without_its_manifest_is_refused(unused):
+    (unused / "data" / "sample" / "span-1" / "manifest.json").unlink()
+    done = vitpipe(unused, "run")
     assert done.returncode == 3
     assert "manifest.json" in done.stderr and "Traceback" not in done.stderr
 
@@ -564,22 +540,14 @@ def test_a_slice_of_the_real_cifar10(cifar10_archive, tmp_path):
     prepared = vitpipe(tmp_path, "data", "prepare", "cifar10", "--source", "images")
     assert prepared.returncode == 0, prepared.stderr
 
-    done = vitpipe(
-        tmp_path,
-        "run",
-        "-c",
-        "cifar10-cpu",
-        "--set",
-        "gate.accuracy=0",
-        "--set",
-        "gate.calibration=1",
-        "--set",
-        "training.epochs=1",
-        "--set",
-        "training.batch_size=32",
-        "--set",
-        "model.depth=1",
-    )
+    settings = {
+        "gate.accuracy": 0,
+        "gate.calibration": 1,
+        "training.epochs": 1,
+        "training.batch_size": 32,
+        "model.depth": 1,
+    }
+    done = vitpipe(tmp_path, "run", "-c", "cifar10-cpu", *with_settings(settings))
     assert done.returncode == 0, done.stdout + done.stderr
     assert pushed(tmp_path, "cifar10-cpu") == ["1"]
     some = next((tmp_path / "images" / "test").rglob("*.jpg"))

@@ -1,12 +1,9 @@
 """ML Metadata on a server: whole runs, and what is said when it is away."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 from ml_metadata import MetadataStore
@@ -18,38 +15,22 @@ from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 from pipeline.result.run_result import RunResult, RunState
 from pipeline.result.summary import summarise
+from tests.helpers.command import SHORT, command, vitpipe, with_settings
 from tests.helpers.mariadb import PASSWORD
 from tests.helpers.stores import questions
 
-ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.mysql
-SETTINGS = {  # one short training, blessed whatever it is like
-    "training.epochs": 1,
-    "training.warmup_epochs": 0,
-    "gate.accuracy": 0,
-    "gate.class_accuracy": 0,
-    "gate.calibration": 1,
-}
-RUN = ["run", "-c", "sample", *(word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}"))]
-
-
-def command(*arguments, password=PASSWORD):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", VARIABLE: password}
-    return [sys.executable, "-m", "vitpipe", *arguments], {"env": environment, "text": True}
-
-
-def vitpipe(folder, *arguments, password=PASSWORD):
-    line, options = command(*arguments, password=password)
-    return subprocess.run(line, cwd=folder, capture_output=True, **options)
+RUN = ["run", "-c", "sample", *with_settings(SHORT)]
+LOGIN = {VARIABLE: PASSWORD}
 
 
 @pytest.fixture(scope="module")
-def served(mariadb, tmp_path_factory):
+def served(mariadb, sample_data, tmp_path_factory):
     """A folder with the sample, a run that records on the server, and its address."""
-    folder, address = tmp_path_factory.mktemp("served"), mariadb.database("run")
-    assert vitpipe(folder, "data", "prepare", "sample", "--out", "data/sample").returncode == 0
-    line, options = command(*RUN, "--set", f"metadata.address={address}")
-    process = subprocess.Popen(line, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    folder = shutil.copytree(sample_data, tmp_path_factory.mktemp("served"), dirs_exist_ok=True)
+    address = mariadb.database("run")
+    line, options = command(folder, *RUN, "--set", f"metadata.address={address}", **LOGIN)
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
     seen, states = [], set()
     for text in process.stderr:
         seen.append(text)
@@ -59,21 +40,19 @@ def served(mariadb, tmp_path_factory):
             states.add(summarise(RunResult(run)).state)
             assert any(one.state == "complete" for one in run.executions)
     assert RunState.RUNNING in states
-    output = process.stdout.read()
-    assert process.wait() == 0, output + "".join(seen)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output + "".join(seen)
     return folder, address, output + "".join(seen)
 
 
 @pytest.mark.e2e
 @pytest.mark.slow
-def test_a_run_on_a_server_pushes_a_model_and_answers_as_one_in_a_file(served, tmp_path):
+def test_a_run_on_a_server_pushes_a_model_and_answers_as_one_in_a_file(served, short_run):
     folder, address, output = served
     assert "pushed version 1" in output
     assert not (folder / "runs" / "sample" / "metadata.db").exists()
-    shutil.copytree(folder / "data", tmp_path / "data")
-    here = vitpipe(tmp_path, *RUN)
-    assert here.returncode == 0, here.stderr
-    assert questions(Address.parse(address, PASSWORD)) == questions(Address(tmp_path / "runs/sample/metadata.db"))
+    in_a_file = Address(short_run[0] / "runs/sample/metadata.db")
+    assert questions(Address.parse(address, PASSWORD)) == questions(in_a_file)
 
 
 @pytest.mark.e2e
@@ -87,7 +66,7 @@ def test_the_password_is_nowhere_in_what_a_run_leaves(served):
     assert len(list((folder / "runs" / "sample" / "logs").rglob("*.log"))) > 10
     for needle in needles:
         assert not any(needle.encode() in text for text in texts)
-    dry = vitpipe(folder, *RUN, "--dry-run", "--set", f"metadata.address={address}")
+    dry = vitpipe(folder, *RUN, "--dry-run", "--set", f"metadata.address={address}", **LOGIN)
     assert dry.returncode == 0 and f"store: {address}" in dry.stdout
     assert not any(needle in dry.stdout + dry.stderr for needle in needles)
 
@@ -122,7 +101,8 @@ def test_a_wrong_password_is_refused_at_once_and_not_shown(empty):
     assert str(empty) in str(refused.value) and "wr0ng" not in str(refused.value)
 
 
-def test_a_server_that_went_away_is_named_after_some_tries(mariadb, empty, tmp_path):
+def test_a_server_that_went_away_is_named_after_some_tries(mariadb, empty, sample_data, tmp_path):
+    folder = shutil.copytree(sample_data, tmp_path / "folder")
     with reader(empty) as store:
         assert store.runs() == []
         mariadb.stop()
@@ -132,8 +112,7 @@ def test_a_server_that_went_away_is_named_after_some_tries(mariadb, empty, tmp_p
                 with reader(empty):
                     pass
             waited = time.monotonic() - started
-            assert vitpipe(tmp_path, "data", "prepare", "sample", "--out", "data/sample").returncode == 0
-            done = vitpipe(tmp_path, *RUN, "--set", f"metadata.address={empty}")
+            done = vitpipe(folder, *RUN, "--set", f"metadata.address={empty}", **LOGIN)
         finally:
             mariadb.start()
     assert str(empty) in str(gone.value) and PASSWORD not in str(gone.value)

@@ -1,39 +1,25 @@
 """Warm start on data with one more class: the head is rebuilt, and the gate compares shared classes."""
 
-import json
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from components.model.serving_folder import read_record
+from tests.helpers.command import read_report, report_page, run_id, vitpipe, with_settings
 
-ROOT = Path(__file__).resolve().parents[1]
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
 
-SETTINGS = [
-    "name=digits",
-    "model.depth=2",
-    "training.epochs=12",
-    "gate.accuracy=0.5",
-    "gate.class_accuracy=0",
-    "gate.calibration=1",
-    "gate.tolerance=0.2",
-]
+SETTINGS = {
+    "name": "digits",
+    "model.depth": 2,
+    "training.epochs": 12,
+    "gate.accuracy": 0.5,
+    "gate.class_accuracy": 0,
+    "gate.calibration": 1,
+    "gate.tolerance": 0.2,
+}
 
 
-def vitpipe(folder, *arguments):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "XLA_FLAGS": ""}
-    line = [sys.executable, "-m", "vitpipe", *arguments]
-    return subprocess.run(line, capture_output=True, text=True, cwd=folder, env=environment)
-
-
-def run(folder, data, *flags):
-    overrides = [word for flag in (*SETTINGS, *flags) for word in ("--set", flag)]
-    return vitpipe(folder, "run", "-c", "sample", "--data", data, *overrides)
+def run(folder, data, **settings):
+    return vitpipe(folder, "run", "-c", "sample", "--data", data, *with_settings(SETTINGS | settings))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +31,7 @@ def story(tmp_path_factory):
         assert prepared.returncode == 0, prepared.stderr
     first = run(folder, "two")
     assert first.returncode == 0, first.stderr
-    return folder, run(folder, "three", "training.warm_start=true")
+    return folder, run(folder, "three", **{"training.warm_start": "true"})
 
 
 def test_the_model_of_three_classes_is_pushed(story):
@@ -60,19 +46,16 @@ def test_the_command_and_the_report_name_what_was_taken_over(story):
     words = "warm start from version 1: head rebuilt, weights of 2 classes copied by name, 1 new: two"
     assert done.stderr.splitlines()[0] == words
     assert words in done.stdout
-    run_id = re.search(r"^run (\S+) of digits", done.stderr, re.MULTILINE)[1]
-    why = vitpipe(folder, "why", run_id)
+    why = vitpipe(folder, "why", run_id(done))
     assert f"Its training: {words}." in why.stdout
     assert "the classes that both know (zero, one)." in why.stdout
-    page = folder / re.search(r"^the report: (\S+)$", done.stdout, re.MULTILINE)[1]
-    assert json.loads((page.parent / "report.json").read_text())["warm_start"] == words
-    assert words in page.read_text()
+    assert read_report(folder, done)["warm_start"] == words
+    assert words in report_page(folder, done).read_text()
 
 
 def test_the_gate_compares_the_shared_classes_and_reports_it(story):
     folder, done = story
-    page = folder / re.search(r"^the report: (\S+)$", done.stdout, re.MULTILINE)[1]
-    judgement = json.loads((page.parent / "report.json").read_text())["judgement"]
+    judgement = read_report(folder, done)["judgement"]
     found = judgement["comparison"]
     assert found["shared"] == ["zero", "one"] and judgement["serving"] is None
     assert 20 <= found["examples"] < judgement["candidate"]["examples"]
@@ -83,6 +66,6 @@ def test_the_gate_compares_the_shared_classes_and_reports_it(story):
 
 def test_another_architecture_is_rejected_at_once(story):
     folder, _ = story
-    refused = run(folder, "three", "training.warm_start=true", "model.depth=3")
+    refused = run(folder, "three", **{"training.warm_start": "true", "model.depth": 3})
     assert refused.returncode == 2
     assert "depth 2, not 3" in refused.stderr and "starting TFX" not in refused.stderr

@@ -1,21 +1,18 @@
 """Three spans through `vitpipe watch`, as they land: a good one, one that drifted, and one that makes a worse model."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from tensorflow_transform import TFTransformOutput
 
+from tests.helpers.command import command, vitpipe, with_settings
 from trainer.preprocessing import read_moments
 from trainer.serving import read_vit
 
-ROOT = Path(__file__).resolve().parents[1]
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SETTINGS = {
@@ -32,23 +29,8 @@ SETTINGS = {
 }
 
 
-def command(folder, *arguments):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "XLA_FLAGS": ""}
-    return [sys.executable, "-m", "vitpipe", *map(str, arguments)], {
-        "cwd": folder,
-        "env": environment,
-        "text": True,
-    }
-
-
-def vitpipe(folder, *arguments):
-    line, options = command(folder, *arguments)
-    return subprocess.run(line, capture_output=True, **options)
-
-
 def watch(*options):
-    settings = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
-    return ["watch", "-c", "sample", *settings, *options]
+    return ["watch", "-c", "sample", *with_settings(SETTINGS), *options]
 
 
 class Watching:

@@ -38,11 +38,11 @@ class Health(StrEnum):
 
 
 class Diagnosis(NamedTuple):
-    """Outcome of one check; `cure` says what to do, and is empty if there is nothing to do."""
+    """Outcome of one check; `fix` says what to do, and is empty if there is nothing to do."""
 
     verdict: Health
     found: str
-    cure: str = ""
+    fix: str = ""
 
 
 def python() -> Diagnosis:
@@ -90,7 +90,7 @@ def memory(cgroup: Path = Path("/sys/fs/cgroup")) -> Diagnosis:
         return Diagnosis(Health.OK, f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / GIB:.1f} GiB in all")
     kibibytes = dict(line.split(":") for line in meminfo.read_text().splitlines())["MemAvailable"].split()[0]
     available = int(kibibytes) * 1024 / GIB
-    found, cure = f"{available:.1f} GiB available", "close something: a run on many images may be killed"
+    found, fix = f"{available:.1f} GiB available", "close something: a run on many images may be killed"
     limit = cgroup / "memory.max"  # not there in the root group, which is what a machine without containers shows
     if limit.is_file() and limit.read_text().strip() != "max":
         most, used = (int((cgroup / name).read_text()) for name in ("memory.max", "memory.current"))
@@ -99,8 +99,8 @@ def memory(cgroup: Path = Path("/sys/fs/cgroup")) -> Diagnosis:
         if below < available:
             available = below
             found = f"{below:.1f} GiB available of this container's {most / GIB:.1f}"
-            cure = "give the container more: a run on many images may be killed"
-    return Diagnosis(Health.OK, found) if available >= 4 else Diagnosis(Health.WARNING, found, cure)
+            fix = "give the container more: a run on many images may be killed"
+    return Diagnosis(Health.OK, found) if available >= 4 else Diagnosis(Health.WARNING, found, fix)
 
 
 def lock() -> Diagnosis:
@@ -132,8 +132,8 @@ def kubeflow_sdk() -> Diagnosis:
         version = importlib.metadata.version("kubeflow")
     except importlib.metadata.PackageNotFoundError:
         return Diagnosis(Health.OK, "not installed, as it should be")
-    cure = "uninstall the distribution kubeflow, or keep it in an environment of its own"
-    return Diagnosis(Health.PROBLEM, f"{version} is installed and claims our package name", cure)
+    fix = "uninstall the distribution kubeflow, or keep it in an environment of its own"
+    return Diagnosis(Health.PROBLEM, f"{version} is installed and claims our package name", fix)
 
 
 def packages() -> Diagnosis:
@@ -356,8 +356,8 @@ def examine(
             command = [sys.executable, "-c", call, *rest]
             with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=noise, text=True) as process:
                 for line in process.stdout or ():
-                    verdict, found, cure = json.loads(line)
-                    yield rest.pop(0), Diagnosis(Health(verdict), found, cure)
+                    verdict, found, fix = json.loads(line)
+                    yield rest.pop(0), Diagnosis(Health(verdict), found, fix)
                     if rest:
                         started(rest[0])
             noise.seek(0)

@@ -3,23 +3,14 @@
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from pydantic import BaseModel
-
 from components.data import ingest
 from components.data.ingest import manifest, tfrecord
 from components.errors import DataRefused, NotFound, UsageError
 from components.model.serving_folder import RECORD, read_record
-from pipeline.metadata.properties import Unreadable, read
+from pipeline.metadata.properties import Unreadable
 from pipeline.metadata.stores import find_run
 from pipeline.pushed_models import check
-from pipeline.settings import DataSettings
-
-
-class _Settings(BaseModel):
-    """Recorded settings of a run that lead to its data."""
-
-    data: DataSettings
-
+from pipeline.result.run_result import RunResult
 
 _LAST = "last.keras"  # in the Trainer's model_run folder
 
@@ -60,9 +51,9 @@ def find_span(data: Path) -> Path:
 
 def gate_span(pushed: Path, runs: Path) -> Path:
     """The span on whose test set the gate looked at a pushed model. Raises UsageError where nobody knows it."""
-    cure = "say where the test images are with --data"
+    fix = "say where the test images are with --data"
     if not (pushed / RECORD).is_file():
-        raise UsageError(f"{pushed} has no {RECORD}, which says what it was tested on: {cure}")
+        raise UsageError(f"{pushed} has no {RECORD}, which says what it was tested on: {fix}")
     try:
         record = read_record(pushed)
     except ValueError as error:
@@ -70,14 +61,14 @@ def gate_span(pushed: Path, runs: Path) -> Path:
     try:
         _, run = find_run(record.run_id, runs)
     except NotFound as error:
-        raise UsageError(f"{error}; the run that made {pushed} knows its data: {cure}") from None
+        raise UsageError(f"{error}; the run that made {pushed} knows its data: {fix}") from None
     try:
-        data = read(run.facts, "settings", _Settings).data
+        data = RunResult(run).data_settings
     except Unreadable as error:
-        raise UsageError(f"run {run.name}: {error}; {cure}") from None
+        raise UsageError(f"run {run.name}: {error}; {fix}") from None
     span = ingest.span_folder(data.dir, data.gate_span)
     if not (span / manifest.NAME).is_file():
-        raise UsageError(f"{span}, the test images of {pushed}, is not there: {cure}")
+        raise UsageError(f"{span}, the test images of {pushed}, is not there: {fix}")
     return span
 
 

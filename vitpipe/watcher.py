@@ -17,7 +17,7 @@ from pipeline.metadata.address import NoStore
 from pipeline.metadata.properties import Unreadable
 from pipeline.metadata.reader import reader
 from pipeline.metadata.records import Run
-from pipeline.result.run_result import EXIT, RunResult, RunState
+from pipeline.result.run_result import RunResult, RunState
 from pipeline.run_lock import only_run
 from pipeline.settings import Settings
 
@@ -63,7 +63,7 @@ class Watcher:
         if not self._due(span):
             return Exit.OK
         if _another_run(self.settings):
-            self.say(f"span {span} is left to a later look: another run of {self.settings.name} is going on")
+            self.say(f"span {span} is left to a later look: another run of {self.settings.name} is running")
             return Exit.OK
         reason = self._due(span)  # again: what another run came to is in the store before it lets go of the folder
         return self.train(span, reason) if reason else Exit.OK
@@ -189,7 +189,7 @@ def _with_verdict(settings: Settings) -> list[Run]:
             runs = store.runs(settings.name, whole=False)
     except NoStore:  # which the first run makes
         return []
-    return [run for run in runs if str(run.facts.get(EXIT)) in [str(int(code)) for code in VERDICTS]]
+    return [run for run in runs if RunResult(run).exit in VERDICTS]
 
 
 def _span(run: Run) -> int | None:

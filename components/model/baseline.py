@@ -12,7 +12,7 @@ from components.model.serving_folder import serving_now
 log = logging.getLogger(__name__)
 
 
-class ServingModel(resolver.ResolverStrategy):
+class Baseline(resolver.ResolverStrategy):
     """Resolve the model that serves now; nothing before the first push, or if the model's artifact is gone.
 
     TFX's "latest blessed" would not do: a blessed model may have failed its push since, or been rolled back.

@@ -39,12 +39,11 @@ def main() -> None:
         graph = step.read_graph(logs)
     if graph is None:
         step.end(Exit.CRASHED, f"run {arguments.run_id} has not started: {logs / step.GRAPH} is missing")
-    stderr = own_stderr()
-    with redirected(log):
+    with own_stderr() as stderr, redirected(log):
         from pipeline import node
         from pipeline.metadata.writer import MetadataStore, forget, record
 
-        # Of a run whose failed steps a person has tried again: it is going on.
+        # The recorded exit code is that of a run whose failed steps a person has tried again: the run is not over.
         store = MetadataStore(address.connection_config())
         tried_again = forget(store, arguments.run_id, EXIT)
         with Display(stderr) as display:

@@ -43,9 +43,8 @@ def main() -> None:
         step.end(Exit.OK, f"warning: there is no report: {why}; look in {logs / REPORT}.log")
     run = step.read_run(address, arguments.run_id)
     assert run is not None
-    page = run.output(REPORT, "report")
-    assert page is not None
-    file = Path(str(page.properties["page"]))
+    file = RunResult(run).report
+    assert file is not None
     publish(run, file, arguments.page, json.loads(arguments.executor_input))
     step.end(Exit.OK, f"the report: {file}")
 

@@ -11,9 +11,11 @@ from typing import TextIO, cast
 from pipeline.console.terminal import Escaping
 
 
-def own_stderr() -> TextIO:
-    """A stream to today's standard error, which stays there while `redirected` is on."""
-    return cast(TextIO, Escaping(os.fdopen(os.dup(2), "w", buffering=1)))
+@contextlib.contextmanager
+def own_stderr() -> Iterator[TextIO]:
+    """Yield a stream to the current standard error, which `redirected` does not affect."""
+    with os.fdopen(os.dup(2), "w", buffering=1) as stream:
+        yield cast(TextIO, Escaping(stream))
 
 
 @contextlib.contextmanager

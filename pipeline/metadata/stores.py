@@ -1,20 +1,20 @@
 """Lookup of the stores, and of the store that holds a run."""
 
 import contextlib
+import logging
 import os
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from components.errors import NotFound, StoreError
 from components.suggestions import nearest
-from pipeline.console.terminal import print_line
 from pipeline.metadata.address import ADDRESS, Address, NoStore
 from pipeline.metadata.reader import Reader, reader
 from pipeline.metadata.records import Run
 
 Answer = TypeVar("Answer")
+log = logging.getLogger(__name__)
 
 
 def server() -> Address | None:
@@ -53,7 +53,7 @@ def ask_all(runs: Path, question: Callable[[Reader], Answer]) -> tuple[list[tupl
         question: the query, called with the reader of each store.
 
     Returns:
-        The answers, each with the address of its store, and the errors of the other stores, for `warn`.
+        The answers, each with the address of its store, and the errors of the other stores.
 
     Raises:
         StoreError: if there are stores and none of them can be read.
@@ -73,16 +73,14 @@ def ask_all(runs: Path, question: Callable[[Reader], Answer]) -> tuple[list[tupl
     return answers, problems
 
 
-def warn(problems: Iterable[object]) -> None:
-    """Report on standard error what was left out of an answer, a line each."""
-    for problem in problems:
-        print_line(f"warning: {problem}", sys.stderr)
-
-
 def find_run(name: str, runs: Path) -> tuple[Address, Run]:
-    """The run of that name, or `last` for the newest, and the store that knows it.
+    """Return the run of that name, or the newest for `last`, and the store that knows it.
 
-    Raises NotFound, naming the nearest runs, and StoreError if no store can be read.
+    For `last`, each store that cannot be read is logged as a warning: it may hold a newer run.
+
+    Raises:
+        NotFound: if no store that can be read knows the run. It names the nearest runs, and the other stores.
+        StoreError: if no store can be read.
     """
     known: list[str] = []
     if name == "last":
@@ -94,13 +92,16 @@ def find_run(name: str, runs: Path) -> tuple[Address, Run]:
         known = [one for _, answer in answers if not isinstance(answer, Run) for one in answer]
     if found and name != "last":
         return found[0]
-    warn(problems)  # the run may be in one of them
     if found:
+        for problem in problems:
+            log.warning("%s", problem)
         return max(found, key=lambda one: one[1].started_ms)
     if not known:
-        raise NotFound(f"no run below {runs}: `vitpipe run` makes one, or name another folder with --runs")
-    like = nearest(name, known, most=3) or sorted(known)[-3:]
-    raise NotFound(f"no run {name} below {runs}; did you mean {', '.join(like)}?")
+        text = f"no run below {runs}: `vitpipe run` makes one, or name another folder with --runs"
+    else:
+        like = nearest(name, known, most=3) or sorted(known)[-3:]
+        text = f"no run {name} below {runs}; did you mean {', '.join(like)}?"
+    raise NotFound(text, *problems)
 
 
 def check_store(address: Address) -> None:

@@ -24,6 +24,7 @@ from components.model.evaluator.judgement import OVERRIDE, Check, Judgement, Ove
 from pipeline.metadata.properties import Unreadable, read, read_flag, read_text, unreadable
 from pipeline.metadata.records import Artifact, Execution, Run
 from pipeline.outcome import REFUSED, REPORT, NodeState, Outcome
+from pipeline.settings import DataSettings
 from trainer.settings import current_names
 from trainer.warm_start import WARM_START, WarmStart
 
@@ -187,6 +188,11 @@ class RunResult:
     def span(self) -> int | None:
         """Span that the run trains on; None if its settings name none."""
         return self._lenient_settings.data.span
+
+    @property
+    def data_settings(self) -> DataSettings:
+        """Settings of the data that the run read. Raises Unreadable if the run recorded none."""
+        return read(self.record.facts, "settings", _DataSettings).data
 
     @property
     def keep_versions(self) -> int:
@@ -528,6 +534,12 @@ class _Settings(BaseModel):
 
     name: str = ""
     data: _Data = _Data()
+
+
+class _DataSettings(BaseModel):
+    """Recorded settings that lead to the data of a run."""
+
+    data: DataSettings
 
 
 class _KeepVersions(BaseModel):

@@ -38,6 +38,7 @@ _PREFIX = "VITPIPE_"
 _DEEPEST = 5  # levels of a setting's key, such as kubeflow.steps.Trainer.node_selector.KEY
 _LONGEST_SHOWN = 100  # characters of a value in a message
 _MOST_EXPLAINED = 20  # problems in one message
+_NO_SETTINGS = "it has no settings: write some below it"
 _RENAMED = {f"model.{old}": f"model.{new}" for old, new in RENAMED.items()}
 TOKEN = "VITPIPE_KUBEFLOW__TOKEN"
 _SECRETS = {("metadata", "password"): PASSWORD, ("kubeflow", "token"): TOKEN}  # what only the environment gives
@@ -258,10 +259,26 @@ def load(
 
 def merge_sources(settings: type[Kind], sources: Sequence[Source]) -> Kind:
     """Return the settings from several sources, of which an earlier one overrides a later one. Raises SettingsError."""
+    for source in sources:
+        _check_groups(settings, source)
     try:
         return settings(_build_sources=(tuple(sources), {}))
     except ValidationError as error:
         raise explained(error, settings, sources) from None
+
+
+def _check_groups(settings: type[BaseModel], source: Source) -> None:
+    """Raise SettingsError if a source has a value in place of a group, which a group of another source would hide."""
+    for name, field in settings.model_fields.items():
+        value = source.values.get(name, {})
+        if _group(field) and not isinstance(value, dict):
+            wrong = _NO_SETTINGS if value is None else "it is a group: write settings below it"
+            raise SettingsError(f"{source.where((name,))}{name}: {wrong}, or remove it")
+
+
+def _group(field: FieldInfo) -> type[BaseModel] | None:
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def presets() -> list[str]:
@@ -365,7 +382,7 @@ def _explain(problem: ErrorDetails, settings: type[BaseModel]) -> str:
         hint = did_you_mean(key[:_LONGEST_SHOWN], _keys(settings)).strip()
         return f"{_short(key)}: no such setting" + (f"; {hint}" if hint else "")
     if problem["type"] == "model_type" and problem["input"] is None:
-        return f"{key}: it has no settings: write some below it, or remove it"
+        return f"{key}: {_NO_SETTINGS}, or remove it"
     message = problem["msg"].removeprefix("Value error, ")
     # An address may hold a password, wrong as that is.
     shown = not isinstance(problem["input"], dict) and not key.startswith("metadata")
@@ -382,6 +399,6 @@ def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     keys = []
     for name, field in model.model_fields.items():
         keys.append(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys += _keys(field.annotation, f"{prefix}{name}.")
+        if group := _group(field):
+            keys += _keys(group, f"{prefix}{name}.")
     return keys

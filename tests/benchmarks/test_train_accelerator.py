@@ -54,6 +54,7 @@ def run(*arguments, backend="jax"):
     )
 
 
+@pytest.mark.slow
 def test_two_seeds_train_and_are_written_down(packed, tmp_path):
     pytest.importorskip("jax", reason="an epoch is one jax.lax.scan")
     overrides = [part for override in TINY for part in ("--set", override)]
@@ -85,6 +86,7 @@ def test_a_teacher_is_trained_first_and_changes_what_is_learned(packed, tmp_path
     assert untaught["weights_sha256"] != taught["weights_sha256"]
 
 
+@pytest.mark.slow
 def test_saved_weights_are_the_tested_ones(packed, tmp_path):
     """A model on another backend reaches the measured accuracy with them."""
     pytest.importorskip("jax", reason="an epoch is one jax.lax.scan")
@@ -116,6 +118,7 @@ def attention(script):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_fused_attention_that_fails_or_is_wrong_is_detected():
     """Without cuDNN, Keras rejects fused attention if it is requested, and uses plain attention otherwise."""
     refused, wrong, broken, chosen = json.loads(attention(FAULTS))
@@ -145,6 +148,7 @@ print(json.dumps([
 """
 
 
+@pytest.mark.slow
 def test_the_model_uses_plain_attention_if_fused_attention_fails():
     assert attention(FALLBACK).splitlines()[-1] == "plain attention (8, 3)"
 

@@ -48,21 +48,19 @@ class Server:
             cursor.execute(r"GRANT ALL ON `vitpipe\_%%`.* TO vitpipe@'127.0.0.1'", [])
 
     def start(self) -> None:
-        self._process = subprocess.Popen(
-            [
-                _program("mariadbd"),
-                "--no-defaults",
-                f"--datadir={self.folder / 'data'}",
-                *_ACCOUNT,
-                f"--socket={self.folder / 'socket'}",
-                "--bind-address=127.0.0.1",
-                "--skip-name-resolve",
-                "--character-set-server=utf8mb4",
-                f"--port={self.port}",
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=(self.folder / "log").open("a"),
-        )
+        command = [
+            _program("mariadbd"),
+            "--no-defaults",
+            f"--datadir={self.folder / 'data'}",
+            *_ACCOUNT,
+            f"--socket={self.folder / 'socket'}",
+            "--bind-address=127.0.0.1",
+            "--skip-name-resolve",
+            "--character-set-server=utf8mb4",
+            f"--port={self.port}",
+        ]
+        with (self.folder / "log").open("a") as log:
+            self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
         for _ in range(300):
             try:
                 self._root().close()

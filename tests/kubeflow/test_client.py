@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from components.errors import ClusterError, Exit, NotFound, SettingsError, UsageError
 from kubeflow import schedule, watch
 from kubeflow.client import Client
-from kubeflow.connection import Away, Timeouts, Unsure
+from kubeflow.connection import OutcomeUnknown, ServerUnavailable, Timeouts
 from pipeline.outcome import NodeState
 from pipeline.settings import load
 from tests.helpers import kfp_server
@@ -98,7 +98,7 @@ def test_a_run_whose_making_was_not_answered_is_found_and_not_made_twice(kfp, cl
 
 def test_a_run_that_may_have_been_made_is_not_asked_for_again(kfp, client, version):
     kfp.fail("POST .*/runs", 504)
-    with pytest.raises(Unsure, match=r"504.*may have been made, or not; `vitpipe kfp status`"):
+    with pytest.raises(OutcomeUnknown, match=r"504.*may have been made, or not; `vitpipe kfp status`"):
         client.start(version, "sample-1", MANUAL)
     assert len(kfp.asked("POST .*/runs")) == 1
 
@@ -228,7 +228,7 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(kfp, client, run, seen,
 def test_a_server_that_stays_away_is_given_up(kfp, client, run, seen, monkeypatch):
     monkeypatch.setattr(watch, "_AWAY_S", 0)
     kfp.fail(f"GET .*/runs/{run.id}", 503, times=99)
-    with pytest.raises(Away, match=r"tried 4 times: .* the run goes on all the same"):
+    with pytest.raises(ServerUnavailable, match=r"tried 4 times: .* the run goes on all the same"):
         seen.watch(client, run)
 
 
@@ -247,7 +247,7 @@ CRASHED = "Trace\nvitpipe: the log: runs/x.log\nvitpipe: exit 1: crashed in Trai
             ["blessed: accuracy 0.97", "pushed version 2"],
         ),
         ("FAILED", [("verdict", "FAILED", REFUSED)], 4, ["not blessed, nothing pushed:", "  accuracy 0.1"]),
-        ("FAILED", [("start", "FAILED", "vitpipe: exit 2: run y is going on: wait\n")], 2, ["run y is going on: wait"]),
+        ("FAILED", [("start", "FAILED", "vitpipe: exit 2: run y is running: wait\n")], 2, ["run y is running: wait"]),
         ("FAILED", [("start", "FAILED", "vitpipe: exit 3: data refused: no span\n")], 3, ["data refused: no span"]),
         (
             "FAILED",
@@ -372,7 +372,7 @@ def test_a_schedule_that_cannot_be_made_leaves_the_one_before(kfp, client, versi
     schedule.put(client, version, NIGHTLY, cron="0 0 3 * * *", interval_s=0)
     before = dict(kfp.recurring)
     kfp.fail("POST .*/recurringruns$", 503, times=9)
-    with pytest.raises(Away, match="is not ready: 503"):
+    with pytest.raises(ServerUnavailable, match="is not ready: 503"):
         schedule.move(client, client.deploy(packages[1].read_text(), "c0de"))
     assert kfp.recurring == before
 
@@ -400,7 +400,7 @@ def test_deleting_does_not_end_a_run(kfp, client, version):
     schedule.put(client, version, NIGHTLY, cron="0 0 3 * * *", interval_s=0)
     [one] = kfp.recurring
     run_id = kfp.tick(one)
-    with pytest.raises(UsageError, match=f"paused, and not deleted: run {run_id} .* is going on"):
+    with pytest.raises(UsageError, match=f"paused, and not deleted: run {run_id} .* is running"):
         schedule.delete(client)
     assert kfp.recurring[one]["mode"] == "DISABLE" and kfp.tick(one) is None
     kfp.end(run_id, "SUCCEEDED")
@@ -413,7 +413,7 @@ def test_a_schedule_that_was_moved_in_the_midst_of_a_run_is_gone_once_it_is_dele
     [old] = kfp.recurring
     run_id = kfp.tick(old)
     schedule.move(client, client.deploy(packages[1].read_text(), "c0de"))
-    with pytest.raises(UsageError, match=f"run {run_id} .* is going on"):
+    with pytest.raises(UsageError, match=f"run {run_id} .* is running"):
         schedule.delete(client)
     assert {one["mode"] for one in kfp.recurring.values()} == {"DISABLE"}
     kfp.end(run_id, "SUCCEEDED")
@@ -436,7 +436,7 @@ def test_a_busy_server_is_asked_four_times(kfp, settings, said):
     connected(settings, said)
     assert len(kfp.requests) == 4 and [line[-8:] for line in said] == ["(2 of 4)", "(3 of 4)", "(4 of 4)"]
     kfp.fail("healthz", 503, times=4)
-    with pytest.raises(Away, match=r"tried 4 times: http\S+ is not ready: 503 .*out of order"):
+    with pytest.raises(ServerUnavailable, match=r"tried 4 times: http\S+ is not ready: 503 .*out of order"):
         connected(settings)
 
 
@@ -445,13 +445,13 @@ def test_a_slow_server_is_waited_for_as_long_as_is_said(kfp, settings, said):
     connected(settings, said, answer_s=0.2)
     assert "gave no answer within 0.2 s; trying again" in said[0]
     kfp.fail("healthz", -1, times=4, delay_s=0.5)
-    with pytest.raises(Away, match=r"tried 4 times: \S+ gave no answer within 0.2 s"):
+    with pytest.raises(ServerUnavailable, match=r"tried 4 times: \S+ gave no answer within 0.2 s"):
         connected(settings, answer_s=0.2)
 
 
 def test_what_changes_something_is_not_asked_twice(kfp, client, version):
     kfp.fail("POST .*/recurringruns$", 0, done=True)
-    with pytest.raises(Unsure, match="broke off"):
+    with pytest.raises(OutcomeUnknown, match="broke off"):
         schedule.put(client, version, NIGHTLY, cron="0 0 3 * * *", interval_s=0)
     assert len(kfp.recurring) == len(kfp.asked("POST .*/recurringruns$")) == 1
 
@@ -476,9 +476,11 @@ def test_what_is_wrong_is_said(kfp, settings, failure, error, message):
 
 
 def test_no_server(said):
-    with pytest.raises(Away, match=r"tried 4 times: no Kubeflow Pipelines at http://127.0.0.1:9: .*port-forward"):
+    with pytest.raises(
+        ServerUnavailable, match=r"tried 4 times: no Kubeflow Pipelines at http://127.0.0.1:9: .*port-forward"
+    ):
         connected(load("sample", ["kubeflow.endpoint=http://127.0.0.1:9"], environment={}), said)
-    with pytest.raises(Away, match=r"no Kubeflow Pipelines at http://nowhere\.invalid: "):
+    with pytest.raises(ServerUnavailable, match=r"no Kubeflow Pipelines at http://nowhere\.invalid: "):
         connected(load("sample", ["kubeflow.endpoint=http://nowhere.invalid"], environment={}))
 
 

@@ -21,6 +21,7 @@ from tests.helpers.walk import ROOT
 
 GOLDEN = Path(__file__).parent / "cifar10.yaml"
 IMAGES = ["kubeflow.image=registry.example/vitpipe:1", "kubeflow.gpu_image=registry.example/vitpipe-gpu:1"]
+STORE_PASSWORD = "s3cret-of-the-store"
 ARGO_NAME = r"[a-zA-Z0-9][-a-zA-Z0-9]*"
 
 
@@ -29,8 +30,14 @@ def settings(*flags, preset="cifar10"):
 
 
 @pytest.fixture(scope="module")
-def documents():
-    return list(yaml.safe_load_all(package(settings())))
+def compiled():
+    """The package that is compiled where a password is set."""
+    return package(load("cifar10", IMAGES, environment={"VITPIPE_METADATA__PASSWORD": STORE_PASSWORD}))
+
+
+@pytest.fixture(scope="module")
+def documents(compiled):
+    return list(yaml.safe_load_all(compiled))
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +59,11 @@ def of_kubernetes(documents, task):
     return json_format.ParseDict(executors[f"exec-{task}"], kubernetes_pb2.KubernetesExecutorConfig())
 
 
-def test_the_package_is_as_it_was():
+def test_the_package_is_as_it_was(compiled):
     """On purpose changed: `VITPIPE_GOLDEN=1 pytest tests/kubeflow/test_compile.py`, and look at the difference."""
-    text = package(settings())
     if os.environ.get("VITPIPE_GOLDEN"):
-        GOLDEN.write_text(text)
-    assert text == GOLDEN.read_text()
+        GOLDEN.write_text(compiled)
+    assert compiled == GOLDEN.read_text()
 
 
 @pytest.mark.slow
@@ -196,10 +202,8 @@ def test_placement_comes_from_the_settings_of_a_step():
         assert config.pod_metadata.annotations == {"gke-gcsfuse/volumes": "true"}
 
 
-def test_no_secret_is_in_it():
-    password = "s3cret-of-the-store"
-    with_password = load("cifar10", IMAGES, environment={"VITPIPE_METADATA__PASSWORD": password})
-    assert password not in package(with_password)
+def test_no_secret_is_in_it(compiled):
+    assert STORE_PASSWORD not in compiled
 
 
 @pytest.mark.parametrize(

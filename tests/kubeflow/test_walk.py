@@ -2,11 +2,8 @@
 
 import json
 import multiprocessing
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -20,24 +17,12 @@ from pipeline.metadata.reader import reader
 from pipeline.result.run_result import EXIT, RunResult, RunState
 from pipeline.result.summary import summarise
 from pipeline.settings import load
+from tests.helpers.command import SHORT
 from tests.helpers.mariadb import PASSWORD
 from tests.helpers.stores import answers
-from tests.helpers.walk import ROOT, walk
+from tests.helpers.walk import walk
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.mysql, pytest.mark.timeout(1200)]
-SETTINGS = [
-    "training.epochs=6",
-    "training.warmup_epochs=1",
-    "training.checkpoint_seconds=0",
-    "gate.class_accuracy=0",
-    "gate.calibration=1",
-]
-
-
-def vitpipe(folder, *arguments):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
-    line = [sys.executable, "-m", "vitpipe", *arguments]
-    return subprocess.run(line, cwd=folder, capture_output=True, text=True, env=environment)
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.mysql, pytest.mark.timeout(1800)]
 
 
 def stop_first_training(process, arguments, attempt, how, folder):
@@ -60,24 +45,23 @@ class Stop:
 
 
 @pytest.fixture(scope="module")
-def walks(mariadb, tmp_path_factory):
+def walks(mariadb, sample_data, tmp_path_factory):
     """Two pipelines at once on one store, the first training of each stopped: one is pushed, one is not blessed."""
-    first = tmp_path_factory.mktemp("walks")
-    assert vitpipe(first, "data", "prepare", "sample", "--out", "data/sample").returncode == 0
-    second = tmp_path_factory.mktemp("walks")
-    shutil.copytree(first / "data", second / "data")
+    first, second = (
+        shutil.copytree(sample_data, tmp_path_factory.mktemp("walks"), dirs_exist_ok=True) for _ in range(2)
+    )
     address = mariadb.database("walks")
     begun = []
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         for folder, name, accuracy, how in (first, "sample", 0, signal.SIGKILL), (second, "other", 1, signal.SIGTERM):
-            flags = [
-                *SETTINGS,
-                f"name={name}",
-                f"gate.accuracy={accuracy}",
-                "kubeflow.image=vitpipe:1",
-                f"kubeflow.mount={folder}",
-                f"kubeflow.metadata={address}",
-            ]
+            settings = SHORT | {
+                "name": name,
+                "gate.accuracy": accuracy,
+                "kubeflow.image": "vitpipe:1",
+                "kubeflow.mount": folder,
+                "kubeflow.metadata": address,
+            }
+            flags = [f"{key}={value}" for key, value in settings.items()]
             text = package(load("sample", flags, environment={}))
             begun.append(pool.submit(walk, text, folder / "kfp", {VARIABLE: PASSWORD}, Stop(how, folder)))
         pushed, stopped = (walked.result() for walked in begun)
@@ -119,20 +103,9 @@ def test_a_run_that_is_stopped_fails_with_the_code_of_a_run_on_one_machine_and_i
     assert 0 < metrics["metadata"]["accuracy"] < 1
 
 
-def test_the_store_says_the_same_as_after_a_run_with_localdagrunner(walks, tmp_path):
-    (folder, done), _, address = walks
-    shutil.copytree(folder / "data", tmp_path / "data")
-    here = vitpipe(
-        tmp_path,
-        "run",
-        "-c",
-        "sample",
-        *[word for flag in SETTINGS for word in ("--set", flag)],
-        "--set",
-        "gate.accuracy=0",
-    )
-    assert here.returncode == 0, here.stderr
-    with reader(address) as server, reader(Address(tmp_path / "runs/sample/metadata.db")) as file:
+def test_the_store_says_the_same_as_after_a_run_with_localdagrunner(walks, short_run):
+    (_, done), _, address = walks
+    with reader(address) as server, reader(Address(short_run[0] / "runs/sample/metadata.db")) as file:
         [run_id] = file.run_names()
         assert answers(server, done.attempts[0].run_id) == answers(file, run_id)
 

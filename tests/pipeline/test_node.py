@@ -15,7 +15,7 @@ from tfx.orchestration.portable import runtime_parameter_utils
 from tfx.types.channel import Channel
 from tfx.types.standard_artifacts import Integer, Model
 
-from components.model.baseline import ServingModel
+from components.model.baseline import Baseline
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 from pipeline.node import launch
@@ -64,7 +64,7 @@ def graph(tmp_path):
         broken = Break(model=measure.outputs["out"])
         leaving = Leave(model=measure.outputs["out"])
         baseline = Resolver(
-            strategy_class=ServingModel, config={"serving": str(tmp_path / "serving")}, model=Channel(type=Model)
+            strategy_class=Baseline, config={"serving": str(tmp_path / "serving")}, model=Channel(type=Model)
         ).with_id("Baseline")
         last = Measure(value=5).with_id("Last")
         last.add_upstream_nodes([guarded, inner])

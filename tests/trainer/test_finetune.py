@@ -103,6 +103,7 @@ def test_it_learns_the_head_and_then_the_top(backbone, tuned):
     assert written == rows
 
 
+@pytest.mark.slow
 def test_the_best_epoch_is_that_of_both_phases(backbone, tmp_path):
     """A second phase that only does harm is not what is exported."""
     harmful = FINETUNE.model_copy(update={"learning_rate": 30.0, "epochs": 2})
@@ -119,6 +120,7 @@ def test_a_phase_without_epochs_is_left_out(backbone, tmp_path):
         FinetuneSettings(head_epochs=0, epochs=0)
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(backbone, tuned, caplog):
     folder, (best, last, rows) = tuned
     newest = max((folder / "checkpoints" / "course-2").iterdir())
@@ -130,6 +132,7 @@ def test_what_is_done_is_not_done_again(backbone, tuned, caplog):
     assert [row["val_accuracy"] for row in again.rows] == [row["val_accuracy"] for row in rows]
 
 
+@pytest.mark.slow
 def test_a_training_that_was_killed_between_the_phases_ends_as_if_it_was_not(backbone, tuned, tmp_path):
     folder, (best, last, rows) = tuned
     shutil.copytree(folder / "checkpoints" / "course-1", tmp_path / "checkpoints" / "course-1")
@@ -139,6 +142,7 @@ def test_a_training_that_was_killed_between_the_phases_ends_as_if_it_was_not(bac
     assert [row["val_accuracy"] for row in again.rows] == [row["val_accuracy"] for row in rows]
 
 
+@pytest.mark.slow
 def test_patience_of_the_second_phase_does_not_count_the_first(backbone, tmp_path):
     frozen = FINETUNE.model_copy(update={"learning_rate": 1e-12, "epochs": 4, "weight_decay": 0.0})
     _, _, rows = tune(backbone, tmp_path, frozen, patience=2)

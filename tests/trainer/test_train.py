@@ -135,6 +135,7 @@ def test_mixed_precision_learns_and_exports_float32(tmp_path, precision):
     assert history(tmp_path)[-1]["val_accuracy"] > 0.95
 
 
+@pytest.mark.slow
 def test_it_stops_when_val_gets_no_better(tmp_path):
     run(tmp_path, {"epochs": 40, "patience": 3})
     rows = history(tmp_path)
@@ -152,6 +153,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_it_starts_from_the_weights_given(tmp_path, trained):
     _, best, _ = trained
     run(tmp_path, {"learning_rate": 1e-9, "final_learning_rate": 0.0}, name="warm", start=best)

@@ -89,7 +89,7 @@ def test_without_kfp_local_runs_still_work(front):
 def test_legacy_keras_is_a_problem(monkeypatch, value):
     monkeypatch.setenv("TF_USE_LEGACY_KERAS", value)
     finding = examine("Keras")["Keras"]
-    assert (finding.verdict, finding.cure) == (Health.PROBLEM, "unset TF_USE_LEGACY_KERAS")
+    assert (finding.verdict, finding.fix) == (Health.PROBLEM, "unset TF_USE_LEGACY_KERAS")
 
 
 def test_the_kubeflow_sdk_beside_us_is_a_problem(front):
@@ -115,7 +115,7 @@ def test_in_a_container_its_limit_is_the_memory_that_counts(tmp_path):
     finding = doctor.memory(tmp_path)
     assert finding.verdict == Health.WARNING
     assert finding.found == "1.0 GiB available of this container's 1.5"  # files that nobody reads make room
-    assert "container" in finding.cure
+    assert "container" in finding.fix
 
     machine = doctor.memory(tmp_path / "no-such-group").found
     (tmp_path / "memory.max").write_text("max\n")
@@ -131,14 +131,14 @@ def test_a_moved_run_folder_is_reported(tmp_path, monkeypatch):
     (tmp_path / "before").rename(tmp_path / "after")
     monkeypatch.setenv("VITPIPE_RUNS", str(tmp_path / "after" / "runs"))
     finding = doctor.runs()
-    assert finding.verdict is Health.WARNING and "vitpipe run" in finding.cure
+    assert finding.verdict is Health.WARNING and "vitpipe run" in finding.fix
     assert f"was moved or copied from {tmp_path}/before/runs/sample" in finding.found and "are gone" in finding.found
 
 
 def test_an_address_that_is_none_is_a_problem(monkeypatch):
     monkeypatch.setenv(ADDRESS, "mysql://nobody")
     finding = doctor.runs()
-    assert finding.verdict is Health.PROBLEM and ADDRESS in finding.cure
+    assert finding.verdict is Health.PROBLEM and ADDRESS in finding.fix
 
 
 def test_unusable_run_folders_are_a_problem(tmp_path, monkeypatch):

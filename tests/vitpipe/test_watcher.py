@@ -204,7 +204,7 @@ def test_a_run_that_goes_on_is_waited_for_and_its_verdict_counts(pipeline):
     pipeline.settings.folder.mkdir(parents=True)
     lock = filelock.FileLock(pipeline.settings.folder / ".lock", thread_local=False)
     lock.acquire()
-    assert pipeline.once() == 0 and "another run of cats is going on" in pipeline.said[-1]
+    assert pipeline.once() == 0 and "another run of cats is running" in pipeline.said[-1]
 
     def other():
         while not any("waits for another run of cats" in line for line in pipeline.said):
@@ -223,7 +223,7 @@ def test_a_run_on_a_cluster_is_waited_for_as_well(pipeline):
     pipeline.land(1)
     pipeline.ran(1, None, process=json.dumps({"kubeflow": "run-on-cluster"}))
     assert pipeline.once() == 0 and pipeline.spans == []
-    assert "another run of cats is going on" in pipeline.said[-1]
+    assert "another run of cats is running" in pipeline.said[-1]
 
 
 def test_a_store_that_cannot_be_read_is_asked_again(pipeline):

@@ -3,6 +3,7 @@
 Nothing here imports TensorFlow or TFX at module level: `vitpipe --help` answers at once.
 """
 
+import logging
 import sys
 
 import typer
@@ -35,6 +36,7 @@ from vitpipe.cli import (
     watch,
     why,
 )
+from vitpipe.cli.tables import print_warnings
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 app.command()(doctor.doctor)
@@ -85,9 +87,18 @@ def vitpipe() -> None:
     """A production training pipeline for Vision Transformers on TFX."""
 
 
+class _Warnings(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        print_warnings([record.getMessage()])
+
+
+_WARNINGS = _Warnings(logging.WARNING)
+
+
 def main() -> None:
     """Run the command; errors a person can mend end as one message and their exit code, not as a trace."""
     escape_output()
+    logging.getLogger("pipeline.metadata").addHandler(_WARNINGS)
     try:
         app()
     except VitpipeError as error:

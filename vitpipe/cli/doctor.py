@@ -15,7 +15,7 @@ from vitpipe.doctor import CHECKS, Diagnosis, Health, examine
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="A list of findings instead of a table.")] = False,
 ) -> None:
-    """Say whether a run would work here, and what cures what would not."""
+    """Say whether a run would work here, and how to fix what would not."""
     with Console(stderr=True).status("starting") as status:
         findings = dict(examine(list(CHECKS), lambda name: status.update(f"checking {name}")))
     if json:
@@ -28,7 +28,7 @@ def doctor(
 
 def _table(findings: dict[str, Diagnosis]) -> Table:
     styles = {Health.OK: "green", Health.WARNING: "yellow", Health.PROBLEM: "bold red"}
-    table = Table("check", "verdict", Column("found", overflow="fold"), "cure", box=None)
-    for name, (verdict, found, cure) in findings.items():
-        table.add_row(name, Text(verdict, styles[verdict]), printable(found), printable(cure))
+    table = Table("check", "verdict", Column("found", overflow="fold"), "fix", box=None)
+    for name, (verdict, found, fix) in findings.items():
+        table.add_row(name, Text(verdict, styles[verdict]), printable(found), printable(fix))
     return table

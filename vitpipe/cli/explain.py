@@ -58,17 +58,17 @@ def explain(
     if images:
         _explain_images(images, model, runs, data, out, trust_model, as_json)
         return
-    display = Display(own_stderr())
-    explained = explanation.explain_model(
-        model=model,
-        runs=runs,
-        data=data,
-        out=out,
-        images=count or explanation.IMAGES,
-        curves=explanation.CURVES if curves is None else curves,
-        trust_model=trust_model,
-        display=display,
-    )
+    with own_stderr() as stderr:
+        explained = explanation.explain_model(
+            model=model,
+            runs=runs,
+            data=data,
+            out=out,
+            images=count or explanation.IMAGES,
+            curves=explanation.CURVES if curves is None else curves,
+            trust_model=trust_model,
+            display=Display(stderr),
+        )
     page = display_path(explained.page)
     if as_json:
         print_json({**explained.figures.model_dump(mode="json"), "page": page})

@@ -16,7 +16,7 @@ from pipeline.result.listing import list_runs as listing_of_runs
 from pipeline.result.run_result import EXIT, PROCESS, RunResult, RunState
 from pipeline.result.summary import summarise
 from vitpipe.cli.options import Json, OnlyPipeline, RunName, Runs
-from vitpipe.cli.tables import print_rows, when
+from vitpipe.cli.tables import print_rows, print_warnings, when
 
 app = typer.Typer(help="Runs of a pipeline, from ML Metadata.", no_args_is_help=True)
 
@@ -39,8 +39,8 @@ def list_runs(
         runs, pipeline=pipeline, state=state, blessed=blessed, since=since, sort=sort, limit=limit
     )
     shown = listing.runs
-    stores.warn(listing.problems)
-    stores.warn(f"run {one.run}: {reason}" for one in shown for reason in one.unreadable)
+    print_warnings(listing.problems)
+    print_warnings(f"run {one.run}: {reason}" for one in shown for reason in one.unreadable)
     if as_json:
         print_json([summary.as_json() for summary in shown])
         return
@@ -120,7 +120,7 @@ def export(pipeline: OnlyPipeline = None, runs: Runs = Path("runs")) -> None:
     answers, problems = stores.ask_all(
         runs, lambda store: [json_text(_in_full(run), indent=None) for run in newest(store, pipeline)]
     )
-    stores.warn(problems)
+    print_warnings(problems)
     for _, lines in answers:
         for line in lines:
             print(line)

@@ -54,7 +54,7 @@ def data_regime(
     split is looked at once, after the last step (or val, with `--set split=val`, to choose settings by). Each cell is
     computed once: the same command goes on where one was stopped.
     """
-    with _Display(Console(file=own_stderr(), soft_wrap=True)) as progress:
+    with own_stderr() as stderr, _Display(Console(file=stderr, soft_wrap=True)) as progress:
         result = run_study(
             data,
             pretrained=pretrained,

@@ -1,5 +1,6 @@
 """Tables for a person on a terminal, or lines with tabs for another program."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
@@ -7,7 +8,7 @@ from rich.console import RenderableType
 from rich.measure import Measurement
 from rich.table import Table
 
-from pipeline.console.terminal import Console, printable
+from pipeline.console.terminal import Console, print_line, printable
 
 
 def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]], wrap: bool = False) -> None:
@@ -31,6 +32,12 @@ def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]], wrap: bool
         Console().print(table)
     else:
         print_whole(table)
+
+
+def print_warnings(problems: Iterable[object]) -> None:
+    """Print what was left out of an answer on standard error, a line each."""
+    for problem in problems:
+        print_line(f"warning: {problem}", sys.stderr)
 
 
 def print_whole(picture: RenderableType) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -17,7 +18,7 @@ _LIMIT = 120.0  # seconds for an image, with the start of the process and the mo
 
 
 class Refused(Exception):
-    """One sentence for the page: what is wrong with the image or the model, and the cure."""
+    """The image or the model cannot be used; the message says why and what to do, in a sentence for the page."""
 
 
 class Busy(Exception):
@@ -64,8 +65,8 @@ class ExplainerClient:
         process, connection = self._running()
         late = threading.Timer(_LIMIT, process.kill)
         late.daemon = True
+        start = time.monotonic()  # before the timer starts, so that a process that it kills has had the whole limit
         late.start()
-        start = time.monotonic()
         try:
             connection.send_bytes(str(model.resolve()).encode())
             connection.send_bytes(image)
@@ -95,13 +96,18 @@ class ExplainerClient:
                 self._process = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], cwd=root, process_group=0
                 )
+            weakref.finalize(self, _end, self._process, self._connection)
         return self._process, self._connection
 
     def _end(self) -> None:
         if self._connection and self._process:
-            self._connection.close()  # at which it ends
-            try:
-                self._process.wait(_ENDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            _end(self._process, self._connection)
+
+
+def _end(process: subprocess.Popen[bytes], connection: Connection) -> None:
+    connection.close()  # at which it ends
+    try:
+        process.wait(_ENDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

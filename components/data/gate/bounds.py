@@ -5,7 +5,7 @@ The command imports this module, so it needs neither TFX nor NumPy.
 
 from typing import Any, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
 from trainer.settings import Group, SettingsGroup
@@ -138,13 +138,16 @@ LEVELS: tuple[Level, ...] = get_args(Level)  # the gravest first
 class Finding(Group):
     """One check: what was found, what is allowed, and what a person said to it."""
 
+    # Findings are recorded with aliases as keys, which must not change.
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
+
     check: str
     value: float
     bound: Bound
     sense: Literal["at most", "at least"]
     text: str  # what was found, in words
     examples: tuple[str, ...] = ()  # the first it was found in
-    cure: str = ""
+    fix: str = Field("", alias="cure")  # what to do about it
     accepted: str | None = None  # the person's words
 
     @property
@@ -156,10 +159,10 @@ class Finding(Group):
     def __str__(self) -> str:
         bound = self.bound.warn if self.level == "warning" else self.bound.stop
         said = f" (accepted: {self.accepted})" if self.level == "accepted" else ""
-        cure = f": {self.cure}" if self.cure and self.level == "stop" else ""
+        fix = f": {self.fix}" if self.fix and self.level == "stop" else ""
         allowed = "" if bound is None else f", allowed is {self.sense} {bound:g}"
         first = f", first: {', '.join(self.examples[:3])}" if self.examples else ""
-        return f"{self.check}: {self.text}{allowed}{said}{first}{cure}"
+        return f"{self.check}: {self.text}{allowed}{said}{first}{fix}"
 
     def _beyond(self, bound: float | None) -> bool:
         if bound is None:

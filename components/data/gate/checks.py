@@ -49,7 +49,7 @@ def judge(
     found: list[Finding] = []
 
     def weigh(
-        check: str, value: float, text: str, cure: str = "", sense: Literal["at most", "at least"] = "at most"
+        check: str, value: float, text: str, fix: str = "", sense: Literal["at most", "at least"] = "at most"
     ) -> None:
         bound = Bound(stop=0) if check in UNUSABLE else getattr(settings, check)
         found.append(
@@ -59,7 +59,7 @@ def judge(
                 bound=bound,
                 sense=sense,
                 text=text,
-                cure=cure,
+                fix=fix,
                 examples=tuple(examples.get(check, ())),
                 accepted=None if check in UNUSABLE else accepted.get(check),
             )
@@ -112,15 +112,15 @@ def judge(
     weigh("conflicting_labels", conflicts.exact + conflicts.near, text, "relabel or remove one image of each pair")
 
     leaks = figures.leaks
-    cure = "prepare the data without them, or leave them out with --set data_gate.leave_out_leaks=true"
+    fix = "prepare the data without them, or leave them out with --set data_gate.leave_out_leaks=true"
     without = f" ({left_out:,} examples are left out of training)" if left_out else ""
     exact = sum(leak.exact for leak in leaks)
     where = [f"{leak.exact:,} of {leak.target} in {leak.source}" for leak in leaks if leak.exact]
-    weigh("exact_leaks", exact, f"images stand in two splits: {', '.join(where) or 'none'}{without}", cure)
+    weigh("exact_leaks", exact, f"images stand in two splits: {', '.join(where) or 'none'}{without}", fix)
     near = {leak: leak.near / splits[leak.target].images for leak in leaks}
     where = [f"{leak.near:,} of {leak.target} in {leak.source} ({near[leak]:.4f})" for leak in leaks if leak.near]
     text = f"images stand nearly the same in two splits: {', '.join(where) or 'none'}{without}"
-    weigh("near_leaks", max(near.values(), default=0.0), text, cure)
+    weigh("near_leaks", max(near.values(), default=0.0), text, fix)
 
     if previous is not None:
         drift = _drift(train, previous.splits["train"])

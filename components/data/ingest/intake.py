@@ -118,7 +118,7 @@ def _refuse_rejected(rejections: tuple[Rejection, ...], records: int, source: So
     count = sum(rejection.count for rejection in rejections)
     if count > recipe.max_rejected * records:
         reasons = "; ".join(
-            f"{r.count:,} {r.reason} (first: {r.ids[0]})" + (f": {cure}" if (cure := fix(r.reason)) else "")
+            f"{r.count:,} {r.reason} (first: {r.ids[0]})" + (f": {advice}" if (advice := fix(r.reason)) else "")
             for r in rejections
         )
         raise DataRefused(

@@ -162,7 +162,7 @@ def _temporary_folder(out: Path, number: int) -> Iterator[Path]:
 
 
 def disk_problem(error: OSError, out: Path) -> str:
-    """What an OSError while preparing into `out` means, with the cure when the disk is full."""
+    """Describe an OSError of preparing into `out`; if the disk is full, with the space that a span needs."""
     where = error.filename or out
     if error.errno in _NO_SPACE:
         free = shutil.disk_usage(out).free

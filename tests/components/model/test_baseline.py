@@ -1,7 +1,7 @@
 import pytest
 from tfx.types.standard_artifacts import Model
 
-from components.model.baseline import ServingModel
+from components.model.baseline import Baseline
 from components.model.serving_folder import ModelId, push
 from tests.helpers.model_records import record
 
@@ -31,7 +31,7 @@ def serve(tmp_path):
 
 
 def resolve(tmp_path, models):
-    return ServingModel(str(tmp_path / "serving")).resolve_artifacts(None, {"model": models})["model"]
+    return Baseline(str(tmp_path / "serving")).resolve_artifacts(None, {"model": models})["model"]
 
 
 def test_nothing_serves_before_the_first_push(tmp_path, models):

@@ -36,6 +36,7 @@ def ended(process):
 
 
 @pytest.mark.mysql
+@pytest.mark.slow
 def test_nodes_that_start_at_the_same_moment_are_not_in_each_others_way(settings, tmp_path, mariadb):
     address = MetadataSettings(address=mariadb.database("together"), password=PASSWORD)
     settings = settings.model_copy(update={"metadata": address})

@@ -54,6 +54,7 @@ def run(settings):
         return store.run("run-1")
 
 
+@pytest.mark.slow
 def test_a_run_whose_step_was_killed_has_crashed_and_is_reported(begun, tmp_path):
     from ml_metadata.proto import metadata_store_pb2 as mlmd
 
@@ -90,6 +91,7 @@ def test_a_run_whose_step_was_killed_has_crashed_and_is_reported(begun, tmp_path
     assert "crashed" not in Path(found.output("RunReport", "report").properties["page"]).read_text()
 
 
+@pytest.mark.slow
 def test_a_run_without_a_trace_of_what_failed_has_crashed_all_the_same(begun, tmp_path):
     done = report(begun, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -74,7 +74,7 @@ def test_started_once_more_it_is_the_same_run(settings):
 
 def test_a_second_run_is_refused_until_the_first_has_ended(settings):
     begin(settings, "run-1")
-    with pytest.raises(UsageError, match=r"run run-1 of cifar10 is going on.*take_over=run-1"):
+    with pytest.raises(UsageError, match=r"run run-1 of cifar10 is running.*take_over=run-1"):
         begin(settings, "run-2")
     assert run(settings, "run-2") is None
     record(MetadataStore(settings.store.connection_config()), "run-1", **{EXIT: "0"})
@@ -92,7 +92,7 @@ def test_a_run_that_kubeflow_terminated_is_taken_over(settings, api):
     address, states = api
     states["run-1"] = "RUNNING"
     begin(settings, "run-1", api=address)
-    with pytest.raises(UsageError, match="is going on"):
+    with pytest.raises(UsageError, match="is running"):
         begin(settings, "run-2", api=address)
     states["run-1"] = "CANCELED"
     begin(settings, "run-2", api=address)

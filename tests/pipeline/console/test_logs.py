@@ -9,9 +9,8 @@ SCRIPT = """
     import logging, os, sys
     from pathlib import Path
     from pipeline.console.logs import own_stderr, redirected
-    terminal = own_stderr()
     print("before")
-    with redirected(Path("run.log")):
+    with own_stderr() as terminal, redirected(Path("run.log")):
         print("python")
         os.write(2, b"a C library\\n")
         os.system("echo a child process")

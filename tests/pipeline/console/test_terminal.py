@@ -1,5 +1,6 @@
 """Text from outside cannot act on the terminal, whether a function or a command prints it."""
 
+import contextlib
 import json
 import os
 import pty
@@ -56,7 +57,7 @@ def hostile(value):
 
 def put_hostile_text(file):
     """Make every text of a store hostile that a person or a program outside may have put there."""
-    with sqlite3.connect(file) as database:
+    with contextlib.closing(sqlite3.connect(file)) as database, database:
         for table, ids in (("ContextProperty", "context_id"), ("ArtifactProperty", "artifact_id")):
             rows = database.execute(f"SELECT {ids}, name, string_value FROM {table} WHERE string_value != ''")
             for id, name, text in rows.fetchall():

@@ -1,5 +1,6 @@
 """What is said of a store that cannot be read."""
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -60,7 +61,7 @@ def test_another_file_is_no_store(content, tmp_path):
 
 
 def test_a_database_of_something_else_is_no_store(tmp_path):
-    with sqlite3.connect(tmp_path / "other.db") as other:
+    with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as other, other:
         other.execute("CREATE TABLE Artifact (id INT)")
     assert "is not a store of ML Metadata: it has no table MLMDEnv" in refusal(Address(file=tmp_path / "other.db"))
 
@@ -89,7 +90,7 @@ def test_what_is_no_file_is_not_taken_for_a_store_that_is_missing(put, tmp_path)
 
 def test_a_writer_that_does_not_end_is_waited_for_and_named(store, monkeypatch):
     monkeypatch.setattr(address_module, "_TIMEOUT", 0.2)
-    with sqlite3.connect(store.file) as writer:
+    with contextlib.closing(sqlite3.connect(store.file)) as writer, writer:
         writer.execute("BEGIN EXCLUSIVE")
         assert "is locked by another process for more than 0.2 s" in refusal(store)
     with reader(store) as free:
@@ -195,7 +196,7 @@ def test_a_reader_sees_one_moment_and_does_not_keep_a_writer_waiting(store):
     with reader(store) as before:
         assert len(before.run_names()) == 3
         started = time.monotonic()
-        with sqlite3.connect(store.file, timeout=5) as writer:
+        with contextlib.closing(sqlite3.connect(store.file, timeout=5)) as writer, writer:
             writer.execute("UPDATE Context SET last_update_time_since_epoch = 1")
             writer.rollback()
         assert time.monotonic() - started < 1
@@ -204,7 +205,7 @@ def test_a_reader_sees_one_moment_and_does_not_keep_a_writer_waiting(store):
 
 @pytest.mark.parametrize("version", [9, 11])
 def test_tables_of_another_version_are_not_guessed_at(version, store):
-    with sqlite3.connect(store.file) as writer:
+    with contextlib.closing(sqlite3.connect(store.file)) as writer, writer:
         writer.execute("UPDATE MLMDEnv SET schema_version = ?", [version])
     assert f"schema version {version}, this reads 10" in refusal(store)
 

@@ -1,5 +1,6 @@
 """`vitpipe gc` on a store of thirty runs whose artifacts lie on the disk."""
 
+import contextlib
 import json
 import signal
 import sqlite3
@@ -85,7 +86,7 @@ def test_a_collection_that_was_killed_ends_well_when_it_is_started_again(folder)
     killed = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3])
     assert "removed one\n" in iter(killed.stdout.readline, "")
     killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    killed.communicate()
     halfway = artifacts(folder)
     states = {one.state for one in halfway}
     assert "marked for deletion" in states and "deleted" not in states
@@ -146,7 +147,7 @@ def test_only_folders_of_executions_are_removed(uri, folder, monkeypatch, capsys
     kept = needed_by(folder, 1)
     before = artifacts(folder)
     forged = next(one for one in before if one.type == "Model" and one.id not in kept)
-    with sqlite3.connect(folder / "sample" / "metadata.db") as database:
+    with contextlib.closing(sqlite3.connect(folder / "sample" / "metadata.db")) as database, database:
         database.execute("UPDATE Artifact SET uri = ? WHERE id = ?", (uri.format(root=root), forged.id))
     assert vitpipe(monkeypatch, "gc", "--keep", 1, "--runs", folder) == 0
     told = capsys.readouterr()

@@ -1,5 +1,6 @@
 """Run folders that were moved, copied or partly removed, with their stores."""
 
+import contextlib
 import json
 import shutil
 import sqlite3
@@ -41,7 +42,7 @@ def work(tmp_path, data):
         extra = {"Examples": {"span_folder": str(span), "span_digest": manifest.read(span).digest()}}
         extra |= {"DataVerdict": {"data_folder": str(span.parent)}}
         extra |= {"PushedModel": {"pushed_destination": str(folder / "runs" / "sample" / "serving" / "1")}}
-        with sqlite3.connect(file) as database:
+        with contextlib.closing(sqlite3.connect(file)) as database, database:
             for name, text in extra.get(one.type, {}).items():
                 database.execute(
                     "REPLACE INTO ArtifactProperty (artifact_id, name, is_custom_property, string_value) "

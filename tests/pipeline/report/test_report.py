@@ -1,10 +1,7 @@
 """Reports of small runs through the command."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
+import shutil
 
 import pytest
 
@@ -14,31 +11,18 @@ from pipeline.metadata.stores import find_run
 from pipeline.report import page
 from pipeline.report.collect import collect
 from pipeline.report.model import Report
+from tests.helpers.command import SHORT, report_page, vitpipe, with_settings
 
-ROOT = Path(__file__).resolve().parents[3]
-SHORT = {"training.epochs": 2, "training.warmup_epochs": 0, "gate.class_accuracy": 0, "gate.calibration": 1}
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def vitpipe(folder, *arguments, **environment):
-    options = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **environment}
-    command = [sys.executable, "-m", "vitpipe", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=options)
-
-
-def run(folder, **settings):
-    words = [word for key, value in (SHORT | settings).items() for word in ("--set", f"{key}={value}")]
-    return vitpipe(folder, "run", "-c", "sample", *words)
-
-
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(short_run, tmp_path_factory):
     """A folder, and two runs in it of which the second trains nothing and misses a bound; a page each."""
-    folder = tmp_path_factory.mktemp("report")
-    assert vitpipe(folder, "data", "prepare", "sample", "--out", "data/sample").returncode == 0
-    done = [run(folder, **{"gate.accuracy": 0}), run(folder, **{"gate.accuracy": 1})]
-    assert [one.returncode for one in done] == [0, 4], [one.stdout + one.stderr for one in done]
-    return folder, [folder / re.search(r"^the report: (\S+)$", one.stdout, re.MULTILINE)[1] for one in done]
+    folder = shutil.copytree(short_run[0], tmp_path_factory.mktemp("report"), dirs_exist_ok=True)
+    second = vitpipe(folder, "run", "-c", "sample", *with_settings(SHORT | {"gate.accuracy": 1}))
+    assert second.returncode == 4, second.stdout + second.stderr
+    return folder, [report_page(folder, done) for done in (short_run[1], second)]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +34,7 @@ def test_it_says_what_the_store_and_the_artifacts_say(runs, report):
     folder, [first, _] = runs
     assert first == folder / "runs" / "sample" / "reports" / report.run / "report.html"
     assert report.state == "done" and report.verdict[-1].startswith("pushed version 1")
-    assert [row.epoch for row in report.history] == [1, 2]
+    assert [row.epoch for row in report.history] == [1, 2, 3, 4, 5, 6]
     assert sum(of_bin.examples for of_bin in report.calibration) == report.judgement.candidate.examples == 173
     wrong = 173 - round(173 * report.judgement.candidate.accuracy)
     assert len(report.mistakes) == min(wrong, 24)
@@ -131,14 +115,14 @@ def test_two_runs_side_by_side(runs, report):
     assert "<td>training.epochs</td>" not in html and "not blessed" in html and "Accuracy on val" in html
 
 
-def test_a_report_that_cannot_be_written_does_not_hide_what_the_run_came_to(tmp_path):
-    assert vitpipe(tmp_path, "data", "prepare", "sample", "--out", "data/sample").returncode == 0
-    reports = tmp_path / "runs" / "sample" / "reports"
-    reports.parent.mkdir(parents=True)
+def test_a_report_that_cannot_be_written_does_not_hide_what_the_run_came_to(short_run, tmp_path):
+    folder = shutil.copytree(short_run[0], tmp_path / "folder")
+    reports = folder / "runs" / "sample" / "reports"
+    shutil.rmtree(reports)
     reports.write_text("a file where the folder should be")
-    done = run(tmp_path, **{"gate.accuracy": 0})
+    done = vitpipe(folder, "run", "-c", "sample", *with_settings(SHORT))
     assert done.returncode == 0, done.stderr
-    assert "pushed version 1" in done.stdout
+    assert "nothing to push" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("warning: RunReport failed")
-    gone = vitpipe(tmp_path, "report", "last", "--no-open")
+    gone = vitpipe(folder, "report", "last", "--no-open")
     assert gone.returncode == 2 and "has no report" in gone.stderr

@@ -123,7 +123,8 @@ def test_images_by_file_and_by_id_on_one_page(explain, made, tmp_path):
     wanted = {f"block-{block:02d}-{name.replace(' ', '-')}.png" for block in (1, 2) for name in COLUMNS}
     assert {file.name for file in (tmp_path / "2-3").iterdir()} == wanted | {"image.png", "patches.png"}
     for file in (tmp_path / "2-3").iterdir():
-        assert Image.open(file).size == (256, 256)
+        with Image.open(file) as shown_image:
+            assert shown_image.size == (256, 256)
 
 
 def test_figures_of_an_image_as_json(explain, tmp_path):

@@ -21,12 +21,12 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "vitpipe", *map(str, arguments)]
 
 
-def study(data: Path, out: Path, *more: str) -> list[str]:
-    return command("study", "data-regime", "--data", data, "--out", out, *(f"--set={flag}" for flag in TINY), *more)
+def study(data: Path, out: Path, *more: str) -> list[object]:
+    return ["study", "data-regime", "--data", data, "--out", out, *(f"--set={flag}" for flag in TINY), *more]
 
 
-def vitpipe(line: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(line, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+def vitpipe(cwd: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +38,15 @@ def pets(tmp_path_factory) -> Path:
         path = root / "images" / ("cat" if seed % 2 else "dog") / f"{seed}.png"
         path.parent.mkdir(exist_ok=True, parents=True)
         Image.fromarray(pixels).save(path)
-    made = vitpipe(command("data", "prepare", "images", "--source", root / "images", "--out", root / "data"), root)
+    made = vitpipe(root, "data", "prepare", "images", "--source", root / "images", "--out", root / "data")
     assert not made.returncode, made.stderr
     return root / "data"
 
 
+@pytest.mark.slow
 def test_a_study_shows_how_far_it_is_prints_a_table_and_is_not_computed_twice(pets, tmp_path):
     terminal, end = pty.openpty()
-    line, shown = study(pets, tmp_path / "out"), b""
+    line, shown = command(*study(pets, tmp_path / "out")), b""
     with subprocess.Popen(line, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=end) as process:
         os.close(end)
         while True:
@@ -61,21 +62,21 @@ def test_a_study_shows_how_far_it_is_prints_a_table_and_is_not_computed_twice(pe
     assert re.search(r"1/1  vit-small, 4 a class, seed 0: \d+\.\d% in (\d+ min )?[\d.]+ s\s", said)
     assert "ViT, 4 blocks 64 wide" in printed and printed.splitlines()[-1] == "out/study.html"
 
-    again = vitpipe(study(pets, tmp_path / "out", "--json"), tmp_path)
+    again = vitpipe(tmp_path, *study(pets, tmp_path / "out", "--json"))
     assert "1 of 1 cells are there already" in again.stderr
     [row] = json.loads(again.stdout)["rows"]
     assert f"{row['accuracy']:.1%}" in printed and row["steps"] == 2
 
 
-def test_what_is_wrong_is_said_in_one_line(pets, tmp_path):
+def test_what_is_wrong_is_said_in_one_line(in_this_process, pets, tmp_path):
     (tmp_path / "file").touch()
-    for line, wanted in (
+    for arguments, wanted in (
         (study(pets, tmp_path / "file"), r"--out .*file cannot be written \(File exists\): name another folder"),
         (study(tmp_path / "none", tmp_path / "out"), r"no data in .*none: name a folder that `vitpipe data prepare`"),
         (study(pets, tmp_path / "out", "--budget=huge"), r"no budget huge: use one of small, full"),
         (study(pets, tmp_path / "out", "--set=learning_rates.vit-smal=1"), r"no architecture vit-smal"),
         (study(pets, tmp_path / "out", "--pretrained=nobody"), r"no backbone nobody"),
     ):
-        refused = vitpipe(line, tmp_path)
+        refused = in_this_process(tmp_path, *arguments)
         assert refused.returncode == 2 and re.search(wanted, refused.stderr), refused.stderr
         assert "Traceback" not in refused.stderr

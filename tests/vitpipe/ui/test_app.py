@@ -1,3 +1,4 @@
+import contextlib
 import re
 import sqlite3
 
@@ -57,12 +58,12 @@ def test_a_run_shows_its_nodes_checks_and_report(client):
 
 
 def test_a_report_has_no_origin_and_is_the_only_file_that_is_served(client, runs):
-    report = client.get("/sample/runs/sample-run-028/report/report.html")
+    report = client.get("/sample/runs/sample-run-028/report/report.html", buffered=True)
     assert report.status_code == 200 and report.headers["Content-Security-Policy"].startswith("sandbox allow-scripts;")
     link = runs / "sample" / "reports" / "sample-run-028" / "link"
     link.symlink_to(runs / "sample" / "metadata.db")
     for path in ("link", "../../../metadata.db", "..%2f..%2f..%2fmetadata.db", "%2fetc%2fpasswd"):
-        answer = client.get(f"/sample/runs/sample-run-028/report/{path}", follow_redirects=True)
+        answer = client.get(f"/sample/runs/sample-run-028/report/{path}", follow_redirects=True, buffered=True)
         assert answer.status_code == 404
     assert client.get("/sample/runs/../report/report.html").status_code == 404
     assert client.get("/sample/runs/sample-run-027/report/report.html").status_code == 404
@@ -102,7 +103,7 @@ def test_charts_have_a_point_a_run(runs, client):
     page = client.get("/sample/charts")
     assert "plotly.js" in page.text and "/sample/runs/sample-run-000" in page.text
     assert "plotly.js" not in client.get("/").text
-    assert b"plotly.js v" in client.get("/-/plotly.js").data[:200]
+    assert b"plotly.js v" in client.get("/-/plotly.js", buffered=True).data[:200]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ def test_a_locked_store_is_said(tmp_path, monkeypatch):
     file = tmp_path / "good" / "metadata.db"
     make_store(file, "good", runs=1)
     monkeypatch.setattr("pipeline.metadata.address._TIMEOUT", 0.1)
-    with sqlite3.connect(file) as writer:
+    with contextlib.closing(sqlite3.connect(file)) as writer, writer:
         writer.execute("BEGIN EXCLUSIVE")
         answer = create_app(tmp_path).test_client().get("/good/artifacts")
     assert answer.status_code == 503 and "locked" in answer.text

@@ -344,11 +344,11 @@ def test_no_space_left(image, in_folder, tmp_path):
     assert errors.splitlines()[-1] == ".lock"
 
 
-@pytest.fixture
-def slow_source(image, in_folder, tmp_path):
+@pytest.fixture(scope="module")
+def slow_source(image, in_folder, tmp_path_factory):
     """A source that takes long enough to be interrupted in the middle."""
     files = {f"{name}/{row}.png": image(row, size=(400, 400)) for name in ("cat", "dog") for row in range(100)}
-    return in_folder(tmp_path / "source", files)
+    return in_folder(tmp_path_factory.mktemp("slow"), files)
 
 
 def wait_for_spool(out: Path) -> Path:

@@ -48,12 +48,14 @@ def test_a_good_model_keeps_every_bound_whatever_is_thrown_at_it(model):
     assert len(checks) == 10 and next(one.value for one in checks if one.name == "latency in ms") > 0
 
 
+@pytest.mark.slow
 def test_bounds_of_time_and_memory(model):
     missed = failed(model, latency_ms=0.001, memory_gib=0.01)
     assert missed.keys() == {"latency in ms", "memory in GiB"}
     assert "is above 0.0010" in missed["latency in ms"]
 
 
+@pytest.mark.slow
 def test_answers_that_are_not_those_of_the_trained_model(model, tmp_path):
     other = export(tmp_path / "other", seed=2)
     shutil.copy(other / serving.KERAS_MODEL, model / serving.KERAS_MODEL)
@@ -83,6 +85,7 @@ def test_answers_that_are_no_numbers(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_the_model_and_not_of_whoever_checks_it(model):
     """The system's own peak of a child begins with that of its parent."""
     ballast = bytearray(3 * 2**30)
@@ -116,6 +119,7 @@ def test_a_model_that_takes_everything_for_an_image(model, tmp_path):
     assert failed(tmp_path / "lax").keys() == {"signatures missing", "hostile requests called valid"}
 
 
+@pytest.mark.slow
 def test_a_model_without_a_signature_is_said(model, tmp_path):
     loaded = tf.saved_model.load(str(model))
     kept = {name: loaded.signatures[name] for name in ("serving_default", "serving_bytes", "serving_images")}

@@ -1,0 +1,73 @@
+"""The command in a process of its own, as a person starts it, and readers of what its runs leave."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+# A small model, trained for a short time and blessed whatever it is like.
+SHORT = {
+    "model.depth": 1,
+    "training.epochs": 6,
+    "training.warmup_epochs": 1,
+    "training.checkpoint_seconds": 0,
+    "gate.accuracy": 0,
+    "gate.class_accuracy": 0,
+    "gate.calibration": 1,
+}
+
+
+def command(folder: Path, *arguments: object, **environment: str) -> tuple[list[str], dict]:
+    """The command line and the options with which `subprocess` starts it in `folder`."""
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "XLA_FLAGS": "", **environment}
+    return [sys.executable, "-m", "vitpipe", *map(str, arguments)], {"cwd": folder, "env": variables, "text": True}
+
+
+def vitpipe(folder: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in `folder` to its end."""
+    line, options = command(folder, *arguments, **environment)
+    return subprocess.run(line, capture_output=True, **options)
+
+
+def with_settings(settings: Mapping[str, object]) -> list[str]:
+    """The settings as `--set` options."""
+    return [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+
+
+def prepare_sample(folder: Path) -> None:
+    """Write the first span of the sample."""
+    done = vitpipe(folder, "data", "prepare", "sample", "--out", "data/sample")
+    assert done.returncode == 0, done.stderr
+
+
+def states(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    """The state of each node, from the lines of a run."""
+    words = [line.split() for line in done.stderr.splitlines() if line.endswith(" s") and not line.startswith(" ")]
+    return {line[0]: line[1] for line in words}
+
+
+def run_id(done: subprocess.CompletedProcess[str]) -> str:
+    """The id of a run, from its lines."""
+    return re.search(r"^run (\S+) of ", done.stderr, re.MULTILINE)[1]
+
+
+def report_page(folder: Path, done: subprocess.CompletedProcess[str]) -> Path:
+    """The page of a run's report, from its lines."""
+    return folder / re.search(r"^the report: (\S+)$", done.stdout, re.MULTILINE)[1]
+
+
+def read_report(folder: Path, done: subprocess.CompletedProcess[str]) -> dict:
+    """The content of a run's report, whose page is small."""
+    page = report_page(folder, done)
+    assert page.stat().st_size < 8 << 20
+    return json.loads((page.parent / "report.json").read_text())
+
+
+def pushed(folder: Path, name: str) -> list[str]:
+    """The versions of the models that a pipeline pushed."""
+    serving = folder / "runs" / name / "serving"
+    return sorted(entry.name for entry in serving.iterdir()) if serving.exists() else []
