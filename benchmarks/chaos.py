@@ -28,11 +28,15 @@ def main() -> None:
         chaos = Chaos(Path(folder, "pipeline"), args.seed)
         commands = args.commands.split(",")
         moments = {command: chaos.rehearse(command) for command in commands}
-        for number, command in zip(range(1, args.kills + 1), itertools.cycle(commands), strict=False):
-            chaos.kill(command, moments[command])
-            print(f"{number}/{args.kills}  {command}  {len(chaos.counts.faults)} faults", flush=True)
-        print(chaos.counts.table())
-    sys.exit(1 if chaos.counts.faults else 0)
+        faults = chaos.counts.faults
+        try:
+            for number, command in zip(range(1, args.kills + 1), itertools.cycle(commands), strict=False):
+                before = len(faults)
+                chaos.kill(command, moments[command])
+                print(f"{number}/{args.kills}  {command}  {len(faults)} faults", *faults[before:], sep="\n", flush=True)
+        finally:  # an interrupted benchmark has counts, too
+            print(chaos.counts.table(), flush=True)
+    sys.exit(1 if faults else 0)
 
 
 if __name__ == "__main__":

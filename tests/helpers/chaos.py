@@ -96,12 +96,14 @@ class Counts:
     """Numbers of kills and checks, and the faults that they showed."""
 
     kills: Counter[str] = field(default_factory=Counter)  # by command and phase
-    late: Counter[str] = field(default_factory=Counter)  # the command had ended before the kill
+    late: Counter[str] = field(default_factory=Counter)  # the command had printed its result before the kill
     checks: int = 0
     faults: list[str] = field(default_factory=list)
 
     def table(self) -> str:
-        rows = [f"{phase:40} {count:5} kills, {self.late[phase]} after its end" for phase, count in self.kills.items()]
+        rows = [
+            f"{phase:40} {count:5} kills, {self.late[phase]} after its result" for phase, count in self.kills.items()
+        ]
         return "\n".join(
             [
                 *sorted(rows),
@@ -121,7 +123,7 @@ class Chaos:
     """
 
     def __init__(self, folder: Path, seed: int):
-        self.work, self.snapshot = folder / "work", folder / "snapshot"
+        self.work, self.snapshot, self.stdout = folder / "work", folder / "snapshot", folder / "stdout.txt"
         self.random = random.Random(seed)
         self.counts = Counts()
         self.work.mkdir(parents=True)
@@ -170,24 +172,31 @@ class Chaos:
         return [Moment(line, after - at) for (line, at), (_, after) in itertools.pairwise(marks)]
 
     def kill(self, name: str, moments: list[Moment]) -> None:
-        """Kill a command in one of its phases, check everything, run it again, and check that it has ended well."""
+        """Kill a command in one of its phases, check everything, run it again, and check that it has ended well.
+
+        A roll-back that has printed its result is done. It is not run again, because it would go back one version
+        further.
+        """
         arguments, expected = self.commands()[name]
         chosen = self.random.choice(moments)
         # Short phases get a little more time: a push takes milliseconds.
         moment = Moment(chosen.line, self.random.uniform(0, max(chosen.seconds, 0.3) * 1.05))
         self._reset()
         phase = f"{name}: after {chosen.line or 'its start'}"
-        killed = self._kill_at(arguments, moment)
+        printed = self._kill_at(arguments, moment)
         self.counts.kills[phase] += 1
-        self.counts.late[phase] += not killed
-        self._check(f"{name} killed {moment}")
-        done = self._finish(arguments)
-        if done.returncode != 0:
-            self._fault(f"{name} killed {moment}, then run again: exit {done.returncode}: {done.stderr[-800:]}")
-        versions = self._check(f"{name} killed {moment}, then run again")
+        self.counts.late[phase] += bool(printed)
+        after = f"{name} killed {moment}"
+        versions = self._check(after)
+        if name != "rollback" or not printed:
+            after += ", then run again"
+            done = self._finish(arguments)
+            if done.returncode != 0:
+                self._fault(f"{after}: exit {done.returncode}: {done.stderr[-800:]}")
+            versions = self._check(after)
         if not expected(versions):
             shown = [(one["version"], one["restored_from"], one["run_id"]) for one in versions]
-            self._fault(f"{name} killed {moment}, then run again: pushed versions {shown}")
+            self._fault(f"{after}: pushed versions {shown}")
 
     def _must(self, code: int, *arguments: str) -> str:
         done = self._finish(list(arguments))
@@ -198,15 +207,16 @@ class Chaos:
         return {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
 
     def _start(self, arguments: list[str]) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "vitpipe", *arguments],
-            cwd=self.work,
-            env=self._environment(),
-            text=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
+        with self.stdout.open("w") as stdout:
+            return subprocess.Popen(
+                [sys.executable, "-m", "vitpipe", *arguments],
+                cwd=self.work,
+                env=self._environment(),
+                text=True,
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
 
     def _finish(self, arguments: list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -219,8 +229,8 @@ class Chaos:
             check=False,
         )
 
-    def _kill_at(self, arguments: list[str], moment: Moment) -> bool:
-        """Kill the command's whole process group. Returns False if the command had ended already."""
+    def _kill_at(self, arguments: list[str], moment: Moment) -> str:
+        """Kill the command's whole process group. Returns what it had printed, which is nothing before its result."""
         process = self._start(arguments)
         assert process.stderr
         if moment.line:
@@ -228,12 +238,12 @@ class Chaos:
                 if line.startswith(moment.line):
                     break
         time.sleep(moment.seconds)
-        alive = process.poll() is None
         with contextlib.suppress(ProcessLookupError):  # nothing of the group is left
             os.killpg(process.pid, signal.SIGKILL)
         process.stderr.close()
-        process.wait(TIMEOUT_S)
-        return alive
+        if process.wait(TIMEOUT_S) not in (0, -signal.SIGKILL):
+            self._fault(f"{arguments[0]}, to be killed {moment}, had failed by itself: exit {process.returncode}")
+        return self.stdout.read_text()
 
     def _check(self, after: str) -> list[dict]:
         """Ask every command that reads. Returns the pushed versions."""
