@@ -34,7 +34,7 @@ def main() -> None:
                 before = len(faults)
                 chaos.kill(command, moments[command])
                 print(f"{number}/{args.kills}  {command}  {len(faults)} faults", *faults[before:], sep="\n", flush=True)
-        finally:  # an interrupted benchmark has counts, too
+        finally:  # print the counts of an interrupted benchmark, too
             print(chaos.counts.table(), flush=True)
     sys.exit(1 if faults else 0)
 

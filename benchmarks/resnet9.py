@@ -1,4 +1,4 @@
-"""A small residual CNN, the teacher of a distillation. Keras 3 only, so it runs on any Keras backend."""
+"""Small residual CNN, the teacher in a distillation. It needs only Keras 3, so it runs on any Keras backend."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -44,7 +44,8 @@ class ResNet9(keras.Model):
             axis=-1, mean=self.config["mean"], variance=[s**2 for s in self.config["std"]], dtype="float32"
         )
         self.convolutions, self.norms = [], []
-        # Channels of the eight convolutions, in widths. The third and fourth, and the last two, are a residual branch.
+        # Channels of the eight convolutions, as multiples of `width`. The third and fourth are a residual branch, and
+        # so are the last two.
         for number, factor in enumerate((1, 2, 2, 2, 4, 8, 8, 8)):
             name = "stem" if number == 0 else f"block_{number}"
             self.convolutions.append(

@@ -119,7 +119,7 @@ class Client:
                 made = api.PipelineUploadServiceApi(self._server).upload_pipeline_version(
                     str(file), name=name, display_name=name, pipelineid=pipeline
                 )
-            except ResourceExists:  # somebody else was faster
+            except ResourceExists:  # another client was faster
                 if found := self._version(pipeline, digest):
                     return found
                 raise
@@ -221,7 +221,7 @@ class Client:
         )
 
     def run(self, run_id: str) -> ClusterRun:
-        """With its tasks. Raises ResourceNotFound."""
+        """Return a run with its tasks. Raises ResourceNotFound."""
         answer = self._runs.run_service_get_run(run_id)
         run = _run(answer)
         steps = self._steps(answer.pipeline_version_reference)
@@ -352,7 +352,7 @@ class Client:
         self._recurring.recurring_run_service_delete_recurring_run(schedule.id)
 
     def running(self, schedule: Schedule) -> list[ClusterRun]:
-        """The runs that it started and that have not ended."""
+        """Return the runs that a schedule started and that have not ended."""
         return [run for run in self.runs(_filter("recurring_run_id", _NAMED, schedule.id)) if not run.ended]
 
     def _experiment(self) -> str:

@@ -47,7 +47,7 @@ class ResourceExists(ClusterError):
 
 
 class ServerUnavailable(ClusterError):
-    """The server did not answer, in spite of several tries. It may answer later."""
+    """The server did not answer, despite several tries. It may answer later."""
 
 
 class _Passing(ClusterError):
@@ -55,7 +55,7 @@ class _Passing(ClusterError):
 
 
 class OutcomeUnknown(ServerUnavailable):
-    """The server did not answer a request that changes something, so it may have been carried out or not."""
+    """The server did not answer a request that changes something, and may or may not have carried it out."""
 
 
 class ClusterConnection(kfp_server_api.ApiClient):

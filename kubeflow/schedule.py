@@ -57,9 +57,11 @@ def move(client: Client, version: PipelineVersion) -> bool:
 
 
 def delete(client: Client) -> None:
-    """All that there is, or an older one would count again.
+    """Delete all schedules of the pipeline: an older one that is left would take effect again.
 
-    Raises AnotherRun while a run that one of them started is running, which would end with it. They are paused then.
+    Raises:
+        AnotherRun: if a run that one of them started is running, because Kubernetes would delete that run with its
+            schedule. All schedules are paused then.
     """
     found = client.schedules()
     for schedule in found:
@@ -67,8 +69,8 @@ def delete(client: Client) -> None:
     for schedule in found:
         if runs := client.running(schedule):
             raise AnotherRun(
-                f"paused, and not deleted: run {runs[0].id} that it started is running, and Kubernetes would delete "
-                "it, too; delete it again when that has ended"
+                f"the schedule is paused, but not deleted: its run {runs[0].id} is running, and Kubernetes would "
+                "delete that run with it; delete the schedule again when the run has ended"
             )
     for schedule in found:
         client.delete(schedule)
@@ -76,7 +78,7 @@ def delete(client: Client) -> None:
 
 def _retire(client: Client, schedule: Schedule) -> None:
     """Disable a schedule, and delete it unless one of its runs is running: Kubernetes would delete that run with it."""
-    with contextlib.suppress(ResourceNotFound):  # somebody else was faster
+    with contextlib.suppress(ResourceNotFound):  # another client was faster
         if schedule.enabled:
             client.disable(schedule)
         if not client.running(schedule):

@@ -30,9 +30,19 @@ class Ending:
 def watch(
     client: Client, run_id: str, *, started: Callable[[str], None], ended: Callable[[Outcome], None]
 ) -> ClusterRun:
-    """Wait for the end of a run. started: of the nodes that run now. ended: of each node that came to an end.
+    """Wait for the end of a run. A server that does not answer is asked again for ten minutes.
 
-    A server that is away is waited for, ten minutes. Raises ServerUnavailable after that.
+    Args:
+        client: the client of the server.
+        run_id: the id of the run.
+        started: called with the names of the nodes that are running, or "waiting".
+        ended: called with the outcome of each node that has ended.
+
+    Returns:
+        The run after its end, with its tasks.
+
+    Raises:
+        ServerUnavailable: if the server did not answer for ten minutes.
     """
     told: set[str] = set()
     answered = time.monotonic()
@@ -41,7 +51,7 @@ def watch(
             run = client.run(run_id)
         except ServerUnavailable as error:
             if time.monotonic() - answered > _AWAY_S:
-                raise ServerUnavailable(f"{error}; the run goes on all the same") from error
+                raise ServerUnavailable(f"{error}; the run itself continues") from error
             time.sleep(POLL_S)
             continue
         answered = time.monotonic()

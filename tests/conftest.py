@@ -43,7 +43,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-# Files with minutes of tests, the longest first.
+# Test files that take minutes, the longest first.
 LONGEST = (
     "test_chaos.py",
     "test_walk.py",
@@ -55,7 +55,7 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items):
-    """Let the longest files come first: one that began last would keep a single worker busy."""
+    """Run the longest files first: one that started last would keep a single worker busy."""
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
@@ -111,13 +111,13 @@ def built_once(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def sample_data(built_once):
-    """A folder with the first span of the sample in data/sample."""
+    """Folder with the first span of the sample in data/sample."""
     return built_once("sample-data", prepare_sample)
 
 
 @pytest.fixture(scope="session")
 def run_once(built_once):
-    """A function that runs the command in a copy of a folder, once for all workers. It returns the copy and the run."""
+    """Function that runs the command in a copy of a folder, once for all workers. Returns the copy and the process."""
 
     def run(name: str, begin: Path, *arguments: str) -> tuple[Path, subprocess.CompletedProcess[str]]:
         def build(folder: Path) -> None:
@@ -133,13 +133,13 @@ def run_once(built_once):
 
 @pytest.fixture(scope="session")
 def pushed_sample(run_once, sample_data):
-    """A folder in which the sample was run and its model pushed, and that run."""
+    """Folder in which the sample was run and its model pushed, and the process of the run."""
     return run_once("sample", sample_data, "run", "-c", "sample")
 
 
 @pytest.fixture(scope="session")
 def short_run(run_once, sample_data):
-    """A folder in which a small model was trained for a short time and pushed, and that run."""
+    """Folder in which a small model was trained for a short time and pushed, and the process of the run."""
     folder, done = run_once("short", sample_data, "run", "-c", "sample", *with_settings(SHORT))
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, done

@@ -33,7 +33,7 @@ from tests.helpers.command import (
 )
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
-# Another model, trained for a short time and blessed whatever it is like.
+# Settings of another model that is trained for a short time and blessed whatever its accuracy.
 ANOTHER_MODEL = {
     "training.seed": 1,
     "training.epochs": 3,
@@ -45,19 +45,19 @@ ANOTHER_MODEL = {
 
 
 def another_model(settings=None):
-    """A run of it, with other settings where some are passed."""
+    """Return the arguments of a run of that model; `settings` override its settings."""
     return ["run", "-c", "sample", *with_settings(ANOTHER_MODEL | (settings or {}))]
 
 
 @pytest.fixture
 def sample(pushed_sample, tmp_path):
-    """A copy of that folder, which a test may change."""
+    """Copy of the folder of `pushed_sample`, which a test may change."""
     return shutil.copytree(pushed_sample[0], tmp_path / "sample")
 
 
 @pytest.fixture
 def rejected(run_once, pushed_sample, tmp_path):
-    """A copy of that folder after a run of another model that was not blessed, and this run."""
+    """Copy of the folder of `pushed_sample` after a run whose model was not blessed, and the process of that run."""
     folder, done = run_once("rejected", pushed_sample[0], *another_model({"gate.accuracy": 1}))
     assert done.returncode == 4, done.stdout + done.stderr
     return shutil.copytree(folder, tmp_path / "sample"), done
@@ -65,7 +65,7 @@ def rejected(run_once, pushed_sample, tmp_path):
 
 @pytest.fixture
 def unused(sample_data, tmp_path):
-    """A copy of the folder before its first run."""
+    """Copy of the folder of `sample_data`, in which nothing was run yet."""
     return shutil.copytree(sample_data, tmp_path / "unused")
 
 
@@ -316,7 +316,7 @@ def test_a_model_that_learnt_shuffled_labels_is_stopped_by_every_bound_of_accura
     settings = {
         "model.depth": 1,
         "training.epochs": 3,
-        "data_gate.conflicting_labels.stop": "null",  # that check would find out first
+        "data_gate.conflicting_labels.stop": "null",  # that check would stop the run first
     }
     arguments = ["--data", damaged(sample, shuffled_labels), *with_settings(settings)]
     done = vitpipe(sample, "run", "-c", "sample", *arguments)

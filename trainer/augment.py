@@ -117,11 +117,22 @@ def mix(
     cutmix: float,
     probability: float = 1.0,
 ) -> tuple[KerasTensor, KerasTensor]:
-    """Mixup (Zhang et al., 2017, arXiv:1710.09412) or CutMix (Yun et al., 2019, arXiv:1905.04899), for each image.
+    """Mix each image with its neighbour, by Mixup or CutMix. If both are on, each image gets one of them at even odds.
 
-    `mixup` and `cutmix` are the alphas of Beta distributions, zero for never; with both, the odds are even. Each image
-    is mixed with `probability`. The share of it that stays comes from Beta(alpha, alpha). CutMix' rectangle is cut at
-    the border, and the targets go by what is left of it. `draws` [N, 4].
+    Mixup is that of Zhang et al., 2017, arXiv:1710.09412, CutMix that of Yun et al., 2019, arXiv:1905.04899. The share
+    of an image that stays is drawn from Beta(alpha, alpha). CutMix' rectangle is cut at the border, and the targets are
+    mixed by the area that is left of it.
+
+    Args:
+        images: float32 [N, height, width, 3]; N is even.
+        targets: float32 [N, classes].
+        draws: float32 [N, 4], uniform in [0, 1).
+        mixup: Alpha of Mixup. 0 turns Mixup off.
+        cutmix: Alpha of CutMix. 0 turns CutMix off.
+        probability: Probability with which an image is mixed.
+
+    Returns:
+        The mixed images and targets.
     """
     height, width = images.shape[1:3]
     which, share, y, x = (draws[:, column, None] for column in range(4))

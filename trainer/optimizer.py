@@ -44,10 +44,20 @@ def build_optimizer(
     weight_decay: float,
     ema_momentum: float = 0.0,
 ) -> "ReducedAdamW":
-    """AdamW (Loshchilov and Hutter, 2017) or Muon for a built `model`, with a moving average of the weights.
+    """Build AdamW (Loshchilov and Hutter, 2017) or Muon for a model.
 
-    Decay applies to matrices only: not to biases, LayerNorm, the CLS token or the positions. The average is read with
-    `finalize_variable_values`; without momentum there is none. Gradients come in summed over replicas and clipped.
+    The optimizer expects gradients that are summed over the replicas and clipped.
+
+    Args:
+        name: Name of the optimizer.
+        model: A model that is built.
+        schedule: Learning rate at each step.
+        weight_decay: Weight decay of matrices. Biases, LayerNorm, the CLS token and the positions have none.
+        ema_momentum: Momentum of the moving average of the weights, which `finalize_variable_values` reads. 0: no
+            average.
+
+    Returns:
+        The optimizer, built for the model's trainable variables.
     """
     kind = Muon if name == "muon" else ReducedAdamW
     optimizer = kind(schedule, weight_decay=weight_decay, use_ema=ema_momentum > 0, ema_momentum=ema_momentum or 0.99)
@@ -76,9 +86,9 @@ class Muon(ReducedAdamW):
     nearest orthogonal matrix, so that an update changes all directions equally. The update is scaled as in Moonlight
     (Liu et al., 2025, https://arxiv.org/abs/2502.16982), so that the learning rate and weight decay of AdamW fit.
 
-    Keras' own Muon treats one matrix after the other and a fused qkv kernel as one matrix. This one stacks matrices of
-    equal shape, which makes a few large products of many small ones, and splits qkv kernels into their three matrices.
-    A matrix keeps AdamW's second moment, which stays zero, so that all weights are stored alike.
+    Keras' own Muon updates one matrix at a time and treats a fused qkv kernel as one matrix. This class stacks matrices
+    of equal shape, so that a few large products replace many small ones, and splits a qkv kernel into its three
+    matrices. A matrix also has AdamW's second moment, which stays zero, so that all weights have the same variables.
     """
 
     momentum = 0.95
@@ -109,7 +119,7 @@ class Muon(ReducedAdamW):
             for (index, _), update in zip(stack, ops.unstack(orthogonal, num=len(stack)), strict=True):
                 updates[index].append(update)
         for index, parts in updates.items():
-            # Keras hands `update_step` one array for each variable, on every replica: the momentum and the update.
+            # Keras passes `update_step` only one array for each variable, on every replica: stack momentum and update.
             update = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=1)
             grads[index] = ops.stack([momenta[index], ops.reshape(update, momenta[index].shape)])
         super()._backend_update_step(grads, trainable_variables, learning_rate)
@@ -129,15 +139,18 @@ def _is_block_matrix(variable: keras.Variable) -> bool:
 
 
 def _parts(variable: keras.Variable, kernel: keras.KerasTensor) -> list[keras.KerasTensor]:
-    """The matrices of a kernel: three of a fused qkv kernel; of a convolution's, one from all inputs to the outputs."""
+    """Return the matrices of a kernel: three if it is a fused qkv kernel, else one from all inputs to the outputs."""
     matrix = ops.reshape(kernel, (-1, kernel.shape[-1]))
     return ops.split(matrix, 3, axis=1) if "/qkv/" in variable.path else [matrix]
 
 
 def orthogonalized(matrices: keras.KerasTensor) -> keras.KerasTensor:
-    """Return about the nearest orthogonal matrix of each of a stack [N, rows, columns]: U V' of its U S V'.
+    """Return an approximation of the nearest orthogonal matrix of each matrix in a stack: U V' of its U S V'.
 
-    Five Newton-Schulz iterations with Jordan's coefficients bring all singular values into 0.7 to 1.2.
+    Five Newton-Schulz iterations with Jordan's coefficients bring the singular values to about 0.7 to 1.2.
+
+    Args:
+        matrices: Stack of matrices [N, rows, columns].
     """
     rows, columns = matrices.shape[1:]
     x = ops.swapaxes(matrices, 1, 2) if rows > columns else matrices

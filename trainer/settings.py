@@ -165,7 +165,7 @@ class AugmentSettings(SettingsGroup):
         0.6, ge=0, le=1, description="Fraction of the epochs, from the first, in which Mixup and CutMix mix images."
     )
     mixing_probability: float = Field(
-        1.0, ge=0, le=1, description="Probability with which Mixup or CutMix mixes an image, while they are on."
+        1.0, ge=0, le=1, description="Probability with which an image is mixed, in the epochs with Mixup or CutMix."
     )
     erase: float = Field(0.25, ge=0, le=1, description="Probability with which a random rectangle is erased.")
 
@@ -198,7 +198,7 @@ class TrainingSettings(SettingsGroup):
         "adamw",
         description="Optimizer. muon: Muon for the matrices of the encoder blocks, AdamW for all other weights.",
     )
-    weight_decay: float = Field(0.05, ge=0, le=1_000, description="Weight decay.")
+    weight_decay: float = Field(0.05, ge=0, le=1_000, description="Weight decay. It applies to matrices only.")
     label_smoothing: float = Field(
         0.1, ge=0, lt=1, description="Share of each label's probability that is spread evenly over all classes."
     )
@@ -281,7 +281,7 @@ class FinetuneSettings(SettingsGroup):
     )
     learning_rate: float = Field(1e-5, gt=0, le=1_000, description="Learning rate at the start of the second phase.")
     weight_decay: float = Field(
-        0.01, ge=0, le=1_000, description="Weight decay of AdamW in the second phase; the first has none."
+        0.01, ge=0, le=1_000, description="Weight decay in the second phase; the first has none."
     )
     pixel_mean: tuple[_Mean, _Mean, _Mean] | None = Field(
         None,

@@ -61,7 +61,8 @@ def gate_span(pushed: Path, runs: Path) -> Path:
     try:
         _, run = find_run(record.run_id, runs)
     except NotFound as error:
-        raise UsageError(f"{error}; the run that made {pushed} knows its data: {fix}") from None
+        text, *unreadable = error.args
+        raise UsageError(f"{text}; the run that made {pushed} knows its data: {fix}", *unreadable) from None
     try:
         data = RunResult(run).data_settings
     except Unreadable as error:

@@ -63,7 +63,7 @@ class Watcher:
         if not self._due(span):
             return Exit.OK
         if _another_run(self.settings):
-            self.say(f"span {span} is left to a later look: another run of {self.settings.name} is running")
+            self.say(f"span {span} is postponed: another run of {self.settings.name} is running")
             return Exit.OK
         reason = self._due(span)  # again: what another run came to is in the store before it lets go of the folder
         return self.train(span, reason) if reason else Exit.OK

@@ -43,7 +43,7 @@ def main() -> None:
         from pipeline import node
         from pipeline.metadata.writer import MetadataStore, forget, record
 
-        # The recorded exit code is that of a run whose failed steps a person has tried again: the run is not over.
+        # If a person has tried failed steps again, the run is running again: its recorded exit code is outdated.
         store = MetadataStore(address.connection_config())
         tried_again = forget(store, arguments.run_id, EXIT)
         with Display(stderr) as display:

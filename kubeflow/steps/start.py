@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--reason", default="")
     parser.add_argument("--accept", default="", help="checks of the data gate that shall not stop it, with commas")
     parser.add_argument("--due", default="", help="when a schedule wanted the run")
-    parser.add_argument("--take-over", default="", help="id of a run that is recorded as running and has ended")
+    parser.add_argument("--take-over", default="", help="id of a run that is recorded as running but has ended")
     parser.add_argument("--api", default="", help="address of Kubeflow Pipelines' REST API, asked for other runs")
     arguments = step.parse(parser)
     given = {name: getattr(arguments, f"gate_{name}") for name in GateSettings.model_fields}

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from components.errors import NotFound, StoreError
 from components.suggestions import nearest
+from pipeline.console.terminal import printable
 from pipeline.metadata.address import ADDRESS, Address, NoStore
 from pipeline.metadata.reader import Reader, reader
 from pipeline.metadata.records import Run
@@ -74,13 +75,20 @@ def ask_all(runs: Path, question: Callable[[Reader], Answer]) -> tuple[list[tupl
 
 
 def find_run(name: str, runs: Path) -> tuple[Address, Run]:
-    """Return the run of that name, or the newest for `last`, and the store that knows it.
+    """Find a run by its name.
 
-    For `last`, each store that cannot be read is logged as a warning: it may hold a newer run.
+    For `last`, each store that cannot be read is logged as a warning, because it may hold a newer run.
+
+    Args:
+        name: the name of the run, or `last` for the newest one.
+        runs: the folder of the run folders.
+
+    Returns:
+        The address of the store that has the run, and the run.
 
     Raises:
-        NotFound: if no store that can be read knows the run. It names the nearest runs, and the other stores.
-        StoreError: if no store can be read.
+        NotFound: if no readable store has the run. The error names similar runs, and the stores that cannot be read.
+        StoreError: if there are stores and none of them can be read.
     """
     known: list[str] = []
     if name == "last":
@@ -94,7 +102,7 @@ def find_run(name: str, runs: Path) -> tuple[Address, Run]:
         return found[0]
     if found:
         for problem in problems:
-            log.warning("%s", problem)
+            log.warning("%s", printable(problem))
         return max(found, key=lambda one: one[1].started_ms)
     if not known:
         text = f"no run below {runs}: `vitpipe run` makes one, or name another folder with --runs"

@@ -537,7 +537,7 @@ class _Settings(BaseModel):
 
 
 class _DataSettings(BaseModel):
-    """Recorded settings that lead to the data of a run."""
+    """Recorded settings of the data that a run read."""
 
     data: DataSettings
 

@@ -260,20 +260,24 @@ def load(
 def merge_sources(settings: type[Kind], sources: Sequence[Source]) -> Kind:
     """Return the settings from several sources, of which an earlier one overrides a later one. Raises SettingsError."""
     for source in sources:
-        _check_groups(settings, source)
+        _check_groups(settings, source, source.values)
     try:
         return settings(_build_sources=(tuple(sources), {}))
     except ValidationError as error:
         raise explained(error, settings, sources) from None
 
 
-def _check_groups(settings: type[BaseModel], source: Source) -> None:
-    """Raise SettingsError if a source has a value in place of a group, which a group of another source would hide."""
+def _check_groups(
+    settings: type[BaseModel], source: Source, values: Mapping[str, Any], place: tuple[str, ...] = ()
+) -> None:
+    """Raise SettingsError if a source has a value in place of a group, even if another source has the group."""
     for name, field in settings.model_fields.items():
-        value = source.values.get(name, {})
-        if _group(field) and not isinstance(value, dict):
-            wrong = _NO_SETTINGS if value is None else "it is a group: write settings below it"
-            raise SettingsError(f"{source.where((name,))}{name}: {wrong}, or remove it")
+        group, value, here = _group(field), values.get(name, {}), (*place, name)
+        if group and not isinstance(value, dict):
+            wrong = _NO_SETTINGS if value is None else "it must be a group of settings: write some below it"
+            raise SettingsError(f"{source.where(here)}{'.'.join(here)}: {wrong}, or remove it")
+        if group:
+            _check_groups(group, source, value, here)
 
 
 def _group(field: FieldInfo) -> type[BaseModel] | None:

@@ -102,7 +102,7 @@ class Counts:
 
     def table(self) -> str:
         rows = [
-            f"{phase:40} {count:5} kills, {self.late[phase]} after its result" for phase, count in self.kills.items()
+            f"{phase:40} {count:5} kills, {self.late[phase]} after the result" for phase, count in self.kills.items()
         ]
         return "\n".join(
             [
@@ -161,20 +161,20 @@ class Chaos:
         arguments, _ = self.commands()[name]
         self._reset()
         started = time.monotonic()
-        process = self._start(arguments)
-        assert process.stderr
         marks = [("", started)]
-        for line in process.stderr:
-            if line[:1].isalpha():  # of a node; the epochs are indented
-                marks.append((line.split()[0], time.monotonic()))
-        assert process.wait(TIMEOUT_S) == 0
+        with self._start(arguments) as process:
+            assert process.stderr
+            for line in process.stderr:
+                if line[:1].isalpha():  # of a node; the epochs are indented
+                    marks.append((line.split()[0], time.monotonic()))
+            assert process.wait(TIMEOUT_S) == 0
         marks.append(("the end", time.monotonic()))
         return [Moment(line, after - at) for (line, at), (_, after) in itertools.pairwise(marks)]
 
     def kill(self, name: str, moments: list[Moment]) -> None:
         """Kill a command in one of its phases, check everything, run it again, and check that it has ended well.
 
-        A roll-back that has printed its result is done. It is not run again, because it would go back one version
+        A rollback that has printed its result is done. It is not run again, because it would go back one version
         further.
         """
         arguments, expected = self.commands()[name]
@@ -230,7 +230,7 @@ class Chaos:
         )
 
     def _kill_at(self, arguments: list[str], moment: Moment) -> str:
-        """Kill the command's whole process group. Returns what it had printed, which is nothing before its result."""
+        """Kill the command's process group. Returns its output, which is empty until it prints its result."""
         process = self._start(arguments)
         assert process.stderr
         if moment.line:
@@ -242,7 +242,7 @@ class Chaos:
             os.killpg(process.pid, signal.SIGKILL)
         process.stderr.close()
         if process.wait(TIMEOUT_S) not in (0, -signal.SIGKILL):
-            self._fault(f"{arguments[0]}, to be killed {moment}, had failed by itself: exit {process.returncode}")
+            self._fault(f"{arguments[0]} failed before it could be killed {moment}: exit {process.returncode}")
         return self.stdout.read_text()
 
     def _check(self, after: str) -> list[dict]:

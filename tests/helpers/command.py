@@ -1,4 +1,4 @@
-"""The command in a process of its own, as a person starts it, and readers of what its runs leave."""
+"""Run `vitpipe` in a process of its own, as a user does, and read what its runs leave."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# A small model, trained for a short time and blessed whatever it is like.
+# Settings of a small model that is trained for a short time and blessed whatever its accuracy.
 SHORT = {
     "model.depth": 1,
     "training.epochs": 6,
@@ -22,7 +22,7 @@ SHORT = {
 
 
 def command(folder: Path, *arguments: object, **environment: str) -> tuple[list[str], dict]:
-    """The command line and the options with which `subprocess` starts it in `folder`."""
+    """Return the command line, and the options for `subprocess` to run it in `folder`."""
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "XLA_FLAGS": "", **environment}
     return [sys.executable, "-m", "vitpipe", *map(str, arguments)], {"cwd": folder, "env": variables, "text": True}
 
@@ -34,40 +34,40 @@ def vitpipe(folder: Path, *arguments: object, **environment: str) -> subprocess.
 
 
 def with_settings(settings: Mapping[str, object]) -> list[str]:
-    """The settings as `--set` options."""
+    """Return the settings as `--set` options."""
     return [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
 
 
 def prepare_sample(folder: Path) -> None:
-    """Write the first span of the sample."""
+    """Write the first span of the sample to data/sample."""
     done = vitpipe(folder, "data", "prepare", "sample", "--out", "data/sample")
     assert done.returncode == 0, done.stderr
 
 
 def states(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
-    """The state of each node, from the lines of a run."""
+    """Return the state of each node, from the output of a run."""
     words = [line.split() for line in done.stderr.splitlines() if line.endswith(" s") and not line.startswith(" ")]
     return {line[0]: line[1] for line in words}
 
 
 def run_id(done: subprocess.CompletedProcess[str]) -> str:
-    """The id of a run, from its lines."""
+    """Return the id of a run, from its output."""
     return re.search(r"^run (\S+) of ", done.stderr, re.MULTILINE)[1]
 
 
 def report_page(folder: Path, done: subprocess.CompletedProcess[str]) -> Path:
-    """The page of a run's report, from its lines."""
+    """Return the page of a run's report, from its output."""
     return folder / re.search(r"^the report: (\S+)$", done.stdout, re.MULTILINE)[1]
 
 
 def read_report(folder: Path, done: subprocess.CompletedProcess[str]) -> dict:
-    """The content of a run's report, whose page is small."""
+    """Return the content of a run's report, and check that its page is below 8 MiB."""
     page = report_page(folder, done)
     assert page.stat().st_size < 8 << 20
     return json.loads((page.parent / "report.json").read_text())
 
 
 def pushed(folder: Path, name: str) -> list[str]:
-    """The versions of the models that a pipeline pushed."""
+    """Return the versions of the models that a pipeline pushed."""
     serving = folder / "runs" / name / "serving"
     return sorted(entry.name for entry in serving.iterdir()) if serving.exists() else []

@@ -31,7 +31,7 @@ def settings(*flags, preset="cifar10"):
 
 @pytest.fixture(scope="module")
 def compiled():
-    """The package that is compiled where a password is set."""
+    """Package of settings with a password of the store."""
     return package(load("cifar10", IMAGES, environment={"VITPIPE_METADATA__PASSWORD": STORE_PASSWORD}))
 
 

@@ -140,7 +140,7 @@ def test_with_both_each_image_takes_mixup_or_cutmix_at_even_odds():
     assert abs(cut.mean() - 0.5) < 4 * 0.5 / math.sqrt(count)
 
 
-def test_an_image_is_mixed_with_the_probability_that_is_set_and_both_kinds_stay_at_even_odds():
+def test_images_are_mixed_with_the_given_probability_by_mixup_or_cutmix_at_even_odds():
     count = 10_000
     images = np.zeros((count, 4, 4, 3), "float32")
     images[1::2] = 200
@@ -154,6 +154,14 @@ def test_an_image_is_mixed_with_the_probability_that_is_set_and_both_kinds_stay_
     assert 0.3 * 0.85 < changed.mean() < 0.31
     blended = ~np.isin(mixed, (0, 200)).all(axis=(1, 2, 3))
     assert abs(blended.mean() - 0.15) < 4 * math.sqrt(0.15 * 0.85 / count)
+
+
+def test_augment_mixes_with_the_probability_of_the_settings():
+    images, targets, draws = batch()
+    mixing = NOTHING.model_copy(update={"mixup": 1.0, "cutmix": 1.0, "mixing_probability": 0.0})
+    out, out_targets = augment(images, targets, draws, mixing, 1.0)
+    np.testing.assert_array_equal(np.array(out), images)
+    np.testing.assert_array_equal(np.array(out_targets), targets)
 
 
 def test_nothing_set_is_nothing_done():

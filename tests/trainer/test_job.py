@@ -89,7 +89,7 @@ def test_two_devices_learn_what_one_learns(alone, tmp_path):
     assert_alike(alone, tmp_path)
 
 
-def test_two_devices_learn_with_muon_what_one_learns(tmp_path):
+def test_two_devices_learn_what_one_learns_with_muon(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
     two.mkdir()

@@ -25,11 +25,12 @@ def test_a_warmup_longer_than_the_training_is_refused():
         WarmupCosine(1.0, 10, 10, 0.0)
 
 
-def test_decay_shrinks_matrices_only():
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_decay_shrinks_matrices_only(name):
     model = ViT(image_size=8, depth=1, width=8, heads=2)
     for weight in model.trainable_weights:
         weight.assign(np.ones(weight.shape))
-    optimizer = build_optimizer("adamw", model, 0.1, weight_decay=0.5)
+    optimizer = build_optimizer(name, model, 0.1, weight_decay=0.5)
     optimizer.apply([keras.ops.zeros(weight.shape) for weight in model.trainable_weights])
     shrunk = {weight.name for weight in model.trainable_weights if np.array(weight).max() < 1}
     kept = {weight.name for weight in model.trainable_weights if np.array(weight).max() == 1}
@@ -38,7 +39,7 @@ def test_decay_shrinks_matrices_only():
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 48), (3, 48, 16)])
-def test_an_orthogonalized_matrix_has_the_directions_of_the_given_one_at_nearly_equal_length(shape):
+def test_orthogonalization_keeps_singular_vectors_and_brings_singular_values_near_one(shape):
     matrices = np.random.default_rng(0).normal(size=shape).astype("float32")
     result = np.array(orthogonalized(matrices))
     singular_values = np.linalg.svd(result, compute_uv=False)
@@ -47,27 +48,31 @@ def test_an_orthogonalized_matrix_has_the_directions_of_the_given_one_at_nearly_
     np.testing.assert_allclose(result, left @ right, atol=0.15)
 
 
-def test_muon_updates_each_matrix_of_the_blocks_for_itself_and_all_else_as_adamw():
+def test_muon_updates_each_block_matrix_separately_and_all_other_weights_as_adamw():
+    """In two steps, so that momentum counts."""
     model = ViT(image_size=8, depth=2, width=16, heads=2)
-    gradients = [np.random.default_rng(i).normal(size=w.shape) for i, w in enumerate(model.trainable_weights)]
+    generator = np.random.default_rng(0)
+    steps = [[generator.normal(size=w.shape).astype("float32") for w in model.trainable_weights] for _ in range(2)]
     start = model.get_weights()
 
     def updates(name):
         model.set_weights(start)
+        optimizer = build_optimizer(name, model, 0.01, weight_decay=0.0)
         before = {weight.path: np.array(weight) for weight in model.trainable_weights}
-        build_optimizer(name, model, 0.01, weight_decay=0.0).apply(
-            [keras.ops.convert_to_tensor(gradient, "float32") for gradient in gradients]
-        )
+        for gradients in steps:
+            optimizer.apply([keras.ops.convert_to_tensor(gradient) for gradient in gradients])
         return {weight.path: np.array(weight) - before[weight.path] for weight in model.trainable_weights}
 
     adamw, muon = updates("adamw"), updates("muon")
-    by_path = dict(zip((weight.path for weight in model.trainable_weights), gradients, strict=True))
-    for path, update in muon.items():
+    for weight, gradients in zip(model.trainable_weights, zip(*steps, strict=True), strict=True):
+        path, parts = weight.path, 3 if "/qkv/" in weight.path else 1
         if "block_" not in path or not path.endswith("kernel"):
-            np.testing.assert_allclose(update, adamw[path], atol=1e-6)
+            np.testing.assert_allclose(muon[path], adamw[path], atol=1e-6)
             continue
-        parts = 3 if "/qkv/" in path else 1
-        pairs = zip(np.split(update, parts, axis=1), np.split(by_path[path], parts, axis=1), strict=True)
-        for part, gradient in pairs:
-            expected = -0.01 * 0.2 * max(part.shape) ** 0.5 * np.array(orthogonalized(gradient[None]))[0]
-            np.testing.assert_allclose(part, expected, atol=1e-5)
+        for number, update in enumerate(np.split(muon[path], parts, axis=1)):
+            momentum, expected = 0.0, 0.0
+            for gradient in (np.split(whole, parts, axis=1)[number] for whole in gradients):
+                momentum = 0.95 * momentum + 0.05 * gradient
+                ahead = 0.95 * momentum + 0.05 * gradient
+                expected -= 0.01 * 0.2 * max(gradient.shape) ** 0.5 * np.array(orthogonalized(ahead[None]))[0]
+            np.testing.assert_allclose(update, expected, atol=1e-5, err_msg=path)

@@ -39,6 +39,7 @@ def add_distribution(folder, name: str, version: str) -> None:
 def test_a_sound_environment_has_no_problem():
     result = CliRunner().invoke(app, ["--json"], env={"TF_USE_LEGACY_KERAS": None})
     findings = json.loads(result.stdout)
+    assert set(findings[0]) == {"check", "verdict", "found", "fix"}
     assert [finding["check"] for finding in findings] == list(CHECKS)
     assert [finding for finding in findings if finding["verdict"] == "problem"] == []
     assert result.exit_code == 0

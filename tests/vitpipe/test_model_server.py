@@ -286,10 +286,12 @@ def test_a_large_body_may_take_longer_than_a_connection(served, images):
         with contextlib.suppress(OSError):  # the listener was closed
             while True:
                 front, _ = listener.accept()
-                back = socket.create_connection(behind.split(":"))
-                threading.Thread(target=pump, args=(back, front), daemon=True).start()
-                with contextlib.suppress(ConnectionError):
-                    pump(front, back, pause_s=0.003)
+                with front, socket.create_connection(behind.split(":")) as back:
+                    answer = threading.Thread(target=pump, args=(back, front), daemon=True)
+                    answer.start()
+                    with contextlib.suppress(ConnectionError):
+                        pump(front, back, pause_s=0.003)
+                    answer.join()
 
     with model_server.rest(served) as behind, socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)

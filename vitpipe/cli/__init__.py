@@ -88,6 +88,8 @@ def vitpipe() -> None:
 
 
 class _Warnings(logging.Handler):
+    """Handler that prints logged warnings in the same way as those of the commands."""
+
     def emit(self, record: logging.LogRecord) -> None:
         print_warnings([record.getMessage()])
 

@@ -15,7 +15,7 @@ from vitpipe.doctor import CHECKS, Diagnosis, Health, examine
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="A list of findings instead of a table.")] = False,
 ) -> None:
-    """Say whether a run would work here, and how to fix what would not."""
+    """Check whether a run would work here, and show how to fix what would not."""
     with Console(stderr=True).status("starting") as status:
         findings = dict(examine(list(CHECKS), lambda name: status.update(f"checking {name}")))
     if json:

@@ -211,7 +211,7 @@ def set_schedule(
 
 @contextmanager
 def _client(settings: Settings) -> Iterator[tuple["Client", Display]]:
-    """To the server of the settings, and where a person sees what goes on."""
+    """Yield a client of the server in the settings, and the display that shows its progress."""
     with own_stderr() as stderr, Display(stderr) as display:
         display.started(f"asking {settings.kubeflow.endpoint}")
         from kubeflow.client import Client

@@ -35,7 +35,7 @@ def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]], wrap: bool
 
 
 def print_warnings(problems: Iterable[object]) -> None:
-    """Print what was left out of an answer on standard error, a line each."""
+    """Print warnings about what was left out of an answer to standard error, one per line."""
     for problem in problems:
         print_line(f"warning: {problem}", sys.stderr)
 

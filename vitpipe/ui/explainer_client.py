@@ -18,7 +18,7 @@ _LIMIT = 120.0  # seconds for an image, with the start of the process and the mo
 
 
 class Refused(Exception):
-    """The image or the model cannot be used; the message says why and what to do, in a sentence for the page."""
+    """The image or the model cannot be used. The message is a sentence for the page: why, and what to do."""
 
 
 class Busy(Exception):
@@ -35,6 +35,7 @@ class ExplainerClient:
     def __init__(self) -> None:
         self._one = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._finalizer: weakref.finalize | None = None
         self._connection: Connection | None = None
         self._pages: dict[str, str] = {}
 
@@ -65,7 +66,7 @@ class ExplainerClient:
         process, connection = self._running()
         late = threading.Timer(_LIMIT, process.kill)
         late.daemon = True
-        start = time.monotonic()  # before the timer starts, so that a process that it kills has had the whole limit
+        start = time.monotonic()  # taken first: when the timer kills the process, the limit has then passed
         late.start()
         try:
             connection.send_bytes(str(model.resolve()).encode())
@@ -96,16 +97,16 @@ class ExplainerClient:
                 self._process = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], cwd=root, process_group=0
                 )
-            weakref.finalize(self, _end, self._process, self._connection)
+            self._finalizer = weakref.finalize(self, _end, self._process, self._connection)
         return self._process, self._connection
 
     def _end(self) -> None:
-        if self._connection and self._process:
-            _end(self._process, self._connection)
+        if self._finalizer:
+            self._finalizer()
 
 
 def _end(process: subprocess.Popen[bytes], connection: Connection) -> None:
-    connection.close()  # at which it ends
+    connection.close()  # which ends the process
     try:
         process.wait(_ENDS)
     except subprocess.TimeoutExpired:

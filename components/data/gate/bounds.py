@@ -138,7 +138,7 @@ LEVELS: tuple[Level, ...] = get_args(Level)  # the gravest first
 class Finding(Group):
     """One check: what was found, what is allowed, and what a person said to it."""
 
-    # Findings are recorded with aliases as keys, which must not change.
+    # The aliases are the keys of recorded findings, so they must not change.
     model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 
     check: str

@@ -116,10 +116,10 @@ def judge(
     without = f" ({left_out:,} examples are left out of training)" if left_out else ""
     exact = sum(leak.exact for leak in leaks)
     where = [f"{leak.exact:,} of {leak.target} in {leak.source}" for leak in leaks if leak.exact]
-    weigh("exact_leaks", exact, f"images stand in two splits: {', '.join(where) or 'none'}{without}", fix)
+    weigh("exact_leaks", exact, f"images appear in two splits: {', '.join(where) or 'none'}{without}", fix)
     near = {leak: leak.near / splits[leak.target].images for leak in leaks}
     where = [f"{leak.near:,} of {leak.target} in {leak.source} ({near[leak]:.4f})" for leak in leaks if leak.near]
-    text = f"images stand nearly the same in two splits: {', '.join(where) or 'none'}{without}"
+    text = f"nearly equal images appear in two splits: {', '.join(where) or 'none'}{without}"
     weigh("near_leaks", max(near.values(), default=0.0), text, fix)
 
     if previous is not None:

@@ -162,7 +162,12 @@ def _temporary_folder(out: Path, number: int) -> Iterator[Path]:
 
 
 def disk_problem(error: OSError, out: Path) -> str:
-    """Describe an OSError of preparing into `out`; if the disk is full, with the space that a span needs."""
+    """Describe an OSError that was raised while data is prepared, and the space that is needed if the disk is full.
+
+    Args:
+        error: the error.
+        out: the folder that the data is prepared into.
+    """
     where = error.filename or out
     if error.errno in _NO_SPACE:
         free = shutil.disk_usage(out).free

@@ -75,7 +75,7 @@ def test_a_misspelt_preset_is_told_the_nearest():
         ("model: {image_size: 4096}\n", ":1: model: image_size 4096 makes 1,048,576 patches of patch_size 4"),
         ("training:\n", ":1: training: it has no settings"),
         ("preset: sample\ndata: null\n", ":2: data: it has no settings"),
-        ("preset: sample\ndata: data/sample\n", ":2: data: it is a group: write settings below it"),
+        ("preset: sample\ndata: data/sample\n", ":2: data: it must be a group of settings: write some below it"),
         ("model:\n  head: cls\n", ":2: model.head was renamed to model.pool$"),
         ("preset: smple\n", ":1: no preset 'smple'"),
         ("kubeflow: {steps: {Trainer: {memory: 99999999Gi}}}\n", ":1: kubeflow.steps.Trainer.memory: .*pattern"),
@@ -98,10 +98,17 @@ def test_an_error_in_a_file_names_the_line(tmp_path, content, message):
     assert "\n" not in str(refused.value) and "s3cret" not in str(refused.value)
 
 
-def test_settings_of_a_group_do_not_hide_a_value_in_its_place(tmp_path):
-    (tmp_path / "mine.yaml").write_text("preset: sample\nmodel: null\n")
-    with pytest.raises(SettingsError, match=r"mine\.yaml:2: model: "):
-        load(str(tmp_path / "mine.yaml"), ["model.depth=1"], environment={})
+@pytest.mark.parametrize(
+    "content, group, flag",
+    [
+        ("model: null\n", "model", "model.depth=1"),
+        ("data_gate: {near_leaks: null}\n", "data_gate.near_leaks", "data_gate.near_leaks.stop=1"),
+    ],
+)
+def test_settings_of_a_group_do_not_hide_a_value_in_its_place(tmp_path, content, group, flag):
+    (tmp_path / "mine.yaml").write_text("preset: sample\n" + content)
+    with pytest.raises(SettingsError, match=rf"mine\.yaml:2: {group}: "):
+        load(str(tmp_path / "mine.yaml"), [flag], environment={})
 
 
 def test_an_error_names_the_variable_but_not_the_flag():

@@ -135,7 +135,7 @@ def test_what_is_no_image_stops_the_run_before_transform_and_is_named(half):
     assert "undecodable: 2 in train: not a PNG or JPEG image; 1 in train: more than 16,777,216 pixels" in text
     assert "'zero.png' (not a PNG or JPEG image)" in text
     assert "image_side: the smallest image has a side of 1 pixels, in train" in text and "'dot.png' (1x1)" in text
-    assert "exact_leaks: images stand in two splits: 1 of test in train" in text and "test/400.png" in text
+    assert "exact_leaks: images appear in two splits: 1 of test in train" in text and "test/400.png" in text
     assert "data.html" in result.lines[-2] and "report.html" in result.lines[-1]
 
 
