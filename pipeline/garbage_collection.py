@@ -86,7 +86,7 @@ def collect_garbage(
 def _collect(name: str, folder: Path, keep: int, dry_run: bool, progress: Progress) -> Collection:
     file = folder / "metadata.db"
     address = server() or Address(file=file)
-    if address.file and not file.is_file():
+    if address.file and not file.exists():
         raise NotFound(f"{file} is missing: if {name} records in a server, set the variable {ADDRESS} to its address")
     root = folder / "root"
     with no_run(folder, name, address):
