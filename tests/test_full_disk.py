@@ -1,0 +1,61 @@
+"""Runs on a file system that is full, in a mount namespace of its own: the message says where, how full, and what to do."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from tests.helpers.command import command, states
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+
+@pytest.fixture
+def run(tmp_path, sample_data):
+    """A function that runs the sample with its run folders on a file system of a size, and returns what ran."""
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
+        pytest.skip("unshare cannot mount here")
+    (tmp_path / "data").symlink_to(sample_data / "data")
+    (tmp_path / "runs").mkdir()
+
+    def run_on(size):
+        line, options = command(tmp_path, "run", "-c", "sample")
+        mount = f'mount -t tmpfs -o size={size} tmpfs runs && "$@"; status=$?; cp -r runs after; exit $status'
+        return subprocess.run(["unshare", "-rm", "sh", "-c", mount, "sh", *line], capture_output=True, **options)
+
+    return run_on
+
+
+def explained(text, folder):
+    """Check the explanation of a full disk, and return the number of free bytes in it."""
+    assert "Traceback" not in text
+    [free] = re.findall(re.escape(f"no space is left for {folder}: ") + r"([\d,]+) bytes are free there", text)
+    assert "vitpipe gc" in text
+    return int(free.replace(",", ""))
+
+
+def test_no_space_for_the_store_of_a_first_run(run, tmp_path):
+    done = run("128k")
+    assert done.returncode == 1, done.stderr
+    assert explained(done.stderr, tmp_path / "runs" / "sample") <= 128 << 10
+    assert states(done) == {}
+
+
+def test_no_space_for_the_files_of_a_node(run, tmp_path):
+    done = run("1500k")
+    assert done.returncode == 1, done.stderr
+    assert explained(done.stdout, tmp_path / "runs" / "sample" / "root") <= 1500 << 10
+    assert "No space left on device" in done.stdout and "Traceback" not in done.stderr
+    assert list(states(done).items())[-1] == ("ImportExampleGen", "failed")
+    assert (tmp_path / "after" / "sample" / "metadata.db").is_file()
+    assert not [*(tmp_path / "after" / "sample" / "root").glob("ImportExampleGen/examples/*")]  # no half artifact
+
+
+def test_no_space_halfway_through_the_graph(run, tmp_path):
+    """The failed node has filled the disk, so that its failure cannot be recorded in the store either."""
+    done = run("4m")
+    assert done.returncode == 1, done.stderr
+    assert explained(done.stdout, tmp_path / "runs" / "sample" / "root") <= 4 << 20
+    assert states(done)["ImportExampleGen"] == "complete" and [*states(done).values()][-1] == "failed"
+    assert "Traceback" not in done.stderr
