@@ -1,28 +1,38 @@
-"""Runs on a file system that is full, in a mount namespace of its own: the message says where, how full, and what to do."""
+"""Commands on a full file system of their own: the message says where, how many bytes are free, and what to do."""
 
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from pipeline.metadata.address import Address
+from pipeline.metadata.reader import reader
 from tests.helpers.command import command, states
+from tests.helpers.stores import make_store
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
 @pytest.fixture
-def run(tmp_path, sample_data):
-    """A function that runs the sample with its run folders on a file system of a size, and returns what ran."""
+def unshare():
+    """The command that mounts without a trace outside."""
     if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
         pytest.skip("unshare cannot mount here")
+    return ["unshare", "-rm", "sh", "-c"]
+
+
+@pytest.fixture
+def run(tmp_path, sample_data, unshare):
+    """A function that runs the sample with its run folders on a file system of a size."""
     (tmp_path / "data").symlink_to(sample_data / "data")
     (tmp_path / "runs").mkdir()
 
     def run_on(size):
         line, options = command(tmp_path, "run", "-c", "sample")
         mount = f'mount -t tmpfs -o size={size} tmpfs runs && "$@"; status=$?; cp -r runs after; exit $status'
-        return subprocess.run(["unshare", "-rm", "sh", "-c", mount, "sh", *line], capture_output=True, **options)
+        return subprocess.run([*unshare, mount, "sh", *line], capture_output=True, **options)
 
     return run_on
 
@@ -59,3 +69,24 @@ def test_no_space_halfway_through_the_graph(run, tmp_path):
     assert explained(done.stdout, tmp_path / "runs" / "sample" / "root") <= 4 << 20
     assert states(done)["ImportExampleGen"] == "complete" and [*states(done).values()][-1] == "failed"
     assert "Traceback" not in done.stderr
+
+
+def test_garbage_collection_without_space_for_its_records(tmp_path, unshare):
+    """The store is written before the first removal: `vitpipe gc` needs some space, and must not recommend itself."""
+    file = tmp_path / "runs" / "sample" / "metadata.db"
+    make_store(file, runs=10)
+    with reader(Address(file=file)) as store:
+        for artifact in store.artifacts():
+            Path(artifact.uri).mkdir(parents=True)
+    line, options = command(tmp_path, "gc", "--keep", "1")
+    mount = (
+        "cp -r runs before && mount -t tmpfs -o size=2m tmpfs runs && cp -r before/. runs; "
+        'head -c 4M /dev/zero > runs/filling; "$@"; status=$?; '
+        "diff -r before/sample/root runs/sample/root > lost; exit $status"
+    )
+    done = subprocess.run([*unshare, mount, "sh", *line], capture_output=True, **options)
+    assert done.returncode == 1, done.stderr
+    assert (tmp_path / "lost").read_text() == ""
+    [message] = [text for text in done.stderr.splitlines() if text.startswith("error: ")]
+    assert f"no space is left for {tmp_path / 'runs' / 'sample'}: 0 bytes are free there" in message
+    assert "removing other files there" in message and "Traceback" not in done.stderr
