@@ -23,13 +23,15 @@ def is_full(error: BaseException) -> bool:
     )
 
 
-def full(folder: Path) -> str:
-    """Return what to do about the full disk of `folder`."""
+def full(folder: Path, remedy: str = "for example with `vitpipe gc --keep 3`") -> str:
+    """Return what to do about the full disk of a folder.
+
+    Args:
+        folder: the folder, which need not exist.
+        remedy: a way to make room.
+    """
     free = shutil.disk_usage(_existing(folder)).free
-    return (
-        f"no space is left for {folder}: {free:,} bytes are free there. Make room, for example with "
-        "`vitpipe gc --keep 3`, and start again"
-    )
+    return f"no space is left for {folder}: {free:,} bytes are free there. Make room, {remedy}, and start again"
 
 
 def explain_error(error: BaseException, folder: Path | None = None) -> str | None:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.data.ingest.source import Progress, silent
-from components.errors import DataRefused, NotFound, UsageError
+from components.errors import DataRefused, NotFound, StoreError, UsageError
 from components.model.serving_folder import read_record, versions
+from pipeline.error_messages import full, is_full
 from pipeline.metadata.address import ADDRESS, Address
 from pipeline.metadata.garbage import garbage, is_own_folder, remove_folder
 from pipeline.metadata.reader import reader
@@ -86,7 +87,7 @@ def collect_garbage(
 def _collect(name: str, folder: Path, keep: int, dry_run: bool, progress: Progress) -> Collection:
     file = folder / "metadata.db"
     address = server() or Address(file=file)
-    if address.file and not file.is_file():
+    if address.file and not file.exists():
         raise NotFound(f"{file} is missing: if {name} records in a server, set the variable {ADDRESS} to its address")
     root = folder / "root"
     with no_run(folder, name, address):
@@ -94,7 +95,13 @@ def _collect(name: str, folder: Path, keep: int, dry_run: bool, progress: Progre
         own = [one for one in found if is_own_folder(one.uri, root)]
         removed = [Removed(name, one.id, one.type, one.uri, _bytes(Path(one.uri))) for one in own]
         if not dry_run:
-            _remove(own, root, address, progress)
+            try:
+                _remove(own, root, address, progress)
+            except Exception as error:
+                if not is_full(error):
+                    raise
+                remedy = "by removing other files there: the store needs some to record what this command removes"
+                raise StoreError(full(folder, remedy)) from error
     return Collection(name, root, removed, [one for one in found if one not in own])
 
 

@@ -83,3 +83,20 @@ def test_it_says_where_there_is_no_data(tmp_path):
     result = CliRunner().invoke(app, ["augment", "--data", str(tmp_path)])
     assert isinstance(result.exception, SettingsError)
     assert f"no data in {tmp_path}: make some with" in str(result.exception)
+
+
+@pytest.mark.parametrize("runs", ["file", "damaged"])
+def test_a_broken_run_folder_does_not_matter(data, tmp_path, in_this_process, runs):
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "damaged" / "cifar10").mkdir(parents=True)
+    (tmp_path / "damaged" / "cifar10" / "metadata.db").write_bytes(b"no database " * 999)
+    done = in_this_process(tmp_path, "augment", *SMALL, "--set", f"runs={runs}", "--data", data, "--out", "sheet.png")
+    assert (done.returncode, done.stdout) == (0, "sheet.png\n"), done.stderr
+    assert (tmp_path / "sheet.png").is_file() and (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_picture_below_a_file_is_refused(data, tmp_path, in_this_process):
+    (tmp_path / "file").write_text("kept")
+    done = in_this_process(tmp_path, "augment", *SMALL, "--data", data, "--out", "file/sheet.png")
+    assert done.returncode == 2 and done.stderr.startswith("error: file") and done.stderr.count("\n") == 1, done.stderr
+    assert "Name another path" in done.stderr and (tmp_path / "file").read_text() == "kept"
