@@ -51,11 +51,12 @@ def _without_report(result: RunResult) -> Verdict:
         lines.append(str(result.warm_start))
     if data := result.data:
         page = f"the span's page: {display_path(data.page)}"
+        others = [f"{one.level}: {one}" for one in data.findings if one.level in ("warning", "accepted")]
         if not result.data_passed:
             stopping = [f"  {finding}" for finding in data.findings if finding.level == "stop"]
-            return Verdict(Exit.DATA_REFUSED, ["data refused, nothing trained:", *stopping, page], "DataGate")
-        lines += [f"{one.level}: {one}" for one in data.findings if one.level in ("warning", "accepted")]
-        lines.append(page)
+            # A warning may say why: images of one colour are also duplicates.
+            return Verdict(Exit.DATA_REFUSED, ["data refused, nothing trained:", *stopping, *others, page], "DataGate")
+        lines += [*others, page]
 
     if judgement := result.judgement:
         lines += [f"warning: {warning}" for warning in judgement.warnings]

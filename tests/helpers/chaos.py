@@ -57,7 +57,13 @@ ask("runs", "list")
 for run in runs[:2]:
     ask("runs", "show", run)
     ask("why", run)
+if len(runs) > 1:
+    ask("runs", "diff", runs[0], runs[1])
+ask("runs", "export")
+ask("report", "last", "--no-open", allowed=(0, 2))  # a killed run may have no report
 ask("artifacts", "list", "--limit", "0")
+for artifact in json.loads(ask("artifacts", "list", "--limit", "2", "--json") or "[]"):
+    ask("artifacts", "show", str(artifact["id"]))
 ask("models", "list")
 ask("models", "verify")
 ask("data", "verify", "data/sample")

@@ -1,4 +1,4 @@
-"""Run Python code in a process that is killed right after one of its renames."""
+"""Processes that are killed right after one of their renames, or in the middle of a change of a store."""
 
 import signal
 import subprocess
@@ -22,6 +22,17 @@ _KILL = """
         return rename
     Path.rename, Path.replace = dying(Path.rename), dying(Path.replace)
 """
+# The change is larger than SQLite's cache: half of it is in the file, the rest in a journal.
+_KILL_WRITER = """
+import os, signal, sqlite3, sys
+writer = sqlite3.connect(sys.argv[1], isolation_level=None)
+writer.execute(f"PRAGMA journal_mode = {sys.argv[2]}")
+writer.execute("PRAGMA cache_size = 1")
+writer.execute("BEGIN IMMEDIATE")
+for table in "ContextProperty", "ExecutionProperty":
+    writer.execute(f"UPDATE {table} SET string_value = 'half', int_value = 7")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def killed_after(rename: int, code: str) -> bool:
@@ -30,3 +41,14 @@ def killed_after(rename: int, code: str) -> bool:
     done = subprocess.run([sys.executable, "-c", script], cwd=_ROOT, capture_output=True, text=True)
     assert done.returncode in (0, 2, -signal.SIGKILL), done.stderr
     return done.returncode == -signal.SIGKILL
+
+
+def kill_a_writer(store: Path, mode: str = "DELETE") -> None:
+    """Kill a process in the middle of a change of a SQLite file.
+
+    Args:
+        store: the file.
+        mode: its journal mode.
+    """
+    killed = subprocess.run([sys.executable, "-c", _KILL_WRITER, str(store), mode])
+    assert killed.returncode == -signal.SIGKILL

@@ -1,6 +1,8 @@
 """The Python interface: what `import vitpipe` costs, and what its functions return."""
 
 import ast
+import contextlib
+import sqlite3
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -82,6 +84,27 @@ def test_a_model_is_blessed_once_and_the_run_says_so(runs):
     after = vitpipe.read_run("run-1", runs)
     assert (after.state, after.pushed, after.override.reason) == (RunState.DONE, "1", "shown tonight")
     assert vitpipe.bless("run-1", reason="again", runs=runs) is None
+
+
+def test_an_empty_store_of_another_pipeline_does_not_keep_a_model_from_being_blessed(runs):
+    (runs / "birds").mkdir()
+    (runs / "birds" / "metadata.db").touch()
+    assert vitpipe.bless("run-1", reason="shown tonight", runs=runs).version == 1
+    assert (runs / "birds" / "metadata.db").stat().st_size == 0
+
+
+@pytest.mark.parametrize("place", ["elsewhere", "pets/root/Trainer/model/../../elsewhere", "pets/root"])
+def test_a_model_outside_the_root_of_its_pipeline_is_not_blessed(runs, place):
+    """Others can write to a shared store, and the push copies whatever is in the recorded folder."""
+    uri = runs / place
+    (uri / "Format-Serving").mkdir(parents=True, exist_ok=True)
+    (uri / "Format-Serving" / "saved_model.pb").write_text("secret")
+    with contextlib.closing(sqlite3.connect(runs / "pets" / "metadata.db")) as store, store:
+        store.execute("UPDATE Artifact SET uri = ? WHERE uri LIKE '%/run-1/model'", [str(uri)])
+        assert store.total_changes == 1
+    with pytest.raises(UsageError, match="outside"):
+        vitpipe.bless("run-1", reason="shown tonight", runs=runs)
+    assert not (runs / "pets" / "serving").exists()
 
 
 def test_what_cannot_be_blessed(runs):

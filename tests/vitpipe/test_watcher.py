@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import filelock
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from components.data.ingest import manifest, tfrecord
 from components.errors import DataRefused, Exit, SettingsError, StoreError, UsageError
 from pipeline.settings import Settings
+from tests.helpers.kill import kill_a_writer
 from tests.helpers.spans import encoded, picture, write_span
 from tests.helpers.stores import put_run
 from vitpipe.watcher import Pace, Watcher, check, run_child
@@ -244,6 +246,20 @@ def test_a_store_that_cannot_be_read_is_asked_again(pipeline):
     pipeline.watch(Pace(every=0.01, retry=0.3, attempts=4))
     thread.join()
     assert pipeline.spans == [1]
+
+
+def test_a_store_whose_writer_was_killed_is_read_and_training_continues(pipeline):
+    pipeline.land(1)
+    pipeline.ran(1, Exit.OK, **{f"fact {number}": "x" * 500 for number in range(100)})  # more than a page
+    store = pipeline.settings.folder / "metadata.db"
+    kill_a_writer(store)
+    journal = Path(f"{store}-journal")
+    assert journal.stat().st_size > 0 and b"half" in store.read_bytes()
+    assert pipeline.once() == 0 and pipeline.spans == []
+    assert pipeline.said[-1].endswith("span 1 and ended: done") and not journal.exists()
+    kill_a_writer(store)
+    pipeline.land(2)
+    assert pipeline.once() == 0 and pipeline.spans == [2]
 
 
 def test_a_run_folder_of_another_store_is_a_fault_and_nothing_to_wait_for(pipeline):

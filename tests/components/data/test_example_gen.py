@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import os
 import shutil
 
 import pytest
@@ -166,6 +167,20 @@ def test_a_damaged_span_is_refused_and_what_is_wrong_is_named(damage, message, g
     assert message in outcome.error
     assert str(tmp_path / "data") in outcome.error
     assert not list((tmp_path / "root").rglob("*.tfrecord"))  # nothing of it was taken in
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "train/part-00000-of-00001.tfrecord"])
+@pytest.mark.parametrize("target", [None, "/dev/zero"])
+def test_link_or_special_file(name, target, good, ingest, tmp_path):
+    """A pipe would block the ingestion, and a device has no end."""
+    path = write_span(tmp_path / "data", 1, good) / name
+    path.unlink()
+    if target is None:
+        os.mkfifo(path)
+    else:
+        path.symlink_to(target)
+    outcome = ingest()
+    assert outcome.data_refused and f"{path}: a link or special file" in outcome.error
 
 
 def test_a_span_that_changes_after_it_was_used_is_refused(good, ingest, tmp_path):

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from components.errors import StoreError
 from pipeline.metadata import address as address_module
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
+from tests.helpers.kill import kill_a_writer
 
 sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))
 
@@ -97,17 +97,6 @@ def test_a_writer_that_does_not_end_is_waited_for_and_named(store, monkeypatch):
         assert len(free.runs()) == 3
 
 
-# Killed in the middle of a change that is larger than SQLite's cache: half of it is in the file, the rest in a journal.
-KILLED = """
-import os, signal, sqlite3, sys
-writer = sqlite3.connect(sys.argv[1], isolation_level=None)
-writer.execute(f"PRAGMA journal_mode = {sys.argv[2]}")
-writer.execute("PRAGMA cache_size = 1")
-writer.execute("BEGIN IMMEDIATE")
-for table in "ContextProperty", "ExecutionProperty":
-    writer.execute(f"UPDATE {table} SET string_value = 'half', int_value = 7")
-os.kill(os.getpid(), signal.SIGKILL)
-"""
 # Reads a store as a user who may not write there.
 READ = """
 import os, sys
@@ -124,15 +113,10 @@ except StoreError as error:
 """
 
 
-def kill_a_writer(store, mode="DELETE"):
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(store.file), mode])
-    assert killed.returncode == -signal.SIGKILL
-
-
 def test_a_change_whose_writer_was_killed_is_undone_and_reported(store, capsys):
     with reader(store) as before:
         runs, artifacts = before.runs(), before.artifacts()
-    kill_a_writer(store)
+    kill_a_writer(store.file)
     journal = Path(f"{store.file}-journal")
     assert journal.stat().st_size > 0
     with reader(store) as after:
@@ -149,7 +133,7 @@ def test_a_change_whose_writer_was_killed_is_undone_and_reported(store, capsys):
 def test_a_change_in_a_write_ahead_log_is_undone(store):
     with reader(store) as before:
         runs = before.runs()
-    kill_a_writer(store, "WAL")
+    kill_a_writer(store.file, "WAL")
     Path(f"{store.file}-shm").unlink()
     with reader(store) as after:
         assert after.runs() == runs
@@ -162,7 +146,7 @@ def test_a_user_without_write_permission_is_told_who_can_undo_it(writable, small
     with tempfile.TemporaryDirectory() as folder:
         store = Address(file=Path(folder) / "metadata.db")
         store.file.write_bytes(small)
-        kill_a_writer(store)
+        kill_a_writer(store.file)
         Path(folder).chmod(0o777 if writable == "folder" else 0o755)
         for file in Path(folder).iterdir():
             file.chmod(0o666 if writable == "file" else 0o644)

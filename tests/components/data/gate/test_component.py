@@ -196,6 +196,44 @@ def test_one_picture_with_two_labels_is_rejected_and_both_are_named(half):
 
 
 @pytest.mark.slow
+def test_nearly_equal_pictures_with_two_labels_are_rejected_and_both_are_named(half):
+    contradicting = span_of(8000)
+    darker = (picture(8000) * 0.8).astype("uint8")
+    contradicting["train"].append(tfrecord.example(encoded(darker), (8000 + 1) % 3, b"moved/darker.png"))
+    write_span(half.folder / "data", 8, contradicting)
+    result = half.run(8)
+    assert result.exit is Exit.DATA_REFUSED and half.states["Transform"] is NodeState.SKIPPED
+    [line] = [line for line in result.lines if "conflicting_labels" in line]
+    old, new = (("cat", "dog", "fox")[number % 3] for number in (8000, 8001))
+    assert "(0 pixel by pixel, 2 nearly)" in line
+    assert f"'train/8000.png' (labelled {old}; 'moved/darker.png' in train" in line
+    assert f"is labelled {new})" in line
+
+
+@pytest.mark.slow
+def test_black_pictures_under_their_alpha_channel_are_rejected_and_called_of_one_colour(half):
+    """The model gets no alpha channel, so to it these pictures are all equal."""
+
+    def black(pixels):
+        return np.dstack([np.zeros_like(pixels), pixels[..., :1]])
+
+    write_span(
+        half.folder / "data",
+        9,
+        {
+            split: records(split, range(first, first + rows), black, label=lambda seed: 0)
+            for split, first, rows in (("train", 9000, 60), ("val", 9300, 12), ("test", 9400, 12))
+        },
+    )
+    result = half.run(9)
+    assert result.exit is Exit.DATA_REFUSED
+    [duplicates] = [line for line in result.lines if line.startswith("  duplicates: ")]
+    [one_colour] = [line for line in result.lines if line.startswith("warning: one_colour: ")]
+    assert "59 images in train repeat an earlier one" in duplicates
+    assert "60 in train, 12 in val: every pixel has the same colour" in one_colour
+
+
+@pytest.mark.slow
 def test_leaks_may_be_left_out_of_training(half):
     leaking = span_of(5000)
     stolen = [tfrecord.parse(record).image for record in span_of(0)["test"][:2]]

@@ -1,7 +1,10 @@
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from components.data.ingest.images import DAMAGED, examine
 from tests.helpers.spans import bomb, encoded, picture
 
 NAMES = ["cat", "dog", "fox"]
@@ -20,6 +23,18 @@ def test_what_is_no_image_is_named_with_its_reason_and_spoils_nothing(measured):
     ]
     assert rows.id.tolist() == [b"train-%d" % n for n in range(6)]
     assert rows.width.dropna().tolist() == [32, 32]
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpeg_whose_second_half_is_zeros(measured, progressive):
+    """Pillow and TensorFlow decode such a file, because its end mark is intact."""
+    whole = encoded(picture(0, 96), "JPEG", progressive=progressive)
+    half = len(whole) // 2
+    damaged = whole[:half] + bytes(len(whole) - 2 - half) + whole[-2:]
+    Image.open(io.BytesIO(damaged)).load()
+    rows = measured(train=[(whole, 0), (damaged, 1)])
+    assert rows.reason.tolist() == ["", examine(damaged)[0]] == ["", DAMAGED]
+    assert rows.digest.isna().tolist() == [False, True]
 
 
 def test_looks_are_those_of_the_pixels(measured):
