@@ -35,7 +35,7 @@ class ExplainerClient:
     def __init__(self) -> None:
         self._one = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._finalizer: weakref.finalize[[], ExplainerClient] | None = None
+        self._finalizer: weakref.finalize[[subprocess.Popen[bytes], Connection], ExplainerClient] | None = None
         self._connection: Connection | None = None
         self._pages: dict[str, str] = {}
 
