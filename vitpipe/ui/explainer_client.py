@@ -101,8 +101,10 @@ class ExplainerClient:
         return self._process, self._connection
 
     def _end(self) -> None:
+        if self._connection and self._process:
+            _end(self._process, self._connection)
         if self._finalizer:
-            self._finalizer()
+            self._finalizer.detach()
 
 
 def _end(process: subprocess.Popen[bytes], connection: Connection) -> None:
