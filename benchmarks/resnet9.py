@@ -8,7 +8,6 @@ import numpy as np
 from keras import layers, ops
 
 
-@keras.saving.register_keras_serializable("vitpipe")
 class ResNet9(keras.Model):
     """Nine-layer residual network after Page (2018, https://myrtle.ai/how-to-train-your-resnet).
 
@@ -32,16 +31,9 @@ class ResNet9(keras.Model):
         **kwargs: Any,
     ):
         super().__init__(autocast=False, **kwargs)
-        self.config: dict[str, Any] = {
-            "image_size": image_size,
-            "classes": classes,
-            "width": width,
-            "mean": [float(value) for value in mean],
-            "std": [float(value) for value in std],
-        }
         policy = self.dtype_policy
         self.normalization = layers.Normalization(
-            axis=-1, mean=self.config["mean"], variance=[s**2 for s in self.config["std"]], dtype="float32"
+            axis=-1, mean=[float(m) for m in mean], variance=[float(s) ** 2 for s in std], dtype="float32"
         )
         self.convolutions, self.norms = [], []
         # Channels of the eight convolutions, as multiples of `width`. The third and fourth are a residual branch, and
@@ -80,6 +72,3 @@ class ResNet9(keras.Model):
         x = x + convolve(convolve(x, 6), 7)
         x = ops.cast(ops.max(x, axis=(1, 2)), "float32")
         return self.head(x)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **self.config}

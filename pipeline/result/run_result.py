@@ -353,7 +353,7 @@ class RunResult:
 
     @property
     def warm_start(self) -> WarmStart | None:
-        """What the model took over from the model that served before; None without a warm start."""
+        """Weights that the model took over from the model that served before, or None without a warm start."""
         model = self.record.output("Trainer", "model")
         if model is None or WARM_START not in model.properties:
             return None

@@ -49,7 +49,7 @@ def test_orthogonalization_keeps_singular_vectors_and_brings_singular_values_nea
 
 
 def test_muon_updates_each_block_matrix_separately_and_all_other_weights_as_adamw():
-    """In two steps, so that momentum counts."""
+    """Two steps are compared, because momentum has no effect on the first."""
     model = ViT(image_size=8, depth=2, width=16, heads=2)
     generator = np.random.default_rng(0)
     steps = [[generator.normal(size=w.shape).astype("float32") for w in model.trainable_weights] for _ in range(2)]
