@@ -46,7 +46,7 @@ def ours(data: dict, size: dict, minutes: float, seed: int) -> dict:
     from trainer.checkpoint import Checkpoints
     from trainer.input import Split
     from trainer.settings import AugmentSettings, ModelSettings, TrainingSettings
-    from trainer.train import train, vit
+    from trainer.train import build_vit, train
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     preset = yaml.safe_load((ROOT / "configs" / "cifar10-cpu.yaml").read_text())
@@ -59,7 +59,7 @@ def ours(data: dict, size: dict, minutes: float, seed: int) -> dict:
         settings["warmup_epochs"] = preset["training"]["warmup_epochs"] / preset["training"]["epochs"] * epochs
         model = ModelSettings(**{**preset["model"], **size})
         best, _, rows = train(
-            partial(vit, model, classes, flat.mean(axis=0), flat.std(axis=0)),
+            partial(build_vit, model, classes, flat.mean(axis=0), flat.std(axis=0)),
             classes,
             AugmentSettings(**preset["augment"]),
             TrainingSettings(**settings),

@@ -97,7 +97,7 @@ def test_after_a_kill_the_same_command_ends_with_a_pushed_model(unused):
     assert pushed(unused, "sample") == ["1"]
     assert states(done)["ImportExampleGen"] == states(done)["Transform"] == "cached"  # of the killed run
     assert states(done)["Trainer"] == states(done)["Pusher"] == "complete"
-    assert "goes on from" in done.stderr and "epoch 12/12" in done.stderr
+    assert "continuing from" in done.stderr and "epoch 12/12" in done.stderr
     assert "epoch 2/" not in done.stderr  # of the killed run
     runs = json.loads(vitpipe(unused, "runs", "list", "--json").stdout)
     assert [run["state"] for run in runs] == ["done", "died"]

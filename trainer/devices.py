@@ -1,4 +1,4 @@
-"""What there is to train on: one device, several of a machine, or several machines."""
+"""Devices of a training: one device, several GPUs of one machine, or several machines."""
 
 import json
 import os
@@ -6,10 +6,13 @@ import os
 import tensorflow as tf
 
 
-def strategy() -> tf.distribute.Strategy:
-    """How a step is spread: over the workers that TF_CONFIG names, over all GPUs of this machine, or not at all.
+def choose_strategy() -> tf.distribute.Strategy:
+    """Return the strategy that distributes a training step over the available devices.
 
-    Call it before anything else of TensorFlow where TF_CONFIG is set: it joins the other workers.
+    The step is distributed over all workers if TF_CONFIG names more than one, else over all GPUs of this machine if it
+    has more than one. Otherwise it runs on one device.
+
+    With TF_CONFIG set, call this before any other TensorFlow function, because it connects this worker to the others.
     """
     workers = json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {})
     if sum(len(workers.get(role, [])) for role in ("chief", "worker")) > 1:
@@ -19,9 +22,9 @@ def strategy() -> tf.distribute.Strategy:
     return tf.distribute.get_strategy()
 
 
-def is_chief(spread: tf.distribute.Strategy) -> bool:
-    """Whether this process is the one of its cluster that writes files."""
-    resolver = spread.cluster_resolver
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Return whether this process is the worker that writes the files of a training."""
+    resolver = strategy.cluster_resolver
     return (
         resolver is None
         or resolver.task_type in (None, "chief")
@@ -29,24 +32,36 @@ def is_chief(spread: tf.distribute.Strategy) -> bool:
     )
 
 
-def wait_for_all(spread: tf.distribute.Strategy) -> None:
-    """Return when every worker has come here."""
-    mean(spread, 0.0)
+def wait_for_all(strategy: tf.distribute.Strategy) -> None:
+    """Wait until every worker has called this function."""
+    mean_over_workers(strategy, 0.0)
 
 
-def mean(spread: tf.distribute.Strategy, value: float) -> float:
-    """The mean of each worker's `value`."""
-    return float(spread.reduce("MEAN", spread.run(lambda: tf.constant(value)), axis=None))
+def mean_over_workers(strategy: tf.distribute.Strategy, value: float) -> float:
+    """Compute the mean of a value over all workers. Every worker must call this function.
+
+    Args:
+        strategy: Strategy that connects the workers.
+        value: This worker's value.
+
+    Returns:
+        The mean, the same on every worker.
+    """
+    return float(strategy.reduce("MEAN", strategy.run(lambda: tf.constant(value)), axis=None))
 
 
-def precision(wanted: str) -> str:
-    """What to compute in. "auto" is what this machine does best: bfloat16 or float16 on a GPU, float32 on a CPU."""
-    if wanted != "auto":
-        return wanted
+def resolve_precision(setting: str) -> str:
+    """Return the floating-point type to compute in: "float32", "bfloat16" or "float16".
+
+    The setting "auto" selects the fastest type that the GPUs of this machine support, and float32 without a GPU. Any
+    other setting is returned unchanged.
+    """
+    if setting != "auto":
+        return setting
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         return "float32"
-    # NVIDIA's matrix units take float16 from 7.0 (V100) and bfloat16 from 8.0 (A100).
+    # NVIDIA's tensor cores compute in float16 from compute capability 7.0 (V100), and in bfloat16 from 8.0 (A100).
     capability = min(tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) for gpu in gpus)
     if capability >= (8, 0):
         return "bfloat16"

@@ -1,4 +1,4 @@
-"""Files that are on the disk as a whole or not at all, also after a power cut."""
+"""Writing of files completely or not at all, even if the machine loses power."""
 
 import os
 from collections.abc import Iterator
@@ -8,25 +8,28 @@ from typing import BinaryIO
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that takes the place of `path` when the block ends; a reader never finds a part of it.
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that replaces `path` when the block ends, so that readers never see half a file.
 
-    The new content lies beside it until then, in `.tmp-<name>`, and is removed if the block raises.
+    Until then the new content is in `.tmp-<name>` in the same folder. It is removed if the block raises.
     """
-    part = path.with_name(f".tmp-{path.name}")
+    temporary = path.with_name(f".tmp-{path.name}")
     try:
-        with part.open("wb") as file:
+        with temporary.open("wb") as file:
             yield file
-        sync(part)
-        part.replace(path)
+        sync(temporary)
+        temporary.replace(path)
     except BaseException:
-        part.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names that a folder lists, are on the disk: a rename alone may leave empty files."""
+    """Wait until the content of a file, or the list of files in a folder, is on the disk.
+
+    Without this, a power cut after a rename could leave an empty file.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

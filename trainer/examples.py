@@ -1,21 +1,22 @@
-"""The names that every reader and writer of examples agrees on."""
+"""Names of the features of an example, and limits on its image, for every reader and writer of examples."""
 
 from tensorflow_metadata.proto.v0 import schema_pb2
 
 IMAGE = "image"  # raw: PNG or JPEG bytes; transformed: uint8 pixels, height x width x 3, row by row
 LABEL = "label"  # int64, 0 to classes - 1
-ID = "id"  # bytes: where the example came from
+ID = "id"  # bytes: origin of the example
 
-MAX_PIXELS = 4096 * 4096  # of an image: 48 MiB as RGB. Read from its header, so that no more is ever decoded
-MAX_SIDE = 1_000_000  # pixels, of an image: libpng's own limit; a JPEG's is 65,500
+MAX_PIXELS = 4096 * 4096  # of an image, 48 MiB as RGB; checked in the image's header, before it is decoded
+MAX_SIDE = 1_000_000  # pixels on a side of an image, the limit of libpng; that of JPEG is 65,500
 
-CLASS_NAMES_DOMAIN = "class_names"  # the schema's string domain that lists the classes in index order
+CLASS_NAMES_DOMAIN = "class_names"  # string domain of the schema, which lists the classes in index order
 
 
 def class_names(schema: schema_pb2.Schema) -> list[str]:
-    """Class names in index order, as the schema carries them.
+    """Return the class names of a schema, in index order.
 
-    Raises ValueError when the schema has no such domain.
+    Raises:
+        ValueError: If the schema does not contain class names.
     """
     for domain in schema.string_domain:
         if domain.name == CLASS_NAMES_DOMAIN:

@@ -1,8 +1,9 @@
-"""What a ViT looks at, as figures of its attention.
+"""Measures of a ViT's attention, which show what the model looks at. They need NumPy alone.
 
-NumPy alone. `attention` is what `trainer.vit.ViT.explain` and the SavedModel's signature `explain` give: float32
-[..., tokens, tokens], how much each token (second to last axis) takes from each (last axis); rows sum to 1. Tokens are
-the patches row by row, and before them the CLS token, if the model has one. Leading axes are kept.
+The argument `attention` is the output of `trainer.vit.ViT.explain` or of the SavedModel's signature `explain`: float32
+[..., tokens, tokens], the weight with which each token (second to last axis) reads each token (last axis). Rows sum to
+1. The tokens are the CLS token, if the model has one, and then the patches row by row. Leading axes, shown as `...`,
+may be any; results have the same ones.
 """
 
 import math
@@ -12,118 +13,181 @@ import numpy as np
 
 
 def layout(tokens: int) -> tuple[int, bool]:
-    """Patches a side, and whether a CLS token stands before them.
+    """Infer how the tokens of a square ViT are arranged from their number.
 
-    A square of patches has a whole number a side, and no two squares are neighbours: so the count tells.
-    Raises ValueError where neither `tokens` nor one less is a square.
+    The number is enough: a square number minus 1 is never another square number, except for 1 and 0.
+
+    Args:
+        tokens: Number of tokens.
+
+    Returns:
+        Number of patches on a side of the image, and whether a CLS token precedes the patches.
+
+    Raises:
+        ValueError: If neither `tokens` nor `tokens - 1` is the square of a positive number.
     """
     for has_cls in (False, True):
         side = math.isqrt(tokens - has_cls)
         if side and side**2 == tokens - has_cls:
             return side, has_cls
-    raise ValueError(f"{tokens} tokens are no square of patches, with or without a CLS token: this is no square ViT")
+    raise ValueError(
+        f"{tokens} tokens are not a square of patches, with or without a CLS token: only ViTs with square images can "
+        "be explained"
+    )
 
 
 def patch_attention(attention: np.ndarray) -> np.ndarray:
-    """What the classifier's token takes from each patch: [..., tokens, tokens] to [..., patches].
+    """Return the attention that each patch gets from the token that the classifier reads.
 
-    That token is CLS. Without one the classifier reads all tokens, and the mean of their rows stands in: exact in what
-    the pool `mean` reads; the pool `seqpool` weighs the tokens by scores that attention does not tell. What CLS takes
-    from itself is left out and the rest stays as it is, so a row sums to 1 less `to_itself`.
+    That token is the CLS token. A model without a CLS token classifies all tokens together, and the mean over them is
+    returned. For the pool `mean` this is exactly what the classifier reads; the pool `seqpool` also weights the tokens
+    by learned scores, which are not part of the attention.
+
+    Args:
+        attention: [..., tokens, tokens].
+
+    Returns:
+        [..., patches]. Rows are not renormalised: they sum to 1 minus `cls_self_attention`.
     """
     _, has_cls = layout(attention.shape[-1])
     return attention[..., 0, 1:] if has_cls else attention.mean(-2)
 
 
-def to_itself(attention: np.ndarray) -> np.ndarray:
-    """What CLS takes from itself, and so from no patch: [..., tokens, tokens] to [...]; 0 without a CLS token."""
+def cls_self_attention(attention: np.ndarray) -> np.ndarray:
+    """Return the attention that the CLS token pays to itself rather than to patches.
+
+    Args:
+        attention: [..., tokens, tokens].
+
+    Returns:
+        [...]; 0 without a CLS token.
+    """
     _, has_cls = layout(attention.shape[-1])
     return attention[..., 0, 0] if has_cls else np.zeros(attention.shape[:-2], attention.dtype)
 
 
 def rollout(attention: np.ndarray) -> np.ndarray:
-    """Attention through all blocks up to each: [..., depth, heads, tokens, tokens] to [..., depth, tokens, tokens].
+    """Compute attention rollout: the attention accumulated from the first block up to each block.
 
-    The mean over heads and, for the residual connection, the identity, half each; rows renormalised; multiplied from
-    block to block (Abnar and Zuidema, 2020, https://arxiv.org/abs/2005.00928). Rows sum to 1.
+    In each block the attention is averaged over the heads, then averaged with the identity, which stands for the
+    residual connection. The resulting matrices are multiplied from block to block (Abnar and Zuidema, 2020,
+    https://arxiv.org/abs/2005.00928).
+
+    Args:
+        attention: Attention of all blocks, [..., depth, heads, tokens, tokens].
+
+    Returns:
+        [..., depth, tokens, tokens]; rows sum to 1.
     """
-    mixed = 0.5 * attention.mean(-3) + 0.5 * np.eye(attention.shape[-1], dtype=attention.dtype)
-    mixed /= mixed.sum(-1, keepdims=True)
-    flows = [mixed[..., 0, :, :]]
-    for block in range(1, mixed.shape[-3]):
-        flows.append(mixed[..., block, :, :] @ flows[-1])
+    with_residual = 0.5 * attention.mean(-3) + 0.5 * np.eye(attention.shape[-1], dtype=attention.dtype)
+    with_residual /= with_residual.sum(-1, keepdims=True)
+    flows = [with_residual[..., 0, :, :]]
+    for block in range(1, with_residual.shape[-3]):
+        flows.append(with_residual[..., block, :, :] @ flows[-1])
     return np.stack(flows, axis=-3)
 
 
 def upsample(maps: np.ndarray, size: int) -> np.ndarray:
-    """Maps of patches [..., patches] over the image, [..., size, size]: bilinear between the patches' centres.
+    """Enlarge maps of patches to the size of the image, by bilinear interpolation between the centres of the patches.
 
-    No value is below the least or above the greatest of its map.
+    Args:
+        maps: One value for each patch, [..., patches].
+        size: Pixels on a side of the image.
+
+    Returns:
+        One value for each pixel, [..., size, size], within the range of the map's values.
     """
     grid = math.isqrt(maps.shape[-1])
-    place = np.clip((np.arange(size) + 0.5) * grid / size - 0.5, 0, grid - 1)  # of a pixel, in patches
-    weights = np.maximum(0, 1 - abs(place[:, None] - np.arange(grid))).astype(maps.dtype)  # [size, grid]
+    position = np.clip((np.arange(size) + 0.5) * grid / size - 0.5, 0, grid - 1)  # of each pixel, in patches
+    weights = np.maximum(0, 1 - abs(position[:, None] - np.arange(grid))).astype(maps.dtype)  # [size, grid]
     return weights @ maps.reshape(*maps.shape[:-1], grid, grid) @ weights.T
 
 
 def entropy(maps: np.ndarray) -> np.ndarray:
-    """Of maps [..., patches], in bits: 0 where one patch has it all, log2(patches) where all have the same.
+    """Compute the entropy of maps, in bits: 0 if one patch has all the attention, log2(patches) if it is even.
 
-    Each map is renormalised, for `seen` leaves CLS out. A map of zeros has 0.
+    Args:
+        maps: Attention to each patch, [..., patches]. Each map is normalised first, because the maps of
+            `patch_attention` exclude the CLS token.
+
+    Returns:
+        [...]; 0 for a map of zeros.
     """
-    shares = _shares(maps)
+    shares = _normalize(maps)
     return 0 - (shares * np.log2(np.where(shares > 0, shares, 1))).sum(-1)
 
 
-def distance(attention: np.ndarray, patch_size: float) -> np.ndarray:
-    """How far patches look, in pixels: [..., tokens, tokens] to [...], `patch_size` in pixels.
+def attention_distance(attention: np.ndarray, patch_size: float) -> np.ndarray:
+    """Compute the mean distance, in pixels, between a patch and the patches that it attends to.
 
-    The distance between the centres of two patches, weighted by attention, mean over the patches that look. CLS has no
-    place: it is left out and the rows renormalised (Raghu et al., 2021, https://arxiv.org/abs/2108.08810). A patch
-    that looks at CLS alone counts 0.
+    Distances are measured between centres of patches, weighted by attention and averaged over the attending patches.
+    The CLS token has no place in the image: it is left out and the rows are renormalised (Raghu et al., 2021,
+    https://arxiv.org/abs/2108.08810). A patch that attends to the CLS token alone counts as distance 0.
+
+    Args:
+        attention: [..., tokens, tokens].
+        patch_size: Pixels on a side of a patch.
+
+    Returns:
+        [...], in pixels.
     """
     grid, has_cls = layout(attention.shape[-1])
-    shares = _shares(attention[..., has_cls:, has_cls:])
-    return np.einsum("...qk,qk->...", shares, distances(grid, patch_size).astype(shares.dtype)) / grid**2
+    shares = _normalize(attention[..., has_cls:, has_cls:])
+    return np.einsum("...qk,qk->...", shares, patch_distances(grid, patch_size).astype(shares.dtype)) / grid**2
 
 
-def distances(grid: int, patch_size: float) -> np.ndarray:
-    """Between the centres of the patches of a square, in pixels: float64 [patches, patches]."""
+def patch_distances(grid: int, patch_size: float) -> np.ndarray:
+    """Compute the distances between the centres of all pairs of patches.
+
+    Args:
+        grid: Number of patches on a side of the image.
+        patch_size: Pixels on a side of a patch.
+
+    Returns:
+        float64 [patches, patches], in pixels.
+    """
     row, column = np.divmod(np.arange(grid**2), grid)
     return patch_size * np.hypot(row[:, None] - row, column[:, None] - column)
 
 
-def order(maps: np.ndarray) -> np.ndarray:
-    """The patches of maps [..., patches] from the greatest value to the least; equal ones row by row. int64."""
+def rank_patches(maps: np.ndarray) -> np.ndarray:
+    """Return the indices of the patches by descending value; patches of equal value are ordered row by row.
+
+    Args:
+        maps: One value for each patch, [..., patches].
+
+    Returns:
+        int64 [..., patches].
+    """
     return np.argsort(-maps, axis=-1, kind="stable")
 
 
-def removal(
+def removal_curves(
     images: np.ndarray, orders: np.ndarray, baseline: np.ndarray, answer: Callable[[np.ndarray], np.ndarray], steps: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Does a model lose its answer with the patches that an order puts first (Petsiuk et al., 2018, RISE)?
+    """Measure how a model's answer changes as patches are removed in a given order, and as they are added.
 
-    Deletion takes patches out of the image in that order, insertion puts them into an image that has none. A patch that
-    is out is of the colour `baseline`. An order that tells what matters makes the one curve fall and the other rise
-    early.
+    These are the deletion and insertion curves of RISE (Petsiuk et al., 2018, https://arxiv.org/abs/1806.07421).
+    Deletion removes the patches from the image in the given order; insertion adds them to an empty image. If the order
+    puts the important patches first, the deletion curve falls early and the insertion curve rises early.
 
     Args:
         images: uint8 [N, size, size, 3].
-        orders: int [N, patches], the patch that goes first first.
-        baseline: uint8 [3].
-        answer: images to probabilities [N, classes]. Followed is that of the class that each whole image is given.
-        steps: at most so many changes from the first patch to the last.
+        orders: Indices of the patches of each image, the first patch to move first; int [N, patches].
+        baseline: Colour of a removed patch, uint8 [3].
+        answer: The model, a function from images to probabilities [N, classes]. The curves follow the class that it
+            predicts for the whole image.
+        steps: Largest number of steps; fewer are taken if there are fewer patches.
 
-    Returns the shares of the patches that were moved, float64 [steps + 1], and deletion and insertion at each, float64
-    [N, steps + 1].
-
-    https://arxiv.org/abs/1806.07421
+    Returns:
+        The share of the patches that were moved at each point, float64 [points], and the probabilities of deletion and
+        of insertion at each point, float64 [N, points]. The number of points is at most `steps + 1`.
     """
     patches, size = orders.shape[1], images.shape[1]
     grid = math.isqrt(patches)
-    turn = np.argsort(orders, axis=1)  # at which each patch is moved
-    of_pixel = np.arange(size) * grid // size
-    turn = turn.reshape(-1, grid, grid)[:, of_pixel][:, :, of_pixel, None]
+    turn = np.argsort(orders, axis=1)  # position of each patch in its order
+    patch_of_pixel = np.arange(size) * grid // size  # along one axis
+    turn = turn.reshape(-1, grid, grid)[:, patch_of_pixel][:, :, patch_of_pixel, None]
     counts = np.unique(np.round(np.linspace(0, patches, steps + 1)).astype(int))
     rows, target = np.arange(len(images)), answer(images).argmax(1)
     deletion, insertion = [], []
@@ -134,13 +198,28 @@ def removal(
     return counts / patches, np.stack(deletion, 1).astype("float64"), np.stack(insertion, 1).astype("float64")
 
 
-def area(shares: np.ndarray, curves: np.ndarray) -> np.ndarray:
-    """Under curves [..., steps + 1] over shares [steps + 1] from 0 to 1, by trapezoids: [...]."""
+def area_under_curve(shares: np.ndarray, curves: np.ndarray) -> np.ndarray:
+    """Compute the area under curves by the trapezoidal rule.
+
+    Args:
+        shares: Positions of the points, from 0 to 1, [points].
+        curves: Values at the points, [..., points].
+
+    Returns:
+        [...].
+    """
     return np.trapezoid(curves, shares, axis=-1)
 
 
 def position_similarity(positions: np.ndarray) -> np.ndarray:
-    """Cosine of each two patches' learned positions, [patches, patches], of position embeddings [tokens, width]."""
+    """Compute the cosine similarity of the position embeddings of all pairs of patches.
+
+    Args:
+        positions: Position embeddings, [tokens, width].
+
+    Returns:
+        [patches, patches].
+    """
     _, has_cls = layout(len(positions))
     patches = positions[has_cls:]
     unit = patches / np.maximum(np.linalg.norm(patches, axis=1, keepdims=True), np.finfo(patches.dtype).tiny)
@@ -148,16 +227,21 @@ def position_similarity(positions: np.ndarray) -> np.ndarray:
 
 
 def filter_components(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Principal components of patch filters [patch_size, patch_size, channels, width], the strongest first.
+    """Compute the principal components of the filters of a patch embedding, the strongest first.
 
-    Returns unit vectors of that shape, [components, patch_size, patch_size, channels], and the share of the filters'
-    variance in each. The sign of a component means nothing.
+    Args:
+        kernel: Filters, [patch_size, patch_size, channels, width].
+
+    Returns:
+        The components, unit vectors in the shape of a filter, [components, patch_size, patch_size, channels], and the
+        share of the filters' variance that each explains, [components]. The sign of a component has no meaning.
     """
     filters = kernel.reshape(-1, kernel.shape[-1]).T
     _, singular, components = np.linalg.svd(filters - filters.mean(0), full_matrices=False)
     return components.reshape(-1, *kernel.shape[:-1]), singular**2 / (singular**2).sum()
 
 
-def _shares(values: np.ndarray) -> np.ndarray:
+def _normalize(values: np.ndarray) -> np.ndarray:
+    """Scale rows to the sum 1; a row of zeros stays zero."""
     total = values.sum(-1, keepdims=True)
     return np.divide(values, total, out=np.zeros_like(values), where=total > 0)

@@ -16,12 +16,12 @@ from trainer.vit import ViT, copy_weights
 
 log = logging.getLogger(__name__)
 
-OWN = {"image_size", "dropout", "stochastic_depth"}  # what the settings of the model say; the rest is the backbone's
-_HEAD = ("head", "score")  # the classifier, and what seqpool weighs the tokens with for it
+OWN = {"image_size", "dropout", "stochastic_depth"}  # settings of the model that apply; the backbone decides the rest
+_HEAD = ("head", "score")  # layers of the head: the classifier, and the scores by which seqpool weights the tokens
 
 
 class Phase(NamedTuple):
-    """`blocks`, `learning_rate` and so on as `FinetuneSettings` names them; with 0 blocks only the head is trained."""
+    """One phase of a fine-tuning. Fields are named as in `FinetuneSettings`; 0 blocks: only the head is trained."""
 
     number: int
     blocks: int | None
@@ -31,7 +31,7 @@ class Phase(NamedTuple):
 
 
 def phases(finetune: FinetuneSettings) -> list[Phase]:
-    """Those that have epochs: the new head alone, then with it the last blocks."""
+    """Return the phases that have epochs: the new head alone, then the head and the last blocks."""
     both = (
         Phase(1, 0, finetune.head_epochs, finetune.head_learning_rate, 0.0),
         Phase(2, finetune.blocks, finetune.epochs, finetune.learning_rate, finetune.weight_decay),
@@ -52,27 +52,46 @@ def fine_tune(
     checkpoints: Path,
     strategy: tf.distribute.Strategy | None = None,
 ) -> Trained:
-    """Train the new head alone, then with it the last blocks; the best epoch is that of both phases.
+    """Fine-tune a backbone in two phases: the new head alone, then the head and the last blocks.
 
-    The first phase has no weight decay, and of the model only the head is trained. checkpoints: what the folders of the
-    two phases' checkpoints are named by. The rest is what `trainer.train.train` takes.
+    The second phase starts from the best weights of the first. The best epoch is chosen among those of both phases.
+
+    Args:
+        backbone: The pretrained ViT.
+        model: Settings of the model, of which those in `OWN` apply.
+        finetune: Epochs, learning rates, weight decay and blocks of the phases.
+        training: All other settings of the training.
+        classes: Number of classes of the new head.
+        augmentation: Settings of the augmentation.
+        train_split: Images to train on.
+        val_split: Images that select the best epoch.
+        log_dir: Folder of the history.
+        checkpoints: Path of the checkpoint folders without their suffixes: those of the phases end in `-1` and `-2`.
+        strategy: Strategy that distributes a step over devices. None: one device.
+
+    Returns:
+        The models of the best and of the last epoch, and the history of both phases.
+
+    Raises:
+        FloatingPointError: If a loss is not finite.
+        ValueError: If the settings do not fit the data, the devices or the backbone.
     """
     trained = None
     for phase in phases(finetune):
-        of_phase = {
+        settings_of_phase = {
             "epochs": phase.epochs,
             "learning_rate": phase.learning_rate,
             "weight_decay": phase.weight_decay,
             "warmup_epochs": 0,
             "final_learning_rate": 0,
         }
-        words = _in_words(phase.blocks, len(backbone.blocks))
-        log.info("phase %d: %s, learning rate %g", phase.number, words, phase.learning_rate)
+        layers = _describe_layers(phase.blocks, len(backbone.blocks))
+        log.info("phase %d: %s, learning rate %g", phase.number, layers, phase.learning_rate)
         trained = train(
             partial(adapt, backbone, model, classes, phase.blocks),
             classes=classes,
             augmentation=augmentation,
-            training=training.model_copy(update=of_phase),
+            training=training.model_copy(update=settings_of_phase),
             train_split=train_split,
             val_split=val_split,
             log_dir=log_dir,
@@ -81,42 +100,57 @@ def fine_tune(
             start=trained.best if trained else None,
             earlier=trained.rows if trained else (),
         )
-    assert trained is not None  # the settings ask for an epoch
+    assert trained is not None  # FinetuneSettings requires at least one epoch
     return trained
 
 
 def adapt(backbone: ViT, model: ModelSettings, classes: int, blocks: int | None, policy: str = "float32") -> ViT:
-    """The backbone with a new head for `classes` classes, frozen but for the head and, above 0, the last `blocks`.
+    """Return a copy of a backbone with a new head, of which only some layers are trainable.
 
-    With blocks also the norm after them is trained; with None all of the model. Image size, dropout and stochastic
-    depth are those of `model`, and positions are resized to that image size; all else is the backbone's, its mean and
-    std too: its weights were learned on pixels that were normalised so.
+    The mean and std of the backbone are kept, because its weights were learned on pixels normalised with them. Position
+    embeddings are resized to the new image size.
+
+    Args:
+        backbone: The pretrained ViT.
+        model: Settings of the new model, of which image size, dropout and stochastic depth apply. The backbone decides
+            all others.
+        classes: Number of classes of the new head.
+        blocks: Number of last blocks that are trainable, together with the head and the final norm. 0: only the head
+            is trainable. None: all layers are.
+        policy: Keras dtype policy of the new model.
+
+    Returns:
+        The new ViT. The weights of its classifier are new.
     """
     own = model.model_dump(include=OWN)
     adapted = ViT(
-        # Mimetic weights would be made at some cost, and overwritten.
+        # Mimetic weights would take time to make, and would then be overwritten by those of the backbone.
         **{**backbone.config, **own, "classes": classes, "mimetic": False},
         dtype=keras.DTypePolicy(policy),
         name="vit",
     )
-    copy_weights(backbone, adapted, but=["head"])
+    copy_weights(backbone, adapted, exclude=["head"])
     if blocks is not None:
-        trained = [adapted.norm, *adapted.blocks[-blocks:]] if blocks else []
+        trainable = [adapted.norm, *adapted.blocks[-blocks:]] if blocks else []
         for layer in adapted.layers:
-            layer.trainable = layer.name in _HEAD or layer in trained
+            layer.trainable = layer.name in _HEAD or layer in trainable
     return adapted
 
 
 def rebuild_head(start: ViT, model: ModelSettings, old: list[str], new: list[str]) -> ViT:
     """Return a copy of a ViT with a head for other classes.
 
-    The weights of a class go to the class of the same name; those of a new class are 0, as in a new model.
+    The head's weights are copied to classes of the same name. Those of a new class are 0, as in a new model.
 
     Args:
-        start: the ViT; all its weights but the head's are copied.
-        model: the new ViT's settings, as for `adapt`.
-        old: classes of `start`, in index order.
-        new: classes of the new ViT, in index order.
+        start: The ViT. All its other weights are copied unchanged, but for position embeddings, which are resized to a
+            new image size.
+        model: Settings of the new ViT, as for `adapt`.
+        old: Class names of `start`, in index order.
+        new: Class names of the new ViT, in index order.
+
+    Returns:
+        The new ViT, in float32 and trainable as a whole.
     """
     rebuilt = adapt(start, model, len(new), None)
     old_kernel, old_bias = start.head.get_weights()
@@ -128,7 +162,7 @@ def rebuild_head(start: ViT, model: ModelSettings, old: list[str], new: list[str
     return rebuilt
 
 
-def _in_words(blocks: int | None, depth: int) -> str:
+def _describe_layers(blocks: int | None, depth: int) -> str:
     if blocks is None:
         return "the whole model"
     return f"the head and the last {min(blocks, depth)} of {depth} blocks" if blocks else "the head"

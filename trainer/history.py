@@ -1,4 +1,4 @@
-"""What happened in each epoch: a log line, a line of JSON, and TensorBoard's curves."""
+"""History of a training: a log line, a line of JSON and TensorBoard scalars for each epoch."""
 
 import json
 import logging
@@ -11,17 +11,22 @@ log = logging.getLogger(__name__)
 
 FILE = "history.jsonl"
 
-Row = dict[str, float]  # the figures of one epoch by name, as `History` lists them
+Row = dict[str, float]  # figures of one epoch by name; `History` lists the names
 
 
 class History:
-    """The rows of all epochs. `folder`, if any, receives them as `history.jsonl` and as TensorBoard event files.
+    """Figures of all epochs of a training.
 
     A row holds epoch (from 1), loss, accuracy, val_loss, val_accuracy, learning_rate, images_per_second and seconds.
-    `earlier` rows, of a training that goes on, are written out again first.
+
+    Args:
+        folder: Folder in which to write the rows as `history.jsonl` and as TensorBoard event files. A `history.jsonl`
+            that is there already is replaced. None: nothing is written.
+        epochs: Number of the last epoch, for the log.
+        earlier: Rows of the epochs before, if a training continues. They are written again.
     """
 
-    def __init__(self, folder: Path | None, epochs: int, earlier: Sequence[Row]):
+    def __init__(self, folder: Path | None, epochs: int, earlier: Sequence[Row]) -> None:
         self.folder, self.epochs = folder, epochs
         self.rows: list[Row] = []
         if folder:
@@ -32,6 +37,7 @@ class History:
             self._keep(row)
 
     def add(self, row: Row) -> None:
+        """Add, write and log the row of an epoch."""
         self._keep(row)
         log.info(
             "epoch %d/%d  loss %.3f  accuracy %.3f  val %.3f  %.0f images/s  %.0f s",
@@ -45,7 +51,7 @@ class History:
         )
 
     def best(self) -> Row:
-        """The row of the best epoch on val; the first of several."""
+        """Return the row of the epoch with the highest accuracy on val, the first of equal ones."""
         return max(self.rows, key=lambda row: row["val_accuracy"])
 
     def _keep(self, row: Row) -> None:

@@ -8,44 +8,54 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.augment import augment, draws_per_image
-from trainer.input import Share, Split, dataset, evaluation_batches, training_batches
+from trainer.input import PADDING_LABEL, Share, Split, dataset, evaluation_batches, training_batches
 from trainer.optimizer import build_optimizer, clip_by_global_norm, ema_momentum
 from trainer.settings import AugmentSettings, TrainingSettings
 from trainer.sizes import check_batch
 
-_STEPS_PER_LOOK = 50  # steps between two looks at the loss: each look waits for the device
+_STEPS_PER_REPORT = 50  # steps between two reports of the loss, each of which waits for the device
 
-TrainingBatch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # images, labels and draws, as of `training_batches`
+TrainingBatch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # images, labels and draws, as `training_batches` yields them
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Loss and accuracy (of the unmixed labels) per image in some steps, and the first step that went wrong.
+    """Result of some consecutive training steps."""
 
-    `bad_step` counts from 0 over the whole training and is -1 when every loss was finite. `compiled` is true of the
-    first step of all, whose time is mostly that of compiling it.
-    """
-
-    steps: int
-    loss: float
-    accuracy: float
-    bad_step: int
-    compiled: bool
+    steps: int  # number of steps
+    loss: float  # mean over their images
+    accuracy: float  # mean over their images, with respect to the labels before Mixup and CutMix
+    bad_step: int  # first step with a loss that is not finite, counted from 0 over the whole training; -1 if none
+    compiled: bool  # whether the step was compiled first, which takes most of the time of the first report
 
 
 class Learner:
-    """A classifier, its optimizer and the compiled step that trains it, spread over the devices of `strategy`.
-
-    `build` makes it: pixels from 0 to 255, [N, size, size, 3], to float32 logits [N, classes]. Layers that it makes
-    not trainable stay as they are. `averaged` is the model to evaluate: a moving average of the weights, or the model
-    itself where there is no average.
+    """A classifier, its optimizer and the compiled step that trains it, distributed over the devices of a strategy.
 
     A batch is split evenly over the replicas. Their gradients are summed before they are clipped and applied, so that
-    a batch means the same on any number of devices (but for dropout and stochastic depth, whose chance is each
-    replica's own state). The whole step is one XLA program on a single device; over several,
-    XLA compiles what each replica computes alone.
+    the number of devices does not change the result, except for dropout and stochastic depth, whose random state
+    belongs to each replica. On one device the whole step is one XLA program. On several devices XLA compiles the
+    computation of the gradients, which each replica does by itself.
 
-    Raises ValueError when the replicas cannot share a batch evenly.
+    Attributes:
+        model: The classifier that is trained.
+        averaged: The classifier to evaluate: it has the moving average of the weights. It is `model` itself if the
+            settings ask for no average.
+        optimizer: The optimizer.
+
+    Args:
+        build: Function that builds the classifier. The classifier maps pixels from 0 to 255 [N, size, size, 3], uint8
+            or float32, to float32 logits [N, classes]. Layers that are not trainable are not changed.
+        classes: Number of classes.
+        schedule: Learning rate at each step.
+        training: Settings of the training.
+        augmentation: Settings of the augmentation.
+        steps_per_epoch: Number of steps of an epoch.
+        strategy: Strategy that distributes a step over devices.
+
+    Raises:
+        ValueError: If the batch size is not a multiple of twice the number of parts: replicas times
+            `training.accumulate`.
     """
 
     def __init__(
@@ -57,7 +67,7 @@ class Learner:
         augmentation: AugmentSettings,
         steps_per_epoch: int,
         strategy: tf.distribute.Strategy,
-    ):
+    ) -> None:
         replicas = strategy.num_replicas_in_sync
         check_batch(training.batch_size, training.accumulate * replicas)
         self.strategy, self.training, self.augmentation = strategy, training, augmentation
@@ -69,33 +79,42 @@ class Learner:
             momentum = ema_momentum(training.ema_epochs, steps_per_epoch)
             self.optimizer = build_optimizer(training.optimizer, self.model, schedule, training.weight_decay, momentum)
             self.averaged = build() if momentum else self.model
-            # Gradients of float16 would round to zero: scale the loss up, and halve that when they overflow.
+            # Small gradients would round to zero in float16, so the loss is scaled up. An overflow halves the scale.
             self._scales_loss = self.model.compute_dtype == "float16"
             self.loss_scale = keras.Variable(2.0**15, trainable=False, name="loss_scale")
             self.finite_steps = keras.Variable(0, dtype="int32", trainable=False, name="finite_steps")
         self._weights = [weight.value for weight in self.model.trainable_weights]
         self._is_compiled = False
         if replicas == 1:
-            self._step = tf.function(self._train_alone, jit_compile=True)
-            self._count_step = tf.function(self._count, jit_compile=True)
+            self._step = tf.function(self._step_on_one_device, jit_compile=True)
+            self._evaluation_step = tf.function(self._evaluate_batch, jit_compile=True)
         else:
-            self._gradients_compiled = tf.function(self._gradients, jit_compile=True)
-            self._step = self._train_together
-            self._count_step = self._count  # XLA would look for the second replica's weights on the first device
+            self._compiled_gradients = tf.function(self._gradients, jit_compile=True)
+            self._step = self._step_on_replica
+            # Not compiled: XLA would look for the second replica's weights on the first device.
+            self._evaluation_step = self._evaluate_batch
 
     # Batches
 
     def batches(self, split: Split, first_epoch: int) -> Iterator[TrainingBatch]:
-        """Training batches without end, for `train`."""
+        """Return an endless iterator of training batches, for `train`.
+
+        Args:
+            split: Images to train on.
+            first_epoch: Epoch to start from, which decides the order of the images.
+
+        Returns:
+            The iterator. It can be passed to several calls of `train`, one after the other.
+        """
         draws = draws_per_image(self.augmentation)
 
         def pipeline(context: tf.distribute.InputContext) -> tf.data.Dataset:
-            def of_this_worker() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+            def worker_batches() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
                 return training_batches(
                     split, self.training.batch_size, draws, self.training.seed, first_epoch, self._share(context)
                 )
 
-            return dataset(of_this_worker, split, self.rows, draws)
+            return dataset(worker_batches, split, self.rows, draws)
 
         return iter(self.strategy.distribute_datasets_from_function(pipeline))
 
@@ -106,68 +125,76 @@ class Learner:
     # Training
 
     def train(self, batches: Iterator[TrainingBatch], steps: int, mixing: bool) -> Iterator[Progress]:
-        """Take `steps` steps, and yield the progress from time to time. This is the only training loop.
+        """Take training steps, and yield the progress after every few of them.
+
+        All training goes through this loop. Training stops early if the caller stops iterating.
 
         Args:
-            batches: as `self.batches` returns them.
-            steps: how many to take; fewer if the caller ends the iteration.
-            mixing: whether Mixup and CutMix are on.
+            batches: Batches, from `self.batches`.
+            steps: Number of steps.
+            mixing: Whether Mixup and CutMix are on.
+
+        Yields:
+            The progress since the last report.
         """
         taken = 0
         while taken < steps:
             compiles = not self._is_compiled
-            count = 1 if compiles else min(_STEPS_PER_LOOK, steps - taken)
-            loss, right, bad_step = self._train_steps(batches, tf.constant(count), tf.constant(float(mixing)))
+            count = 1 if compiles else min(_STEPS_PER_REPORT, steps - taken)
+            loss, correct, bad_step = self._train_steps(batches, tf.constant(count), tf.constant(float(mixing)))
             self._is_compiled = True
             taken += count
-            accuracy = float(right) / (count * self.training.batch_size)
+            accuracy = float(correct) / (count * self.training.batch_size)
             yield Progress(count, float(loss) / count, accuracy, int(bad_step), compiles)
 
     @tf.function
     def _train_steps(
         self, batches: Iterator[TrainingBatch], steps: tf.Tensor, mixing: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        loss, right, bad_step = 0.0, 0.0, tf.constant(-1)
+        loss, correct, bad_step = 0.0, 0.0, tf.constant(-1)
         for _ in tf.range(steps):
             step = tf.cast(self.optimizer.iterations, tf.int32)
             images, labels, draws = next(batches)
-            losses, rights = self.strategy.run(self._step, (images, labels, draws, mixing))
-            step_loss = self.strategy.reduce("SUM", losses, axis=None)
+            replica_loss, replica_correct = self.strategy.run(self._step, (images, labels, draws, mixing))
+            step_loss = self.strategy.reduce("SUM", replica_loss, axis=None)
             loss += step_loss
-            right += self.strategy.reduce("SUM", rights, axis=None)
+            correct += self.strategy.reduce("SUM", replica_correct, axis=None)
             bad_step = tf.where((bad_step < 0) & ~tf.math.is_finite(step_loss), step, bad_step)
-        return loss, right, bad_step
+        return loss, correct, bad_step
 
-    def _train_alone(
+    def _step_on_one_device(
         self, images: tf.Tensor, labels: tf.Tensor, draws: tf.Tensor, mixing: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        loss, right, gradients = self._gradients(images, labels, draws, mixing)
+        loss, correct, gradients = self._gradients(images, labels, draws, mixing)
         self._apply(gradients)
-        return loss, right
+        return loss, correct
 
-    def _train_together(
+    def _step_on_replica(
         self, images: tf.Tensor, labels: tf.Tensor, draws: tf.Tensor, mixing: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        loss, right, gradients = self._gradients_compiled(images, labels, draws, mixing)
+        loss, correct, gradients = self._compiled_gradients(images, labels, draws, mixing)
         self._apply(tf.distribute.get_replica_context().all_reduce("SUM", gradients))
-        return loss, right
+        return loss, correct
 
     def _gradients(
         self, images: tf.Tensor, labels: tf.Tensor, draws: tf.Tensor, mixing: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-        """Loss, number right and gradients of one replica's rows; the losses of all replicas add up to the mean."""
+        """Compute the loss, the number of correct predictions and the gradients of one replica's rows.
+
+        The losses of all replicas add up to the mean loss of the batch, and so do their gradients.
+        """
         parts = self.training.accumulate
         if parts == 1:
-            return self._part(images, labels, draws, mixing)
+            return self._part_gradients(images, labels, draws, mixing)
         images, labels, draws = (tf.reshape(x, (parts, -1, *x.shape[1:])) for x in (images, labels, draws))
-        loss, right, gradients = 0.0, 0.0, [tf.zeros_like(weight) for weight in self._weights]
+        loss, correct, gradients = 0.0, 0.0, [tf.zeros_like(weight) for weight in self._weights]
         for part in tf.range(parts):
-            more_loss, more_right, more = self._part(images[part], labels[part], draws[part], mixing)
-            loss, right = loss + more_loss, right + more_right
+            part_loss, part_correct, more = self._part_gradients(images[part], labels[part], draws[part], mixing)
+            loss, correct = loss + part_loss, correct + part_correct
             gradients = [old + new for old, new in zip(gradients, more, strict=True)]
-        return loss, right, gradients
+        return loss, correct, gradients
 
-    def _part(
+    def _part_gradients(
         self, images: tf.Tensor, labels: tf.Tensor, draws: tf.Tensor, mixing: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         smoothing = self.training.label_smoothing
@@ -178,7 +205,7 @@ class Learner:
             losses = tf.nn.softmax_cross_entropy_with_logits(smoothed, logits)
             loss = tf.reduce_sum(losses) / self.training.batch_size
             scaled = loss * self.loss_scale if self._scales_loss else loss
-        return loss, _right(logits, labels), tape.gradient(scaled, self._weights)
+        return loss, _count_correct(logits, labels), tape.gradient(scaled, self._weights)
 
     def _apply(self, gradients: Sequence[tf.Tensor]) -> None:
         if self._scales_loss:
@@ -186,22 +213,22 @@ class Learner:
         self.optimizer.apply(clip_by_global_norm(gradients))
 
     def _unscale(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """The gradients without the scale of the loss; all zero when one overflowed.
+        """Divide the gradients by the loss scale; if one of them overflowed, return zeros and halve the scale.
 
-        Such a step still decays weights and moves on in the schedule: it is one in thousands.
+        A step with an overflow still decays weights and advances the schedule. It is rare: one in thousands.
         """
         finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
         gradients = [tf.where(finite, gradient / self.loss_scale, 0.0) for gradient in gradients]
-        grown = self.finite_steps >= 2000
-        factor = tf.where(finite, tf.where(grown, 2.0, 1.0), 0.5)
+        is_time_to_grow = self.finite_steps >= 2000
+        factor = tf.where(finite, tf.where(is_time_to_grow, 2.0, 1.0), 0.5)
         self.loss_scale.assign(self.loss_scale * factor)
-        self.finite_steps.assign(tf.where(finite & ~grown, self.finite_steps + 1, 0))
+        self.finite_steps.assign(tf.where(finite & ~is_time_to_grow, self.finite_steps + 1, 0))
         return gradients
 
     # Evaluation
 
     def evaluate(self, split: Split) -> tuple[float, float]:
-        """Mean cross-entropy and accuracy of the averaged weights on all of `split`."""
+        """Return the mean cross-entropy and the accuracy of the averaged weights on a whole split."""
         self.average()
 
         def pipeline(context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -209,51 +236,57 @@ class Learner:
             return dataset(lambda: evaluation_batches(split, self.training.batch_size, share), split, self.rows)
 
         batches = self.strategy.distribute_datasets_from_function(pipeline)
-        loss, right = (float(total) for total in self._evaluate_all(batches))
-        return loss / len(split), right / len(split)
+        loss, correct = (float(total) for total in self._evaluate_all(batches))
+        return loss / len(split), correct / len(split)
 
     def average(self) -> None:
-        """Bring `averaged` up to the last step: the average of what is trained, the rest as it is."""
+        """Update `averaged` to the last step: average its trainable weights, and copy all others from `model`."""
         self.optimizer.finalize_variable_values(self.averaged.trainable_variables)
         if self.averaged is not self.model:
             pairs = zip(self.averaged.non_trainable_weights, self.model.non_trainable_weights, strict=True)
-            for ours, theirs in pairs:
-                ours.assign(theirs)
+            for target, source in pairs:
+                target.assign(source)
 
     @tf.function
     def _evaluate_all(self, batches: tf.distribute.DistributedDataset) -> tuple[tf.Tensor, tf.Tensor]:
-        loss, right = 0.0, 0.0
+        loss, correct = 0.0, 0.0
         for images, labels in batches:
-            losses, rights = self.strategy.run(self._count_step, (images, labels))
-            loss += self.strategy.reduce("SUM", losses, axis=None)
-            right += self.strategy.reduce("SUM", rights, axis=None)
-        return loss, right
+            replica_loss, replica_correct = self.strategy.run(self._evaluation_step, (images, labels))
+            loss += self.strategy.reduce("SUM", replica_loss, axis=None)
+            correct += self.strategy.reduce("SUM", replica_correct, axis=None)
+        return loss, correct
 
-    def _count(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _evaluate_batch(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the sum of the losses and the number of correct predictions, without the rows that fill the batch."""
         logits = self.averaged(images, training=False)
-        somebody = labels >= 0
+        is_example = labels != PADDING_LABEL
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(labels, 0), logits)
-        return tf.reduce_sum(tf.where(somebody, losses, 0.0)), _right(logits, labels)
+        return tf.reduce_sum(tf.where(is_example, losses, 0.0)), _count_correct(logits, labels)
 
     # State
 
     def variables(self) -> dict[str, keras.Variable]:
-        """Everything that a step changes, by name."""
-        # By number, because Keras names what holds random state differently in each process.
+        """Return all variables that a step changes, by name."""
+        # Names contain a number, because Keras names the random states of dropout differently in each process.
         return {
-            **{f"model/{number:04d}-{one.name}": one for number, one in enumerate(self.model.variables)},
-            **{f"optimizer/{number:04d}-{one.name}": one for number, one in enumerate(self.optimizer.variables)},
+            **{f"model/{number:04d}-{variable.name}": variable for number, variable in enumerate(self.model.variables)},
+            **{
+                f"optimizer/{number:04d}-{variable.name}": variable
+                for number, variable in enumerate(self.optimizer.variables)
+            },
             "loss_scale": self.loss_scale,
             "finite_steps": self.finite_steps,
         }
 
     def state(self) -> dict[str, np.ndarray]:
+        """Return the values of `variables`, for a checkpoint."""
         return {name: np.array(variable) for name, variable in self.variables().items()}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Set `variables` to the values that `state` returned."""
         for name, variable in self.variables().items():
             variable.assign(state[name])
 
 
-def _right(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+def _count_correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(tf.equal(tf.argmax(logits, axis=-1, output_type=labels.dtype), labels), tf.float32))

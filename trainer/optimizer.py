@@ -1,4 +1,4 @@
-"""AdamW, Muon, their schedule, gradient clipping and weight averaging, for any Keras backend."""
+"""AdamW, Muon, their learning rate schedule, gradient clipping and weight averaging, for any Keras backend."""
 
 import math
 from collections import defaultdict
@@ -11,17 +11,28 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("vitpipe")
 class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
-    """Learning rate at a step: linear from peak/warmup_steps up to `peak`, then a half cosine down to `floor`.
+    """Schedule of the learning rate: a linear warmup to the peak, then half a cosine down to the floor.
 
-    The first step already learns (a rate of zero would waste it), and the last of `total_steps` reaches the floor.
+    The first step has the rate `peak / warmup_steps`, because a step at rate 0 would be wasted. The last step has the
+    rate `floor`.
+
+    Args:
+        peak: Highest learning rate.
+        total_steps: Number of steps of the training.
+        warmup_steps: Number of steps of the warmup, less than `total_steps`.
+        floor: Learning rate of the last step.
+
+    Raises:
+        ValueError: If `warmup_steps` is negative, or not less than `total_steps`.
     """
 
-    def __init__(self, peak: float, total_steps: int, warmup_steps: int, floor: float):
+    def __init__(self, peak: float, total_steps: int, warmup_steps: int, floor: float) -> None:
         if not 0 <= warmup_steps < total_steps:
-            raise ValueError(f"warmup_steps {warmup_steps} must lie within 0 and total_steps {total_steps} - 1")
+            raise ValueError(f"warmup_steps {warmup_steps} must be from 0 to {total_steps - 1}, total_steps - 1")
         self.peak, self.total_steps, self.warmup_steps, self.floor = peak, total_steps, warmup_steps, floor
 
     def __call__(self, step: keras.KerasTensor | int) -> keras.KerasTensor:
+        """Return the learning rate, float32, at a step counted from 0."""
         step = ops.cast(step, "float32") + 1.0
         rising = self.peak * step / max(self.warmup_steps, 1)
         progress = ops.clip((step - self.warmup_steps) / (self.total_steps - self.warmup_steps), 0.0, 1.0)
@@ -29,6 +40,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         return ops.where(step <= self.warmup_steps, rising, falling)
 
     def get_config(self) -> dict[str, float]:
+        """Return the arguments that build this schedule."""
         return {
             "peak": self.peak,
             "total_steps": self.total_steps,
@@ -50,11 +62,11 @@ def build_optimizer(
 
     Args:
         name: Name of the optimizer.
-        model: A model that is built.
+        model: The model, already built.
         schedule: Learning rate at each step.
         weight_decay: Weight decay of matrices. Biases, LayerNorm, the CLS token and the positions have none.
-        ema_momentum: Momentum of the moving average of the weights, which `finalize_variable_values` reads. 0: no
-            average.
+        ema_momentum: Momentum of the moving average of the weights, which `finalize_variable_values` copies to a
+            model. 0: no average.
 
     Returns:
         The optimizer, built for the model's trainable variables.
@@ -70,7 +82,7 @@ def build_optimizer(
 class ReducedAdamW(keras.optimizers.AdamW):
     """Keras' AdamW for gradients that are already summed over the replicas of a distributed step.
 
-    Keras would sum them itself, but only after clipping, so that the bound would hold for each replica alone.
+    Keras itself would sum them after clipping, and the gradients would be clipped separately on each replica.
     """
 
     def _all_reduce_sum_gradients(
@@ -92,7 +104,7 @@ class Muon(ReducedAdamW):
     """
 
     momentum = 0.95
-    scale = 0.2  # root mean square of an update at learning rate 1, like AdamW's
+    scale = 0.2  # root mean square of an update at learning rate 1, close to that of AdamW
 
     def _backend_update_step(
         self,
@@ -110,16 +122,17 @@ class Muon(ReducedAdamW):
             momenta[index] = old + (1 - self.momentum) * (gradient - old)
             # Nesterov's momentum looks one step ahead.
             ahead = gradient + self.momentum * (momenta[index] - gradient)
-            for part in _parts(variable, ahead):
+            for part in _matrices(variable, ahead):
                 stacks[tuple(part.shape)].append((index, part))
         updates: dict[int, list[keras.KerasTensor]] = defaultdict(list)
         for shape, stack in stacks.items():
-            orthogonal = orthogonalized(ops.stack([part for _, part in stack]))
+            orthogonal = orthogonalize(ops.stack([part for _, part in stack]))
             orthogonal = orthogonal * (self.scale * max(shape) ** 0.5)
             for (index, _), update in zip(stack, ops.unstack(orthogonal, num=len(stack)), strict=True):
                 updates[index].append(update)
         for index, parts in updates.items():
-            # Keras passes `update_step` only one array for each variable, on every replica: stack momentum and update.
+            # Keras passes one array for each variable to `update_step`, on every replica. So momentum and update
+            # are stacked into one array.
             update = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=1)
             grads[index] = ops.stack([momenta[index], ops.reshape(update, momenta[index].shape)])
         super()._backend_update_step(grads, trainable_variables, learning_rate)
@@ -127,6 +140,14 @@ class Muon(ReducedAdamW):
     def update_step(
         self, gradient: keras.KerasTensor, variable: keras.Variable, learning_rate: keras.KerasTensor
     ) -> None:
+        """Update one variable.
+
+        Args:
+            gradient: Gradient of a variable that AdamW updates. For a matrix that Muon updates: its new momentum and
+                its update, stacked along a new first axis.
+            variable: The variable, which is changed.
+            learning_rate: Learning rate of this step.
+        """
         if len(gradient.shape) == len(variable.shape):
             super().update_step(gradient, variable, learning_rate)
             return
@@ -138,19 +159,23 @@ def _is_block_matrix(variable: keras.Variable) -> bool:
     return "block_" in variable.path and variable.name == "kernel"
 
 
-def _parts(variable: keras.Variable, kernel: keras.KerasTensor) -> list[keras.KerasTensor]:
-    """Return the matrices of a kernel: three if it is a fused qkv kernel, else one from all inputs to the outputs."""
+def _matrices(variable: keras.Variable, kernel: keras.KerasTensor) -> list[keras.KerasTensor]:
+    """Return the matrices [inputs, outputs] of a kernel: three of a fused qkv kernel, one of any other."""
     matrix = ops.reshape(kernel, (-1, kernel.shape[-1]))
     return ops.split(matrix, 3, axis=1) if "/qkv/" in variable.path else [matrix]
 
 
-def orthogonalized(matrices: keras.KerasTensor) -> keras.KerasTensor:
-    """Return an approximation of the nearest orthogonal matrix of each matrix in a stack: U V' of its U S V'.
+def orthogonalize(matrices: keras.KerasTensor) -> keras.KerasTensor:
+    """Approximate the nearest orthogonal matrix of each matrix in a stack.
 
-    Five Newton-Schulz iterations with Jordan's coefficients bring the singular values to about 0.7 to 1.2.
+    If the singular value decomposition of a matrix is U S V', its nearest orthogonal matrix is U V'. Five Newton-Schulz
+    iterations with Jordan's coefficients bring the singular values to about 0.7 to 1.2.
 
     Args:
-        matrices: Stack of matrices [N, rows, columns].
+        matrices: Stack of matrices, float32 [N, rows, columns].
+
+    Returns:
+        float32 [N, rows, columns].
     """
     rows, columns = matrices.shape[1:]
     x = ops.swapaxes(matrices, 1, 2) if rows > columns else matrices
@@ -162,13 +187,29 @@ def orthogonalized(matrices: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def clip_by_global_norm(gradients: Sequence[keras.KerasTensor], limit: float = 1.0) -> list[keras.KerasTensor]:
-    """The gradients, scaled together so that their common norm is at most `limit` (Pascanu et al., 2013)."""
+    """Scale gradients by one common factor so that their global norm is at most `limit` (Pascanu et al., 2013).
+
+    Args:
+        gradients: Gradients of any shapes.
+        limit: Largest Euclidean norm of all gradients together.
+
+    Returns:
+        The scaled gradients.
+    """
     norm = ops.sqrt(sum(ops.sum(ops.square(gradient)) for gradient in gradients))
     scale = limit / ops.maximum(norm, limit)
     return [gradient * scale for gradient in gradients]
 
 
 def ema_momentum(horizon_epochs: float, steps_per_epoch: int) -> float:
-    """Momentum of a moving average that looks back over about `horizon_epochs`; 0 for a horizon of none."""
+    """Compute the momentum of a moving average of weights from its horizon.
+
+    Args:
+        horizon_epochs: Number of epochs over which to average, approximately.
+        steps_per_epoch: Number of steps of an epoch.
+
+    Returns:
+        The momentum; 0, which means no average, if the horizon is at most one step.
+    """
     horizon = horizon_epochs * steps_per_epoch
     return 1.0 - 1.0 / horizon if horizon > 1 else 0.0

@@ -1,9 +1,11 @@
-"""RandAugment (Cubuk et al., 2019, arXiv:1909.13719) as batched `keras.ops`, an operation of its own for each image.
+"""RandAugment (Cubuk et al., 2019, arXiv:1909.13719) for batches, with a random operation for each image.
 
 The fifteen operations and the meaning of their magnitudes are those of timm's "increasing" set (`rand-m9-mstd0.5-inc1`
-of github.com/huggingface/pytorch-image-models), where a higher magnitude always changes more. Each gives what Pillow's
-function of that name gives, to within one grey level. Images are float32 [N, height, width, 3] with whole pixels from
-0 to 255, before and after every operation. Keras 3 only: runs on any backend, and compiled.
+of github.com/huggingface/pytorch-image-models), where a higher magnitude always changes an image more. The result of
+each operation is within one grey level of that of Pillow's function of the same name.
+
+Images are float32 [N, height, width, 3] with whole pixel values from 0 to 255, before and after every operation. The
+functions use `keras.ops` alone, so they run on any Keras backend and can be compiled.
 """
 
 import math
@@ -27,52 +29,65 @@ OPERATIONS = (
     "TranslateXRel",
     "TranslateYRel",
 )
-DRAWS = 4  # uniform random numbers that an operation takes: which, whether, how much, which sign
-FILL = 128.0  # what a rotated, sheared or moved image shows beyond its border; timm's grey
+DRAWS = 4  # uniform random numbers for each operation: its index, whether it is applied, its magnitude, its sign
+FILL = 128.0  # colour beyond the border of a rotated, sheared or shifted image: timm's grey
 
 
 def randaugment(
     images: KerasTensor, draws: KerasTensor, magnitude: float, std: float, probability: float
 ) -> KerasTensor:
-    """Apply operations drawn at random, one after the other.
+    """Apply random operations to each image, one after the other.
 
-    `draws` is float32 [N, DRAWS * operations an image], uniform in [0, 1). An operation is done with `probability`,
-    at a magnitude drawn from a normal distribution around `magnitude` and held between 0 and 10.
+    Args:
+        images: float32 [N, height, width, 3].
+        draws: Uniform random numbers in [0, 1), float32 [N, DRAWS * operations for each image].
+        magnitude: Mean magnitude of an operation, from 0 to 10.
+        std: Standard deviation of the magnitude, which is normally distributed and clipped to the range from 0 to 10.
+        probability: Probability with which each operation is applied.
+
+    Returns:
+        The images, float32 [N, height, width, 3].
     """
 
-    def step(index: KerasTensor, images: KerasTensor) -> KerasTensor:
-        which, whether, how_much, side = (draws[:, index, column] for column in range(DRAWS))
-        operation = ops.cast(which * len(OPERATIONS), "int32")
-        operation = ops.where(whether < probability, operation, -1)
-        level = magnitude + std * _normal(how_much) if std else ops.full_like(how_much, magnitude)
+    def apply_operation(number: KerasTensor, images: KerasTensor) -> KerasTensor:
+        index, chance, strength, side = (draws[:, number, column] for column in range(DRAWS))
+        operation = ops.cast(index * len(OPERATIONS), "int32")
+        operation = ops.where(chance < probability, operation, -1)
+        level = magnitude + std * _normal(strength) if std else ops.full_like(strength, magnitude)
         sign = ops.where(side < 0.5, -1.0, 1.0)
         return transform(images, operation, ops.clip(level, 0.0, 10.0) / 10, sign)
 
     operations = draws.shape[1] // DRAWS
     draws = ops.reshape(draws, (-1, operations, DRAWS))
-    # A loop, because the compiler would otherwise compute each step again for every use that the next makes of it.
-    return ops.fori_loop(0, operations, step, images)
+    # Without a loop, the compiler would compute the result of an operation again for each of its uses in the next one.
+    return ops.fori_loop(0, operations, apply_operation, images)
 
 
 def transform(images: KerasTensor, operation: KerasTensor, level: KerasTensor, sign: KerasTensor) -> KerasTensor:
-    """One operation on each image: `operation` int32 [N], an index into OPERATIONS, or -1 for none.
+    """Apply one operation to each image.
 
-    `level` float32 [N] is the share of the highest magnitude, `sign` float32 [N] is -1 or 1 where the operation has
-    two directions.
+    Args:
+        images: float32 [N, height, width, 3].
+        operation: Index into OPERATIONS, or -1 for no operation; int32 [N].
+        level: Magnitude as a share of the highest one, from 0 to 1; float32 [N].
+        sign: -1 or 1, the direction of an operation that has two; float32 [N].
+
+    Returns:
+        The images, float32 [N, height, width, 3].
     """
     height, width = images.shape[1:3]
 
-    def chosen(name: str) -> KerasTensor:
+    def is_selected(name: str) -> KerasTensor:
         return operation == OPERATIONS.index(name)
 
-    def signed(name: str, limit: float) -> KerasTensor:
-        return ops.where(chosen(name), sign * level * limit, 0.0)
+    def amount(name: str, limit: float) -> KerasTensor:
+        return ops.where(is_selected(name), sign * level * limit, 0.0)
 
     moved = affine(
         images,
-        angle=signed("Rotate", math.radians(30)),
-        shear=(signed("ShearX", 0.3), signed("ShearY", 0.3)),
-        shift=(signed("TranslateXRel", 0.45 * width), signed("TranslateYRel", 0.45 * height)),
+        angle=amount("Rotate", math.radians(30)),
+        shear=(amount("ShearX", 0.3), amount("ShearY", 0.3)),
+        shift=(amount("TranslateXRel", 0.45 * width), amount("TranslateYRel", 0.45 * height)),
     )
     level, sign = level[:, None, None, None], sign[:, None, None, None]
     factor = ops.maximum(1 + sign * level * 0.9, 0.1)
@@ -88,11 +103,11 @@ def transform(images: KerasTensor, operation: KerasTensor, level: KerasTensor, s
         "BrightnessIncreasing": blend(0.0, images, factor),
         "SharpnessIncreasing": blend(smooth(images), images, factor),
     }
-    geometric = chosen("Rotate") | chosen("ShearX") | chosen("ShearY")
-    geometric = geometric | chosen("TranslateXRel") | chosen("TranslateYRel")
-    changed = ops.where(geometric[:, None, None, None], moved, images)
+    is_affine = is_selected("Rotate") | is_selected("ShearX") | is_selected("ShearY")
+    is_affine = is_affine | is_selected("TranslateXRel") | is_selected("TranslateYRel")
+    changed = ops.where(is_affine[:, None, None, None], moved, images)
     for name, result in results.items():
-        changed = ops.where(chosen(name)[:, None, None, None], result, changed)
+        changed = ops.where(is_selected(name)[:, None, None, None], result, changed)
     return changed
 
 
@@ -102,18 +117,28 @@ def affine(
     shear: tuple[KerasTensor, KerasTensor],
     shift: tuple[KerasTensor, KerasTensor],
 ) -> KerasTensor:
-    """Turn, shear or move images, bilinear, grey beyond the border.
+    """Rotate, shear or shift images with bilinear interpolation. Pixels beyond the border are grey.
 
-    `angle` float32 [N], radians counter-clockwise around the centre; `shear` and `shift`, each a pair (x, y) of
-    float32 [N]: how far the point that a pixel shows is from it, for each pixel from the top left corner, and in
-    pixels. At most one of them may be other than zero.
+    For each image at most one of the arguments may be other than 0.
+
+    Args:
+        images: float32 [N, height, width, 3].
+        angle: Radians counter-clockwise around the centre, float32 [N].
+        shear: Horizontal and vertical shear, float32 [N] each. A pixel shows the point that is `shear_x * y` pixels to
+            its right, or `shear_y * x` pixels below it, where x and y are its distances from the top left corner.
+        shift: Horizontal and vertical shift, float32 [N] each. A pixel shows the point that is so many pixels to its
+            right, or below it.
+
+    Returns:
+        The images, float32 [N, height, width, 3].
     """
     height, width = images.shape[1:3]
     x = ops.arange(width, dtype="float32")[None, None, :] + 0.5  # centres of the pixels
     y = ops.arange(height, dtype="float32")[None, :, None] + 0.5
     cos, sin = ops.cos(angle)[:, None, None], ops.sin(angle)[:, None, None]
     (shear_x, shear_y), (shift_x, shift_y) = ((a[:, None, None], b[:, None, None]) for a, b in (shear, shift))
-    right, down = x - width / 2, y - height / 2  # of the centre
+    right, down = x - width / 2, y - height / 2  # distances from the centre
+    # Each pixel shows the point (from_x, from_y) of the original image.
     from_x = cos * right - sin * down + width / 2 + shear_x * y + shift_x
     from_y = sin * right + cos * down + height / 2 + shear_y * x + shift_y
     inside = (from_x >= 0) & (from_x < width) & (from_y >= 0) & (from_y < height)
@@ -123,22 +148,22 @@ def affine(
     pixels = ops.reshape(images, (-1, 3))
     first = (ops.arange(ops.shape(images)[0]) * (height * width))[:, None, None]
 
-    def at(row: KerasTensor, column: KerasTensor) -> KerasTensor:
-        # A pixel beyond the border is its neighbour on the border.
+    def pixels_at(row: KerasTensor, column: KerasTensor) -> KerasTensor:
+        # Beyond the border, the nearest pixel on the border is used.
         row = ops.cast(ops.clip(row, 0, height - 1), "int32")
         column = ops.cast(ops.clip(column, 0, width - 1), "int32")
         return ops.take(pixels, first + row * width + column, axis=0)
 
-    upper = at(top, left) * (1 - to_right) + at(top, left + 1) * to_right
-    lower = at(top + 1, left) * (1 - to_right) + at(top + 1, left + 1) * to_right
-    return ops.where(inside[..., None], _whole(upper * (1 - to_bottom) + lower * to_bottom), FILL)
+    upper = pixels_at(top, left) * (1 - to_right) + pixels_at(top, left + 1) * to_right
+    lower = pixels_at(top + 1, left) * (1 - to_right) + pixels_at(top + 1, left + 1) * to_right
+    return ops.where(inside[..., None], _truncate(upper * (1 - to_bottom) + lower * to_bottom), FILL)
 
 
 def autocontrast(images: KerasTensor) -> KerasTensor:
-    """Stretch each channel to the whole range from 0 to 255; a channel of one value stays as it is."""
+    """Stretch each channel to the whole range from 0 to 255; a channel with a single value is not changed."""
     low = ops.min(images, axis=(1, 2), keepdims=True)
     high = ops.max(images, axis=(1, 2), keepdims=True)
-    stretched = _whole((images - low) * 255 / ops.maximum(high - low, 1))
+    stretched = _truncate((images - low) * 255 / ops.maximum(high - low, 1))
     return ops.where(high > low, stretched, images)
 
 
@@ -153,7 +178,7 @@ def equalize(images: KerasTensor) -> KerasTensor:
     histogram = ops.segment_sum(ones, ops.reshape(bins, (-1,)), num_segments=count * 3 * 256)
     histogram = ops.reshape(histogram, (-1, 256))
     below = ops.cumsum(histogram, axis=-1) - histogram  # pixels darker than each value
-    # Pillow's arithmetic: the pixels that have the brightest value do not count.
+    # As in Pillow, the pixels of the brightest value are not counted.
     darker = ops.max(ops.where(below < height * width, below, 0.0), axis=-1, keepdims=True)
     step = ops.floor((darker + 0.5) / 255)
     values = ops.floor((ops.floor(step / 2) + below + 0.5) / ops.maximum(step, 1))
@@ -162,39 +187,73 @@ def equalize(images: KerasTensor) -> KerasTensor:
 
 
 def posterize(images: KerasTensor, bits: KerasTensor) -> KerasTensor:
-    """Keep the upper `bits`, whole float32 broadcast to the images, of the eight of each pixel."""
+    """Keep the upper bits of each pixel value.
+
+    Args:
+        images: float32 [N, height, width, 3].
+        bits: Number of bits to keep, from 0 to 8; whole float32, broadcast to the images.
+
+    Returns:
+        The images, float32 [N, height, width, 3].
+    """
     step = 2.0 ** (8 - bits)
     return ops.floor(images / step) * step
 
 
 def solarize(images: KerasTensor, threshold: KerasTensor) -> KerasTensor:
-    """Invert pixels from `threshold` on."""
+    """Invert pixel values that are at least a threshold.
+
+    Args:
+        images: float32 [N, height, width, 3].
+        threshold: Smallest value to invert, float32, broadcast to the images.
+
+    Returns:
+        The images, float32 [N, height, width, 3].
+    """
     return ops.where(images < threshold, images, 255 - images)
 
 
 def solarize_add(images: KerasTensor, addition: KerasTensor) -> KerasTensor:
-    """Brighten the darker half of the pixels by `addition`."""
+    """Add a constant to pixel values below 128.
+
+    Args:
+        images: float32 [N, height, width, 3].
+        addition: Value to add, float32, broadcast to the images.
+
+    Returns:
+        The images, float32 [N, height, width, 3].
+    """
     return ops.where(images < 128, ops.minimum(images + addition, 255.0), images)
 
 
 def blend(start: KerasTensor | float, images: KerasTensor, factor: KerasTensor) -> KerasTensor:
-    """`start` at factor 0, `images` at 1, and beyond them at more."""
-    return ops.clip(_whole(start + factor * (images - start)), 0.0, 255.0)
+    """Interpolate or extrapolate linearly between two images.
+
+    Args:
+        start: Result at factor 0, float32, broadcast to the images.
+        images: Result at factor 1, float32 [N, height, width, 3].
+        factor: Position on the line through both, float32, broadcast to the images. Above 1 it extrapolates.
+
+    Returns:
+        The images, float32 [N, height, width, 3].
+    """
+    return ops.clip(_truncate(start + factor * (images - start)), 0.0, 255.0)
 
 
 def grey(images: KerasTensor) -> KerasTensor:
-    """Luma by ITU-R 601-2, [N, height, width, 1], in Pillow's fixed-point arithmetic: its sums are exact in float32."""
+    """Compute the luma by ITU-R 601-2, [N, height, width, 1], in Pillow's fixed-point arithmetic."""
+    # The sums are below 2**24, and so exact in float32.
     red, green, blue = images[..., 0:1], images[..., 1:2], images[..., 2:3]
     return ops.floor((red * 19595 + green * 38470 + blue * 7471 + 32768) / 65536)
 
 
 def mean_grey(images: KerasTensor) -> KerasTensor:
-    """The mean luma of each image, [N, 1, 1, 1]."""
+    """Compute the mean luma of each image, [N, 1, 1, 1]."""
     return ops.floor(ops.mean(grey(images), axis=(1, 2), keepdims=True) + 0.5)
 
 
 def smooth(images: KerasTensor) -> KerasTensor:
-    """Each pixel averaged with its eight neighbours, itself five times; the pixels of the border stay as they are."""
+    """Average each pixel, with weight 5, and its eight neighbours, with weight 1. Border pixels are not changed."""
     height, width = images.shape[1:3]
     columns = images[:, :, :-2] + images[:, :, 1:-1] + images[:, :, 2:]
     squares = columns[:, :-2] + columns[:, 1:-1] + columns[:, 2:]
@@ -204,11 +263,11 @@ def smooth(images: KerasTensor) -> KerasTensor:
     return ops.where(border, images, ops.pad(means, ((0, 0), (1, 1), (1, 1), (0, 0))))
 
 
-def _whole(values: KerasTensor) -> KerasTensor:
-    """Cut to whole numbers, as Pillow does; a whole number that rounding made a little less stays itself."""
+def _truncate(values: KerasTensor) -> KerasTensor:
+    """Round down to whole numbers, as Pillow does, but not a whole number that float32 made slightly too small."""
     return ops.floor(values + 1e-3)
 
 
 def _normal(uniform: KerasTensor) -> KerasTensor:
-    """Standard normal from uniform random numbers."""
+    """Turn uniform random numbers into standard normal ones."""
     return math.sqrt(2) * ops.erfinv(2 * uniform - 1)

@@ -1,4 +1,4 @@
-"""A training as TFX's Trainer asks for it: transformed examples in, a SavedModel out."""
+"""Entry point of a training for TFX's Trainer: reads transformed examples, trains, and exports a SavedModel."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from trainer.input import load
 from trainer.preprocessing import read_moments
 from trainer.saved_model import open_saved_model
 from trainer.settings import AugmentSettings, FinetuneSettings, ModelSettings, TrainingSettings
-from trainer.train import train, vit
+from trainer.train import build_vit, train
 from trainer.warm_start import FILE, compare_classes
 
 if TYPE_CHECKING:
@@ -29,21 +29,34 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_WARMUP_IMAGES = 32  # as many as clients send at once
+_WARMUP_IMAGES = 32  # images in the larger warm-up request of a model server
 
-# What of the training settings does not change its result.
-_WITHOUT_EFFECT = {"require_gpu", "memory_gib", "checkpoint_seconds"}
+_WITHOUT_EFFECT = {"require_gpu", "memory_gib", "checkpoint_seconds"}  # settings that do not change the result
 
 
 def run_fn(fn_args: "FnArgs") -> None:
-    """Train on the `train` split, choose the epoch on `val`, export to `fn_args.serving_model_dir`.
+    """Train on the `train` split, select the best epoch on `val`, and export its model.
 
-    `fn_args.custom_config` carries "model", "augment" and "training", the settings as JSON, "checkpoints", the folder
-    that they go under, and "code", a digest of this package's sources; "leave_out", where given, is a file with a JSON
-    list of ids (bytes that are no UTF-8 as surrogates) of examples to do without; "backbone", where given, is the Keras
-    model to fine-tune, as "finetune", settings again, says. `fn_args.base_model`, where given, is the SavedModel to
-    start from, and "base_version" its version. `fn_args.model_run_dir` receives the history and the last weights,
-    and after a warm start a record of what was taken over.
+    The model is exported to `fn_args.serving_model_dir`. The history and the model of the last epoch are written to
+    `fn_args.model_run_dir`, after a warm start with a `WarmStart` record.
+
+    Args:
+        fn_args: The arguments of TFX's Trainer. `base_model` is the SavedModel of a warm start, if any.
+            `custom_config` has these entries:
+
+            - `model`, `augment`, `training`: settings, as JSON.
+            - `checkpoints`: folder below which the checkpoints are written.
+            - `code`: digest of this package's sources.
+            - `leave_out` (optional): file with a JSON list of the ids of examples to leave out. Bytes that are not
+              UTF-8 are written as surrogates.
+            - `backbone` (optional): `.keras` file of the backbone to fine-tune.
+            - `finetune`: settings of the fine-tuning, as JSON. Only read with `backbone`.
+            - `base_version` (optional): version of `base_model`.
+
+    Raises:
+        RuntimeError: If `training.require_gpu` is set and there is no GPU.
+        FloatingPointError: If a loss is not finite.
+        ValueError: If the settings do not fit the data, the devices or the model that training starts from.
     """
     config = fn_args.custom_config
     model_settings = ModelSettings.model_validate_json(config["model"])
@@ -51,10 +64,10 @@ def run_fn(fn_args: "FnArgs") -> None:
     training = TrainingSettings.model_validate_json(config["training"])
     if training.require_gpu and not tf.config.list_physical_devices("GPU"):
         raise RuntimeError(
-            "training.require_gpu is set and TensorFlow sees no GPU: run on a GPU worker (`vitpipe doctor` says "
-            "what TensorFlow sees), take the preset cifar10-cpu, or --set training.require_gpu=false"
+            "training.require_gpu is set, but TensorFlow sees no GPU: run on a machine with a GPU (`vitpipe doctor` "
+            "shows what TensorFlow sees), use the preset cifar10-cpu, or --set training.require_gpu=false"
         )
-    strategy = devices.strategy()
+    strategy = devices.choose_strategy()
 
     schema = schema_pb2.Schema()
     with tf.io.gfile.GFile(fn_args.schema_path) as file:
@@ -63,19 +76,19 @@ def run_fn(fn_args: "FnArgs") -> None:
     size = model_settings.image_size
     leave_out: set[bytes] = set()
     if "leave_out" in config:
-        listed = json.loads(Path(config["leave_out"]).read_text("utf-8"))
-        leave_out = {id.encode("utf-8", "surrogateescape") for id in listed}
+        ids = json.loads(Path(config["leave_out"]).read_text("utf-8"))
+        leave_out = {id.encode("utf-8", "surrogateescape") for id in ids}
         log.info(f"{len(leave_out):,} examples that leak between splits are left out")
     train_split, val_split = (
         load(files, size, training.memory_gib, leave_out) for files in (fn_args.train_files, fn_args.eval_files)
     )
 
-    decisive = [
+    inputs = [  # everything that affects the result
         config["model"],
         config["augment"],
         training.model_dump_json(exclude=_WITHOUT_EFFECT),
         config["code"],
-        devices.precision(training.precision),
+        devices.resolve_precision(training.precision),
         train_split.digest(),
         val_split.digest(),
         str(fn_args.base_model),
@@ -83,7 +96,7 @@ def run_fn(fn_args: "FnArgs") -> None:
     run_dir = Path(fn_args.model_run_dir)
     if "backbone" in config:
         backbone = serving.read_vit(config["backbone"])
-        course = _digest(*decisive, config["finetune"], digest(backbone))
+
         trained = fine_tune(
             backbone,
             model_settings,
@@ -94,7 +107,7 @@ def run_fn(fn_args: "FnArgs") -> None:
             train_split=train_split,
             val_split=val_split,
             log_dir=run_dir,
-            checkpoints=Path(config["checkpoints"], course),
+            checkpoints=Path(config["checkpoints"], _digest(*inputs, config["finetune"], digest(backbone))),
             strategy=strategy,
         )
     else:
@@ -107,25 +120,25 @@ def run_fn(fn_args: "FnArgs") -> None:
             log.info(str(warm_start))
             if warm_start.rebuilt:
                 start = rebuild_head(start, model_settings, old_names, names)
-            mean, std = start.config["mean"], start.config["std"]  # its weights were learned on such pixels
+            mean, std = start.config["mean"], start.config["std"]  # the weights were learned on pixels so normalised
             if devices.is_chief(strategy):
                 run_dir.mkdir(parents=True, exist_ok=True)
                 (run_dir / FILE).write_text(warm_start.model_dump_json() + "\n", "utf-8")
         trained = train(
-            partial(vit, model_settings, len(names), mean, std),
+            partial(build_vit, model_settings, len(names), mean, std),
             classes=len(names),
             augmentation=augmentation,
             training=training,
             train_split=train_split,
             val_split=val_split,
             log_dir=run_dir,
-            checkpoints=Checkpoints(Path(config["checkpoints"], _digest(*decisive))),
+            checkpoints=Checkpoints(Path(config["checkpoints"], _digest(*inputs))),
             strategy=strategy,
             start=start,
         )
     best = max(trained.rows, key=lambda row: row["val_accuracy"])
     log.info(
-        "exported: the %s of epoch %d, the best on val: accuracy %.4f",
+        "exporting the %s of epoch %d, the best on val, with accuracy %.4f",
         "averaged weights" if training.ema_epochs else "weights",
         best["epoch"],
         best["val_accuracy"],
@@ -133,8 +146,8 @@ def run_fn(fn_args: "FnArgs") -> None:
     if devices.is_chief(strategy):
         trained.last.save(run_dir / "last.keras")
         serving.export(trained.best, names, size, fn_args.serving_model_dir, warmup=val_split.images[:_WARMUP_IMAGES])
-    devices.wait_for_all(strategy)  # TFX looks for the export as soon as this returns
+    devices.wait_for_all(strategy)  # TFX reads the export as soon as this function returns
 
 
-def _digest(*decisive: str) -> str:
-    return hashlib.sha256("\0".join(decisive).encode()).hexdigest()[:16]
+def _digest(*inputs: str) -> str:
+    return hashlib.sha256("\0".join(inputs).encode()).hexdigest()[:16]

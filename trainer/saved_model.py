@@ -1,29 +1,36 @@
-"""Loading of a SavedModel. Imports TensorFlow, and neither Keras nor the model's code."""
+"""Loading of a SavedModel. Imports TensorFlow, but neither Keras nor the model's code."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import tensorflow as tf
 
 
-def open_saved_model(folder: str | Path, **signatures: str) -> Any:
+class SavedModel(Protocol):
+    """A loaded SavedModel. Hold it while its signatures are called: they do not keep the weights in memory."""
+
+    signatures: Mapping[str, tf.types.experimental.ConcreteFunction]
+
+
+def open_saved_model(folder: str | Path, **signatures: str) -> SavedModel:
     """Load a SavedModel.
 
     Args:
-        folder: of the SavedModel.
-        signatures: names of signatures that it must have, each with the name of its input.
+        folder: Folder of the SavedModel.
+        **signatures: Signatures that the model must have, each with the name of an input that it must have.
 
     Returns:
-        The model. Hold it while its signatures are called: a signature alone does not keep the weights alive.
+        The model.
 
     Raises:
-        ValueError: if it does not load, or lacks a signature or its input.
+        ValueError: If the model does not load, or lacks a signature or an input.
     """
     try:
-        loaded = tf.saved_model.load(str(folder))
-        for name, given in signatures.items():
-            loaded.signatures[name].structured_input_signature[1][given]
-    except Exception as error:  # TensorFlow has a class of errors for each thing that is broken
+        model: SavedModel = tf.saved_model.load(str(folder))
+        for signature, input_name in signatures.items():
+            model.signatures[signature].structured_input_signature[1][input_name]
+    except Exception as error:  # TensorFlow raises many types, according to what is broken
         names = f"signature{'s' * (len(signatures) > 1)} {' and '.join(signatures)}"
         raise ValueError(f"{folder} does not load as a model with the {names} ({type(error).__name__})") from error
-    return loaded
+    return model

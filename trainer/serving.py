@@ -1,4 +1,4 @@
-"""The SavedModel: raw bytes in, classes out, with TensorFlow alone."""
+"""Export of the SavedModel, which turns encoded images into classes and needs TensorFlow alone."""
 
 from pathlib import Path
 
@@ -6,56 +6,65 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.preprocessing import decode_batch, image_of
+from trainer.preprocessing import decode_batch, read_image
 from trainer.vit import ViT
 
-# Where the SavedModel convention keeps a user's own files; nothing that serves the model reads it.
+# By convention `assets.extra` holds a SavedModel's additional files, which do not affect how it is served.
 KERAS_MODEL = "assets.extra/vit.keras"
-WARMUP = "assets.extra/tf_serving_warmup_requests"  # where TensorFlow Serving looks for them
+WARMUP = "assets.extra/tf_serving_warmup_requests"  # the path that TensorFlow Serving reads
 
 
 def export(model: ViT, class_names: list[str], size: int, path: str, warmup: np.ndarray | None = None) -> None:
-    """Write `model` (uint8 images [N, size, size, 3] to logits) as a SavedModel with its serving signatures.
+    """Write a ViT as a SavedModel.
 
-    serving_default  examples: string [N], serialized raw tf.Example (no label needed)
-    serving_bytes    image_bytes: string [N], PNG or JPEG of any size
-    serving_images   images: uint8 [N, size, size, 3]
-    explain          image_bytes: string [N]
+    It has these signatures, each with one input:
 
-    Each answers with probabilities (float32 [N, classes]), label (int64 [N]), class (string [N]) and valid (bool [N]).
-    A row that does not decode has valid false, probabilities 0, label -1 and an empty class. `explain` adds attention
-    (float32 [N, depth, heads, tokens, tokens]; 0 in such a row).
+    - `serving_default`: `examples`, string [N], serialized raw tf.Examples; a label is not needed.
+    - `serving_bytes`: `image_bytes`, string [N], PNG or JPEG images of any size.
+    - `serving_images`: `images`, uint8 [N, size, size, 3].
+    - `explain`: `image_bytes`, string [N].
 
-    The Keras model goes along, for `load_vit`; and requests made of the images `warmup` (uint8 [n, size, size, 3]),
-    which TensorFlow Serving answers before it reports the model available.
+    Each returns `probabilities` (float32 [N, classes]), `label` (int64 [N]), `class` (string [N]) and `valid`
+    (bool [N]). A row that does not decode has valid false, probabilities 0, label -1 and an empty class. `explain` also
+    returns `attention` (float32 [N, depth, heads, tokens, tokens]), which is 0 in such a row.
+
+    The Keras model is stored in the folder, too, for `load_vit`.
+
+    Args:
+        model: The ViT.
+        class_names: Names of the classes, in index order.
+        size: Pixels on a side of the model's images.
+        path: Folder to write.
+        warmup: Images, uint8 [n, size, size, 3], from which to make the warm-up requests that TensorFlow Serving sends
+            to the model before it reports it as available. None: no requests are stored.
     """
     names = tf.constant([*class_names, ""])
 
-    # Signatures share this one graph of the model: each traced anew would take seconds, and megabytes of the file.
+    # The signatures share one graph of the model. A graph for each of them would take seconds and megabytes.
     @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8)])
-    def logits_of(images: tf.Tensor) -> tf.Tensor:
+    def compute_logits(images: tf.Tensor) -> tf.Tensor:
         return model(images, training=False)
 
     def answer(logits: tf.Tensor, valid: tf.Tensor) -> dict[str, tf.Tensor]:
         probabilities = tf.where(valid[:, None], tf.nn.softmax(logits), 0.0)
         label = tf.where(valid, tf.argmax(probabilities, axis=-1), -1)
-        # An invalid row takes the empty name that stands after the last class.
+        # An invalid row gets the empty name after the last class.
         name = tf.gather(names, tf.where(valid, label, len(class_names)))
         return {"probabilities": probabilities, "label": label, "class": name, "valid": valid}
 
     @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8, name="images")])
     def serving_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return answer(logits_of(images), tf.ones(tf.shape(images)[:1], tf.bool))
+        return answer(compute_logits(images), tf.ones(tf.shape(images)[:1], tf.bool))
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def serving_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         images, valid = decode_batch(image_bytes, size)
-        return answer(logits_of(images), valid)
+        return answer(compute_logits(images), valid)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
     def serving_default(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        images, valid = decode_batch(examples, size, read=image_of)
-        return answer(logits_of(images), valid)
+        images, valid = decode_batch(examples, size, read=read_image)
+        return answer(compute_logits(images), valid)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def explain(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -75,9 +84,9 @@ def export(model: ViT, class_names: list[str], size: int, path: str, warmup: np.
 
 
 def class_names(signature: tf.types.experimental.ConcreteFunction) -> list[str]:
-    """Return the class names, in index order, of a signature that `export` wrote; empty if it has none.
+    """Return the class names, in index order, of a signature that `export` wrote; empty for any other signature.
 
-    They are a constant of its graph, followed by the empty name of rows that do not decode.
+    The graph of the signature contains them as a constant, followed by the empty name of rows that do not decode.
     """
     for constant in signature.captured_inputs:
         if constant.dtype == tf.string and constant.shape.rank == 1:
@@ -86,43 +95,50 @@ def class_names(signature: tf.types.experimental.ConcreteFunction) -> list[str]:
 
 
 def _write_warmup(images: np.ndarray, file: str) -> None:
-    """For each signature that takes images one request with one image, and one with all of them."""
+    """Write two requests for each signature that takes images: one with the first image, one with all of them."""
     from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
     encoded = np.array([tf.io.encode_png(image).numpy() for image in images], object)
     inputs = {"serving_bytes": ("image_bytes", encoded), "serving_images": ("images", images)}
     with tf.io.TFRecordWriter(file) as writer:
         for signature, (name, rows) in inputs.items():
-            for some in (rows[:1], rows):
+            for batch in (rows[:1], rows):
                 request = predict_pb2.PredictRequest(model_spec=model_pb2.ModelSpec(signature_name=signature))
-                request.inputs[name].CopyFrom(tf.make_tensor_proto(some))
+                request.inputs[name].CopyFrom(tf.make_tensor_proto(batch))
                 log = prediction_log_pb2.PredictLog(request=request)
                 writer.write(prediction_log_pb2.PredictionLog(predict_log=log).SerializeToString())
 
 
 def load_vit(path: str) -> ViT:
-    """The Keras model of a SavedModel that `export` wrote, to explain it or to go on training from it.
+    """Load the Keras model of a SavedModel that `export` wrote, to explain it or to train from it.
 
-    Raises FileNotFoundError when the SavedModel has none, and ValueError when it holds something else.
+    Raises:
+        FileNotFoundError: If the SavedModel has no Keras model.
+        ValueError: If the Keras model cannot be read, or is not a ViT of this project.
     """
     file = f"{path}/{KERAS_MODEL}"
     if not tf.io.gfile.exists(file):
         raise FileNotFoundError(
-            f"{file} is missing, the Keras model beside the SavedModel: give a SavedModel that this pipeline's Trainer "
-            "wrote, or train from scratch (training.warm_start=false)"
+            f"{file} is missing, the Keras model in the SavedModel's folder: use a SavedModel that this pipeline's "
+            "Trainer wrote, or train from scratch (training.warm_start=false)"
         )
     return read_vit(file)
 
 
 def read_vit(file: str | Path) -> ViT:
-    """The ViT in a `.keras` file. Raises ValueError when it cannot be read, or holds something else."""
+    """Load the ViT of a `.keras` file.
+
+    Raises:
+        ValueError: If the file cannot be read, or does not hold a ViT of this project.
+    """
     try:
         model = keras.models.load_model(file, compile=False)
-    except Exception as error:  # whatever a broken archive, an unknown class or a changed one makes Keras raise
-        what = str(error).partition(". ")[0]  # Keras goes on with the whole configuration
+    except Exception as error:  # Keras raises many types: broken archive, unknown class, changed class
+        reason = str(error).partition(". ")[0]  # Keras adds the whole configuration
         raise ValueError(
-            f"{file} cannot be read as a Keras model ({what}): name a whole one that this version wrote"
+            f"{file} cannot be read as a Keras model ({reason}): use an undamaged file that this version of vitpipe "
+            "can read"
         ) from error
     if not isinstance(model, ViT):
-        raise ValueError(f"{file} holds a {type(model).__name__}, not a ViT of this project: name another")
+        raise ValueError(f"{file} holds a {type(model).__name__}, not a ViT of this project: use another file")
     return model

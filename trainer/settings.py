@@ -1,4 +1,4 @@
-"""Settings of the model, its augmentation and its training."""
+"""Settings of the model, the augmentation and the training."""
 
 import unicodedata
 from collections.abc import Mapping
@@ -24,40 +24,45 @@ _PEBIBYTE = 2**20  # GiB
 
 
 class Group(BaseModel):
-    """A group of values: immutable, and a misspelt key is an error."""
+    """Base class of groups of values. They are immutable, and unknown keys are an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class SettingsGroup(Group):
-    """A group of settings. No number may be infinite or NaN, which a comparison with a bound may not notice.
+    """Base class of groups of settings.
 
-    Every number has a smallest and a largest value; a test checks each field for both.
+    Numbers must be finite, because comparisons with a bound may not notice NaN. Every number has a smallest and a
+    largest value; a test checks each field for both.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
-    def numbers_are_not_booleans(cls, value: Any, info: ValidationInfo) -> Any:
-        """Reject true and false for a number, because pydantic would read them as 1 and 0."""
+    def reject_booleans_as_numbers(cls, value: object, info: ValidationInfo) -> object:
+        """Reject true and false as values of numbers. Pydantic would read them as 1 and 0."""
         if _has_number(cls.model_fields[str(info.field_name)].annotation) and _has_boolean(value):
             raise ValueError("Input should be a number, not true or false")
         return value
 
 
-def _has_number(kind: Any) -> bool:
-    """Return whether a type is that of a number, or of a list or mapping with numbers."""
-    return kind in (int, float) or any(map(_has_number, get_args(kind)))
+def _has_number(annotation: object) -> bool:
+    """Return whether a type annotation is that of a number, or of a list or mapping with numbers."""
+    return annotation in (int, float) or any(map(_has_number, get_args(annotation)))
 
 
-def _has_boolean(value: Any) -> bool:
+def _has_boolean(value: object) -> bool:
     parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
     return isinstance(value, bool) or any(map(_has_boolean, parts))
 
 
-def path_characters(text: str) -> str:
-    """Return the text of a path. Raises ValueError for a character that no file name or record can hold."""
+def check_path_characters(text: str) -> str:
+    """Return the text of a path unchanged.
+
+    Raises:
+        ValueError: If the text contains a control character or a surrogate, which file names or records cannot hold.
+    """
     for character in text:
         if unicodedata.category(character) in ("Cc", "Cs"):
             raise ValueError(f"a path cannot contain the character U+{ord(character):04X}: remove it")
@@ -65,11 +70,11 @@ def path_characters(text: str) -> str:
 
 
 Pool = Literal["cls", "mean", "seqpool"]
-RENAMED = {"head": "pool"}  # settings of the model, by their names in earlier versions
+RENAMED = {"head": "pool"}  # current names of the model's settings, by their names in earlier versions
 
 
 def current_names(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an earlier version recorded of a model, under the names of this version."""
+    """Return the settings of a model, recorded by this version or an earlier one, under their current names."""
     return {RENAMED.get(name, name): value for name, value in model.items()}
 
 
@@ -114,20 +119,24 @@ class ModelSettings(SettingsGroup):
 
     @model_validator(mode="before")
     @classmethod
-    def fill_from_size(cls, given: Any) -> Any:
-        size = given.get("size") if isinstance(given, dict) else None
-        if not isinstance(size, str) or size not in SIZES:  # the field itself refuses anything else
-            return given
+    def fill_from_size(cls, values: object) -> object:
+        """Set depth, width and heads according to `size`. Reject values that contradict it."""
+        if not isinstance(values, dict):
+            return values
+        size = values.get("size")
+        if not isinstance(size, str) or size not in SIZES:  # the check of the field itself rejects unknown sizes
+            return values
         for key, value in SIZES[size].items():
-            if given.get(key, value) != value:
+            if values.get(key, value) != value:
                 raise ValueError(
-                    f"size {size} has {key} {value}, and {key} says {given[key]} (perhaps in the preset): "
-                    "give depth, width and heads, or give size and none of them"
+                    f"size {size} sets {key} to {value}, but {key} is {values[key]} (perhaps in the preset): set "
+                    "depth, width and heads, or set size alone"
                 )
-        return {**given, **SIZES[size]}
+        return {**values, **SIZES[size]}
 
     @model_validator(mode="after")
-    def sizes_fit(self) -> Self:
+    def check_sizes(self) -> Self:
+        """Reject sizes that do not fit each other."""
         check_model(self.model_dump())
         return self
 
@@ -238,13 +247,15 @@ class TrainingSettings(SettingsGroup):
     )
 
     @model_validator(mode="after")
-    def warmup_ends(self) -> Self:
+    def check_warmup(self) -> Self:
+        """Reject a warmup that is not shorter than the training."""
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs} must be less than epochs {self.epochs}")
         return self
 
     @model_validator(mode="after")
-    def batch_divides(self) -> Self:
+    def check_batch_size(self) -> Self:
+        """Reject a batch that cannot be split into its parts."""
         check_batch(self.batch_size, self.accumulate)
         return self
 
@@ -259,7 +270,7 @@ class FinetuneSettings(SettingsGroup):
     In each phase the learning rate falls along a cosine to 0. The backbone decides the depth, width and so on.
     """
 
-    source: Annotated[str, AfterValidator(path_characters)] = Field(
+    source: Annotated[str, AfterValidator(check_path_characters)] = Field(
         "",
         description="Backbone to start from: a pipeline (the model it serves), a version folder, a .keras or "
         ".weights.h5 file, the folder of a KerasHub preset, or hub:PRESET. Empty: train from scratch.",
@@ -288,14 +299,15 @@ class FinetuneSettings(SettingsGroup):
         description="Mean of each channel with which the backbone normalised pixels from 0 to 255. Only a .weights.h5 "
         "file needs it. null: the backbone says it itself.",
     )
-    # A value below 1 is one for pixels from 0 to 1.
+    # A value below 1 would be meant for pixels from 0 to 1, and is rejected.
     pixel_std: tuple[_Spread, _Spread, _Spread] | None = Field(
         None,
         description="Standard deviation of each channel, as for pixel_mean. null: the backbone says it itself.",
     )
 
     @model_validator(mode="after")
-    def trains(self) -> Self:
+    def check_epochs(self) -> Self:
+        """Reject a fine-tuning without epochs."""
         if not self.head_epochs + self.epochs:
-            raise ValueError("head_epochs and epochs are both 0: nothing would be trained")
+            raise ValueError("head_epochs and epochs are both 0, so nothing would be trained: raise one of them")
         return self

@@ -1,47 +1,66 @@
-"""Sizes that fit together. The settings refuse others before anything runs, and so do the model and the training."""
+"""Checks that sizes of the model and of a batch fit each other. The settings, the model and the training call them."""
 
 from collections.abc import Mapping
 from typing import Any
 
-MOST_PARAMETERS = 10_000_000_000  # of a model: 40 GB of weights, and four times as much with the optimizer's
+MOST_PARAMETERS = 10_000_000_000  # of a model: 40 GB of weights, and four times as much with the optimizer's state
 MOST_TOKENS = 65_536  # of an image: 256 x 256 patches
 
 
 def check_model(model: Mapping[str, Any]) -> None:
-    """Check the sizes of a ViT, given as the arguments that build it. Raises ValueError."""
+    """Check the sizes of a ViT.
+
+    Args:
+        model: The sizes, by the names of the arguments of `trainer.vit.ViT`.
+
+    Raises:
+        ValueError: If the sizes do not fit each other, or the model would be too large.
+    """
     image_size, patch_size, depth, width, heads, mlp_ratio = (
         model[name] for name in ("image_size", "patch_size", "depth", "width", "heads", "mlp_ratio")
     )
     if image_size % patch_size:
-        raise ValueError(f"image_size {image_size} is not a multiple of patch_size {patch_size}")
+        raise ValueError(f"image_size {image_size} is not a multiple of patch_size {patch_size}: change one of them")
     if width % heads:
-        raise ValueError(f"width {width} is not a multiple of heads {heads}")
+        raise ValueError(f"width {width} is not a multiple of heads {heads}: change one of them")
     if model["conv_stem"] and (patch_size < 2 or patch_size & (patch_size - 1)):
-        raise ValueError(f"conv_stem halves the image until patch_size {patch_size}: make that a power of two")
+        raise ValueError(
+            f"patch_size {patch_size} is not a power of two above 1, which conv_stem needs: change it, or turn "
+            "conv_stem off"
+        )
     if model["conv_stem"] and width % (patch_size // 2):
         raise ValueError(
-            f"conv_stem doubles its channels up to width {width}: make that a multiple of {patch_size // 2}"
+            f"width {width} is not a multiple of {patch_size // 2}, half of patch_size, which conv_stem needs: change "
+            "it, or turn conv_stem off"
         )
     if model["mimetic"] and width % 4:
-        raise ValueError(f"mimetic starts from sines and cosines: make width {width} a multiple of 4")
+        raise ValueError(f"width {width} is not a multiple of 4, which mimetic needs: change it, or turn mimetic off")
     tokens = (image_size // patch_size) ** 2
     if tokens > MOST_TOKENS:
         raise ValueError(
-            f"image_size {image_size} makes {tokens:,} patches of patch_size {patch_size}, and at most {MOST_TOKENS:,} "
+            f"image_size {image_size} makes {tokens:,} patches of patch_size {patch_size}, but at most {MOST_TOKENS:,} "
             "are allowed: raise patch_size, or lower image_size"
         )
     parameters = depth * (4 + 2 * mlp_ratio) * width**2 + width * (3 * patch_size**2 + tokens)
     if parameters > MOST_PARAMETERS:
         raise ValueError(
-            f"width {width}, depth {depth} and mlp_ratio {mlp_ratio} make about {parameters:,} parameters, and at most "
+            f"width {width}, depth {depth} and mlp_ratio {mlp_ratio} make about {parameters:,} parameters, but at most "
             f"{MOST_PARAMETERS:,} are allowed: lower one of them"
         )
 
 
 def check_batch(batch_size: int, parts: int = 1) -> None:
-    """Check that a batch can be computed in so many parts. Raises ValueError."""
+    """Check that a batch can be split into parts.
+
+    Args:
+        batch_size: Images of the batch.
+        parts: Number of parts that are computed on different devices, or one after the other.
+
+    Raises:
+        ValueError: If the parts would not be equal, or would not contain whole pairs of images.
+    """
     if batch_size % (2 * parts):
         raise ValueError(
-            f"batch_size {batch_size} is not a multiple of {2 * parts}: each of its {parts} parts must hold whole "
-            "pairs of images, for Mixup and CutMix"
+            f"batch_size {batch_size} is not a multiple of {2 * parts}: change it, so that each of its {parts} parts "
+            "holds whole pairs of images, for Mixup and CutMix"
         )

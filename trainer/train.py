@@ -1,4 +1,4 @@
-"""The training of a ViT from its first epoch to its last."""
+"""Training of a ViT from the first epoch to the last."""
 
 import logging
 import math
@@ -22,25 +22,36 @@ from trainer.vit import ViT, copy_weights
 
 log = logging.getLogger(__name__)
 
-_SECONDS_PER_LINE = 30  # of progress within an epoch
+_SECONDS_PER_LINE = 30  # between two log lines within an epoch
 
 
 class Trained(NamedTuple):
-    """The model of the best epoch on val and that of the last, in float32, and the rows of all epochs (`History`)."""
+    """Result of a training. The models are in float32."""
 
-    best: ViT
-    last: ViT
-    rows: list[Row]
+    best: ViT  # model of the epoch with the highest accuracy on val
+    last: ViT  # model of the last epoch
+    rows: list[Row]  # figures of all epochs
 
 
-def vit(
+def build_vit(
     model: ModelSettings,
     classes: int,
     mean: Sequence[float] | np.ndarray,
     std: Sequence[float] | np.ndarray,
     policy: str = "float32",
 ) -> ViT:
-    """A new ViT as the settings have it, that computes in `policy`."""
+    """Build a new ViT.
+
+    Args:
+        model: Settings of the model.
+        classes: Number of classes.
+        mean: Mean of the pixels of each channel, in units of 0 to 255, [3].
+        std: Standard deviation of the pixels of each channel, in units of 0 to 255, [3].
+        policy: Keras dtype policy.
+
+    Returns:
+        The ViT.
+    """
     sizes = model.model_dump(exclude={"size"})
     return ViT(**sizes, classes=classes, mean=mean, std=std, dtype=keras.DTypePolicy(policy), name="vit")
 
@@ -58,15 +69,33 @@ def train(
     start: ViT | None = None,
     earlier: Sequence[Row] = (),
 ) -> Trained:
-    """Train what `build` makes for a dtype policy, or as much of it as is trainable.
+    """Train the trainable layers of a ViT.
 
-    Goes on from the newest of `checkpoints` where there is one; else from the weights of `start`, or of `build`.
-    `earlier` are the rows of the phases before, whose best weights are `start`: epochs count on from them, and the best
-    epoch is that of all phases. On several workers each calls this with the same arguments and sees the same
-    `checkpoints`.
+    Training continues from the newest checkpoint. Without a checkpoint it starts from the weights of `start`, or else
+    from those of a newly built model. On several workers, each worker calls this function with the same arguments, and
+    all of them share the folder of checkpoints.
 
-    Raises FloatingPointError when a loss is not finite, ValueError when the settings do not fit the data, the devices
-    or `start`.
+    Args:
+        build: Function that builds the ViT for a Keras dtype policy.
+        classes: Number of classes.
+        augmentation: Settings of the augmentation.
+        training: Settings of the training.
+        train_split: Images to train on.
+        val_split: Images that select the best epoch.
+        log_dir: Folder of the history.
+        checkpoints: Checkpoints of this training.
+        strategy: Strategy that distributes a step over devices. None: one device.
+        start: ViT whose weights to start from. None: the weights of the newly built model.
+        earlier: History of an earlier phase of the same training, whose best model is `start`. Epochs are numbered from
+            its last epoch, and the best epoch is chosen among those of both phases.
+
+    Returns:
+        The models of the best and of the last epoch, and the history, which includes `earlier`.
+
+    Raises:
+        FloatingPointError: If a loss is not finite.
+        ValueError: If the settings do not fit the data or the devices, or the weights of `start` do not fit the model.
+        RuntimeError: If the workers see different checkpoints.
     """
     strategy = strategy or tf.distribute.get_strategy()
     steps_per_epoch = len(train_split) // training.batch_size
@@ -74,7 +103,7 @@ def train(
         raise ValueError(
             f"training.batch_size {training.batch_size} is more than the {len(train_split)} training images: lower it"
         )
-    precision = devices.precision(training.precision)
+    precision = devices.resolve_precision(training.precision)
     keras.utils.set_random_seed(training.seed)
     schedule = WarmupCosine(
         training.learning_rate,
@@ -93,27 +122,27 @@ def train(
     )
     log.info(
         "%s in %s on %s, %s training and %s validation images, %s steps an epoch",
-        _parameters(learner.model),
+        _describe_parameters(learner.model),
         precision,
-        _where(strategy),
+        _describe_devices(strategy),
         f"{len(train_split):,}",
         f"{len(val_split):,}",
         f"{steps_per_epoch:,}",
     )
 
-    initial = learner.state() | _best(learner)
-    found = checkpoints.newest(like=initial)
+    initial = learner.state() | _named_weights(learner)
+    checkpoint = checkpoints.newest(like=initial)
     before, done, rows, last_good = len(earlier), 0, [*earlier], None
-    if found:
-        learner.restore(found.arrays)
-        best_weights = [found.arrays[name] for name in _best(learner)]
-        done, rows, last_good = found.epoch, found.info["history"], found.path
+    if checkpoint:
+        learner.restore(checkpoint.arrays)
+        best_weights = [checkpoint.arrays[name] for name in _named_weights(learner)]
+        done, rows, last_good = checkpoint.epoch, checkpoint.info["history"], checkpoint.path
     elif start is not None:
         for model in learner.model, learner.averaged:
             copy_weights(start, model)
         best_weights = learner.averaged.get_weights()
     history = History(log_dir if devices.is_chief(strategy) else None, before + training.epochs, rows)
-    _check_that_all_workers_go_on_alike(strategy, done)
+    _check_same_epoch_on_all_workers(strategy, done)
 
     batches = learner.batches(train_split, first_epoch=done)
     saved_at = time.monotonic()
@@ -122,13 +151,13 @@ def train(
             break
         started = line_at = time.monotonic()
         mixing = epoch < augmentation.mixing_epochs * training.epochs
-        loss = right = 0.0
+        loss = correct = 0.0
         step = timed_from = 0
         for progress in learner.train(batches, steps_per_epoch, mixing):
             if progress.bad_step >= 0:
-                raise _not_finite(before + epoch, progress.bad_step, schedule, last_good)
+                raise _not_finite_error(before + epoch, progress.bad_step, schedule, last_good)
             step += progress.steps
-            loss, right = loss + progress.loss * progress.steps, right + progress.accuracy * progress.steps
+            loss, correct = loss + progress.loss * progress.steps, correct + progress.accuracy * progress.steps
             now = time.monotonic()
             if progress.compiled:
                 log.info("compiled the step in %.0f s", now - started)
@@ -144,8 +173,8 @@ def train(
                 )
         trained = time.monotonic()
         val_loss, val_accuracy = learner.evaluate(val_split)
-        if not math.isfinite(val_loss):  # the last step's loss was fine and what it made of the weights was not
-            raise _not_finite(before + epoch, (epoch + 1) * steps_per_epoch - 1, schedule, last_good)
+        if not math.isfinite(val_loss):  # the last step had a finite loss, but made weights that are not finite
+            raise _not_finite_error(before + epoch, (epoch + 1) * steps_per_epoch - 1, schedule, last_good)
         better = not history.rows or val_accuracy > history.best()["val_accuracy"]
         if better:
             best_weights = learner.averaged.get_weights()
@@ -153,7 +182,7 @@ def train(
             {
                 "epoch": before + epoch + 1,
                 "loss": loss / steps_per_epoch,
-                "accuracy": right / steps_per_epoch,
+                "accuracy": correct / steps_per_epoch,
                 "val_loss": val_loss,
                 "val_accuracy": val_accuracy,
                 "learning_rate": float(schedule((epoch + 1) * steps_per_epoch - 1)),
@@ -164,7 +193,7 @@ def train(
         ends = epoch + 1 == training.epochs or _is_out_of_patience(history, before, training.patience)
         due = time.monotonic() - saved_at >= training.checkpoint_seconds
         if (ends or due) and devices.is_chief(strategy):
-            arrays = learner.state() | dict(zip(_best(learner), best_weights, strict=True))
+            arrays = learner.state() | dict(zip(_named_weights(learner), best_weights, strict=True))
             last_good = checkpoints.save(epoch + 1, arrays, {"history": history.rows})
             saved_at = time.monotonic()
     models = build("float32"), build("float32")
@@ -174,15 +203,16 @@ def train(
     return Trained(*models, history.rows)
 
 
-def _best(learner: Learner) -> dict[str, np.ndarray]:
-    """The averaged weights under the names that a checkpoint keeps the best ones by."""
+def _named_weights(learner: Learner) -> dict[str, np.ndarray]:
+    """Return the averaged weights by the names under which a checkpoint stores the best weights."""
     return {f"best/{number:04d}": weight for number, weight in enumerate(learner.averaged.get_weights())}
 
 
-def _not_finite(epoch: int, step: int, schedule: WarmupCosine, last_good: Path | None) -> FloatingPointError:
+def _not_finite_error(epoch: int, step: int, schedule: WarmupCosine, last_good: Path | None) -> FloatingPointError:
     return FloatingPointError(
         f"the loss is not finite in epoch {epoch + 1}, step {step + 1}, at learning rate {float(schedule(step)):.2e}: "
-        f"lower training.learning_rate, or finetune's. The last good checkpoint: {last_good or 'none was due yet'}"
+        "lower training.learning_rate, or the learning rates of finetune. The last good checkpoint: "
+        f"{last_good or 'none was due yet'}"
     )
 
 
@@ -192,24 +222,22 @@ def _is_out_of_patience(history: History, before: int, patience: int | None) -> 
     return history.rows[-1]["epoch"] - max(history.best()["epoch"], before) >= patience
 
 
-def _check_that_all_workers_go_on_alike(strategy: tf.distribute.Strategy, done: int) -> None:
-    mean = devices.mean(strategy, float(done))
+def _check_same_epoch_on_all_workers(strategy: tf.distribute.Strategy, done: int) -> None:
+    mean = devices.mean_over_workers(strategy, float(done))
     if mean != done:
         raise RuntimeError(
-            f"this worker goes on after epoch {done}, others elsewhere (on average after {mean:g}): the checkpoints "
-            "must lie in a folder that all workers share"
+            f"this worker continues after epoch {done}, but other workers do not (after epoch {mean:g} on average): "
+            "put the checkpoints in a folder that all workers share"
         )
 
 
-def _parameters(model: keras.Model) -> str:
-    """How many there are, in words, and how many of them are trained."""
-    every = model.count_params()
-    trained = sum(math.prod(weight.shape) for weight in model.trainable_weights)
-    return f"{every:,} parameters" if trained == every else f"{trained:,} of {every:,} parameters"
+def _describe_parameters(model: keras.Model) -> str:
+    total = model.count_params()
+    trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
+    return f"{total:,} parameters" if trainable == total else f"{trainable:,} of {total:,} parameters"
 
 
-def _where(strategy: tf.distribute.Strategy) -> str:
-    """The devices, in words."""
+def _describe_devices(strategy: tf.distribute.Strategy) -> str:
     replicas = strategy.num_replicas_in_sync
     kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
     return f"{replicas} {kind}s" if replicas > 1 else f"one {kind}"

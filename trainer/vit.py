@@ -1,7 +1,7 @@
 """The Vision Transformer (Dosovitskiy et al., 2020, https://arxiv.org/abs/2010.11929).
 
-Keras 3 only, so it runs on any Keras backend. Pixels go in as they are stored (0 to 255); normalisation is the model's
-first layer, so nobody who calls the model can get it wrong.
+The model uses Keras 3 alone, so it runs on any Keras backend. Its input is pixels from 0 to 255. Normalisation is the
+first layer, so that callers cannot get it wrong.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -16,15 +16,23 @@ from trainer.sizes import check_model
 
 EPSILON = 1e-6  # of every LayerNorm, as in the paper's own code
 
-ImageShape = tuple[int | None, int, int, int]  # images, height, width, channels; None before a batch is known
+ImageShape = tuple[int | None, int, int, int]  # images (None if unknown), height, width, channels
 TokenShape = tuple[int | None, int, int]  # images, tokens, width
 
 
 def extract_patches(images: keras.KerasTensor, patch_size: int) -> keras.KerasTensor:
-    """Images [N, height, width, channels] to their patches [N, patches, patch_size * patch_size * channels].
+    """Cut images into patches.
 
-    Patches row by row, and within each its pixels row by row, channels last. Height and width must be multiples of
-    `patch_size`. Times the kernel of the model's patch embedding, as a matrix, this is what that embedding computes.
+    The product of the result and the kernel of the model's patch embedding, reshaped to a matrix, is what that
+    embedding computes without its bias.
+
+    Args:
+        images: [N, height, width, channels], of any dtype.
+        patch_size: Pixels on a side of a patch, of which height and width must be multiples.
+
+    Returns:
+        Patches row by row, and their pixels row by row with channels last:
+        [N, patches, patch_size * patch_size * channels].
     """
     _, height, width, channels = images.shape
     rows, columns = height // patch_size, width // patch_size
@@ -33,10 +41,17 @@ def extract_patches(images: keras.KerasTensor, patch_size: int) -> keras.KerasTe
 
 
 def sincos_positions(grid: int, width: int) -> np.ndarray:
-    """Positions of a square of patches, float32 [grid * grid, width]: sines and cosines of the column, then the row.
+    """Compute position embeddings from sines and cosines (Chen et al., 2021, https://arxiv.org/abs/2104.02057).
 
-    Each takes a quarter of the width, at wavelengths from 2 pi to almost 10,000 times that (Chen et al., 2021,
-    https://arxiv.org/abs/2104.02057). The width must be a multiple of 4.
+    A quarter of the width each holds sines of the column, cosines of the column, sines of the row and cosines of the
+    row, at wavelengths from 2 pi to almost 20,000 pi patches.
+
+    Args:
+        grid: Number of patches on a side of the image.
+        width: Width of a token, a multiple of 4.
+
+    Returns:
+        float32 [grid * grid, width].
     """
     frequencies = 10_000.0 ** (-np.arange(width // 4) / (width // 4))
     row, column = np.divmod(np.arange(grid**2), grid)
@@ -45,12 +60,19 @@ def sincos_positions(grid: int, width: int) -> np.ndarray:
 
 
 def mimetic_kernels(width: int, heads: int) -> tuple[np.ndarray, np.ndarray]:
-    """Kernels of qkv [width, 3 * width] and projection [width, width], float32, that look like trained ones.
+    """Make initial kernels of attention that resemble trained ones (Trockman and Kolter, 2023).
 
-    In trained ViTs the product of query and key weights is near the identity (a token attends to tokens like itself),
-    that of value and projection weights near its negative. So each product is noise plus or minus the identity, split
-    in two by its singular values; of queries and keys each head keeps the largest (Trockman and Kolter, 2023,
-    https://arxiv.org/abs/2305.09828, with their amounts of noise and identity).
+    In trained ViTs the product of query and key weights is close to the identity, because a token attends to similar
+    tokens. The product of value and projection weights is close to the negative identity. So here each product is noise
+    plus or minus the identity, in the amounts of the paper (https://arxiv.org/abs/2305.09828). A singular value
+    decomposition splits it into two kernels. For queries and keys, each head keeps the largest singular values.
+
+    Args:
+        width: Width of a token.
+        heads: Number of attention heads, of which the width must be a multiple.
+
+    Returns:
+        Kernels of qkv, float32 [width, 3 * width], and of the projection, float32 [width, width].
     """
     noise = keras.initializers.RandomNormal(stddev=width**-0.5)((heads + 1, width, width))
     noise, identity = ops.convert_to_numpy(noise), np.eye(width, dtype="float32")
@@ -70,14 +92,21 @@ def mimetic_kernels(width: int, heads: int) -> tuple[np.ndarray, np.ndarray]:
 class ConvStem(layers.Layer):
     """Patch embedding by small convolutions (Xiao et al., 2021, https://arxiv.org/abs/2106.14881).
 
-    As many 3x3 convolutions of stride 2 as make one step `patch_size` pixels, each with LayerNorm over the channels and
-    ReLU; the last has `width` channels and each one before half as many as its successor; then a 1x1 convolution.
-    Output [N, height / patch_size, width / patch_size, width]: the grid of tokens stays that of patches. The paper
-    has BatchNorm, whose statistics differ between training, serving and the number of devices; LayerNorm has none.
-    `ViT` checks that the sizes fit.
+    It has log2(patch_size) convolutions of size 3x3 and stride 2, each followed by LayerNorm over the channels and
+    ReLU, and then a 1x1 convolution. The last of the 3x3 convolutions has `width` channels, and each one before has
+    half as many as the next. The output is [N, height / patch_size, width / patch_size, width]: one token for each
+    patch.
+
+    The paper uses BatchNorm. LayerNorm replaces it, because the statistics of BatchNorm depend on the number of devices
+    and differ between training and serving.
+
+    Args:
+        width: Width of a token, a multiple of `patch_size / 2`.
+        patch_size: Pixels on a side of a patch, a power of two above 1. `ViT` checks both values.
+        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
-    def __init__(self, width: int, patch_size: int, **kwargs: Any):
+    def __init__(self, width: int, patch_size: int, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.width, self.patch_size = width, patch_size
         steps = patch_size.bit_length() - 1
@@ -91,6 +120,7 @@ class ConvStem(layers.Layer):
         self.embedding = layers.Conv2D(width, 1, name="embedding", dtype=policy)
 
     def build(self, input_shape: ImageShape) -> None:
+        """Create the weights."""
         shape = input_shape
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             convolution.build(shape)
@@ -99,35 +129,42 @@ class ConvStem(layers.Layer):
         self.embedding.build(shape)
 
     def call(self, images: keras.KerasTensor) -> keras.KerasTensor:
+        """Embed images, [N, height, width, 3]."""
         x = images
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = ops.relu(norm(convolution(x)))
         return self.embedding(x)
 
     def compute_output_shape(self, input_shape: ImageShape) -> ImageShape:
+        """Return the shape of the output."""
         n, height, width, _ = input_shape
         return (n, height // self.patch_size, width // self.patch_size, self.width)
 
     def get_config(self) -> dict[str, Any]:
+        """Return the arguments that build this layer."""
         return {**super().get_config(), "width": self.width, "patch_size": self.patch_size}
 
 
 @keras.saving.register_keras_serializable("vitpipe")
 class Tokens(layers.Layer):
-    """Patch embeddings to encoder input: prepend the learned CLS token, if there is one, and add learned positions.
+    """Layer that prepends a learned CLS token to patch embeddings, if there is one, and adds learned positions.
 
-    Input [N, patches, width]; output [N, patches + 1, width], the CLS token first, or [N, patches, width] without.
+    The input is [N, patches, width]. The output is [N, patches + 1, width] with the CLS token first, or
+    [N, patches, width] without a CLS token.
 
     Args:
-        has_cls: whether there is a CLS token.
-        sincos: whether the positions of the patches, a square then, start as `sincos_positions` instead of small noise.
+        has_cls: Whether there is a CLS token.
+        sincos: Whether the positions of the patches start as `sincos_positions`, which needs a square of patches. They
+            start as small noise otherwise.
+        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
-    def __init__(self, has_cls: bool = True, sincos: bool = False, **kwargs: Any):
+    def __init__(self, has_cls: bool = True, sincos: bool = False, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.has_cls, self.sincos = has_cls, sincos
 
     def build(self, input_shape: TokenShape) -> None:
+        """Create the weights."""
         _, patches, width = input_shape
         noise = keras.initializers.TruncatedNormal(stddev=0.02)
 
@@ -144,6 +181,7 @@ class Tokens(layers.Layer):
         )
 
     def call(self, patches: keras.KerasTensor) -> keras.KerasTensor:
+        """Turn patch embeddings, [N, patches, width], into the tokens of the encoder."""
         x = patches
         if self.has_cls:
             cls = ops.broadcast_to(ops.cast(self.cls, x.dtype), (ops.shape(x)[0], 1, x.shape[-1]))
@@ -151,23 +189,27 @@ class Tokens(layers.Layer):
         return x + ops.cast(self.positions, x.dtype)
 
     def compute_output_shape(self, input_shape: TokenShape) -> TokenShape:
+        """Return the shape of the output."""
         return (input_shape[0], input_shape[1] + self.has_cls, input_shape[2])
 
     def get_config(self) -> dict[str, Any]:
+        """Return the arguments that build this layer."""
         return {**super().get_config(), "has_cls": self.has_cls, "sincos": self.sincos}
 
 
 @keras.saving.register_keras_serializable("vitpipe")
 class EncoderBlock(layers.Layer):
-    """Pre-norm encoder block: x + attention(norm(x)), then x + mlp(norm(x)). Shape [N, tokens, width] throughout.
+    """Pre-norm encoder block: x + attention(norm(x)), then x + mlp(norm(x)). Input and output are [N, tokens, width].
 
     Args:
-        heads: attention heads; the width must be a multiple of it.
-        mlp_ratio: hidden units of the MLP, in widths.
-        dropout: rate after the attention projection and after each MLP layer. Never on the attention weights: that
-            would leave the fused attention path.
-        stochastic_depth: rate at which an image skips a branch, attention and MLP each for itself, in training.
-        mimetic: start the attention from `mimetic_kernels`.
+        heads: Number of attention heads, of which the width must be a multiple.
+        mlp_ratio: Hidden units of the MLP, as a multiple of the width.
+        dropout: Dropout rate after the attention projection and after each layer of the MLP. Attention weights have no
+            dropout, because fused attention does not support it.
+        stochastic_depth: Probability with which an image skips the attention branch in training, and independently the
+            MLP branch.
+        mimetic: Whether the attention starts from `mimetic_kernels`.
+        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
     def __init__(
@@ -177,13 +219,14 @@ class EncoderBlock(layers.Layer):
         dropout: float = 0.0,
         stochastic_depth: float = 0.0,
         mimetic: bool = False,
-        **kwargs: Any,
-    ):
+        **kwargs: object,
+    ) -> None:
         super().__init__(**kwargs)
         self.heads, self.mlp_ratio, self.dropout = heads, mlp_ratio, dropout
         self.stochastic_depth, self.mimetic = stochastic_depth, mimetic
 
     def build(self, input_shape: TokenShape) -> None:
+        """Create the weights."""
         width = input_shape[-1]
         hidden = (*input_shape[:-1], width * self.mlp_ratio)
 
@@ -213,22 +256,35 @@ class EncoderBlock(layers.Layer):
         self.skip = layers.Dropout(self.stochastic_depth, noise_shape=(None, 1, 1), dtype=self.dtype_policy)
 
     def call(self, x: keras.KerasTensor, training: bool | None = None, first_only: bool = False) -> keras.KerasTensor:
-        """With `first_only` the output holds the first token alone, [N, 1, width]: the others only give to it.
+        """Apply the block.
 
-        A block that is not trainable drops nothing: it could not learn to do without.
+        Args:
+            x: Tokens, [N, tokens, width].
+            training: Whether to apply dropout and stochastic depth. A block that is not trainable never applies them,
+                because it could not adapt to them.
+            first_only: Whether to compute only the first token's output. It still attends to all tokens.
+
+        Returns:
+            [N, tokens, width], or [N, 1, width] with `first_only`.
         """
         training = training and self.trainable
         q, k, v = self._queries_keys_values(x)
         if first_only:
             x, q = x[:, :1], q[:, :1]
-        # Keras does not apply its own switch, `keras.config.disable_flash_attention`, to this operation.
+        # Keras does not apply its setting `keras.config.disable_flash_attention` to this operation by itself.
         attended = ops.nn.dot_product_attention(q, k, v, flash_attention=keras.config.is_flash_attention_enabled())
         return self._add_branches(x, attended, training)
 
     def explain(self, x: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-        """Output as of `call`, and the attention it took: float32 [N, heads, tokens, tokens], rows sum to 1.
+        """Apply the block without dropout, and return the attention weights as well.
 
-        Slower than `call`, whose fused attention never writes these weights to memory.
+        It is slower than `call`, whose fused attention does not write these weights to memory.
+
+        Args:
+            x: Tokens, [N, tokens, width].
+
+        Returns:
+            The output of `call`, and the attention weights, float32 [N, heads, tokens, tokens], whose rows sum to 1.
         """
         q, k, v = self._queries_keys_values(x)
         scores = ops.einsum("nqhd,nkhd->nhqk", ops.cast(q, "float32"), ops.cast(k, "float32"))
@@ -237,7 +293,7 @@ class EncoderBlock(layers.Layer):
         return self._add_branches(x, attended, training=False), attention
 
     def _queries_keys_values(self, x: keras.KerasTensor) -> list[keras.KerasTensor]:
-        """Each [N, tokens, heads, width / heads]."""
+        """Return queries, keys and values, each [N, tokens, heads, width / heads]."""
         tokens, width = x.shape[1:]
         qkv = ops.reshape(self.qkv(self.attention_norm(x)), (-1, tokens, 3, self.heads, width // self.heads))
         return ops.unstack(qkv, axis=2)
@@ -251,9 +307,11 @@ class EncoderBlock(layers.Layer):
         return x + self.skip(self.drop(self.mlp_out(hidden), training=training), training=training)
 
     def compute_output_shape(self, input_shape: TokenShape) -> TokenShape:
+        """Return the shape of the output."""
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
+        """Return the arguments that build this layer."""
         return {
             **super().get_config(),
             "heads": self.heads,
@@ -266,35 +324,42 @@ class EncoderBlock(layers.Layer):
 
 @keras.saving.register_keras_serializable("vitpipe")
 class ViT(keras.Model):
-    """Image classifier: patches to tokens, pre-norm encoder, final norm, linear head on a summary of the tokens.
+    """Image classifier: patch embedding, pre-norm encoder, final norm, and a linear head on a summary of the tokens.
 
-    Input: [N, image_size, image_size, 3], pixels from 0 to 255, integer or float. Output: float32 logits [N, classes].
+    The input is pixels from 0 to 255, [N, image_size, image_size, 3], of an integer or float dtype. The output is
+    logits, float32 [N, classes].
 
     Args:
-        image_size: pixels a side; a multiple of `patch_size`.
-        patch_size: pixels a side of a patch.
-        classes: number of classes.
-        depth, width, heads: encoder blocks, embedding width, attention heads.
-        mlp_ratio: hidden units of each MLP, in widths.
-        dropout: dropout rate inside the blocks and on the embeddings.
-        stochastic_depth: rate at which an image skips the branches of the last block in training; it rises evenly to
-            that from 0 in the first. Regularises a deep model and is cheaper than dropout (Huang et al., 2016,
-            https://arxiv.org/abs/1603.09382; linear for ViTs since DeiT).
-        pool: what the classifier reads. "cls": a learned token that takes part in attention, as in the paper. "mean":
-            the mean of the tokens, simpler and as good or better (Beyer et al., 2022,
-            https://arxiv.org/abs/2205.01580). "seqpool": their mean weighted by a learned score, better on small data
-            (SeqPool; Hassani et al., 2021, https://arxiv.org/abs/2104.05704). As in their sources, the last two have no
-            CLS token.
-        conv_stem: small convolutions instead of one matrix for each patch: trains more stably and sees edges across
-            patches. See `ConvStem`. The paper takes one block less to pay for it; here the depth stays yours.
-        mimetic: attention starts as trained attention looks (`mimetic_kernels`), and the positions of the patches as
-            `sincos_positions`, so that near patches attend to each other from the first step. For small data. Both
-            are learned on from there. Takes heads + 1 singular value decompositions a block whenever a model is built:
-            seconds for ViT-Tiny, minutes for ViT-Base.
-        mean, std: per channel, in pixel units; the first layer computes (pixels - mean) / std.
+        image_size: Pixels on a side of an image, a multiple of `patch_size`.
+        patch_size: Pixels on a side of a patch.
+        classes: Number of classes.
+        depth: Number of encoder blocks.
+        width: Width of a token.
+        heads: Number of attention heads of a block, of which the width must be a multiple.
+        mlp_ratio: Hidden units of each MLP, as a multiple of the width.
+        dropout: Dropout rate inside the blocks and on the embeddings.
+        stochastic_depth: Probability with which an image skips a branch of the last block in training. It rises
+            linearly from 0 in the first block, as in DeiT. It regularises deep models and costs less than dropout
+            (Huang et al., 2016, https://arxiv.org/abs/1603.09382).
+        pool: Summary of the tokens that the head reads. "cls": a learned token that takes part in attention, as in the
+            original paper. "mean": the mean of the tokens, which is simpler and performs as well or better (Beyer et
+            al., 2022, https://arxiv.org/abs/2205.01580). "seqpool": the mean weighted by a learned score, which
+            performs better on small data sets (Hassani et al., 2021, https://arxiv.org/abs/2104.05704). As in these
+            papers, models with "mean" and "seqpool" have no CLS token.
+        conv_stem: Whether `ConvStem` embeds the patches instead of one matrix. Training is more stable, and edges
+            between patches are visible to the model. The paper removes one block in exchange; `depth` is not reduced
+            here.
+        mimetic: Whether attention starts from `mimetic_kernels`, and the positions of the patches from
+            `sincos_positions`, so that near patches attend to each other from the first step. It helps on small data
+            sets. Building the model takes `heads + 1` singular value decompositions for each block: seconds for
+            ViT-Tiny, minutes for ViT-Base.
+        mean: Mean of each channel, in units of 0 to 255, [3].
+        std: Standard deviation of each channel, in units of 0 to 255, [3]. The first layer computes
+            (pixels - mean) / std.
+        **kwargs: Arguments of `keras.Model`, for example `dtype` and `name`.
 
     Raises:
-        ValueError: for sizes that do not fit together or are too large, or for an unknown pool.
+        ValueError: If the sizes do not fit each other or are too large, or the pool is unknown.
     """
 
     def __init__(
@@ -313,9 +378,9 @@ class ViT(keras.Model):
         mimetic: bool = False,
         mean: Sequence[float] | np.ndarray = (127.5, 127.5, 127.5),
         std: Sequence[float] | np.ndarray = (127.5, 127.5, 127.5),
-        **kwargs: Any,
-    ):
-        # Without autocast, which would round float pixels to the compute type before they are normalised.
+        **kwargs: object,
+    ) -> None:
+        # Autocast is off, because it would round float pixels to the compute dtype before they are normalised.
         super().__init__(autocast=False, **kwargs)
         if pool not in get_args(Pool):
             raise ValueError(f"pool {pool!r} is not one of {', '.join(get_args(Pool))}")
@@ -337,7 +402,7 @@ class ViT(keras.Model):
         }
         check_model(self.config)
         policy = self.dtype_policy
-        # In float32 whatever the compute type: bfloat16 has 8 bits of mantissa, too few to subtract a mean.
+        # Always in float32: bfloat16 has too few bits of mantissa to subtract a mean.
         self.normalization = layers.Normalization(
             axis=-1, mean=self.config["mean"], variance=[s**2 for s in self.config["std"]], dtype="float32"
         )
@@ -355,13 +420,14 @@ class ViT(keras.Model):
         ]
         self.norm = layers.LayerNormalization(epsilon=EPSILON, name="norm", dtype=policy)
         if pool == "seqpool":
-            # Without a bias: softmax over the tokens would cancel it. In float32, like the sum that it weighs.
+            # Softmax over the tokens would cancel a bias. The scores are float32, like the weighted sum.
             self.score = layers.Dense(1, use_bias=False, name="score", dtype="float32")
-        # A head of zeros starts every class at equal odds; logits stay float32, for the loss needs the precision.
+        # With a head of zeros all classes start with equal probability. The loss needs the precision of float32.
         self.head = layers.Dense(classes, kernel_initializer="zeros", name="head", dtype="float32")
         self.build((None, image_size, image_size, 3))
 
     def build(self, input_shape: ImageShape) -> None:
+        """Create the weights of all layers."""
         grid, width = self.config["image_size"] // self.config["patch_size"], self.config["width"]
         self.normalization.build(input_shape)
         self.patches.build(input_shape)
@@ -376,18 +442,31 @@ class ViT(keras.Model):
         self.built = True
 
     def call(self, images: keras.KerasTensor, training: bool | None = None) -> keras.KerasTensor:
+        """Classify images.
+
+        Args:
+            images: Pixels from 0 to 255, [N, image_size, image_size, 3].
+            training: Whether to apply dropout and stochastic depth.
+
+        Returns:
+            Logits, float32 [N, classes].
+        """
         x = self._embed(images, training)
         for block in self.blocks[:-1]:
             x = block(x, training=training)
-        # Of the last block the classifier may read the CLS token alone; the rest of that block's work would be lost.
+        # With the pool "cls" the head reads the CLS token alone, so the last block need not compute the other tokens.
         return self._classify(self.blocks[-1](x, training=training, first_only=self.config["pool"] == "cls"))
 
     def explain(self, images: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-        """Logits as of `call`, and the attention of every block and head.
+        """Classify images, and return the attention weights of every block and head as well.
 
-        Returns float32 [N, classes] and float32 [N, depth, heads, tokens, tokens]: how much each token (second to last
-        axis) takes from each (last axis), so rows sum to 1. The CLS token, if there is one, is token 0; patches follow
-        row by row.
+        Args:
+            images: Pixels from 0 to 255, [N, image_size, image_size, 3].
+
+        Returns:
+            Logits, float32 [N, classes], and attention, float32 [N, depth, heads, tokens, tokens]: the weight with
+            which each token (second to last axis) reads each token (last axis). Rows sum to 1. The tokens are the CLS
+            token, if there is one, and then the patches row by row.
         """
         x = self._embed(images, training=False)
         attention = []
@@ -403,7 +482,7 @@ class ViT(keras.Model):
 
     def _classify(self, x: keras.KerasTensor) -> keras.KerasTensor:
         if self.config["pool"] == "cls":
-            # Only the CLS token is read, and LayerNorm works token by token: norm that one alone.
+            # LayerNorm treats each token separately, so only the CLS token needs it.
             return self.head(self.norm(x[:, 0]))
         x = ops.cast(self.norm(x), "float32")
         if self.config["pool"] == "mean":
@@ -411,19 +490,36 @@ class ViT(keras.Model):
         return self.head(ops.sum(ops.softmax(self.score(x), axis=1) * x, axis=1))
 
     def get_config(self) -> dict[str, Any]:
+        """Return the arguments that build this model."""
         return {**super().get_config(), **self.config}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
-        """Build the model of a configuration, also of one that an earlier version wrote."""
+        """Build a model from what `get_config` returned, in this version or an earlier one.
+
+        Args:
+            config: The arguments that build the model.
+            custom_objects: Custom Keras classes by name.
+
+        Returns:
+            The model, with new weights.
+        """
         return super().from_config(current_names(config), custom_objects)
 
 
 def resize_positions(positions: keras.KerasTensor | keras.Variable, grid: int, new_grid: int) -> keras.KerasTensor:
-    """Position embeddings [1, tokens, width] of a square of grid x grid patches, for one of new_grid x new_grid.
+    """Resize position embeddings to another number of patches, by bicubic interpolation.
 
-    Bicubic, so that a position keeps its place in the image, as for the paper's fine-tuning at higher resolution. A
-    CLS token's position, which stands first, is kept.
+    A position keeps its place in the image, as in the original paper's fine-tuning at higher resolution. The position
+    of the CLS token, which is the first, is kept unchanged.
+
+    Args:
+        positions: Position embeddings, [1, tokens, width].
+        grid: Number of patches on a side of the image.
+        new_grid: New number of patches on a side of the image.
+
+    Returns:
+        Position embeddings, [1, new tokens, width].
     """
     cls = positions.shape[1] - grid**2
     patches = ops.reshape(positions[:, cls:], (1, grid, grid, -1))
@@ -433,20 +529,26 @@ def resize_positions(positions: keras.KerasTensor | keras.Variable, grid: int, n
     return ops.concatenate([positions[:, :cls], ops.reshape(patches, (1, new_grid**2, -1))], axis=1)
 
 
-def copy_weights(source: ViT, target: ViT, but: Collection[str] = ()) -> None:
-    """Copy every weight of one ViT to the weight of the same name in another, but those of the layers named in `but`.
+def copy_weights(source: ViT, target: ViT, exclude: Collection[str] = ()) -> None:
+    """Copy the weights of one ViT to the weights of the same names in another.
 
-    Position embeddings of another grid of patches are resized to the target's (`resize_positions`); all else is copied
-    as it is. What is not a weight (mean and std, rates) stays the target's.
+    Position embeddings are resized if the number of patches differs; all other weights are copied unchanged. Values
+    that are not weights, such as mean, std and dropout rates, are not copied.
 
-    Raises ValueError, before anything is copied, that names every weight which only one of the two has, or whose shapes
-    differ, with both shapes.
+    Args:
+        source: The ViT to copy from.
+        target: The ViT to copy to.
+        exclude: Names of layers whose weights are not copied.
+
+    Raises:
+        ValueError: If weights are missing in one of the models or differ in shape. The message names all of them, and
+            nothing is copied.
     """
 
     def weights(model: ViT) -> dict[str, keras.Variable | keras.KerasTensor]:
-        # A path opens with the name of its model.
-        named = {weight.path.partition(f"{model.name}/")[2]: weight for weight in model.weights}
-        return {name: weight for name, weight in named.items() if name.partition("/")[0] not in but}
+        # The path of a weight starts with the name of its model.
+        by_name = {weight.path.partition(f"{model.name}/")[2]: weight for weight in model.weights}
+        return {name: weight for name, weight in by_name.items() if name.partition("/")[0] not in exclude}
 
     def grid(model: ViT) -> int:
         return model.config["image_size"] // model.config["patch_size"]
@@ -458,12 +560,15 @@ def copy_weights(source: ViT, target: ViT, but: Collection[str] = ()) -> None:
     def shape(weights: Mapping[str, keras.Variable | keras.KerasTensor], name: str) -> tuple[int, ...] | str:
         return tuple(weights[name].shape) if name in weights else "missing"
 
-    wrong = [
+    differences = [
         f"{name} {shape(old, name)} and {shape(new, name)}"
         for name in sorted(old.keys() | new.keys())
         if shape(old, name) != shape(new, name)
     ]
-    if wrong:
-        raise ValueError(f"the weights of source and target do not fit: {'; '.join(wrong)}")
+    if differences:
+        raise ValueError(
+            f"the weights of source and target differ in shape: {'; '.join(differences)}. Use models of the same "
+            "architecture"
+        )
     for name, weight in new.items():
         weight.assign(old[name])

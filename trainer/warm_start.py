@@ -1,4 +1,4 @@
-"""Record of what a warm start takes over from the model that serves now, whose classes may differ.
+"""Record of the classes that a warm start takes over from the serving model, whose classes may differ.
 
 Imports no TensorFlow, because the command and the report use this module, too.
 """
@@ -7,26 +7,28 @@ from pathlib import Path
 
 from trainer.settings import Group
 
-FILE = "warm_start.json"  # in a training's folder: its `WarmStart`, as JSON
-WARM_START = "warm_start"  # property of a model: the same JSON
+FILE = "warm_start.json"  # file in the folder of a training: its `WarmStart`, as JSON
+WARM_START = "warm_start"  # property of a Model artifact, with the content of that file
 
 
 class WarmStart(Group):
-    """Classes of the head that a training kept, added and dropped. `version` is that of the serving model."""
+    """Classes that a warm start kept, added and dropped."""
 
-    version: int | None
+    version: int | None  # of the serving model, if known
     kept: list[str]
     new: list[str]
     dropped: list[str]
-    rebuilt: bool  # whether the head was rebuilt; not if the classes are the same, in the same order
+    rebuilt: bool  # whether the head was rebuilt, which is not needed for the same classes in the same order
 
     def __str__(self) -> str:
+        """Return one sentence for the log and the report."""
         start = "warm start from " + ("the serving model" if self.version is None else f"version {self.version}")
         if not self.rebuilt:
             return f"{start}: the same {len(self.kept)} classes"
-        changes = [f"weights of {_counted(self.kept)} copied by name"]
-        changes += [f"{len(self.new)} new: {_listed(self.new)}"] if self.new else []
-        changes += [f"{len(self.dropped)} dropped: {_listed(self.dropped)}"] if self.dropped else []
+        kept = f"{len(self.kept)} class{'' if len(self.kept) == 1 else 'es'}"
+        changes = [f"weights of {kept} copied by name"]
+        changes += [f"{len(self.new)} new: {_shorten(self.new)}"] if self.new else []
+        changes += [f"{len(self.dropped)} dropped: {_shorten(self.dropped)}"] if self.dropped else []
         return f"{start}: head rebuilt, {', '.join(changes)}"
 
 
@@ -34,9 +36,12 @@ def compare_classes(old: list[str], new: list[str], version: int | None) -> Warm
     """Compare the classes of the serving model with those of the data.
 
     Args:
-        old: classes of the serving model, in index order.
-        new: classes of the data, in index order.
-        version: version of the serving model, if known.
+        old: Class names of the serving model, in index order.
+        new: Class names of the data, in index order.
+        version: Version of the serving model, if known.
+
+    Returns:
+        The comparison.
     """
     return WarmStart(
         version=version,
@@ -48,14 +53,10 @@ def compare_classes(old: list[str], new: list[str], version: int | None) -> Warm
 
 
 def read(folder: Path) -> WarmStart | None:
-    """Read what `trainer.run` wrote to a training's folder; None if it started from scratch."""
+    """Read the record that `trainer.run` wrote to the folder of a training; None if it was not a warm start."""
     file = folder / FILE
     return WarmStart.model_validate_json(file.read_text("utf-8")) if file.is_file() else None
 
 
-def _counted(names: list[str]) -> str:
-    return f"{len(names)} class{'' if len(names) == 1 else 'es'}"
-
-
-def _listed(names: list[str]) -> str:
+def _shorten(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")

@@ -18,7 +18,7 @@ from pydantic import AwareDatetime, Field
 from components.data.ingest import safe_files
 from components.errors import DataRefused
 from components.model.evaluator.judgement import ModelFigures
-from trainer.disk import sync, sync_tree, whole_file
+from trainer.disk import atomic_write, sync, sync_tree
 from trainer.settings import Group
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def restore(folder: Path, version: int) -> ModelRecord:
         }
     )
     note = Rollback(version=record.version, restores=version)
-    with whole_file(folder / _ROLLBACK) as file:
+    with atomic_write(folder / _ROLLBACK) as file:
         file.write(note.model_dump_json().encode())
     try:
         push(source, folder, record)

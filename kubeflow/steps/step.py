@@ -12,7 +12,7 @@ from pipeline.console.terminal import escape_output
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 from pipeline.metadata.records import Run
-from trainer.disk import whole_file
+from trainer.disk import atomic_write
 
 if TYPE_CHECKING:
     from tfx.proto.orchestration import pipeline_pb2
@@ -66,7 +66,7 @@ def write_graph(ir: "pipeline_pb2.Pipeline", logs: Path) -> None:
     """Whole or not at all."""
     from google.protobuf import json_format
 
-    with whole_file(logs / GRAPH) as file:
+    with atomic_write(logs / GRAPH) as file:
         file.write(json_format.MessageToJson(ir, sort_keys=True).encode())
 
 

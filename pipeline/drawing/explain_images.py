@@ -36,9 +36,9 @@ def figures(model: Model, names: list[str], found: Explanation) -> list[dict[str
                 "probabilities": dict(zip(model.classes, map(float, probabilities), strict=True)),
                 "columns": columns(attention.shape[1]),
                 "patches": explain.patch_attention(shown).tolist(),
-                "to_itself": explain.to_itself(shown).tolist(),
+                "to_itself": explain.cls_self_attention(shown).tolist(),
                 "entropy": explain.entropy(explain.patch_attention(shown)).tolist(),
-                "distance": explain.distance(shown, model.patch_size).tolist(),
+                "distance": explain.attention_distance(shown, model.patch_size).tolist(),
             }
         )
     return rows
@@ -67,7 +67,7 @@ def page(model: Model, rows: list[dict[str, Any]], found: Explanation) -> str:
         grid=grid,
         legend=attention_maps.legend(),
         most_entropy=float(np.log2(grid**2)),
-        even_distance=float(explain.distances(grid, model.patch_size).mean()),
+        even_distance=float(explain.patch_distances(grid, model.patch_size).mean()),
     )
 
 

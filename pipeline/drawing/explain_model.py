@@ -90,14 +90,18 @@ def measure(
         shown = views(found.attention)
         maps = explain.patch_attention(shown)
         of_batch = np.stack(
-            [explain.entropy(maps), explain.distance(shown, model.patch_size), explain.to_itself(shown)]
+            [
+                explain.entropy(maps),
+                explain.attention_distance(shown, model.patch_size),
+                explain.cls_self_attention(shown),
+            ]
         ).sum(1, dtype="float64")
         sums = of_batch if sums is None else sums + of_batch
         right += int((found.probabilities.argmax(1) == np.array(labels[start : start + _BATCH])[found.valid]).sum())
         seen += len(found.pixels)
         if sum(len(of) for of in pixels) < curves:
             pixels.append(found.pixels)
-            orders.append(explain.order(maps[:, -1, -1]))  # rollout through all blocks
+            orders.append(explain.rank_patches(maps[:, -1, -1]))  # rollout through all blocks
         heads, tokens = found.attention.shape[2:4]
     if sums is None or not seen:
         raise DataRefused(f"none of {len(encoded):,} test images of {data} decodes: name other data with --data")
@@ -115,7 +119,7 @@ def measure(
         entropy=entropy,
         most_entropy=float(np.log2(grid**2)),
         distance=distance,
-        even_distance=float(explain.distances(grid, model.patch_size).mean()),
+        even_distance=float(explain.patch_distances(grid, model.patch_size).mean()),
         to_itself=to_itself if has_cls else None,
         removal=removal,
     )
@@ -129,12 +133,12 @@ def _removal(model: Model, images: np.ndarray, orders: np.ndarray, tell: Callabl
         return np.concatenate(parts)
 
     tell(f"deletion and insertion: rollout's order, {len(images):,} images")
-    shares, *by_rollout = explain.removal(images, orders, baseline, answer, _STEPS)
+    shares, *by_rollout = explain.removal_curves(images, orders, baseline, answer, _STEPS)
     by_chance = []
     for seed in range(SEEDS):
         tell(f"deletion and insertion: random order {seed + 1} of {SEEDS}, {len(images):,} images")
         shuffled = np.random.default_rng(seed).permuted(np.sort(orders, axis=1), axis=1)
-        by_chance.append(explain.removal(images, shuffled, baseline, answer, _STEPS)[1:])
+        by_chance.append(explain.removal_curves(images, shuffled, baseline, answer, _STEPS)[1:])
     return Removal(
         images=len(images),
         baseline=tuple(baseline.tolist()),
@@ -148,7 +152,7 @@ def _removal(model: Model, images: np.ndarray, orders: np.ndarray, tell: Callabl
 
 def _curve(name: str, shares: np.ndarray, rollout: np.ndarray, random: np.ndarray) -> Curve:
     """Of rollout [images, steps + 1] and random [seeds, images, steps + 1]."""
-    areas, random_areas = explain.area(shares, rollout), explain.area(shares, random)
+    areas, random_areas = explain.area_under_curve(shares, rollout), explain.area_under_curve(shares, random)
     differences = areas - random_areas.mean(0)  # of the same images
     # One image bounds nothing; but no area of probabilities is outside of 0 to 1.
     error = differences.std(ddof=1) / len(differences) ** 0.5 if len(differences) > 1 else np.inf

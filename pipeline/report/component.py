@@ -15,7 +15,7 @@ from pipeline.metadata.records import Run
 from pipeline.report import DATA, PAGE
 from pipeline.report.collect import collect
 from pipeline.report.page import render
-from trainer.disk import whole_file
+from trainer.disk import atomic_write
 
 
 class RunPage(Artifact):
@@ -70,5 +70,5 @@ def write(store: Reader, run: Run, folders: list[Path]) -> None:
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in (DATA, report.as_json()), (PAGE, render(report, folder)):
-            with whole_file(folder / name) as file:
+            with atomic_write(folder / name) as file:
                 file.write(text.encode())

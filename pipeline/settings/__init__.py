@@ -30,7 +30,7 @@ from trainer.settings import (
     ModelSettings,
     SettingsGroup,
     TrainingSettings,
-    path_characters,
+    check_path_characters,
 )
 
 PRESETS = Path(__file__).resolve().parents[2] / "configs"
@@ -45,7 +45,7 @@ _SECRETS = {("metadata", "password"): PASSWORD, ("kubeflow", "token"): TOKEN}  #
 
 
 def _checked_path(path: Path) -> Path:
-    path_characters(str(path))
+    check_path_characters(str(path))
     return path
 
 

@@ -39,15 +39,15 @@ def main(folder: Path, settings: dict) -> None:
     from trainer import devices
     from trainer.checkpoint import Checkpoints
     from trainer.settings import AugmentSettings, ModelSettings, TrainingSettings
-    from trainer.train import train, vit
+    from trainer.train import build_vit, train
 
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
     if replicas > 1:
         strategy = tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(replicas)])
     else:
-        strategy = devices.strategy()
+        strategy = devices.choose_strategy()
     best, last, _ = train(
-        partial(vit, ModelSettings(**MODEL | settings.get("model", {})), 2, [128.0] * 3, [64.0] * 3),
+        partial(build_vit, ModelSettings(**MODEL | settings.get("model", {})), 2, [128.0] * 3, [64.0] * 3),
         2,
         AugmentSettings(**PLAIN | settings.get("augment", {})),
         TrainingSettings(**TRAINING | {"checkpoint_seconds": 0} | settings.get("training", {})),

@@ -77,7 +77,7 @@ def test_a_run_goes_on_from_a_checkpoint_after_a_kill_and_pushes_a_model(walks):
     (folder, done), _, address = walks
     assert [one.name for one in done.attempts if one.code] == ["Trainer"], done.attempts
     assert done.codes("Trainer") == [-signal.SIGKILL, 0]
-    assert "goes on from" in done.last("Trainer").output and "epoch 1/" not in done.last("Trainer").output
+    assert "continuing from" in done.last("Trainer").output and "epoch 1/" not in done.last("Trainer").output
     assert "pushed version 1" in done.last("kubeflow.steps.verdict").output
     assert done.last("kubeflow.steps.verdict").output.rstrip().endswith("vitpipe: exit 0: done")
     assert (folder / "runs" / "sample" / "serving" / "1" / "model.json").is_file()
@@ -89,7 +89,7 @@ def test_a_run_goes_on_from_a_checkpoint_after_a_kill_and_pushes_a_model(walks):
 def test_a_run_that_is_stopped_fails_with_the_code_of_a_run_on_one_machine_and_is_reported(walks):
     _, (folder, done), address = walks
     assert done.codes("Trainer") == [128 + signal.SIGTERM, 0]
-    assert "goes on from" in done.last("Trainer").output
+    assert "continuing from" in done.last("Trainer").output
     assert done.last("Pusher").output.rstrip().endswith("vitpipe: exit 0: Pusher is skipped")
     assert done.codes("kubeflow.steps.verdict") == [4, 4]  # and once more, in case its pod was lost
     assert "accuracy 0." in done.last("kubeflow.steps.verdict").output

@@ -11,7 +11,7 @@ from pipeline.settings import load
 from tests.helpers.graphs import nodes
 from trainer.serving import KERAS_MODEL
 from trainer.settings import ModelSettings
-from trainer.train import vit
+from trainer.train import build_vit
 from vitpipe.cli.finetune import finetune
 
 
@@ -20,7 +20,7 @@ def folder(tmp_path_factory):
     """A backbone as a file and as two versions that a pipeline has pushed, and data."""
     folder = tmp_path_factory.mktemp("backbones")
     model = ModelSettings(image_size=16, patch_size=8, depth=3, width=16, heads=2, pool="mean", mimetic=True)
-    vit(model, 4, [100.0] * 3, [50.0] * 3).save(folder / "vit.keras")
+    build_vit(model, 4, [100.0] * 3, [50.0] * 3).save(folder / "vit.keras")
     for version in ("9", "10"):
         pushed = folder / "runs" / "pretrain" / "serving" / version / KERAS_MODEL
         pushed.parent.mkdir(parents=True)
@@ -88,7 +88,7 @@ def test_what_a_person_sets_in_vain_is_refused(folder):
 
 def test_a_size_is_what_it_stands_for(tmp_path):
     model = ModelSettings(size="tiny", image_size=8, patch_size=8)
-    vit(model, 2, [100.0] * 3, [50.0] * 3).save(tmp_path / "vit.keras")
+    build_vit(model, 2, [100.0] * 3, [50.0] * 3).save(tmp_path / "vit.keras")
     given = settings(tmp_path, tmp_path / "vit.keras", "model.image_size=8")
     sizes = ModelSettings(size="tiny", image_size=8)
     assert fit_to_backbone(given.model_copy(update={"model": sizes}), ["model.size=tiny"]).model.width == 256

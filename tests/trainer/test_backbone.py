@@ -7,7 +7,7 @@ import pytest
 from trainer import serving
 from trainer.backbone import digest, load_backbone
 from trainer.settings import FinetuneSettings, ModelSettings
-from trainer.train import vit
+from trainer.train import build_vit
 
 MODEL = ModelSettings(image_size=8, depth=2, width=16, heads=2, pool="mean")
 PIXELS = FinetuneSettings(pixel_mean=(100.0, 110.0, 120.0), pixel_std=(50.0, 60.0, 70.0))
@@ -18,7 +18,7 @@ def folder(tmp_path_factory):
     """One model, as each kind of backbone."""
     folder = tmp_path_factory.mktemp("backbone")
     keras.utils.set_random_seed(1)
-    model = vit(MODEL, 3, PIXELS.pixel_mean, PIXELS.pixel_std)
+    model = build_vit(MODEL, 3, PIXELS.pixel_mean, PIXELS.pixel_std)
     model.save(folder / "vit.keras")
     model.save_weights(folder / "vit.weights.h5")
     saved = folder / "1" / serving.KERAS_MODEL
@@ -37,8 +37,8 @@ def test_every_kind_of_backbone_is_the_same_model(folder, name):
 
 
 def test_the_digest_is_of_weights_and_normalisation():
-    model = vit(MODEL, 3, [128.0] * 3, [64.0] * 3)
-    other = vit(MODEL, 3, [128.0] * 3, [65.0] * 3)
+    model = build_vit(MODEL, 3, [128.0] * 3, [64.0] * 3)
+    other = build_vit(MODEL, 3, [128.0] * 3, [65.0] * 3)
     other.set_weights(model.get_weights())
     assert digest(other) != digest(model)
     first = digest(model)
@@ -60,12 +60,12 @@ def test_weights_know_the_size_of_their_images(folder):
 
 def test_numbers_that_are_not_finite_are_refused(tmp_path):
     file = tmp_path / "vit.keras"
-    model = vit(MODEL, 3, [128.0] * 3, [64.0] * 3)
+    model = build_vit(MODEL, 3, [128.0] * 3, [64.0] * 3)
     model.head.bias.assign([0.0, np.nan, 0.0])
     model.save(file)
     with pytest.raises(ValueError, match=r"vit.keras has weights, .* not finite"):
         load_backbone(str(file))
-    vit(MODEL, 3, [128.0] * 3, [64.0, 0.0, 64.0]).save(file)
+    build_vit(MODEL, 3, [128.0] * 3, [64.0, 0.0, 64.0]).save(file)
     with pytest.raises(ValueError, match=r"vit.keras has .* a std of 0"):
         load_backbone(str(file))
     with pytest.raises(ValueError, match="greater than or equal to 1"):

@@ -70,7 +70,7 @@ def test_a_damaged_one_is_named_and_the_older_one_used(checkpoints, caplog, dama
             {"model/0000-kernel": np.zeros((3, 4), "float32"), "steps": np.int32(0)},
             r"float32 (3, 4), not float32 (3, 2)",
         ),
-        ({"steps": np.int32(0)}, "missing or too many: model/0000-kernel"),
+        ({"steps": np.int32(0)}, "missing or unexpected: model/0000-kernel"),
     ],
 )
 def test_a_foreign_one_is_named_and_the_older_one_used(checkpoints, caplog, foreign, reason):

@@ -20,13 +20,13 @@ def test_the_count_of_tokens_tells_the_patches(tokens, found):
 
 
 def test_tokens_that_are_no_square_are_named():
-    with pytest.raises(ValueError, match="7 tokens are no square"):
+    with pytest.raises(ValueError, match="7 tokens are not a square"):
         explain.layout(7)
 
 
 def test_what_cls_sees_and_takes_from_itself_is_its_whole_row():
     given = attention(3, 2, 4)
-    seen, itself = explain.patch_attention(given), explain.to_itself(given)
+    seen, itself = explain.patch_attention(given), explain.cls_self_attention(given)
     assert seen.shape == (3, 2, 4, 4) and seen.min() >= 0 and seen.max() <= 1
     np.testing.assert_allclose(seen.sum(-1) + itself, 1, atol=1e-6)
     np.testing.assert_array_equal(seen[1, 0, 2], given[1, 0, 2, 0, 1:])
@@ -36,7 +36,7 @@ def test_without_cls_the_mean_row_stands_in():
     given = attention(2, tokens=4)
     np.testing.assert_allclose(explain.patch_attention(given)[1], given[1].sum(0) / 4, rtol=1e-6)
     np.testing.assert_allclose(explain.patch_attention(given).sum(-1), 1, atol=1e-6)
-    assert (explain.to_itself(given) == 0).all()
+    assert (explain.cls_self_attention(given) == 0).all()
 
 
 @pytest.mark.parametrize("pool", ["cls", "mean", "seqpool"])
@@ -85,23 +85,23 @@ def test_entropy_of_one_patch_of_all_and_of_what_is_left_without_cls():
 
 def test_distance_of_known_attention():
     itself = np.eye(5, dtype="float32")
-    np.testing.assert_allclose(explain.distance(itself, 4), 0)
+    np.testing.assert_allclose(explain.attention_distance(itself, 4), 0)
     # Of 2 x 2 patches each is 0, 1, 1 and the diagonal away, in patches.
     uniform = np.full((3, 5, 5), 0.2, "float32")
-    np.testing.assert_allclose(explain.distance(uniform, 4), 4 * (2 + 2**0.5) / 4, rtol=1e-6)
-    np.testing.assert_allclose(explain.distance(uniform[:, 1:, 1:], 4), 4 * (2 + 2**0.5) / 4, rtol=1e-6)
+    np.testing.assert_allclose(explain.attention_distance(uniform, 4), 4 * (2 + 2**0.5) / 4, rtol=1e-6)
+    np.testing.assert_allclose(explain.attention_distance(uniform[:, 1:, 1:], 4), 4 * (2 + 2**0.5) / 4, rtol=1e-6)
     to_the_right = np.zeros((5, 5), "float32")
     to_the_right[0, 0] = 1
     to_the_right[1:, 0] = 0.5  # of CLS, which counts for nothing
     to_the_right[[1, 2, 3, 4], [2, 1, 4, 3]] = 0.5
-    np.testing.assert_allclose(explain.distance(to_the_right, 4), 4)
+    np.testing.assert_allclose(explain.attention_distance(to_the_right, 4), 4)
     only_cls = np.zeros((5, 5))
     only_cls[:, 0] = 1
-    assert explain.distance(only_cls, 4) == 0
+    assert explain.attention_distance(only_cls, 4) == 0
 
 
 def test_order_is_from_the_greatest_down():
-    assert explain.order(np.array([[0.1, 0.4, 0.1, 0.3]])).tolist() == [[1, 3, 0, 2]]
+    assert explain.rank_patches(np.array([[0.1, 0.4, 0.1, 0.3]])).tolist() == [[1, 3, 0, 2]]
 
 
 def only_patch(number):
@@ -118,12 +118,12 @@ def only_patch(number):
 def test_a_model_that_looks_at_one_patch_loses_its_answer_with_it():
     images = np.full((2, 4, 4, 3), 255, "uint8")
     orders = np.array([[2, 0, 1, 3], [0, 1, 3, 2]])
-    shares, deletion, insertion = explain.removal(images, orders, np.array([9, 9, 9], "uint8"), only_patch(2), 4)
+    shares, deletion, insertion = explain.removal_curves(images, orders, np.array([9, 9, 9], "uint8"), only_patch(2), 4)
     assert shares.tolist() == [0, 0.25, 0.5, 0.75, 1]
     assert deletion.tolist() == [[1, 0, 0, 0, 0], [1, 1, 1, 1, 0]]
     assert insertion.tolist() == [[0, 1, 1, 1, 1], [0, 0, 0, 0, 1]]
-    assert explain.area(shares, deletion).tolist() == [0.125, 0.875]
-    assert explain.area(shares, insertion).tolist() == [0.875, 0.125]
+    assert explain.area_under_curve(shares, deletion).tolist() == [0.125, 0.875]
+    assert explain.area_under_curve(shares, insertion).tolist() == [0.875, 0.125]
 
 
 def test_curves_take_no_more_steps_than_there_are_patches_and_end_where_they_must():
@@ -134,7 +134,9 @@ def test_curves_take_no_more_steps_than_there_are_patches_and_end_where_they_mus
         asked.append(given)
         return np.tile([0.25, 0.75], (len(given), 1))
 
-    shares, deletion, _ = explain.removal(images, np.tile(np.arange(4), (3, 1)), np.uint8([1, 2, 3]), answer, 100)
+    shares, deletion, _ = explain.removal_curves(
+        images, np.tile(np.arange(4), (3, 1)), np.uint8([1, 2, 3]), answer, 100
+    )
     assert shares.tolist() == [0, 0.25, 0.5, 0.75, 1] and (deletion == 0.75).all()
     whole, (nothing_out, nothing_in), (all_out, all_in) = asked[0], asked[1:3], asked[-2:]
     for found in whole, nothing_out, all_in:

@@ -9,7 +9,7 @@ import pytest
 from tests.helpers.job import PLAIN, TRAINING, split
 from trainer.finetune import adapt, fine_tune, rebuild_head
 from trainer.settings import AugmentSettings, FinetuneSettings, ModelSettings, TrainingSettings
-from trainer.train import vit
+from trainer.train import build_vit
 
 MODEL = ModelSettings(image_size=8, depth=3, width=16, heads=2)
 FINETUNE = FinetuneSettings(head_epochs=2, epochs=3, blocks=1, head_learning_rate=3e-2, learning_rate=3e-3)
@@ -18,7 +18,7 @@ FINETUNE = FinetuneSettings(head_epochs=2, epochs=3, blocks=1, head_learning_rat
 @pytest.fixture(scope="module")
 def backbone():
     keras.utils.set_random_seed(5)
-    return vit(MODEL, 7, [100.0, 110.0, 120.0], [50.0, 60.0, 70.0])
+    return build_vit(MODEL, 7, [100.0, 110.0, 120.0], [50.0, 60.0, 70.0])
 
 
 def tune(backbone, folder, finetune=FINETUNE, **training):

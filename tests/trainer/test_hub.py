@@ -86,19 +86,19 @@ def test_pixels_that_the_converter_leaves_as_they_are_stay_so(keras_hub, tmp_pat
 @pytest.mark.parametrize(
     "other, reason",
     [
-        ({"image_shape": (32, 16, 3)}, r"image_shape \[32, 16, 3\] is no square of 3 channels"),
-        ({"image_shape": (32, 32, 1)}, r"image_shape \[32, 32, 1\] is no square of 3 channels"),
-        ({"patch_size": (8, 16)}, r"patch_size \[8, 16\] is no square"),
-        ({"mlp_dim": 48}, "mlp_dim 48 is no multiple of hidden_dim 32"),
+        ({"image_shape": (32, 16, 3)}, r"image_shape \[32, 16, 3\] is not a square with 3 channels"),
+        ({"image_shape": (32, 32, 1)}, r"image_shape \[32, 32, 1\] is not a square with 3 channels"),
+        ({"patch_size": (8, 16)}, r"patch_size \[8, 16\] is not a square"),
+        ({"mlp_dim": 48}, "mlp_dim 48 is not a multiple of hidden_dim 32"),
         ({"layer_norm_epsilon": 1e-12}, "layer_norm_epsilon 1e-12 is not 1e-06"),
         ({"use_class_token": False}, "use_class_token is False"),
         ({"use_patch_bias": False}, "use_patch_bias is False"),
         ({"use_mha_bias": False, "use_mlp_bias": False}, "use_mha_bias is False; use_mlp_bias is False"),
     ],
 )
-def test_a_backbone_that_ours_cannot_be_is_refused(keras_hub, tmp_path, other, reason):
+def test_an_unsupported_backbone_is_rejected(keras_hub, tmp_path, other, reason):
     keras_hub.models.ViTBackbone(**{**SMALL, **other}).save_to_preset(str(tmp_path))
-    with pytest.raises(ValueError, match=rf"is no ViT that ours can be: {reason}.* Name another preset"):
+    with pytest.raises(ValueError, match=rf"cannot be converted to this project's ViT: {reason}.* Use another preset"):
         load_hub(str(tmp_path))
 
 
@@ -110,14 +110,14 @@ def test_a_backbone_that_ours_cannot_be_is_refused(keras_hub, tmp_path, other, r
         ({"activation": "sigmoid"}, "the classifier's activation is sigmoid, not softmax"),
     ],
 )
-def test_a_classifier_that_ours_cannot_be_is_refused(keras_hub, tmp_path, other, reason):
+def test_an_unsupported_classifier_is_rejected(keras_hub, tmp_path, other, reason):
     backbone = keras_hub.models.ViTBackbone(**SMALL)
     keras_hub.models.ViTImageClassifier(backbone, num_classes=5, **other).save_to_preset(str(tmp_path))
     with pytest.raises(ValueError, match=reason):
         load_hub(str(tmp_path))
 
 
-def test_another_model_is_refused_by_its_name(keras_hub, tmp_path):
+def test_another_kind_of_model_is_rejected(keras_hub, tmp_path):
     keras_hub.models.DeiTBackbone(
         image_shape=(32, 32, 3), patch_size=8, num_layers=1, num_heads=4, hidden_dim=32, intermediate_dim=64
     ).save_to_preset(str(tmp_path))
@@ -125,23 +125,23 @@ def test_another_model_is_refused_by_its_name(keras_hub, tmp_path):
         load_hub(str(tmp_path))
 
 
-def test_pixels_of_unknown_scale_are_refused(keras_hub, tmp_path):
+def test_pixels_of_unknown_scale_are_rejected(keras_hub, tmp_path):
     keras_hub.models.ViTBackbone(**SMALL).save_to_preset(str(tmp_path))
     with pytest.raises(ValueError, match="has no image converter, so how its pixels were scaled is unknown"):
         load_hub(str(tmp_path))
     keras_hub.layers.ViTImageConverter(scale=-1.0).save_to_preset(str(tmp_path))
-    with pytest.raises(ValueError, match=r"scales pixels by -1.0: its inverse is a std"):
+    with pytest.raises(ValueError, match=r"scales pixels by -1.0: the scale must be above 0"):
         load_hub(str(tmp_path))
 
 
-def test_what_is_no_preset_is_named(keras_hub, tmp_path):
+def test_a_folder_or_name_that_is_not_a_preset_is_rejected(keras_hub, tmp_path):
     with pytest.raises(ValueError, match="cannot be read as a KerasHub preset"):
         load_hub(str(tmp_path))
     with pytest.raises(ValueError, match="nothing_of_that_name cannot be read as a KerasHub preset"):
         load_hub("nothing_of_that_name")
 
 
-def test_without_kerashub_the_cure_is_named(monkeypatch):
+def test_without_kerashub_the_message_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "keras_hub", None)
-    with pytest.raises(ImportError, match=r"KerasHub, which is not installed .*: make setup LOCK=hub"):
+    with pytest.raises(ImportError, match=r"KerasHub, which is not installed .*: run make setup LOCK=hub"):
         load_hub("vit_base_patch16_224_imagenet")

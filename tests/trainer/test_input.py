@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.input import NOBODY, Share, Split, dataset, evaluation_batches, load, training_batches
+from trainer.input import PADDING_LABEL, Share, Split, dataset, evaluation_batches, load, training_batches
 
 ALONE = Share(first=0, replicas=1, parts=1)
 
@@ -105,7 +105,7 @@ def test_workers_share_each_batch(split):
 def test_evaluation_goes_through_once_in_order_in_batches_of_one_size(split):
     batches = list(evaluation_batches(split, 4, ALONE))
     assert [batch[0].shape for batch in batches] == [(4, 2, 2, 3)] * 3
-    assert labels_of(batches).tolist() == [*range(10), NOBODY, NOBODY]
+    assert labels_of(batches).tolist() == [*range(10), PADDING_LABEL, PADDING_LABEL]
 
 
 def test_the_dataset_gives_what_the_generator_gives(split):

@@ -70,7 +70,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(tmp_path):
     assert not (broken / "weights-0.npz").exists()
 
     out = finish(start(broken, model=chance))
-    assert "goes on from" in out
+    assert "continuing from" in out
     assert "epoch 1/4" not in out and "epoch 4/4" in out
     assert_alike(broken, unbroken)
 

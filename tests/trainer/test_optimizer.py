@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from trainer.optimizer import WarmupCosine, build_optimizer, orthogonalized
+from trainer.optimizer import WarmupCosine, build_optimizer, orthogonalize
 from trainer.vit import ViT
 
 
@@ -41,7 +41,7 @@ def test_decay_shrinks_matrices_only(name):
 @pytest.mark.parametrize("shape", [(3, 16, 48), (3, 48, 16)])
 def test_orthogonalization_keeps_singular_vectors_and_brings_singular_values_near_one(shape):
     matrices = np.random.default_rng(0).normal(size=shape).astype("float32")
-    result = np.array(orthogonalized(matrices))
+    result = np.array(orthogonalize(matrices))
     singular_values = np.linalg.svd(result, compute_uv=False)
     assert 0.6 < singular_values.min() < singular_values.max() < 1.3
     left, _, right = np.linalg.svd(matrices, full_matrices=False)
@@ -74,5 +74,5 @@ def test_muon_updates_each_block_matrix_separately_and_all_other_weights_as_adam
             for gradient in (np.split(whole, parts, axis=1)[number] for whole in gradients):
                 momentum = 0.95 * momentum + 0.05 * gradient
                 ahead = 0.95 * momentum + 0.05 * gradient
-                expected -= 0.01 * 0.2 * max(gradient.shape) ** 0.5 * np.array(orthogonalized(ahead[None]))[0]
+                expected -= 0.01 * 0.2 * max(gradient.shape) ** 0.5 * np.array(orthogonalize(ahead[None]))[0]
             np.testing.assert_allclose(update, expected, atol=1e-5, err_msg=path)

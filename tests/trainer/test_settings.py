@@ -13,11 +13,11 @@ def test_a_size_gives_depth_width_and_heads_and_survives_the_way_to_the_trainer(
 @pytest.mark.parametrize(
     ("group", "given", "message"),
     [
-        (ModelSettings, {"size": "huge", "width": 64}, "size huge has width 1280, and width says 64"),
+        (ModelSettings, {"size": "huge", "width": 64}, "size huge sets width to 1280, but width is 64"),
         (ModelSettings, {"patch_size": 3}, "image_size 32 is not a multiple of patch_size 3"),
         (ModelSettings, {"heads": 3}, "width 256 is not a multiple of heads 3"),
-        (ModelSettings, {"image_size": 36, "patch_size": 6, "conv_stem": True}, "patch_size 6: make that a power"),
-        (ModelSettings, {"width": 6, "heads": 2, "mimetic": True}, "width 6 a multiple of 4"),
+        (ModelSettings, {"image_size": 36, "patch_size": 6, "conv_stem": True}, "patch_size 6 is not a power of two"),
+        (ModelSettings, {"width": 6, "heads": 2, "mimetic": True}, "width 6 is not a multiple of 4"),
         (TrainingSettings, {"batch_size": 33}, "batch_size 33 is not a multiple of 2"),
         (TrainingSettings, {"batch_size": 36, "accumulate": 4}, "batch_size 36 is not a multiple of 8"),
         (TrainingSettings, {"epochs": 5}, "warmup_epochs 10 must be less than epochs 5"),

@@ -8,7 +8,7 @@ import tensorflow as tf
 from tests.helpers.job import PLAIN, TRAINING, split
 from trainer.checkpoint import Checkpoints
 from trainer.settings import AugmentSettings, ModelSettings, TrainingSettings
-from trainer.train import train, vit
+from trainer.train import build_vit, train
 from trainer.vit import ViT
 
 MODEL = ModelSettings(image_size=8, depth=1, width=16, heads=2)
@@ -17,7 +17,7 @@ MODEL = ModelSettings(image_size=8, depth=1, width=16, heads=2)
 def run(tmp_path, training=None, augment=None, name="run", **arguments):
     """The best model and the last."""
     return train(
-        partial(vit, MODEL, 2, [128.0] * 3, [64.0] * 3),
+        partial(build_vit, MODEL, 2, [128.0] * 3, [64.0] * 3),
         2,
         AugmentSettings(**PLAIN | (augment or {})),
         TrainingSettings(**TRAINING | (training or {})),
@@ -77,7 +77,7 @@ def test_a_finished_training_is_not_trained_again(trained, caplog):
     caplog.set_level("INFO")
     again_best, again_last = run(folder)
     assert weights_equal(best, again_best) and weights_equal(last, again_last)
-    assert "goes on from" in caplog.text and "epoch 1/4" not in caplog.text
+    assert "continuing from" in caplog.text and "epoch 1/4" not in caplog.text
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from trainer.disk import whole_file
+from trainer.disk import atomic_write
 
 
 class Place(BaseModel):
@@ -71,5 +71,5 @@ def read_result(folder: Path, place: Place) -> Cell | None:
 def write_result(folder: Path, cell: Cell) -> None:
     """Whole or not at all, also when the machine goes down."""
     folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(folder / cell.place.file) as file:
+    with atomic_write(folder / cell.place.file) as file:
         file.write(f"{cell.model_dump_json(indent=1)}\n".encode())

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from pipeline.drawing.charts import MORE_COLOURS, html
 from pipeline.drawing.document import document
-from trainer.disk import whole_file
+from trainer.disk import atomic_write
 from vitpipe.study.results import Found, Row
 
 PAGE, DATA = "study.html", "study.json"
@@ -17,7 +17,7 @@ def write(found: Found, out: Path) -> Path:
     """Both files, each whole or not at all. Gives the page."""
     out.mkdir(parents=True, exist_ok=True)
     for name, text in (DATA, found.model_dump_json(indent=1) + "\n"), (PAGE, render(found)):
-        with whole_file(out / name) as file:
+        with atomic_write(out / name) as file:
             file.write(text.encode())
     return out / PAGE
 

@@ -55,7 +55,7 @@ def train(
     """
     started = time.monotonic()
     keras.utils.set_random_seed(seed)
-    precision = devices.precision(settings.precision)
+    precision = devices.resolve_precision(settings.precision)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
     try:

@@ -21,7 +21,7 @@ from components.data.ingest.manifest import Manifest, Recipe, Shard
 from components.data.ingest.source import Progress, Source, silent
 from components.data.ingest.spool import Spool
 from components.errors import DataRefused, UsageError
-from trainer.disk import sync, sync_tree, whole_file
+from trainer.disk import atomic_write, sync, sync_tree
 from trainer.examples import class_names
 
 _TEMPORARY = ".tmp-"
@@ -136,7 +136,7 @@ def _refuse_missing(
 
 
 def _write_schema(out: Path, names: Sequence[str]) -> None:
-    with whole_file(out / schema.NAME) as file:
+    with atomic_write(out / schema.NAME) as file:
         file.write(schema.text(schema.build(names)).encode())
 
 

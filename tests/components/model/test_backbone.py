@@ -11,7 +11,7 @@ from tests.helpers.model_records import record
 from trainer import serving
 from trainer.backbone import digest
 from trainer.settings import FinetuneSettings, ModelSettings
-from trainer.train import vit
+from trainer.train import build_vit
 
 MODEL = ModelSettings(image_size=8, depth=1, width=8, heads=1)
 
@@ -20,7 +20,7 @@ MODEL = ModelSettings(image_size=8, depth=1, width=8, heads=1)
 def pushed(tmp_path_factory):
     """A version folder as the Pusher leaves it, and its model."""
     folder = tmp_path_factory.mktemp("pretrained")
-    model = vit(MODEL, 2, [100.0] * 3, [50.0] * 3)
+    model = build_vit(MODEL, 2, [100.0] * 3, [50.0] * 3)
     serving.export(model, ["a", "b"], 8, str(folder / "saved"))
     push(folder / "saved", folder / "serving", record(3))
     return folder / "serving" / "3", model

@@ -262,10 +262,10 @@ def test_the_page_has_every_line_and_its_table(tmp_path):
 def test_a_pretrained_vit_is_fine_tuned_in_the_same_number_of_steps(tmp_path, monkeypatch):
     """Its head for a share of the steps, then with it the last blocks; what lies below stays the backbone's."""
     from trainer.settings import ModelSettings
-    from trainer.train import vit
+    from trainer.train import build_vit
     from vitpipe.study import training
 
-    backbone = vit(ModelSettings(image_size=8, depth=2, width=16, heads=2), 5, *GREY)
+    backbone = build_vit(ModelSettings(image_size=8, depth=2, width=16, heads=2), 5, *GREY)
     backbone.save(tmp_path / "vit.keras")
     taken = []
 
