@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from components.errors import DataRefused, StoreError, UsageError
-from components.model.serving_folder import RECORD, ModelRecord, problems, pushed_by, read_record, versions
+from components.model.serving_folder import RECORD, ModelRecord, problems, read_record, version_by_run, versions
 from pipeline.metadata import relocation
 from pipeline.metadata.address import Address, NoStore
 from pipeline.metadata.reader import reader
@@ -146,7 +146,7 @@ def record_pushes(address: Address, serving: Path) -> None:
         address: the address of the store.
         serving: the folder of the versions, whose records name the runs.
     """
-    pushed = pushed_by(serving)
+    pushed = version_by_run(serving)
     try:
         with reader(address) as store:
             unrecorded = [

@@ -1,1 +1,1 @@
-"""Steps that train, judge and push a model."""
+"""Nodes of the graph that train, evaluate, check and push a model."""

@@ -1,4 +1,4 @@
-"""The pretrained ViT that a fine-tuning starts from, checked and copied: its source may change or disappear."""
+"""Node that reads, checks and copies the pretrained ViT of a fine-tuning, whose source may change or disappear."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,10 +18,10 @@ FILE = "backbone.keras"
 
 
 class Executor(base_executor.BaseExecutor):
-    """Writes the backbone as `backbone.keras`, whatever it was read from.
+    """Executor that writes the backbone as `backbone.keras`, whatever its source is.
 
-    What it was is kept in the artifact's properties: `source`, `content_digest`, and of a pushed model `version`,
-    `run_id` and `data_digest`, its own run and data. Raises DataRefused where the source cannot be used.
+    The properties of the artifact record the origin: `source` and `content_digest`. If the source is a pushed model,
+    `version`, `run_id` and `data_digest` record its version, the run that trained it and the data of that run.
     """
 
     def Do(
@@ -30,13 +30,25 @@ class Executor(base_executor.BaseExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
+        """Load the backbone and write it to the artifact.
+
+        Args:
+            input_dict: Not used.
+            output_dict: `backbone`.
+            exec_properties: The parameters of `BackboneSpec`.
+
+        Raises:
+            DataRefused: If the source cannot be used, or a pushed model was changed after the push.
+        """
         self._log_startup(input_dict, output_dict, exec_properties)
         source = exec_properties["source"]
         backbone = artifact_utils.get_single_instance(output_dict["backbone"])
         try:
             if (Path(source) / RECORD).is_file():
                 if changed := problems(Path(source)):
-                    raise DataRefused(f"{'; '.join(changed)}: this is not the model that was pushed; name another")
+                    raise DataRefused(
+                        f"{'; '.join(changed)}: this is not the model that was pushed; use another backbone"
+                    )
                 record = read_record(Path(source))
                 backbone.set_string_custom_property("version", str(record.version))
                 backbone.set_string_custom_property("run_id", record.run_id)
@@ -55,6 +67,8 @@ class Executor(base_executor.BaseExecutor):
 
 
 class BackboneSpec(ComponentSpec):
+    """Specification of `Backbone`."""
+
     PARAMETERS: ClassVar = {
         "source": ExecutionParameter(type=str),
         "content": ExecutionParameter(type=str),
@@ -66,18 +80,20 @@ class BackboneSpec(ComponentSpec):
 
 
 class Backbone(base_component.BaseComponent):
-    """Reads the backbone of a fine-tuning.
+    """Component that reads the backbone of a fine-tuning.
 
     Args:
-        source: see `trainer.backbone.load_backbone`; absolute, where it is a path.
-        content: sha256 of what is there, for the cache; empty where nobody can say.
-        model, finetune: what a file of weights does not say.
+        source: Source of the backbone, as for `trainer.backbone.load_backbone`. A path must be absolute.
+        content: sha256 of the content of the source, so that a changed source is not taken from the cache. Empty if it
+            cannot be computed.
+        model: Sizes of the model, if the source is a file of weights.
+        finetune: Mean and std of the pixels, if the source is a file of weights.
     """
 
     SPEC_CLASS = BackboneSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
-    def __init__(self, source: str, content: str, model: ModelSettings, finetune: FinetuneSettings):
+    def __init__(self, source: str, content: str, model: ModelSettings, finetune: FinetuneSettings) -> None:
         super().__init__(
             BackboneSpec(
                 source=source,

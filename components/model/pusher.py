@@ -1,4 +1,4 @@
-"""TFX's Pusher with an atomic push: a model server sees the whole version or nothing of it."""
+"""TFX's Pusher with an atomic push: a model server sees a complete version or none."""
 
 import json
 from pathlib import Path
@@ -16,11 +16,13 @@ from components.model.serving_folder import ModelId, push_candidate, serving_now
 
 
 class Executor(executor.Executor):
-    """Copies beside the target, then renames: TFX's own copies in place, and a crash leaves half a model serving.
+    """Executor that copies the model next to its target and then renames it.
 
-    The model that already serves is not pushed again, nor one that was rolled back. `pushed_model` then names the
-    serving version and has `pushed` 0, unless an earlier attempt of this run pushed it and was killed. The graph runs
-    this step only for a blessed model.
+    TFX's own executor copies to the target itself, and a crash can leave half a model that serves.
+
+    The serving model is not pushed again, and neither is a model that was rolled back. In these cases `pushed_model`
+    names the serving version and has `pushed` 0, or 1 if an earlier attempt of this run pushed the model and was
+    killed. The graph runs this step only for a blessed model.
     """
 
     def Do(
@@ -29,6 +31,16 @@ class Executor(executor.Executor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
+        """Push the model, and record the pushed version.
+
+        Args:
+            input_dict: The inputs of `PusherSpec`.
+            output_dict: `pushed_model`.
+            exec_properties: The parameters of `PusherSpec`.
+
+        Raises:
+            OSError: If the disk is full, or the version exists already.
+        """
         self._log_startup(input_dict, output_dict, exec_properties)
         pushed_model = artifact_utils.get_single_instance(output_dict["pushed_model"])
         folder = Path(exec_properties["serving"])
@@ -37,8 +49,8 @@ class Executor(executor.Executor):
             for key in ("model", "model_blessing", "infra_blessing", "examples")
         )
         serving = serving_now(folder)
-        withdrawn = serving is not None and any(one.names(model) for one in serving.withdrawn)
-        if serving is not None and (withdrawn or serving.model.names(model)):
+        withdrawn = serving is not None and any(model_id.identifies(model) for model_id in serving.withdrawn)
+        if serving is not None and (withdrawn or serving.model.identifies(model)):
             version = serving.version
             if serving.run_id == self._context.pipeline_run_id and serving.restored_from is None:
                 pushed_model.set_int_custom_property("pushed", 1)
@@ -65,6 +77,8 @@ class Executor(executor.Executor):
 
 
 class PusherSpec(ComponentSpec):
+    """Specification of `Pusher`."""
+
     PARAMETERS: ClassVar = {
         "serving": ExecutionParameter(type=str),
         "keep": ExecutionParameter(type=int),
@@ -80,14 +94,16 @@ class PusherSpec(ComponentSpec):
 
 
 class Pusher(base_component.BaseComponent):
-    """Pushes a blessed model to the folder that a model server watches.
+    """Component that pushes a blessed model to the folder that a model server watches.
 
     Args:
-        model, model_blessing, infra_blessing: the candidate, the gate's verdict and that of the serving check.
-        examples: that it was trained on, for its record.
-        serving: absolute path of the folder.
-        keep: how many of the newest versions stay there.
-        made_by: code_version and settings_digest, for the record.
+        model: The candidate.
+        model_blessing: Verdict of the gate.
+        infra_blessing: Verdict of the serving check.
+        examples: Examples that the candidate was trained on, for its record.
+        serving: Absolute path of the folder.
+        keep: Number of newest versions to keep in the folder.
+        made_by: `code_version` and `settings_digest`, for the record.
     """
 
     SPEC_CLASS = PusherSpec
@@ -102,7 +118,7 @@ class Pusher(base_component.BaseComponent):
         serving: str,
         keep: int,
         made_by: dict[str, str],
-    ):
+    ) -> None:
         super().__init__(
             PusherSpec(
                 model=model,

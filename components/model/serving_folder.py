@@ -1,6 +1,6 @@
-"""The folder that a model server watches: one sub-folder for each version, of which the highest serves.
+"""The folder that a model server watches. It has a sub-folder for each version, and the highest version serves.
 
-Imports neither TensorFlow nor TFX: `predict`, `models` and `rollback` need not wait for them.
+Imports neither TensorFlow nor TFX, so that the commands `predict`, `models` and `rollback` start quickly.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class ModelId(Group):
     def __hash__(self) -> int:
         return hash(self._identity)
 
-    def names(self, model: Artifact) -> bool:
+    def identifies(self, model: Artifact) -> bool:
+        """Return whether this is the identity of a Model artifact."""
         return self == ModelId(uri=model.uri, created_ms=model.mlmd_artifact.create_time_since_epoch)
 
 
@@ -64,27 +65,27 @@ class Rollback(Group):
     It distinguishes the repetition of a killed roll-back from a roll-back that is to go one version further.
     """
 
-    version: int  # the new version that the roll-back pushes
-    restores: int
+    version: int  # new version that the roll-back pushes
+    restores: int  # older version that it copies
 
 
 class ModelRecord(Group):
-    """`model.json`, inside every pushed version: where the model came from and what it is."""
+    """Content of `model.json` in every pushed version: origin and properties of the model."""
 
     version: int
     pushed_at: AwareDatetime
     run_id: str
     model: ModelId
-    span: int  # trained on
+    span: int  # that the model was trained on
     data_digest: str  # of the span's shards
     code_version: str
-    settings_digest: str  # sha256 of the resolved settings, which the run keeps in full
+    settings_digest: str  # sha256 of the resolved settings, which the run records in full
     metrics: dict[str, float]  # on the gate's test set
     signatures: list[str]
     classes: list[str]  # in index order
-    files: dict[str, str] = Field({})  # sha256 by path, of everything but this record; filled in by `push`
-    override: str | None = None  # a person's reason, where the gate was overruled
-    restored_from: int | None = None  # the version that a roll-back copied
+    files: dict[str, str] = Field({})  # sha256 of each file but this record, by path; `push` sets it
+    override: str | None = None  # reason of a person who overruled the gate
+    restored_from: int | None = None  # version that a roll-back copied
     withdrawn: tuple[ModelId, ...] = ()  # models that were rolled back, and are not pushed again
 
 
@@ -104,25 +105,33 @@ def versions(folder: Path) -> list[int]:
 
 
 def serving_now(folder: Path) -> ModelRecord | None:
-    """The record of the version that serves, None before the first push."""
+    """Return the record of the version that serves; None before the first push.
+
+    Raises:
+        ValueError: If the version has no valid record.
+    """
     pushed = versions(folder)
     return read_record(folder / str(pushed[-1])) if pushed else None
 
 
 def read_record(version_folder: Path) -> ModelRecord:
-    """Raises ValueError, naming the file, where there is no record or none of ours."""
+    """Read the record of a version.
+
+    Raises:
+        ValueError: If the record is missing or invalid. The message names the file.
+    """
     file = version_folder / RECORD
     try:
         return ModelRecord.model_validate_json(file.read_text("utf-8"))
     except (OSError, ValueError) as error:  # ValueError: invalid JSON or UTF-8
         raise ValueError(
-            f"{file} does not say where the model came from ({type(error).__name__}): somebody else pushed it, or an "
-            f"older vitpipe; move {version_folder} away"
+            f"{file} does not say where the model came from ({type(error).__name__}): another program or an older "
+            f"vitpipe pushed this version; move {version_folder} away"
         ) from error
 
 
-def pushed_by(folder: Path) -> dict[str, str]:
-    """Return the first version that each run pushed, by run. A version without a readable record is left out."""
+def version_by_run(folder: Path) -> dict[str, str]:
+    """Return the first version that each run pushed, by run id. A version without a valid record is left out."""
     first_versions: dict[str, str] = {}
     with contextlib.suppress(OSError):
         for version in versions(folder):
@@ -134,35 +143,50 @@ def pushed_by(folder: Path) -> dict[str, str]:
 
 
 def problems(version_folder: Path) -> list[str]:
-    """One line for each file that is not as it was pushed. Raises ValueError where there is no record."""
-    expected, found = read_record(version_folder).files, _digests(version_folder)
+    """Compare the files of a version with the digests in its record.
+
+    Returns:
+        One line for each file that was changed, removed or added after the push.
+
+    Raises:
+        ValueError: If the version has no valid record.
+    """
+    expected, actual = read_record(version_folder).files, _digests(version_folder)
     lines = []
-    for name in sorted(expected.keys() | found.keys()):
-        if name not in found:
-            lines.append(f"{version_folder / name}: expected sha256 {expected[name]}, found no such file")
+    for name in sorted(expected.keys() | actual.keys()):
+        if name not in actual:
+            lines.append(f"{version_folder / name}: expected sha256 {expected[name]}, but the file is missing")
         elif name not in expected:
-            lines.append(f"{version_folder / name}: expected no such file, found one that was not pushed")
-        elif expected[name] != found[name]:
-            lines.append(f"{version_folder / name}: expected sha256 {expected[name]}, found {found[name]}")
+            lines.append(f"{version_folder / name}: unexpected file, which was not pushed")
+        elif expected[name] != actual[name]:
+            lines.append(f"{version_folder / name}: expected sha256 {expected[name]}, found {actual[name]}")
     return lines
 
 
 def push(model: Path, folder: Path, record: ModelRecord) -> None:
-    """Copy the SavedModel folder `model` to `folder/<version>` with its record, so that it appears complete.
+    """Copy a SavedModel to the folder, with its record, so that a model server sees all of it or nothing.
 
-    Raises OSError when the version is there already or the disk is full; `folder` is then as it was.
+    Args:
+        model: Folder of the SavedModel.
+        folder: The folder that a model server watches.
+        record: Record of the model, whose `version` names the new sub-folder.
+
+    Raises:
+        OSError: If the version exists already, or the disk is full. The folder is then unchanged.
     """
     target = folder / str(record.version)
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(f"{_TEMPORARY}*"):  # of a push that was killed: one run at a time
+    # Only one run at a time can push, so temporary files are those of a push that was killed.
+    for leftover in folder.glob(f"{_TEMPORARY}*"):
         shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
-    # Beside the target, because a rename is atomic within one file system only; a model server reads numbers alone.
+    # The temporary folder is next to the target, because a rename is atomic only within one file system. A model server
+    # ignores it, because its name is not a number.
     temporary = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{target.name}-", dir=folder))
     try:
         shutil.copytree(model, temporary, dirs_exist_ok=True)
-        whole = record.model_copy(update={"files": _digests(temporary)})
-        (temporary / RECORD).write_text(whole.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        temporary.chmod(0o755)  # mkdtemp's 0700 would shut out a model server that runs as somebody else
+        complete = record.model_copy(update={"files": _digests(temporary)})
+        (temporary / RECORD).write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        temporary.chmod(0o755)  # with 0700, set by mkdtemp, a model server of another user could not read it
         sync_tree(temporary)
         temporary.rename(target)
         sync(folder)
@@ -186,9 +210,28 @@ def push_candidate(
     settings_digest: str,
     override: str | None = None,
 ) -> ModelRecord:
-    """Push the SavedModel folder `source` as the next version, and keep the newest `keep`.
+    """Push a model as the next version, and remove old versions.
 
-    The other arguments are fields of its `ModelRecord`; the metrics come from `figures`.
+    Args:
+        source: Folder of the SavedModel.
+        folder: The folder that a model server watches.
+        keep: Number of newest versions to keep.
+        model: Identity of the Model artifact.
+        figures: Figures of the model, which become the metrics of the record.
+        signatures: Names of the SavedModel's signatures.
+        run_id: Id of the run that trained the model.
+        span: Span that the model was trained on.
+        data_digest: Digest of the span's shards.
+        code_version: Version of the code that trained the model.
+        settings_digest: sha256 of the run's resolved settings.
+        override: Reason of a person who overruled the gate, if any.
+
+    Returns:
+        The record of the new version.
+
+    Raises:
+        OSError: If the disk is full.
+        ValueError: If the serving version has no valid record.
     """
     serving = serving_now(folder)
     record = ModelRecord(
@@ -204,7 +247,7 @@ def push_candidate(
         signatures=signatures,
         classes=figures.classes,
         model=model,
-        withdrawn=tuple(one for one in serving.withdrawn if one != model) if serving else (),
+        withdrawn=tuple(model_id for model_id in serving.withdrawn if model_id != model) if serving else (),
         run_id=run_id,
         span=span,
         data_digest=data_digest,
@@ -218,17 +261,28 @@ def push_candidate(
 
 
 def restore(folder: Path, version: int) -> ModelRecord:
-    """Push an older version again, as a new and so the serving one; the model that served is withdrawn.
+    """Roll back: push an older version again as the newest, which then serves, and withdraw the model that served.
 
-    `interrupted` returns the record until `acknowledge` is called, which is due once the result was printed.
-    Raises ValueError when there is no such version or it serves already, DataRefused when its files are not as pushed.
+    Call `acknowledge` after the result was printed. Until then, `interrupted_rollback` returns the record.
+
+    Args:
+        folder: The folder that a model server watches.
+        version: Version to restore.
+
+    Returns:
+        The record of the new version.
+
+    Raises:
+        ValueError: If the version does not exist, serves already, or has no valid record.
+        DataRefused: If files of the version were changed after the push.
+        OSError: If the disk is full.
     """
-    there = versions(folder)
-    if version not in there:
-        known = ", ".join(map(str, there)) or "none"
+    existing = versions(folder)
+    if version not in existing:
+        known = ", ".join(map(str, existing)) or "none"
         raise ValueError(f"no version {version} in {folder}: there are {known} (older ones may have been removed)")
     source = folder / str(version)
-    old, now = read_record(source), read_record(folder / str(there[-1]))
+    old, now = read_record(source), read_record(folder / str(existing[-1]))
     if old.model == now.model:
         raise ValueError(f"version {version} in {folder} is the model that serves already, as version {now.version}")
     if lines := problems(source):
@@ -236,7 +290,7 @@ def restore(folder: Path, version: int) -> ModelRecord:
     withdrawn = {*now.withdrawn, now.model} - {old.model}
     record = old.model_copy(
         update={
-            "version": there[-1] + 1,
+            "version": existing[-1] + 1,
             "pushed_at": datetime.now(UTC),
             "restored_from": version,
             "withdrawn": tuple(sorted(withdrawn, key=lambda model: model.created_ms)),
@@ -266,18 +320,26 @@ def interrupted_rollback(folder: Path) -> ModelRecord | None:
 
 
 def acknowledge(folder: Path) -> None:
-    """Forget the last roll-back, because its result was printed."""
+    """Mark the last roll-back as finished, after its result was printed."""
     with contextlib.suppress(OSError):
         (folder / _ROLLBACK).unlink()
 
 
 def prune(folder: Path, keep: int) -> list[int]:
-    """Remove all versions but the newest `keep`, and give their numbers."""
+    """Remove old versions.
+
+    Args:
+        folder: The folder that a model server watches.
+        keep: Number of newest versions to keep.
+
+    Returns:
+        The removed versions.
+    """
     removed = versions(folder)[:-keep]
     for version in removed:
-        # Renamed first: a model server that lists the folder sees a whole version or none.
-        doomed = (folder / str(version)).rename(folder / f"{_TEMPORARY}removed-{version}")
-        shutil.rmtree(doomed, ignore_errors=True)  # what stays is removed by the next push
+        # The folder is renamed first, so that a model server never sees half a version.
+        renamed = (folder / str(version)).rename(folder / f"{_TEMPORARY}removed-{version}")
+        shutil.rmtree(renamed, ignore_errors=True)  # the next push removes what is left
     return removed
 
 
@@ -286,7 +348,7 @@ def _digests(folder: Path) -> dict[str, str]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():
-            digests[name] = "of a link, and links are not pushed"
+            digests[name] = "a link, which is never pushed"
         elif path.is_file() and name != RECORD:
             digests[name] = safe_files.file_digest(path)
     return digests

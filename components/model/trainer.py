@@ -1,4 +1,4 @@
-"""TFX's Trainer, which also accepts a backbone, and leaves out examples in which the data gate found leaks."""
+"""TFX's Trainer with two more inputs: a backbone to fine-tune, and a verdict whose leaking examples are left out."""
 
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ _FILES = {"verdict": ("leave_out", LEAVE_OUT), "backbone": ("backbone", BACKBONE
 
 
 class Executor(executor.GenericExecutor):
-    """TFX's executor, with `leave_out` and `backbone`, paths of files, in the custom config if there are such inputs.
+    """TFX's executor with more entries in the custom config, which `trainer.run.run_fn` reads.
 
-    For a warm start the custom config also has `base_version`, and a property of the model records which classes were
-    taken over.
+    `leave_out` and `backbone` are the paths of files in the inputs `verdict` and `backbone`, if there are such inputs.
+    `base_version` is the version of the model that a warm start begins with. After a warm start, a property of the new
+    model records which classes were taken over.
     """
 
     def Do(
@@ -33,6 +34,13 @@ class Executor(executor.GenericExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
+        """Train the model, and record the classes of a warm start.
+
+        Args:
+            input_dict: The inputs of TFX's Trainer, and `verdict` and `backbone`.
+            output_dict: `model` and `model_run`.
+            exec_properties: The parameters of TFX's Trainer.
+        """
         super().Do(input_dict, output_dict, exec_properties)
         if warm_start := read(Path(artifact_utils.get_single_uri(output_dict["model_run"]))):
             model = artifact_utils.get_single_instance(output_dict["model"])
@@ -49,19 +57,24 @@ class Executor(executor.GenericExecutor):
             for artifact in input_dict.get(name, []):
                 arguments.custom_config = {**arguments.custom_config, key: str(Path(artifact.uri) / file)}
         for model in input_dict.get("base_model", []):
-            served = serving_now(Path(arguments.custom_config["serving"]))
-            if served and served.model.names(model):
-                arguments.custom_config = {**arguments.custom_config, "base_version": served.version}
+            serving = serving_now(Path(arguments.custom_config["serving"]))
+            if serving and serving.model.identifies(model):
+                arguments.custom_config = {**arguments.custom_config, "base_version": serving.version}
         return arguments
 
 
 class Trainer(TfxTrainer):
-    """See `Executor`. verdict: the data gate's, or None to leave nothing out; backbone: what to fine-tune, or None to
-    train from scratch; the rest is TFX's."""
+    """TFX's Trainer with the inputs `verdict` and `backbone`.
+
+    Args:
+        verdict: Verdict of the data gate, with the examples to leave out. None: no example is left out.
+        backbone: Backbone to fine-tune. None: training starts from scratch, or from `base_model`.
+        **inputs: Arguments of TFX's Trainer.
+    """
 
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
-    def __init__(self, verdict: types.BaseChannel | None, backbone: types.BaseChannel | None, **inputs: Any):
+    def __init__(self, verdict: types.BaseChannel | None, backbone: types.BaseChannel | None, **inputs: object) -> None:
         super().__init__(**inputs)
         kinds = {
             "verdict": (verdict, artifacts.DataVerdictArtifact),
@@ -69,6 +82,6 @@ class Trainer(TfxTrainer):
         }
         for name, (channel, kind) in kinds.items():
             if channel is not None:
-                # TFX's Trainer makes its own spec; this one has inputs more.
+                # TFX's Trainer creates its specification itself, so the inputs can only be added afterwards.
                 self.spec.INPUTS = {**self.spec.INPUTS, name: ChannelParameter(type=kind)}
                 self.spec.inputs[name] = channel

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from components.model.serving_folder import pushed_by
+from components.model.serving_folder import version_by_run
 from pipeline.metadata import relocation
 from pipeline.metadata.address import Address, Connection, connect
 from pipeline.metadata.records import COMPARED, RESOLVER, Artifact, Edge, Execution, Lineage, Run, Value
@@ -93,7 +93,7 @@ class Reader:
     @functools.cached_property
     def _versions(self) -> dict[str, str]:
         """Return the version that each run pushed, by run, as the versions themselves record it."""
-        return pushed_by(self._serving) if self._serving else {}
+        return version_by_run(self._serving) if self._serving else {}
 
     def runs(
         self,

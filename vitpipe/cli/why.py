@@ -117,7 +117,7 @@ def _serving(result: RunResult) -> list[str]:
 
 
 def _words(check: Check, confidence: float) -> str:
-    verdict = "kept" if check.kept else "below the bound, but no more than chance" if check.noise else "missed"
+    verdict = "kept" if check.satisfied else "below the bound, but no more than chance" if check.noise else "missed"
     interval = ""
     if check.interval:
         interval = f", {check.interval[0]:.4f} to {check.interval[1]:.4f} with {confidence:.0%} confidence"

@@ -1,1 +1,1 @@
-"""Evaluator: measures a candidate and decides whether it may serve."""
+"""Evaluator, which measures a candidate and decides whether it may serve."""

@@ -1,4 +1,4 @@
-"""TFX's Evaluator with the model gate. It alone issues the ModelBlessing, and records everything it compared."""
+"""Node that measures a candidate with TFMA and judges it. It alone issues the ModelBlessing."""
 
 import json
 from pathlib import Path
@@ -24,18 +24,18 @@ from components.model.evaluator.measures import FEWEST_SHARED, compare, compare_
 from components.model.evaluator.predictions import Predictions, predict
 from trainer.examples import LABEL, class_names
 
-PREDICTIONS = "predictions.parquet"  # a row an example of the test set: what each model answered
+PREDICTIONS = "predictions.parquet"  # answers of each model, one row for each example of the test set
 
 _CANDIDATE, _SERVING = "candidate", "serving"
 _LOOKS = ("brightness", "sharpness")
-_THIRDS = ("low", "middle", "high")  # of the test set, by how bright or sharp an image is
+_THIRDS = ("low", "middle", "high")  # of the test set, by brightness or sharpness of the images
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
-    """Asks each model once, measures with TFMA, then judges.
+    """Executor that requests the predictions of each model once, measures them with TFMA, and judges the candidate.
 
-    A model that fails does not fail the step: TFX would delete its outputs, and nobody could read why. It completes
-    with `blessed` 0, and what follows is skipped.
+    The step completes even if the model does not pass, because TFX would delete the outputs of a failed step, and with
+    them the reasons. It sets `blessed` to 0, and the steps that follow are skipped.
     """
 
     def Do(
@@ -44,6 +44,16 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
+        """Evaluate the candidate, and write the measurements and the blessing.
+
+        Args:
+            input_dict: The inputs of `EvaluatorSpec`.
+            output_dict: `evaluation` and `blessing`. The blessing's property `judgement` holds a `Judgement`, as JSON.
+            exec_properties: The parameters of `EvaluatorSpec`.
+
+        Raises:
+            ValueError: If a model does not load, or the classes of the candidate are not those of the data.
+        """
         self._log_startup(input_dict, output_dict, exec_properties)
         settings = GateSettings.model_validate_json(exec_properties["gate"])
         evaluation = Path(artifact_utils.get_single_uri(output_dict["evaluation"]))
@@ -53,25 +63,30 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         models = {_CANDIDATE: input_dict["model"], _SERVING: input_dict.get("baseline_model", [])}
         answers = {
             role: predict(path_utils.serving_model_path(model.uri), shards)
-            for role, [*of_role] in models.items()
-            for model in of_role
+            for role, artifacts_of_role in models.items()
+            for model in artifacts_of_role
         }
-        if differing := answers[_CANDIDATE].misnamed(names):
-            raise ValueError(f"the candidate cannot be judged: {differing}; train it again on these data")
+        if difference := answers[_CANDIDATE].class_difference(names):
+            raise ValueError(f"the candidate cannot be judged: {difference}; train it again on these data")
         labels = answers[_CANDIDATE].labels
         comparison = None
-        # If a model serves but its artifact is gone, nothing is compared, and the verdict must say so.
+        # If a model serves but its artifact is missing, nothing is compared, and the verdict must say so.
         incomparable = exec_properties["serving"] if _SERVING not in answers else ""
-        if _SERVING in answers and (differing := answers[_SERVING].misnamed(names)):
-            other = answers.pop(_SERVING)  # its classes differ, so it has no figures on the whole test set
-            if sorted(other.names) == sorted(names):
-                answers[_SERVING] = other.reordered(names)
+        if _SERVING in answers and (difference := answers[_SERVING].class_difference(names)):
+            serving_answers = answers.pop(_SERVING)  # with other classes it has no figures on the whole test set
+            if sorted(serving_answers.names) == sorted(names):
+                answers[_SERVING] = serving_answers.reorder(names)
             else:
-                ours, theirs = (predicted_classes(of.probabilities) for of in (answers[_CANDIDATE], other))
-                comparison = compare_shared(labels, names, ours, theirs, [*other.names], settings.confidence)
+                candidate, serving = (
+                    predicted_classes(predictions.probabilities)
+                    for predictions in (answers[_CANDIDATE], serving_answers)
+                )
+                comparison = compare_shared(
+                    labels, names, candidate, serving, [*serving_answers.names], settings.confidence
+                )
                 if comparison is None:
                     incomparable = (
-                        f"{differing}; fewer than {FEWEST_SHARED} test images are of classes that both models know"
+                        f"{difference}; fewer than {FEWEST_SHARED} test images are of classes that both models know"
                     )
         statistics = Path(artifact_utils.get_single_uri(input_dict["statistics"]))
         table = _table(answers, read_table(statistics, ["split", "id", *_LOOKS]))
@@ -86,9 +101,9 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             )
 
         figures = {}
-        for role, of_role in answers.items():
+        for role, predictions in answers.items():
             looks = _looks_accuracy(evaluation, role, list(answers))
-            figures[role] = measure(labels, of_role.probabilities, names, settings.confidence, looks)
+            figures[role] = measure(labels, predictions.probabilities, names, settings.confidence, looks)
         if _SERVING in answers:
             candidate, serving = (predicted_classes(answers[role].probabilities) for role in (_CANDIDATE, _SERVING))
             comparison = compare(labels, candidate, serving, settings.confidence)
@@ -103,10 +118,12 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                 blessing.set_string_custom_property(f"{role}_uri", model.uri)
                 blessing.set_int_custom_property(f"{role}_id", model.id)
         name = constants.BLESSED_FILE_NAME if blessed else constants.NOT_BLESSED_FILE_NAME
-        (Path(blessing.uri) / name).touch()  # the file TFX's own tools look for
+        (Path(blessing.uri) / name).touch()  # TFX's own tools read the verdict from the name of this file
 
 
 class EvaluatorSpec(ComponentSpec):
+    """Specification of `Evaluator`."""
+
     PARAMETERS: ClassVar = {"gate": ExecutionParameter(type=str), "serving": ExecutionParameter(type=str)}
     INPUTS: ClassVar = {
         "examples": ChannelParameter(type=standard_artifacts.Examples),
@@ -122,16 +139,16 @@ class EvaluatorSpec(ComponentSpec):
 
 
 class Evaluator(base_beam_component.BaseBeamComponent):
-    """Weighs the candidate, and the model serving now, on the `test` split.
+    """Component that evaluates the candidate, and compares it with the serving model, on the `test` split.
 
     Args:
-        examples: raw examples with a `test` split.
-        statistics: how bright and sharp their images are.
-        model: the candidate.
-        baseline_model: the model serving now; the channel may be empty.
-        schema: carries the class names.
-        gate: the bounds.
-        serving: what to report if a model serves now and `baseline_model` is empty; empty if no model serves.
+        examples: Raw examples with a `test` split.
+        statistics: Image statistics, with the brightness and sharpness of the images.
+        model: The candidate.
+        baseline_model: The serving model. The channel may be empty.
+        schema: Schema with the class names.
+        gate: Bounds that the candidate must satisfy.
+        serving: Warning to report if a model serves but `baseline_model` is empty. Empty if no model serves.
     """
 
     SPEC_CLASS = EvaluatorSpec
@@ -146,7 +163,7 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         schema: types.BaseChannel,
         gate: GateSettings,
         serving: str = "",
-    ):
+    ) -> None:
         super().__init__(
             EvaluatorSpec(
                 examples=examples,
@@ -163,27 +180,27 @@ class Evaluator(base_beam_component.BaseBeamComponent):
 
 
 def _table(answers: dict[str, Predictions], images: pd.DataFrame) -> pd.DataFrame:
-    """A row an example: id, label, the thirds of its looks, and the probabilities of each model."""
+    """Make the table of predictions: id, label, thirds of brightness and sharpness, and each model's probabilities."""
     candidate = answers[_CANDIDATE]
     table = pd.DataFrame({"id": candidate.ids, LABEL: candidate.labels})
     looks = images[images.split == "test"].drop_duplicates("id").set_index("id").reindex(table.id)
     for look in _LOOKS:
-        # By rank, so that each third has its images however alike they are.
+        # Thirds of ranks have the same size even if many images have the same value.
         rank = looks[look].rank(method="first", na_option="top").to_numpy(int) - 1
         table[look] = np.array(_THIRDS)[rank * 3 // len(table)]
-    for role, of_role in answers.items():
-        table[role] = list(of_role.probabilities)
+    for role, predictions in answers.items():
+        table[role] = list(predictions.probabilities)
     return table
 
 
 def _for_tfma(table: pd.DataFrame) -> pd.DataFrame:
-    """The same with every value in a list, as TFMA expects a feature."""
+    """Select the columns that TFMA reads, with every value in a list, as it expects features."""
     lists = {name: [[value] for value in table[name]] for name in (LABEL, *_LOOKS)}
     return table[[name for name in (_CANDIDATE, _SERVING) if name in table]].assign(**lists)
 
 
 def _looks_accuracy(evaluation: Path, role: str, roles: list[str]) -> dict[str, float]:
-    """Accuracy by third, as TFMA measured it."""
+    """Read the accuracy on each third, which TFMA measured."""
     result = tfma.load_eval_result(str(evaluation), model_name=role if len(roles) > 1 else None)
     return {
         f"{key[0][0]} {key[0][1]}": metrics[""][""]["sparse_categorical_accuracy"]["doubleValue"]
@@ -193,7 +210,7 @@ def _looks_accuracy(evaluation: Path, role: str, roles: list[str]) -> dict[str, 
 
 
 def _eval_config(roles: list[str]) -> config_pb2.EvalConfig:
-    """No thresholds: the gate judges. The models were asked already, so TFMA reads their answers as features."""
+    """Make TFMA's configuration. It has no thresholds, because the gate judges, and reads predictions as features."""
 
     def metric(class_name: str, **config: object) -> config_pb2.MetricConfig:
         return config_pb2.MetricConfig(class_name=class_name, config=json.dumps(config))

@@ -1,4 +1,4 @@
-"""Judgement of a model's measured figures against bounds. Plain arithmetic; imports no TFX."""
+"""Judgement of a model's measured figures against bounds. Imports neither TFX nor TensorFlow."""
 
 from typing import Literal
 
@@ -8,8 +8,8 @@ from trainer.settings import Group, SettingsGroup
 
 Interval = tuple[float, float]
 _AGAINST = "accuracy against the serving model"
-_LISTED = 5  # class names in a message
-OVERRIDE = "override"  # property of a blessing that a person issued, and of its model: reason and time, as JSON
+_NAMES_IN_MESSAGE = 5
+OVERRIDE = "override"  # property of a blessing that a person issued, and of its model: an `Override`, as JSON
 
 
 class GateSettings(SettingsGroup):
@@ -31,7 +31,7 @@ class GateSettings(SettingsGroup):
 
 
 class ModelFigures(Group):
-    """What was measured of one model. Intervals are exact ones of a share, at `GateSettings.confidence`."""
+    """Measured figures of one model. Intervals are exact intervals of a share, at `GateSettings.confidence`."""
 
     classes: list[str]  # in index order
     examples: int
@@ -40,39 +40,39 @@ class ModelFigures(Group):
     top_3: float
     log_loss: float
     calibration_error: float
-    class_accuracy: dict[str, float]  # by class name: of its examples the share answered right, which is recall
+    class_accuracy: dict[str, float]  # by class name: share of the class's examples answered correctly (recall)
     class_accuracy_interval: dict[str, Interval]
-    class_precision: dict[str, float]  # of the answers that name it, the share that is right
-    looks_accuracy: dict[str, float]  # of the darkest third of the images (`brightness low`), and so on
-    confusion: list[list[int]]  # examples of class i (row) answered with class j
+    class_precision: dict[str, float]  # by class name: share of the answers with this class that are correct
+    looks_accuracy: dict[str, float]  # by third of the images: `brightness low` is the darkest third, and so on
+    confusion: list[list[int]]  # number of examples of class i (row) answered with class j (column)
 
 
 class Comparison(Group):
-    """Comparison of the candidate with the model serving now, on the same examples.
+    """Comparison of the candidate with the serving model, on the same examples.
 
     If the classes of the two models differ, only examples of the classes that both know are compared.
     """
 
     examples: int
-    gained: int  # that only the candidate has right
-    lost: int  # that only the serving model has right
-    difference: float  # of the accuracies
+    gained: int  # examples that only the candidate answers correctly
+    lost: int  # examples that only the serving model answers correctly
+    difference: float  # accuracy of the candidate minus accuracy of the serving model
     interval: Interval  # of the difference
-    accuracies: tuple[float, float] | None = None  # the candidate's and the serving model's, on these examples
-    shared: tuple[str, ...] = ()  # the classes that both models know, if their classes differ
+    accuracies: tuple[float, float] | None = None  # of the candidate and of the serving model, on these examples
+    shared: tuple[str, ...] = ()  # classes that both models know; empty if their classes are the same
 
     @property
     def scope(self) -> str:
         """Description of the compared examples; empty if they are the whole test set."""
         if not self.shared:
             return ""
-        more = len(self.shared) - _LISTED
-        names = ", ".join(self.shared[:_LISTED]) + (f" and {more:,} more" if more > 0 else "")
+        more = len(self.shared) - _NAMES_IN_MESSAGE
+        names = ", ".join(self.shared[:_NAMES_IN_MESSAGE]) + (f" and {more:,} more" if more > 0 else "")
         return f"on the {self.examples:,} test images of the classes that both know ({names})"
 
 
 class Check(Group):
-    """One bound, and whether the model kept it."""
+    """One bound, and the value that is compared with it."""
 
     name: str
     value: float
@@ -80,47 +80,50 @@ class Check(Group):
     sense: Literal["at least", "at most"] = "at least"
     interval: Interval | None = None
     detail: str = ""
-    noise: bool = False  # what the value says is no more than chance: then it is not held against the model
+    noise: bool = False  # whether the value may be chance, in which case the check passes anyway
 
     @property
-    def kept(self) -> bool:
-        # Computed in float32 somewhere, 162 of 180 is 0.89999998, and has kept a bound of 0.9.
-        spare = self.value - self.bound if self.sense == "at least" else self.bound - self.value
-        return round(spare, 6) >= 0
+    def satisfied(self) -> bool:
+        """Whether the value satisfies the bound."""
+        # Rounded, because in float32 162 of 180 is 0.89999998, which must satisfy a bound of 0.9.
+        margin = self.value - self.bound if self.sense == "at least" else self.bound - self.value
+        return round(margin, 6) >= 0
 
     @property
     def passed(self) -> bool:
-        return self.kept or self.noise
+        """Whether the model passes: it satisfies the bound, or the value may be chance."""
+        return self.satisfied or self.noise
 
     def __str__(self) -> str:
+        """Return one sentence with the value, the bound and the details."""
         missed = "below" if self.sense == "at least" else "above"
         interval = f"{self.interval[0]:.4f} to {self.interval[1]:.4f}" if self.interval else ""
         detail = "; ".join(filter(None, [self.detail, interval]))
-        noise = ", which may be noise" if self.noise and not self.kept else ""
-        bound = f"{self.sense if self.kept else missed} {self.bound:.4f}{noise}"
+        noise = ", which may be noise" if self.noise and not self.satisfied else ""
+        bound = f"{self.sense if self.satisfied else missed} {self.bound:.4f}{noise}"
         return f"{self.name} {self.value:.4f} is {bound}" + f" ({detail})" * bool(detail)
 
 
 class Override(Group):
-    """A person's words over the gate's."""
+    """Record of a person's decision to bless a model that the gate did not bless."""
 
     reason: str
     at: str
 
 
 class Judgement(Group):
-    """Everything the gate weighed."""
+    """Verdict of the gate, with everything that it is based on."""
 
     candidate: ModelFigures
     serving: ModelFigures | None
     comparison: Comparison | None
     confidence: float
     checks: list[Check]
-    incomparable: str = ""  # why the model serving now was not compared with
+    incomparable: str = ""  # reason why the candidate was not compared with the serving model; empty if it was
 
     @property
     def warnings(self) -> list[str]:
-        """What a person should know although it decides nothing."""
+        """Sentences that a person should know, although they do not affect the verdict."""
         lines = [f"not compared with the serving model: {self.incomparable}"] if self.incomparable else []
         if self.comparison and self.comparison.shared:
             lines.append(
@@ -132,22 +135,24 @@ class Judgement(Group):
         if self.blessed and figures.accuracy_interval[0] <= count / figures.examples:
             lines.append(
                 f"accuracy {figures.accuracy:.4f} may be no better than chance: a model that answers {always} to every "
-                f"image has {count / figures.examples:.4f}; gate.accuracy should be above that"
+                f"image has {count / figures.examples:.4f}; set gate.accuracy above that"
             )
         for check in self.checks:
             if check.name == _AGAINST and check.interval and self.comparison:
-                # A loss of just the tolerance is held against a model only if its interval ends below zero.
-                reach = (check.interval[1] - check.interval[0]) / 2
-                if reach > -check.bound:
+                # A loss as large as the tolerance fails the check only if its whole interval is below zero, which
+                # needs an interval narrower than twice the tolerance.
+                half_width = (check.interval[1] - check.interval[0]) / 2
+                if half_width > -check.bound:
                     lines.append(
                         f"{self.comparison.examples:,} test images are too few to tell a loss of {-check.bound:.4f} "
                         f"(gate.tolerance) from chance: the difference from the serving model is known to within "
-                        f"{reach:.4f}; take more test images, or a wider tolerance"
+                        f"{half_width:.4f}; use more test images, or a larger tolerance"
                     )
         return lines
 
     @property
     def blessed(self) -> bool:
+        """Whether the candidate may serve: all checks passed."""
         return all(check.passed for check in self.checks)
 
 
@@ -158,11 +163,20 @@ def judge(
     comparison: Comparison | None = None,
     incomparable: str = "",
 ) -> Judgement:
-    """Weigh a candidate against the bounds and, where one serves, against the model serving now.
+    """Judge a candidate by the bounds and, if a model serves, by comparison with that model.
 
-    A candidate that is worse than the serving model by more than the tolerance is blocked unless the interval of the
-    difference reaches zero: then the examples cannot tell the two apart, and it would be chance that decides.
-    incomparable: why there is no comparison although a model serves.
+    A candidate that is worse than the serving model by more than the tolerance does not pass, unless the interval of
+    the difference includes zero. In that case the difference may be chance.
+
+    Args:
+        settings: The bounds.
+        candidate: Figures of the candidate.
+        serving: Figures of the serving model. None if no model serves, or its classes differ.
+        comparison: Comparison of the two models, if there is one.
+        incomparable: Reason why there is no comparison although a model serves.
+
+    Returns:
+        The judgement.
     """
     worst = min(candidate.class_accuracy, key=lambda name: candidate.class_accuracy[name])
     checks = [

@@ -16,20 +16,19 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class Predictions:
-    """Of N examples, in the order of their shards: ids [N], labels int64 [N], probabilities float32 [N, classes].
+    """Predictions of one model for N examples, in the order of their shards.
 
-    An image that the model could not decode, or answered with what are no finite numbers, has probabilities 0, and so
-    is answered wrong. `classes`: the names that the model gave to its answers, by label. `names`: all its classes in
-    index order; empty if it is not a model that `trainer.serving.export` wrote.
+    An example has probabilities 0, and so counts as wrong, if the model could not decode its image or answered with
+    numbers that are not finite.
     """
 
-    ids: list[bytes]
-    labels: np.ndarray
-    probabilities: np.ndarray
-    classes: dict[int, str]
-    names: tuple[str, ...] = ()
+    ids: list[bytes]  # [N]
+    labels: np.ndarray  # of the examples, int64 [N]
+    probabilities: np.ndarray  # float32 [N, classes]
+    classes: dict[int, str]  # class names that occur in the answers, by label
+    names: tuple[str, ...] = ()  # all classes in index order; empty if `trainer.serving.export` did not write the model
 
-    def reordered(self, names: list[str]) -> "Predictions":
+    def reorder(self, names: list[str]) -> "Predictions":
         """Return the predictions with their classes in the order of `names`, a permutation of `self.names`."""
         columns = [self.names.index(name) for name in names]
         return replace(
@@ -39,22 +38,33 @@ class Predictions:
             names=tuple(names),
         )
 
-    def misnamed(self, names: list[str]) -> str:
-        """In words, how the model's classes differ from `names`, in index order; empty when they do not."""
+    def class_difference(self, names: list[str]) -> str:
+        """Describe how the model's classes differ from `names`, in index order; empty if they do not differ."""
         if (width := self.probabilities.shape[1]) != len(names):
             return f"it has {width} classes and the data {len(names)}"
-        other = [
+        differences = [
             f"{label} {name!r}, which is {names[label]!r} in the data"
             for label, name in sorted(self.classes.items())
             if names[label] != name
         ]
-        return f"it calls class {', '.join(other)}" if other else ""
+        return f"it calls class {', '.join(differences)}" if differences else ""
 
 
 def predict(model: str, shards: Iterable[Path]) -> Predictions:
-    """Asks the signature `serving_default` of the SavedModel folder `model`."""
+    """Request predictions from the signature `serving_default` of a SavedModel.
+
+    Args:
+        model: Folder of the SavedModel.
+        shards: TFRecord files of raw examples.
+
+    Returns:
+        The predictions.
+
+    Raises:
+        ValueError: If the model does not load.
+    """
     loaded = open_saved_model(model, serving_default="examples")
-    answer = loaded.signatures["serving_default"]
+    signature = loaded.signatures["serving_default"]
     ids, labels, probabilities = [], [], []
     classes: dict[int, str] = {}
     for shard in shards:
@@ -64,12 +74,12 @@ def predict(model: str, shards: Iterable[Path]) -> Predictions:
         labels += [example.label for example in examples]
         for start in range(0, len(records), _BATCH):
             batch = tf.constant(records[start : start + _BATCH])
-            answers = {output: values.numpy() for output, values in answer(examples=batch).items()}
+            answers = {output: values.numpy() for output, values in signature(examples=batch).items()}
             finite = np.isfinite(answers["probabilities"]).all(axis=1)
             probabilities.append(np.where(finite[:, None], answers["probabilities"], 0))
-            named = answers["valid"] & finite
-            pairs = zip(answers["label"][named].tolist(), answers["class"][named], strict=True)
+            valid = answers["valid"] & finite
+            pairs = zip(answers["label"][valid].tolist(), answers["class"][valid], strict=True)
             classes |= {label: name.decode() for label, name in pairs}
     return Predictions(
-        ids, np.array(labels, np.int64), np.concatenate(probabilities), classes, tuple(class_names(answer))
+        ids, np.array(labels, np.int64), np.concatenate(probabilities), classes, tuple(class_names(signature))
     )

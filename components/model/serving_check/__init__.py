@@ -1,1 +1,1 @@
-"""ServingCheck: queries the SavedModel as its clients will."""
+"""ServingCheck, which sends requests to the SavedModel as its clients will."""

@@ -1,4 +1,4 @@
-"""Bounds of the serving check. The command imports them, so they need neither TFX nor TensorFlow."""
+"""Bounds of the serving check. Imports neither TFX nor TensorFlow, because the command imports this module."""
 
 from pydantic import Field
 

@@ -1,8 +1,9 @@
-"""Query a SavedModel as its clients will, in a process that has TensorFlow and nothing of ours.
+"""Send requests to a SavedModel as its clients will, in a process without this project's modules.
 
-Run as a script, isolated: `python -I client.py MODEL FOLDER`. FOLDER holds `requests.npz` with the arrays
-`images` (uint8 [N, H, W, 3]), and byte strings as `encoded`, `examples` and `hostile` (uint8, joined), each with the
-end offsets of its strings in `<name>_ends`. Writes `answers.npz` and `figures.json` there.
+Run it as an isolated script: `python -I client.py MODEL FOLDER`. FOLDER holds `requests.npz` with the array `images`
+(uint8 [N, H, W, 3]) and with lists of byte strings, `encoded`, `examples` and `hostile`. The strings of a list are
+joined to one array (uint8), and the offsets of their ends are in `<name>_ends`. The script writes `answers.npz` and
+`figures.json` to FOLDER.
 """
 
 import json
@@ -14,10 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
-_TIMED = 100  # requests with one image
+_TIMED = 100  # timed requests with one image each
 
 
 def main(model: str, folder: str) -> None:
+    """Send all requests, and write the answers and figures.
+
+    Args:
+        model: Folder of the SavedModel.
+        folder: Folder of `requests.npz`, to which the results are written.
+    """
     import tensorflow as tf
 
     peak = 0.0
@@ -42,7 +49,7 @@ def main(model: str, folder: str) -> None:
             answers[f"{signature}/{batch}/class"] = answer["class"].numpy().astype("S")
             peak = max(peak, _resident_gib())
 
-    # Between two good ones, so that a batch that is spoilt shows.
+    # Each batch starts and ends with a valid request, whose answers show whether the hostile ones affect others.
     for signature in ("serving_default", "serving_bytes", "explain"):
         if signature in signatures:
             name, rows = inputs[signature]
@@ -68,7 +75,10 @@ def main(model: str, folder: str) -> None:
 
 
 def _resident_gib() -> float:
-    """Now. Not the peak that the system keeps: a child begins with that of its parent, which has trained a model."""
+    """Return the current resident memory of this process.
+
+    The peak that the operating system records would be wrong: a child process inherits that of its parent.
+    """
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**30
 
 

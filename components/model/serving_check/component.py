@@ -1,4 +1,4 @@
-"""TFX's InfraValidator without Docker. It rejects a model that cannot answer the requests of its clients."""
+"""Node that rejects a model that cannot answer its clients' requests: TFX's InfraValidator without Docker."""
 
 import io
 import json
@@ -31,13 +31,17 @@ from trainer.serving import load_vit
 SIGNATURES = ("explain", "serving_bytes", "serving_default", "serving_images")
 
 _IMAGES = 32
-_CLOSE = 1e-4  # between probabilities that are to be equal: batches of other sizes are summed in another order
-_TIME_OUT = 600  # seconds for the whole probe
-_OURS = {"components", "pipeline", "trainer", "tfx"}
+_TOLERANCE = 1e-4  # of probabilities: sums are computed in another order in batches of other sizes
+_TIMEOUT = 600  # seconds for all requests
+_FORBIDDEN = {"components", "pipeline", "trainer", "tfx"}  # modules that a client does not have
 
 
 class Executor(base_executor.BaseExecutor):
-    """Completes with `blessed` 0 when the model fails: see `components.model.evaluator.component`."""
+    """Executor of the serving check.
+
+    It completes even if the model does not pass, and sets `blessed` to 0, as `components.model.evaluator.component`
+    does.
+    """
 
     def Do(
         self,
@@ -45,6 +49,17 @@ class Executor(base_executor.BaseExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
+        """Check the model, and write the blessing.
+
+        Args:
+            input_dict: The inputs of `ServingCheckSpec`.
+            output_dict: `blessing`. Its property `checks` holds a list of `Check`, as JSON.
+            exec_properties: The parameters of `ServingCheckSpec`.
+
+        Raises:
+            FileNotFoundError: If the SavedModel has no Keras model.
+            ValueError: If the Keras model cannot be read.
+        """
         settings = ServingCheckSettings.model_validate_json(exec_properties["settings"])
         model = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict["model"]))
         [examples] = input_dict["examples"]
@@ -54,87 +69,112 @@ class Executor(base_executor.BaseExecutor):
         names = class_names(io_utils.SchemaReader().read(schema_file))
         checks = check(model, records, names, settings)
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
-        blessed = all(one.passed for one in checks)
+        blessed = all(result.passed for result in checks)
         blessing.set_int_custom_property("blessed", int(blessed))
         blessing.set_string_custom_property("signatures", json.dumps(SIGNATURES))
-        blessing.set_string_custom_property("checks", json.dumps([one.model_dump() for one in checks]))
+        blessing.set_string_custom_property("checks", json.dumps([result.model_dump() for result in checks]))
         Path(blessing.uri, "INFRA_BLESSED" if blessed else "INFRA_NOT_BLESSED").touch()
 
 
 def check(model: str, records: list[bytes], names: list[str], settings: ServingCheckSettings) -> list[Check]:
-    """What came of asking the SavedModel folder `model`, with serialized raw examples, in a process of its own.
+    """Send requests to a SavedModel in a separate process, and compare its answers with those of the Keras model.
 
-    names: of the classes, in index order.
+    Args:
+        model: Folder of the SavedModel.
+        records: Serialized raw examples, at least one, whose images are sent.
+        names: Class names of the data, in index order.
+        settings: The bounds.
+
+    Returns:
+        The checks.
+
+    Raises:
+        FileNotFoundError: If the SavedModel has no Keras model.
+        ValueError: If the Keras model cannot be read.
     """
     records = records if len(records) > 1 else records * 2
     keras_model = load_vit(model)
     size = keras_model.get_config()["image_size"]
-    encoded = [_resized(tfrecord.parse(record).image, number) for number, record in enumerate(records)]
+    encoded = [_vary_size(tfrecord.parse(record).image, number) for number, record in enumerate(records)]
     examples = [tfrecord.example(image, 0, b"") for image in encoded]
     pixels = decode_batch(tf.constant(encoded), size)[0].numpy()
-    wanted = tf.nn.softmax(keras_model(pixels, training=False)).numpy()
+    expected = tf.nn.softmax(keras_model(pixels, training=False)).numpy()
     hostile = [b"", b"<html>not an image</html>", encoded[0][:20], bytes(100_000_000), _bomb(), _bomb(b"abCd")]
 
     with tempfile.TemporaryDirectory() as folder:
         strings = {"encoded": encoded, "examples": examples, "hostile": hostile}
-        arrays: dict[str, Any] = {"images": pixels, **_joined(strings)}
+        arrays: dict[str, Any] = {"images": pixels, **_join(strings)}
         np.savez(Path(folder, "requests.npz"), **arrays)
         command = [sys.executable, "-I", client.__file__, model, folder]
         try:
-            # TensorFlow tells of a hostile request by its bytes, which are no text.
-            probe = subprocess.run(
-                command, capture_output=True, text=True, errors="backslashreplace", timeout=_TIME_OUT, cwd=folder
+            # TensorFlow's messages quote the bytes of hostile requests, which are not always UTF-8.
+            process = subprocess.run(
+                command, capture_output=True, text=True, errors="backslashreplace", timeout=_TIMEOUT, cwd=folder
             )
         except subprocess.TimeoutExpired:
-            return [_failed("answers in time", f"the process was stopped after {_TIME_OUT} s")]
-        if probe.returncode:
-            last = (probe.stderr.strip().splitlines() or ["it said nothing"])[-1]
-            return [_failed("loads and answers", f"exit code {probe.returncode}: {last}")]
+            return [_failure("answers in time", f"the process was stopped after {_TIMEOUT} s")]
+        if process.returncode:
+            last_line = (process.stderr.strip().splitlines() or ["it printed no message"])[-1]
+            return [_failure("loads and answers", f"exit code {process.returncode}: {last_line}")]
         figures = json.loads(Path(folder, "figures.json").read_text())
-        with np.load(Path(folder, "answers.npz")) as loaded:
-            answers = {name: loaded[name] for name in loaded.files}
+        with np.load(Path(folder, "answers.npz")) as archive:
+            answers = {name: archive[name] for name in archive.files}
 
-    def of(output: str, hostile: bool = False) -> dict[str, np.ndarray]:
-        """Answers of one output, by signature and batch."""
+    def answers_of(output: str, hostile: bool = False) -> dict[str, np.ndarray]:
+        """Return the answers of one output, by signature and batch."""
         return {
             name.rpartition("/")[0]: values
             for name, values in answers.items()
             if name.endswith(f"/{output}") and name.startswith("hostile/") == hostile
         }
 
-    differences = {name: _difference(found, wanted[: len(found)]) for name, found in of("probabilities").items()}
-    spoilt = max((_difference(mixed[[0, -1]], wanted[:2]) for mixed in of("probabilities", True).values()), default=0.0)
-    labels = np.array([names[label].encode() if label < len(names) else b"" for label in wanted.argmax(axis=1)])
-    misnamed = sum(int((found != labels[: len(found)]).sum()) for found in of("class").values())
-    misnamed += abs(wanted.shape[1] - len(names))
-    not_finite = sum(int((~np.isfinite(found)).any(axis=1).sum()) for found in of("probabilities").values())
-    refused = sum(int((~found).sum()) for found in of("valid").values())
-    accepted = sum(int(found[1:-1].sum()) for found in of("valid", True).values())
+    probabilities, hostile_probabilities = answers_of("probabilities"), answers_of("probabilities", hostile=True)
+    differences = {name: _difference(rows, expected[: len(rows)]) for name, rows in probabilities.items()}
+    hostile_effect = max(
+        (_difference(rows[[0, -1]], expected[:2]) for rows in hostile_probabilities.values()), default=0.0
+    )
+    labels = np.array([names[label].encode() if label < len(names) else b"" for label in expected.argmax(axis=1)])
+    misnamed = sum(int((classes != labels[: len(classes)]).sum()) for classes in answers_of("class").values())
+    misnamed += abs(expected.shape[1] - len(names))
+    not_finite = sum(int((~np.isfinite(rows)).any(axis=1).sum()) for rows in probabilities.values())
+    rejected = sum(int((~valid).sum()) for valid in answers_of("valid").values())
+    accepted = sum(int(valid[1:-1].sum()) for valid in answers_of("valid", hostile=True).values())
     worst = max(differences, key=lambda name: differences[name], default="")
     missing = sorted(set(SIGNATURES) - set(figures["signatures"]))
-    ours = sorted(_OURS & set(figures["modules"]))
+    forbidden = sorted(_FORBIDDEN & set(figures["modules"]))
     latency = figures["latency_ms"]
     return [
         Check(name="signatures missing", value=len(missing), bound=0, sense="at most", detail=", ".join(missing)),
-        Check(name="modules of ours it needs", value=len(ours), bound=0, sense="at most", detail=", ".join(ours)),
+        Check(
+            name="modules of the project needed",
+            value=len(forbidden),
+            bound=0,
+            sense="at most",
+            detail=", ".join(forbidden),
+        ),
         Check(
             name="difference from the trained model",
             value=differences.get(worst, 0),
-            bound=_CLOSE,
+            bound=_TOLERANCE,
             sense="at most",
             detail=f"largest in {worst}",
         ),
-        Check(name="answers that are no finite numbers", value=not_finite, bound=0, sense="at most"),
-        Check(name="classes misnamed", value=misnamed, bound=0, sense="at most"),
-        Check(name="good images called invalid", value=refused, bound=0, sense="at most"),
+        Check(name="answers that are not finite", value=not_finite, bound=0, sense="at most"),
+        Check(name="misnamed classes", value=misnamed, bound=0, sense="at most"),
+        Check(name="valid images rejected", value=rejected, bound=0, sense="at most"),
         Check(
-            name="hostile requests called valid",
+            name="hostile requests accepted",
             value=accepted,
             bound=0,
             sense="at most",
-            detail="nothing, HTML, a cut image, 100 MB, 30,000 x 30,000 pixels",
+            detail="an empty string, HTML, a truncated image, 100 MB of zeros, 30,000 x 30,000 pixels",
         ),
-        Check(name="difference that hostile requests make to others", value=spoilt, bound=_CLOSE, sense="at most"),
+        Check(
+            name="effect of hostile requests on other answers",
+            value=hostile_effect,
+            bound=_TOLERANCE,
+            sense="at most",
+        ),
         Check(
             name="latency in ms",
             value=latency[1],
@@ -147,6 +187,8 @@ def check(model: str, records: list[bytes], names: list[str], settings: ServingC
 
 
 class ServingCheckSpec(ComponentSpec):
+    """Specification of `ServingCheck`."""
+
     PARAMETERS: ClassVar = {"settings": ExecutionParameter(type=str)}
     INPUTS: ClassVar = {
         "model": ChannelParameter(type=standard_artifacts.Model),
@@ -157,13 +199,13 @@ class ServingCheckSpec(ComponentSpec):
 
 
 class ServingCheck(base_component.BaseComponent):
-    """Asks the candidate in a fresh process, and issues the InfraBlessing.
+    """Component that sends requests to the candidate in a new process, and issues the InfraBlessing.
 
     Args:
-        model: the candidate.
-        examples: raw examples with a `test` split, which it is asked about.
-        schema: carries the class names.
-        settings: the bounds.
+        model: The candidate.
+        examples: Raw examples with a `test` split, whose images are sent.
+        schema: Schema with the class names.
+        settings: The bounds.
     """
 
     SPEC_CLASS = ServingCheckSpec
@@ -175,7 +217,7 @@ class ServingCheck(base_component.BaseComponent):
         examples: types.BaseChannel,
         schema: types.BaseChannel,
         settings: ServingCheckSettings,
-    ):
+    ) -> None:
         super().__init__(
             ServingCheckSpec(
                 model=model,
@@ -187,40 +229,43 @@ class ServingCheck(base_component.BaseComponent):
         )
 
 
-def _difference(found: np.ndarray, wanted: np.ndarray) -> float:
-    """The largest; 1, the most that probabilities can differ by, where something is no finite number."""
-    return float(np.nan_to_num(np.abs(found - wanted), nan=1, posinf=1).max())
+def _difference(actual: np.ndarray, expected: np.ndarray) -> float:
+    """Return the largest difference of probabilities; 1, the largest possible one, if any is not finite."""
+    return float(np.nan_to_num(np.abs(actual - expected), nan=1, posinf=1).max())
 
 
-def _failed(name: str, detail: str) -> Check:
+def _failure(name: str, detail: str) -> Check:
     return Check(name=name, value=0, bound=1, detail=detail)
 
 
-def _resized(image: bytes, number: int) -> bytes:
-    """Every other image in an odd size, as clients send them."""
+def _vary_size(image: bytes, number: int) -> bytes:
+    """Return every other image in another size and format, because clients send images of any size."""
     if number % 2 == 0:
         return image
     picture = eight_bits(open_image(image)).convert("RGB")
     out = io.BytesIO()
-    picture.thumbnail((200, 200))  # never larger than what serving takes
+    picture.thumbnail((200, 200))  # so that the result is never larger than serving accepts
     picture.resize((picture.width + 7 * number, picture.height + 3)).save(out, "JPEG" if number % 4 == 1 else "PNG")
     return out.getvalue()
 
 
 def _bomb(before: bytes = b"", side: int = 30_000) -> bytes:
-    """A PNG that promises side x side pixels in a few bytes; `before`: the kind of a chunk that hides its header."""
+    """Make a PNG of few bytes that decodes to side x side pixels.
+
+    If `before` is the name of a chunk, such a chunk precedes the header and hides it from readers of the first chunk.
+    """
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     row = zlib.compress(bytes(1 + side // 8))
-    hiding = chunk(before, struct.pack(">IIBBBBB", 1, 1, 1, 0, 0, 0, 0)) if before else b""
-    return b"\x89PNG\r\n\x1a\n" + hiding + chunk(b"IHDR", header) + chunk(b"IDAT", row) + chunk(b"IEND", b"")
+    decoy = chunk(before, struct.pack(">IIBBBBB", 1, 1, 1, 0, 0, 0, 0)) if before else b""
+    return b"\x89PNG\r\n\x1a\n" + decoy + chunk(b"IHDR", header) + chunk(b"IDAT", row) + chunk(b"IEND", b"")
 
 
-def _joined(strings: dict[str, list[bytes]]) -> dict[str, np.ndarray]:
-    """Byte strings as arrays, which need no pickle: joined, and where each ends."""
+def _join(strings: dict[str, list[bytes]]) -> dict[str, np.ndarray]:
+    """Store lists of byte strings as arrays, without pickle: the joined strings, and the offsets of their ends."""
     arrays = {}
     for name, rows in strings.items():
         arrays[name] = np.frombuffer(b"".join(rows), np.uint8)

@@ -13,10 +13,10 @@ from components.model.serving_folder import (
     problems,
     prune,
     push,
-    pushed_by,
     read_record,
     restore,
     serving_now,
+    version_by_run,
     versions,
 )
 from tests.helpers.kill import killed_after
@@ -134,7 +134,7 @@ def test_an_invalid_record_raises_one_kind_of_error(tmp_path, content):
     (tmp_path / "7" / "model.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"7/model\.json does not say where the model came from"):
         read_record(tmp_path / "7")
-    assert pushed_by(tmp_path) == {}
+    assert version_by_run(tmp_path) == {}
 
 
 def test_a_record_without_a_time_zone_is_invalid(model, tmp_path):
@@ -226,10 +226,10 @@ def test_an_unreadable_note_is_ignored(three, content):
 
 
 def test_the_records_name_the_run_that_pushed_a_version(three):
-    assert pushed_by(three) == {"run-1": "1", "run-2": "2", "run-3": "3"}
+    assert version_by_run(three) == {"run-1": "1", "run-2": "2", "run-3": "3"}
     restore(three, 1)  # its record still names run-1, which pushed version 1
-    assert pushed_by(three)["run-1"] == "1"
-    assert pushed_by(three / "missing") == {}
+    assert version_by_run(three)["run-1"] == "1"
+    assert version_by_run(three / "missing") == {}
 
 
 def test_a_reader_never_sees_half_a_model(three):

@@ -73,7 +73,7 @@ def test_worse_within_the_tolerance_is_not_blocked():
     assert judge(BOUNDS, figures(), figures(accuracy=0.86), difference(-0.02, -0.005)).blessed
 
 
-def test_chance_blocks_nobody_and_is_said():
+def test_a_loss_that_may_be_chance_does_not_block_and_is_reported():
     judgement = judge(BOUNDS, figures(), figures(accuracy=0.9), difference(-0.11, 0.01))
     assert judgement.blessed
     assert "is below -0.0200, which may be noise (" in str(judgement.checks[3])
@@ -84,7 +84,7 @@ def test_too_few_images_to_tell_a_loss_of_the_tolerance_is_a_warning():
     assert judgement.blessed
     assert judgement.warnings == [
         "100 test images are too few to tell a loss of 0.0200 (gate.tolerance) from chance: the difference from the "
-        "serving model is known to within 0.0250; take more test images, or a wider tolerance"
+        "serving model is known to within 0.0250; use more test images, or a larger tolerance"
     ]
     assert judge(BOUNDS, figures(), figures(), difference(-0.02, 0.019)).warnings == []
     assert judge(BOUNDS, figures()).warnings == []
@@ -96,7 +96,7 @@ def test_a_blessed_model_that_one_answer_to_every_image_may_equal_is_a_warning()
     assert judge(low, figures(accuracy=0.651)).warnings == judge(BOUNDS, figures(accuracy=0.649)).warnings == []
     assert judge(low, figures(accuracy=0.649)).warnings == [
         "accuracy 0.6490 may be no better than chance: a model that answers dog to every image has 0.6000; "
-        "gate.accuracy should be above that"
+        "set gate.accuracy above that"
     ]
 
 

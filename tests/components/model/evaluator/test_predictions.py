@@ -44,17 +44,17 @@ def test_a_model_whose_answers_are_no_numbers_is_weighed_and_stopped(exported, s
 def test_classes_of_other_data_are_told_by_the_answers(exported, shards):
     found = predict(exported(), shards)
     assert found.classes.items() <= dict(enumerate(NAMES)).items() and found.classes
-    assert found.misnamed(NAMES) == ""
-    assert found.misnamed(NAMES[:3]) == "it has 4 classes and the data 3"
+    assert found.class_difference(NAMES) == ""
+    assert found.class_difference(NAMES[:3]) == "it has 4 classes and the data 3"
     [label, *_] = sorted(found.classes)
     others = ["ship" if name == NAMES[label] else name for name in NAMES]
-    assert found.misnamed(others) == f"it calls class {label} {NAMES[label]!r}, which is 'ship' in the data"
+    assert found.class_difference(others) == f"it calls class {label} {NAMES[label]!r}, which is 'ship' in the data"
 
 
 def test_predictions_have_all_classes_and_can_be_reordered(exported, shards):
     found = predict(exported(), shards)
     assert list(found.names) == NAMES
     other = [NAMES[index] for index in (2, 0, 3, 1)]
-    turned = found.reordered(other)
-    assert turned.misnamed(other) == "" and list(turned.names) == other
+    turned = found.reorder(other)
+    assert turned.class_difference(other) == "" and list(turned.names) == other
     np.testing.assert_array_equal(turned.probabilities, found.probabilities[:, [2, 0, 3, 1]])
