@@ -1,10 +1,10 @@
-"""Hundreds of kills of the sample pipeline at random moments, and how many faults they left.
+"""Kill the sample pipeline hundreds of times at random moments, and count the faults that follow.
 
     python benchmarks/chaos.py --kills 200 --seed 1
 
 Every kill starts from a copy of the same folder, with two pushed models and one that missed a bound. The process group
-gets SIGKILL in a phase chosen at random; then every command that reads is asked, the same command runs again, and
-everything is asked once more. `tests/helpers/chaos.py` says what must be true.
+gets SIGKILL in a random phase. Then every command that only reads is run, the killed command is run again, and the
+commands that read are run once more. `tests/helpers/chaos.py` defines what must be true.
 
 Measured on two busy cores with seed 0:
 
@@ -25,10 +25,13 @@ from tests.helpers.chaos import Chaos
 
 
 def main() -> None:
+    """Run the kills and print the table of faults. Exits with 1 if there are any."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--commands", default="run,rollback,bless,gc", help="in turn, separated by commas")
+    parser.add_argument("--kills", type=int, default=200, help="number of kills")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments")
+    parser.add_argument(
+        "--commands", default="run,rollback,bless,gc", help="commands to kill in turn, separated by commas"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         chaos = Chaos(Path(folder, "pipeline"), args.seed)

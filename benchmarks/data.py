@@ -1,18 +1,18 @@
-"""How fast the data half of the pipeline is and how much memory it takes, beside how TFX's examples write it.
+"""Time and memory of the pipeline's nodes up to Transform, compared with the way TFX's examples are written.
 
-    python benchmarks/data.py                           # the sample, where `make run` prepared it
-    python benchmarks/data.py data/cifar10              # ours and theirs in turn, three rounds; or give their number
-    python benchmarks/data.py data/cifar10 --times 6    # ours alone, and ours with every training image six times
+    python benchmarks/data.py                           # the sample, which `make run` prepared
+    python benchmarks/data.py data/cifar10 [ROUNDS]     # both pipelines in turn, three rounds by default
+    python benchmarks/data.py data/cifar10 --times 6    # "ours" alone, with every training image once and six times
 
-"ours" is the graph of `pipeline/graph.py` up to Transform, without the resolver Baseline, with `cifar10-cpu`'s
-settings. "naive" is ImportExampleGen, StatisticsGen, SchemaGen and Transform as TFX's examples for images have them:
-nothing is told to TFX but where the data lie, and Transform puts out float32 pixels from 0 to 1, which take
-12 KiB for an image of 32x32. Both start from the same shards and give Beam the same arguments.
+"ours" is the graph of `pipeline/graph.py` up to Transform, without the resolver Baseline, with the settings of
+`cifar10-cpu`. "naive" has ImportExampleGen, StatisticsGen, SchemaGen and Transform, as in TFX's examples for images:
+TFX gets no options but the place of the data, and Transform writes float32 pixels from 0 to 1, which take 12 KiB for
+an image of 32x32. Both read the same shards and pass the same arguments to Beam.
 
-Each run is a process of its own with an empty folder, so that no node finds its result in a cache. Seconds are those of
-the launches of the nodes, without the import of TFX; peak memory is that of the process, TFX in it.
+Each run has its own process and an empty folder, so that no node takes its result from a cache. The seconds are those
+of the launches of the nodes, without the import of TFX. The peak memory is that of the process, and includes TFX.
 
-60,000 images of 32x32 as JPEG, two cores with AVX-512, medians of three (least to most):
+60,000 images of 32x32 as JPEG, two cores with AVX-512, medians of three runs (minimum to maximum):
 
 | seconds                                     | ours                 | naive                | ratio |
 | ------------------------------------------- | -------------------- | -------------------- | ----- |
@@ -26,10 +26,10 @@ the launches of the nodes, without the import of TFX; peak memory is that of the
 | ImportExampleGen to DataGate, and Transform |     27.5 (27.3-29.7) |                    - |     - |
 | peak memory, GiB                            |     1.31 (1.30-1.32) |     3.89 (3.88-3.95) |  2.96 |
 
-A good part of naive's Transform are the statistics of 3,072 floats an image, which are on when nothing is said. Of our
-Transform 3.5 s are TFX's gzip.
+A large part of Transform in "naive" computes statistics of 3,072 floats for each image, which are on by default. In
+"ours", TFX's gzip takes 3.5 s of Transform.
 
-285,000 images, every one of train six times under other ids:
+285,000 images, with every image of train six times under different ids:
 
 | seconds                                     | once | 6 times | ratio |
 | ------------------------------------------- | ---- | ------- | ----- |
@@ -41,10 +41,13 @@ Transform 3.5 s are TFX's gzip.
 | ImportExampleGen to DataGate, and Transform | 29.3 |    98.7 |  3.36 |
 | peak memory, GiB                            | 1.30 |    1.99 |  1.53 |
 
-So 0.3 ms an image, and 3 KiB of memory: in memory Beam keeps what a step holds. From about a million images of this
-size on (5 minutes and 4 GiB by this line) give the steps a Beam engine. Only the search for near twins takes the
-product of two splits: 1.6 ns a pair, 1.2 s here; with ten times as many different images it would be two minutes.
+An additional image takes 0.3 ms and 3 KiB of memory, because Beam's in-memory runner keeps the data of a step in
+memory. Extrapolated, a million images of this size take 5 minutes and 4 GiB. Use a Beam runner of a cluster for more.
+Only the search for near-duplicates grows with the product of the sizes of two splits: it takes 1.6 ns for each pair,
+1.2 s here, and would take two minutes for ten times as many different images.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
@@ -56,23 +59,36 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 from components.data.ingest import manifest, span_folder, tfrecord
 from pipeline.console.logs import redirected
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+    from tfx.proto.orchestration.pipeline_pb2 import Pipeline
+
 ROOT = Path(__file__).resolve().parents[1]
-SIZE = 32  # pixels a side that the model of cifar10-cpu sees
+SIZE = 32  # pixels on a side of the images of cifar10-cpu's model
 ALIKE = "ingestion + StatisticsGen + Transform"
 WHOLE = "ImportExampleGen to DataGate, and Transform"
 PEAK = "peak memory, GiB"
 
 
-def ours(data: Path, folder: Path):
-    """The compiled graph and the nodes to launch, in order."""
+def ours(data: Path, folder: Path) -> tuple[Pipeline, list[str]]:
+    """Compile the graph of this project.
+
+    Args:
+        data: Folder of the prepared data.
+        folder: Folder of the run.
+
+    Returns:
+        The compiled graph, and the nodes to launch, in order.
+    """
     from pipeline.graph import compile_graph
     from pipeline.settings import load
 
-    # Whatever the data are like, and images that are there several times, Transform shall run.
+    # Duplicate images must not stop the run before Transform.
     gate = ["data_gate.duplicates.stop=null", "data_gate.near_leaks.stop=null"]
     settings = load("cifar10-cpu", [f"runs={folder}", f"data.dir={data}", *gate], {})
     ir = compile_graph(settings, span=1)
@@ -80,11 +96,11 @@ def ours(data: Path, folder: Path):
     return ir, [name for name in names[: names.index("Transform") + 1] if name != "Baseline"]
 
 
-def naive(data: Path, folder: Path):
-    """The same of a pipeline as in TFX's examples."""
+def naive(data: Path, folder: Path) -> tuple[Pipeline, list[str]]:
+    """Compile a pipeline as in TFX's examples, with the arguments and the result of `ours`."""
     from tfx.components import ImportExampleGen, SchemaGen, StatisticsGen, Transform
     from tfx.dsl.compiler.compiler import Compiler
-    from tfx.orchestration.pipeline import Pipeline
+    from tfx.orchestration.pipeline import Pipeline as TfxPipeline
     from tfx.proto import example_gen_pb2
 
     splits = [example_gen_pb2.Input.Split(name=name, pattern=f"span-1/{name}/part-*") for name in ("train", "val")]
@@ -92,20 +108,21 @@ def naive(data: Path, folder: Path):
     examples = example_gen.outputs["examples"]
     statistics = StatisticsGen(examples=examples)
     schema = SchemaGen(statistics=statistics.outputs["statistics"], infer_feature_shape=True)
-    # Python finds this file as `data`: its folder comes first on the path of a script.
+    # This file can be imported as `data`, because the folder of a script is the first on its import path.
     transform = Transform(examples, schema.outputs["schema"], preprocessing_fn="data.preprocessing_fn")
-    pipeline = Pipeline(
+    pipeline = TfxPipeline(
         pipeline_name="naive",
         pipeline_root=str(folder / "root"),
         components=[example_gen, statistics, schema, transform],
-        beam_pipeline_args=["--direct_running_mode=in_memory", f"--setup_file={ROOT / 'setup.py'}"],  # as ours has them
+        # The same arguments as in `ours`.
+        beam_pipeline_args=["--direct_running_mode=in_memory", f"--setup_file={ROOT / 'setup.py'}"],
     )
     ir = Compiler().compile(pipeline)
     return ir, [node.pipeline_node.node_info.id for node in ir.nodes]
 
 
-def preprocessing_fn(inputs: dict) -> dict:
-    """TFX's example for CIFAR-10, but for the size that its pre-trained model wanted."""
+def preprocessing_fn(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Preprocess images as TFX's example for CIFAR-10 does, except for the size that its pretrained model needs."""
     import tensorflow as tf
 
     images = tf.map_fn(lambda x: tf.io.decode_png(x[0], channels=3), inputs["image"], fn_output_signature=tf.uint8)
@@ -117,7 +134,16 @@ CONTENDERS = {"ours": ours, "naive": naive}
 
 
 def launch_all(contender: str, data: Path, folder: Path) -> dict[str, float]:
-    """Seconds by node and in sum, and the peak memory of this process."""
+    """Launch all nodes of a contender in this process.
+
+    Args:
+        contender: Name of the contender.
+        data: Folder of the prepared data.
+        folder: Empty folder for the run.
+
+    Returns:
+        Seconds of each node and in sum, and the peak memory of this process in GiB.
+    """
     from tfx.orchestration.portable import runtime_parameter_utils
 
     from pipeline import node
@@ -135,14 +161,23 @@ def launch_all(contender: str, data: Path, folder: Path) -> dict[str, float]:
     sums = {ALIKE: sum(seconds[name] for name in ("ImportExampleGen", "StatisticsGen", "Transform"))}
     if contender == "ours":
         sums[WHOLE] = sum(seconds.values())
-    return seconds | sums | {PEAK: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}  # Linux counts in KiB
+    return seconds | sums | {PEAK: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}  # ru_maxrss is in KiB
 
 
 def measure(contender: str, data: Path) -> dict[str, float]:
-    """The result of `launch_all` in a process of its own."""
+    """Call `launch_all` in a new process and return its result.
+
+    Args:
+        contender: Name of the contender.
+        data: Folder of the prepared data.
+
+    Returns:
+        The result of `launch_all`.
+    """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, __file__, "--launch", contender, str(data), folder]
-        environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TMPDIR": folder}  # Beam leaves folders behind
+        # TMPDIR is in the folder, because Beam does not remove its temporary folders.
+        environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TMPDIR": folder}
         child = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
         if child.returncode:
             sys.exit(Path(folder, "log").read_text()[-5000:])
@@ -151,7 +186,13 @@ def measure(contender: str, data: Path) -> dict[str, float]:
 
 
 def grow(data: Path, out: Path, times: int) -> None:
-    """Write the first span of `data` once more, with every training image `times` times under ids of their own."""
+    """Copy the first span, with every training image several times under different ids.
+
+    Args:
+        data: Folder of the prepared data.
+        out: Folder to write to.
+        times: Number of copies of each training image.
+    """
     span, grown = span_folder(data, 1), span_folder(out, 1)
     shutil.copytree(span, grown, ignore=shutil.ignore_patterns("train"))
     shutil.copy(data / "schema.pbtxt", out)
@@ -161,7 +202,9 @@ def grow(data: Path, out: Path, times: int) -> None:
     for name in sorted(before.shards.keys() - shards.keys()):
         examples = [tfrecord.parse(record) for record in tfrecord.read(span / name)]
         for copy in range(times):
-            records = [tfrecord.example(one.image, one.label, one.id + f"#{copy}".encode()) for one in examples]
+            records = [
+                tfrecord.example(example.image, example.label, example.id + f"#{copy}".encode()) for example in examples
+            ]
             content = b"".join(map(tfrecord.frame, records))
             copy_name = name.replace("part-", f"part-{copy}-")
             (grown / copy_name).write_bytes(content)
@@ -171,21 +214,28 @@ def grow(data: Path, out: Path, times: int) -> None:
 
 
 def print_table(columns: dict[str, list[dict[str, float]]]) -> None:
-    """Median, least and most of the runs in each of two columns, and the second median in terms of the first."""
+    """Print median, minimum and maximum of the runs in two columns, and the ratio of the second median to the first."""
     print(f"| {'seconds':43} | {' | '.join(f'{name:20}' for name in columns)} | ratio |")
     print(f"| {'-' * 43} | {'-' * 20} | {'-' * 20} | ----- |")
     last = (ALIKE, WHOLE, PEAK)
     nodes = dict.fromkeys(name for runs in columns.values() for name in runs[0] if name not in last)
     for name in (*nodes, *last):
         digits = 2 if name == PEAK else 1
-        found = [[run[name] for run in runs if name in run] for runs in columns.values()]
-        figures = [[f"{f(values):.{digits}f}" for f in (median, min, max)] if values else [] for values in found]
+        values = [[run[name] for run in runs if name in run] for runs in columns.values()]
+        figures = [[f"{f(column):.{digits}f}" for f in (median, min, max)] if column else [] for column in values]
         cells = [f"{'{} ({}-{})'.format(*three) if three else '-':>20}" for three in figures]
-        ratio = f"{median(found[1]) / median(found[0]):.2f}" if all(found) else "-"
+        ratio = f"{median(values[1]) / median(values[0]):.2f}" if all(values) else "-"
         print(f"| {name:43} | {' | '.join(cells)} | {ratio:>5} |")
 
 
 def main(data: str = "data/sample", repeats: str = "3", times: str = "") -> None:
+    """Measure and print the table.
+
+    Args:
+        data: Folder of the prepared data.
+        repeats: Number of rounds, or `--times`.
+        times: Number of copies of each training image, after `--times`.
+    """
     folder = Path(data).resolve()
     if repeats == "--times":
         with tempfile.TemporaryDirectory() as grown:
@@ -193,7 +243,7 @@ def main(data: str = "data/sample", repeats: str = "3", times: str = "") -> None
             columns = {"once": [measure("ours", folder)], f"{times} times": [measure("ours", Path(grown))]}
     else:
         columns = {name: [] for name in CONTENDERS}
-        for _ in range(int(repeats)):  # in turn: what changes on the machine meets both
+        for _ in range(int(repeats)):  # the pipelines alternate, so that changes of the machine's load affect both
             for name, runs in columns.items():
                 runs.append(measure(name, folder))
     print_table(columns)

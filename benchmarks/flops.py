@@ -1,22 +1,42 @@
-"""Floating-point operations of a ViT: those of its matrix products and convolutions, two for each weight and position.
+"""Floating-point operations of a ViT: two for each multiplication in its matrix products and convolutions.
 
-Normalisation, softmax, GELU and the optimizer are left out, as is custom.
+As is usual, normalisation, softmax, GELU and the optimizer are not counted.
 """
 
 
 def training_flops(
-    image_size=32, patch_size=4, classes=10, depth=6, width=256, mlp_ratio=4, pool="cls", conv_stem=False, whole=False
+    image_size: int = 32,
+    patch_size: int = 4,
+    classes: int = 10,
+    depth: int = 6,
+    width: int = 256,
+    mlp_ratio: int = 4,
+    pool: str = "cls",
+    conv_stem: bool = False,
+    whole: bool = False,
 ) -> int:
-    """Of one image in a training step: a forward pass, and a backward pass of twice as many.
+    """Count the operations for one image of a training step: a forward pass, and a backward pass of twice as many.
 
-    What our model computes, which for the pool "cls" is the CLS token alone in the last block after keys and values;
-    with `whole`, what any plain ViT would, every token in every block. 1.92e9 for ViT-Tiny as a whole.
+    Args:
+        image_size: Pixels on a side of an image.
+        patch_size: Pixels on a side of a patch.
+        classes: Number of classes.
+        depth: Number of encoder blocks.
+        width: Width of a token.
+        mlp_ratio: Hidden units of each MLP, as a multiple of the width.
+        pool: Summary of the tokens that the head reads, as for `trainer.vit.ViT`.
+        conv_stem: Whether convolutions embed the patches.
+        whole: Whether to count every token in every block, as a plain ViT computes them. Otherwise, with the pool
+            "cls", only the CLS token counts in the last block after keys and values, as in `trainer.vit.ViT`.
+
+    Returns:
+        The number of operations; 1.92e9 for ViT-Tiny with `whole`.
     """
     grid = image_size // patch_size
     tokens = grid**2 + (pool == "cls")
     queries = 1 if pool == "cls" and not whole else tokens
 
-    def block(queries):
+    def block(queries: int) -> int:
         qkv, projection, mlp = 3 * tokens * width**2, queries * width**2, 2 * queries * mlp_ratio * width**2
         return qkv + 2 * queries * tokens * width + projection + mlp
 

@@ -1,9 +1,9 @@
-"""How many images a second the host hands to a training step: gathered, with their random numbers, as a dataset.
+"""Images per second that the host can prepare for training steps, with their random numbers, as a dataset.
 
     python benchmarks/input.py
 
-On two cores of a shared machine (AMD EPYC without AVX-512), CPython 3.11, medians of five times three seconds, images
-of 32x32 pixels:
+On two cores of a shared machine (AMD EPYC without AVX-512), CPython 3.11, medians of five measurements of three
+seconds, images of 32x32 pixels:
 
 | batch | images/s | from    | to      |
 | ----- | -------- | ------- | ------- |
@@ -14,6 +14,7 @@ of 32x32 pixels:
 
 import os
 import time
+from collections.abc import Iterator
 from statistics import median
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -29,6 +30,7 @@ IMAGES, SECONDS, ROUNDS = 50_000, 3.0, 5
 
 
 def main() -> None:
+    """Measure several batch sizes and print the rates."""
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
     split = Split(images, generator.integers(0, 10, IMAGES))
@@ -36,10 +38,10 @@ def main() -> None:
     share = Share(first=0, replicas=1, parts=1)
     for batch_size in (64, 256, 512):
 
-        def generated(size=batch_size):
+        def generate(size: int = batch_size) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
             return training_batches(split, size, draws, seed=0, first_epoch=0, share=share)
 
-        batches = iter(dataset(generated, split, batch_size, draws))
+        batches = iter(dataset(generate, split, batch_size, draws))
         for _ in range(10):
             next(batches)
         rates = []

@@ -1,14 +1,14 @@
-"""What it costs to run the graph as steps of a cluster: each step of a compiled package as a process of its own.
+"""Time of each step of the graph if it runs as in a cluster, in its own process.
 
     python benchmarks/kubeflow.py                               # the sample
     python benchmarks/kubeflow.py cifar10-cpu data/cifar10
 
-There is no cluster: kfp's local runner walks the package and starts the command of each container here, one after the
-other, on a MariaDB server of its own. So what a cluster adds (scheduling a pod, pulling an image, Kubeflow's own driver
-and launcher) is not in it. "whole" is the process, "node" what TFX's launcher took in it; the difference is Python,
-TensorFlow, Beam and TFX starting.
+No cluster is involved. kfp's local runner executes the compiled package, and starts the command of each container on
+this machine, one after the other, with a new MariaDB server. The times therefore exclude what a cluster adds:
+scheduling of pods, pulling of images, and Kubeflow's own driver and launcher. "whole" is the time of the process, and
+"node" that of TFX's launcher in it. The difference is the start of Python, TensorFlow, Beam and TFX.
 
-cifar10-cpu on CIFAR-10 re-encoded as JPEG, two cores with AVX-512 on which other jobs ran, one walk: compiled in 7.7 s,
+cifar10-cpu on CIFAR-10 re-encoded as JPEG, two cores with AVX-512 on which other jobs ran, one run: compiled in 7.7 s,
 pushed after 575 s, test accuracy 0.5777.
 
 | step             | whole, s | node, s |
@@ -31,9 +31,9 @@ pushed after 575 s, test accuracy 0.5777.
 | Verdict          |      0.4 |         |
 | RunReport        |     12.4 |         |
 
-So a step costs 10.1 to 11.5 s of a core before its node begins. On the quieter machine TFX's launcher alone takes 8.6 s
-to import: 3.9 of them TensorFlow, 2.5 `tfx.components` (which the launcher imports, and TFMA and Kubernetes' client
-with it), 1.6 Beam. What the node itself needs of this project adds less than 0.1.
+A step takes 10.1 to 11.5 s of a core before its node starts. On an idle machine the import of TFX's launcher takes
+8.6 s: 3.9 s for TensorFlow, 2.5 s for `tfx.components` (which the launcher imports, with TFMA and the client of
+Kubernetes), and 1.6 s for Beam. Importing this project's modules for a node takes less than 0.1 s.
 """
 
 import re
@@ -49,6 +49,12 @@ sys.path.insert(0, str(ROOT))
 
 
 def main(preset: str = "sample", data: str = "") -> None:
+    """Run a preset as steps of a cluster, and print the times of the steps.
+
+    Args:
+        preset: Name of the preset.
+        data: Folder of the prepared data. Empty: that of the preset.
+    """
     from kubeflow.compile import package
     from pipeline.metadata.address import PASSWORD
     from pipeline.settings import load
@@ -77,10 +83,10 @@ def main(preset: str = "sample", data: str = "") -> None:
             server.remove()
     print(f"{preset}: compiled in {compiled:.1f} s, walked in {walked:.0f} s")
     for attempt in done.attempts:
-        found = re.search(r"^\S+ +\w+ +([0-9.]+) s$", attempt.output, re.MULTILINE)
-        own = f"node {found[1]:>6} s" if found else ""
-        print(f"{attempt.name:<18} exit {attempt.code}  whole {attempt.seconds:6.1f} s  {own}")
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # Linux counts in KiB
+        match = re.search(r"^\S+ +\w+ +([0-9.]+) s$", attempt.output, re.MULTILINE)
+        node = f"node {match[1]:>6} s" if match else ""
+        print(f"{attempt.name:<18} exit {attempt.code}  whole {attempt.seconds:6.1f} s  {node}")
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # ru_maxrss is in KiB
     print(f"peak memory of the largest step {peak:.2f} GiB")
     print(done.last("kubeflow.steps.verdict").output)
 

@@ -1,12 +1,13 @@
-"""How long questions to a store of ML Metadata take, by the number of runs in it, in a file and on a server.
+"""Time of commands that query ML Metadata, by the number of runs in the store, for SQLite and MariaDB.
 
-    python benchmarks/metadata.py [RUNS...]        # 200 and 2,000; MariaDB where `mariadbd` is installed
+    python benchmarks/metadata.py [RUNS...]        # 200 and 2,000 by default; MariaDB only if `mariadbd` is installed
 
-The commands as a person waits for them, with the start of Python, nine times each. 2,000 runs are 28,000 executions and
-14,000 artifacts (96 MB of SQLite), each run with a model of its own; one in ten is on a new span, the others find the
-steps before the training in the cache. Written one run after the other, in 25 s to SQLite and in 49 s to MariaDB.
+The times are those that a user waits, and include the start of Python. Each command is run nine times. 2,000 runs are
+28,000 executions and 14,000 artifacts (96 MB of SQLite). Each run trains a model. One run in ten is on a new span; the
+others take the steps before the training from the cache. Writing the runs one after the other took 25 s to SQLite and
+49 s to MariaDB.
 
-Two cores with AVX-512, nothing else running; seconds that passed, the middle one and the range:
+Two cores with AVX-512, nothing else running; elapsed seconds, median and range:
 
 | store            | runs list          | lineage of the newest model |
 | ---------------- | ------------------ | --------------------------- |
@@ -15,8 +16,8 @@ Two cores with AVX-512, nothing else running; seconds that passed, the middle on
 | MariaDB, 200     | 0.46, 0.40 to 0.50 | 0.44, 0.41 to 0.48          |
 | MariaDB, 2,000   | 0.45, 0.41 to 0.47 | 0.41, 0.39 to 0.43          |
 
-Nearly all of it is the start: of 2,000 runs the queries take 9 ms and 5 ms in SQLite, 30 ms and 11 ms in MariaDB
-(measured while others ran).
+Nearly all of this time is the start of the command. For 2,000 runs, the queries of the two commands take 9 ms and 5 ms
+in SQLite, and 30 ms and 11 ms in MariaDB (measured while other processes ran).
 """
 
 import functools
@@ -35,11 +36,11 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 ROUNDS = 9
-SPAN = 10  # runs on a span of the data, of which all but the first find the steps before the training in the cache
+SPAN = 10  # runs on each span; all but the first of them take the steps before the training from the cache
 
 RESOLVER = "tfx.dsl.components.common.resolver.Resolver"
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-# The graph of pipeline/graph.py: node, type, inputs by name, outputs by name with their type.
+# The graph of pipeline/graph.py: node, type, sources of the inputs by name, types of the outputs by name.
 NODES: list[tuple[str, str, dict[str, str], dict[str, str]]] = [
     ("Baseline", RESOLVER, {}, {}),
     ("ImportExampleGen", "components.data.example_gen.SpanExampleGen", {}, {"examples": "Examples"}),
@@ -148,20 +149,26 @@ NODES: list[tuple[str, str, dict[str, str], dict[str, str]]] = [
     ),
 ]
 CACHED = [name for name, *_ in NODES[1:10] if name != "PreviousSpan"]
-ONCE = ["ImportSchemaGen", "TestExampleGen"]  # whatever the span, the same
+ONCE = ["ImportSchemaGen", "TestExampleGen"]  # nodes whose result does not depend on the span
 
 
 def generate(connection: mlmd.ConnectionConfig, runs: int) -> None:
-    """Write what so many runs of the pipeline leave, each with a model of its own that is pushed.
+    """Write the records that runs of the pipeline leave in a store, each with a new model that is pushed.
 
-    Every tenth run trains on a new span, the others find the steps before the training in the cache. Each model is
-    weighed against the one that was pushed before.
+    Every tenth run trains on a new span; the others take the steps before the training from the cache. Each model is
+    compared with the model that was pushed before it.
+
+    Args:
+        connection: Connection to the store.
+        runs: Number of runs.
     """
     Writer(MetadataStore(connection)).write(runs)
 
 
 class Writer:
-    def __init__(self, store: MetadataStore):
+    """Writer of the records of many runs."""
+
+    def __init__(self, store: MetadataStore) -> None:
         self.store = store
         artifacts = {name for *_, outputs in NODES for name in outputs.values()}
         self.types = {
@@ -174,9 +181,10 @@ class Writer:
         }
         names = ["pipeline", *(f"node {name}" for name, *_ in NODES)]
         self.contexts = dict(zip(names, store.put_contexts([self._context(name) for name in names]), strict=True))
-        self.there: dict[str, int] = {}  # the newest artifact by node and output
+        self.newest: dict[str, int] = {}  # newest artifact by node and output
 
     def write(self, runs: int) -> None:
+        """Write the records of a number of runs."""
         for number in range(runs):
             self._run(number)
 
@@ -186,7 +194,7 @@ class Writer:
         return mlmd.Context(type_id=self.types[kind], name=full)
 
     def _run(self, number: int) -> None:
-        """One transaction for each kind of thing: a run as it is made has hundreds."""
+        """Write the records of one run, with one transaction for each kind of record; a real run has hundreds."""
         span = number // SPAN + 1
         run = mlmd.Context(type_id=self.types["pipeline_run"], name=f"run-{number:05}")
         for name, text in facts(span).items():
@@ -197,15 +205,15 @@ class Writer:
             mlmd.Context(type_id=self.types["execution_cache"], name=f"{number:05}{name:.>59}") for name, _ in executed
         ]
         run_id, *cache_ids = self.store.put_contexts([run, *caches])
-        cache_of = {name: found for (name, _), found in zip(executed, cache_ids, strict=True)}
+        cache_of = {name: cache_id for (name, _), cache_id in zip(executed, cache_ids, strict=True)}
 
         executions = self.store.put_executions(
             [self._execution(name, kind, name in cached) for name, kind, *_ in NODES]
         )
-        # What the resolvers find is taken before this run adds to it.
+        # The resolvers find artifacts of earlier runs, so their results are read before this run adds its own.
         resolved = {
-            "Baseline.model": self.there.get("Trainer.model"),
-            "PreviousSpan.verdict": self.there.get("DataGate.verdict") if number % SPAN == 0 else None,
+            "Baseline.model": self.newest.get("Trainer.model"),
+            "PreviousSpan.verdict": self.newest.get("DataGate.verdict") if number % SPAN == 0 else None,
         }
         new = [
             (f"{name}.{output}", self._artifact(kind, name, output, number, span))
@@ -213,9 +221,9 @@ class Writer:
             if name not in cached
             for output, kind in outputs.items()
         ]
-        made = dict(zip([key for key, _ in new], self.store.put_artifacts([one for _, one in new]), strict=True))
-        self.there |= made
-        known = {**self.there, **{key: found for key, found in resolved.items() if found}}
+        ids = self.store.put_artifacts([artifact for _, artifact in new])
+        self.newest |= dict(zip([key for key, _ in new], ids, strict=True))
+        known = {**self.newest, **{key: artifact for key, artifact in resolved.items() if artifact}}
 
         events, attributions, associations = [], [], []
         for (name, kind, inputs, outputs), execution in zip(NODES, executions, strict=True):
@@ -223,9 +231,9 @@ class Writer:
             own += [cache_of[name]] if name in cache_of else []
             associations += [mlmd.Association(context_id=context, execution_id=execution) for context in own]
             if kind == RESOLVER:
-                found = {"Baseline": "Baseline.model", "PreviousSpan": "PreviousSpan.verdict"}[name]
-                if found in known:
-                    events.append(event(known[found], execution, [found.partition(".")[2]], mlmd.Event.INTERNAL_OUTPUT))
+                key = {"Baseline": "Baseline.model", "PreviousSpan": "PreviousSpan.verdict"}[name]
+                if key in known:
+                    events.append(event(known[key], execution, [key.partition(".")[2]], mlmd.Event.INTERNAL_OUTPUT))
                 continue
             by_artifact: dict[int, list[str]] = {}
             for channel, source in inputs.items() if name not in cached else ():
@@ -262,15 +270,27 @@ class Writer:
 
 
 def event(artifact: int, execution: int, keys: list[str], kind: int) -> mlmd.Event:
-    made = mlmd.Event(artifact_id=artifact, execution_id=execution, type=kind)  # type: ignore[arg-type]
+    """Make the event that connects an artifact with an execution.
+
+    Args:
+        artifact: Id of the artifact.
+        execution: Id of the execution.
+        keys: Names of the inputs or outputs.
+        kind: Type of the event.
+
+    Returns:
+        The event.
+    """
+    record = mlmd.Event(artifact_id=artifact, execution_id=execution, type=kind)  # type: ignore[arg-type]
     for key in keys:
-        made.path.steps.add().key = key
-        made.path.steps.add().index = 0
-    return made
+        record.path.steps.add().key = key
+        record.path.steps.add().index = 0
+    return record
 
 
 @functools.cache
 def facts(span: int) -> dict[str, str]:
+    """Make the properties of a run's context."""
     from pipeline.settings import load
 
     return {
@@ -287,7 +307,17 @@ def facts(span: int) -> dict[str, str]:
 
 
 def properties(node: str, kind: str, number: int, span: int) -> dict[str, int | str]:
-    """As the steps record them, of about their size."""
+    """Make the properties of an artifact, about as long as the steps record them.
+
+    Args:
+        node: Node that made the artifact.
+        kind: Type of the artifact.
+        number: Number of the run.
+        span: Number of the span.
+
+    Returns:
+        The properties by name.
+    """
     common: dict[str, int | str] = {"tfx_version": "1.21.0", "is_external": 0}
     match kind:
         case "Examples" if node != "Transform":
@@ -304,8 +334,10 @@ def properties(node: str, kind: str, number: int, span: int) -> dict[str, int | 
     return common
 
 
-def judgement(number: int) -> dict:
-    def figures(accuracy: float) -> dict:
+def judgement(number: int) -> dict[str, object]:
+    """Make the content of the property `judgement` of a blessing."""
+
+    def figures(accuracy: float) -> dict[str, object]:
         return {
             "classes": CLASSES,
             "examples": 10000,
@@ -323,33 +355,40 @@ def judgement(number: int) -> dict:
 
 
 def measure(address: str, password: str, runs: int) -> None:
-    """Time the commands as a person waits for them, with the start of Python, each in a process of its own."""
+    """Measure and print the times of the commands, each in a new process.
+
+    Args:
+        address: Address of the store.
+        password: Password of the store.
+        runs: Number of runs in the store.
+    """
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "VITPIPE_METADATA__PASSWORD": password}
     folder = None
     if address.startswith("mysql:"):
         environment["VITPIPE_METADATA__ADDRESS"] = address
     else:
         folder = str(Path(address).parents[1])
-    questions = {"runs list": ["runs", "list"], "lineage": ["lineage", f"v{runs}"]}
-    for name, words in questions.items():
-        line = [sys.executable, "-m", "vitpipe", *words, *(["--runs", folder] if folder else [])]
-        seconds, cores = [], []
+    commands = {"runs list": ["runs", "list"], "lineage": ["lineage", f"v{runs}"]}
+    for name, words in commands.items():
+        command = [sys.executable, "-m", "vitpipe", *words, *(["--runs", folder] if folder else [])]
+        seconds, cpu_seconds = [], []
         for _ in range(ROUNDS):
             start, before = time.perf_counter(), os.times()
-            done = subprocess.run(line, env=environment, capture_output=True, text=True)
+            done = subprocess.run(command, env=environment, capture_output=True, text=True)
             seconds.append(time.perf_counter() - start)
             after = os.times()
-            cores.append(sum(after[2:4]) - sum(before[2:4]))
+            cpu_seconds.append(sum(after[2:4]) - sum(before[2:4]))
             assert done.returncode == 0 and f"run-{runs - 1:05}" in done.stdout, done.stdout + done.stderr
         kind = "SQLite" if folder else "MariaDB"
         print(
             f"{kind}, {runs:,} runs: {name} {statistics.median(seconds):.2f} s, from {min(seconds):.2f} to "
-            f"{max(seconds):.2f}; of a core {statistics.median(cores):.2f}",
+            f"{max(seconds):.2f}; CPU time {statistics.median(cpu_seconds):.2f} s",
             flush=True,
         )
 
 
 def main(sizes: list[int]) -> None:
+    """Generate stores with the given numbers of runs, and measure the commands on each."""
     from pipeline.metadata.address import Address
     from tests.helpers import mariadb
 

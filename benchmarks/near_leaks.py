@@ -1,13 +1,14 @@
-"""How many of CIFAR-10's known near-duplicates between test and train our rule finds, beside other rules.
+"""Share of CIFAR-10's known near-duplicates between test and train that the data gate's rule and other rules find.
 
     python benchmarks/near_leaks.py data/cifar10/span-1 duplicates_cifar10.csv [labels.npz]
 
 The pairs are those that people confirmed for ciFAIR (Barz and Denzler, 2020): `meta/duplicates_cifar10.csv` of its
-repository, with images by their number in the official files. A span from the official archive carries these numbers in
-its ids. For one from an image folder, whose files are numbered within their class, `labels.npz` must hold the labels in
-the official order, as `train` and `test`.
+repository, where images are numbered as in the official files. The ids of a span from the official archive contain
+these numbers. The files of an image folder are numbered within their class. For a span from an image folder,
+`labels.npz` must hold the labels in the official order, as `train` and `test`.
 
-On CIFAR-10 re-encoded as JPEG (249 test images have a near-duplicate, says ciFAIR; ours is distance 10 and edges 0.40):
+On CIFAR-10 re-encoded as JPEG. According to ciFAIR, 249 test images have a near-duplicate. The data gate uses distance
+10 and edges 0.40:
 
 | distance | edges | test images flagged | of ciFAIR's found | share |
 | -------- | ----- | ------------------- | ----------------- | ----- |
@@ -19,9 +20,9 @@ On CIFAR-10 re-encoded as JPEG (249 test images have a near-duplicate, says ciFA
 | 12       | any   | 3,190               | 206               | 0.83  |
 | 12       | 0.40  | 357                 | 164               | 0.66  |
 
-ciFAIR's list is not complete. Of 36 flagged pairs that it does not list, 32 were the same photograph to one person's
-eye, which makes about 95 of 100 flagged images right. With any edges that was so for 90 to 93 of 100 at distance 6, two
-thirds at 8, one third at 10. What is not found was zoomed, shifted or framed.
+ciFAIR's list is not complete. One person looked at 36 flagged pairs that it does not list, and judged 32 of them to be
+the same photograph. So about 95 % of the flagged images are correct. With any edges, 90 to 93 % are correct at distance
+6, two thirds at 8, and one third at 10. The near-duplicates that the rule does not find were zoomed, shifted or framed.
 """
 
 import csv
@@ -36,10 +37,17 @@ from components.data.ingest.images import open_image
 from components.data.ingest.sources.cifar10 import CLASS_NAMES
 from components.data.statistics.perceptual import CORRELATION, DISTANCE, close_pairs, edge_correlation, phash, thumbnail
 
-NEAR = "1"  # ciFAIR's judgement of a near-duplicate; 2 is "similar"
+NEAR = "1"  # ciFAIR's judgment of a near-duplicate; 2 is "similar"
 
 
 def main(span: str, duplicates: str, labels: str = "") -> None:
+    """Measure the rules and print the table.
+
+    Args:
+        span: Folder of the span.
+        duplicates: ciFAIR's list of duplicates, a CSV file.
+        labels: Labels in the official order, a `.npz` file. Only needed for a span from an image folder.
+    """
     official = _numbers_within_classes(labels) if labels else {}
     thumbnails = {"train": np.zeros((50_000, 32, 32), np.uint8), "test": np.zeros((10_000, 32, 32), np.uint8)}
     for shard in sorted(Path(span).glob("*/part-*")):
@@ -51,14 +59,16 @@ def main(span: str, duplicates: str, labels: str = "") -> None:
         near = {int(row["TestID"]) for row in csv.DictReader(file) if row["Judgment"] == NEAR}
 
     hashes = {split: phash(images) for split, images in thumbnails.items()}
-    print(f"{len(near)} test images have a near-duplicate in train, says ciFAIR")
+    print(f"according to ciFAIR, {len(near)} test images have a near-duplicate in train")
     print("distance  edges  test images flagged  of ciFAIR's found  share")
     for distance in (2, 4, 6, 8, DISTANCE, 12):
         i, j = close_pairs(hashes["test"], hashes["train"], distance)
         blocks = range(0, len(i), 10_000)
         correlation = [
-            edge_correlation(thumbnails["test"][i[at : at + 10_000]], thumbnails["train"][j[at : at + 10_000]])
-            for at in blocks
+            edge_correlation(
+                thumbnails["test"][i[start : start + 10_000]], thumbnails["train"][j[start : start + 10_000]]
+            )
+            for start in blocks
         ]
         for edges in (None, CORRELATION):
             flagged = set(i if edges is None else i[np.concatenate(correlation) >= edges])
@@ -68,17 +78,17 @@ def main(span: str, duplicates: str, labels: str = "") -> None:
 
 
 def _numbers_within_classes(labels: str) -> dict[tuple[str, str], list[int]]:
-    """The official numbers of the images of each split and class, in order."""
+    """Return the official numbers of the images of each split and class, in order."""
     numbers = defaultdict(list)
-    with np.load(labels) as of:
+    with np.load(labels) as archive:
         for split in ("train", "test"):
-            for number, label in enumerate(of[split]):
+            for number, label in enumerate(archive[split]):
                 numbers[split, CLASS_NAMES[label]].append(number)
     return numbers
 
 
 def _place(id: str, official: dict[tuple[str, str], list[int]]) -> tuple[str, int]:
-    """Split and official number of `test_batch.bin:7`, `data_batch_2.bin:7` or `train/cat/0007.jpg`."""
+    """Return split and official number of an id: `test_batch.bin:7`, `data_batch_2.bin:7` or `train/cat/0007.jpg`."""
     batch, colon, row = id.partition(".bin:")
     if colon:
         return ("test", int(row)) if batch == "test_batch" else ("train", 10_000 * (int(batch[-1]) - 1) + int(row))

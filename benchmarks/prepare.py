@@ -1,4 +1,4 @@
-"""How fast `vitpipe data prepare` is, and how much memory it takes.
+"""Time and memory of `vitpipe data prepare`.
 
     python benchmarks/prepare.py                       # the sample
     python benchmarks/prepare.py cifar10 images.tar.xz
@@ -8,11 +8,12 @@ On two cores of a shared machine, CPython 3.11 (60,000 JPEG files of 32x32 pixel
 | source                               | seconds      | images/s       | peak    |
 | ------------------------------------ | ------------ | -------------- | ------- |
 | .tar.xz, idle machine, three runs    | 13.6 to 13.7 | 4,376 to 4,419 | 119 MiB |
-| .tar.xz, others using both cores     | 26.3         | 2,283          | 119 MiB |
-| the same as a folder, one other busy | 22.9         | 2,621          | 112 MiB |
+| .tar.xz, both cores otherwise busy   | 26.3         | 2,283          | 119 MiB |
+| folder, one core otherwise busy      | 22.9         | 2,621          | 112 MiB |
 | .tar, every image five times         | 108.8        | 2,756          | 118 MiB |
 
-What limits it is one core: Python's tarfile takes 0.11 ms for each member. Pillow's checks run beside it.
+The speed is limited by one core, on which Python's tarfile takes 0.11 ms for each member. Pillow's checks run in
+parallel.
 """
 
 import sys
@@ -29,6 +30,12 @@ ROOT = Path(__file__).parents[1]
 
 
 def main(kind: str = "sample", source: str = "") -> None:
+    """Prepare data in a temporary folder, and print time and peak memory.
+
+    Args:
+        kind: Kind of source, an argument of `vitpipe data prepare`.
+        source: Path of the source. Empty: the kind's default.
+    """
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, "-m", "vitpipe", "data", "prepare", kind, "--out", out]
         if source:
@@ -48,12 +55,12 @@ def main(kind: str = "sample", source: str = "") -> None:
 
 
 def resident(process: psutil.Process) -> int:
-    """Resident bytes of the process and its checkers together; pages that they share count more than once."""
+    """Return the resident bytes of a process and its child processes; shared pages count more than once."""
     total = 0
     try:
-        for one in (process, *process.children(recursive=True)):
-            total += one.memory_info().rss
-    except psutil.NoSuchProcess:  # it ended between the two calls
+        for member in (process, *process.children(recursive=True)):
+            total += member.memory_info().rss
+    except psutil.NoSuchProcess:  # a process ended between the two calls
         pass
     return total
 

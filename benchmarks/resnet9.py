@@ -1,7 +1,6 @@
 """Small residual CNN, the teacher in a distillation. It needs only Keras 3, so it runs on any Keras backend."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
@@ -11,14 +10,16 @@ from keras import layers, ops
 class ResNet9(keras.Model):
     """Nine-layer residual network after Page (2018, https://myrtle.ai/how-to-train-your-resnet).
 
-    Input: [N, image_size, image_size, 3], pixels from 0 to 255, integer or float. Output: float32 logits [N, classes].
+    The input is pixels from 0 to 255, [N, image_size, image_size, 3], of an integer or float dtype. The output is
+    logits, float32 [N, classes].
 
     Args:
-        image_size: Side of an image, in pixels; a multiple of 8.
+        image_size: Pixels on a side of an image, a multiple of 8.
         classes: Number of classes.
         width: Channels of the first convolution; the last has eight times as many.
-        mean: Mean of each channel, in pixel units.
-        std: Standard deviation of each channel, in pixel units.
+        mean: Mean of each channel, in units of 0 to 255, [3].
+        std: Standard deviation of each channel, in units of 0 to 255, [3].
+        **kwargs: Arguments of `keras.Model`.
     """
 
     def __init__(
@@ -28,8 +29,8 @@ class ResNet9(keras.Model):
         width: int = 64,
         mean: Sequence[float] | np.ndarray = (127.5, 127.5, 127.5),
         std: Sequence[float] | np.ndarray = (127.5, 127.5, 127.5),
-        **kwargs: Any,
-    ):
+        **kwargs: object,
+    ) -> None:
         super().__init__(autocast=False, **kwargs)
         policy = self.dtype_policy
         self.normalization = layers.Normalization(
@@ -48,6 +49,7 @@ class ResNet9(keras.Model):
         self.build((None, image_size, image_size, 3))
 
     def build(self, input_shape: tuple[int | None, int, int, int]) -> None:
+        """Create the weights of all layers."""
         self.normalization.build(input_shape)
         shape = input_shape
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
@@ -58,6 +60,16 @@ class ResNet9(keras.Model):
         self.built = True
 
     def call(self, images: keras.KerasTensor, training: bool | None = None) -> keras.KerasTensor:
+        """Classify images.
+
+        Args:
+            images: Pixels from 0 to 255, [N, image_size, image_size, 3].
+            training: Whether batch normalisation uses the statistics of the batch.
+
+        Returns:
+            Logits, float32 [N, classes].
+        """
+
         def convolve(x: keras.KerasTensor, number: int) -> keras.KerasTensor:
             return ops.relu(self.norms[number](self.convolutions[number](x), training=training))
 

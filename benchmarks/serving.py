@@ -1,27 +1,28 @@
-"""How fast an exported model answers, and how long a trained model takes to be pushed.
+"""Latency, throughput and memory of an exported model, and the time from a trained model to a pushed one.
 
-    python benchmarks/serving.py                                # latency and throughput, ViT-Tiny and cifar10-cpu's
-    python benchmarks/serving.py memory [PREDICTIONS]           # of one process that answers 100,000 requests
-    python benchmarks/serving.py push runs/cifar10-cpu [IMAGES]   # the newest version, weighed on 10,000 test images
+    python benchmarks/serving.py                                  # latency and throughput of two presets' models
+    python benchmarks/serving.py memory [PREDICTIONS]             # memory of a process; 100,000 requests by default
+    python benchmarks/serving.py push runs/cifar10-cpu [IMAGES]   # time to push; 10,000 test images by default
 
-Models have random weights: they compute as much as trained ones. Images are JPEG of 32x32 pixels. "bare" calls the
-model, compiled as a graph, with ready arrays; "served" gives JPEG bytes to `serving_bytes`, decoding included.
+The models have random weights, because their computation is the same as that of trained models. Images are JPEG of
+32x32 pixels. "bare" calls the model, compiled as a graph, with decoded arrays. "served" passes JPEG bytes to
+`serving_bytes`, and so includes decoding.
 
-Two cores with AVX-512, two runs:
+Two cores with AVX-512, two runs. "p50" and "p99" are percentiles of the latency:
 
-| model                | batch 1: half below | 99 of 100 below | batch 32 served | bare             | ratio      |
+| model                | batch 1, p50        | batch 1, p99    | batch 32 served | bare             | ratio      |
 | -------------------- | ------------------- | --------------- | --------------- | ---------------- | ---------- |
 | ViT-Tiny (cifar10)   | 6.0 to 6.2 ms       | 7.7 to 7.9 ms   | 483 to 500 /s   | 406 to 520 /s    | 0.96, 0.97 |
-| cifar10-cpu's        | 1.4 to 1.5 ms       | 2.0 ms          | 3,025 to 3,284  | 3,533 to 3,995   | 0.82, 0.86 |
+| cifar10-cpu          | 1.4 to 1.5 ms       | 2.0 ms          | 3,025 to 3,284  | 3,533 to 3,995   | 0.82, 0.86 |
 
-Decoding takes 0.07 ms an image, which shows beside the small model. 100,000 requests of one image: 932 MiB before the
-first, 965 after 20,000 and after 100,000.
+Decoding takes 0.07 ms for each image, which matters for the small model. In 100,000 requests of one image, the process
+has 932 MiB before the first, and 965 MiB after 20,000 and after 100,000.
 
-`push`: a trained model is to be pushed within 1.5 times the bare inference of every model evaluated, and 20 s. Here
-"bare" calls `serving_images`, compiled as a graph, with ready arrays in batches of 256; it compiles before it is timed.
-cifar10-cpu's second version, same machine: 20.7 s (Evaluator 14.6 of them, ServingCheck 6.1, Pusher 0.0) for two
-models. Both bare, in three processes of five rounds: 4.9, 4.9 and 5.0 s, which makes bounds of 27.4 to 27.6 s and
-ratios of 0.75 and 0.76.
+`push` compares the time from a trained model to a pushed one with a bound: 20 s, and 1.5 times the bare inference of
+every evaluated model on the test images. Here "bare" calls `serving_images`, compiled as a graph, with decoded arrays
+in batches of 256; compilation is not timed. The second version of cifar10-cpu, on the same machine, took 20.7 s for two
+models (Evaluator 14.6 s, ServingCheck 6.1 s, Pusher 0.0 s). The bare inference of both models, in three processes of
+five rounds, took 4.9, 4.9 and 5.0 s. The bounds are 27.4 to 27.6 s, and the ratios 0.75 and 0.76.
 """
 
 import io
@@ -46,29 +47,32 @@ from trainer.vit import ViT
 REQUESTS, ROUNDS, BATCH = 500, 5, 32
 
 
-def model_of(preset: str) -> ViT:
+def build_model(preset: str) -> ViT:
+    """Build the model of a preset, with random weights."""
     settings = load(preset, environment={}).model
     return ViT(**settings.model_dump(exclude={"size"}), classes=10)
 
 
-def jpegs(count: int) -> list[bytes]:
+def random_jpegs(count: int) -> list[bytes]:
+    """Make random JPEG images of 32x32 pixels."""
     rng = np.random.default_rng(0)
-    found = []
+    jpegs = []
     for _ in range(count):
-        small = Image.fromarray(rng.integers(0, 256, (8, 8, 3), "uint8")).resize((32, 32))
+        image = Image.fromarray(rng.integers(0, 256, (8, 8, 3), "uint8")).resize((32, 32))
         buffer = io.BytesIO()
-        small.save(buffer, "JPEG")
-        found.append(buffer.getvalue())
-    return found
+        image.save(buffer, "JPEG")
+        jpegs.append(buffer.getvalue())
+    return jpegs
 
 
 def speed(preset: str) -> None:
-    model = model_of(preset)
+    """Measure and print latency and throughput of a preset's model."""
+    model = build_model(preset)
     with tempfile.TemporaryDirectory() as folder:
         serving.export(model, list("abcdefghij"), 32, folder)
         loaded = tf.saved_model.load(folder)
         served = loaded.signatures["serving_bytes"]
-        rows = jpegs(BATCH)
+        rows = random_jpegs(BATCH)
         images = tf.constant(np.random.default_rng(0).integers(0, 256, (BATCH, 32, 32, 3), "uint8"))
         bare = tf.function(lambda images: model(images, training=False))
         batch = tf.constant(rows)
@@ -77,13 +81,13 @@ def speed(preset: str) -> None:
 
         milliseconds = []
         for number in range(REQUESTS):
-            one = tf.constant([rows[number % BATCH]])
+            request = tf.constant([rows[number % BATCH]])
             start = time.perf_counter()
-            served(image_bytes=one)["probabilities"].numpy()
+            served(image_bytes=request)["probabilities"].numpy()
             milliseconds.append(1000 * (time.perf_counter() - start))
         calls = max(10, REQUESTS // BATCH)
         rates: dict[str, list[float]] = {"bare": [], "served": []}
-        for _ in range(ROUNDS):  # in turn: what changes on the machine meets both
+        for _ in range(ROUNDS):  # the two alternate, so that changes of the machine's load affect both
             for name, call in ("bare", lambda: bare(images)), ("served", lambda: served(image_bytes=batch)):
                 start = time.perf_counter()
                 for _ in range(calls):
@@ -92,18 +96,19 @@ def speed(preset: str) -> None:
     p50, p99 = np.percentile(milliseconds, [50, 99])
     ratio = np.median(np.divide(rates["served"], rates["bare"]))
     print(
-        f"{preset}: batch 1 {p50:.1f} ms (99 of 100 below {p99:.1f}); batch {BATCH} {np.median(rates['served']):,.0f} "
+        f"{preset}: batch 1 p50 {p50:.1f} ms, p99 {p99:.1f} ms; batch {BATCH} {np.median(rates['served']):,.0f} "
         f"images/s served, {np.median(rates['bare']):,.0f} bare, ratio {ratio:.2f}"
     )
 
 
 def memory(predictions: int) -> None:
-    model = model_of("cifar10-cpu")
+    """Print the memory of this process while it answers a number of requests."""
+    model = build_model("cifar10-cpu")
     with tempfile.TemporaryDirectory() as folder:
         serving.export(model, list("abcdefghij"), 32, folder)
         loaded = tf.saved_model.load(folder)
         served = loaded.signatures["serving_bytes"]
-        rows = jpegs(BATCH)
+        rows = random_jpegs(BATCH)
         for done in range(predictions + 1):
             if done % (predictions // 5) == 0:
                 print(f"{done:,} predictions: {psutil.Process().memory_info().rss / 2**20:.0f} MiB", flush=True)
@@ -111,9 +116,17 @@ def memory(predictions: int) -> None:
 
 
 def push(run_folder: str, count: int) -> None:
-    """For a version that its own run pushed: one that a person blessed or restored waited for that person."""
+    """Print the time from training to push of the newest version, and its bound.
+
+    The newest version must have been pushed by its own run. If a person blessed or restored it, the time would include
+    the wait for that person.
+
+    Args:
+        run_folder: Run folder of the pipeline.
+        count: Number of test images of the run.
+    """
     serving_folder = Path(run_folder, "serving")
-    evaluated = versions(serving_folder)[-2:]  # the model that was pushed, and the one that served before it
+    evaluated = versions(serving_folder)[-2:]  # the pushed model, and the model that served before it
     record = read_record(serving_folder / str(evaluated[-1]))
     seconds = record.pushed_at.timestamp() - record.model.created_ms / 1000
     images = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), "uint8")
@@ -127,11 +140,12 @@ def push(run_folder: str, count: int) -> None:
             for batch in batches:
                 call(images=batch)["probabilities"].numpy()
         bare.append(time.perf_counter() - start)
-    middle = np.median(bare[1:])  # the first round compiles
-    bound = 1.5 * middle + 20
+    bare_median = np.median(bare[1:])  # the first round compiles
+    bound = 1.5 * bare_median + 20
     print(
         f"version {evaluated[-1]}: trained to pushed {seconds:.1f} s; {len(models)} models bare on {count:,} images "
-        f"{middle:.1f} s ({min(bare[1:]):.1f} to {max(bare[1:]):.1f}); bound {bound:.1f} s, ratio {seconds / bound:.2f}"
+        f"{bare_median:.1f} s ({min(bare[1:]):.1f} to {max(bare[1:]):.1f}); bound {bound:.1f} s, "
+        f"ratio {seconds / bound:.2f}"
     )
 
 

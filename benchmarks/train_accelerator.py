@@ -25,9 +25,9 @@ To train a stronger recipe, run the first three lines above and then:
     S="$S --set training.learning_rate=2e-3 --set augment.mixing_probability=0.5 --set augment.erase=0.1"
     $R --all --teacher-epochs 40 $S --save $OUT/best.npz 2>&1 | tee $OUT/best.log
 
-Back where vitpipe is installed, rebuild a saved model from its files of at most 15 MiB, check that its weights equal
-the tested weights bit for bit, and test it again. This test computes in float32, so the answers to a few of 10,000
-images may differ from those in bfloat16:
+Back where vitpipe is installed, rebuild a saved model from its files, check that its weights equal the tested weights
+bit for bit, and test it again. This test computes in float32, so the answers to a few of 10,000 images may differ from
+those in bfloat16:
 
     KERAS_BACKEND=tensorflow PYTHONPATH=. python benchmarks/train_accelerator.py data/cifar10.npz --test preset.npz
 
@@ -36,8 +36,8 @@ The script trains the model of `trainer` with its augmentation, its optimizer an
 compiled program. Only JAX offers that (`jax.lax.scan`), so training requires JAX.
 
 As in the pipeline, the averaged weights are evaluated on `val` after each epoch, and the best of them are tested.
-`--all` also trains on `val`, which leaves nothing to choose by, so it tests the last weights. Overrides for sweeps:
-`--set model.pool=mean --set augment.mixup=0`; a learning rate fits one batch size, so set both.
+`--all` also trains on `val`. No images are then left to choose the weights by, so the last weights are tested.
+`--set GROUP.KEY=VALUE` overrides a setting of the preset. A learning rate fits one batch size, so set both together.
 
 Measured on one NVIDIA H200 with JAX 0.11.2 and Keras 3.15.1 in bfloat16, with one seed each, on CIFAR-10 re-encoded as
 JPEG. The three models were compiled at the same time. The last training was stopped after 144 of 200 epochs, when its
@@ -67,6 +67,8 @@ accepts 64 tokens. The largest kernels are GELU (0.27 ms a step), and transposed
 (0.56 ms a step).
 """
 
+from __future__ import annotations
+
 import argparse
 import io
 import json
@@ -74,9 +76,11 @@ import os
 import sys
 import time
 import zipfile
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
@@ -84,6 +88,14 @@ from flops import training_flops
 from pydantic import ValidationError
 
 from trainer.settings import AugmentSettings, ModelSettings, TrainingSettings
+
+if TYPE_CHECKING:
+    import jax
+    import keras
+
+    Splits = dict[str, tuple[np.ndarray, np.ndarray]]  # images uint8 [N, height, width, 3] and labels int32 [N]
+    Values = tuple[list[jax.Array], list[jax.Array]]  # of a model's trainable variables, and of its other variables
+    State = tuple[list[jax.Array], list[jax.Array], list[jax.Array]]  # the same, and values of the optimizer
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SPLITS = ("train", "val", "test")
@@ -93,15 +105,20 @@ EVALUATION_BATCH = 1000
 
 
 def main() -> None:
+    """Train and test, or do what --pack or --test asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=npz, help="the packed images, a .npz file")
-    parser.add_argument("--pack", metavar="SPAN", help="a prepared span folder: write it to `data`, and train nothing")
+    parser.add_argument("data", type=npz, help="packed images, a .npz file")
+    parser.add_argument("--pack", metavar="SPAN", help="write the images of this span folder to `data`; train nothing")
     parser.add_argument("--preset", default="cifar10", choices=PRESETS, metavar="NAME", help=", ".join(PRESETS))
-    parser.add_argument("--seeds", type=int, default=1, help="trainings, with the seeds 0, 1, ...")
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--seeds", type=int, default=1, help="number of trainings, with the seeds 0, 1, ...")
+    parser.add_argument("--epochs", type=int, help="override training.epochs")
+    parser.add_argument("--batch-size", type=int, help="override training.batch_size")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="GROUP.KEY=VALUE", help="model, augment, training"
+        "--set",
+        action="append",
+        default=[],
+        metavar="GROUP.KEY=VALUE",
+        help="override a setting of the group model, augment or training",
     )
     parser.add_argument("--all", action="store_true", help="train on val, too, and test the last weights")
     parser.add_argument(
@@ -114,7 +131,9 @@ def main() -> None:
     parser.add_argument(
         "--teacher-weight", type=float, default=0.5, metavar="SHARE", help="share of CNN predictions in the targets"
     )
-    parser.add_argument("--peak-tflops", type=float, help="of the device in the precision it computes in")
+    parser.add_argument(
+        "--peak-tflops", type=float, help="peak TFLOP/s of the device, in the precision of the training"
+    )
     parser.add_argument("--out", type=Path, help="append one line of JSON for each training to this file")
     parser.add_argument(
         "--save", type=npz, metavar="FILE.npz", help="save the tested weights, in files of at most 15 MiB"
@@ -185,21 +204,27 @@ def main() -> None:
 
 
 def npz(value: str) -> Path:
+    """Parse a command-line argument that names a `.npz` file."""
     if not value.endswith(".npz"):
         raise argparse.ArgumentTypeError(f"{value} does not end in .npz: use a name such as cifar10.npz")
     return Path(value)
 
 
 def pack(span: Path, out: Path) -> None:
-    """All images of a span, encoded as they are, in one file that numpy alone can read."""
+    """Write all encoded images of a span to one file that numpy alone can read.
+
+    Args:
+        span: Folder of the span.
+        out: The file, `NAME.npz`.
+    """
     import tensorflow as tf
 
     from components.data.ingest import manifest, tfrecord
     from trainer.examples import IMAGE, LABEL
 
     images, labels, splits = [], [], []
-    written = manifest.read(span)
-    for name in sorted(written.shards):
+    span_manifest = manifest.read(span)
+    for name in sorted(span_manifest.shards):
         for record in tfrecord.read(span / name):
             feature = tf.train.Example.FromString(record).features.feature
             images.append(feature[IMAGE].bytes_list.value[0])
@@ -212,13 +237,13 @@ def pack(span: Path, out: Path) -> None:
         ends=np.cumsum([len(image) for image in images]),
         labels=np.array(labels, np.int32),
         splits=np.array(splits, np.uint8),
-        class_names=np.array(written.class_names),
+        class_names=np.array(span_manifest.class_names),
     )
     print(f"{len(images):,} images in {out}: {out.stat().st_size / 2**20:.1f} MiB")
 
 
-def load(path: Path) -> dict:
-    """Images uint8 [N, height, width, 3] and labels int32 [N] by split."""
+def load(path: Path) -> Splits:
+    """Decode the images that `pack` wrote."""
     from PIL import Image
 
     try:
@@ -227,7 +252,7 @@ def load(path: Path) -> dict:
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         sys.exit(f"{path} holds no packed images ({error}): write them with --pack")
 
-    def decode(start, end):
+    def decode(start: int, end: int) -> np.ndarray:
         return np.asarray(Image.open(io.BytesIO(encoded[start:end])).convert("RGB"))
 
     with ThreadPoolExecutor() as pool:
@@ -236,7 +261,12 @@ def load(path: Path) -> dict:
 
 
 def test(saved: Path, data: Path) -> None:
-    """Print the accuracy on the test split of weights that `--save` wrote."""
+    """Print the accuracy on the test split of weights that `--save` wrote.
+
+    Args:
+        saved: The first file of the weights.
+        data: The packed images.
+    """
     from weights import digest
     from weights import load as load_model
 
@@ -245,18 +275,25 @@ def test(saved: Path, data: Path) -> None:
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         sys.exit(f"--test {saved}: {error}")
     images, labels = load(data)["test"]
-    right = model.predict(images, batch_size=EVALUATION_BATCH, verbose=0).argmax(-1) == labels
-    print(f"test accuracy {right.mean():.4f} on {len(labels):,} images, weights of SHA-256 {digest(model)}")
+    correct = model.predict(images, batch_size=EVALUATION_BATCH, verbose=0).argmax(-1) == labels
+    print(f"test accuracy {correct.mean():.4f} on {len(labels):,} images, weights of SHA-256 {digest(model)}")
 
 
-def settings(preset: str, overrides: list[str]) -> list:
-    """Return the preset's groups of settings, with overrides such as "model.pool=mean".
+def settings(preset: str, overrides: list[str]) -> tuple[ModelSettings, AugmentSettings, TrainingSettings]:
+    """Load the settings of a preset and override some of them.
 
-    If a training is too short for the preset's warm-up or for the horizon of its weight average, that setting is scaled
+    If a training is too short for the preset's warmup or for the horizon of its weight average, that setting is scaled
     to the same share of the epochs as in the preset.
+
+    Args:
+        preset: Name of the preset.
+        overrides: Overrides such as "model.pool=mean".
+
+    Returns:
+        The groups of settings.
     """
     values = yaml.safe_load((CONFIGS / f"{preset}.yaml").read_text())
-    usual = TrainingSettings(**values.get("training", {}))
+    preset_training = TrainingSettings(**values.get("training", {}))
     for override in overrides:
         key, _, value = override.partition("=")
         group, _, name = key.partition(".")
@@ -264,23 +301,27 @@ def settings(preset: str, overrides: list[str]) -> list:
             sys.exit(f"--set {override}: the group must be one of {', '.join(GROUPS)}")
         values.setdefault(group, {})[name] = yaml.safe_load(value)
     training = values.setdefault("training", {})
-    epochs = training.get("epochs", usual.epochs)
+    epochs = training.get("epochs", preset_training.epochs)
     for name in ("warmup_epochs", "ema_epochs"):
+        usual = getattr(preset_training, name)
         overridden = any(override.startswith(f"training.{name}=") for override in overrides)
-        if not overridden and isinstance(epochs, int) and 0 < epochs <= getattr(usual, name):
-            training[name] = getattr(usual, name) * epochs / usual.epochs
-            print(f"training.{name} {getattr(usual, name):g} does not fit {epochs} epochs: using {training[name]:g}")
+        if not overridden and isinstance(epochs, int) and 0 < epochs <= usual:
+            training[name] = usual * epochs / preset_training.epochs
+            print(f"training.{name} {usual:g} does not fit {epochs} epochs: using {training[name]:g}")
     try:
-        return [kind(**values.get(group, {})) for group, kind in GROUPS.items()]
+        model, augment, training = (kind(**values.get(group, {})) for group, kind in GROUPS.items())
     except ValidationError as error:
         group = next(group for group, kind in GROUPS.items() if kind.__name__ == error.title)
         for fault in error.errors():
             name = ".".join([group, *map(str, fault["loc"])])
             print(f"{name}: {fault['msg']}" + (f", not {fault['input']!r}" if fault["loc"] else ""), file=sys.stderr)
         sys.exit(1)
+    return model, augment, training
 
 
-def attention_fault(attend, batch: int, tokens: int, queries: int, heads: int, size: int, dtype: str) -> str:
+def attention_fault(
+    attend: Callable[..., jax.Array], batch: int, tokens: int, queries: int, heads: int, size: int, dtype: str
+) -> str:
     """Return why fused attention fails in a forward and a backward pass, or an empty string if it does not.
 
     Keras only checks shapes, before anything is compiled. Only a run shows whether the compiler accepts the backward
@@ -294,6 +335,9 @@ def attention_fault(attend, batch: int, tokens: int, queries: int, heads: int, s
         heads: Number of attention heads.
         size: Width of a head.
         dtype: Type of queries, keys and values.
+
+    Returns:
+        The reason in one line.
     """
     import jax
 
@@ -302,7 +346,7 @@ def attention_fault(attend, batch: int, tokens: int, queries: int, heads: int, s
         for key, rows in zip(jax.random.split(jax.random.key(0), 4), (queries, tokens, tokens, queries), strict=True)
     )
 
-    def gradients(attend):
+    def gradients(attend: Callable[..., jax.Array]) -> list[np.ndarray]:
         summed = jax.grad(lambda *inputs: (attend(*inputs) * weight).astype("float32").sum(), argnums=(0, 1, 2))
         return [np.asarray(gradient, "float32") for gradient in jax.jit(summed)(*inputs)]
 
@@ -317,15 +361,33 @@ def attention_fault(attend, batch: int, tokens: int, queries: int, heads: int, s
     return ""
 
 
-def values(model) -> tuple[list, list]:
+def values(model: keras.Model) -> Values:
     """Return the values of the trainable variables, and those of the other variables."""
-    return [one.value for one in model.trainable_variables], [one.value for one in model.non_trainable_variables]
+    trainable, fixed = model.trainable_variables, model.non_trainable_variables
+    return [variable.value for variable in trainable], [variable.value for variable in fixed]
 
 
 class Recipe:
-    """The compiled programs of a recipe, shared by all seeds, and the data on the device."""
+    """The compiled programs of a recipe, which all seeds share, and the data on the device.
 
-    def __init__(self, model, augmentation, training, splits, teacher=None, teacher_weight=0.0):
+    Args:
+        model: Settings of the model.
+        augmentation: Settings of the augmentation.
+        training: Settings of the training.
+        splits: The images.
+        teacher: Recipe of the teacher, which must be trained first. None: the model has no teacher.
+        teacher_weight: Share of the teacher's predictions in the targets.
+    """
+
+    def __init__(
+        self,
+        model: ModelSettings,
+        augmentation: AugmentSettings,
+        training: TrainingSettings,
+        splits: Splits,
+        teacher: Recipe | None = None,
+        teacher_weight: float = 0.0,
+    ) -> None:
         import jax
         import jax.numpy as jnp
 
@@ -349,20 +411,22 @@ class Recipe:
         self.averaged = self.network()
         self.parameters = self.model.count_params()
         self.epoch = jax.jit(self.train_epoch, donate_argnums=0)
-        self.right = jax.jit(self.count_right, static_argnames="mirrored")
-        self.compiled = None
+        self.correct = jax.jit(self.count_correct, static_argnames="mirrored")
+        self.compiled: jax.stages.Compiled | None = None
 
     @property
-    def taught_by(self) -> tuple:
+    def teacher_values(self) -> tuple[Values] | tuple[()]:
+        """Last argument of `train_epoch`: the values of the teacher; empty without a teacher."""
         return (values(self.teacher.averaged),) if self.teacher else ()
 
     def device(self) -> str:
+        """Return the name of the device."""
         import jax
 
         return jax.devices()[0].device_kind
 
     def choose_attention(self) -> str:
-        """Turn fused attention off if it fails for one of the model's shapes. Returns the kind that is used."""
+        """Turn fused attention off if it fails for one of the model's shapes, and return the kind that is used."""
         import keras
 
         model = self.model_settings
@@ -384,7 +448,8 @@ class Recipe:
                 return "plain attention"
         return "attention as Keras chooses"
 
-    def network(self):
+    def network(self) -> keras.Model:
+        """Build a model with new weights."""
         import keras
 
         from trainer.vit import ViT
@@ -397,8 +462,8 @@ class Recipe:
             dtype=keras.DTypePolicy(self.policy),
         )
 
-    def build(self, seed):
-        """A new model and its optimizer."""
+    def build(self, seed: int) -> tuple[keras.Model, keras.optimizers.Optimizer]:
+        """Build a new model and its optimizer."""
         import keras
 
         from trainer.optimizer import WarmupCosine, build_optimizer, ema_momentum
@@ -416,7 +481,15 @@ class Recipe:
         momentum = ema_momentum(training.ema_epochs, self.steps)
         return model, build_optimizer(training.optimizer, model, schedule, training.weight_decay, momentum)
 
-    def train_epoch(self, state, images, labels, key, mixing, teacher=None):
+    def train_epoch(
+        self,
+        state: State,
+        images: jax.Array,
+        labels: jax.Array,
+        key: jax.Array,
+        mixing: jax.Array,
+        teacher: Values | None = None,
+    ) -> tuple[State, jax.Array]:
         """Train for one epoch.
 
         Args:
@@ -425,7 +498,7 @@ class Recipe:
             labels: int32 [N].
             key: Random key of the epoch.
             mixing: float32, 1 if Mixup and CutMix are on, else 0.
-            teacher: Values of the teacher's trainable variables and of its other variables, None without a teacher.
+            teacher: Values of the teacher's variables; None without a teacher.
 
         Returns:
             The next state and the mean loss.
@@ -439,13 +512,15 @@ class Recipe:
         shuffle, key = jax.random.split(key)
         order = jax.random.permutation(shuffle, len(labels))[: self.steps * batch].reshape(self.steps, batch)
 
-        def loss_of(trainable, fixed, pixels, targets):
+        def compute_loss(
+            trainable: list[jax.Array], fixed: list[jax.Array], pixels: jax.Array, targets: jax.Array
+        ) -> tuple[jax.Array, list[jax.Array]]:
             logits, fixed = self.model.stateless_call(trainable, fixed, pixels, training=True)
             return -(targets * jax.nn.log_softmax(logits)).sum(-1).mean(), fixed
 
-        def step(state, chosen):
+        def step(state: State, rows_and_key: tuple[jax.Array, jax.Array]) -> tuple[State, jax.Array]:
             trainable, fixed, optimizer = state
-            rows, key = chosen
+            rows, key = rows_and_key
             draws = jax.random.uniform(key, (batch, draws_per_image(self.augmentation)))
             targets = jax.nn.one_hot(labels[rows], self.classes)
             pixels, targets = augment(images[rows], targets, draws, self.augmentation, mixing, branch=False)
@@ -454,7 +529,8 @@ class Recipe:
                 logits, _ = self.teacher.averaged.stateless_call(*teacher, pixels, training=False)
                 # Teacher and student must see the same pixels (Beyer et al., 2022, https://arxiv.org/abs/2106.05237).
                 targets += self.teacher_weight * (jax.nn.softmax(logits) - targets)
-            (loss, fixed), gradients = jax.value_and_grad(loss_of, has_aux=True)(trainable, fixed, pixels, targets)
+            loss_and_gradients = jax.value_and_grad(compute_loss, has_aux=True)
+            (loss, fixed), gradients = loss_and_gradients(trainable, fixed, pixels, targets)
             gradients = clip_by_global_norm(gradients)
             trainable, optimizer = self.optimizer.stateless_apply(optimizer, gradients, trainable)
             return (trainable, fixed, optimizer), loss
@@ -462,23 +538,50 @@ class Recipe:
         state, losses = jax.lax.scan(step, state, (order, jax.random.split(key, self.steps)))
         return state, losses.mean()
 
-    def count_right(self, trainable, fixed, images, labels, mirrored):
+    def count_correct(
+        self,
+        trainable: list[jax.Array],
+        fixed: list[jax.Array],
+        images: jax.Array,
+        labels: jax.Array,
+        mirrored: bool,
+    ) -> jax.Array:
+        """Count the correct answers of the averaged weights.
+
+        Args:
+            trainable: Values of the trainable variables.
+            fixed: Values of the other variables.
+            images: uint8 [N, height, width, 3].
+            labels: int32 [N].
+            mirrored: Whether to add the logits of each mirror image.
+
+        Returns:
+            The number of correct answers.
+        """
         logits, _ = self.averaged.stateless_call(trainable, fixed, images, training=False)
         if mirrored:
             logits += self.averaged.stateless_call(trainable, fixed, images[:, :, ::-1], training=False)[0]
         return (logits.argmax(-1) == labels).sum()
 
     def accuracy(self, split: str, mirrored: bool = False) -> float:
-        """Return the accuracy of the averaged weights. `mirrored` adds the logits of each mirror image."""
+        """Compute the accuracy of the averaged weights.
+
+        Args:
+            split: Name of the split.
+            mirrored: Whether to add the logits of each mirror image.
+
+        Returns:
+            The accuracy, from 0 to 1.
+        """
         images, labels = self.data[split]
-        right = [
-            self.right(*values(self.averaged), images[batch], labels[batch], mirrored=mirrored)
+        correct = [
+            self.correct(*values(self.averaged), images[batch], labels[batch], mirrored=mirrored)
             for batch in (slice(i, i + EVALUATION_BATCH) for i in range(0, len(labels), EVALUATION_BATCH))
         ]
-        return int(sum(right)) / len(labels)
+        return int(sum(correct)) / len(labels)
 
-    def take_average(self, state) -> None:
-        """Into `averaged`: the moving average of the weights, or the weights where there is none."""
+    def take_average(self, state: State) -> None:
+        """Set `averaged` to the moving average of the weights, or to the weights themselves if there is no average."""
         trainable, fixed, optimizer = state
         for variable, value in zip(self.averaged.non_trainable_variables, fixed, strict=True):
             variable.assign(value)
@@ -488,20 +591,32 @@ class Recipe:
             variable.assign(value)
         self.optimizer.finalize_variable_values(self.averaged.trainable_variables)
 
-    def train(self, seed: int, peak_tflops: float | None) -> dict:
+    def train(self, seed: int, peak_tflops: float | None) -> dict[str, float | None]:
+        """Train and test one model.
+
+        Args:
+            seed: Seed of the training.
+            peak_tflops: Peak TFLOP/s of the device, if known.
+
+        Returns:
+            The results of the training, by name.
+
+        Raises:
+            FloatingPointError: If a loss is not finite.
+        """
         import jax
         import jax.numpy as jnp
 
         model, optimizer = self.build(seed)
         state = tuple(
-            [jnp.copy(one.value) for one in group]
+            [jnp.copy(variable.value) for variable in group]
             for group in (model.trainable_variables, model.non_trainable_variables, optimizer.variables)
         )
         images, labels = self.data["train"]
         key, mixing_until = jax.random.key(seed), self.augmentation.mixing_epochs * self.training.epochs
         started = time.perf_counter()
         if self.compiled is None:
-            self.compiled = self.epoch.lower(state, images, labels, key, jnp.float32(0), *self.taught_by).compile()
+            self.compiled = self.epoch.lower(state, images, labels, key, jnp.float32(0), *self.teacher_values).compile()
             # The evaluation is compiled here too, so that the first seed's time does not include its compilation.
             self.take_average(state)
             for split in self.data.keys() - {"train"}:
@@ -513,7 +628,8 @@ class Recipe:
         for epoch in range(self.training.epochs):
             started = time.perf_counter()
             mixing = jnp.float32(epoch < mixing_until)
-            state, loss = self.compiled(state, images, labels, jax.random.fold_in(key, epoch), mixing, *self.taught_by)
+            epoch_key = jax.random.fold_in(key, epoch)
+            state, loss = self.compiled(state, images, labels, epoch_key, mixing, *self.teacher_values)
             loss = float(loss)  # waits for the device
             seconds.append(time.perf_counter() - started)
             if not np.isfinite(loss):
@@ -555,10 +671,12 @@ class Recipe:
             "tflops": tflops,
         }
 
-    def images_per_second(self, seconds) -> float:
+    def images_per_second(self, seconds: Sequence[float]) -> float:
+        """Return the median rate of epochs that took these seconds."""
         return self.steps * self.training.batch_size / float(np.median(seconds))
 
     def flops(self) -> int:
+        """Return the FLOPs of training on one image."""
         model = self.model_settings
         return training_flops(
             model.image_size,
@@ -578,9 +696,11 @@ class TeacherRecipe(Recipe):
     width = 64  # channels of the first convolution
 
     def choose_attention(self) -> str:
+        """Return the kind of attention for the log."""
         return "no attention"
 
-    def network(self):
+    def network(self) -> keras.Model:
+        """Build a CNN with new weights."""
         import keras
         from resnet9 import ResNet9
 

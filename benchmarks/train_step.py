@@ -1,17 +1,19 @@
-"""Images per second of one training step of ViT-Tiny on this CPU: ours, the article's and PyTorch's, in one run.
+"""Images per second of training steps of ViT-Tiny on this CPU, for this project, the article and PyTorch.
 
     python benchmarks/train_step.py
     python benchmarks/train_step.py --torch-python ../torch/bin/python --batch 128 --rounds 5
 
-ViT-Tiny is 6 blocks, 256 wide, 4 heads, patch 4, 32x32 pixels. A step is forward, backward and AdamW, for ours and
-PyTorch's without dropout and augmentation, with gradients clipped; the article's goes through `model.fit`, as it stands
-(its dropout 0.1) and without dropout. Ours computes only the CLS token in its last block, which gives the same logits;
-"PyTorch, CLS alone" is taught the same. Each contender is a process of its own and computes while the others wait;
-rounds take turns, and the median counts. GFLOP/s count what each computes, 1.92 GFLOP an image where it is all;
-"of peak" is their share of what a large float32 matrix product reaches in the same rounds.
+ViT-Tiny has 6 blocks, width 256, 4 heads and patches of 4x4 pixels, and its images have 32x32 pixels. A step is a
+forward pass, a backward pass and AdamW. "ours" (this project) and PyTorch clip the gradients, and have no dropout and
+no augmentation. The article's step is called through `model.fit`, with its dropout of 0.1 and without dropout. "ours"
+computes only the CLS token in the last block, which results in the same logits; "PyTorch, CLS alone" does the same.
 
-PyTorch is a contender where this Python has it, or the one named by --torch-python. bfloat16 is tried where the CPU has
-instructions for it. `--contenders` picks some, among them what is left out by default.
+Each contender has its own process and waits while another one computes. Rounds alternate, and medians are printed.
+GFLOP/s count what a contender computes, which is 1.92 GFLOP for an image if it computes every token. "of peak" is the
+share of the GFLOP/s of a large float32 matrix product in the same rounds.
+
+PyTorch takes part if this Python, or that of --torch-python, has it. bfloat16 is measured if the CPU has instructions
+for it. `--contenders` selects contenders, also those that do not take part by default.
 
 On two cores of a shared machine (AMD EPYC without AVX-512), CPython 3.11, with `--steps 1` and these contenders,
 medians of five rounds:
@@ -23,15 +25,18 @@ medians of five rounds:
 | ours                |     20.8 |      1.67 |      1.10 |    34.9 |    0.69 |
 | PyTorch             |     18.9 |      1.51 |      1.00 |    36.3 |    0.72 |
 
-Over four fifths of our time goes into matrix products, the MLP's close to the peak. What XLA saves lies in between:
-exact GELU, LayerNorm and attention take two to three times as long without it.
+"ours" spends more than four fifths of its time in matrix products, and reaches almost the peak in those of the MLP. XLA
+saves time in the other operations: exact GELU, LayerNorm and attention take two to three times as long without it.
 """
+
+from __future__ import annotations
 
 import argparse
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -43,9 +48,14 @@ sys.path.append(str(Path(__file__).parent.parent))  # `trainer`, for an interpre
 WHOLE = training_flops(whole=True)
 SIZE, CLASSES = 32, 10
 
+Run = Callable[[int], object]  # runs a number of steps
+Prepare = Callable[[int], Run]  # prepares a contender for a batch size
 
-def article(dropout):
-    def prepare(batch):
+
+def article(dropout: float) -> Prepare:
+    """Return a contender with the article's model and training step."""
+
+    def prepare(batch: int) -> Run:
         import article
         import tensorflow as tf
 
@@ -59,8 +69,18 @@ def article(dropout):
     return prepare
 
 
-def ours(precision, augmented=False):
-    def prepare(batch):
+def ours(precision: str, augmented: bool = False) -> Prepare:
+    """Return a contender with this project's model and training step.
+
+    Args:
+        precision: Keras dtype policy of the model.
+        augmented: Whether images are augmented.
+
+    Returns:
+        The contender.
+    """
+
+    def prepare(batch: int) -> Run:
         import keras
         import tensorflow as tf
 
@@ -70,10 +90,9 @@ def ours(precision, augmented=False):
         from trainer.settings import AugmentSettings, TrainingSettings
         from trainer.vit import ViT
 
-        # The trainer's own step: here, and nowhere else, this script depends on how it is called.
         training = TrainingSettings(batch_size=batch, ema_epochs=0)
-        nothing = {"crop_padding": 0, "flip": False, "randaugment_ops": 0, "mixup": 0, "cutmix": 0, "erase": 0}
-        augmentation = AugmentSettings(**{} if augmented else nothing)
+        all_off = {"crop_padding": 0, "flip": False, "randaugment_ops": 0, "mixup": 0, "cutmix": 0, "erase": 0}
+        augmentation = AugmentSettings(**{} if augmented else all_off)
         learner = Learner(
             lambda: ViT(dtype=keras.DTypePolicy(precision)),
             10,
@@ -89,21 +108,32 @@ def ours(precision, augmented=False):
     return prepare
 
 
-def pytorch(bfloat16=False, compiled=False, cls_alone=False):
-    def prepare(batch):
+def pytorch(bfloat16: bool = False, compiled: bool = False, cls_alone: bool = False) -> Prepare:
+    """Return a contender with the same model in PyTorch.
+
+    Args:
+        bfloat16: Whether to compute in bfloat16.
+        compiled: Whether to use `torch.compile`.
+        cls_alone: Whether to compute only the CLS token in the last block.
+
+    Returns:
+        The contender.
+    """
+
+    def prepare(batch: int) -> Run:
         import torch
         from torch import nn
         from torch.nn import functional
 
         class Block(nn.Module):
-            def __init__(self, width, heads):
+            def __init__(self, width: int, heads: int) -> None:
                 super().__init__()
                 self.heads = heads
                 self.attention_norm, self.mlp_norm = nn.LayerNorm(width, 1e-6), nn.LayerNorm(width, 1e-6)
                 self.qkv, self.projection = nn.Linear(width, 3 * width), nn.Linear(width, width)
                 self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
-            def forward(self, x, first_only=False):
+            def forward(self, x: torch.Tensor, first_only: bool = False) -> torch.Tensor:
                 n, tokens, width = x.shape
                 qkv = self.qkv(self.attention_norm(x)).view(n, tokens, 3, self.heads, width // self.heads)
                 q, k, v = qkv.permute(2, 0, 3, 1, 4)
@@ -114,7 +144,7 @@ def pytorch(bfloat16=False, compiled=False, cls_alone=False):
                 return x + self.mlp(self.mlp_norm(x))
 
         class ViT(nn.Module):
-            def __init__(self, patch=4, width=256, heads=4, depth=6):
+            def __init__(self, patch: int = 4, width: int = 256, heads: int = 4, depth: int = 6) -> None:
                 super().__init__()
                 self.patches = nn.Conv2d(3, width, patch, patch)
                 self.cls = nn.Parameter(torch.zeros(1, 1, width))
@@ -122,7 +152,7 @@ def pytorch(bfloat16=False, compiled=False, cls_alone=False):
                 self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
                 self.norm, self.head = nn.LayerNorm(width, 1e-6), nn.Linear(width, CLASSES)
 
-            def forward(self, images):
+            def forward(self, images: torch.Tensor) -> torch.Tensor:
                 x = self.patches((images.float() - 127.5) / 127.5).flatten(2).transpose(1, 2)
                 x = torch.cat([self.cls.expand(len(x), -1, -1), x], dim=1) + self.positions
                 for block in self.blocks[:-1]:
@@ -135,7 +165,7 @@ def pytorch(bfloat16=False, compiled=False, cls_alone=False):
         images, labels = (torch.from_numpy(array) for array in random_batch(batch))
         images = images.permute(0, 3, 1, 2).contiguous()
 
-        def run(steps):
+        def run(steps: int) -> None:
             for _ in range(steps):
                 optimizer.zero_grad()
                 with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
@@ -149,8 +179,8 @@ def pytorch(bfloat16=False, compiled=False, cls_alone=False):
     return prepare
 
 
-def matrix_product(batch):
-    """As many operations as the other contenders' steps."""
+def matrix_product(batch: int) -> Run:
+    """Prepare a contender that multiplies matrices, with about as many operations as a step of the others."""
     import tensorflow as tf
 
     size = 2048
@@ -158,7 +188,7 @@ def matrix_product(batch):
     products = max(1, round(batch * WHOLE / (2 * size**3)))
     multiply = tf.function(tf.matmul)
 
-    def run(steps):
+    def run(steps: int) -> None:
         for _ in range(steps * products):
             result = multiply(matrix, matrix)
         result.numpy()
@@ -182,22 +212,24 @@ CONTENDERS = {
 
 
 def main() -> None:
+    """Measure all contenders and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=128, help="images a step")
-    parser.add_argument("--steps", type=int, default=3, help="steps a round")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--torch-python", default=sys.executable, help="an interpreter that has torch")
+    parser.add_argument("--batch", type=int, default=128, help="images of a step")
+    parser.add_argument("--steps", type=int, default=3, help="steps of a round")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds")
+    parser.add_argument("--torch-python", default=sys.executable, help="Python interpreter that has torch")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, metavar="NAME", help=", ".join(CONTENDERS))
-    parser.add_argument("--serve", choices=CONTENDERS, help=argparse.SUPPRESS)  # what the contenders are started with
+    # The script starts itself with --serve, to run each contender in its own process.
+    parser.add_argument("--serve", choices=CONTENDERS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
         serve(args.serve, args.batch, args.steps)
         return
-    names = args.contenders or usual(args.torch_python)
+    names = args.contenders or supported(args.torch_python)
     processes = {name: start(name, args) for name in names}
-    for name in [*names]:  # compiling is over, and not timed, when a contender has said its first line
+    for name in [*names]:  # a contender writes its first line after compilation, which is not timed
         if not answer(processes[name]):
-            print(f"{name}: left out, it ended before its first step")
+            print(f"{name}: left out, because its process ended before the first step")
             names.remove(name)
     seconds = {name: [] for name in names}
     for _ in range(args.rounds):
@@ -211,28 +243,37 @@ def main() -> None:
     report({name: args.batch * args.steps / median(values) for name, values in seconds.items()})
 
 
-def usual(torch_python: str) -> list[str]:
-    """All contenders that can do well here; says why others are left out."""
+def supported(torch_python: str) -> list[str]:
+    """Return the contenders that this machine supports, and print why others are left out."""
     names = list(CONTENDERS)
     if subprocess.run([torch_python, "-c", "import torch"], capture_output=True).returncode:
-        print(f"PyTorch: left out, {torch_python} has no torch (--torch-python names another)")
+        print(f"PyTorch: left out, because {torch_python} has no torch; set --torch-python to one that has it")
         names = [name for name in names if not name.startswith("PyTorch")]
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists() or not {"avx512_bf16", "amx_bf16"} & set(cpuinfo.read_text().split()):
-        print("bfloat16: left out, this CPU has no instructions for it (avx512_bf16, amx_bf16)")
+        print("bfloat16: left out, because this CPU has no instructions for it (avx512_bf16, amx_bf16)")
         names = [name for name in names if not name.endswith("bfloat16")]
     return names
 
 
-def start(name: str, args: argparse.Namespace) -> subprocess.Popen:
+def start(name: str, args: argparse.Namespace) -> subprocess.Popen[str]:
+    """Start the process of a contender.
+
+    Args:
+        name: Name of the contender.
+        args: Arguments of this script.
+
+    Returns:
+        The process.
+    """
     python = args.torch_python if name.startswith("PyTorch") else sys.executable
     command = [python, __file__, "--serve", name, "--batch", str(args.batch), "--steps", str(args.steps)]
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"}
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
 
-def answer(process: subprocess.Popen) -> str:
-    """The next line that the contender itself said: libraries may print others."""
+def answer(process: subprocess.Popen[str]) -> str:
+    """Return the seconds of a contender's next round; empty if its process ended. Other output is ignored."""
     for line in process.stdout:
         if line.startswith("seconds "):
             return line.split()[1]
@@ -240,7 +281,13 @@ def answer(process: subprocess.Popen) -> str:
 
 
 def serve(name: str, batch: int, steps: int) -> None:
-    """Runs a contender: two rounds at once to compile and warm up, then one for each line that comes in."""
+    """Run a contender: two steps to compile and warm up, then one round for each line of stdin.
+
+    Args:
+        name: Name of the contender.
+        batch: Images of a step.
+        steps: Steps of a round.
+    """
     run = CONTENDERS[name](batch)
     scale = batch / getattr(run, "images", batch)
     run(1)
@@ -253,19 +300,20 @@ def serve(name: str, batch: int, steps: int) -> None:
 
 
 def random_batch(batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Make random images, uint8 [N, SIZE, SIZE, 3], and labels, int64 [N]."""
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (batch, SIZE, SIZE, 3), dtype=np.uint8)
     return images, generator.integers(0, CLASSES, batch)
 
 
 def report(images_per_second: dict[str, float]) -> None:
-    # The best of those that compute what is usual.
+    """Print the table. The column "x PyTorch" compares with the fastest PyTorch contender that computes every token."""
     whole = [name for name in images_per_second if name.startswith("PyTorch") and not name.endswith("CLS alone")]
     torch = max((images_per_second[name] for name in whole), default=None)
     article, peak = images_per_second.get("article"), images_per_second.get("matrix product")
 
-    def ratio(speed, to):
-        return f"{speed / to:.2f}" if to else "-"
+    def ratio(speed: float, reference: float | None) -> str:
+        return f"{speed / reference:.2f}" if reference else "-"
 
     print("| step                | images/s | x article | x PyTorch | GFLOP/s | of peak |")
     print("| ------------------- | -------- | --------- | --------- | ------- | ------- |")

@@ -13,16 +13,17 @@ HEADER = "vit"  # entry of the first file, as JSON: the arguments of ViT, the nu
 
 
 def save(model: ViT, path: Path) -> str:
-    """Write a model's float32 weights under their names, and what `load` needs to rebuild the model.
+    """Write a model's float32 weights by their names, and the configuration from which `load` rebuilds the model.
 
     Args:
         model: The model to save.
-        path: The first file, `NAME.npz`. More than 15 MiB of weights continue in `NAME-2.npz`, `NAME-3.npz` and so on.
+        path: The first file, `NAME.npz`. If the weights exceed 15 MiB, the rest is in `NAME-2.npz`, `NAME-3.npz` and so
+            on.
 
     Returns:
         The digest of the weights, see `digest`.
     """
-    parts: list[dict] = [{}]
+    parts: list[dict[str, np.ndarray]] = [{}]
     for name, array in arrays(model).items():
         if parts[-1] and sum(other.nbytes for other in parts[-1].values()) + array.nbytes > PART_BYTES:
             parts.append({})
@@ -43,9 +44,9 @@ def load(path: Path) -> ViT:
     """
     with np.load(path, allow_pickle=False) as part:
         if HEADER not in part:
-            raise ValueError(f"{path} holds no saved weights: name the first file that --save wrote")
+            raise ValueError(f"{path} holds no saved weights: use the first file that --save wrote")
         header = json.loads(str(part[HEADER]))
-    stored: dict = {}
+    stored: dict[str, np.ndarray] = {}
     for number in range(1, header["files"] + 1):
         with np.load(part_path(path, number), allow_pickle=False) as part:
             stored |= part
@@ -79,4 +80,5 @@ def arrays(model: ViT) -> dict[str, np.ndarray]:
 
 
 def part_path(path: Path, number: int) -> Path:
+    """Return the path of a file, numbered from 1, from the path of the first file."""
     return path if number == 1 else path.with_name(f"{path.stem}-{number}.npz")
