@@ -81,7 +81,7 @@ def main(preset: str = "sample", data: str = "") -> None:
             walked = time.perf_counter() - start
         finally:
             server.remove()
-    print(f"{preset}: compiled in {compiled:.1f} s, walked in {walked:.0f} s")
+    print(f"{preset}: compiled in {compiled:.1f} s, executed in {walked:.0f} s")
     for attempt in done.attempts:
         match = re.search(r"^\S+ +\w+ +([0-9.]+) s$", attempt.output, re.MULTILINE)
         node = f"node {match[1]:>6} s" if match else ""

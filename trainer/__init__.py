@@ -1,1 +1,1 @@
-"""The Vision Transformer and how it learns; knows nothing of pipelines."""
+"""The Vision Transformer and its training, which do not depend on the pipeline."""

@@ -150,7 +150,7 @@ def mix(
     cutmix: float,
     probability: float = 1.0,
 ) -> tuple[KerasTensor, KerasTensor]:
-    """Mix each image with its neighbour, by Mixup or CutMix. If both are on, each image gets one of them at even odds.
+    """Mix each image with its neighbour, by Mixup or CutMix. If both are on, each has probability one half.
 
     Mixup is that of Zhang et al., 2017, arXiv:1710.09412, and CutMix that of Yun et al., 2019, arXiv:1905.04899. The
     share of an image that stays is drawn from Beta(alpha, alpha). The rectangle of CutMix is clipped at the border of

@@ -53,7 +53,7 @@ def mean_over_workers(strategy: tf.distribute.Strategy, value: float) -> float:
 def resolve_precision(setting: str) -> str:
     """Return the floating-point type to compute in: "float32", "bfloat16" or "float16".
 
-    The setting "auto" selects the fastest type that the GPUs of this machine support, and float32 without a GPU. Any
+    The setting "auto" selects bfloat16 or float16 if all GPUs of this machine support it, and float32 otherwise. Any
     other setting is returned unchanged.
     """
     if setting != "auto":

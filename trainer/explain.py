@@ -2,8 +2,8 @@
 
 The argument `attention` is the output of `trainer.vit.ViT.explain` or of the SavedModel's signature `explain`: float32
 [..., tokens, tokens], the weight with which each token (second to last axis) reads each token (last axis). Rows sum to
-1. The tokens are the CLS token, if the model has one, and then the patches row by row. Leading axes, shown as `...`,
-may be any; results have the same ones.
+1. The tokens are the CLS token, if the model has one, and then the patches row by row. Any leading axes, shown as
+`...`, are kept in the result.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The training step, on one device or many."""
+"""Steps of training and evaluation, on one device or several."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Progress:
     loss: float  # mean over their images
     accuracy: float  # mean over their images, with respect to the labels before Mixup and CutMix
     bad_step: int  # first step with a loss that is not finite, counted from 0 over the whole training; -1 if none
-    compiled: bool  # whether the step was compiled first, which takes most of the time of the first report
+    compiled: bool  # whether the time of these steps includes compilation, which is most of it
 
 
 class Learner:

@@ -13,7 +13,7 @@ from keras import ops
 class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
     """Schedule of the learning rate: a linear warmup to the peak, then half a cosine down to the floor.
 
-    The first step has the rate `peak / warmup_steps`, because a step at rate 0 would be wasted. The last step has the
+    The warmup starts at the rate `peak / warmup_steps`, because a step at rate 0 would be wasted. The last step has the
     rate `floor`.
 
     Args:
@@ -160,7 +160,7 @@ def _is_block_matrix(variable: keras.Variable) -> bool:
 
 
 def _matrices(variable: keras.Variable, kernel: keras.KerasTensor) -> list[keras.KerasTensor]:
-    """Return the matrices [inputs, outputs] of a kernel: three of a fused qkv kernel, one of any other."""
+    """Return the matrices [inputs, outputs] of a kernel: three if it is a fused qkv kernel, else one."""
     matrix = ops.reshape(kernel, (-1, kernel.shape[-1]))
     return ops.split(matrix, 3, axis=1) if "/qkv/" in variable.path else [matrix]
 

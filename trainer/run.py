@@ -83,7 +83,7 @@ def run_fn(fn_args: "FnArgs") -> None:
         load(files, size, training.memory_gib, leave_out) for files in (fn_args.train_files, fn_args.eval_files)
     )
 
-    inputs = [  # everything that affects the result
+    inputs = [  # values that affect the result of every training
         config["model"],
         config["augment"],
         training.model_dump_json(exclude=_WITHOUT_EFFECT),
@@ -96,7 +96,6 @@ def run_fn(fn_args: "FnArgs") -> None:
     run_dir = Path(fn_args.model_run_dir)
     if "backbone" in config:
         backbone = serving.read_vit(config["backbone"])
-
         trained = fine_tune(
             backbone,
             model_settings,

@@ -82,7 +82,7 @@ class ModelSettings(SettingsGroup):
     """Settings of the ViT. The defaults are ViT-Tiny for 32x32 images: 4,771,082 parameters with ten classes."""
 
     size: Literal["tiny", "small", "base", "large", "huge"] | None = Field(
-        None, description="Named size, which sets depth, width and heads. null: these three are set themselves."
+        None, description="Named size, which sets depth, width and heads. null: set these three directly."
     )
     image_size: int = Field(
         32,
@@ -104,8 +104,8 @@ class ModelSettings(SettingsGroup):
         0.0,
         ge=0,
         lt=1,
-        description="Rate at which training skips the branches of the last block. It rises linearly to this value from "
-        "0 in the first block.",
+        description="Probability with which training skips a branch of the last block. It rises linearly to this value "
+        "from 0 in the first block.",
     )
     pool: Pool = Field(
         "cls",
@@ -145,10 +145,10 @@ class AugmentSettings(SettingsGroup):
     """Augmentation of training images. The defaults are the recipe for 200 epochs; a short training needs less."""
 
     crop_padding: int = Field(
-        4, ge=0, le=4096, description="Pixels by which a random crop moves at most. 0 turns random crops off."
+        4, ge=0, le=4096, description="Largest shift of a random crop, in pixels. 0 turns random crops off."
     )
     flip: bool = Field(
-        True, description="Mirror half of the images. Right for most photographs, wrong for digits and text."
+        True, description="Mirror half of the images. It suits most photographs, but not digits or text."
     )
     randaugment_ops: int = Field(
         2, ge=0, le=100, description="Number of RandAugment operations for each image. 0 turns RandAugment off."
@@ -168,10 +168,10 @@ class AugmentSettings(SettingsGroup):
         ge=0,
         le=1_000,
         description="Parameter alpha of CutMix's Beta distribution. 0 turns CutMix off. If Mixup is on as well, each "
-        "image gets one of the two at even odds.",
+        "image gets one of the two, with equal probability.",
     )
     mixing_epochs: float = Field(
-        0.6, ge=0, le=1, description="Fraction of the epochs, from the first, in which Mixup and CutMix mix images."
+        0.6, ge=0, le=1, description="Fraction of the epochs, counted from the first, in which Mixup and CutMix are on."
     )
     mixing_probability: float = Field(
         1.0, ge=0, le=1, description="Probability with which an image is mixed, in the epochs with Mixup or CutMix."
@@ -288,7 +288,7 @@ class FinetuneSettings(SettingsGroup):
         4,
         ge=0,
         le=1_000,
-        description="Number of blocks, from the last, that the second phase trains. null: the whole model.",
+        description="Number of blocks, counted from the last, that the second phase trains. null: the whole model.",
     )
     learning_rate: float = Field(1e-5, gt=0, le=1_000, description="Learning rate at the start of the second phase.")
     weight_decay: float = Field(
@@ -297,12 +297,12 @@ class FinetuneSettings(SettingsGroup):
     pixel_mean: tuple[_Mean, _Mean, _Mean] | None = Field(
         None,
         description="Mean of each channel with which the backbone normalised pixels from 0 to 255. Only a .weights.h5 "
-        "file needs it. null: the backbone says it itself.",
+        "file needs it. null: the value stored with the backbone.",
     )
     # A value below 1 would be meant for pixels from 0 to 1, and is rejected.
     pixel_std: tuple[_Spread, _Spread, _Spread] | None = Field(
         None,
-        description="Standard deviation of each channel, as for pixel_mean. null: the backbone says it itself.",
+        description="Standard deviation of each channel, as for pixel_mean. null: the value stored with the backbone.",
     )
 
     @model_validator(mode="after")

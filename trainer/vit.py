@@ -567,7 +567,7 @@ def copy_weights(source: ViT, target: ViT, exclude: Collection[str] = ()) -> Non
     ]
     if differences:
         raise ValueError(
-            f"the weights of source and target differ in shape: {'; '.join(differences)}. Use models of the same "
+            f"the weights of source and target do not match: {'; '.join(differences)}. Use models of the same "
             "architecture"
         )
     for name, weight in new.items():

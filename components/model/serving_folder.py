@@ -60,9 +60,9 @@ class ModelId(Group):
 
 
 class Rollback(Group):
-    """Content of `.rollback.json`, which exists from before the rename of a roll-back until its result was printed.
+    """Content of `.rollback.json`, which a roll-back writes before it pushes, and removes after its result was printed.
 
-    It distinguishes the repetition of a killed roll-back from a roll-back that is to go one version further.
+    With this file, repeating a killed roll-back returns its result instead of going back one more version.
     """
 
     version: int  # new version that the roll-back pushes

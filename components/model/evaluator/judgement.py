@@ -18,13 +18,13 @@ class GateSettings(SettingsGroup):
     accuracy: float = Field(0.92, ge=0, le=1, description="Lowest accuracy on the whole test set.")
     class_accuracy: float = Field(0.0, ge=0, le=1, description="Lowest accuracy on the images of any one class.")
     calibration: float = Field(
-        1.0, ge=0, le=1, description="Largest expected calibration error: the distance of confidence from accuracy."
+        1.0, ge=0, le=1, description="Largest expected calibration error: the mean gap between confidence and accuracy."
     )
     tolerance: float = Field(
         0.01,
         ge=0,
         le=1,
-        description="Largest loss of accuracy against the model that serves now. A larger loss passes if it may be "
+        description="Largest loss of accuracy compared with the serving model. A larger loss passes if it may be "
         "chance.",
     )
     confidence: float = Field(0.95, gt=0, lt=1, description="Confidence level of every interval.")
@@ -84,14 +84,14 @@ class Check(Group):
 
     @property
     def satisfied(self) -> bool:
-        """Whether the value satisfies the bound."""
+        """Return whether the value satisfies the bound."""
         # Rounded, because in float32 162 of 180 is 0.89999998, which must satisfy a bound of 0.9.
         margin = self.value - self.bound if self.sense == "at least" else self.bound - self.value
         return round(margin, 6) >= 0
 
     @property
     def passed(self) -> bool:
-        """Whether the model passes: it satisfies the bound, or the value may be chance."""
+        """Return whether the model passes: the value satisfies the bound, or may be chance."""
         return self.satisfied or self.noise
 
     def __str__(self) -> str:
@@ -119,7 +119,7 @@ class Judgement(Group):
     comparison: Comparison | None
     confidence: float
     checks: list[Check]
-    incomparable: str = ""  # reason why the candidate was not compared with the serving model; empty if it was
+    incomparable: str = ""  # reason why the candidate was not compared with the serving model; empty otherwise
 
     @property
     def warnings(self) -> list[str]:
@@ -152,7 +152,7 @@ class Judgement(Group):
 
     @property
     def blessed(self) -> bool:
-        """Whether the candidate may serve: all checks passed."""
+        """Return whether the candidate may serve: all checks passed."""
         return all(check.passed for check in self.checks)
 
 

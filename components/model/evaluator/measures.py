@@ -84,7 +84,7 @@ def confidence_bins(confidence: np.ndarray) -> np.ndarray:
 def compare(labels: np.ndarray, candidate: np.ndarray, serving: np.ndarray, confidence: float) -> Comparison:
     """Compare the accuracies of the candidate and the serving model on the same examples.
 
-    Only examples that one model answers correctly and the other does not contribute to the difference. Its interval is
+    Only examples that exactly one of the two models answers correctly contribute to the difference. Its interval is
     therefore narrower than those of two separate accuracies. The interval is that of Agresti and Min (2005), which is
     valid for few examples, too.
 

@@ -12,8 +12,8 @@ class ServingCheckSettings(SettingsGroup):
         1000,
         gt=0,
         le=3_600_000,
-        description="Longest time, in milliseconds, that 99 of 100 requests with one image may take.",
+        description="Largest 99th percentile of the latency of requests with one image, in milliseconds.",
     )
     memory_gib: float = Field(
-        4.0, gt=0, le=2**20, description="Largest resident memory of the process, in GiB, with TensorFlow in it."
+        4.0, gt=0, le=2**20, description="Largest resident memory of the process, including TensorFlow, in GiB."
     )

@@ -180,7 +180,7 @@ def check(model: str, records: list[bytes], names: list[str], settings: ServingC
             value=latency[1],
             bound=settings.latency_ms,
             sense="at most",
-            detail=f"99 of 100 requests; half take {latency[0]:.1f}",
+            detail=f"99th percentile; the median is {latency[0]:.1f}",
         ),
         Check(name="memory in GiB", value=figures["memory_gib"], bound=settings.memory_gib, sense="at most"),
     ]
