@@ -10,11 +10,11 @@ import article
 from flops import training_flops
 
 
-def test_it_is_as_large_as_the_article_s_model_with_its_token_and_positions():
+def test_the_model_has_as_many_parameters_as_the_articles():
     assert article.vit().count_params() == 4_771_082
 
 
-def test_a_training_image_costs_what_the_notes_of_the_model_say():
+def test_training_flops_of_known_models():
     assert training_flops(whole=True) == pytest.approx(1.92e9, rel=0.01)
     assert 0.85 < training_flops() / training_flops(whole=True) < 0.9  # five of six blocks and a sixth of the last
     assert training_flops(pool="mean") == pytest.approx(64 / 65 * training_flops(whole=True), rel=0.01)
@@ -29,7 +29,7 @@ def test_the_schedule_starts_at_zero_and_ends_near_it():
     assert rates[200] == pytest.approx(1e-8, rel=0.1)
 
 
-def test_it_trains():
+def test_the_recipe_trains_all_weights():
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (24, 16, 16, 3), dtype=np.uint8)
     labels = generator.integers(0, 3, 24)

@@ -55,7 +55,7 @@ def run(*arguments, backend="jax"):
 
 
 @pytest.mark.slow
-def test_two_seeds_train_and_are_written_down(packed, tmp_path):
+def test_two_seeds_are_trained_and_their_results_written(packed, tmp_path):
     pytest.importorskip("jax", reason="an epoch is one jax.lax.scan")
     overrides = [part for override in TINY for part in ("--set", override)]
     out = tmp_path / "results.jsonl"
@@ -71,7 +71,7 @@ def test_two_seeds_train_and_are_written_down(packed, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_teacher_is_trained_first_and_changes_what_is_learned(packed, tmp_path):
+def test_a_teacher_is_trained_first_and_changes_the_result(packed, tmp_path):
     pytest.importorskip("jax", reason="an epoch is one jax.lax.scan")
     overrides = [part for override in TINY for part in ("--set", override)]
     results = []
@@ -87,8 +87,8 @@ def test_a_teacher_is_trained_first_and_changes_what_is_learned(packed, tmp_path
 
 
 @pytest.mark.slow
-def test_saved_weights_are_the_tested_ones(packed, tmp_path):
-    """A model on another backend reaches the measured accuracy with them."""
+def test_saved_weights_are_the_tested_weights(packed, tmp_path):
+    """A model on another backend reaches the measured accuracy with the saved weights."""
     pytest.importorskip("jax", reason="an epoch is one jax.lax.scan")
     saved, out = tmp_path / "vit.npz", tmp_path / "results.jsonl"
     short = [part for override in TINY if "epochs" not in override for part in ("--set", override)]
@@ -193,13 +193,13 @@ def test_a_mistake_is_reported_before_anything_is_trained(arguments, message, mo
     assert message in capsys.readouterr().err + str(refused.value)
 
 
-def test_a_file_of_another_kind_is_refused(packed):
+def test_a_file_without_weights_is_rejected(packed):
     refused = run(packed, "--test", packed)
     assert refused.returncode == 1
     assert f"--test {packed}: {packed} holds no saved weights" in refused.stderr
 
 
-def test_data_that_is_not_packed_images_is_refused(tmp_path):
+def test_data_other_than_packed_images_is_rejected(tmp_path):
     np.savez(tmp_path / "other.npz", labels=np.zeros(3))
     (tmp_path / "broken.npz").write_bytes(b"PK" + bytes(100))
     for name in ("other.npz", "broken.npz", "missing.npz"):
@@ -207,14 +207,14 @@ def test_data_that_is_not_packed_images_is_refused(tmp_path):
             train_accelerator.load(tmp_path / name)
 
 
-def test_another_backend_is_refused(packed):
+def test_another_backend_is_rejected(packed):
     refused = run(packed, backend="tensorflow")
     assert refused.returncode == 1
     assert "needs KERAS_BACKEND=jax" in refused.stderr
 
 
 def test_wheels_match_the_lock(tmp_path):
-    """Every package that `wheels.sh` picks has one version and its hashes."""
+    """Every package that `wheels.sh` selects has one version and its hashes."""
     script = (ROOT / "benchmarks" / "wheels.sh").read_text()
     awk = script[script.index("awk '") : script.index(' > "$requirements"')]
     picked = subprocess.run(["sh", "-c", awk], cwd=ROOT, capture_output=True, text=True, check=True).stdout

@@ -56,7 +56,7 @@ def test_a_changed_bit_is_detected(tmp_path):
         weights.load(tmp_path / "vit.npz")
 
 
-def test_another_file_is_refused(tmp_path):
+def test_another_file_is_rejected(tmp_path):
     np.savez(tmp_path / "other.npz", labels=np.zeros(3))
     with pytest.raises(ValueError, match="holds no saved weights"):
         weights.load(tmp_path / "other.npz")

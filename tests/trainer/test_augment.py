@@ -18,7 +18,7 @@ RECIPE = AugmentSettings()
 
 
 def batch(count=64, height=8, width=8):
-    """Images in which hardly a pixel is like another, one-hot targets, draws."""
+    """Return images of almost unique pixels, one-hot targets and random numbers."""
     rng = np.random.default_rng(0)
     images = rng.integers(1, 256, (count, height, width, 3), "uint8")
     targets = np.eye(5, dtype="float32")[rng.integers(0, 5, count)]
@@ -30,12 +30,12 @@ def uniform(*shape):
 
 
 def grid(columns, points=4):
-    """Every combination of `points` evenly spaced numbers, as draws [points**columns, columns]."""
+    """Return every combination of `points` evenly spaced numbers, [points**columns, columns]."""
     axis = (np.arange(points, dtype="float32") + 0.5) / points
     return np.stack(np.meshgrid(*[axis] * columns, indexing="ij"), axis=-1).reshape(-1, columns)
 
 
-def test_crop_is_a_window_of_the_padded_image_and_all_windows_are_as_likely():
+def test_crop_is_a_window_of_the_padded_image_and_all_windows_are_equally_likely():
     padding = 2
     images = np.repeat(batch(1, 6, 8)[0], 25, axis=0)
     out = np.array(crop(images, grid(2, points=5), padding))
@@ -44,20 +44,20 @@ def test_crop_is_a_window_of_the_padded_image_and_all_windows_are_as_likely():
     np.testing.assert_array_equal(out, [padded[y : y + 6, x : x + 8] for y, x in corners])
 
 
-def test_flip_mirrors_half_of_the_images_and_leaves_the_others():
+def test_flip_mirrors_half_of_the_images():
     images = batch(2)[0]
     out = np.array(flip(images, np.float32([0.49, 0.5])))
     np.testing.assert_array_equal(out, [images[0, :, ::-1], images[1]])
 
 
 def erased(count=20_000, probability=0.25, height=24, width=24):
-    """Where each of black images was erased, and the images."""
+    """Erase black images, and return a mask of the erased pixels and the images."""
     images = np.full((count, height, width, 3), -1, "float32")
     out = np.array(erase(images, uniform(count, 8), probability))
     return (out >= 0).all(axis=-1), out
 
 
-def test_erasing_fills_one_rectangle_with_one_colour_and_leaves_the_rest():
+def test_erasing_fills_one_rectangle_with_one_colour():
     gone, out = erased(500, probability=1.0)
     for mask, image in zip(gone, out, strict=True):
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -69,7 +69,7 @@ def test_erasing_fills_one_rectangle_with_one_colour_and_leaves_the_rest():
     np.testing.assert_array_equal(colours, np.floor(colours))
 
 
-def test_erasing_has_its_probability_area_and_shape():
+def test_probability_area_and_shape_of_erasing():
     gone, _ = erased()
     happened = gone.any(axis=(1, 2))
     assert abs(happened.mean() - 0.25) < 4 * math.sqrt(0.25 * 0.75 / len(gone))
@@ -82,8 +82,8 @@ def test_erasing_has_its_probability_area_and_shape():
     assert abs(np.median(aspect)) < 0.05 and np.abs(aspect).max() < math.log(10 / 3) + 0.5
     assert abs(np.quantile(aspect, 0.75) - math.log(10 / 3) / 2) < 0.06
     where = gone.mean(axis=0)
-    np.testing.assert_allclose(where, where[::-1, ::-1], atol=0.04)  # no side is preferred
-    assert where[0, 0] > 0.002  # and corners are reached
+    np.testing.assert_allclose(where, where[::-1, ::-1], atol=0.04)  # both sides are equally likely
+    assert where[0, 0] > 0.002  # corners are erased, too
 
 
 def test_mixup_is_the_weighted_mean_of_neighbours():
@@ -111,7 +111,7 @@ def test_mixup_shares_come_from_the_beta_distribution(alpha):
     assert abs(share.var() - 1 / (4 * (2 * alpha + 1))) < 0.003
 
 
-def test_cutmix_pastes_a_rectangle_of_the_neighbour_and_targets_go_by_its_area():
+def test_cutmix_pastes_a_rectangle_of_the_neighbour_and_mixes_targets_by_its_area():
     images, targets = np.zeros((2000, 8, 12, 3), "float32"), np.tile(np.eye(2, dtype="float32"), (1000, 1))
     images[1::2] = 200
     draws = uniform(2000, 4)
@@ -131,7 +131,7 @@ def test_cutmix_pastes_a_rectangle_of_the_neighbour_and_targets_go_by_its_area()
     np.testing.assert_allclose(mixed_targets.sum(axis=1), 1, atol=1e-6)
 
 
-def test_with_both_each_image_takes_mixup_or_cutmix_at_even_odds():
+def test_mixup_and_cutmix_are_equally_likely_if_both_are_on():
     count = 10_000
     images = np.zeros((count, 4, 4, 3), "float32")
     images[1::2] = 200
@@ -140,7 +140,7 @@ def test_with_both_each_image_takes_mixup_or_cutmix_at_even_odds():
     assert abs(cut.mean() - 0.5) < 4 * 0.5 / math.sqrt(count)
 
 
-def test_images_are_mixed_with_the_given_probability_by_mixup_or_cutmix_at_even_odds():
+def test_images_are_mixed_with_the_given_probability():
     count = 10_000
     images = np.zeros((count, 4, 4, 3), "float32")
     images[1::2] = 200
@@ -150,7 +150,7 @@ def test_images_are_mixed_with_the_given_probability_by_mixup_or_cutmix_at_even_
     )
     changed = (mixed_targets != targets).any(axis=1)
     assert (mixed[~changed] == images[~changed]).all()
-    # Some of CutMix' rectangles are empty: those whose sides round to zero.
+    # Rectangles of CutMix are empty if their sides are rounded to zero.
     assert 0.3 * 0.85 < changed.mean() < 0.31
     blended = ~np.isin(mixed, (0, 200)).all(axis=(1, 2, 3))
     assert abs(blended.mean() - 0.15) < 4 * math.sqrt(0.15 * 0.85 / count)
@@ -164,7 +164,7 @@ def test_augment_mixes_with_the_probability_of_the_settings():
     np.testing.assert_array_equal(np.array(out_targets), targets)
 
 
-def test_nothing_set_is_nothing_done():
+def test_images_are_unchanged_if_everything_is_off():
     images, targets, draws = batch()
     out, out_targets = augment(images, targets, draws, NOTHING, 1.0)
     np.testing.assert_array_equal(out, images)
@@ -172,7 +172,7 @@ def test_nothing_set_is_nothing_done():
     assert np.array(out).dtype == np.float32
 
 
-def test_mixing_is_switched_by_a_value():
+def test_mixing_can_be_switched_in_a_compiled_function():
     images, targets, draws = batch()
     settings = NOTHING.model_copy(update={"mixup": 0.8, "cutmix": 1.0})
     compiled = tf.function(lambda mixing: augment(images, targets, draws, settings, mixing), jit_compile=True)
@@ -194,8 +194,8 @@ def test_without_a_branch_the_result_is_the_same(mixing):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_no_two_parts_use_the_same_draw():
-    """A part that is turned off leaves the others as they were, and none depends on another."""
+def test_no_two_augmentations_use_the_same_random_number():
+    """Turning one augmentation off does not change the results of the others."""
     images, targets, draws = batch(32)
     draws = draws[:, : draws_per_image(RECIPE.model_copy(update={"randaugment_ops": 1}))]
     parts = [{"crop_padding": 4}, {"flip": True}, {"randaugment_ops": 1}, {"erase": 0.5}, {"mixup": 1.0, "cutmix": 1.0}]
@@ -211,7 +211,7 @@ def test_no_two_parts_use_the_same_draw():
     assert sorted(used) == list(range(draws.shape[1]))
 
 
-def test_images_stay_in_range_and_each_goes_its_own_way():
+def test_images_stay_in_range_and_are_augmented_differently():
     one = batch(1, 16, 16)[0]
     images, targets, draws = np.repeat(one, 200, axis=0), np.ones((200, 1), "float32"), batch(200)[2]
     out = np.array(augment(images, targets, draws, RECIPE, 1.0)[0])
@@ -229,12 +229,12 @@ def test_a_split_batch_gives_the_same_images():
 
 
 def close(images, others):
-    """Equal to within a rounding error, but for a few pixels that it takes to the next whole number."""
+    """Assert equality within rounding errors, except for a few pixels that are rounded to the next whole number."""
     difference = np.abs(np.array(images) - np.array(others))
     return difference.max() < 1.01 and (difference > 1e-3).mean() < 1e-3
 
 
-def test_compiled_for_any_number_of_images_it_is_the_same():
+def test_a_compiled_function_for_any_number_of_images_gives_the_same_images():
     images, targets, draws = batch(64, 24, 24)
     signature = [tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in (images, targets, draws)]
     compiled = tf.function(lambda *rows: augment(*rows, RECIPE, 1.0), input_signature=signature, jit_compile=True)
@@ -259,7 +259,7 @@ np.savez(sys.argv[2], images=images, targets=targets)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
-def test_on_jax_it_is_the_same(tmp_path):
+def test_jax_gives_the_same_images(tmp_path):
     images, targets, draws = batch(64, 24, 24)
     np.savez(tmp_path / "in.npz", images=images, targets=targets, draws=draws)
     environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}

@@ -1,4 +1,4 @@
-"""Figures of attention, against cases that are known or worked out by hand."""
+"""Measures of attention, compared with known cases and computations by hand."""
 
 import numpy as np
 import pytest
@@ -15,16 +15,16 @@ def attention(*shape, tokens=5):
 
 
 @pytest.mark.parametrize(("tokens", "found"), [(65, (8, True)), (64, (8, False)), (5, (2, True)), (1, (1, False))])
-def test_the_count_of_tokens_tells_the_patches(tokens, found):
+def test_the_layout_follows_from_the_number_of_tokens(tokens, found):
     assert explain.layout(tokens) == found
 
 
-def test_tokens_that_are_no_square_are_named():
+def test_tokens_that_are_not_a_square_are_rejected():
     with pytest.raises(ValueError, match="7 tokens are not a square"):
         explain.layout(7)
 
 
-def test_what_cls_sees_and_takes_from_itself_is_its_whole_row():
+def test_patch_attention_and_cls_self_attention_are_the_row_of_cls():
     given = attention(3, 2, 4)
     seen, itself = explain.patch_attention(given), explain.cls_self_attention(given)
     assert seen.shape == (3, 2, 4, 4) and seen.min() >= 0 and seen.max() <= 1
@@ -32,7 +32,7 @@ def test_what_cls_sees_and_takes_from_itself_is_its_whole_row():
     np.testing.assert_array_equal(seen[1, 0, 2], given[1, 0, 2, 0, 1:])
 
 
-def test_without_cls_the_mean_row_stands_in():
+def test_patch_attention_without_cls_is_the_mean_row():
     given = attention(2, tokens=4)
     np.testing.assert_allclose(explain.patch_attention(given)[1], given[1].sum(0) / 4, rtol=1e-6)
     np.testing.assert_allclose(explain.patch_attention(given).sum(-1), 1, atol=1e-6)
@@ -50,17 +50,17 @@ def test_attention_of_a_model_has_rows_and_flows_that_sum_to_1(pool):
     assert explain.rollout(given).shape == (2, 3, *given.shape[-2:])
 
 
-def test_rollout_of_one_head_by_hand():
-    """One patch and CLS. Halved with the identity the blocks are [[.75, .25], [0, 1]] and [[.5, .5], [.2, .8]]."""
+def test_rollout_of_one_head_equals_a_computation_by_hand():
+    """One patch and CLS. Averaged with the identity, the blocks are [[.75, .25], [0, 1]] and [[.5, .5], [.2, .8]]."""
     blocks = np.array([[[[0.5, 0.5], [0.0, 1.0]]], [[[0.0, 1.0], [0.4, 0.6]]]], "float32")
     flows = explain.rollout(blocks)
     np.testing.assert_allclose(flows[0], [[0.75, 0.25], [0, 1]])
-    # CLS after block 2: half of what it was, [.75, .25], and half of the patch, [0, 1].
+    # CLS after block 2 is half of its row after block 1, [.75, .25], and half of the patch's row, [0, 1].
     np.testing.assert_allclose(flows[1], [[0.375, 0.625], [0.15, 0.85]], rtol=1e-6)
     np.testing.assert_allclose(explain.patch_attention(flows), [[0.25], [0.625]], rtol=1e-6)
 
 
-def test_rollout_takes_the_mean_over_heads_and_keeps_the_images_apart():
+def test_rollout_averages_heads_and_treats_images_separately():
     given = attention(2, 3, 4)
     np.testing.assert_allclose(explain.rollout(given)[1], explain.rollout(given[1].mean(1, keepdims=True)), rtol=1e-5)
 
@@ -70,12 +70,14 @@ def test_an_upsampled_map_keeps_its_range_and_its_place():
     over = explain.upsample(given, 8)
     assert over.shape == (3, 8, 8) and over.dtype == np.float32
     assert (over.max((1, 2)) <= given.max(1) + 1e-6).all() and (over.min((1, 2)) >= given.min(1) - 1e-6).all()
-    np.testing.assert_allclose(over[:, [0, 0, 7, 7], [0, 7, 0, 7]], given, rtol=1e-6)  # corners: one patch alone
+    np.testing.assert_allclose(
+        over[:, [0, 0, 7, 7], [0, 7, 0, 7]], given, rtol=1e-6
+    )  # each corner shows one patch alone
     np.testing.assert_allclose(over[0, 0, 3], 0.625 * given[0, 0] + 0.375 * given[0, 1], rtol=1e-6)
     np.testing.assert_allclose(explain.upsample(np.full((1, 9), 0.25), 10), 0.25)
 
 
-def test_entropy_of_one_patch_of_all_and_of_what_is_left_without_cls():
+def test_entropy_of_one_patch_of_all_patches_and_of_unnormalised_maps():
     one = np.eye(16, dtype="float32")[3]
     np.testing.assert_allclose(explain.entropy(np.stack([one, one * 0.1])), 0)
     np.testing.assert_allclose(explain.entropy(np.full((2, 16), 0.02)), 4)
@@ -86,13 +88,13 @@ def test_entropy_of_one_patch_of_all_and_of_what_is_left_without_cls():
 def test_distance_of_known_attention():
     itself = np.eye(5, dtype="float32")
     np.testing.assert_allclose(explain.attention_distance(itself, 4), 0)
-    # Of 2 x 2 patches each is 0, 1, 1 and the diagonal away, in patches.
+    # With 2 x 2 patches, the distances of a patch are 0, 1, 1 and the diagonal, in patches.
     uniform = np.full((3, 5, 5), 0.2, "float32")
     np.testing.assert_allclose(explain.attention_distance(uniform, 4), 4 * (2 + 2**0.5) / 4, rtol=1e-6)
     np.testing.assert_allclose(explain.attention_distance(uniform[:, 1:, 1:], 4), 4 * (2 + 2**0.5) / 4, rtol=1e-6)
     to_the_right = np.zeros((5, 5), "float32")
     to_the_right[0, 0] = 1
-    to_the_right[1:, 0] = 0.5  # of CLS, which counts for nothing
+    to_the_right[1:, 0] = 0.5  # attention to CLS, which is left out
     to_the_right[[1, 2, 3, 4], [2, 1, 4, 3]] = 0.5
     np.testing.assert_allclose(explain.attention_distance(to_the_right, 4), 4)
     only_cls = np.zeros((5, 5))
@@ -100,12 +102,12 @@ def test_distance_of_known_attention():
     assert explain.attention_distance(only_cls, 4) == 0
 
 
-def test_order_is_from_the_greatest_down():
+def test_patches_are_ranked_by_descending_value():
     assert explain.rank_patches(np.array([[0.1, 0.4, 0.1, 0.3]])).tolist() == [[1, 3, 0, 2]]
 
 
 def only_patch(number):
-    """A model of 4 x 4 pixels in 2 x 2 patches that is sure of class 1 while one patch is white."""
+    """Return a model of 4 x 4 pixels in 2 x 2 patches that predicts class 1 with certainty if one patch is white."""
 
     def answer(images):
         row, column = divmod(number, 2)
@@ -115,7 +117,7 @@ def only_patch(number):
     return answer
 
 
-def test_a_model_that_looks_at_one_patch_loses_its_answer_with_it():
+def test_a_model_that_reads_one_patch_loses_its_answer_with_that_patch():
     images = np.full((2, 4, 4, 3), 255, "uint8")
     orders = np.array([[2, 0, 1, 3], [0, 1, 3, 2]])
     shares, deletion, insertion = explain.removal_curves(images, orders, np.array([9, 9, 9], "uint8"), only_patch(2), 4)
@@ -126,7 +128,7 @@ def test_a_model_that_looks_at_one_patch_loses_its_answer_with_it():
     assert explain.area_under_curve(shares, insertion).tolist() == [0.875, 0.125]
 
 
-def test_curves_take_no_more_steps_than_there_are_patches_and_end_where_they_must():
+def test_curves_have_at_most_one_step_for_each_patch_and_end_at_the_empty_image():
     images = RNG.integers(0, 256, (3, 4, 4, 3), "uint8")
     asked = []
 
@@ -144,7 +146,7 @@ def test_curves_take_no_more_steps_than_there_are_patches_and_end_where_they_mus
     assert all(np.all(found == [1, 2, 3]) and found.dtype == np.uint8 for found in (nothing_in, all_out))
 
 
-def test_positions_are_like_themselves_and_cls_has_no_place():
+def test_positions_are_similar_to_themselves_and_cls_is_left_out():
     positions = np.array([[9, 9], [1, 0], [0, 2], [-3, 0], [0, 1]], "float32")
     found = explain.position_similarity(positions)
     np.testing.assert_allclose(found, [[1, 0, -1, 0], [0, 1, 0, 1], [-1, 0, 1, 0], [0, 1, 0, 1]], atol=1e-6)

@@ -1,4 +1,4 @@
-"""A preset of KerasHub as a ViT of ours, against KerasHub itself. All weights are noise: nothing is downloaded."""
+"""Converted presets of KerasHub, compared with KerasHub itself. All weights are noise; nothing is downloaded."""
 
 import sys
 
@@ -10,7 +10,7 @@ from trainer.hub import load_hub
 
 SIZES = {"image_shape": (32, 32, 3), "patch_size": 8, "num_layers": 2, "num_heads": 4, "hidden_dim": 32, "mlp_dim": 64}
 SMALL = {**SIZES, "num_layers": 1}
-# Unlike for each channel, so that no two may be mixed up.
+# Different for each channel, so that a mixed-up channel is detected.
 SCALE, OFFSET = (1 / 50, 1 / 60, 1 / 70), (-2.5, -2.0, -1.5)
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
 TOLERANCE = 2e-5
@@ -23,7 +23,7 @@ def keras_hub():
 
 @pytest.fixture(scope="module")
 def classifier(keras_hub):
-    """Every weight is noise, biases and norms too: where they start, at 0 and 1, none could be missed."""
+    """Set every weight to noise. Biases and norms start at 0 and 1, which would hide weights that are not copied."""
     converter = keras_hub.layers.ViTImageConverter(image_size=(32, 32), scale=SCALE, offset=OFFSET)
     classifier = keras_hub.models.ViTImageClassifier(
         backbone=keras_hub.models.ViTBackbone(**SIZES),
@@ -46,20 +46,20 @@ def test_a_classifier_answers_as_in_kerashub_to_raw_pixels(classifier, tmp_path)
     expected = classifier.predict(IMAGES, verbose=0)
     vit = load_hub(str(tmp_path))
     logits, attention = vit.explain(IMAGES)
-    assert np.ptp(expected, axis=0).max() > 1000 * TOLERANCE  # else any constant would do
+    assert np.ptp(expected, axis=0).max() > 1000 * TOLERANCE  # otherwise a constant would pass
     np.testing.assert_allclose(softmax(vit(IMAGES)), expected, atol=TOLERANCE)
     np.testing.assert_allclose(softmax(logits), expected, atol=TOLERANCE)
     assert attention.shape == (3, 2, 4, 17, 17)
     assert digest(load_backbone(str(tmp_path))) == digest(vit)
 
 
-def test_the_convention_is_that_of_the_preset(classifier, tmp_path):
+def test_pixels_are_scaled_as_the_preset_does(classifier, tmp_path):
     classifier.save_to_preset(str(tmp_path))
     expected = classifier.predict(IMAGES, verbose=0)
     vit = load_hub(str(tmp_path))
     np.testing.assert_allclose(vit.config["mean"], [125, 120, 105])
     np.testing.assert_allclose(vit.config["std"], [50, 60, 70])
-    # What either answers to pixels that were scaled to 0 to 1 first is something else.
+    # Pixels that were scaled to 0 to 1 before must give other answers.
     assert np.abs(softmax(vit(IMAGES / 255)) - expected).max() > 1000 * TOLERANCE
     assert np.abs(classifier(IMAGES / 255) - expected).max() > 1000 * TOLERANCE
 
@@ -76,7 +76,7 @@ def test_a_backbone_alone_gives_the_same_features_and_a_head_of_zeros(classifier
     np.testing.assert_allclose(vit(IMAGES), features @ head, atol=TOLERANCE)
 
 
-def test_pixels_that_the_converter_leaves_as_they_are_stay_so(keras_hub, tmp_path):
+def test_a_converter_without_a_scale_is_converted(keras_hub, tmp_path):
     keras_hub.models.ViTBackbone(**SMALL).save_to_preset(str(tmp_path))
     keras_hub.layers.ViTImageConverter(offset=-128.0).save_to_preset(str(tmp_path))
     vit = load_hub(str(tmp_path))

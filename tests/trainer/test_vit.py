@@ -43,13 +43,13 @@ def images():
 
 
 def random_head(model):
-    """A new head is all zeros; give it weights, so that outputs differ."""
+    """Give the head random weights, because outputs of a new head, which is all zeros, do not differ."""
     model.head.kernel.assign(keras.random.normal(model.head.kernel.shape, seed=1))
     return model
 
 
 def parameters(image_size, patch_size, classes, depth, width, mlp_ratio=4, pool="cls", conv_stem=False, **_):
-    """How many parameters a ViT has, by the closed formula."""
+    """Return the number of parameters of a ViT by the closed formula."""
     tokens = (image_size // patch_size) ** 2 + (pool == "cls")
     if conv_stem:  # 3x3 kernels, biases and LayerNorms, then a 1x1 convolution
         channels = [width >> i for i in range(patch_size.bit_length() - 1)][::-1]
@@ -90,7 +90,7 @@ def test_the_number_of_parameters_follows_the_formula(shape, switches):
 def test_every_size_has_its_known_number_of_parameters(size, image_size, patch_size, classes, known):
     config = {"image_size": image_size, "patch_size": patch_size, "classes": classes, **SIZES[size]}
     assert parameters(**config) == known
-    # One block is enough to build: the others are like it, and a whole huge model takes gigabytes.
+    # One block is built, because all blocks are equal and a huge model takes gigabytes.
     model = ViT(**config | {"depth": 1})
     block = model.blocks[0].count_params()
     assert model.count_params() + (config["depth"] - 1) * block == known
@@ -129,7 +129,7 @@ def test_every_weight_learns(switches):
     assert still == []
 
 
-def test_a_new_model_gives_every_class_equal_odds(images):
+def test_a_new_model_gives_every_class_equal_probability(images):
     assert np.array_equal(ViT(**TINY)(images), np.zeros((4, 3)))
 
 
@@ -141,12 +141,12 @@ def test_pixels_are_normalised_by_the_model_itself(images):
     np.testing.assert_allclose(model(images), plain((images - mean) / std), atol=1e-5)
 
 
-def test_integer_and_float_pixels_are_the_same(images):
+def test_integer_and_float_pixels_give_the_same_logits(images):
     model = random_head(ViT(**TINY))
     np.testing.assert_array_equal(model(images), model(images.astype("float32")))
 
 
-def test_positions_tell_patches_apart(images):
+def test_positions_distinguish_patches(images):
     model = random_head(ViT(**TINY))
     mirrored = np.concatenate([images[:, :, 4:], images[:, :, :4]], axis=2)
     assert not np.allclose(model(images), model(mirrored))
@@ -202,7 +202,7 @@ def test_pixels_are_not_rounded_to_the_compute_type():
     assert not np.allclose(logits[0], logits[1], atol=1e-3)
 
 
-def test_dropout_acts_in_training_only(images):
+def test_dropout_is_applied_in_training_only(images):
     model = random_head(ViT(**TINY, dropout=0.5))
     np.testing.assert_array_equal(model(images, training=False), model(images, training=False))
     assert not np.array_equal(model(images, training=True), model(images, training=True))
@@ -212,7 +212,7 @@ def test_stochastic_depth_drops_a_whole_branch_of_an_image():
     block = EncoderBlock(heads=2, stochastic_depth=0.5)
     x = np.random.default_rng(0).normal(size=(64, 5, 8)).astype("float32")
     block(x)
-    block.mlp_out.kernel.assign(np.zeros((32, 8)))  # leaves the attention branch alone to look at
+    block.mlp_out.kernel.assign(np.zeros((32, 8)))  # so that only the attention branch has an effect
     branch = np.array(block(x)) - x
     trained = np.array(block(x, training=True)) - x
     dropped = np.abs(trained).max(axis=(1, 2)) == 0
@@ -228,7 +228,7 @@ def test_stochastic_depth_rises_over_the_blocks():
 
 @pytest.mark.parametrize("pool", ["mean", "seqpool"])
 def test_pools_without_a_cls_token_read_every_token(images, pool):
-    """Written out in numpy, on the tokens that the last block gives."""
+    """The expected logits are computed in NumPy from the tokens of the last block."""
     model = random_head(ViT(**TINY, pool=pool))
     x = model.tokens(keras.ops.reshape(model.patches(model.normalization(images)), (4, 4, 8)))
     assert x.shape == (4, 4, 8)  # no CLS token
@@ -251,7 +251,7 @@ def test_the_conv_stem_keeps_the_grid_and_doubles_its_channels():
     ]
 
 
-def test_mimetic_attention_starts_as_trained_attention_looks():
+def test_mimetic_kernels_resemble_trained_kernels():
     width, heads = 32, 2
     qkv, projection = mimetic_kernels(width, heads)
     queries, keys, values = np.split(qkv, 3, axis=1)
@@ -293,11 +293,11 @@ def test_sincos_positions_are_unique_and_nearest_to_their_neighbours():
     assert positions.shape == (16, 16)
     likeness = positions @ positions.T
     assert (likeness.argmax(axis=1) == np.arange(16)).all()
-    assert likeness[0, 1] == pytest.approx(likeness[0, 4])  # one to the right is as near as one below
+    assert likeness[0, 1] == pytest.approx(likeness[0, 4])  # the patch to the right is as near as the patch below
     assert likeness[0, 1] > likeness[0, 2] > likeness[0, 15]
 
 
-def test_explaining_gives_the_same_logits_and_all_the_attention(images):
+def test_explain_returns_the_same_logits_and_the_attention(images):
     model = random_head(ViT(**TINY))
     logits, attention = model.explain(images)
     np.testing.assert_allclose(logits, model(images), atol=1e-5)
@@ -307,7 +307,7 @@ def test_explaining_gives_the_same_logits_and_all_the_attention(images):
 
 
 @every_switch
-def test_explaining_agrees_with_the_fused_path(images, switches):
+def test_explain_agrees_with_fused_attention(images, switches):
     model = random_head(ViT(**TINY | switches))
     logits, attention = model.explain(images)
     np.testing.assert_allclose(logits, model(images), atol=1e-4)
@@ -315,7 +315,7 @@ def test_explaining_agrees_with_the_fused_path(images, switches):
 
 
 @pytest.mark.parametrize(("policy", "tolerance"), [("mixed_bfloat16", 0.04), ("mixed_float16", 0.005)])
-def test_explaining_agrees_with_the_fused_path_under_mixed_precision(images, policy, tolerance):
+def test_explain_agrees_with_fused_attention_under_mixed_precision(images, policy, tolerance):
     model = random_head(ViT(**TINY, dtype=keras.DTypePolicy(policy)))
     logits, attention = model.explain(images)
     assert keras.backend.standardize_dtype(logits.dtype) == "float32"
@@ -324,7 +324,7 @@ def test_explaining_agrees_with_the_fused_path_under_mixed_precision(images, pol
 
 
 def test_the_attention_is_the_softmax_of_the_scores():
-    """In plain numpy, on the block's own weights, with scores far apart."""
+    """The expected attention is computed in NumPy from the weights of the block, with very different scores."""
     block = EncoderBlock(heads=2)
     x = np.random.default_rng(0).normal(size=(3, 5, 8)).astype("float32")
     block(x)
@@ -334,8 +334,8 @@ def test_the_attention_is_the_softmax_of_the_scores():
     np.testing.assert_allclose(block.explain(x)[1], scores / scores.sum(-1, keepdims=True), atol=1e-5)
 
 
-def test_the_block_agrees_with_the_formula_written_out():
-    """Pre-norm attention and MLP in plain numpy, on the block's own weights."""
+def test_the_block_agrees_with_its_formula():
+    """The expected output is computed in NumPy from the weights of the block."""
     block = EncoderBlock(heads=2)
     x = np.random.default_rng(0).normal(size=(3, 5, 8)).astype("float32")
     got = np.array(block(x))
@@ -380,7 +380,7 @@ def test_tokens_put_the_cls_token_first():
         ({"pool": "max"}, "pool 'max' is not one of cls, mean, seqpool"),
     ],
 )
-def test_what_cannot_be_built_is_named(wrong, message):
+def test_invalid_sizes_are_rejected(wrong, message):
     with pytest.raises(ValueError, match=message):
         ViT(**TINY | wrong)
 
@@ -398,7 +398,7 @@ def test_weights_are_copied_exactly(images, switches):
     np.testing.assert_array_equal(target(images), source(images))
 
 
-def test_weights_go_to_their_name_whatever_the_models_are_called():
+def test_weights_are_copied_by_name_regardless_of_the_models_names():
     with keras.name_scope("outer"):
         source = random_head(ViT(**TINY, name="block"))
     target = ViT(**TINY, name="tokens")
@@ -432,7 +432,7 @@ def test_positions_of_a_larger_grid_are_averaged_down():
     noise = np.random.default_rng(0).normal(size=(1, 257, 4)).astype("float32")
     small = np.array(resize_positions(noise, 16, 4))
     assert small.shape == (1, 17, 4)
-    assert small[:, 1:].std() < 0.5  # picking every fourth would leave the noise at 1
+    assert small[:, 1:].std() < 0.5  # without averaging the noise would keep its deviation of 1
 
 
 @pytest.mark.parametrize(
@@ -446,7 +446,7 @@ def test_positions_of_a_larger_grid_are_averaged_down():
         ({"classes": 5, "image_size": 16}, ["head/kernel"]),
     ],
 )
-def test_weights_that_do_not_fit_are_named_and_nothing_is_copied(other, messages):
+def test_weights_that_do_not_match_are_named_and_nothing_is_copied(other, messages):
     source, target = random_head(ViT(**TINY)), ViT(**TINY | other)
     before = target.get_weights()
     for message in messages:

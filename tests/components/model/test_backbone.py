@@ -18,7 +18,7 @@ MODEL = ModelSettings(image_size=8, depth=1, width=8, heads=1)
 
 @pytest.fixture(scope="module")
 def pushed(tmp_path_factory):
-    """A version folder as the Pusher leaves it, and its model."""
+    """A pushed version, and its model."""
     folder = tmp_path_factory.mktemp("pretrained")
     model = build_vit(MODEL, 2, [100.0] * 3, [50.0] * 3)
     serving.export(model, ["a", "b"], 8, str(folder / "saved"))
@@ -34,7 +34,7 @@ def keep(source, out):
     return backbone
 
 
-def test_a_pushed_model_is_kept_with_where_it_came_from(pushed, tmp_path):
+def test_a_pushed_model_is_copied_and_its_origin_recorded(pushed, tmp_path):
     folder, model = pushed
     backbone = keep(folder, tmp_path / "out")
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3))
@@ -45,14 +45,14 @@ def test_a_pushed_model_is_kept_with_where_it_came_from(pushed, tmp_path):
     assert backbone.get_string_custom_property("content_digest") == digest(model)
 
 
-def test_a_pushed_model_that_was_changed_is_refused(pushed, tmp_path):
+def test_a_changed_pushed_model_is_rejected(pushed, tmp_path):
     changed = shutil.copytree(pushed[0], tmp_path / "4")
     (changed / "saved_model.pb").write_bytes(b"other")
     with pytest.raises(DataRefused, match=r"saved_model.pb: expected sha256 .* not the model that was pushed"):
         keep(changed, tmp_path / "out")
 
 
-def test_what_is_no_backbone_is_refused(tmp_path):
+def test_an_unreadable_backbone_is_rejected(tmp_path):
     (tmp_path / "bad.keras").write_bytes(b"no archive")
     with pytest.raises(DataRefused, match=r"bad.keras cannot be read as a Keras model"):
         keep(tmp_path / "bad.keras", tmp_path / "out")

@@ -8,7 +8,7 @@ from tests.helpers.model_records import record
 
 @pytest.fixture
 def models(tmp_path):
-    """Two models as the store has them, their folders in place."""
+    """Two Model artifacts of a store, with their folders."""
     made = []
     for number in (1, 2):
         artifact = Model()
@@ -34,11 +34,11 @@ def resolve(tmp_path, models):
     return Baseline(str(tmp_path / "serving")).resolve_artifacts(None, {"model": models})["model"]
 
 
-def test_nothing_serves_before_the_first_push(tmp_path, models):
+def test_no_baseline_before_the_first_push(tmp_path, models):
     assert resolve(tmp_path, models) == []
 
 
-def test_it_is_the_model_of_the_highest_version(tmp_path, models, serve):
+def test_the_baseline_is_the_model_of_the_highest_version(tmp_path, models, serve):
     serve(9, models[1])
     serve(10, models[0])
     assert resolve(tmp_path, models) == [models[0]]
@@ -50,14 +50,14 @@ def test_no_baseline_if_the_store_does_not_know_the_serving_model(tmp_path, mode
     assert "cannot be compared with the serving model" in caplog.text and "serving/1" in caplog.text
 
 
-def test_no_baseline_if_the_files_of_the_serving_model_are_gone(tmp_path, models, serve, caplog):
+def test_no_baseline_if_the_files_of_the_serving_model_are_missing(tmp_path, models, serve, caplog):
     serve(1, models[0])
     (tmp_path / "model-1").rmdir()
     assert resolve(tmp_path, models) == []
     assert "model-1 is missing" in caplog.text
 
 
-def test_a_new_store_that_gives_the_same_folder_again_is_told_apart(tmp_path, models, serve):
+def test_a_model_of_a_new_store_in_the_same_folder_is_another_model(tmp_path, models, serve):
     serve(1, models[0])
     models[0].mlmd_artifact.create_time_since_epoch = 3
     assert resolve(tmp_path, models) == []

@@ -32,7 +32,7 @@ def model(tmp_path):
     return folder
 
 
-def test_a_push_is_whole_with_its_record(model, tmp_path):
+def test_a_push_is_complete_and_has_a_record(model, tmp_path):
     serving = tmp_path / "serving"
     push(model, serving, record())
     assert (serving / "1" / "variables" / "data").read_bytes() == b"weights" * 1000
@@ -52,7 +52,7 @@ def test_a_version_is_never_overwritten(model, tmp_path):
     assert [entry.name for entry in serving.iterdir()] == ["1"]
 
 
-def test_a_full_disk_leaves_the_serving_folder_as_it_was(model, tmp_path):
+def test_a_full_disk_leaves_the_serving_folder_unchanged(model, tmp_path):
     serving = tmp_path / "serving"
     push(model, serving, record())
     script = f"""
@@ -77,7 +77,7 @@ def test_a_full_disk_leaves_the_serving_folder_as_it_was(model, tmp_path):
     assert [entry.name for entry in serving.iterdir()] == ["1"]
 
 
-def test_what_a_killed_push_left_is_removed_by_the_next(model, tmp_path):
+def test_leftovers_of_a_killed_push_are_removed_by_the_next_push(model, tmp_path):
     serving = tmp_path / "serving"
     (serving / ".tmp-1-killed").mkdir(parents=True)
     push(model, serving, record())
@@ -112,13 +112,13 @@ def test_a_link_or_a_file_is_not_a_version(tmp_path):
     assert versions(tmp_path) == []
 
 
-def test_a_version_that_somebody_else_pushed_is_named(tmp_path):
+def test_a_version_without_a_record_is_named(tmp_path):
     (tmp_path / "7").mkdir()
     with pytest.raises(ValueError, match=r"7/model\.json does not say where the model came from"):
         serving_now(tmp_path)
 
 
-def test_versions_go_by_number_and_ignore_what_is_being_written(tmp_path):
+def test_versions_are_ordered_by_number_and_exclude_temporary_folders(tmp_path):
     for name in ("9", "10", ".tmp-11-abc", "notes"):
         (tmp_path / name).mkdir()
     assert versions(tmp_path) == [9, 10]
@@ -129,7 +129,7 @@ def test_versions_go_by_number_and_ignore_what_is_being_written(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"7", b"\xff\xfe", b"[" * 5000, b'{"version": 1}', b"1" * 5000, b"null"]
 )
-def test_an_invalid_record_raises_one_kind_of_error(tmp_path, content):
+def test_every_invalid_record_raises_value_error(tmp_path, content):
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "model.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"7/model\.json does not say where the model came from"):
@@ -177,13 +177,13 @@ def test_a_roll_back_pushes_the_old_model_as_a_new_highest_version(three):
     assert problems(three / "4") == []
 
 
-def test_what_was_rolled_back_stays_withdrawn_until_it_is_restored(three):
+def test_a_rolled_back_model_stays_withdrawn_until_it_is_restored(three):
     restore(three, 2)
     assert [model.uri for model in restore(three, 1).withdrawn] == ["/model-2", "/model-3"]
     assert [model.uri for model in restore(three, 3).withdrawn] == ["/model-1", "/model-2"]
 
 
-def test_a_roll_back_to_what_is_not_there_serves_already_or_was_changed_is_refused(three):
+def test_a_roll_back_to_a_missing_serving_or_changed_version_is_rejected(three):
     with pytest.raises(ValueError, match=r"no version 7 in .*: there are 1, 2, 3"):
         restore(three, 7)
     with pytest.raises(ValueError, match="is the model that serves already, as version 3"):
@@ -213,7 +213,7 @@ def test_a_killed_roll_back_is_remembered_until_it_is_acknowledged(three):
     assert interrupted_rollback(three) is None and not killed_after(3, "")
 
 
-def test_a_push_after_a_killed_roll_back_takes_its_place(three, model):
+def test_a_push_after_a_killed_roll_back_supersedes_it(three, model):
     restore(three, 2)
     push(model, three, record(5, "/model-5"))
     assert interrupted_rollback(three) is None
@@ -233,7 +233,7 @@ def test_the_records_name_the_run_that_pushed_a_version(three):
 
 
 def test_a_reader_never_sees_half_a_model(three):
-    """Another process reads the highest version over and over, while models are restored and removed."""
+    """Another process reads the highest version continuously, while models are restored and removed."""
     script = f"""
         import sys, time
         from pathlib import Path
@@ -246,7 +246,7 @@ def test_a_reader_never_sees_half_a_model(three):
                 wrong = problems(folder / str(newest))
             except (OSError, ValueError) as error:
                 wrong = [str(error)]
-            if newest not in versions(folder):  # a slow reader: three pushes later the version is removed
+            if newest not in versions(folder):  # the reader was slow: three pushes later the version is removed
                 continue
             assert not wrong, wrong
             seen.add(newest)

@@ -1,4 +1,4 @@
-"""Models that were made worse on purpose, trained on real digits: which bound stops each, and in which words."""
+"""Models that were made worse on purpose, trained on real digits: the bound that each misses, and the message."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ TRAINED, TEST = slice(900), slice(900, None)
 
 
 def probabilities(labels, count=900, neighbours=None):
-    """What a model answers to the test images; `neighbours`: a model that is sure of whatever it says."""
+    """Answers of a model to the test images. With `neighbours` the model is certain of every answer."""
     model = KNeighborsClassifier(neighbours) if neighbours else LogisticRegression(C=10, solver="newton-cholesky")
     found = np.zeros((len(LABELS) - 900, len(NAMES)), "float32")
     model.fit(PIXELS[:count], labels[:count])
@@ -26,7 +26,7 @@ def probabilities(labels, count=900, neighbours=None):
 
 
 def missed(candidate, serving=None, bounds=BOUNDS):
-    """The words for each bound that was missed, by its name."""
+    """Return the message of each bound that was missed, by its name."""
     labels = LABELS[TEST]
     figures = [measure(labels, one, NAMES, 0.95, {}) for one in (candidate, serving) if one is not None]
     comparison = None
@@ -45,7 +45,7 @@ def test_a_good_model_passes(good):
     assert missed(good) == missed(good, serving=good) == {}
 
 
-def test_shuffled_labels():
+def test_a_model_trained_on_shuffled_labels_fails():
     shuffled = np.random.default_rng(0).permutation(LABELS[TRAINED])
     found = missed(probabilities(shuffled, neighbours=1))
     assert found.keys() == {"accuracy", "worst class accuracy", "calibration error"}
@@ -53,19 +53,19 @@ def test_shuffled_labels():
     assert found["calibration error"].endswith("is above 0.1000")
 
 
-def test_a_model_that_is_right_and_far_too_unsure(good):
-    """Of accuracy alone it would pass."""
+def test_a_correct_but_underconfident_model_fails_calibration(good):
+    """The accuracy alone would satisfy its bound."""
     assert missed(0.3 * good + 0.07).keys() == {"calibration error"}
 
 
-def test_one_broken_class():
-    """Every 8 was labelled 3: a lower bound on all of them would let it pass."""
+def test_one_bad_class_fails():
+    """Every 8 was labelled 3. The accuracy on the whole test set still satisfies a bound of 0.75."""
     found = missed(probabilities(np.where(LABELS == 8, 3, LABELS)), bounds=BOUNDS.model_copy(update={"accuracy": 0.75}))
     assert found.keys() == {"worst class accuracy"}
     assert found["worst class accuracy"].startswith("worst class accuracy 0.0000 is below 0.6000 (eight; ")
 
 
-def test_worse_than_the_serving_model_though_good_enough_by_itself(good):
+def test_a_good_model_that_is_worse_than_the_serving_model_fails(good):
     found = missed(probabilities(LABELS, count=300), serving=good)
     assert found.keys() == {"accuracy against the serving model"}
     assert "is below -0.0100 (0.8" in found["accuracy against the serving model"]

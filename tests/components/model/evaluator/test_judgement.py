@@ -33,19 +33,19 @@ def test_a_first_model_needs_no_baseline():
     assert judge(BOUNDS, figures()).blessed
 
 
-def test_too_low_overall_is_said_with_its_interval():
+def test_low_accuracy_is_reported_with_its_interval():
     judgement = judge(BOUNDS, figures(accuracy=0.79))
     assert failed(judgement) == ["accuracy"]
     assert str(judgement.checks[0]) == "accuracy 0.7900 is below 0.8000 (0.7400 to 0.8400)"
 
 
-def test_one_bad_class_is_enough_and_is_named():
+def test_one_bad_class_fails_and_is_named():
     judgement = judge(BOUNDS, figures(accuracy=0.9, cat=1.0, dog=0.4))
     assert failed(judgement) == ["worst class accuracy"]
     assert str(judgement.checks[1]) == "worst class accuracy 0.4000 is below 0.5000 (dog; 0.3000 to 0.5000)"
 
 
-def test_a_model_that_is_too_sure_of_itself():
+def test_an_overconfident_model_fails_calibration():
     judgement = judge(BOUNDS, figures(calibration_error=0.11))
     assert failed(judgement) == ["calibration error"]
     assert str(judgement.checks[2]) == "calibration error 0.1100 is above 0.1000"
@@ -56,11 +56,11 @@ def test_a_value_on_the_bound_passes():
 
 
 def test_a_float32_value_on_the_bound_passes():
-    """What float32 makes of 162 right answers of 180."""
+    """162 correct answers of 180, computed in float32."""
     assert judge(GateSettings(accuracy=0.9), figures(accuracy=0.8999999761581421)).blessed
 
 
-def test_worse_than_the_serving_model_by_more_than_the_tolerance():
+def test_a_loss_above_the_tolerance_fails():
     judgement = judge(BOUNDS, figures(), figures(accuracy=0.9), difference(-0.08, -0.01))
     assert failed(judgement) == ["accuracy against the serving model"]
     assert str(judgement.checks[3]) == (
@@ -69,7 +69,7 @@ def test_worse_than_the_serving_model_by_more_than_the_tolerance():
     )
 
 
-def test_worse_within_the_tolerance_is_not_blocked():
+def test_a_loss_within_the_tolerance_passes():
     assert judge(BOUNDS, figures(), figures(accuracy=0.86), difference(-0.02, -0.005)).blessed
 
 
@@ -79,7 +79,7 @@ def test_a_loss_that_may_be_chance_does_not_block_and_is_reported():
     assert "is below -0.0200, which may be noise (" in str(judgement.checks[3])
 
 
-def test_too_few_images_to_tell_a_loss_of_the_tolerance_is_a_warning():
+def test_too_few_images_for_the_tolerance_are_a_warning():
     judgement = judge(BOUNDS, figures(), figures(), difference(-0.03, 0.02))
     assert judgement.blessed
     assert judgement.warnings == [
@@ -90,7 +90,7 @@ def test_too_few_images_to_tell_a_loss_of_the_tolerance_is_a_warning():
     assert judge(BOUNDS, figures()).warnings == []
 
 
-def test_a_blessed_model_that_one_answer_to_every_image_may_equal_is_a_warning():
+def test_a_blessed_model_that_may_be_no_better_than_a_constant_answer_is_a_warning():
     """60 of the 100 images are dogs."""
     low = GateSettings(accuracy=0.5)
     assert judge(low, figures(accuracy=0.651)).warnings == judge(BOUNDS, figures(accuracy=0.649)).warnings == []
@@ -100,13 +100,13 @@ def test_a_blessed_model_that_one_answer_to_every_image_may_equal_is_a_warning()
     ]
 
 
-def test_a_serving_model_that_was_not_compared_with_is_a_warning():
+def test_a_missing_comparison_with_the_serving_model_is_a_warning():
     judgement = judge(BOUNDS, figures(), incomparable="it has 3 classes and the data 2")
     assert judgement.blessed
     assert judgement.warnings == ["not compared with the serving model: it has 3 classes and the data 2"]
 
 
-def test_a_comparison_on_shared_classes_is_reported_and_decides():
+def test_a_comparison_on_shared_classes_is_reported_and_judged():
     worse = difference(-0.3, -0.1).model_copy(
         update={"examples": 60, "shared": ("cat", "dog"), "accuracies": (0.7, 0.9)}
     )

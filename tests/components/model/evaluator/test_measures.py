@@ -8,7 +8,7 @@ NAMES = ["cat", "dog", "fox", "owl"]
 
 
 def sure(answers, confidence=0.91):
-    """Probabilities of these answers: the rest is spread evenly."""
+    """Return probabilities for these answers, with the rest spread evenly over the other classes."""
     rest = (1 - confidence) / (len(NAMES) - 1)
     return np.where(np.eye(len(NAMES))[answers] > 0, confidence, rest).astype("float32")
 
@@ -37,7 +37,7 @@ def test_an_image_that_did_not_decode_counts_as_wrong():
     probabilities[0] = 0
     found = measure(np.array([0, 2]), probabilities, NAMES, 0.95, {})
     assert (found.accuracy, found.top_3) == (0.5, 0.5)
-    assert 10 < found.log_loss < np.inf  # its class had probability 0, as near as a logarithm allows
+    assert 10 < found.log_loss < np.inf  # its class had probability 0, which is clipped before the logarithm
 
 
 def test_calibration_is_the_gap_between_confidence_and_accuracy():
@@ -58,13 +58,15 @@ def test_two_models_are_compared_example_by_example():
     assert compare(labels, serving, serving, 0.95).interval[0] < 0 < compare(labels, serving, serving, 0.95).interval[1]
 
 
-def test_the_interval_of_a_difference_holds_what_it_promises():
-    """95 of 100 intervals contain the true difference: the answers are drawn, 400 times."""
+def test_the_interval_of_a_difference_has_its_confidence():
+    """About 95 % of the intervals of 400 random tests contain the true difference."""
     rng = np.random.default_rng(0)
     labels = np.zeros(180, int)
     hits = 0
     for _ in range(400):
-        kinds = rng.choice(4, 180, p=[0.85, 0.05, 0.08, 0.02])  # both right, only the candidate, only serving, none
+        kinds = rng.choice(
+            4, 180, p=[0.85, 0.05, 0.08, 0.02]
+        )  # both correct, only the candidate, only the serving model, neither
         candidate, serving = ((~np.isin(kinds, right)).astype(int) for right in ([0, 1], [0, 2]))
         low, high = compare(labels, candidate, serving, 0.95).interval
         hits += low <= -0.03 <= high
@@ -74,7 +76,7 @@ def test_the_interval_of_a_difference_holds_what_it_promises():
 def test_models_of_different_classes_are_compared_on_shared_classes():
     names, serving_names = ["ant", "bee", "cow"], ["cow", "dog", "ant"]
     labels = np.repeat([0, 1, 2], [15, 40, 15])
-    right = np.where(labels == 0, 2, 0)  # in the serving model's numbers of ant and cow; it has no class bee
+    right = np.where(labels == 0, 2, 0)  # the serving model's indices of ant and cow; it has no class bee
     found = compare_shared(labels, names, labels, right, serving_names, 0.95)
     assert (found.examples, found.shared, found.gained, found.lost) == (30, ("ant", "cow"), 0, 0)
     assert found.accuracies == (1.0, 1.0)

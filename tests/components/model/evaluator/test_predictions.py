@@ -32,7 +32,7 @@ def exported(tmp_path):
     return export
 
 
-def test_a_model_whose_answers_are_no_numbers_is_weighed_and_stopped(exported, shards):
+def test_a_model_whose_answers_are_not_finite_is_judged_and_fails(exported, shards):
     found = predict(exported(scale=np.nan), shards)
     assert found.probabilities.shape == (8, 4) and not found.probabilities.any()
     judgement = judge(GateSettings(accuracy=0.1), measure(found.labels, found.probabilities, NAMES, 0.95, {}))
@@ -41,7 +41,7 @@ def test_a_model_whose_answers_are_no_numbers_is_weighed_and_stopped(exported, s
     assert type(judgement).model_validate_json(judgement.model_dump_json()) == judgement  # JSON has no infinity
 
 
-def test_classes_of_other_data_are_told_by_the_answers(exported, shards):
+def test_a_difference_of_classes_is_described(exported, shards):
     found = predict(exported(), shards)
     assert found.classes.items() <= dict(enumerate(NAMES)).items() and found.classes
     assert found.class_difference(NAMES) == ""
@@ -51,7 +51,7 @@ def test_classes_of_other_data_are_told_by_the_answers(exported, shards):
     assert found.class_difference(others) == f"it calls class {label} {NAMES[label]!r}, which is 'ship' in the data"
 
 
-def test_predictions_have_all_classes_and_can_be_reordered(exported, shards):
+def test_predictions_know_all_classes_and_can_be_reordered(exported, shards):
     found = predict(exported(), shards)
     assert list(found.names) == NAMES
     other = [NAMES[index] for index in (2, 0, 3, 1)]

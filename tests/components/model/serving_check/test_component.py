@@ -49,33 +49,33 @@ def test_a_good_model_passes_every_check(model):
 
 
 @pytest.mark.slow
-def test_bounds_of_time_and_memory(model):
+def test_bounds_of_latency_and_memory(model):
     missed = failed(model, latency_ms=0.001, memory_gib=0.01)
     assert missed.keys() == {"latency in ms", "memory in GiB"}
     assert "is above 0.0010" in missed["latency in ms"]
 
 
 @pytest.mark.slow
-def test_answers_that_differ_from_those_of_the_trained_model(model, tmp_path):
+def test_answers_that_differ_from_the_trained_model_fail(model, tmp_path):
     other = export(tmp_path / "other", seed=2)
     shutil.copy(other / serving.KERAS_MODEL, model / serving.KERAS_MODEL)
     assert "difference from the trained model" in failed(model)
 
 
 @pytest.mark.slow
-def test_classes_in_another_order(tmp_path):
+def test_classes_in_another_order_fail(tmp_path):
     # Every class has another index: with random weights all six images may get the same class.
     assert failed(export(tmp_path / "model", names=["dog", "ship", "cat"])).keys() == {"misnamed classes"}
 
 
 @pytest.mark.slow
-def test_more_classes_than_the_data(model):
+def test_more_classes_than_in_the_data_fail(model):
     missed = {one.name for one in check(str(model), RECORDS, NAMES[:2], ServingCheckSettings()) if not one.passed}
     assert missed == {"misnamed classes"}
 
 
 @pytest.mark.slow
-def test_answers_that_are_not_finite(tmp_path):
+def test_answers_that_are_not_finite_fail(tmp_path):
     missed = failed(export(tmp_path / "model", scale=np.nan))
     assert missed.keys() == {"answers that are not finite", "difference from the trained model"} | (
         missed.keys() & {"effect of hostile requests on other answers", "misnamed classes"}
@@ -92,7 +92,7 @@ def test_memory_is_that_of_the_model_and_not_of_the_checking_process(model):
     assert failed(model, memory_gib=2.5) == {}
 
 
-def test_a_model_that_accepts_everything_as_an_image(model, tmp_path):
+def test_a_model_that_accepts_everything_as_an_image_fails(model, tmp_path):
     """It reports hostile requests as valid, and lacks three signatures."""
     names = tf.constant([name.encode() for name in NAMES])
     keras_model = serving.load_vit(str(model))
