@@ -6,8 +6,8 @@
 
 "ours" is the graph of `pipeline/graph.py` up to Transform, without the resolver Baseline, with the settings of
 `cifar10-cpu`. "naive" has ImportExampleGen, StatisticsGen, SchemaGen and Transform, as in TFX's examples for images:
-TFX gets no options but the place of the data, and Transform writes float32 pixels from 0 to 1, which take 12 KiB for
-an image of 32x32. Both read the same shards and pass the same arguments to Beam.
+TFX gets no options except the location of the data, and Transform writes float32 pixels from 0 to 1, which take 12 KiB
+for an image of 32x32. Both read the same shards and pass the same arguments to Beam.
 
 Each run has its own process and an empty folder, so that no node takes its result from a cache. The seconds are those
 of the launches of the nodes, without the import of TFX. The peak memory is that of the process, and includes TFX.
@@ -42,9 +42,9 @@ A large part of Transform in "naive" computes statistics of 3,072 floats for eac
 | peak memory, GiB                            | 1.30 |    1.99 |  1.53 |
 
 An additional image takes 0.3 ms and 3 KiB of memory, because Beam's in-memory runner keeps the data of a step in
-memory. Extrapolated, a million images of this size take 5 minutes and 4 GiB. Use a Beam runner of a cluster for more.
-Only the search for near-duplicates grows with the product of the sizes of two splits: it takes 1.6 ns for each pair,
-1.2 s here, and would take two minutes for ten times as many different images.
+memory. Beyond about a million images of this size (5 minutes and 4 GiB by extrapolation), use a distributed Beam
+runner. Only the search for near-duplicates grows with the product of the sizes of two splits: it takes 1.6 ns for each
+pair, 1.2 s here, and would take two minutes for ten times as many different images.
 """
 
 from __future__ import annotations

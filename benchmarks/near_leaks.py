@@ -7,8 +7,9 @@ repository, where images are numbered as in the official files. The ids of a spa
 these numbers. The files of an image folder are numbered within their class. For a span from an image folder,
 `labels.npz` must hold the labels in the official order, as `train` and `test`.
 
-On CIFAR-10 re-encoded as JPEG. According to ciFAIR, 249 test images have a near-duplicate. The data gate uses distance
-10 and edges 0.40:
+A rule flags a pair of images if their perceptual hashes differ in at most `distance` bits and the correlation of their
+edges is at least `edges`. The data gate uses 10 and 0.40. On CIFAR-10 re-encoded as JPEG, in which 249 test images have
+a near-duplicate according to ciFAIR:
 
 | distance | edges | test images flagged | of ciFAIR's found | share |
 | -------- | ----- | ------------------- | ----------------- | ----- |
