@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.data.ingest.folder import MAX_SPAN, span_folder, spans
-from components.data.ingest.source import Progress, only, silent
+from components.data.ingest.source import Progress, no_progress, select_classes
 from components.errors import DataRefused, UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def prepare(
     source: str | None = None,
     span: int | None = None,
     recipe: Recipe | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Manifest:
     """Write a source as a span of a data folder, and return the span's manifest.
 
@@ -61,7 +61,7 @@ def prepare(
     try:
         opened, recipe = SOURCES[kind](source, out / ".download", progress), recipe or Recipe()
         if recipe.classes is not None:
-            opened = only(opened, recipe.classes)
+            opened = select_classes(opened, recipe.classes)
         return write(kind, opened, out, span, recipe, progress)
     except OSError as error:
         raise DataRefused(disk_problem(error, out)) from error

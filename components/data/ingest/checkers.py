@@ -22,27 +22,29 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from components.data.ingest.images import BadImage, Checked, check
-from components.data.ingest.source import Record, Rejected
+from components.data.ingest.images import BadImage, CheckedImage, check
+from components.data.ingest.source import Record, RejectedRecord
 from components.errors import DataRefused
 
-_MOST_CHECKERS = 8  # of about 35 MB each; the one reader does not keep more of them busy
+_MAX_CHECKERS = 8  # of about 35 MB each; the one reader does not keep more of them busy
 _BATCH_IMAGES = 256
 _BATCH_BYTES = 2**20  # a batch ends with the image that reaches it
 _LENGTH = struct.Struct("<I")
 
-_Answers = list[Checked | str]  # for each image of a batch: what `check` returns, or the reason that it raises
+_Answers = list[CheckedImage | str]  # for each image of a batch: what `check` returns, or the reason that it raises
 
 
-def check_images(records: Iterable[Record | Rejected]) -> Generator[tuple[Record, Checked] | Rejected, None, None]:
+def check_images(
+    records: Iterable[Record | RejectedRecord],
+) -> Generator[tuple[Record, CheckedImage] | RejectedRecord, None, None]:
     """Yield the records in order, each with the result of `components.data.ingest.images.check` unless it is rejected.
 
     At most three batches for each core are in memory, each of 256 images, or of 1 MiB and one image.
     Raises DataRefused when a decoder crashes.
     """
-    cores = min(os.cpu_count() or 1, _MOST_CHECKERS)
+    cores = min(os.cpu_count() or 1, _MAX_CHECKERS)
     idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
-    pending: deque[tuple[list[Record | Rejected], Future[_Answers]]] = deque()
+    pending: deque[tuple[list[Record | RejectedRecord], Future[_Answers]]] = deque()
     with ExitStack() as stack:
         for _ in range(cores):
             idle.put(stack.enter_context(_checker()))
@@ -55,8 +57,8 @@ def check_images(records: Iterable[Record | Rejected]) -> Generator[tuple[Record
             yield from _joined(*pending.popleft())
 
 
-def _batches(records: Iterable[Record | Rejected]) -> Iterator[list[Record | Rejected]]:
-    batch: list[Record | Rejected] = []
+def _batches(records: Iterable[Record | RejectedRecord]) -> Iterator[list[Record | RejectedRecord]]:
+    batch: list[Record | RejectedRecord] = []
     size = 0
     for record in records:
         batch.append(record)
@@ -68,13 +70,15 @@ def _batches(records: Iterable[Record | Rejected]) -> Iterator[list[Record | Rej
         yield batch
 
 
-def _joined(batch: list[Record | Rejected], answers: Future[_Answers]) -> Iterator[tuple[Record, Checked] | Rejected]:
+def _joined(
+    batch: list[Record | RejectedRecord], answers: Future[_Answers]
+) -> Iterator[tuple[Record, CheckedImage] | RejectedRecord]:
     given = iter(answers.result())
     for record in batch:
-        if isinstance(record, Rejected):
+        if isinstance(record, RejectedRecord):
             yield record
         elif isinstance(answer := next(given), str):
-            yield Rejected(record.id, answer, record.class_name)
+            yield RejectedRecord(record.id, answer, record.class_name)
         else:
             yield record, answer
 
@@ -128,13 +132,13 @@ def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
         replies.write(json.dumps(answers).encode() + b"\n")
 
 
-def _checked(shape: list[int], digest: str, remarks: list[str]) -> Checked:
+def _checked(shape: list[int], digest: str, remarks: list[str]) -> CheckedImage:
     """Rebuild an answer from the lists that JSON makes of its tuples."""
     height, width, channels = shape
-    return Checked((height, width, channels), digest, tuple(remarks))
+    return CheckedImage((height, width, channels), digest, tuple(remarks))
 
 
-def _answer(image: bytes) -> Checked | str:
+def _answer(image: bytes) -> CheckedImage | str:
     try:
         return check(image)
     except BadImage as error:

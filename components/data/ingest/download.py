@@ -12,8 +12,8 @@ import requests
 import urllib3
 
 from components.data.ingest import safe_files
-from components.data.ingest.locks import exclusively
-from components.data.ingest.source import Progress, silent
+from components.data.ingest.locks import folder_lock
+from components.data.ingest.source import Progress, no_progress
 from components.errors import DataRefused, UsageError
 
 _CHUNK = 2**18
@@ -32,7 +32,7 @@ def locate(source: str, cache: Path, progress: Progress) -> tuple[Path, str]:
 
 
 def download(
-    url: str, folder: Path, *, size: int | None = None, sha256: str | None = None, progress: Progress = silent
+    url: str, folder: Path, *, size: int | None = None, sha256: str | None = None, progress: Progress = no_progress
 ) -> Path:
     """The file behind `url`, in `folder`.
 
@@ -42,7 +42,7 @@ def download(
     """
     name = PurePosixPath(urlsplit(url).path).name.lstrip(".") or "download"
     target, part = folder / name, folder / f"{name}.part"
-    with exclusively(folder, f"{name}.lock"):
+    with folder_lock(folder, f"{name}.lock"):
         if os.path.lexists(part):
             safe_files.open_file(part).close()  # appending to a link would change its target
         if sha256 is None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from components.data.ingest import safe_files
 from components.data.ingest.entry import Entry, Heartbeat, is_hidden
 from components.data.ingest.images import MAX_BYTES
-from components.data.ingest.source import Progress, silent
+from components.data.ingest.source import Progress, no_progress
 from components.data.ingest.tar import starts_tar, tar_entries
 from components.data.ingest.zip import SIGNATURES, zip_entries
 from components.errors import DataRefused
@@ -27,7 +27,7 @@ class Listing(NamedTuple):
     files: int | None
 
 
-def entries(path: Path, progress: Progress = silent) -> Iterator[Entry]:
+def entries(path: Path, progress: Progress = no_progress) -> Iterator[Entry]:
     """Yield the entries of a folder or an archive, with relative paths and "/". Hidden files are left out.
 
     Args:
@@ -45,7 +45,7 @@ def entries(path: Path, progress: Progress = silent) -> Iterator[Entry]:
             heartbeat.reset()
 
 
-def listing(path: Path, progress: Progress = silent) -> Listing:
+def listing(path: Path, progress: Progress = no_progress) -> Listing:
     """Return the digest of an archive or a folder; a folder's is that of the output of `sha256sum`, in path order.
 
     Args:

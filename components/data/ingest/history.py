@@ -23,7 +23,7 @@ from components.data.ingest import safe_files, tfrecord
 from components.data.ingest.checkers import check_images
 from components.data.ingest.folder import span_folder, spans
 from components.data.ingest.manifest import HistoryFile, Manifest
-from components.data.ingest.source import SPLITS, Progress, Record, Rejected, spelling
+from components.data.ingest.source import SPLITS, Progress, Record, RejectedRecord, normalize_name
 from components.errors import DataRefused
 
 NAME = manifests.HISTORY
@@ -50,12 +50,12 @@ def keys(class_name: str, id: bytes, digest: str) -> Keys:
         id: its id.
         digest: `components.data.ingest.images.pixel_digest` of it.
     """
-    file_name = spelling(id.decode("utf-8", "surrogateescape").rpartition("/")[2])
+    file_name = normalize_name(id.decode("utf-8", "surrogateescape").rpartition("/")[2])
     name = f"{_class_spelling(class_name)}/{_IMAGE_ENDING.sub('', file_name)}"
     return Keys(_key(bytes.fromhex(digest)), _key(id), _key(name.encode("utf-8", "surrogateescape")))
 
 
-_class_spelling = functools.lru_cache(spelling)
+_class_spelling = functools.lru_cache(normalize_name)
 
 
 def _key(data: bytes) -> int:
@@ -171,7 +171,7 @@ def _from_shards(folder: Path, number: int, manifest: Manifest, progress: Progre
             for result in results:
                 done += 1
                 progress(f"images of {folder.name} read", done, total)
-                if isinstance(result, Rejected):  # it is recognised by its name alone
+                if isinstance(result, RejectedRecord):  # it is recognised by its name alone
                     rows.append(keys(result.class_name or "", result.id, result.id.hex()))
                 else:
                     record, image = result

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from components.data.ingest.entry import Entry
 from components.data.ingest.files import entries, listing
 from components.data.ingest.images import MAX_BYTES
-from components.data.ingest.source import SPLITS, Progress, Record, Rejected, Source, spelling
+from components.data.ingest.source import SPLITS, Progress, Record, RejectedRecord, Source, normalize_name
 from components.errors import DataRefused
 
 # Files that an operating system leaves in any folder, and files that describe a data set and lie beside its images.
@@ -46,11 +46,11 @@ def open_folder(path: Path, description: str, progress: Progress, class_names: t
     return Source(description, sha256, _reader(path, progress), class_names, files)
 
 
-def _reader(path: Path, progress: Progress) -> Callable[[], Iterator[Record | Rejected]]:
+def _reader(path: Path, progress: Progress) -> Callable[[], Iterator[Record | RejectedRecord]]:
     return lambda: records(path, entries(path, progress))
 
 
-def records(root: Path, found: Iterable[Entry]) -> Iterator[Record | Rejected]:
+def records(root: Path, found: Iterable[Entry]) -> Iterator[Record | RejectedRecord]:
     """The images among the entries of `root`.
 
     Raises DataRefused when two entries do not fit one layout, a folder has the name of a split but is none, or a class
@@ -76,20 +76,20 @@ def records(root: Path, found: Iterable[Entry]) -> Iterator[Record | Rejected]:
         yield _record(path, data) if layout.has_class(path.rpartition("/")[0]) else _passed_over(path)
 
 
-def _record(path: str, data: bytes | None) -> Record | Rejected:
+def _record(path: str, data: bytes | None) -> Record | RejectedRecord:
     id, folder = path.encode("utf-8", "surrogateescape"), path.rpartition("/")[0]
     place = _place(folder)
     if place is None and folder.count("/") + 1 >= _DEEPEST_CLASS:
-        return Rejected(id, "in a subfolder of a class folder, which is not read")
+        return RejectedRecord(id, "in a subfolder of a class folder, which is not read")
     if place is None:
-        return Rejected(id, "not in a class folder")
+        return RejectedRecord(id, "not in a class folder")
     if data is None:
-        return Rejected(id, f"larger than {MAX_BYTES:,} bytes", place.class_name)
+        return RejectedRecord(id, f"larger than {MAX_BYTES:,} bytes", place.class_name)
     return Record(place.split, place.class_name, id, data)
 
 
-def _passed_over(path: str) -> Rejected:
-    return Rejected(path.encode("utf-8", "surrogateescape"), "not an image file", passed_over=True)
+def _passed_over(path: str) -> RejectedRecord:
+    return RejectedRecord(path.encode("utf-8", "surrogateescape"), "not an image file", passed_over=True)
 
 
 def _describes(file: str) -> bool:
@@ -179,8 +179,12 @@ class _Layout:
         """Refuses `Train` or `validation` where `train` or `val` would be a split."""
         names = folder.split("/")
         for depth in range(1 if names[0] in SPLITS else 2):
-            if depth < len(names) and names[depth] not in SPLITS and spelling(names[depth]) in (*SPLITS, "validation"):
-                split = spelling(names[depth]).removesuffix("idation")
+            if (
+                depth < len(names)
+                and names[depth] not in SPLITS
+                and normalize_name(names[depth]) in (*SPLITS, "validation")
+            ):
+                split = normalize_name(names[depth]).removesuffix("idation")
                 raise DataRefused(self._which_is_meant("/".join(names[: depth + 1]), split))
 
     def _refuse_split_among_classes(self, folder: str) -> None:

@@ -92,7 +92,7 @@ REMARKS = {
 }
 
 
-class Checked(NamedTuple):
+class CheckedImage(NamedTuple):
     """The shape of an accepted image, `pixel_digest` of it, and the names of the REMARKS that apply to it."""
 
     shape: Shape
@@ -104,11 +104,11 @@ class BadImage(Exception):
     """Bytes that are not a usable image. The message is one of a few fixed reasons, see `fix`."""
 
 
-def check(data: bytes) -> Checked:
+def check(data: bytes) -> CheckedImage:
     """Decode an image to 3 channels, as `tf.io.decode_image(channels=3)` will. Raises BadImage, see `opened`."""
     image = open_image(data)
     pixels = to_rgb(image)
-    return Checked((image.height, image.width, 3), pixel_digest(pixels), remarks(data, image, pixels))
+    return CheckedImage((image.height, image.width, 3), pixel_digest(pixels), remarks(data, image, pixels))
 
 
 def pixel_digest(pixels: Image.Image) -> str:
@@ -194,7 +194,7 @@ def open_image(data: bytes) -> Image.Image:
     return image
 
 
-def eight_bits(image: Image.Image) -> Image.Image:
+def to_eight_bits(image: Image.Image) -> Image.Image:
     """A grey image of 16 bits as its upper 8, as TensorFlow has it; Pillow would turn it white. Others as they are."""
     if not image.mode.startswith("I"):
         return image
@@ -207,7 +207,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return image
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about transparency, which is dropped
-        return eight_bits(image).convert("RGB")
+        return to_eight_bits(image).convert("RGB")
 
 
 def encode_png(image: Image.Image) -> bytes:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from components.data.ingest.checkers import check_images
 from components.data.ingest.history import keys
 from components.data.ingest.images import Shape, fix
-from components.data.ingest.manifest import MAX_REJECTED_IDS, Recipe, Rejection, Remarked
-from components.data.ingest.source import Progress, Rejected, Source, spelling
+from components.data.ingest.manifest import MAX_REJECTED_IDS, Recipe, Rejection, RemarkCount
+from components.data.ingest.source import Progress, RejectedRecord, Source, normalize_name
 from components.data.ingest.spool import Spool
 from components.errors import DataRefused
 
@@ -20,11 +20,11 @@ class Intake(NamedTuple):
     class_names: tuple[str, ...]
     image_shape: Shape | None
     rejected: tuple[Rejection, ...]
-    remarked: tuple[Remarked, ...]
+    remarked: tuple[RemarkCount, ...]
     passed_over: Rejection | None
 
 
-def take_in(source: Source, spool: Spool, recipe: Recipe, progress: Progress) -> Intake:
+def spool_images(source: Source, spool: Spool, recipe: Recipe, progress: Progress) -> Intake:
     """Spools every image of the source that can be used, labelled with the index of its class.
 
     Raises DataRefused when more than `recipe.max_rejected` of the records cannot be used, an id comes twice, or the
@@ -40,7 +40,7 @@ def take_in(source: Source, spool: Spool, recipe: Recipe, progress: Progress) ->
     with closing(check_images(source.records())) as results:
         for done, result in enumerate(results, start=1):
             progress("images read", done, source.total)
-            if isinstance(result, Rejected):
+            if isinstance(result, RejectedRecord):
                 if result.class_name is not None:
                     numbers.setdefault(result.class_name, len(numbers))
                 kind = result.passed_over, result.reason
@@ -69,12 +69,12 @@ def take_in(source: Source, spool: Spool, recipe: Recipe, progress: Progress) ->
     )
     _refuse_rejected(rejected, done - sum(files.count for files in passed_over), source, recipe)
     index = {name: label for label, name in enumerate(names)}
-    spool.relabel([index[name] for name in numbers])
-    if (id := spool.twice()) is not None:
+    spool.finish([index[name] for name in numbers])
+    if (id := spool.repeated_id()) is not None:
         raise DataRefused(f"{source.description}: holds {id.decode('utf-8', 'backslashreplace')!r} more than once")
     accepted = done - counts.total()
     remarked = tuple(
-        Remarked(remark=name, count=count, images=accepted, ids=tuple(remark_ids[name]))
+        RemarkCount(remark=name, count=count, images=accepted, ids=tuple(remark_ids[name]))
         for name, count in sorted(remark_counts.items())
     )
     return Intake(
@@ -92,7 +92,7 @@ def _class_names(found: dict[str, int], source: Source) -> tuple[str, ...]:
     for name in sorted(found):
         if not name.isprintable():
             raise DataRefused(f"{source.description}: class name {name!r} is not printable UTF-8: rename the folder")
-        if (other := by_spelling.setdefault(spelling(name), name)) != name:
+        if (other := by_spelling.setdefault(normalize_name(name), name)) != name:
             raise DataRefused(f"{source.description}: classes {_two_spellings(other, name)}: merge them")
     if source.class_names is None:
         if len(found) < 2:
@@ -100,7 +100,7 @@ def _class_names(found: dict[str, int], source: Source) -> tuple[str, ...]:
         return tuple(sorted(found))
     if set(found) != set(source.class_names):
         raise DataRefused(
-            f"{source.description}: {difference(source.class_names, found)}: "
+            f"{source.description}: {describe_difference(source.class_names, found)}: "
             "rename the class folders, or prepare it as `images`"
         )
     return source.class_names
@@ -128,13 +128,13 @@ def _refuse_rejected(rejections: tuple[Rejection, ...], records: int, source: So
         )
 
 
-def difference(expected: Sequence[str], found: Iterable[str]) -> str:
+def describe_difference(expected: Sequence[str], found: Iterable[str]) -> str:
     """How two lists of class names differ, as a message says it."""
     missing, unexpected = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if not missing and not unexpected:
         return f"expected the order {list(expected)}, found {list(found)}"
-    by_spelling = {spelling(name): name for name in missing}
+    by_spelling = {normalize_name(name): name for name in missing}
     for name in unexpected:
-        if (other := by_spelling.get(spelling(name))) is not None:
+        if (other := by_spelling.get(normalize_name(name))) is not None:
             return f"classes {_two_spellings(other, name)}: rename the second like the first"
     return f"missing classes {missing}, unexpected classes {unexpected}"

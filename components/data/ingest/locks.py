@@ -10,7 +10,7 @@ from components.errors import UsageError
 
 
 @contextmanager
-def exclusively(folder: Path, name: str = ".lock") -> Iterator[None]:
+def folder_lock(folder: Path, name: str = ".lock") -> Iterator[None]:
     """Holds the lock file `name` of a folder, made if missing; the kernel drops the lock when the process dies.
 
     Raises UsageError when another process holds it.

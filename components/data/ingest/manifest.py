@@ -55,7 +55,7 @@ class Rejection(_Frozen):
     ids: tuple[str, ...]  # the first MAX_REJECTED_IDS
 
 
-class Remarked(_Frozen):
+class RemarkCount(_Frozen):
     """Accepted images with the same remark, a key of `components.data.ingest.images.REMARKS`."""
 
     remark: str
@@ -91,13 +91,13 @@ class Manifest(_Frozen):
     image_shape: tuple[int, int, int] | None
     shards: dict[ShardName, Shard]
     rejected: tuple[Rejection, ...]
-    remarked: tuple[Remarked, ...] = ()
+    remarked: tuple[RemarkCount, ...] = ()
     passed_over: Rejection | None = None
     history: HistoryFile | None = None
     tool_version: str
 
     @model_validator(mode="after")
-    def every_split_is_counted(self) -> Self:
+    def check_counts(self) -> Self:
         if set(self.counts) != set(SPLITS):
             raise ValueError(f"counts are of {', '.join(self.counts) or 'nothing'}, expected {', '.join(SPLITS)}")
         return self

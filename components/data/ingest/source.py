@@ -13,11 +13,11 @@ Progress = Callable[[str, int, int | None], None]
 """Called as progress("images read", done, total); total is None when nobody knows it."""
 
 
-def silent(_what: str, _done: int, _total: int | None) -> None:
+def no_progress(_what: str, _done: int, _total: int | None) -> None:
     """The progress that shows nothing."""
 
 
-def spelling(name: str) -> str:
+def normalize_name(name: str) -> str:
     """Return a name as it is compared: without regard to case, spaces around words and the encoding of accents."""
     folded = unicodedata.normalize("NFC", name).casefold()
     return unicodedata.normalize("NFC", " ".join(folded.split()))
@@ -38,7 +38,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
+class RejectedRecord:
     """One record that cannot be used. `reason` comes from a small fixed set: the manifest counts by it."""
 
     id: bytes
@@ -57,12 +57,12 @@ class Source:
 
     description: str
     sha256: str
-    records: Callable[[], Iterator[Record | Rejected]]
+    records: Callable[[], Iterator[Record | RejectedRecord]]
     class_names: tuple[str, ...] | None = None
     total: int | None = None
 
 
-def only(source: Source, classes: Collection[str]) -> Source:
+def select_classes(source: Source, classes: Collection[str]) -> Source:
     """The source with nothing but these classes, in its own order; what belongs to no class is left out as well.
 
     Raises UsageError for a class that it does not have: at once where it says which it has, else when it has been read.
@@ -76,7 +76,7 @@ def only(source: Source, classes: Collection[str]) -> Source:
                     f"{', '.join(sorted(there))}"
                 )
 
-    def records() -> Iterator[Record | Rejected]:
+    def records() -> Iterator[Record | RejectedRecord]:
         seen: set[str] = set()
         for record in source.records():
             if record.class_name is not None:

@@ -57,7 +57,7 @@ class Spool:
 
         Args:
             split: the split that the source gives it, if it does.
-            label: any number for its class; see `relabel`.
+            label: any number for its class; see `finish`.
             id: its id.
             image: its bytes.
             keys: how it is recognised.
@@ -67,7 +67,7 @@ class Spool:
         self._rows += _PACK(*keys, self._offset, len(image), len(id), label, code)
         self._offset += len(id) + len(image)
 
-    def relabel(self, labels: list[int]) -> None:
+    def finish(self, labels: list[int]) -> None:
         """Replaces each label by labels[label]; ends the adding, and puts the rows in shuffled order."""
         self._file.flush()
         rows = np.frombuffer(self._rows, _ROW)
@@ -88,7 +88,7 @@ class Spool:
         both = os.pread(self._file.fileno(), id_size + int(row["size"]), int(row["offset"]))
         return both[:id_size], both[id_size:]
 
-    def twice(self) -> bytes | None:
+    def repeated_id(self) -> bytes | None:
         """An id that was added more than once, or None."""
         same = np.flatnonzero(self.rows["id"][1:] == self.rows["id"][:-1])
         for at in same:

@@ -12,12 +12,12 @@ from components.data.ingest import manifest as manifests
 from components.data.ingest import safe_files, schema, tfrecord
 from components.data.ingest.folder import span_folder, spans
 from components.data.ingest.manifest import Manifest, Shard
-from components.data.ingest.source import SPLITS, Progress, silent
+from components.data.ingest.source import SPLITS, Progress, no_progress
 from components.errors import DataRefused, UsageError
 from trainer.examples import LABEL, class_names
 
 
-def problems(path: Path, progress: Progress = silent) -> list[str]:
+def problems(path: Path, progress: Progress = no_progress) -> list[str]:
     """One line for each thing that is not as the manifest has it; none for a sound folder.
 
     path: a data folder (every span) or one span. Each line names the file, what was expected and what was found.

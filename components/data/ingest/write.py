@@ -15,10 +15,10 @@ from components.data.ingest import history as histories
 from components.data.ingest import manifest as manifests
 from components.data.ingest import schema, tfrecord
 from components.data.ingest.folder import MAX_SPAN, span_folder, spans
-from components.data.ingest.intake import difference, take_in
-from components.data.ingest.locks import exclusively
+from components.data.ingest.intake import describe_difference, spool_images
+from components.data.ingest.locks import folder_lock
 from components.data.ingest.manifest import Manifest, Recipe, Shard
-from components.data.ingest.source import Progress, Source, silent
+from components.data.ingest.source import Progress, Source, no_progress
 from components.data.ingest.spool import Spool
 from components.errors import DataRefused, UsageError
 from trainer.disk import sync, sync_tree, whole_file
@@ -29,10 +29,10 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write(
-    kind: str, source: Source, out: Path, span: int | None, recipe: Recipe, progress: Progress = silent
+    kind: str, source: Source, out: Path, span: int | None, recipe: Recipe, progress: Progress = no_progress
 ) -> Manifest:
     """`components.data.ingest.prepare` from an open source. Raises OSError as well."""
-    with exclusively(out):
+    with folder_lock(out):
         for leftover in out.glob(f"{_TEMPORARY}*"):  # of a writer that died: this process holds the lock
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         existing = spans(out)
@@ -66,12 +66,12 @@ def _write_span(
     classes_before = class_names(schema.read(out)) if spans(out) else None
     history = histories.read(out, progress)
     with Spool(folder / "spool", recipe.seed) as spool:
-        taken = take_in(source, spool, recipe, progress)
+        taken = spool_images(source, spool, recipe, progress)
         names = taken.class_names
         if classes_before is not None and classes_before != list(names):
             raise DataRefused(
                 f"{source.description}: its classes are not those of {out / schema.NAME}: "
-                f"{difference(classes_before, names)}; use another --out for other classes"
+                f"{describe_difference(classes_before, names)}; use another --out for other classes"
             )
         splits = spool.split(recipe.held_out, history, recipe.per_class)
         counts = {

@@ -12,7 +12,7 @@ from components.data.ingest.download import download, locate
 from components.data.ingest.files import entries, listing
 from components.data.ingest.image_folder import open_folder
 from components.data.ingest.images import encode_png
-from components.data.ingest.source import Progress, Record, Rejected, Source
+from components.data.ingest.source import Progress, Record, RejectedRecord, Source
 from components.errors import DataRefused
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -72,7 +72,7 @@ def _class_names(archive: Path) -> tuple[str, ...]:
     raise DataRefused(f"{archive}: holds no {_CLASS_NAMES_FILE}")
 
 
-def _records(archive: Path) -> Iterator[Record | Rejected]:
+def _records(archive: Path) -> Iterator[Record | RejectedRecord]:
     names = _class_names(archive)
     for path, data in entries(archive):
         batch = PurePosixPath(path)
@@ -84,7 +84,7 @@ def _records(archive: Path) -> Iterator[Record | Rejected]:
         for row, record in enumerate(np.frombuffer(data, np.uint8).reshape(-1, 1 + _PIXELS)):
             id = f"{batch.name}:{row}".encode()
             if record[0] >= len(names):
-                yield Rejected(id, f"label not from 0 to {len(names) - 1}")
+                yield RejectedRecord(id, f"label not from 0 to {len(names) - 1}")
                 continue
             pixels = np.ascontiguousarray(record[1:].reshape(3, 32, 32).transpose(1, 2, 0))
             yield Record(split, names[record[0]], id, encode_png(Image.fromarray(pixels)))

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from components.data.ingest.images import encode_png
-from components.data.ingest.source import Progress, Record, Rejected, Source
+from components.data.ingest.source import Progress, Record, RejectedRecord, Source
 from components.errors import UsageError
 
 CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -25,7 +25,7 @@ def open_source(source: str | None, cache: Path, progress: Progress) -> Source:
     labels = digits.target.astype(np.int64)
     sha256 = hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest()
 
-    def records() -> Iterator[Record | Rejected]:
+    def records() -> Iterator[Record | RejectedRecord]:
         for row, (image, label) in enumerate(zip(pixels, labels, strict=True)):
             enlarged = Image.fromarray(image).resize((32, 32), Image.Resampling.BICUBIC).convert("RGB")
             yield Record(None, CLASS_NAMES[label], f"digits:{row}".encode(), encode_png(enlarged))

@@ -41,7 +41,7 @@ def of(verdict, check):
 
 
 def stopped(verdict):
-    return [finding.check for finding in verdict.of_level("stop")]
+    return [finding.check for finding in verdict.findings_at("stop")]
 
 
 def test_good_data_pass_and_every_check_but_drift_is_listed():
@@ -55,7 +55,7 @@ def test_good_data_pass_and_every_check_but_drift_is_listed():
 
 def test_remarks_cause_warnings_with_their_number_and_a_fix():
     verdict = judge(SETTINGS, figures(train=split(remarks={"rotated": 5}), test=split(remarks={"rotated": 1})), [])
-    assert verdict.passed and [finding.check for finding in verdict.of_level("warning")] == ["rotated"]
+    assert verdict.passed and [finding.check for finding in verdict.findings_at("warning")] == ["rotated"]
     finding = of(verdict, "rotated")
     assert finding.value == 6 and finding.text.startswith("5 in train, 1 in test: the Exif orientation is ignored")
     assert "exiftran" in finding.text

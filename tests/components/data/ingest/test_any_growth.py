@@ -162,7 +162,7 @@ class Growth(RuleBasedStateMachine):
                 id = f"{self.top}{image.split or ''}/{image.class_name}/{image.name}".encode()
                 label = CLASSES.index(image.class_name)
                 spool.add(image.split, label, id, b"%d" % number, keys(image.class_name, id, image.digest))
-            spool.relabel([*range(len(CLASSES))])
+            spool.finish([*range(len(CLASSES))])
             assert spool.twice() is None
             rows = spool.split(fraction, self.history, per_class)
             return {int(spool.read(row)[1]): split for split, those in rows.items() for row in those}, rows

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from components.data.ingest.download import download, locate
-from components.data.ingest.locks import exclusively
-from components.data.ingest.source import silent
+from components.data.ingest.locks import folder_lock
+from components.data.ingest.source import no_progress
 from components.errors import DataRefused, UsageError
 
 CONTENT = bytes(range(256)) * 4096
@@ -143,14 +143,14 @@ def test_no_server(server, tmp_path):
 
 
 def test_two_at_once(server, tmp_path):
-    with exclusively(tmp_path, "data.tar.gz.lock"), pytest.raises(UsageError, match="wait for it to end"):
+    with folder_lock(tmp_path, "data.tar.gz.lock"), pytest.raises(UsageError, match="wait for it to end"):
         get(server, tmp_path)
 
 
 def test_credentials_are_not_told(server, tmp_path):
     url = server.url.replace("http://", "http://user:secret@") + "?token=secret"
-    path, description = locate(url, tmp_path, silent)
+    path, description = locate(url, tmp_path, no_progress)
     assert (path.name, description) == ("data.tar.gz", server.url)
     with pytest.raises(DataRefused) as raised:
-        locate(url.replace("data", "missing"), tmp_path, silent)
+        locate(url.replace("data", "missing"), tmp_path, no_progress)
     assert "secret" not in str(raised.value)

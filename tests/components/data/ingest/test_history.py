@@ -13,7 +13,7 @@ from PIL import Image
 from components.data.ingest import history, manifest, prepare, tfrecord, verify
 from components.data.ingest.images import check
 from components.data.ingest.manifest import Recipe
-from components.data.ingest.source import SPLITS, silent
+from components.data.ingest.source import SPLITS, no_progress
 from components.errors import DataRefused
 from tests.helpers.spans import encoded
 
@@ -261,10 +261,10 @@ def test_history_covers_a_span_that_was_replaced(source, data, image):
     for row in range(20):
         (source / "dog" / f"other {row}.png").write_bytes(image(3000 + row))
     prepare("images", data, str(source), span=1, recipe=Recipe(seed=5))
-    known = history.read(data, silent)
+    known = history.read(data, no_progress)
     (source / "cat" / "one more.png").write_bytes(image(9998))
     prepare("images", data, str(source))
     pictures = by_picture(examples(data, 3))
     assert all(pictures[picture] == split for picture, split in by_picture(examples(data, 1)).items())
     assert manifest.read(data / "span-3").history.spans.keys() == {1, 2}
-    assert len(history.read(data, silent)) > len(known)
+    assert len(history.read(data, no_progress)) > len(known)

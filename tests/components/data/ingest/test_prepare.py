@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from components.data.ingest import MAX_SPAN, manifest, prepare, schema, spans, tfrecord
-from components.data.ingest.locks import exclusively
+from components.data.ingest.locks import folder_lock
 from components.data.ingest.manifest import Recipe
 from components.data.ingest.source import SPLITS
 from components.errors import DataRefused, UsageError
@@ -300,7 +300,7 @@ def test_source_whose_path_is_no_unicode(folder, tmp_path):
 
 
 def test_one_writer_at_a_time(folder, tmp_path):
-    with exclusively(tmp_path / "out"), pytest.raises(UsageError, match="another `vitpipe data prepare` is writing"):
+    with folder_lock(tmp_path / "out"), pytest.raises(UsageError, match="another `vitpipe data prepare` is writing"):
         prepare("images", tmp_path / "out", str(folder))
 
 

@@ -18,7 +18,7 @@ def split(tmp_path, images, held_out=0.1, seed=0, per_class=None, history=None, 
         for name, label, id, *picture in images:
             digest = hashlib.blake2b(picture[0] if picture else id, digest_size=16).hexdigest()
             spool.add(name, label, id, b"image of " + id, keys(f"class {label}", id, digest))
-        spool.relabel(list(range(100)))
+        spool.finish(list(range(100)))
         result = {}
         history = history or SplitHistory()
         splits = spool.split(held_out, history, per_class)
@@ -135,8 +135,8 @@ def test_id_that_comes_twice(tmp_path, ids, twice):
     with Spool(tmp_path / "spool", 0) as spool:
         for id in ids:
             spool.add(None, 0, id, b"", keys("cat", id, "00"))
-        spool.relabel([0])
-        assert spool.twice() == twice
+        spool.finish([0])
+        assert spool.repeated_id() == twice
 
 
 @pytest.mark.parametrize("given", [None, "train"])

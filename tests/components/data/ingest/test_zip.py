@@ -8,7 +8,7 @@ import pytest
 from components.data.ingest import prepare
 from components.data.ingest.files import entries, listing
 from components.data.ingest.images import MAX_BYTES
-from components.data.ingest.source import silent
+from components.data.ingest.source import no_progress
 from components.data.ingest.sources import cifar10
 from components.errors import DataRefused
 
@@ -70,7 +70,7 @@ def test_the_span_equals_that_of_the_same_folder(folder, files, tmp_path):
 
 def test_cifar10(image, tmp_path):
     files = {f"{split}/{name}/1.png": image() for split in ("train", "test") for name in cifar10.CLASS_NAMES}
-    source = cifar10.open_source(str(zipped(tmp_path / "x.zip", files)), tmp_path / "cache", silent)
+    source = cifar10.open_source(str(zipped(tmp_path / "x.zip", files)), tmp_path / "cache", no_progress)
     assert [record.id.decode() for record in source.records()] == list(files)
 
 
