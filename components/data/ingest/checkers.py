@@ -1,12 +1,13 @@
-"""Checks of images, run on every core: decoding is most of the work of preparing a data set.
+"""Checks of images in child processes on every core, because decoding is most of the work of preparing a data set.
 
-The checkers are child processes that read images from their standard input and answer on their standard output.
-They end with their parent, however it ends, and a file that crashes a decoder ends one of them, not the parent.
+The child processes read images from their standard input and write the results to their standard output. They end when
+the parent process ends, even if it is killed. An image that crashes a decoder ends a child process, not the parent.
 
-A pool from a library would not do. Measured with two workers: when one of them crashed, `concurrent.futures` failed all
-five batches that were pending, so no message could name the image, and a worker stayed behind when the parent was
-killed. Pebble 5.2 fails only the crashed batch and leaves no worker behind. But like the other pools that do not fork,
-it imports the caller's script again in every worker, so that a script without a `__main__` guard would start over.
+Process pools of libraries were tried and do not meet these needs. When one of two workers crashed,
+`concurrent.futures` failed all five pending batches, so that no message could name the image. When the parent was
+killed, a worker of it kept running. Pebble 5.2 fails only the batch of the crash and leaves no worker behind. But like
+every pool that does not fork, it imports the caller's script again in each worker, so that a script without a
+`__main__` guard would start over.
 """
 
 import json
@@ -26,21 +27,28 @@ from components.data.ingest.images import BadImage, CheckedImage, check
 from components.data.ingest.source import Record, RejectedRecord
 from components.errors import DataRefused
 
-_MAX_CHECKERS = 8  # of about 35 MB each; the one reader does not keep more of them busy
+_MAX_CHECKERS = 8  # child processes of about 35 MB each; the parent cannot read fast enough to keep more of them busy
 _BATCH_IMAGES = 256
 _BATCH_BYTES = 2**20  # a batch ends with the image that reaches it
 _LENGTH = struct.Struct("<I")
 
-_Answers = list[CheckedImage | str]  # for each image of a batch: what `check` returns, or the reason that it raises
+_Answers = list[CheckedImage | str]  # for each image of a batch: the result of `check`, or the reason for rejection
 
 
 def check_images(
     records: Iterable[Record | RejectedRecord],
 ) -> Generator[tuple[Record, CheckedImage] | RejectedRecord, None, None]:
-    """Yield the records in order, each with the result of `components.data.ingest.images.check` unless it is rejected.
+    """Check the images of records on all cores.
 
-    At most three batches for each core are in memory, each of 256 images, or of 1 MiB and one image.
-    Raises DataRefused when a decoder crashes.
+    At most three batches for each core are in memory. A batch ends after 256 records, or with the image that brings
+    its size to 1 MiB.
+
+    Yields:
+        For each record, in order: the record with the result of `components.data.ingest.images.check`, or a rejected
+        record.
+
+    Raises:
+        DataRefused: if a decoder crashes.
     """
     cores = min(os.cpu_count() or 1, _MAX_CHECKERS)
     idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
@@ -52,9 +60,9 @@ def check_images(
         for batch in _batches(records):
             pending.append((batch, pool.submit(_ask, idle, [record for record in batch if isinstance(record, Record)])))
             if len(pending) > 2 * cores:
-                yield from _joined(*pending.popleft())
+                yield from _join(*pending.popleft())
         while pending:
-            yield from _joined(*pending.popleft())
+            yield from _join(*pending.popleft())
 
 
 def _batches(records: Iterable[Record | RejectedRecord]) -> Iterator[list[Record | RejectedRecord]]:
@@ -70,14 +78,14 @@ def _batches(records: Iterable[Record | RejectedRecord]) -> Iterator[list[Record
         yield batch
 
 
-def _joined(
+def _join(
     batch: list[Record | RejectedRecord], answers: Future[_Answers]
 ) -> Iterator[tuple[Record, CheckedImage] | RejectedRecord]:
-    given = iter(answers.result())
+    remaining = iter(answers.result())
     for record in batch:
         if isinstance(record, RejectedRecord):
             yield record
-        elif isinstance(answer := next(given), str):
+        elif isinstance(answer := next(remaining), str):
             yield RejectedRecord(record.id, answer, record.class_name)
         else:
             yield record, answer
@@ -85,14 +93,14 @@ def _joined(
 
 @contextmanager
 def _checker() -> Iterator[subprocess.Popen[bytes]]:
-    root = Path(__file__).parents[3]  # where `components` is imported from
+    root = Path(__file__).parents[3]  # the folder from which `components` is imported
     command = [sys.executable, "-m", "components.data.ingest.checkers"]
-    # In a process group of its own, so that Ctrl-C reaches only the parent.
+    # The child has its own process group, so that Ctrl-C reaches only the parent.
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root, process_group=0)
     try:
         yield child
     finally:
-        child.communicate()  # closes its input, at which it ends, and waits for that
+        child.communicate()  # closes the input, which ends the child, and waits for its end
 
 
 def _ask(idle: queue.SimpleQueue[subprocess.Popen[bytes]], records: list[Record]) -> _Answers:
@@ -114,11 +122,11 @@ def _ask(idle: queue.SimpleQueue[subprocess.Popen[bytes]], records: list[Record]
     if not reply:
         between = " and ".join(repr(records[at].id.decode("utf-8", "backslashreplace")) for at in (0, -1))
         raise DataRefused(f"a decoder crashed on an image between {between}: find and remove it")
-    return [answer if isinstance(answer, str) else _checked(*answer) for answer in json.loads(reply)]
+    return [answer if isinstance(answer, str) else _to_checked_image(*answer) for answer in json.loads(reply)]
 
 
 def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
-    """What a child does. Raises EOFError when its parent closes the pipe or dies."""
+    """Answer requests in a child process. Raises EOFError when the parent closes the pipe or dies."""
 
     def read(size: int) -> bytes:
         data = requests.read(size)
@@ -132,8 +140,8 @@ def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
         replies.write(json.dumps(answers).encode() + b"\n")
 
 
-def _checked(shape: list[int], digest: str, remarks: list[str]) -> CheckedImage:
-    """Rebuild an answer from the lists that JSON makes of its tuples."""
+def _to_checked_image(shape: list[int], digest: str, remarks: list[str]) -> CheckedImage:
+    """Rebuild a result from JSON, which turns its tuples into lists."""
     height, width, channels = shape
     return CheckedImage((height, width, channels), digest, tuple(remarks))
 

@@ -1,4 +1,4 @@
-"""Intake of a source's images. It rejects a source that is not a data set."""
+"""Intake of a source: checks its images, spools them, and refuses a source that cannot be used as a data set."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -15,22 +15,30 @@ from components.errors import DataRefused
 
 
 class Intake(NamedTuple):
-    """What came in, beside the images themselves: class names in index order, the one shape of all images or None."""
+    """Summary of the images that were spooled."""
 
-    class_names: tuple[str, ...]
-    image_shape: Shape | None
+    class_names: tuple[str, ...]  # in index order
+    image_shape: Shape | None  # None if the images have different shapes
     rejected: tuple[Rejection, ...]
     remarked: tuple[RemarkCount, ...]
     passed_over: Rejection | None
 
 
 def spool_images(source: Source, spool: Spool, recipe: Recipe, progress: Progress) -> Intake:
-    """Spools every image of the source that can be used, labelled with the index of its class.
+    """Add every usable image of a source to a spool, labelled with the index of its class.
 
-    Raises DataRefused when more than `recipe.max_rejected` of the records cannot be used, an id comes twice, or the
-    classes are not those the source must have, fewer than two, unprintable, or spelled in two ways.
+    Args:
+        source: the source.
+        spool: the spool, which is finished by this function.
+        recipe: the parameters of the span.
+        progress: called with the number of images that have been read.
+
+    Raises:
+        DataRefused: if more than `recipe.max_rejected` of the records are rejected, an id appears twice, there are
+            fewer than two classes, the classes are not those that the source must have, or a class name is not
+            printable or has two spellings.
     """
-    numbers: dict[str, int] = {}  # of the classes, as they come
+    numbers: dict[str, int] = {}  # of the classes, in the order in which they first appear
     shapes: set[Shape] = set()
     counts: Counter[tuple[bool, str]] = Counter()  # of rejected records, by `passed_over` and reason
     ids: defaultdict[tuple[bool, str], list[str]] = defaultdict(list)
@@ -87,7 +95,7 @@ def spool_images(source: Source, spool: Spool, recipe: Recipe, progress: Progres
 
 
 def _class_names(found: dict[str, int], source: Source) -> tuple[str, ...]:
-    """The classes in index order."""
+    """Return the class names in index order."""
     by_spelling: dict[str, str] = {}
     for name in sorted(found):
         if not name.isprintable():
@@ -101,13 +109,13 @@ def _class_names(found: dict[str, int], source: Source) -> tuple[str, ...]:
     if set(found) != set(source.class_names):
         raise DataRefused(
             f"{source.description}: {describe_difference(source.class_names, found)}: "
-            "rename the class folders, or prepare it as `images`"
+            "rename the class folders, or prepare the source as `images`"
         )
     return source.class_names
 
 
 def _two_spellings(name: str, other: str) -> str:
-    """Return how two spellings of one name differ, as a message says it."""
+    """Describe the difference between two spellings of one name."""
     if name.casefold() == other.casefold():
         return f"{name!r} and {other!r} differ only by case"
     escaped = "" if (name + other).isascii() else f" ({name!a} and {other!a})"
@@ -118,8 +126,9 @@ def _refuse_rejected(rejections: tuple[Rejection, ...], records: int, source: So
     count = sum(rejection.count for rejection in rejections)
     if count > recipe.max_rejected * records:
         reasons = "; ".join(
-            f"{r.count:,} {r.reason} (first: {r.ids[0]})" + (f": {advice}" if (advice := fix(r.reason)) else "")
-            for r in rejections
+            f"{rejection.count:,} {rejection.reason} (first: {rejection.ids[0]})"
+            + (f": {advice}" if (advice := fix(rejection.reason)) else "")
+            for rejection in rejections
         )
         raise DataRefused(
             f"{source.description}: {count:,} of {records:,} records rejected ({count / records:.1%}), "
@@ -129,7 +138,12 @@ def _refuse_rejected(rejections: tuple[Rejection, ...], records: int, source: So
 
 
 def describe_difference(expected: Sequence[str], found: Iterable[str]) -> str:
-    """How two lists of class names differ, as a message says it."""
+    """Describe the difference between two lists of class names for a message.
+
+    Args:
+        expected: names in index order.
+        found: names that differ from them in content or order.
+    """
     missing, unexpected = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if not missing and not unexpected:
         return f"expected the order {list(expected)}, found {list(found)}"

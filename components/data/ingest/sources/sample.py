@@ -1,4 +1,4 @@
-"""`sample`: the 1,797 handwritten digits that scikit-learn ships, enlarged from 8x8 to 32x32. Needs no network."""
+"""Source `sample`: the 1,797 handwritten digits of scikit-learn, enlarged from 8x8 to 32x32. It needs no network."""
 
 import hashlib
 from collections.abc import Iterator
@@ -15,7 +15,16 @@ CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "e
 
 
 def open_source(source: str | None, cache: Path, progress: Progress) -> Source:
-    """The digits, without splits."""
+    """Open the digits, which have no splits.
+
+    Args:
+        source: must be None.
+        cache: not used.
+        progress: not used.
+
+    Raises:
+        UsageError: if `source` is not None.
+    """
     if source is not None:
         raise UsageError(f"`sample` is bundled and takes no --source, got {source!r}: for your own images use `images`")
     from sklearn.datasets import load_digits  # takes seconds to import

@@ -65,7 +65,7 @@ def test_cut_archive(in_archive, tmp_path, ending, kept):
     whole = archive.read_bytes()
     end = whole.rstrip(b"\0") if ending == "tar" else whole  # the zeros after the last member are its end mark
     archive.write_bytes(end[: int(len(end) * kept)])
-    with pytest.raises(DataRefused, match="cut, damaged or no tar archive"):
+    with pytest.raises(DataRefused, match="cut, damaged or not a tar archive"):
         list(entries(archive))
 
 
@@ -91,16 +91,16 @@ def test_altered_archive(in_archive, tmp_path, ending):
     data = bytearray(archive.read_bytes())
     data[len(data) // 2] ^= 1
     archive.write_bytes(data)
-    with pytest.raises(DataRefused, match="cut, damaged or no tar archive"):
+    with pytest.raises(DataRefused, match="cut, damaged or not a tar archive"):
         list(entries(archive))
 
 
 def test_no_archive(tmp_path):
     (tmp_path / "x.zip").write_bytes(b"PK\x03\x04" + bytes(2000))
-    with pytest.raises(DataRefused, match=r"x\.zip: cut, damaged or no zip archive"):
+    with pytest.raises(DataRefused, match=r"x\.zip: cut, damaged or not a zip archive"):
         list(entries(tmp_path / "x.zip"))
     (tmp_path / "x.7z").write_bytes(b"7z\xbc\xaf\x27\x1c" + bytes(2000))
-    with pytest.raises(DataRefused, match=r"cut, damaged or no tar archive .*\.tar\.xz or \.zip, or a folder"):
+    with pytest.raises(DataRefused, match=r"cut, damaged or not a tar archive .*\.tar\.xz or \.zip, or a folder"):
         list(entries(tmp_path / "x.7z"))
 
 

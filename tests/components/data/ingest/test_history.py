@@ -239,7 +239,7 @@ def test_history_that_no_manifest_lists(old, data):
 @pytest.mark.parametrize("name", ["manifest.json", "train/part-00000-of-00001.tfrecord"])
 def test_span_that_cannot_be_read(old, source, name):
     (old / "span-1" / name).write_bytes(b"x")
-    with pytest.raises(DataRefused, match=r"span-1.* put .*span-1 back as it was written, or move it out of"):
+    with pytest.raises(DataRefused, match=r"span-1.* restore .*span-1, or move it out of"):
         prepare("images", old, str(source))
 
 

@@ -268,7 +268,7 @@ def test_archive_that_names_a_file_twice(files, image, in_archive, tmp_path):
 def test_cut_archive_leaves_nothing(files, in_archive, tmp_path):
     archive = in_archive(tmp_path / "x.tar.gz", files)
     archive.write_bytes(archive.read_bytes()[:-100])
-    with pytest.raises(DataRefused, match=r"x\.tar\.gz: cut, damaged or no tar archive"):
+    with pytest.raises(DataRefused, match=r"x\.tar\.gz: cut, damaged or not a tar archive"):
         prepare("images", tmp_path / "out", str(archive))
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
