@@ -8,7 +8,7 @@ SETTINGS = DataGateSettings()
 
 
 def split(**changes):
-    given = {
+    defaults = {
         "images": 300,
         "bytes": 1,
         "undecodable": {},
@@ -25,7 +25,7 @@ def split(**changes):
         "sharpness": [0, 300],
         "sides": [0, 300],
     }
-    return SplitFigures(**(given | changes))
+    return SplitFigures(**(defaults | changes))
 
 
 def figures(train=None, val=None, test=None, leaks=(), span=1, repeated_ids=0, image_size=32):
@@ -44,7 +44,7 @@ def stopped(verdict):
     return [finding.check for finding in verdict.findings_at("stop")]
 
 
-def test_good_data_pass_and_every_check_but_drift_is_listed():
+def test_good_data_passes_and_every_check_except_drift_is_listed():
     verdict = judge(SETTINGS, figures(), [])
     assert verdict.passed and verdict.previous_span is None
     assert sorted(finding.check for finding in verdict.findings) == sorted(
@@ -53,7 +53,7 @@ def test_good_data_pass_and_every_check_but_drift_is_listed():
     assert {finding.level for finding in verdict.findings} == {"ok"}
 
 
-def test_remarks_cause_warnings_with_their_number_and_a_fix():
+def test_remarks_are_warnings_with_a_count_and_a_fix():
     verdict = judge(SETTINGS, figures(train=split(remarks={"rotated": 5}), test=split(remarks={"rotated": 1})), [])
     assert verdict.passed and [finding.check for finding in verdict.findings_at("warning")] == ["rotated"]
     finding = of(verdict, "rotated")
@@ -93,20 +93,20 @@ def test_remarks_cause_warnings_with_their_number_and_a_fix():
         ),
     ],
 )
-def test_what_stops_a_run_is_named_with_value_and_bound(found, check, words):
+def test_a_finding_that_stops_names_value_and_bound(found, check, words):
     verdict = judge(SETTINGS, found, [], examples={check: ["'a.png'"]})
     assert check in stopped(verdict) and not verdict.passed
     line = str(of(verdict, check))
     assert line.startswith(f"{check}: ") and words in line and "first: 'a.png'" in line
 
 
-def test_anomalies_stop_in_the_words_of_tfdv():
+def test_an_anomaly_stops_with_the_description_of_tfdv():
     verdict = judge(SETTINGS, figures(), ["label in train: Out-of-range values"])
     assert stopped(verdict) == ["anomalies"]
     assert "Out-of-range values" in str(of(verdict, "anomalies"))
 
 
-def test_between_the_two_bounds_is_a_warning_and_on_the_bound_is_fine():
+def test_a_value_between_the_thresholds_warns_and_a_value_on_the_threshold_is_ok():
     leak = [Leak(source="train", target="test", exact=0, near=9)]
     verdict = judge(SETTINGS, figures(leaks=leak), [])
     assert verdict.passed and of(verdict, "near_leaks").level == "warning"
@@ -115,7 +115,7 @@ def test_between_the_two_bounds_is_a_warning_and_on_the_bound_is_fine():
     assert of(judge(on_it, figures(leaks=leak), []), "near_leaks").level == "ok"
 
 
-def test_a_person_may_accept_one_check_and_not_the_others():
+def test_accepting_one_check_does_not_accept_the_others():
     bad = figures(repeated_ids=1, leaks=[Leak(source="train", target="test", exact=1, near=0)])
     verdict = judge(SETTINGS, bad, [], accepted={"exact_leaks": "known and harmless"})
     assert stopped(verdict) == ["repeated_ids"]
@@ -124,12 +124,12 @@ def test_a_person_may_accept_one_check_and_not_the_others():
     assert judge(SETTINGS, bad, [], accepted={"exact_leaks": "a", "repeated_ids": "b"}).passed
 
 
-def test_what_nobody_can_train_on_cannot_be_accepted():
+def test_images_that_do_not_decode_cannot_be_accepted():
     bad = figures(train=split(undecodable={"does not decode": 2}))
     assert stopped(judge(SETTINGS, bad, [], accepted={"undecodable": "so"})) == ["undecodable"]
 
 
-def test_what_was_left_out_is_said():
+def test_the_number_of_left_out_examples_is_reported():
     verdict = judge(SETTINGS, figures(), [], left_out=305)
     assert verdict.passed
     assert "305 examples are left out" in str(of(verdict, "near_leaks"))
@@ -171,12 +171,12 @@ def test_drift_is_measured_against_the_previous_span(change, check, value, words
     assert words in str(finding) and "since span 1" in str(finding)
 
 
-def test_sharpness_at_another_image_size_is_no_drift():
+def test_sharpness_is_not_compared_between_image_sizes():
     verdict = judge(SETTINGS, figures(train=split(sharpness=[300, 0]), image_size=64), [], previous=figures())
     assert verdict.passed and "drift_sharpness" not in [finding.check for finding in verdict.findings]
 
 
-def test_one_number_of_a_bound_leaves_the_other():
+def test_setting_one_threshold_leaves_the_other_at_its_default():
     settings = DataGateSettings.model_validate({"near_leaks": {"stop": 0.5}})
     assert settings.near_leaks == Bound(warn=0.01, stop=0.5)
     assert DataGateSettings.model_validate({"near_leaks": {"warn": None}}).near_leaks == Bound(warn=None, stop=0.05)

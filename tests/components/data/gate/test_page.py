@@ -43,7 +43,7 @@ def figures(classes):
 
 
 def page(classes):
-    """Render the largest page that so many classes can make: pictures of noise, long ids, every check with examples."""
+    """Render a page that is as large as possible: pictures of noise, long ids, and examples for every check."""
     noise = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), "uint8")).save(noise, "PNG")
 
@@ -59,7 +59,7 @@ def page(classes):
 
 
 @pytest.mark.parametrize("classes", [10, 1_000, 10_000])
-def test_a_page_stays_small_whatever_the_number_of_classes(classes):
+def test_the_page_stays_small_for_any_number_of_classes(classes):
     drawn = page(classes)
     assert len(drawn) - len(get_plotlyjs()) < 5 * 2**20
     left_out = re.search(r"the (\d+) of ([\d,]+) classes with the most and with the fewest images", drawn)

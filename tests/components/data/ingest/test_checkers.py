@@ -28,7 +28,7 @@ def test_order_and_answers(image):
     assert [answer.shape for _, answer in good] == [(3, row % 7 + 1, 3) for row in range(1000)]
 
 
-def test_reads_ahead_only_so_far(image):
+def test_reading_ahead_is_limited(image):
     read = 0
 
     def records():

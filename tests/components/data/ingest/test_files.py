@@ -29,7 +29,7 @@ def test_archive_packed_from_inside_its_folder(in_archive, tmp_path):
     assert list(entries(archive)) == [("a/1.png", b"one")]
 
 
-def test_folder_and_archive_hold_the_same(in_folder, in_archive, tmp_path):
+def test_folder_and_archive_have_equal_entries(in_folder, in_archive, tmp_path):
     found = [entry for entry in entries(in_folder(tmp_path / "x", FILES)) if entry.data is not None]
     assert found == list(entries(in_archive(tmp_path / "x.tar", FILES)))
 
@@ -95,7 +95,7 @@ def test_altered_archive(in_archive, tmp_path, ending):
         list(entries(archive))
 
 
-def test_no_archive(tmp_path):
+def test_file_that_is_not_an_archive(tmp_path):
     (tmp_path / "x.zip").write_bytes(b"PK\x03\x04" + bytes(2000))
     with pytest.raises(DataRefused, match=r"x\.zip: cut, damaged or not a zip archive"):
         list(entries(tmp_path / "x.zip"))
@@ -121,7 +121,7 @@ def test_digest_of_an_archive_is_its_sha256(in_archive, tmp_path):
     assert listing(archive) == (hashlib.sha256(archive.read_bytes()).hexdigest(), None)
 
 
-def test_digest_of_a_folder_sees_names_and_content(in_folder, tmp_path):
+def test_digest_of_a_folder_depends_on_names_and_content(in_folder, tmp_path):
     first = listing(in_folder(tmp_path / "1", FILES))
     assert first == listing(in_folder(tmp_path / "2", dict(reversed(FILES.items()))))
     assert first.files == 3

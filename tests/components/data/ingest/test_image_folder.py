@@ -19,7 +19,7 @@ def test_layouts(top, split):
     assert found(path) == [Record(split, "cat", path.encode(), b"x")]
 
 
-def test_folders_on_the_way_are_no_classes():
+def test_outer_folders_are_not_classes():
     assert len(found("pets/", "pets/train/", "pets/train/cat/", "pets/train/cat/1.jpg")) == 1
 
 
@@ -30,7 +30,7 @@ def test_file_outside_a_class_folder():
 @pytest.mark.parametrize(
     "path", ["README", "README.txt", "pets/labels.csv", "pets/Thumbs.db", "desktop.ini", "pets/cat/Thumbs.db"]
 )
-def test_file_that_is_plainly_no_image(path):
+def test_file_that_is_obviously_not_an_image(path):
     passed_over = RejectedRecord(path.encode(), "not an image file", passed_over=True)
     for paths in ((path, "pets/cat/1.jpg"), ("pets/cat/1.jpg", path)):
         results = found(*paths)
@@ -65,7 +65,7 @@ def test_empty_folder_with_the_name_of_a_split_beside_class_folders(order):
 
 @pytest.mark.parametrize("top", ["", "pets/"])
 @pytest.mark.parametrize("name", ["Train", "validation", "VAL"])
-def test_split_with_another_spelling(top, name):
+def test_misspelled_split(top, name):
     with pytest.raises(DataRefused, match=f"'{top}{name}' has the name of a split.* name it '(train|val)'"):
         found(f"{top}test/cat/1.jpg", f"{top}{name}/cat/1.jpg")
 
@@ -82,7 +82,7 @@ def test_image_directly_in_a_split():
 
 @pytest.mark.parametrize("top, class_folder", [("", "train/cat"), ("pets/", "pets/train/cat"), ("pets/", "pets/cat")])
 @pytest.mark.parametrize("in_archive", [False, True])
-def test_class_folder_with_subfolders_alone(top, class_folder, in_archive):
+def test_class_folder_with_images_only_in_subfolders(top, class_folder, in_archive):
     other = class_folder.replace("cat", "dog")
     folders = [] if in_archive else [f"{class_folder}/", f"{class_folder}/persian/"]
     with pytest.raises(DataRefused, match=f"class folder '{class_folder}' holds images only in subfolders, .*persian"):
@@ -94,7 +94,7 @@ def test_subfolder_of_a_class_folder_with_images():
     assert rejected == RejectedRecord(b"train/cat/persian/1.jpg", "in a subfolder of a class folder, which is not read")
 
 
-def test_subfolder_alone_of_a_class_folder_that_is_named_like_a_split():
+def test_only_subfolder_of_a_class_folder_is_named_like_a_split():
     with pytest.raises(DataRefused, match="class folder 'dog' holds images only in subfolders"):
         found("cat/1.jpg", "dog/", "dog/test/1.jpg")
 
@@ -116,6 +116,6 @@ def test_empty_class_folder_is_refused():
 
 
 @pytest.mark.parametrize("paths", [(), ("README",), ("cat/",), ("train/", "train/1.jpg"), ("pets/test/1.jpg",)])
-def test_no_image_is_refused(paths):
+def test_source_without_images_is_refused(paths):
     with pytest.raises(DataRefused, match="pets: holds no image in a class folder"):
         found(*paths)

@@ -1,4 +1,4 @@
-"""Archives that were crafted to harm their reader: each is rejected as damaged, at once and with little memory."""
+"""Tests that archives made to harm their reader are quickly rejected as damaged, with little memory."""
 
 import gzip
 import io

@@ -138,7 +138,7 @@ def test_no_span(tmp_path):
 )
 @pytest.mark.parametrize("target", [None, "/dev/zero", "nowhere", "the same"])
 def test_link_or_special_file(data, name, target):
-    """Only regular files inside the span count; no pipe blocks the check, and no device is read."""
+    """Such a file is reported. A pipe does not block the check, and a device is not read."""
     path = data / name
     path.rename(data / "moved")
     if target is None:

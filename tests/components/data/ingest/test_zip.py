@@ -27,7 +27,7 @@ def zipped(path, members, method=zipfile.ZIP_DEFLATED, mode=0):
 
 
 def changed(path, **places):
-    """Return the archive with bytes of its first directory entry replaced: d24=b"..." replaces those from 24."""
+    """Replace bytes in the first directory entry of an archive: d24=b"..." replaces those from offset 24."""
     data = bytearray(path.read_bytes())
     begin = data.find(DIRECTORY)
     for place, new in places.items():

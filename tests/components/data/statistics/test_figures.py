@@ -28,18 +28,18 @@ def test_figures_of_a_span(measured):
     assert [split.remarks for split in found.splits.values()] == [{}, {}, {"one_colour": 2}]
 
 
-def test_an_id_comes_once_in_a_span_and_may_come_in_the_gate_s_too():
+def test_an_id_may_appear_in_the_span_and_in_the_test_set():
     images = pd.DataFrame({"split": ["train", "train", "val", "test", "test"], "id": [b"a", b"b", b"a", b"a", b"b"]})
     assert repeated_ids(images).tolist() == [False, False, True, False, False]
 
 
-def test_a_split_without_a_usable_image_has_figures_too(measured):
+def test_a_split_without_a_usable_image_has_figures(measured):
     found = compute_figures(measured(train=[(b"", 0)], val=[(b"", 0)], test=[(b"", 0)]), NAMES, [], 1, 1, 32)
     assert found.splits["train"].smallest_side is None
     assert found.splits["train"].mean == [0, 0, 0]
 
 
-def test_figures_without_what_leaks(measured):
+def test_leaks_are_removed_from_the_figures(measured):
     images = measured(
         train=[(encoded(picture(n)), n % 2) for n in range(5)],
         val=[(encoded(picture(8)), 1)],
