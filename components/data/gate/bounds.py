@@ -33,7 +33,7 @@ class DataGateSettings(SettingsGroup):
     """Thresholds of the checks of the data gate.
 
     `image_side` and `class_examples` have lower bounds; all other checks have upper bounds. A file or flag that sets
-    only one threshold of a check leaves the other at its default.
+    only one threshold of a check leaves the other unchanged.
     """
 
     anomalies: Bound = Field(
@@ -50,7 +50,7 @@ class DataGateSettings(SettingsGroup):
         description="Largest number of images that equal or nearly equal an image with another label, in all splits.",
     )
     image_side: Bound = Field(
-        Bound(stop=8), description="Smallest side that an image may have, in pixels. Smaller images show nothing."
+        Bound(stop=8), description="Smallest side that an image may have, in pixels. Smaller images show too little."
     )
     rotated: Bound = Field(
         Bound(warn=0), description="Largest number of images with an Exif orientation, which is ignored."

@@ -24,7 +24,7 @@ class DataVerdict(Group):
 
     @property
     def passed(self) -> bool:
-        """Whether training may start."""
+        """True if training may start."""
         return not self.findings_at("stop")
 
     def findings_at(self, level: Level) -> list[Finding]:
@@ -108,7 +108,7 @@ def judge(
     for check, remark in REMARKS.items():
         counts = {split: measured.remarks.get(check, 0) for split, measured in splits.items()}
         marked = ", ".join(f"{count:,} in {split}" for split, count in counts.items() if count)
-        add(check, sum(counts.values()), f"{marked}: {remark.text}: {remark.fix}" if marked else "no image")
+        add(check, sum(counts.values()), f"{marked}: {remark.text}: {remark.fix}" if marked else "no image is affected")
 
     rare = min(train.labels, key=lambda name: train.labels[name])
     common = max(train.labels, key=lambda name: train.labels[name])

@@ -30,9 +30,9 @@ def prepare(
 ) -> Manifest:
     """Write the images of a source as a span of a data folder.
 
-    Nothing is written if the span exists already: if the span `span`, or the newest span if `span` is None, has the
-    same source and recipe, its manifest is returned. Downloads are kept in `<out>/.download`. If an error is raised,
-    the data folder keeps its spans and gets no incomplete span.
+    If the span `span` already has the same source and recipe, nothing is written and its manifest is returned. If
+    `span` is None, the newest span is compared. Downloads are kept in `<out>/.download`. If an error is raised, the
+    data folder keeps its spans and gets no incomplete span.
 
     Memory holds a few batches of images that are being checked (see `checkers`), and 45 bytes for each image (see
     `spool`). The disk holds the images twice while they are written.

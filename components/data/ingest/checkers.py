@@ -5,8 +5,8 @@ the parent process ends, even if it is killed. An image that crashes a decoder e
 
 Process pools of libraries were tried and do not meet these needs. When one of two workers crashed,
 `concurrent.futures` failed all five pending batches, so that no message could name the image. When the parent was
-killed, a worker of it kept running. Pebble 5.2 fails only the batch of the crash and leaves no worker behind. But like
-every pool that does not fork, it imports the caller's script again in each worker, so that a script without a
+killed, one of its workers kept running. Pebble 5.2 fails only the batch of the crash and leaves no worker behind. But
+like every pool that does not fork, it imports the caller's script again in each worker, so that a script without a
 `__main__` guard would start over.
 """
 

@@ -63,12 +63,12 @@ def _reader(path: Path, progress: Progress) -> Callable[[], Iterator[Record | Re
     return lambda: records(path, entries(path, progress))
 
 
-def records(root: Path, found: Iterable[Entry]) -> Iterator[Record | RejectedRecord]:
+def records(root: Path, items: Iterable[Entry]) -> Iterator[Record | RejectedRecord]:
     """Yield the images among the entries of a source, and a rejected record for every other file.
 
     Args:
         root: path of the source, for messages.
-        found: the entries of the source.
+        items: the entries of the source.
 
     Raises:
         DataRefused: if entries do not fit the same layout, the name of a folder could be that of a split, or a class
@@ -78,7 +78,7 @@ def records(root: Path, found: Iterable[Entry]) -> Iterator[Record | RejectedRec
     # Files that seem to accompany the images. In a class folder they are checked like images, but the first image must
     # show which folders are class folders.
     undecided: list[Entry] = []
-    for path, data in found:
+    for path, data in items:
         folder, _, file = path.rpartition("/")
         if not file:
             layout.add_folder(folder)
@@ -134,7 +134,7 @@ class _Layout:
 
     @property
     def is_known(self) -> bool:
-        """Whether an image in a class folder has determined the layout."""
+        """True once an image in a class folder has determined the layout."""
         return self._first is not None
 
     def has_class(self, folder: str) -> bool:

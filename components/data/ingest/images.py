@@ -102,7 +102,7 @@ class CheckedImage(NamedTuple):
 
 
 class BadImage(Exception):
-    """The bytes are not a usable image. The message is one of a few fixed reasons; see `fix`."""
+    """Error for bytes that are not a usable image. The message is one of a few fixed reasons; see `fix`."""
 
 
 def check(data: bytes) -> CheckedImage:
@@ -357,9 +357,9 @@ def _libjpeg_warning(data: bytes) -> str:
 def _is_padding(scan: bytes, extraneous: int) -> bool:
     """Return whether the extraneous bytes at the end of a JPEG's scan are padding, which some cameras write.
 
-    Pixels that were overwritten with zeros also leave extraneous bytes, because a zero pixel needs fewer bits. But then
-    the decoder has consumed a part of the zeros, so there are more equal bytes than extraneous bytes. Up to three bytes
-    may have any value, because some encoders write whole words.
+    Pixels that were overwritten with zeros also leave extraneous bytes, because zeros decode to pixels of fewer bits.
+    But then the decoder has consumed a part of the zeros, so there are more equal bytes than extraneous bytes. Up to
+    three bytes may have any value, because some encoders write whole words.
     """
     constant = len(scan) - len(scan.rstrip(scan[-1:]))
     return extraneous < 4 or extraneous <= constant < extraneous + 8
