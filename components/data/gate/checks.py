@@ -88,8 +88,12 @@ def judge(
     undecodable = sum(sum(measured.undecodable.values()) for measured in splits.values())
     add("undecodable", undecodable, "; ".join(reasons) or "every image decodes", "repair or remove these images")
     outside = sum(measured.outside_labels for measured in splits.values())
-    add("outside_labels", outside, f"{outside:,} labels are not from 0 to {len(train.labels) - 1}")
-    add("repeated_ids", figures.repeated_ids, f"{figures.repeated_ids:,} examples have the id of another")
+    allowed = f"from 0 to {len(train.labels) - 1}"
+    text = f"{outside:,} labels are not {allowed}" if outside else f"every label is {allowed}"
+    add("outside_labels", outside, text)
+    repeated = figures.repeated_ids
+    text = f"{repeated:,} examples have the id of an earlier example" if repeated else "no example repeats an id"
+    add("repeated_ids", repeated, text)
 
     missing = [
         f"{name!r} in {split}"
@@ -117,14 +121,14 @@ def judge(
     ratio = most / max(fewest, 1)
     add("imbalance", ratio, f"{common!r} has {ratio:.1f} times the images of {rare!r}, {most:,} against {fewest:,}")
     share = train.duplicates / max(train.images, 1)
-    add("duplicates", share, f"{train.duplicates:,} images in train repeat an earlier one ({share:.4f})")
+    add("duplicates", share, f"{train.duplicates:,} images in train repeat an earlier image ({share:.4f})")
 
     conflicts = figures.conflicts
-    text = "no picture has two labels"
+    text = "no image also appears with another label"
     if conflicts.exact or conflicts.near:
         text = (
-            f"labels contradict: {conflicts.exact + conflicts.near:,} images show a picture that also has another "
-            f"label ({conflicts.exact:,} pixel by pixel, {conflicts.near:,} nearly)"
+            f"labels contradict: {conflicts.exact + conflicts.near:,} images also appear with another label "
+            f"({conflicts.exact:,} equal, {conflicts.near:,} nearly equal)"
         )
     add("conflicting_labels", conflicts.exact + conflicts.near, text, "relabel or remove one image of each pair")
 
@@ -176,7 +180,7 @@ def _drift(now: SplitFigures, before: SplitFigures) -> list[tuple[str, float, st
             float(changes[most]),
             f"the share of {name!r} went from {shares_before[most]:.3f} to {shares_now[most]:.3f}",
         ),
-        ("drift_labels_js", mix, f"the classes' mix changed by {mix:.3f} bits"),
+        ("drift_labels_js", mix, f"the distribution of labels changed by {mix:.3f} bits"),
         (
             "drift_colour",
             float(colour[channel]),

@@ -67,7 +67,7 @@ def test_remarks_are_warnings_with_a_count_and_a_fix():
         (figures(train=split(undecodable={"does not decode": 2})), "undecodable", "2 in train: does not decode"),
         (figures(test=split(undecodable={"larger": 1})), "undecodable", "1 in test: larger"),
         (figures(val=split(outside_labels=3)), "outside_labels", "3 labels are not from 0 to 2"),
-        (figures(repeated_ids=1), "repeated_ids", "1 examples have the id of another"),
+        (figures(repeated_ids=1), "repeated_ids", "1 examples have the id of an earlier example"),
         (
             figures(val=split(labels={"cat": 300, "dog": 0, "fox": 0})),
             "missing_classes",
@@ -80,7 +80,7 @@ def test_remarks_are_warnings_with_a_count_and_a_fix():
             "imbalance",
             "'cat' has 180.0 times the images of 'dog'",
         ),
-        (figures(train=split(duplicates=90)), "duplicates", "90 images in train repeat an earlier one (0.3000)"),
+        (figures(train=split(duplicates=90)), "duplicates", "90 images in train repeat an earlier image (0.3000)"),
         (
             figures(leaks=[Leak(source="train", target="test", exact=1, near=0)]),
             "exact_leaks",
@@ -157,7 +157,12 @@ def test_an_equal_span_has_not_drifted():
             1 / 3,
             "share of 'cat' went from 0.333 to 0.667",
         ),
-        ({"labels": {"cat": 300, "dog": 0, "fox": 0}}, "drift_labels_js", 0.459, "classes' mix changed by 0.459 bits"),
+        (
+            {"labels": {"cat": 300, "dog": 0, "fox": 0}},
+            "drift_labels_js",
+            0.459,
+            "the distribution of labels changed by 0.459 bits",
+        ),
         ({"mean": [120.0, 120.0, 180.0]}, "drift_colour", 1.0, "mean blue went from 120.0 to 180.0"),
         ({"brightness": [300, 0, 0]}, "drift_brightness", 1.0, "brightness changed by 1.000 bits"),
         ({"sharpness": [300, 0]}, "drift_sharpness", 1.0, "sharpness changed by 1.000 bits"),

@@ -186,7 +186,7 @@ def test_equal_images_with_different_labels_are_refused_and_both_are_named(half)
     assert result.exit is Exit.DATA_REFUSED
     [line] = [line for line in result.lines if "conflicting_labels" in line]
     names = ("cat", "dog", "fox")
-    assert "2 images show a picture that also has another label (2 pixel by pixel, 0 nearly)" in line
+    assert "2 images also appear with another label (2 equal, 0 nearly equal)" in line
     assert f"'train/7000.png' (labelled {names[first.label]}; 'moved/first.png' in train" in line
     assert f"is labelled {names[second.label]})" in line
     page = Path(half.newest("DataVerdict").uri, "data.html").read_text()
@@ -205,7 +205,7 @@ def test_nearly_equal_images_with_different_labels_are_refused_and_both_are_name
     assert result.exit is Exit.DATA_REFUSED and half.states["Transform"] is NodeState.SKIPPED
     [line] = [line for line in result.lines if "conflicting_labels" in line]
     old, new = (("cat", "dog", "fox")[number % 3] for number in (8000, 8001))
-    assert "(0 pixel by pixel, 2 nearly)" in line
+    assert "(0 equal, 2 nearly equal)" in line
     assert f"'train/8000.png' (labelled {old}; 'moved/darker.png' in train" in line
     assert f"is labelled {new})" in line
 
@@ -229,7 +229,7 @@ def test_images_that_differ_only_in_alpha_are_duplicates_of_one_colour(half):
     assert result.exit is Exit.DATA_REFUSED
     [duplicates] = [line for line in result.lines if line.startswith("  duplicates: ")]
     [one_colour] = [line for line in result.lines if line.startswith("warning: one_colour: ")]
-    assert "59 images in train repeat an earlier one" in duplicates
+    assert "59 images in train repeat an earlier image" in duplicates
     assert "60 in train, 12 in val: every pixel has the same colour" in one_colour
 
 

@@ -163,7 +163,7 @@ class Growth(RuleBasedStateMachine):
                 label = CLASSES.index(image.class_name)
                 spool.add(image.split, label, id, b"%d" % number, keys(image.class_name, id, image.digest))
             spool.finish([*range(len(CLASSES))])
-            assert spool.twice() is None
+            assert spool.repeated_id() is None
             rows = spool.split(fraction, self.history, per_class)
             return {int(spool.read(row)[1]): split for split, those in rows.items() for row in those}, rows
 
