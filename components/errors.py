@@ -16,10 +16,10 @@ class Exit(IntEnum):
 
 
 class VitpipeError(Exception):
-    """Root of all errors that a user can act on.
+    """Base class of all errors that a user can act on.
 
     The message says what is wrong, with the value; what is allowed; and what to do. Each argument describes one
-    problem and becomes one line of the message. A command that fails with such an error prints the message and no
+    problem and becomes one line of the message. A command that fails with such an error prints the message without a
     traceback.
     """
 

@@ -1,17 +1,34 @@
-"""Names that a user may have meant."""
+"""Suggestions of the names that a user may have meant."""
 
 import difflib
 from collections.abc import Iterable
 
-_CUTOFF = 0.5  # of the similarity, from 0 to 1: a long setting without its group is still found
+_CUTOFF = 0.5  # least similarity, from 0 to 1; low enough to find a long setting whose group is missing
 
 
 def nearest(name: str, known: Iterable[str], most: int = 1) -> list[str]:
-    """Return the names most like an unknown one, the most similar first; none if no name is like it."""
+    """Return the known names that are most similar to an unknown name.
+
+    Args:
+        name: the unknown name.
+        known: the names to choose from.
+        most: the largest number of names to return.
+
+    Returns:
+        Names with the most similar first. The list is empty if no name is similar.
+    """
     return difflib.get_close_matches(name, list(known), n=most, cutoff=_CUTOFF)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the question for the nearest name, with a space after it; empty if no name is like the unknown one."""
+    """Return a question that suggests the most similar known name.
+
+    Args:
+        name: the unknown name.
+        known: the names to choose from.
+
+    Returns:
+        A question that ends with a space, or an empty string if no name is similar.
+    """
     found = nearest(name, known)
     return f"did you mean {found[0]}? " if found else ""

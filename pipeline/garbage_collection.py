@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.data.ingest.source import Progress, silent
+from components.data.ingest.source import Progress, no_progress
 from components.errors import DataRefused, NotFound, StoreError, UsageError
 from components.model.serving_folder import read_record, versions
 from pipeline.error_messages import full, is_full
@@ -45,7 +45,7 @@ def collect_garbage(
     pipeline: str | None = None,
     dry_run: bool = False,
     runs: Path = Path("runs"),
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     ended: Callable[[Collection], None] | None = None,
 ) -> list[Collection]:
     """Remove artifact files that no kept run, no pushed model and no comparison with an earlier span needs.

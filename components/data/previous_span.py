@@ -10,18 +10,32 @@ from components.data.gate.bounds import DATA_FOLDER
 
 
 class PreviousSpan(resolver.ResolverStrategy):
-    """Of the verdicts on spans of the folder `data`, the newest that passed, of the highest span below `span`; or none.
+    """Strategy that selects the verdict on the newest earlier span of the same data folder that passed the data gate.
 
-    Not simply the span before: one that was refused says nothing about what data should look like.
+    Spans that were refused are passed over, because they do not show what the data should look like. If a span has
+    several verdicts that passed, the latest is selected.
+
+    Args:
+        data: path of the data folder.
+        span: number of the new span. Only lower numbers are considered.
     """
 
-    def __init__(self, data: str, span: int):
+    def __init__(self, data: str, span: int) -> None:
         self._data = data
         self._span = span
 
     def resolve_artifacts(
         self, store: MetadataStore, input_dict: dict[str, list[types.Artifact]]
     ) -> dict[str, list[types.Artifact]]:
+        """Select one verdict.
+
+        Args:
+            store: the metadata store; it is not used.
+            input_dict: one key with all verdicts of the data gate.
+
+        Returns:
+            The same key with the selected verdict, or with an empty list if no earlier span passed.
+        """
         [(key, verdicts)] = input_dict.items()
         earlier = [
             verdict

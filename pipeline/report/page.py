@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from components.data.gate.bounds import LEVELS
-from components.data.gate.page import outermost
+from components.data.gate.page import largest_and_smallest
 from components.model.evaluator.judgement import Judgement, ModelFigures
 from pipeline.drawing import attention_maps, charts
 from pipeline.drawing.document import document, figure, share
@@ -32,7 +32,7 @@ def render(report: Report, folder: Path) -> str:
         best=max(report.history, key=lambda row: row.val_accuracy, default=None),
         overall=overall([judgement.candidate, judgement.serving]) if judgement else {},
         classes=_classes(judgement)[:_MOST_ROWS] if judgement else [],
-        counted=outermost(report.data.labels["train"], _MOST_ROWS) if report.data else [],
+        counted=largest_and_smallest(report.data.labels["train"], _MOST_ROWS) if report.data else [],
         longest=max((node.seconds for node in report.nodes), default=0) or 1,
         settings=flat(report.settings),
         charts=_charts(report),

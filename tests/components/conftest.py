@@ -1,4 +1,4 @@
-"""Small image sources, made where a test needs them."""
+"""Fixtures that make small image sources."""
 
 import io
 import tarfile
@@ -17,7 +17,7 @@ CLASSES = ("cat", "dog", "fox")
 
 @pytest.fixture(scope="session")
 def image() -> Callable[..., bytes]:
-    """image(seed, size, format) gives the bytes of a picture of noise; every seed another."""
+    """Function image(seed, size, format) that returns an encoded picture of noise, which depends on the seed."""
 
     def make(seed: int = 0, size: tuple[int, int] = (8, 8), format: str = "PNG") -> bytes:
         pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
@@ -30,7 +30,7 @@ def image() -> Callable[..., bytes]:
 
 @pytest.fixture(scope="session")
 def files(image) -> dict[str, bytes]:
-    """An image folder as {path: bytes}: 20 training and 3 test images of each of three classes."""
+    """Image folder as {path: bytes}, with 20 training and 3 test images of each of three classes."""
     paths = [f"train/{name}/{row:02}.png" for name in CLASSES for row in range(20)]
     paths += [f"test/{name}/{row:02}.png" for name in CLASSES for row in range(3)]
     return {path: image(seed) for seed, path in enumerate(paths)}
@@ -38,19 +38,19 @@ def files(image) -> dict[str, bytes]:
 
 @pytest.fixture
 def folder(files, tmp_path) -> Path:
-    """`files` on the disk."""
+    """Folder on the disk with the content of `files`."""
     return write_folder(tmp_path / "source", files)
 
 
 @pytest.fixture(scope="session")
 def in_folder() -> Callable[[Path, dict[str, bytes]], Path]:
-    """in_folder(root, {path: bytes}) writes files."""
+    """Function in_folder(root, {path: bytes}) that writes files into a folder."""
     return write_folder
 
 
 @pytest.fixture(scope="session")
 def in_archive() -> Callable[..., Path]:
-    """in_archive(path, {path: bytes}) packs files as the path's ending says; instead of bytes a TarInfo will do."""
+    """Function in_archive(path, {path: bytes or TarInfo}) that packs files in the format of the path's ending."""
     return write_archive
 
 
@@ -76,8 +76,8 @@ def write_archive(path: Path, files: dict[str, bytes | tarfile.TarInfo]) -> Path
 
 @pytest.fixture
 def measured(tmp_path):
-    """measured(split=[(image, label)]) gives the table of these splits, ids `<split>-<number>`."""
-    from components.data.statistics.component import measure_shard  # brings TensorFlow
+    """Function measured(split=[(image, label)]) that returns the table of images, with ids `<split>-<number>`."""
+    from components.data.statistics.component import measure_shard  # imports TensorFlow
 
     def measure(**splits):
         tables = []

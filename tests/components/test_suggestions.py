@@ -1,7 +1,7 @@
 from components.suggestions import did_you_mean, nearest
 
 
-def test_names_like_an_unknown_one_come_with_the_most_similar_first():
+def test_similar_names_are_ordered_by_similarity():
     known = ["training.batch_size", "training.epochs", "gate.accuracy"]
     assert nearest("batch_size", known) == ["training.batch_size"]
     assert nearest("training.epoch", known, most=2)[0] == "training.epochs"

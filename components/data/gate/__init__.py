@@ -1,1 +1,1 @@
-"""DataGate: checks that a span must pass before a model is trained on it."""
+"""Data gate: the checks that a span must pass before a model is trained on it."""

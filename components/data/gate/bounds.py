@@ -1,6 +1,6 @@
-"""Bounds that data must satisfy before a model is trained on them, and the findings of the checks.
+"""Bounds that a span must satisfy before a model is trained on it, and the findings of the checks.
 
-The command imports this module, so it needs neither TFX nor NumPy.
+Every command imports this module, so it imports neither TFX nor NumPy.
 """
 
 from typing import Any, Literal, Self, get_args
@@ -10,133 +10,152 @@ from pydantic.config import JsonDict
 
 from trainer.settings import Group, SettingsGroup
 
-_LARGEST = 1e12  # the largest bound: no data set has as many images
-_NOT_NEGATIVE: JsonDict = {"minimum": 0, "maximum": _LARGEST}  # `DataGateSettings` checks it
+_MAX_BOUND = 1e12  # more than the number of images of any data set
+_NOT_NEGATIVE: JsonDict = {"minimum": 0, "maximum": _MAX_BOUND}  # enforced by `DataGateSettings.check_range`
 
 
 class Bound(SettingsGroup):
-    """Thresholds of one check of the data."""
+    """Thresholds of one check: past `warn` it is reported, past `stop` the run ends."""
 
     warn: float | None = Field(
         None,
-        description="Past this value the check is reported. null: it is never reported.",
+        description="The check is reported if its value is past this threshold. null disables the warning.",
         json_schema_extra=_NOT_NEGATIVE,
     )
     stop: float | None = Field(
         None,
-        description="Past this value the run ends. null: it never ends the run.",
+        description="The run ends if the value of the check is past this threshold. null disables the stop.",
         json_schema_extra=_NOT_NEGATIVE,
     )
 
 
 class DataGateSettings(SettingsGroup):
-    """Thresholds of the checks of the data. A file or flag may change one of two and leave the other as it is."""
+    """Thresholds of the checks of the data gate.
+
+    `image_side` and `class_examples` have lower bounds; all other checks have upper bounds. A file or flag that sets
+    only one threshold of a check leaves the other unchanged.
+    """
 
     anomalies: Bound = Field(
-        Bound(stop=0), description="Most anomalies that TFDV may find against the schema, in train and val."
+        Bound(stop=0), description="Largest number of violations of the schema that TFDV may find in train and val."
     )
-    repeated_ids: Bound = Field(Bound(stop=0), description="Most examples with the id of another, in all splits.")
-    missing_classes: Bound = Field(Bound(stop=0), description="Most classes without an image in one of the splits.")
+    repeated_ids: Bound = Field(
+        Bound(stop=0), description="Largest number of examples whose id an earlier example already has."
+    )
+    missing_classes: Bound = Field(
+        Bound(stop=0), description="Largest number of classes without an image, added up over the splits."
+    )
     conflicting_labels: Bound = Field(
-        Bound(stop=0), description="Most images whose pixels also appear with another label, in all splits."
+        Bound(stop=0),
+        description="Largest number of images that equal or nearly equal an image with another label, in all splits.",
     )
     image_side: Bound = Field(
-        Bound(stop=8), description="Least pixels on the shorter side of an image: a smaller one has nothing to show."
+        Bound(stop=8), description="Smallest side that an image may have, in pixels. Smaller images show too little."
     )
-    rotated: Bound = Field(Bound(warn=0), description="Most images with an Exif orientation, which is ignored.")
+    rotated: Bound = Field(
+        Bound(warn=0), description="Largest number of images with an Exif orientation, which is ignored."
+    )
     one_colour: Bound = Field(
-        Bound(warn=0), description="Most images whose pixels are all equal once transparency is dropped."
+        Bound(warn=0), description="Largest number of images whose pixels are all equal once transparency is dropped."
     )
     narrow_range: Bound = Field(
-        Bound(warn=0), description="Most 16-bit PNG images that use less than a quarter of their range."
+        Bound(warn=0), description="Largest number of 16-bit PNG images that use less than a quarter of their range."
     )
-    class_examples: Bound = Field(Bound(warn=20, stop=2), description="Least training images of the smallest class.")
+    class_examples: Bound = Field(
+        Bound(warn=20, stop=2), description="Smallest number of training images that a class may have."
+    )
     imbalance: Bound = Field(
         Bound(warn=10, stop=100),
-        description="Largest class, at most, as a multiple of the smallest, in training images.",
+        description="Largest ratio between the training images of the largest class and those of the smallest class.",
     )
     duplicates: Bound = Field(
         Bound(warn=0.01, stop=0.2),
-        description="Largest share of training images that are equal to another, pixel by pixel.",
+        description="Largest share of training images with the same pixels as an earlier training image.",
     )
     exact_leaks: Bound = Field(
-        Bound(stop=0), description="Most images of val and test that also appear in an earlier split, pixel by pixel."
+        Bound(stop=0),
+        description="Largest number of images of val and test with the same pixels as an image of an earlier split.",
     )
     near_leaks: Bound = Field(
         Bound(warn=0.01, stop=0.05),
-        description="Largest share of images of val and test that nearly appear in an earlier split. For the test "
-        "images of CIFAR-10 it is 0.03.",
+        description="Largest share of the images of val or test that nearly equal an image of an earlier split. It is "
+        "0.03 for the test images of CIFAR-10.",
     )
     drift_labels_linf: Bound = Field(
         Bound(warn=0.05, stop=0.2),
-        description="Largest change of a class's share since the newest earlier span that passed.",
+        description="Largest change of a class's share of the training images since the newest earlier span that "
+        "passed.",
     )
     drift_labels_js: Bound = Field(
         Bound(warn=0.02, stop=0.1),
-        description="Largest Jensen-Shannon divergence, in bits from 0 to 1, of the labels from those of the newest "
-        "earlier span that passed.",
+        description="Largest Jensen-Shannon divergence, in bits from 0 to 1, between the distributions of training "
+        "labels in this span and in the newest earlier span that passed.",
     )
     drift_colour: Bound = Field(
         Bound(warn=0.1, stop=0.5),
-        description="Largest change of a channel's mean since the newest earlier span that passed, in standard "
-        "deviations of its pixels.",
+        description="Largest change of a colour channel's mean in the training images since the newest earlier span "
+        "that passed, in standard deviations of the channel.",
     )
     drift_brightness: Bound = Field(
         Bound(warn=0.05, stop=0.2),
-        description="Largest divergence of the images' brightness, as for drift_labels_js.",
+        description="Largest divergence of the distributions of image brightness, measured as for drift_labels_js.",
     )
     drift_sharpness: Bound = Field(
-        Bound(warn=0.05, stop=0.2), description="Largest divergence of the images' sharpness, as for drift_labels_js."
+        Bound(warn=0.05, stop=0.2),
+        description="Largest divergence of the distributions of image sharpness, measured as for drift_labels_js.",
     )
     drift_sizes: Bound = Field(
-        Bound(warn=0.1, stop=0.5), description="Largest divergence of the images' sizes, as for drift_labels_js."
+        Bound(warn=0.1, stop=0.5),
+        description="Largest divergence of the distributions of image sizes, measured as for drift_labels_js.",
     )
     leave_out_leaks: bool = Field(
-        False, description="Train and select the model without the images that leak between splits."
+        False, description="Leave images that leak between splits out of training and model selection."
     )
 
     @model_validator(mode="before")
     @classmethod
-    def keep_the_other_number(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
+    def fill_missing_thresholds(cls, values: Any) -> Any:
+        """Complete a check that sets only one threshold with the default of the other."""
+        if not isinstance(values, dict):
+            return values
         defaults = {name: field.default for name, field in cls.model_fields.items()}
         return {
             name: defaults[name].model_dump() | value
             if isinstance(value, dict) and isinstance(defaults.get(name), Bound)
             else value
-            for name, value in given.items()
+            for name, value in values.items()
         }
 
     @model_validator(mode="after")
-    def bounds_are_sane(self) -> Self:
-        # `Bound` does not check this itself, because it also reads bounds that earlier versions recorded.
+    def check_range(self) -> Self:
+        """Reject a threshold that is negative, too large or not a number."""
+        # `Bound` does not check this itself, because it also reads thresholds that earlier versions recorded.
         for name in CHECKS:
             for level, value in getattr(self, name).model_dump().items():
-                if value is not None and not 0 <= value <= _LARGEST:
+                if value is not None and not 0 <= value <= _MAX_BOUND:
                     raise ValueError(
-                        f"{name}.{level} {value:g} is not between 0 and {_LARGEST:g}; write null to turn it off"
+                        f"{name}.{level} {value:g} is not between 0 and {_MAX_BOUND:g}; write null to disable it"
                     )
         return self
 
 
-# Files of a verdict.
-PAGE = "data.html"  # what a person looks at
-DATA_FOLDER = "data_folder"  # property of a verdict: whose spans it is one of
-LEAVE_OUT = "leave_out.json"  # ids (surrogateescape) of what is left out of training, because it leaks
+# Files and a property of a DataVerdict artifact.
+PAGE = "data.html"  # the page for a person
+LEAVE_OUT = "leave_out.json"  # ids (surrogateescape) of the leaking images that are left out of training
+DATA_FOLDER = "data_folder"  # custom property: the data folder that holds the span
 
 CHECKS = tuple(name for name, field in DataGateSettings.model_fields.items() if isinstance(field.default, Bound))
-# Images that do not decode, labels that are no class (which our ingestion refuses first): nobody can train on one of
-# them, whatever is set or accepted.
+# Checks without settings: images that do not decode, and labels that belong to no class. Training is impossible on
+# such examples, so these checks always stop and cannot be accepted. `vitpipe data prepare` rejects such examples too.
 UNUSABLE = ("undecodable", "outside_labels")
 
 
 Level = Literal["stop", "accepted", "warning", "ok"]
-LEVELS: tuple[Level, ...] = get_args(Level)  # the gravest first
+LEVELS: tuple[Level, ...] = get_args(Level)  # most severe first
 
 
 class Finding(Group):
-    """One check: what was found, what is allowed, and what a person said to it."""
+    """Result of one check: the value, the bound, and the reason of the person who accepted it."""
 
     # The aliases are the keys of recorded findings, so they must not change.
     model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
@@ -145,26 +164,27 @@ class Finding(Group):
     value: float
     bound: Bound
     sense: Literal["at most", "at least"]
-    text: str  # what was found, in words
-    examples: tuple[str, ...] = ()  # the first it was found in
-    fix: str = Field("", alias="cure")  # what to do about it
-    accepted: str | None = None  # the person's words
+    text: str  # description of the value
+    examples: tuple[str, ...] = ()  # names of the first images that are affected
+    fix: str = Field("", alias="cure")  # what the user can do
+    accepted: str | None = None  # reason of the person who accepted it
 
     @property
     def level(self) -> Level:
-        if self._beyond(self.bound.stop):
+        """Severity of the finding, one of LEVELS."""
+        if self._is_past(self.bound.stop):
             return "stop" if self.accepted is None else "accepted"
-        return "warning" if self._beyond(self.bound.warn) else "ok"
+        return "warning" if self._is_past(self.bound.warn) else "ok"
 
     def __str__(self) -> str:
         bound = self.bound.warn if self.level == "warning" else self.bound.stop
-        said = f" (accepted: {self.accepted})" if self.level == "accepted" else ""
+        reason = f" (accepted: {self.accepted})" if self.level == "accepted" else ""
         fix = f": {self.fix}" if self.fix and self.level == "stop" else ""
         allowed = "" if bound is None else f", allowed is {self.sense} {bound:g}"
         first = f", first: {', '.join(self.examples[:3])}" if self.examples else ""
-        return f"{self.check}: {self.text}{allowed}{said}{first}{fix}"
+        return f"{self.check}: {self.text}{allowed}{reason}{first}{fix}"
 
-    def _beyond(self, bound: float | None) -> bool:
+    def _is_past(self, bound: float | None) -> bool:
         if bound is None:
             return False
         return self.value > bound if self.sense == "at most" else self.value < bound

@@ -1,4 +1,4 @@
-"""Checks of a span's measured figures against bounds. Plain arithmetic; imports no TFX."""
+"""Checks of a span's statistics against the bounds of the data gate. Imports no TFX."""
 
 from typing import Literal
 
@@ -10,23 +10,25 @@ from components.data.ingest.images import REMARKS
 from components.data.statistics.figures import ImageFigures, SplitFigures
 from trainer.settings import Group
 
-_MOST_ANOMALIES = 20  # anomalies in a finding, whose text ML Metadata stores and pages repeat
+_MAX_ANOMALIES = 20  # listed in a finding, because ML Metadata stores its text and several pages show it
 
 
 class DataVerdict(Group):
-    """Everything the data gate weighed."""
+    """Decision of the data gate, with everything that it is based on."""
 
     figures: ImageFigures
-    previous_span: int | None  # that it was compared with
+    previous_span: int | None  # the span that drift was measured against
     findings: list[Finding]
-    left_out: int  # examples that are not trained or selected on, nor part of the figures' numbers of labels
-    accepted: dict[str, str]  # the person's words by check
+    left_out: int  # examples that are left out of training and selection; the figures do not count them by label
+    accepted: dict[str, str]  # a person's reason for each accepted check
 
     @property
     def passed(self) -> bool:
-        return not self.of_level("stop")
+        """True if training may start."""
+        return not self.findings_at("stop")
 
-    def of_level(self, level: Level) -> list[Finding]:
+    def findings_at(self, level: Level) -> list[Finding]:
+        """Return the findings of one level of severity."""
         return [finding for finding in self.findings if finding.level == level]
 
 
@@ -39,20 +41,28 @@ def judge(
     left_out: int = 0,
     examples: dict[str, list[str]] | None = None,
 ) -> DataVerdict:
-    """Weigh a span against the bounds and, where an earlier one has passed, against that.
+    """Check a span against the bounds, and measure its drift since an earlier span.
 
-    figures: of what is to be trained on; anomalies: TFDV's, in words; accepted: a person's reason for each check that
-    is not to stop this run; left_out: how many examples were left out because they leak; examples: the first that each
-    check is about.
+    Args:
+        settings: the bounds.
+        figures: statistics of the span, without the examples that are left out.
+        anomalies: descriptions of TFDV's anomalies.
+        previous: statistics of the newest earlier span that passed; without them drift is not checked.
+        accepted: a person's reason for each check that must not stop this run.
+        left_out: number of examples that are left out of training because they leak.
+        examples: names of the first affected images for each check.
+
+    Returns:
+        The verdict, with a finding for each check.
     """
     accepted, examples = accepted or {}, examples or {}
-    found: list[Finding] = []
+    findings: list[Finding] = []
 
-    def weigh(
+    def add(
         check: str, value: float, text: str, fix: str = "", sense: Literal["at most", "at least"] = "at most"
     ) -> None:
         bound = Bound(stop=0) if check in UNUSABLE else getattr(settings, check)
-        found.append(
+        findings.append(
             Finding(
                 check=check,
                 value=value,
@@ -66,82 +76,96 @@ def judge(
         )
 
     splits, train = figures.splits, figures.splits["train"]
-    named = "; ".join(anomalies[:_MOST_ANOMALIES])
-    more = f"; and {len(anomalies) - _MOST_ANOMALIES:,} more" if len(anomalies) > _MOST_ANOMALIES else ""
-    weigh("anomalies", len(anomalies), named + more or "none against the schema")
+    named = "; ".join(anomalies[:_MAX_ANOMALIES])
+    more = f"; and {len(anomalies) - _MAX_ANOMALIES:,} more" if len(anomalies) > _MAX_ANOMALIES else ""
+    add("anomalies", len(anomalies), named + more or "no violation of the schema")
 
     reasons = [
-        f"{count:,} in {split}: {reason}" for split, of in splits.items() for reason, count in of.undecodable.items()
+        f"{count:,} in {split}: {reason}"
+        for split, measured in splits.items()
+        for reason, count in measured.undecodable.items()
     ]
-    undecodable = sum(sum(of.undecodable.values()) for of in splits.values())
-    weigh("undecodable", undecodable, "; ".join(reasons) or "every image decodes", "repair or remove these images")
-    outside = sum(of.outside_labels for of in splits.values())
-    weigh("outside_labels", outside, f"{outside:,} labels are not from 0 to {len(train.labels) - 1}")
-    weigh("repeated_ids", figures.repeated_ids, f"{figures.repeated_ids:,} examples have the id of another")
+    undecodable = sum(sum(measured.undecodable.values()) for measured in splits.values())
+    add("undecodable", undecodable, "; ".join(reasons) or "every image decodes", "repair or remove these images")
+    outside = sum(measured.outside_labels for measured in splits.values())
+    allowed = f"from 0 to {len(train.labels) - 1}"
+    text = f"{outside:,} labels are not {allowed}" if outside else f"every label is {allowed}"
+    add("outside_labels", outside, text)
+    repeated = figures.repeated_ids
+    text = f"{repeated:,} examples have the id of an earlier example" if repeated else "no example repeats an id"
+    add("repeated_ids", repeated, text)
 
-    missing = [f"{name!r} in {split}" for split, of in splits.items() for name, count in of.labels.items() if not count]
-    weigh(
-        "missing_classes", len(missing), f"no image of {', '.join(missing[:5])}" if missing else "every class is there"
-    )
-    sides = {of.smallest_side: split for split, of in splits.items() if of.smallest_side is not None}
+    missing = [
+        f"{name!r} in {split}"
+        for split, measured in splits.items()
+        for name, count in measured.labels.items()
+        if not count
+    ]
+    text = f"no image of {', '.join(missing[:5])}" if missing else "every class has images in every split"
+    add("missing_classes", len(missing), text)
+    sides = {measured.smallest_side: split for split, measured in splits.items() if measured.smallest_side is not None}
     if sides:
         smallest = min(sides)
         text = f"the smallest image has a side of {smallest} pixels, in {sides[smallest]}"
-        weigh("image_side", smallest, text, "remove it, or lower the bound", "at least")
+        add("image_side", smallest, text, "remove such images, or lower data_gate.image_side.stop", "at least")
 
     for check, remark in REMARKS.items():
-        counts = {split: of.remarks.get(check, 0) for split, of in splits.items()}
+        counts = {split: measured.remarks.get(check, 0) for split, measured in splits.items()}
         marked = ", ".join(f"{count:,} in {split}" for split, count in counts.items() if count)
-        weigh(check, sum(counts.values()), f"{marked}: {remark.text}: {remark.fix}" if marked else "no image")
+        add(check, sum(counts.values()), f"{marked}: {remark.text}: {remark.fix}" if marked else "no image is affected")
 
-    rare, common = (pick(train.labels, key=lambda name: train.labels[name]) for pick in (min, max))
+    rare = min(train.labels, key=lambda name: train.labels[name])
+    common = max(train.labels, key=lambda name: train.labels[name])
     fewest, most = train.labels[rare], train.labels[common]
-    weigh("class_examples", fewest, f"{rare!r} has {fewest:,} images in train", "add some", "at least")
+    add("class_examples", fewest, f"{rare!r} has {fewest:,} images in train", "add images of this class", "at least")
     ratio = most / max(fewest, 1)
-    weigh("imbalance", ratio, f"{common!r} has {ratio:.1f} times the images of {rare!r}, {most:,} against {fewest:,}")
+    add("imbalance", ratio, f"{common!r} has {ratio:.1f} times the images of {rare!r}, {most:,} against {fewest:,}")
     share = train.duplicates / max(train.images, 1)
-    weigh("duplicates", share, f"{train.duplicates:,} images in train repeat an earlier one ({share:.4f})")
+    add("duplicates", share, f"{train.duplicates:,} images in train repeat an earlier image ({share:.4f})")
 
     conflicts = figures.conflicts
-    text = "no picture has two labels"
+    text = "no image also appears with another label"
     if conflicts.exact or conflicts.near:
         text = (
-            f"labels contradict: {conflicts.exact + conflicts.near:,} images show a picture that also has another "
-            f"label ({conflicts.exact:,} pixel by pixel, {conflicts.near:,} nearly)"
+            f"labels contradict: {conflicts.exact + conflicts.near:,} images also appear with another label "
+            f"({conflicts.exact:,} equal, {conflicts.near:,} nearly equal)"
         )
-    weigh("conflicting_labels", conflicts.exact + conflicts.near, text, "relabel or remove one image of each pair")
+    add("conflicting_labels", conflicts.exact + conflicts.near, text, "relabel or remove one image of each pair")
 
     leaks = figures.leaks
     fix = "prepare the data without them, or leave them out with --set data_gate.leave_out_leaks=true"
     without = f" ({left_out:,} examples are left out of training)" if left_out else ""
     exact = sum(leak.exact for leak in leaks)
     where = [f"{leak.exact:,} of {leak.target} in {leak.source}" for leak in leaks if leak.exact]
-    weigh("exact_leaks", exact, f"images appear in two splits: {', '.join(where) or 'none'}{without}", fix)
+    text = f"images appear in two splits: {', '.join(where)}" if where else "no image appears in two splits"
+    add("exact_leaks", exact, text + without, fix)
     near = {leak: leak.near / splits[leak.target].images for leak in leaks}
     where = [f"{leak.near:,} of {leak.target} in {leak.source} ({near[leak]:.4f})" for leak in leaks if leak.near]
-    text = f"nearly equal images appear in two splits: {', '.join(where) or 'none'}{without}"
-    weigh("near_leaks", max(near.values(), default=0.0), text, fix)
+    text = "no nearly equal images appear in two splits"
+    if where:
+        text = f"nearly equal images appear in two splits: {', '.join(where)}"
+    add("near_leaks", max(near.values(), default=0.0), text + without, fix)
 
     if previous is not None:
         drift = _drift(train, previous.splits["train"])
-        if previous.image_size != figures.image_size:  # an image that is resized is another in all but its mean
-            drift = [found for found in drift if found[0] != "drift_sharpness"]
+        if previous.image_size != figures.image_size:  # sharpness depends on the size at which it is measured
+            drift = [row for row in drift if row[0] != "drift_sharpness"]
         for check, value, text in drift:
-            weigh(
-                check, value, f"{text} since span {previous.span}", "look at what changed; --accept it if it is right"
-            )
+            fix = f'find out what changed; if the change is intended, pass --accept {check} --reason "..."'
+            add(check, value, f"{text} since span {previous.span}", fix)
     return DataVerdict(
         figures=figures,
         previous_span=previous.span if previous else None,
-        findings=found,
+        findings=findings,
         left_out=left_out,
         accepted=accepted,
     )
 
 
 def _drift(now: SplitFigures, before: SplitFigures) -> list[tuple[str, float, str]]:
-    shares = {name: _shares(of.labels) for name, of in (("now", now), ("before", before))}
-    changes = np.abs(shares["now"] - shares["before"])
+    """Return the name, value and description of each drift check."""
+    shares_now, shares_before = _shares(now.labels), _shares(before.labels)
+    changes = np.abs(shares_now - shares_before)
     most = int(changes.argmax())
     name = list(now.labels)[most]
     colour = np.abs(np.subtract(now.mean, before.mean)) / np.maximum(before.spread, 1e-9)
@@ -154,9 +178,9 @@ def _drift(now: SplitFigures, before: SplitFigures) -> list[tuple[str, float, st
         (
             "drift_labels_linf",
             float(changes[most]),
-            f"the share of {name!r} went from {shares['before'][most]:.3f} to {shares['now'][most]:.3f}",
+            f"the share of {name!r} went from {shares_before[most]:.3f} to {shares_now[most]:.3f}",
         ),
-        ("drift_labels_js", mix, f"the classes' mix changed by {mix:.3f} bits"),
+        ("drift_labels_js", mix, f"the distribution of labels changed by {mix:.3f} bits"),
         (
             "drift_colour",
             float(colour[channel]),
@@ -175,7 +199,7 @@ def _shares(histogram: list[int] | dict[str, int]) -> np.ndarray:
 
 
 def _divergence(now: list[int] | dict[str, int], before: list[int] | dict[str, int]) -> float:
-    """Jensen-Shannon divergence of two histograms, in bits; 0 where one is empty."""
+    """Return the Jensen-Shannon divergence of two histograms in bits, or 0 if one of them is empty."""
     first, second = _shares(now), _shares(before)
     if not first.any() or not second.any():
         return 0.0

@@ -1,4 +1,4 @@
-"""The DataGate component. It alone decides whether a span may be trained on, and records everything it compared."""
+"""DataGate component, which decides whether a model may be trained on a span, and records the reasons."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -16,23 +16,23 @@ from components import artifacts
 from components.data.example_gen import SPAN_FOLDER
 from components.data.gate.bounds import DATA_FOLDER, LEAVE_OUT, PAGE, DataGateSettings
 from components.data.gate.checks import DataVerdict, judge
-from components.data.gate.page import MOST_SHOWN, ExamplePicture, Exhibit, readable, render, shown_classes
+from components.data.gate.page import MAX_EXHIBITS, ExamplePicture, Exhibit, readable_id, render, sampled_classes
 from components.data.ingest import tfrecord
 from components.data.ingest.images import REMARKS
 from components.data.statistics.component import CONFLICTS, FIGURES, TWINS, read_table
-from components.data.statistics.figures import Conflicts, ImageFigures, repeated_ids, without_images
-from components.data.statistics.leaks import gives_way
+from components.data.statistics.figures import Conflicts, ImageFigures, remove_leaks, repeated_ids
+from components.data.statistics.leaks import leave_out_mask
 
 VERDICT = "verdict.json"
 
-_SAMPLES = 8  # pictures of each class
+_SAMPLES = 8  # sample pictures of each class on the page
 
 
 class Executor(base_executor.BaseExecutor):
-    """Judges, and draws the page.
+    """Executor that checks a span and writes the verdict and its page.
 
-    Data that fail do not fail the step: TFX would delete its outputs, and nobody could read why. It completes with
-    `passed` 0, and what follows is skipped.
+    The step completes even if the data is refused, because TFX deletes the outputs of a failed step and nobody could
+    read the reasons. The verdict then has `passed` 0, and the condition in the graph skips the later nodes.
     """
 
     def Do(
@@ -41,6 +41,13 @@ class Executor(base_executor.BaseExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
+        """Check the span, and write the verdict, the page and the ids that are left out of training.
+
+        Args:
+            input_dict: `examples`, `test_examples`, `statistics`, `anomalies`, and `previous`, which may be absent.
+            output_dict: `verdict`.
+            exec_properties: `settings` and `accepted`, both in JSON.
+        """
         settings = DataGateSettings.model_validate_json(exec_properties["settings"])
         statistics = artifact_utils.get_single_instance(input_dict["statistics"])
         folder = Path(statistics.uri)
@@ -50,15 +57,15 @@ class Executor(base_executor.BaseExecutor):
         images = read_table(folder, ["split", "id", "label", "reason", "width", "height", "digest", "remarks"])
         left_out: list[bytes] = []
         if settings.leave_out_leaks:
-            left_out = sorted(set(twins.id[gives_way(twins)]))
-            figures = without_images(figures, images, images.id.isin(left_out) & (images.split != "test"))
+            left_out = sorted(set(twins.id[leave_out_mask(twins)]))
+            figures = remove_leaks(figures, images, images.id.isin(left_out) & (images.split != "test"))
             twins = twins[:0]
             conflicts = _without(conflicts, left_out)
         exact = int(conflicts.exact.sum())
         figures = figures.model_copy(update={"conflicts": Conflicts(exact=exact, near=len(conflicts) - exact)})
         exhibits = _exhibits(images, twins, conflicts, list(figures.splits["train"].labels), settings)
         previous = [_read_verdict(verdict).figures for verdict in input_dict.get("previous", [])]
-        judged = judge(
+        decision = judge(
             settings,
             figures,
             _anomalies(artifact_utils.get_single_instance(input_dict["anomalies"])),
@@ -66,24 +73,28 @@ class Executor(base_executor.BaseExecutor):
             accepted=json.loads(exec_properties["accepted"]),
             left_out=len(left_out),
             examples={
-                check: [f"{one.picture.name!r} ({one.note})" for one in shown[:3]] for check, shown in exhibits.items()
+                check: [f"{exhibit.picture.name!r} ({exhibit.note})" for exhibit in affected[:3]]
+                for check, affected in exhibits.items()
             },
         )
         verdict = artifact_utils.get_single_instance(output_dict["verdict"])
-        verdict.span, verdict.passed = figures.span, int(judged.passed)
+        verdict.span, verdict.passed = figures.span, int(decision.passed)
         verdict.set_string_custom_property(DATA_FOLDER, _data_folder(input_dict["examples"]))
         verdict.set_string_custom_property(
-            "findings", json.dumps([finding.model_dump(mode="json") for finding in judged.findings])
+            "findings", json.dumps([finding.model_dump(mode="json") for finding in decision.findings])
         )
         out = Path(verdict.uri)
-        (out / VERDICT).write_text(judged.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        (out / VERDICT).write_text(decision.model_dump_json(indent=1) + "\n", encoding="utf-8")
         (out / LEAVE_OUT).write_text(json.dumps([id.decode("utf-8", "surrogateescape") for id in left_out]))
         samples = _samples(images, figures.splits["train"].labels)
-        _fill_in([*input_dict["examples"], *input_dict["test_examples"]], [*exhibits.values(), *samples.values()])
-        (out / PAGE).write_text(render(judged, previous[0] if previous else None, samples, exhibits), encoding="utf-8")
+        _read_pictures([*input_dict["examples"], *input_dict["test_examples"]], [*exhibits.values(), *samples.values()])
+        page = render(decision, previous[0] if previous else None, samples, exhibits)
+        (out / PAGE).write_text(page, encoding="utf-8")
 
 
 class DataGateSpec(ComponentSpec):
+    """Inputs, output and parameters of DataGate."""
+
     PARAMETERS: ClassVar = {"settings": ExecutionParameter(type=str), "accepted": ExecutionParameter(type=str)}
     INPUTS: ClassVar = {
         "examples": ChannelParameter(type=standard_artifacts.Examples),
@@ -96,15 +107,16 @@ class DataGateSpec(ComponentSpec):
 
 
 class DataGate(base_component.BaseComponent):
-    """Weighs a span before anything is trained on it.
+    """Component that checks a span before a model is trained on it.
 
     Args:
-        examples, test_examples: raw examples, for their pictures.
-        statistics: of both.
-        anomalies: TFDV's.
-        previous: the verdict on the span to compare with; the channel may be empty.
+        examples: raw examples of train and val, whose pictures the page shows.
+        test_examples: raw examples of the gate span's test split.
+        statistics: ImageStatistics of both.
+        anomalies: anomalies that TFDV found.
+        previous: the verdict on the span to compare with. The channel may be empty.
         settings: the bounds.
-        accepted: a person's words for each check that shall not stop this run.
+        accepted: a person's reason for each check that must not stop this run.
     """
 
     SPEC_CLASS = DataGateSpec
@@ -119,7 +131,7 @@ class DataGate(base_component.BaseComponent):
         previous: types.BaseChannel,
         settings: DataGateSettings,
         accepted: dict[str, str],
-    ):
+    ) -> None:
         super().__init__(
             DataGateSpec(
                 examples=examples,
@@ -135,7 +147,7 @@ class DataGate(base_component.BaseComponent):
 
 
 def _data_folder(examples: list[types.Artifact]) -> str:
-    """Where the spans lie that this one is compared with."""
+    """Return the path of the data folder that the examples come from."""
     return str(Path(artifact_utils.get_single_instance(examples).get_string_custom_property(SPAN_FOLDER)).parent)
 
 
@@ -144,7 +156,7 @@ def _read_verdict(artifact: types.Artifact) -> DataVerdict:
 
 
 def _anomalies(artifact: types.Artifact) -> list[str]:
-    """TFDV's anomalies of every split, in words."""
+    """Return descriptions of the anomalies that TFDV found in any split."""
     found = []
     for split in artifact_utils.decode_split_names(artifact.split_names):
         [file] = Path(artifact_utils.get_split_uri([artifact], split)).iterdir()
@@ -160,79 +172,91 @@ def _anomalies(artifact: types.Artifact) -> list[str]:
 
 def _without(conflicts: pd.DataFrame, left_out: list[bytes]) -> pd.DataFrame:
     """Return the conflicts between images that are not left out. The test set is never left out."""
-    gone = conflicts.id.isin(left_out) & (conflicts.split != "test")
-    twin_gone = conflicts.twin_id.isin(left_out) & (conflicts.twin_split != "test")
-    return conflicts[~gone & ~twin_gone]
+    is_left_out = conflicts.id.isin(left_out) & (conflicts.split != "test")
+    twin_is_left_out = conflicts.twin_id.isin(left_out) & (conflicts.twin_split != "test")
+    return conflicts[~is_left_out & ~twin_is_left_out]
 
 
 def _exhibits(
     images: pd.DataFrame, twins: pd.DataFrame, conflicts: pd.DataFrame, names: list[str], settings: DataGateSettings
 ) -> dict[str, list[Exhibit]]:
-    """The first examples that each check is about."""
+    """Return the first affected examples of each check that affects any."""
     good = images[images.reason == ""]
-    leaking = twins[~gives_way(twins)].sort_values("correlation", ascending=False)
+    leaking = twins[~leave_out_mask(twins)].sort_values("correlation", ascending=False)
     repeated = good[good.duplicated(["split", "digest"])]
     bound = settings.image_side
     smallest = max((side for side in (bound.warn, bound.stop) if side is not None), default=0)
     small = good[good[["width", "height"]].min(axis=1) < smallest]
 
-    def twin(row: Any) -> str:
-        return f"{readable(row.twin_id)!r} in {row.twin_split}"
+    def name_twin(row: Any) -> str:
+        return f"{readable_id(row.twin_id)!r} in {row.twin_split}"
 
-    def label(number: int) -> str:
+    def name_class(number: int) -> str:
         return names[number] if 0 <= number < len(names) else str(number)
 
-    def conflict(row: Any) -> str:
-        alike = "shows the same" if row.exact else f"shows nearly the same, {row.correlation:.2f},"
-        return f"labelled {label(row.label)}; {twin(row)} {alike} and is labelled {label(row.twin_label)}"
+    def describe_conflict(row: Any) -> str:
+        alike = "shows the same" if row.exact else f"shows nearly the same (correlation {row.correlation:.2f})"
+        return (
+            f"labelled {name_class(row.label)}; {name_twin(row)} {alike} and is labelled {name_class(row.twin_label)}"
+        )
 
-    shown = {
-        "undecodable": _rows(images[images.reason != ""], lambda row: row.reason),
-        "outside_labels": _rows(images[~images.label.between(0, len(names) - 1)], lambda row: f"label {row.label}"),
-        "repeated_ids": _rows(images[repeated_ids(images)], lambda row: "once more"),
-        "image_side": _rows(small, lambda row: f"{row.width:.0f}x{row.height:.0f}"),
+    def describe_near_leak(row: Any) -> str:
+        return f"nearly equals {name_twin(row)}, correlation {row.correlation:.2f}"
+
+    def describe_size(row: Any) -> str:
+        return f"{row.width:.0f}x{row.height:.0f}"
+
+    outside = images[~images.label.between(0, len(names) - 1)]
+    exhibits = {
+        "undecodable": _to_exhibits(images[images.reason != ""], lambda row: row.reason),
+        "outside_labels": _to_exhibits(outside, lambda row: f"label {row.label}"),
+        "repeated_ids": _to_exhibits(images[repeated_ids(images)], lambda row: "repeats an earlier id"),
+        "image_side": _to_exhibits(small, describe_size),
         **{
-            check: _rows(good[[check in of for of in good.remarks]], lambda row: f"{row.width:.0f}x{row.height:.0f}")
+            check: _to_exhibits(good[[check in remarks for remarks in good.remarks]], describe_size)
             for check in REMARKS
         },
-        "duplicates": _rows(repeated[repeated.split == "train"], lambda row: "once more"),
-        "conflicting_labels": _rows(conflicts.sort_values("exact", ascending=False, kind="stable"), conflict),
-        "exact_leaks": _rows(leaking[leaking.exact], lambda row: f"is {twin(row)}"),
-        "near_leaks": _rows(leaking[~leaking.exact], lambda row: f"like {twin(row)}, {row.correlation:.2f}"),
+        "duplicates": _to_exhibits(repeated[repeated.split == "train"], lambda row: "repeats an earlier image"),
+        "conflicting_labels": _to_exhibits(
+            conflicts.sort_values("exact", ascending=False, kind="stable"), describe_conflict
+        ),
+        "exact_leaks": _to_exhibits(leaking[leaking.exact], lambda row: f"equals {name_twin(row)}"),
+        "near_leaks": _to_exhibits(leaking[~leaking.exact], describe_near_leak),
     }
-    return {check: rows for check, rows in shown.items() if rows}
+    return {check: affected for check, affected in exhibits.items() if affected}
 
 
-def _rows(table: pd.DataFrame, note: Callable[[Any], str]) -> list[Exhibit]:
+def _to_exhibits(table: pd.DataFrame, note: Callable[[Any], str]) -> list[Exhibit]:
     return [
         Exhibit(
             ExamplePicture(row.split, row.id),
             note(row),
             ExamplePicture(row.twin_split, row.twin_id) if "twin_id" in table else None,
         )
-        for row in table.head(MOST_SHOWN).itertuples()
+        for row in table.head(MAX_EXHIBITS).itertuples()
     ]
 
 
 def _samples(images: pd.DataFrame, labels: dict[str, int]) -> dict[str, list[Exhibit]]:
     train = images[(images.split == "train") & (images.reason == "")]
-    shown = {*shown_classes(labels)}
+    chosen = {*sampled_classes(labels)}
     return {
         name: [
             Exhibit(ExamplePicture(row.split, row.id))
             for row in train[train.label == label].head(_SAMPLES).itertuples()
         ]
         for label, name in enumerate(labels)
-        if name in shown
+        if name in chosen
     }
 
 
-def _fill_in(examples: Iterable[types.Artifact], exhibits: Iterable[list[Exhibit]]) -> None:
-    """Puts their pictures into the exhibits."""
+def _read_pictures(examples: Iterable[types.Artifact], exhibits: Iterable[list[Exhibit]]) -> None:
+    """Read the images of all exhibits from the examples into the exhibits."""
     wanted: dict[tuple[str, bytes], list[ExamplePicture]] = {}
-    for exhibit in (exhibit for shown in exhibits for exhibit in shown):
-        for picture in exhibit.pictures:
-            wanted.setdefault((picture.split, picture.id), []).append(picture)
+    for group in exhibits:
+        for exhibit in group:
+            for picture in exhibit.pictures:
+                wanted.setdefault((picture.split, picture.id), []).append(picture)
     for artifact in examples:
         for split in artifact_utils.decode_split_names(artifact.split_names):
             for example in tfrecord.read_split(Path(artifact_utils.get_split_uri([artifact], split))):

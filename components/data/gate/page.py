@@ -1,4 +1,4 @@
-"""Page of a span, for a person to read before trusting the data."""
+"""HTML page that shows a person what the data gate found in a span."""
 
 import base64
 import io
@@ -14,47 +14,66 @@ from plotly.offline import get_plotlyjs
 
 from components.data.gate.bounds import LEVELS
 from components.data.gate.checks import DataVerdict
-from components.data.ingest.images import BadImage, eight_bits, open_image
+from components.data.ingest.images import BadImage, open_image, to_eight_bits
 from components.data.ingest.source import SPLITS
 from components.data.statistics.figures import BRIGHTNESS, SHARPNESS, SIDES, ImageFigures, SplitFigures
 
-_MOST_PIXELS = 96  # a side of a picture on the page
-MOST_SHOWN = 24  # examples of each check
-_MOST_BARS = 100  # classes in the chart of labels
-_MOST_CLASSES = 40  # classes with sample pictures
-_MOST_CHARACTERS = 200  # of an id or of a line of text
+_MAX_PIXELS = 96  # on each side of a picture on the page
+MAX_EXHIBITS = 24  # for each check
+_MAX_BARS = 100  # classes in the chart of labels
+_MAX_CLASSES = 40  # classes with sample pictures
+_MAX_CHARACTERS = 200  # in an id or a class name
 _COLOURS = {"train": "#4c78a8", "val": "#f58518", "test": "#54a24b"}
-_BEFORE = "#9d9da3"
-_LINES = "rgba(128, 128, 128, 0.3)"  # to be seen on light and dark
+_PREVIOUS_COLOUR = "#9d9da3"
+_LINES = "rgba(128, 128, 128, 0.3)"  # visible on light and dark backgrounds
 
 
-def readable(id: bytes) -> str:
+def readable_id(id: bytes) -> str:
+    """Return an id as text, with escapes for bytes that are not UTF-8."""
     return id.decode("utf-8", "backslashreplace")
 
 
 def shorten(text: str) -> str:
-    """Return the text, with its middle left out if it is too long for a page."""
-    half = _MOST_CHARACTERS // 2
-    return text if len(text) <= _MOST_CHARACTERS else f"{text[:half]} ... {text[-half:]}"
+    """Return the text, without its middle if it is too long for the page."""
+    half = _MAX_CHARACTERS // 2
+    return text if len(text) <= _MAX_CHARACTERS else f"{text[:half]} ... {text[-half:]}"
 
 
-def outermost(labels: dict[str, int], most: int) -> list[str]:
-    """Return the classes with the most and with the fewest images, at most `most` together, in index order."""
-    if len(labels) <= most:
+def largest_and_smallest(labels: dict[str, int], limit: int) -> list[str]:
+    """Select the classes with the most and with the fewest images.
+
+    Args:
+        labels: number of images by class, in index order.
+        limit: largest number of classes to return.
+
+    Returns:
+        Class names in index order; half of them are the largest classes.
+    """
+    if len(labels) <= limit:
         return list(labels)
     by_count = sorted(labels, key=lambda name: labels[name])
-    chosen = {*by_count[: most // 2], *by_count[-(most - most // 2) :]}
+    chosen = {*by_count[: limit // 2], *by_count[-(limit - limit // 2) :]}
     return [name for name in labels if name in chosen]
 
 
-def shown_classes(labels: dict[str, int]) -> list[str]:
-    """Return the classes whose pictures a page shows."""
-    return outermost(labels, _MOST_CLASSES)
+def sampled_classes(labels: dict[str, int]) -> list[str]:
+    """Return the classes of which the page shows sample pictures.
+
+    Args:
+        labels: number of images by class, in index order.
+    """
+    return largest_and_smallest(labels, _MAX_CLASSES)
 
 
 @dataclass
 class ExamplePicture:
-    """An image of a span; `image`, its encoded bytes, is filled in when it is found."""
+    """Image of a span, as the page shows it.
+
+    Args:
+        split: the split that holds the image.
+        id: its id.
+        image: its encoded bytes, which are empty until they have been read from the examples.
+    """
 
     split: str
     id: bytes
@@ -62,17 +81,18 @@ class ExamplePicture:
 
     @property
     def name(self) -> str:
-        return readable(self.id)
+        """The id as text."""
+        return readable_id(self.id)
 
     @cached_property
     def source(self) -> str:
-        """A data URI, small; empty when the image does not decode."""
+        """Data URI of a small copy of the image, or an empty string if the image does not decode."""
         try:
-            image = eight_bits(open_image(self.image)).convert("RGB")
+            image = to_eight_bits(open_image(self.image)).convert("RGB")
         except BadImage:
             return ""
-        image.thumbnail((_MOST_PIXELS, _MOST_PIXELS))
-        kind = "PNG" if max(image.size) <= _MOST_PIXELS // 2 else "JPEG"  # small ones without loss
+        image.thumbnail((_MAX_PIXELS, _MAX_PIXELS))
+        kind = "PNG" if max(image.size) <= _MAX_PIXELS // 2 else "JPEG"  # small pictures stay lossless
         out = io.BytesIO()
         image.save(out, kind)
         return f"data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode()}"
@@ -80,7 +100,13 @@ class ExamplePicture:
 
 @dataclass
 class Exhibit:
-    """An example that a check is about, and the one in another split that it equals."""
+    """Image that a check found, or a sample of a class.
+
+    Args:
+        picture: the image.
+        note: what is wrong with it.
+        twin: the other image, if the image equals or nearly equals another.
+    """
 
     picture: ExamplePicture
     note: str = ""
@@ -88,6 +114,7 @@ class Exhibit:
 
     @property
     def pictures(self) -> list[ExamplePicture]:
+        """The image, and its twin if it has one."""
         return [self.picture, self.twin] if self.twin else [self.picture]
 
 
@@ -97,19 +124,26 @@ def render(
     samples: dict[str, list[Exhibit]],
     exhibits: dict[str, list[Exhibit]],
 ) -> str:
-    """One HTML file that needs no network. samples: of each class; exhibits: of each check."""
+    """Return the page as one HTML file that needs no network.
+
+    Args:
+        verdict: the decision and the findings to show.
+        previous: statistics of the span that drift was measured against.
+        samples: sample images by class.
+        exhibits: affected images by check.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["shortened"] = shorten
+    environment.filters["shorten"] = shorten
     return environment.get_template("page.html").render(
         verdict=verdict,
-        findings=[finding for level in LEVELS for finding in verdict.of_level(level)],
+        findings=[finding for level in LEVELS for finding in verdict.findings_at(level)],
         figures=verdict.figures,
         previous=previous,
         samples=samples,
         exhibits=exhibits,
-        most_shown=MOST_SHOWN,
+        max_exhibits=MAX_EXHIBITS,
         classes=len(verdict.figures.splits["train"].labels),
         charts=_charts(verdict.figures, previous),
         plotly=get_plotlyjs(),
@@ -117,7 +151,10 @@ def render(
 
 
 def _charts(figures: ImageFigures, previous: ImageFigures | None) -> list[str]:
-    """Shares of each split, so that a small one can be compared with a large one; and of the span before."""
+    """Return bar charts of the splits and of the previous span's train split.
+
+    The bars are shares, so that splits of different sizes can be compared.
+    """
     splits = {split: figures.splits[split] for split in SPLITS if split in figures.splits}
     if previous is not None:
         splits |= {f"span {previous.span}, train": previous.splits["train"]}
@@ -125,13 +162,13 @@ def _charts(figures: ImageFigures, previous: ImageFigures | None) -> list[str]:
     def chart(title: str, axis: str, labels: list[str], name: str, bars: Iterable[int]) -> str:
         figure = go.Figure(layout={"title": {"text": title}})
         bars = list(bars)
-        for split, of in splits.items():
-            counts = _counts(of, name)
+        for split, measured in splits.items():
+            counts = _counts(measured, name)
             figure.add_bar(
                 x=[shorten(labels[place]) for place in bars],
                 y=(counts / max(counts.sum(), 1))[bars],
                 name=split,
-                marker_color=_COLOURS.get(split, _BEFORE),
+                marker_color=_COLOURS.get(split, _PREVIOUS_COLOUR),
                 hovertemplate="%{x}: %{y:.1%}",
             )
         figure.update_layout(
@@ -151,15 +188,17 @@ def _charts(figures: ImageFigures, previous: ImageFigures | None) -> list[str]:
         config = {"displayModeBar": False, "responsive": True}
         return str(figure.to_html(full_html=False, include_plotlyjs=False, config=config))
 
-    def used(name: str) -> range:
-        """Return the bins from the first to the last in which any split has images."""
-        filled = np.flatnonzero(np.sum([_counts(of, name) for of in splits.values()], axis=0))
+    def bins_with_images(name: str) -> range:
+        """Return the range of bins that hold images of any split."""
+        filled = np.flatnonzero(np.sum([_counts(measured, name) for measured in splits.values()], axis=0))
         return range(filled[0], filled[-1] + 1) if len(filled) else range(0)
 
     names = list(figures.splits["train"].labels)
-    chosen = {*outermost(figures.splits["train"].labels, _MOST_BARS)}
-    shown = [place for place, name in enumerate(names) if name in chosen]
-    title = "Labels" if len(shown) == len(names) else f"Labels: the {len(shown)} largest and smallest of {len(names):,}"
+    chosen = {*largest_and_smallest(figures.splits["train"].labels, _MAX_BARS)}
+    label_bars = [place for place, name in enumerate(names) if name in chosen]
+    title = "Labels"
+    if len(label_bars) < len(names):
+        title = f"Labels: the {len(label_bars)} largest and smallest of {len(names):,}"
     lower_edges = {
         "brightness": [f"{edge:.0f}" for edge in BRIGHTNESS[:-1]],
         "sharpness": [f"{edge}" for edge in SHARPNESS[:-1]],
@@ -167,11 +206,11 @@ def _charts(figures: ImageFigures, previous: ImageFigures | None) -> list[str]:
     }
     titles = {
         "brightness": ("Brightness", "mean luma of an image, 0 to 255"),
-        "sharpness": ("Sharpness", "log2 of the Laplacian's variance"),
-        "sides": ("Sizes", "pixels a side, geometric mean, at least"),
+        "sharpness": ("Sharpness", "log2 of 1 + the variance of the Laplacian"),
+        "sides": ("Sizes", "geometric mean of width and height, pixels"),
     }
-    of_images = [chart(*titles[name], lower_edges[name], name, used(name)) for name in titles]
-    return [chart(title, "", names, "labels", shown), *of_images]
+    image_charts = [chart(*titles[name], lower_edges[name], name, bins_with_images(name)) for name in titles]
+    return [chart(title, "", names, "labels", label_bars), *image_charts]
 
 
 def _counts(figures: SplitFigures, name: str) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""Import of images: read a source, write a span of TFRecord shards.
+"""Import of images: reads a source and writes a span of TFRecord shards.
 
     manifest = components.data.ingest.prepare("images", Path("data/pets"), source="pets.tar.gz")
 
-A new source is one file in `sources/` and one line in `sources/__init__.py`.
+To add a kind of source, add a module to `sources/` and register it in `sources/__init__.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.data.ingest.folder import MAX_SPAN, span_folder, spans
-from components.data.ingest.source import Progress, only, silent
+from components.data.ingest.source import Progress, no_progress, select_classes
 from components.errors import DataRefused, UsageError
 
 if TYPE_CHECKING:
@@ -26,30 +26,34 @@ def prepare(
     source: str | None = None,
     span: int | None = None,
     recipe: Recipe | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Manifest:
-    """Write a source as a span of a data folder, and return the span's manifest.
+    """Write the images of a source as a span of a data folder.
 
-    A span of the same source and recipe is not written again: without `span` it is compared with the newest, with
-    `span` with the one of that number. Downloads are kept in `<out>/.download`. If an error is raised, `out` keeps the
-    spans that it had, and no part of another.
+    If the span `span` already has the same source and recipe, nothing is written and its manifest is returned. If
+    `span` is None, the newest span is compared. Downloads are kept in `<out>/.download`. If an error is raised, the
+    data folder keeps its spans and gets no incomplete span.
 
-    Memory: a few batches of images on their way through the checkers (see `checkers`) and 45 bytes for each image that
-    was read (see `spool`), however many there are. Disk: the images twice while they are written.
+    Memory holds a few batches of images that are being checked (see `checkers`), and 45 bytes for each image (see
+    `spool`). The disk holds the images twice while they are written.
 
     Args:
         kind: a name in `components.data.ingest.sources.SOURCES`.
         out: the data folder.
-        source: a path or URL, None for the kind's own. It must not change while it is read.
-        span: number of the span, None for the one after the newest.
-        recipe: the numbers that shape the span; None for the defaults.
-        progress: called with what is being done.
+        source: a path or URL; None for the default source of the kind. It must not change while it is read.
+        span: number of the span; None for the number after the newest span.
+        recipe: the parameters of the span; None for the defaults.
+        progress: called with the progress of each stage.
+
+    Returns:
+        The manifest of the span.
 
     Raises:
-        UsageError: if an argument is wrong, the number is taken, or another writer is at work.
-        DataRefused: if the data cannot be used, or the disk cannot be written.
+        UsageError: if an argument is wrong, the span exists with other content, or another process writes to `out`.
+        DataRefused: if the data cannot be used, or the disk cannot be read or written.
     """
-    # Here, because these bring NumPy, Pillow and requests: whoever only catches DataRefused need not wait for them.
+    # Imported here, because these modules import NumPy, Pillow and requests, which takes long. Callers that only need
+    # the errors or the paths of spans do not wait for them.
     from components.data.ingest.manifest import Recipe
     from components.data.ingest.sources import SOURCES
     from components.data.ingest.write import disk_problem, write
@@ -61,7 +65,7 @@ def prepare(
     try:
         opened, recipe = SOURCES[kind](source, out / ".download", progress), recipe or Recipe()
         if recipe.classes is not None:
-            opened = only(opened, recipe.classes)
+            opened = select_classes(opened, recipe.classes)
         return write(kind, opened, out, span, recipe, progress)
     except OSError as error:
         raise DataRefused(disk_problem(error, out)) from error

@@ -1,12 +1,13 @@
-"""Checks of images, run on every core: decoding is most of the work of preparing a data set.
+"""Checks of images in child processes on every core, because decoding is most of the work of preparing a data set.
 
-The checkers are child processes that read images from their standard input and answer on their standard output.
-They end with their parent, however it ends, and a file that crashes a decoder ends one of them, not the parent.
+The child processes read images from their standard input and write the results to their standard output. They end when
+the parent process ends, even if it is killed. An image that crashes a decoder ends a child process, not the parent.
 
-A pool from a library would not do. Measured with two workers: when one of them crashed, `concurrent.futures` failed all
-five batches that were pending, so no message could name the image, and a worker stayed behind when the parent was
-killed. Pebble 5.2 fails only the crashed batch and leaves no worker behind. But like the other pools that do not fork,
-it imports the caller's script again in every worker, so that a script without a `__main__` guard would start over.
+Process pools of libraries were tried and do not meet these needs. When one of two workers crashed,
+`concurrent.futures` failed all five pending batches, so that no message could name the image. When the parent was
+killed, one of its workers kept running. Pebble 5.2 fails only the batch of the crash and leaves no worker behind. But
+like every pool that does not fork, it imports the caller's script again in each worker, so that a script without a
+`__main__` guard would start over.
 """
 
 import json
@@ -22,27 +23,36 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from components.data.ingest.images import BadImage, Checked, check
-from components.data.ingest.source import Record, Rejected
+from components.data.ingest.images import BadImage, CheckedImage, check
+from components.data.ingest.source import Record, RejectedRecord
 from components.errors import DataRefused
 
-_MOST_CHECKERS = 8  # of about 35 MB each; the one reader does not keep more of them busy
+_MAX_CHECKERS = 8  # child processes of about 35 MB each; the parent cannot read fast enough to keep more of them busy
 _BATCH_IMAGES = 256
 _BATCH_BYTES = 2**20  # a batch ends with the image that reaches it
 _LENGTH = struct.Struct("<I")
 
-_Answers = list[Checked | str]  # for each image of a batch: what `check` returns, or the reason that it raises
+_Answers = list[CheckedImage | str]  # for each image of a batch: the result of `check`, or the reason for rejection
 
 
-def check_images(records: Iterable[Record | Rejected]) -> Generator[tuple[Record, Checked] | Rejected, None, None]:
-    """Yield the records in order, each with the result of `components.data.ingest.images.check` unless it is rejected.
+def check_images(
+    records: Iterable[Record | RejectedRecord],
+) -> Generator[tuple[Record, CheckedImage] | RejectedRecord, None, None]:
+    """Check the images of records on all cores.
 
-    At most three batches for each core are in memory, each of 256 images, or of 1 MiB and one image.
-    Raises DataRefused when a decoder crashes.
+    At most three batches for each core are in memory. A batch ends after 256 records, or with the image that brings
+    its size to 1 MiB.
+
+    Yields:
+        For each record, in order: the record with the result of `components.data.ingest.images.check`, or a rejected
+        record.
+
+    Raises:
+        DataRefused: if a decoder crashes.
     """
-    cores = min(os.cpu_count() or 1, _MOST_CHECKERS)
+    cores = min(os.cpu_count() or 1, _MAX_CHECKERS)
     idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
-    pending: deque[tuple[list[Record | Rejected], Future[_Answers]]] = deque()
+    pending: deque[tuple[list[Record | RejectedRecord], Future[_Answers]]] = deque()
     with ExitStack() as stack:
         for _ in range(cores):
             idle.put(stack.enter_context(_checker()))
@@ -50,13 +60,13 @@ def check_images(records: Iterable[Record | Rejected]) -> Generator[tuple[Record
         for batch in _batches(records):
             pending.append((batch, pool.submit(_ask, idle, [record for record in batch if isinstance(record, Record)])))
             if len(pending) > 2 * cores:
-                yield from _joined(*pending.popleft())
+                yield from _join(*pending.popleft())
         while pending:
-            yield from _joined(*pending.popleft())
+            yield from _join(*pending.popleft())
 
 
-def _batches(records: Iterable[Record | Rejected]) -> Iterator[list[Record | Rejected]]:
-    batch: list[Record | Rejected] = []
+def _batches(records: Iterable[Record | RejectedRecord]) -> Iterator[list[Record | RejectedRecord]]:
+    batch: list[Record | RejectedRecord] = []
     size = 0
     for record in records:
         batch.append(record)
@@ -68,27 +78,29 @@ def _batches(records: Iterable[Record | Rejected]) -> Iterator[list[Record | Rej
         yield batch
 
 
-def _joined(batch: list[Record | Rejected], answers: Future[_Answers]) -> Iterator[tuple[Record, Checked] | Rejected]:
-    given = iter(answers.result())
+def _join(
+    batch: list[Record | RejectedRecord], answers: Future[_Answers]
+) -> Iterator[tuple[Record, CheckedImage] | RejectedRecord]:
+    remaining = iter(answers.result())
     for record in batch:
-        if isinstance(record, Rejected):
+        if isinstance(record, RejectedRecord):
             yield record
-        elif isinstance(answer := next(given), str):
-            yield Rejected(record.id, answer, record.class_name)
+        elif isinstance(answer := next(remaining), str):
+            yield RejectedRecord(record.id, answer, record.class_name)
         else:
             yield record, answer
 
 
 @contextmanager
 def _checker() -> Iterator[subprocess.Popen[bytes]]:
-    root = Path(__file__).parents[3]  # where `components` is imported from
+    root = Path(__file__).parents[3]  # the folder from which `components` is imported
     command = [sys.executable, "-m", "components.data.ingest.checkers"]
-    # In a process group of its own, so that Ctrl-C reaches only the parent.
+    # The child has its own process group, so that Ctrl-C reaches only the parent.
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root, process_group=0)
     try:
         yield child
     finally:
-        child.communicate()  # closes its input, at which it ends, and waits for that
+        child.communicate()  # closes the input, which ends the child, and waits for its end
 
 
 def _ask(idle: queue.SimpleQueue[subprocess.Popen[bytes]], records: list[Record]) -> _Answers:
@@ -110,11 +122,11 @@ def _ask(idle: queue.SimpleQueue[subprocess.Popen[bytes]], records: list[Record]
     if not reply:
         between = " and ".join(repr(records[at].id.decode("utf-8", "backslashreplace")) for at in (0, -1))
         raise DataRefused(f"a decoder crashed on an image between {between}: find and remove it")
-    return [answer if isinstance(answer, str) else _checked(*answer) for answer in json.loads(reply)]
+    return [answer if isinstance(answer, str) else _to_checked_image(*answer) for answer in json.loads(reply)]
 
 
 def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
-    """What a child does. Raises EOFError when its parent closes the pipe or dies."""
+    """Answer requests in a child process. Raises EOFError when the parent closes the pipe or dies."""
 
     def read(size: int) -> bytes:
         data = requests.read(size)
@@ -128,13 +140,13 @@ def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
         replies.write(json.dumps(answers).encode() + b"\n")
 
 
-def _checked(shape: list[int], digest: str, remarks: list[str]) -> Checked:
-    """Rebuild an answer from the lists that JSON makes of its tuples."""
+def _to_checked_image(shape: list[int], digest: str, remarks: list[str]) -> CheckedImage:
+    """Rebuild a result from JSON, which turns its tuples into lists."""
     height, width, channels = shape
-    return Checked((height, width, channels), digest, tuple(remarks))
+    return CheckedImage((height, width, channels), digest, tuple(remarks))
 
 
-def _answer(image: bytes) -> Checked | str:
+def _answer(image: bytes) -> CheckedImage | str:
     try:
         return check(image)
     except BadImage as error:

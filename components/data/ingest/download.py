@@ -1,7 +1,7 @@
-"""Downloads that are verified by digest, and that resume where they stopped.
+"""Downloads that resume where they stopped and are verified by digest.
 
-pooch 1.9 checks a digest but starts every attempt over, and requests-toolbelt 1.0 only streams into a file. pypdl 1.5
-resumes, but needs aiohttp, a second HTTP client beside requests.
+No library does this with requests: pooch 1.9 checks digests but does not resume, and requests-toolbelt 1.0 only streams
+into a file. pypdl 1.5 resumes, but needs aiohttp, a second HTTP client.
 """
 
 import os
@@ -12,17 +12,30 @@ import requests
 import urllib3
 
 from components.data.ingest import safe_files
-from components.data.ingest.locks import exclusively
-from components.data.ingest.source import Progress, silent
+from components.data.ingest.locks import folder_lock
+from components.data.ingest.source import Progress, no_progress
 from components.errors import DataRefused, UsageError
 
 _CHUNK = 2**18
 _MB = 1_000_000
-_TIMEOUT_S = (10, 60)  # to connect, between two reads
+_TIMEOUT_S = (10, 60)  # for the connection, and for each read
 
 
 def locate(source: str, cache: Path, progress: Progress) -> tuple[Path, str]:
-    """A local path for a path or URL, and what the manifest calls it. Raises UsageError when there is no such path."""
+    """Find the file or folder of a source, and download it if the source is a URL.
+
+    Args:
+        source: a path, or a URL that begins with http:// or https://.
+        cache: folder for downloads.
+        progress: called with the progress of the download.
+
+    Returns:
+        The local path, and the name of the source in the manifest, without credentials.
+
+    Raises:
+        UsageError: if the path does not exist.
+        DataRefused: if the download fails.
+    """
     if urlsplit(source).scheme in ("http", "https"):
         return download(source, cache, progress=progress), _public(source)
     path = Path(source)
@@ -32,17 +45,30 @@ def locate(source: str, cache: Path, progress: Progress) -> tuple[Path, str]:
 
 
 def download(
-    url: str, folder: Path, *, size: int | None = None, sha256: str | None = None, progress: Progress = silent
+    url: str, folder: Path, *, size: int | None = None, sha256: str | None = None, progress: Progress = no_progress
 ) -> Path:
-    """The file behind `url`, in `folder`.
+    """Download a file into a folder.
 
-    With `sha256` (and `size`, bytes) a file that is there already is not fetched again, and a download that stopped
-    goes on from its `.part` file. Without, nothing could tell a mixture of two versions, so it starts over.
-    Raises DataRefused when the download stops early or is not what was expected.
+    With `sha256`, a complete file is not downloaded again, and a download that stopped resumes from its `.part` file.
+    Without `sha256`, a mixture of two versions of the file could not be detected, so the download starts over.
+
+    Args:
+        url: address of the file.
+        folder: the folder, which is created if missing.
+        size: expected size in bytes, if known.
+        sha256: expected digest, if known.
+        progress: called with the number of downloaded megabytes.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        DataRefused: if the download stops early, or the size or digest is not the expected one.
+        UsageError: if another process is downloading the file.
     """
     name = PurePosixPath(urlsplit(url).path).name.lstrip(".") or "download"
     target, part = folder / name, folder / f"{name}.part"
-    with exclusively(folder, f"{name}.lock"):
+    with folder_lock(folder, f"{name}.lock"):
         if os.path.lexists(part):
             safe_files.open_file(part).close()  # appending to a link would change its target
         if sha256 is None:
@@ -57,22 +83,22 @@ def download(
             part.unlink()
             raise DataRefused(
                 f"{_public(url)}: sha256 expected {sha256} ({size or 0:,} bytes), found {found} ({length:,} bytes): "
-                "the download was deleted; run the command again, or pass a good copy with --source"
+                "the download was deleted; run the command again, or name an intact copy with --source"
             )
         part.replace(target)
     return target
 
 
 def _fetch(url: str, part: Path, size: int | None, progress: Progress) -> None:
-    """Appends what is missing to `part`."""
+    """Download the missing bytes of a file and append them to `part`."""
     have = part.stat().st_size if part.exists() else 0
-    headers = {"Accept-Encoding": "identity"}  # the bytes as they are stored
+    headers = {"Accept-Encoding": "identity"}  # no compression in transit
     if have:
         headers["Range"] = f"bytes={have}-"
     try:
         with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
             if response.status_code == 416:
-                return  # the server has no more than `have` bytes: the digest tells whether they are right
+                return  # the server has no more than `have` bytes; the digest tells whether they are right
             if not response.ok:
                 raise DataRefused(f"{_public(url)}: the server answered {response.status_code} {response.reason}")
             resumed = response.status_code == 206
@@ -85,7 +111,7 @@ def _fetch(url: str, part: Path, size: int | None, progress: Progress) -> None:
                     done += len(chunk)
                     progress("MB downloaded", done // _MB, total and total // _MB)
                     if size is not None and done > size:
-                        return  # more than expected: the digest will say no
+                        return  # more bytes than expected, so the digest will not match
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         have = part.stat().st_size if part.exists() else 0
         raise DataRefused(_stopped(url, have, f" ({type(error).__name__})")) from error
@@ -94,11 +120,11 @@ def _fetch(url: str, part: Path, size: int | None, progress: Progress) -> None:
 def _stopped(url: str, have: int, why: str = "") -> str:
     return (
         f"{_public(url)}: the download stopped after {have:,} bytes{why}: "
-        "run the command again, or pass a copy with --source"
+        "run the command again, or name a copy with --source"
     )
 
 
 def _public(url: str) -> str:
-    """The URL without user, password and query, which may be secret."""
+    """Return a URL without its user, password and query, which may be secret."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

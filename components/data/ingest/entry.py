@@ -1,4 +1,4 @@
-"""Files and folders of a source, and the rules that apply to them in a folder and in an archive."""
+"""Files and folders of a source, and the rules that apply to them in folders and archives alike."""
 
 import time
 from pathlib import Path
@@ -9,40 +9,51 @@ from components.errors import DataRefused
 
 
 class Entry(NamedTuple):
-    """A folder (its path ends in "/", no data) or a file. `data` is None for a file of more than MAX_BYTES."""
+    """File or folder of a source."""
 
-    path: str
-    data: bytes | None
+    path: str  # relative, with forward slashes; the path of a folder ends in "/"
+    data: bytes | None  # content of a file; None for a folder, and for a file that is larger than MAX_BYTES
 
 
 class Heartbeat:
-    """Progress reports, twice a second while no file is yielded, so that no long wait is silent."""
+    """Progress that is reported twice a second while no file is yielded, so that the user sees that work continues.
+
+    Args:
+        progress: the callback that receives the reports.
+    """
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self.reset()
 
     def reset(self) -> None:
-        """Restart the wait: a file was yielded, and its consumer reports it."""
+        """Restart the wait, because the consumer of a yielded file reports progress itself."""
         self._last = time.monotonic()
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
+        """Report the progress if the last report or yielded file was half a second ago.
+
+        Args:
+            what: what is counted, for example "bytes read".
+            done: the count so far.
+            total: the final count, if known.
+        """
         if time.monotonic() - self._last >= 0.5:
             self._progress(what, done, total)
             self.reset()
 
 
 def is_hidden(path: str) -> bool:
-    """Return whether a file or one of its folders is hidden, or was added to an archive by macOS."""
+    """Return whether a file or one of its folders is hidden, or was added to the archive by macOS."""
     return path.startswith(".") or "/." in path or "__MACOSX" in path.split("/")
 
 
 def path_inside(archive: Path, name: str) -> str | None:
-    """Return a member's path without "./", or None for the archive's root.
+    """Return the path of a member without "./", or None for the root of the archive.
 
     Args:
-        archive: named in the message.
-        name: the member's name.
+        archive: path of the archive, for the message.
+        name: name of the member.
 
     Raises:
         DataRefused: if the path leads out of the archive.
@@ -54,11 +65,11 @@ def path_inside(archive: Path, name: str) -> str | None:
 
 
 def special_member(archive: Path, name: str) -> DataRefused:
-    """Return the error for a member that is neither file nor folder.
+    """Return the error for a member that is neither a file nor a folder.
 
     Args:
-        archive: named in the message.
-        name: the member's name.
+        archive: path of the archive, for the message.
+        name: name of the member.
     """
     return DataRefused(f"{archive}: member {name!r} is a link or special file: pack files and folders only")
 
@@ -67,12 +78,12 @@ def damaged(archive: Path, kind: str, error: Exception) -> DataRefused:
     """Return the error for an archive that cannot be read to its end.
 
     Args:
-        archive: named in the message.
+        archive: path of the archive, for the message.
         kind: "tar" or "zip".
-        error: the error that was raised.
+        error: the error that its reader raised.
     """
-    why = str(error) or type(error).__name__
+    reason = str(error) or type(error).__name__
     return DataRefused(
-        f"{archive}: cut, damaged or no {kind} archive ({why}): "
-        "give a whole .tar, .tar.gz, .tar.bz2, .tar.xz or .zip, or a folder"
+        f"{archive}: cut, damaged or not a {kind} archive ({reason}): "
+        "use an intact .tar, .tar.gz, .tar.bz2, .tar.xz or .zip, or a folder"
     )

@@ -1,4 +1,4 @@
-"""Files of a source, from a folder or from a tar or zip archive, which is never unpacked to disk."""
+"""Reader of the files of a source, which is a folder or a tar or zip archive. Archives are never unpacked to disk."""
 
 import hashlib
 import io
@@ -11,32 +11,35 @@ from typing import NamedTuple
 from components.data.ingest import safe_files
 from components.data.ingest.entry import Entry, Heartbeat, is_hidden
 from components.data.ingest.images import MAX_BYTES
-from components.data.ingest.source import Progress, silent
+from components.data.ingest.source import Progress, no_progress
 from components.data.ingest.tar import starts_tar, tar_entries
 from components.data.ingest.zip import SIGNATURES, zip_entries
 from components.errors import DataRefused
 
-_MAX_DEPTH = 64  # levels of folders; a layout has four
-_MAX_HASHED = 2**30  # bytes of a file in a folder; a larger file is no image, and only its size is hashed
+_MAX_DEPTH = 64  # levels of folders; the deepest supported layout has four
+_MAX_HASHED = 2**30  # bytes; a larger file in a folder is not an image, and only its size is hashed
 
 
 class Listing(NamedTuple):
-    """sha256 and number of the files of a source; number is None for an archive."""
+    """Digest of a source, and the number of its files."""
 
     sha256: str
-    files: int | None
+    files: int | None  # None for an archive
 
 
-def entries(path: Path, progress: Progress = silent) -> Iterator[Entry]:
-    """Yield the entries of a folder or an archive, with relative paths and "/". Hidden files are left out.
+def entries(path: Path, progress: Progress = no_progress) -> Iterator[Entry]:
+    """Yield the files and folders of a folder or an archive. Hidden files are left out.
 
     Args:
-        path: a folder, or a tar or zip archive. It may be a link, but nothing in a folder may be one.
+        path: a folder, or a tar or zip archive. It may be a link, but a folder must not contain links.
         progress: called twice a second while no file is yielded.
 
+    Yields:
+        Entries whose paths are relative and have forward slashes.
+
     Raises:
-        DataRefused: if an archive is damaged, or a member could lead out of it: an absolute path, "..", a link, a
-            device.
+        DataRefused: if a folder contains a link or special file, an archive is damaged, or a member of it has an
+            absolute path, a path with "..", or is a link or special file.
     """
     heartbeat = Heartbeat(progress)
     for entry in _folder(path, heartbeat) if path.is_dir() else _archive(path, heartbeat):
@@ -45,16 +48,18 @@ def entries(path: Path, progress: Progress = silent) -> Iterator[Entry]:
             heartbeat.reset()
 
 
-def listing(path: Path, progress: Progress = silent) -> Listing:
-    """Return the digest of an archive or a folder; a folder's is that of the output of `sha256sum`, in path order.
+def listing(path: Path, progress: Progress = no_progress) -> Listing:
+    """Return the digest of an archive or a folder.
+
+    The digest of a folder is that of the output of `sha256sum` for its files, in path order. Before an archive is
+    hashed, its first member is read, so that a file that is not an archive is rejected quickly.
 
     Args:
         path: a folder or an archive.
         progress: called after every file or MiB.
 
     Raises:
-        DataRefused: if an archive is damaged at its beginning, before all of it is read, or if a folder holds a link or
-            special file.
+        DataRefused: if the beginning of an archive is damaged, or if a folder contains a link or special file.
     """
     if not path.is_dir():
         return Listing(_archive_digest(path, progress), None)
@@ -101,7 +106,7 @@ def _content(path: Path) -> bytes | None:
 
 
 def _folder_paths(root: Path, inside: str = "") -> Iterator[str]:
-    """Yield relative paths in sorted order, folders with a final "/" before what they hold."""
+    """Yield relative paths in sorted order. The path of a folder ends in "/" and comes before its content."""
     if inside.count("/") > _MAX_DEPTH:
         raise DataRefused(f"{root / inside}: folders are nested more than {_MAX_DEPTH} levels deep: move the images up")
     with os.scandir(root / inside) as found:
@@ -127,7 +132,7 @@ def _archive(path: Path, heartbeat: Heartbeat) -> Iterator[Entry]:
 
 
 def _is_zip(file: io.BufferedReader) -> bool:
-    """Return whether an archive is a zip, which may begin with other bytes, such as a program that unpacks it."""
+    """Return whether an archive is a zip archive, which may begin with other bytes, such as a self-extractor."""
     start = file.peek(512)
     if start.startswith(SIGNATURES):
         return True

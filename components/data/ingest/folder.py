@@ -1,4 +1,4 @@
-"""A data folder: `schema.pbtxt`, and a folder `span-<N>` for each span."""
+"""Layout of a data folder, which holds `schema.pbtxt` and a folder `span-<N>` for each span."""
 
 import re
 from pathlib import Path
@@ -7,9 +7,9 @@ MAX_SPAN = 2**31 - 1  # TFX keeps the number of a span in 32 bits
 
 
 def spans(data: Path) -> list[int]:
-    """Return the numbers of the spans in a data folder in numeric order; an empty list if there is no such folder.
+    """Return the numbers of the spans in a data folder in numeric order, or an empty list if the folder is missing.
 
-    A folder is no span if its number is above MAX_SPAN or has digits that are not ASCII.
+    Folders whose number is above MAX_SPAN or contains digits that are not ASCII are not spans.
     """
     if not data.is_dir():
         return []
@@ -18,5 +18,10 @@ def spans(data: Path) -> list[int]:
 
 
 def span_folder(data: Path, number: int) -> Path:
-    """Where a span lies in its data folder."""
+    """Return the path of a span in its data folder.
+
+    Args:
+        data: the data folder.
+        number: number of the span.
+    """
     return data / f"span-{number}"

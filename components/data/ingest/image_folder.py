@@ -1,4 +1,7 @@
-"""Image folders, plain or in an archive: {train,test}/<class>/*, {train,val,test}/<class>/* or <class>/*."""
+"""Reader of image folders and of archives of them.
+
+The layout is {train,test}/<class>/*, {train,val,test}/<class>/* or <class>/*, in at most one outer folder.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -7,11 +10,12 @@ from typing import NamedTuple
 from components.data.ingest.entry import Entry
 from components.data.ingest.files import entries, listing
 from components.data.ingest.images import MAX_BYTES
-from components.data.ingest.source import SPLITS, Progress, Record, Rejected, Source, spelling
+from components.data.ingest.source import SPLITS, Progress, Record, RejectedRecord, Source, normalize_name
 from components.errors import DataRefused
 
-# Files that an operating system leaves in any folder, and files that describe a data set and lie beside its images.
-_OF_SYSTEMS = {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"}
+# Files that operating systems create in any folder.
+_SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"}
+# Names and endings of files that accompany the images of a data set.
 _NOTICES = {"authors", "changelog", "citation", "copying", "licence", "license", "makefile", "notice", "readme"}
 _CHECKSUMS = {"md5sums", "sha256sums", ".md5", ".sha1", ".sha256"}
 _DOCUMENTS = {".bib", ".doc", ".docx", ".htm", ".html", ".md", ".odt", ".pdf", ".rst", ".rtf", ".tex", ".txt"}
@@ -20,11 +24,13 @@ _SETTINGS = {".cff", ".cfg", ".ini", ".json", ".toml", ".xml", ".yaml", ".yml"}
 _SOFTWARE = {".ipynb", ".log", ".pkl", ".py", ".sh"}
 _TABLES = {".csv", ".jsonl", ".lst", ".mat", ".parquet", ".tsv", ".xls", ".xlsx"}
 _BESIDE_IMAGES = _NOTICES | _CHECKSUMS | _DOCUMENTS | _LINKS | _SETTINGS | _SOFTWARE | _TABLES
-_DEEPEST_CLASS = 3  # folders, in <top>/<split>/<class>
+_DEEPEST_CLASS = 3  # folders, as in <top>/<split>/<class>
 
 
 class _Place(NamedTuple):
-    top: str  # the one folder around all, or ""
+    """Position of a class folder in the layout."""
+
+    top: str  # the outer folder, or ""
     split: str | None
     class_name: str
 
@@ -38,98 +44,118 @@ class _Place(NamedTuple):
 
 
 def open_folder(path: Path, description: str, progress: Progress, class_names: tuple[str, ...] | None = None) -> Source:
-    """An image folder, or a tar or zip archive of one; tar plain or packed with gzip, bzip2 or xz.
+    """Open an image folder, or an archive of an image folder.
 
-    All may lie in one more folder. `class_names`: the classes it must have, in index order.
+    Args:
+        path: a folder, a zip archive, or a tar archive, which may be compressed with gzip, bzip2 or xz.
+        description: name of the source in the manifest.
+        progress: called with the progress of hashing and reading.
+        class_names: the classes that the source must have, in index order; None to take the names of the folders.
+
+    Raises:
+        DataRefused: if the source contains a link or special file, or is a damaged archive.
     """
     sha256, files = listing(path, progress)
     return Source(description, sha256, _reader(path, progress), class_names, files)
 
 
-def _reader(path: Path, progress: Progress) -> Callable[[], Iterator[Record | Rejected]]:
+def _reader(path: Path, progress: Progress) -> Callable[[], Iterator[Record | RejectedRecord]]:
     return lambda: records(path, entries(path, progress))
 
 
-def records(root: Path, found: Iterable[Entry]) -> Iterator[Record | Rejected]:
-    """The images among the entries of `root`.
+def records(root: Path, items: Iterable[Entry]) -> Iterator[Record | RejectedRecord]:
+    """Yield the images among the entries of a source, and a rejected record for every other file.
 
-    Raises DataRefused when two entries do not fit one layout, a folder has the name of a split but is none, or a class
-    folder holds no image.
+    Args:
+        root: path of the source, for messages.
+        items: the entries of the source.
+
+    Raises:
+        DataRefused: if entries do not fit the same layout, the name of a folder could be that of a split, or a class
+            folder holds no image.
     """
     layout = _Layout(root)
-    waiting: list[Entry] = []  # files that describe a data set or lie in a class folder: an image will tell
-    for path, data in found:
+    # Files that seem to accompany the images. In a class folder they are checked like images, but the first image must
+    # show which folders are class folders.
+    undecided: list[Entry] = []
+    for path, data in items:
         folder, _, file = path.rpartition("/")
         if not file:
             layout.add_folder(folder)
-        elif file.casefold() in _OF_SYSTEMS:
+        elif file.casefold() in _SYSTEM_FILES:
             yield _passed_over(path)
-        elif not _describes(file):
+        elif not _accompanies_images(file):
             layout.add_image(path)
             yield _record(path, data)
         elif layout.is_known:
             yield _record(path, data) if layout.has_class(folder) else _passed_over(path)
         else:
-            waiting.append(Entry(path, data))
+            undecided.append(Entry(path, data))
     layout.refuse_empty_classes()
-    for path, data in waiting:
+    for path, data in undecided:
         yield _record(path, data) if layout.has_class(path.rpartition("/")[0]) else _passed_over(path)
 
 
-def _record(path: str, data: bytes | None) -> Record | Rejected:
+def _record(path: str, data: bytes | None) -> Record | RejectedRecord:
     id, folder = path.encode("utf-8", "surrogateescape"), path.rpartition("/")[0]
     place = _place(folder)
     if place is None and folder.count("/") + 1 >= _DEEPEST_CLASS:
-        return Rejected(id, "in a subfolder of a class folder, which is not read")
+        return RejectedRecord(id, "in a subfolder of a class folder, which is not read")
     if place is None:
-        return Rejected(id, "not in a class folder")
+        return RejectedRecord(id, "not in a class folder")
     if data is None:
-        return Rejected(id, f"larger than {MAX_BYTES:,} bytes", place.class_name)
+        return RejectedRecord(id, f"larger than {MAX_BYTES:,} bytes", place.class_name)
     return Record(place.split, place.class_name, id, data)
 
 
-def _passed_over(path: str) -> Rejected:
-    return Rejected(path.encode("utf-8", "surrogateescape"), "not an image file", passed_over=True)
+def _passed_over(path: str) -> RejectedRecord:
+    return RejectedRecord(path.encode("utf-8", "surrogateescape"), "not an image file", passed_over=True)
 
 
-def _describes(file: str) -> bool:
-    """Tell whether a file is by its name no image, but a part of a data set."""
+def _accompanies_images(file: str) -> bool:
+    """Return whether the name of a file says that it is not an image but accompanies the images of a data set."""
     name = file.casefold()
     return name in _BESIDE_IMAGES or PurePosixPath(name).suffix in _BESIDE_IMAGES
 
 
 class _Layout:
-    """Sees all paths of a source, and refuses those that do not fit together. Each method raises DataRefused."""
+    """Layout of a source, which is checked as its paths become known.
+
+    Methods that add or check paths raise DataRefused if the paths do not fit the same layout.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._first: tuple[str, _Place] | None = None
         self._folders: set[_Place] = set()
         self._filled: set[_Place] = set()
-        self._outside: dict[str, str] = {}  # folders that are no class folders, each with a file in it
-        self._unclear: set[str] = set()  # folders with the name of a split, at the place of a split or a class
+        self._outside: dict[str, str] = {}  # folders that are not class folders, each with one of its files
+        self._unclear: set[str] = set()  # folders named like a split, in the position of a split or a class
 
     @property
     def is_known(self) -> bool:
+        """True once an image in a class folder has determined the layout."""
         return self._first is not None
 
     def has_class(self, folder: str) -> bool:
-        """Tell whether a folder is a class folder of the layout, which is known."""
+        """Return whether a folder is a class folder of the layout, which must be known."""
         place = _place(folder)
         return place is not None and self._first is not None and place.layout == self._first[1].layout
 
     def add_folder(self, folder: str) -> None:
+        """Add the path of a folder."""
         if place := _place(folder):
             self._folders.add(place)
         else:
             self._refuse_split_among_classes(folder)
 
     def add_image(self, path: str) -> None:
+        """Add the path of a file that may be an image."""
         folder = path.rpartition("/")[0]
         place = _place(folder)
         if place in self._filled:
             return
-        self._refuse_like_split(folder)
+        self._refuse_misspelled_split(folder)
         if place is None:
             if folder not in self._outside:
                 self._outside[folder] = path
@@ -143,14 +169,15 @@ class _Layout:
         if place.layout != self._first[1].layout:
             raise DataRefused(
                 f"{self._root}: {self._first[0]!r} and {path!r} do not fit one layout: use "
-                "{train,test}/<class>/<file>, {train,val,test}/<class>/<file> or <class>/<file>, in at most one "
-                "folder more; subfolders of a class folder are not read"
+                "{train,test}/<class>/<file>, {train,val,test}/<class>/<file> or <class>/<file>, in at most one outer "
+                "folder; subfolders of a class folder are not read"
             )
 
     def refuse_empty_classes(self) -> None:
+        """Raise DataRefused if there is no class folder, or a class folder without an image."""
         if self._first is None:
             deep = next((path for path in self._outside.values() if path.count("/") >= _DEEPEST_CLASS), None)
-            hint = "" if deep is None else f"; {deep!r} lies too deep: subfolders of a class folder are not read"
+            hint = "" if deep is None else f"; {deep!r} is nested too deeply: subfolders of a class folder are not read"
             raise DataRefused(
                 f"{self._root}: holds no image in a class folder; expected train/<class>/<file> or <class>/<file>{hint}"
             )
@@ -167,40 +194,45 @@ class _Layout:
         first = min(empty, key=lambda place: place.folder)
         if first in nested:
             raise DataRefused(
-                f"{self._root}: class folder {first.folder!r} holds images in subfolders alone, for example "
+                f"{self._root}: class folder {first.folder!r} holds images only in subfolders, for example "
                 f"{nested[first]!r}, and subfolders are not read: move the images into {first.folder!r} itself, or "
-                "replace it by its subfolders, each a class of its own"
+                "replace the folder with its subfolders, each of which becomes a class"
             )
         raise DataRefused(
-            f"{self._root}: class folder {first.folder!r} is empty of images: fill it, or remove the class everywhere"
+            f"{self._root}: class folder {first.folder!r} holds no images: add images, or remove the class from every "
+            "split"
         )
 
-    def _refuse_like_split(self, folder: str) -> None:
-        """Refuses `Train` or `validation` where `train` or `val` would be a split."""
+    def _refuse_misspelled_split(self, folder: str) -> None:
+        """Raise DataRefused for a folder like `Train` or `validation` in the position of a split."""
         names = folder.split("/")
         for depth in range(1 if names[0] in SPLITS else 2):
-            if depth < len(names) and names[depth] not in SPLITS and spelling(names[depth]) in (*SPLITS, "validation"):
-                split = spelling(names[depth]).removesuffix("idation")
-                raise DataRefused(self._which_is_meant("/".join(names[: depth + 1]), split))
+            if (
+                depth < len(names)
+                and names[depth] not in SPLITS
+                and normalize_name(names[depth]) in (*SPLITS, "validation")
+            ):
+                split = normalize_name(names[depth]).removesuffix("idation")
+                raise DataRefused(self._ambiguity("/".join(names[: depth + 1]), split))
 
     def _refuse_split_among_classes(self, folder: str) -> None:
-        """Refuses a folder `train` beside class folders, whose images would belong to no class."""
+        """Raise DataRefused for a folder like `train` beside class folders, because its images have no class."""
         top, _, name = folder.rpartition("/")
         if name in SPLITS and "/" not in top:
             self._unclear.add(folder)
             if self._first and self._first[1].layout == (top, False):
-                raise DataRefused(self._which_is_meant(folder, name))
+                raise DataRefused(self._ambiguity(folder, name))
 
-    def _which_is_meant(self, folder: str, split: str) -> str:
+    def _ambiguity(self, folder: str, split: str) -> str:
         return (
-            f"{self._root}: folder {folder!r} has the name of a split. If it is a class, or a folder around all, give "
-            f"it another name. If it is the split, name it {split!r}, and sort every image into "
-            "{train,test}/<class>/ or {train,val,test}/<class>/"
+            f"{self._root}: folder {folder!r} has the name of a split. If it is a class or the outer folder, rename "
+            f"it. If it is the split, name it {split!r}, and move every image into {{train,test}}/<class>/ or "
+            "{train,val,test}/<class>/"
         )
 
 
 def _place(folder: str) -> _Place | None:
-    """Where the files of a folder belong."""
+    """Return the position of a class folder in the layout, or None if the folder is not a class folder."""
     match folder.split("/"):
         case [""]:
             return None

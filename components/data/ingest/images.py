@@ -1,4 +1,4 @@
-"""Rules for the bytes that are accepted as an image."""
+"""Rules that decide which bytes are accepted as an image."""
 
 import hashlib
 import io
@@ -29,7 +29,7 @@ _PNG_SIGNATURE, _JPEG_SIGNATURE = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _FOREIGN = {
     rb"RIFF....WEBP": "WebP",
     rb"GIF8[79]a": "GIF",
-    rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0": "BMP",  # with the size of one of its headers
+    rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0": "BMP",  # ends with the size of one of BMP's headers
     rb"II\*\0|MM\0\*|II\+\0|MM\0\+": "TIFF",
     rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)": "HEIC",
     rb"....ftyp(avif|avis)": "AVIF",
@@ -53,7 +53,7 @@ _ADAM7 = (  # the passes of an interlaced PNG: first column and row, and the ste
     (1, 0, 2, 2),
     (0, 1, 1, 2),
 )
-_SCAN, _PROGRESSIVE = 0xDA, (0xC2, 0xCA)  # markers
+_SCAN, _PROGRESSIVE = 0xDA, (0xC2, 0xCA)  # JPEG markers
 
 _CONVERT = "convert it, for example with `mogrify -format png FILE...`, and remove the original"
 _FIXES = {
@@ -61,7 +61,7 @@ _FIXES = {
     TOO_LONG: "crop or resize it",
 }
 
-# What Pillow raises on damaged bytes, found by changing bytes of good files and read in `Image.open`.
+# Errors that Pillow raises on damaged bytes, found by changing bytes of good files and by reading `Image.open`.
 _DAMAGED = (OSError, SyntaxError, ValueError, TypeError, IndexError, EOFError, struct.error, zlib.error)
 
 Shape = tuple[int, int, int]
@@ -69,7 +69,7 @@ Shape = tuple[int, int, int]
 
 
 class Remark(NamedTuple):
-    """Something about an accepted image that its owner should know, and how to change it."""
+    """Property of an accepted image that its owner should know, and how to fix it."""
 
     text: str
     fix: str
@@ -78,41 +78,46 @@ class Remark(NamedTuple):
 REMARKS = {
     "rotated": Remark(
         "the Exif orientation is ignored, so the model sees the picture rotated or mirrored",
-        "rotate the pixels, of a JPEG with `exiftran -ai FILE...`, of a PNG with Pillow's `ImageOps.exif_transpose`",
+        "rotate the pixels: of a JPEG with `exiftran -ai FILE...`, of a PNG with Pillow's `ImageOps.exif_transpose`",
     ),
     "one_colour": Remark(
         "every pixel has the same colour once transparency is dropped",
-        "remove such images, or if they are transparent put them on a background, for example with "
+        "remove such images, or put transparent images on a background, for example with "
         "`mogrify -background white -alpha remove -alpha off FILE...`",
     ),
     "narrow_range": Remark(
-        "the values fill less than a quarter of the PNG's 16 bits, so the upper 8 bits, which are kept, are dark",
-        "multiply the values of all images by one factor, for 12 bits with `mogrify -evaluate multiply 16 FILE...`",
+        "the values use less than a quarter of the 16-bit range, so the upper 8 bits, which the model gets, are dark",
+        "multiply the values of all images by the same factor, for 12-bit values with "
+        "`mogrify -evaluate multiply 16 FILE...`",
     ),
 }
 
 
-class Checked(NamedTuple):
-    """The shape of an accepted image, `pixel_digest` of it, and the names of the REMARKS that apply to it."""
+class CheckedImage(NamedTuple):
+    """Result of the check of an accepted image."""
 
     shape: Shape
-    digest: str
-    remarks: tuple[str, ...]
+    digest: str  # `pixel_digest` of the decoded image
+    remarks: tuple[str, ...]  # names of the REMARKS that apply
 
 
 class BadImage(Exception):
-    """Bytes that are not a usable image. The message is one of a few fixed reasons, see `fix`."""
+    """Error for bytes that are not a usable image. The message is one of a few fixed reasons; see `fix`."""
 
 
-def check(data: bytes) -> Checked:
-    """Decode an image to 3 channels, as `tf.io.decode_image(channels=3)` will. Raises BadImage, see `opened`."""
+def check(data: bytes) -> CheckedImage:
+    """Decode an image to three channels, as `tf.io.decode_image(channels=3)` decodes it.
+
+    Raises:
+        BadImage: if the image is rejected; see `open_image`.
+    """
     image = open_image(data)
     pixels = to_rgb(image)
-    return Checked((image.height, image.width, 3), pixel_digest(pixels), remarks(data, image, pixels))
+    return CheckedImage((image.height, image.width, 3), pixel_digest(pixels), remarks(data, image, pixels))
 
 
 def pixel_digest(pixels: Image.Image) -> str:
-    """Return a hexadecimal digest of 128 bits: equal for images of one size whose RGB pixels are equal."""
+    """Return a hexadecimal digest of 128 bits, which is equal for images of equal size and equal RGB pixels."""
     size = f"{pixels.width} {pixels.height} ".encode()
     return hashlib.blake2b(size + pixels.tobytes(), digest_size=16).hexdigest()
 
@@ -122,10 +127,10 @@ def remarks(data: bytes, image: Image.Image, pixels: Image.Image) -> tuple[str, 
 
     Args:
         data: the encoded image.
-        image: `open_image(data)`.
-        pixels: the image in RGB, as the model gets it.
+        image: the result of `open_image(data)`.
+        pixels: the result of `to_rgb(image)`.
     """
-    bands = np.array(pixels.getextrema())  # the least and the greatest value of red, green and blue
+    bands = np.array(pixels.getextrema())  # smallest and largest value of red, green and blue
     applies = {
         "rotated": _orientation(image) in range(2, 9),
         "one_colour": (bands[:, 0] == bands[:, 1]).all(),
@@ -135,7 +140,11 @@ def remarks(data: bytes, image: Image.Image, pixels: Image.Image) -> tuple[str, 
 
 
 def examine(data: bytes) -> tuple[str, tuple[str, ...]]:
-    """Return why an image is rejected, or an empty string, and the names of the REMARKS that apply to it."""
+    """Check an image without raising an error.
+
+    Returns:
+        The reason why the image is rejected, or an empty string; and the names of the REMARKS that apply to it.
+    """
     try:
         return "", check(data).remarks
     except BadImage as error:
@@ -148,10 +157,10 @@ def fix(reason: str) -> str | None:
 
 
 def notes(reason: str, remarks: Iterable[str]) -> list[str]:
-    """Return a line for each thing that the owner of an image can fix.
+    """Return a line of advice for each problem that the owner of an image can fix.
 
     Args:
-        reason: why the image is rejected; empty if it is accepted.
+        reason: why the image is rejected, or an empty string if it is accepted.
         remarks: names of the REMARKS that apply to the image.
     """
     advice = fix(reason)
@@ -161,21 +170,23 @@ def notes(reason: str, remarks: Iterable[str]) -> list[str]:
 def open_image(data: bytes) -> Image.Image:
     """Decode an image.
 
-    Raises BadImage unless the bytes are a whole PNG or JPEG of at most MAX_BYTES, MAX_PIXELS and MAX_SIDE.
+    Every colour mode of PNG and JPEG is accepted, because TensorFlow decodes all of them to three channels. This was
+    tried for PNG with 1, 2, 4, 8 and 16 bits, in grey, palette and RGB, each with and without transparency, interlaced,
+    and animated (the first picture is decoded); and for JPEG in grey, YCbCr, RGB and CMYK, progressive, with restart
+    markers, and with several pictures (MPO). Transparency is dropped, only the upper 8 of 16 bits are kept, and neither
+    Pillow nor TensorFlow applies the Exif orientation.
 
-    Every colour mode of the two formats is accepted, because TensorFlow decodes every one to three channels (tried: PNG
-    of 1, 2, 4, 8 and 16 bits, grey, palette, RGB, each with and without transparency, interlaced, animated (its first
-    picture); JPEG grey, YCbCr, RGB, CMYK, progressive, with restart markers, with several pictures (MPO)). Alpha is
-    dropped, 16 bits keep the upper 8, and neither Pillow nor TensorFlow turns a JPEG by its Exif orientation.
+    Pillow accepts images that TensorFlow rejects, and fills the missing part of a JPEG with grey. So this function also
+    checks the structure of a PNG, and the warnings of libjpeg about a JPEG.
 
-    Pillow alone accepts more than TensorFlow, and fills the missing part of a JPEG with grey. So the structure of a PNG
-    and libjpeg's warnings about a JPEG are checked here, too.
+    Raises:
+        BadImage: unless the bytes are a complete PNG or JPEG within MAX_BYTES, MAX_PIXELS and MAX_SIDE.
     """
     if len(data) > MAX_BYTES:
         raise BadImage(TOO_LARGE)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large images, which are refused here, and of odd Exif data
+            warnings.simplefilter("ignore")  # about large images, which are rejected below, and about invalid Exif data
             image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
             width, height = image.size
             if width * height > MAX_PIXELS:
@@ -194,8 +205,11 @@ def open_image(data: bytes) -> Image.Image:
     return image
 
 
-def eight_bits(image: Image.Image) -> Image.Image:
-    """A grey image of 16 bits as its upper 8, as TensorFlow has it; Pillow would turn it white. Others as they are."""
+def to_eight_bits(image: Image.Image) -> Image.Image:
+    """Convert a 16-bit grey image to its upper 8 bits, as TensorFlow does. Return any other image unchanged.
+
+    Pillow's own conversion would turn the image white.
+    """
     if not image.mode.startswith("I"):
         return image
     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -207,11 +221,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return image
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about transparency, which is dropped
-        return eight_bits(image).convert("RGB")
+        return to_eight_bits(image).convert("RGB")
 
 
 def encode_png(image: Image.Image) -> bytes:
-    """PNG bytes of an image from an array source."""
+    """Encode an image as PNG."""
     out = io.BytesIO()
     image.save(out, "PNG")
     return out.getvalue()
@@ -222,7 +236,7 @@ def _is_png(data: bytes) -> bool:
 
 
 def _unidentified(data: bytes) -> str:
-    """Return the reason for bytes that Pillow does not take for a PNG or JPEG."""
+    """Return the reason for rejecting bytes in which Pillow recognises neither a PNG nor a JPEG."""
     if data.startswith((_PNG_SIGNATURE[:4], _JPEG_SIGNATURE)):
         return DAMAGED
     for pattern, name in _FOREIGN.items():
@@ -232,9 +246,9 @@ def _unidentified(data: bytes) -> str:
 
 
 def _orientation(image: Image.Image) -> object:
-    """Return the Exif orientation, 1 if there is none.
+    """Return the Exif orientation, or 1 if the image has none.
 
-    `Image.getexif` would also read XMP, which viewers do not.
+    `Image.getexif` would also read the orientation in XMP, which viewers ignore.
     """
     if "exif" not in image.info:
         return 1
@@ -245,11 +259,11 @@ def _orientation(image: Image.Image) -> object:
             exif.load(image.info["exif"])
             return exif.get(ExifTags.Base.Orientation, 1)
     except _DAMAGED:
-        return 1  # viewers show a picture with damaged Exif data as it is
+        return 1  # viewers do not rotate a picture with damaged Exif data
 
 
 def _png_problem(data: bytes) -> str | None:
-    """Return the reason why libpng, which TensorFlow uses, does not read a PNG; None if it does."""
+    """Return the reason why libpng, which TensorFlow uses, rejects a PNG, or None if it accepts the PNG."""
     at = len(_PNG_SIGNATURE)
     chunks: list[tuple[bytes, memoryview]] = []
     while at + 12 <= len(data):
@@ -267,7 +281,7 @@ def _png_problem(data: bytes) -> str | None:
 
 
 def _png_is_standard(chunks: list[tuple[bytes, memoryview]]) -> bool:
-    """Return whether a PNG has the chunks that it must have, in their order, and none that libpng does not know."""
+    """Return whether a PNG has the required chunks in the right order, and no critical chunk unknown to libpng."""
     kinds = [kind for kind, _ in chunks]
     critical = [kind for kind in kinds if not kind[0] & 0x20]
     header, palettes, pixels = chunks[0][1], kinds.count(b"PLTE"), kinds.count(b"IDAT")
@@ -285,7 +299,10 @@ def _png_is_standard(chunks: list[tuple[bytes, memoryview]]) -> bool:
 
 
 def _png_pixels_are_whole(chunks: list[tuple[bytes, memoryview]]) -> bool:
-    """Return whether the pixels of a PNG decompress to as many bytes as its header promises. Pillow accepts fewer."""
+    """Return whether the pixels of a PNG decompress to at least the bytes that the header implies.
+
+    Pillow accepts fewer bytes.
+    """
     width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", chunks[0][1])
     bits = depth * _PNG_CHANNELS[colour]
     expected = sum(
@@ -298,7 +315,7 @@ def _png_pixels_are_whole(chunks: list[tuple[bytes, memoryview]]) -> bool:
     for kind, content in chunks:
         packed: bytes | memoryview = content if kind == b"IDAT" else b""
         while packed and not stream.eof:
-            size += len(stream.decompress(packed, 2**20))  # not all at once: it may be large
+            size += len(stream.decompress(packed, 2**20))  # in pieces, because the whole may be large
             packed = stream.unconsumed_tail
     return stream.eof and size >= expected
 
@@ -312,14 +329,15 @@ def _jpeg_problem(data: bytes) -> str | None:
         return DAMAGED
     if not _libjpeg_warning(data):
         return None
-    # libjpeg reports only its first warning. One about metadata is harmless, and may hide one about pixels.
+    # libjpeg reports only its first warning. A warning about metadata is harmless, but may hide one about pixels.
     bare, scan, sequential = _without_metadata(data)
     warning = _libjpeg_warning(bare)
     if padding := _EXTRANEOUS.fullmatch(warning):
         extraneous, end = int(padding[1]), bare.index(b"\xff\xd9", scan)
         if not sequential or not _is_padding(bare[scan:end], extraneous):
             return DAMAGED
-        # With restart markers few zeros are decoded and the others are passed over: only the next warning tells.
+        # If a JPEG with restart markers was overwritten with zeros, the decoder skips most of the zeros. Its warning
+        # about lost pixels then follows the warning about extraneous bytes, and appears once these bytes are removed.
         warning = _libjpeg_warning(bare[: end - extraneous] + bare[end:])
         if _EXTRANEOUS.fullmatch(warning):
             return None
@@ -337,10 +355,10 @@ def _libjpeg_warning(data: bytes) -> str:
 
 
 def _is_padding(scan: bytes, extraneous: int) -> bool:
-    """Return whether the extraneous bytes at the end of a JPEG's scan are padding, as some cameras write it.
+    """Return whether the extraneous bytes at the end of a JPEG's scan are padding, which some cameras write.
 
-    Pixels that were overwritten with zeros also end in extraneous bytes, because zeros decode to pixels of fewer bits.
-    But then the decoder has consumed a part of the zeros, so there are more equal bytes than extraneous ones. Up to
+    Pixels that were overwritten with zeros also leave extraneous bytes, because zeros decode to pixels of fewer bits.
+    But then the decoder has consumed a part of the zeros, so there are more equal bytes than extraneous bytes. Up to
     three bytes may have any value, because some encoders write whole words.
     """
     constant = len(scan) - len(scan.rstrip(scan[-1:]))
@@ -348,13 +366,17 @@ def _is_padding(scan: bytes, extraneous: int) -> bool:
 
 
 def _without_metadata(data: bytes) -> tuple[bytes, int, bool]:
-    """Return a JPEG without its application data and comments, the start of its first scan, and if it is sequential."""
+    """Remove the application data and comments of a JPEG.
+
+    Returns:
+        The remaining bytes, the position of the first scan, and whether the JPEG is sequential, not progressive.
+    """
     bare, at, sequential = data[:2], 2, True
     while at + 4 <= len(data):
         kind, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
         if data[at] != 0xFF or kind == _SCAN:
             break
-        if kind == 0xFF:  # any number of these bytes may precede a marker
+        if kind == 0xFF:  # any number of fill bytes may precede a marker
             at += 1
             continue
         sequential &= kind not in _PROGRESSIVE

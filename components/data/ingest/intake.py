@@ -1,4 +1,4 @@
-"""Intake of a source's images. It rejects a source that is not a data set."""
+"""Intake of a source: checks its images, spools them, and refuses a source that cannot be used as a data set."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -8,29 +8,37 @@ from typing import NamedTuple
 from components.data.ingest.checkers import check_images
 from components.data.ingest.history import keys
 from components.data.ingest.images import Shape, fix
-from components.data.ingest.manifest import MAX_REJECTED_IDS, Recipe, Rejection, Remarked
-from components.data.ingest.source import Progress, Rejected, Source, spelling
+from components.data.ingest.manifest import MAX_REJECTED_IDS, Recipe, Rejection, RemarkCount
+from components.data.ingest.source import Progress, RejectedRecord, Source, normalize_name
 from components.data.ingest.spool import Spool
 from components.errors import DataRefused
 
 
 class Intake(NamedTuple):
-    """What came in, beside the images themselves: class names in index order, the one shape of all images or None."""
+    """Summary of the images that were spooled."""
 
-    class_names: tuple[str, ...]
-    image_shape: Shape | None
+    class_names: tuple[str, ...]  # in index order
+    image_shape: Shape | None  # None if the images have different shapes
     rejected: tuple[Rejection, ...]
-    remarked: tuple[Remarked, ...]
+    remarked: tuple[RemarkCount, ...]
     passed_over: Rejection | None
 
 
-def take_in(source: Source, spool: Spool, recipe: Recipe, progress: Progress) -> Intake:
-    """Spools every image of the source that can be used, labelled with the index of its class.
+def spool_images(source: Source, spool: Spool, recipe: Recipe, progress: Progress) -> Intake:
+    """Add every usable image of a source to a spool, labelled with the index of its class.
 
-    Raises DataRefused when more than `recipe.max_rejected` of the records cannot be used, an id comes twice, or the
-    classes are not those the source must have, fewer than two, unprintable, or spelled in two ways.
+    Args:
+        source: the source.
+        spool: the spool, which is finished by this function.
+        recipe: the parameters of the span.
+        progress: called with the number of images that have been read.
+
+    Raises:
+        DataRefused: if more than `recipe.max_rejected` of the records are rejected, an id appears twice, there are
+            fewer than two classes, the classes are not those that the source must have, or a class name is not
+            printable or has two spellings.
     """
-    numbers: dict[str, int] = {}  # of the classes, as they come
+    numbers: dict[str, int] = {}  # of the classes, in the order in which they first appear
     shapes: set[Shape] = set()
     counts: Counter[tuple[bool, str]] = Counter()  # of rejected records, by `passed_over` and reason
     ids: defaultdict[tuple[bool, str], list[str]] = defaultdict(list)
@@ -40,7 +48,7 @@ def take_in(source: Source, spool: Spool, recipe: Recipe, progress: Progress) ->
     with closing(check_images(source.records())) as results:
         for done, result in enumerate(results, start=1):
             progress("images read", done, source.total)
-            if isinstance(result, Rejected):
+            if isinstance(result, RejectedRecord):
                 if result.class_name is not None:
                     numbers.setdefault(result.class_name, len(numbers))
                 kind = result.passed_over, result.reason
@@ -69,12 +77,12 @@ def take_in(source: Source, spool: Spool, recipe: Recipe, progress: Progress) ->
     )
     _refuse_rejected(rejected, done - sum(files.count for files in passed_over), source, recipe)
     index = {name: label for label, name in enumerate(names)}
-    spool.relabel([index[name] for name in numbers])
-    if (id := spool.twice()) is not None:
+    spool.finish([index[name] for name in numbers])
+    if (id := spool.repeated_id()) is not None:
         raise DataRefused(f"{source.description}: holds {id.decode('utf-8', 'backslashreplace')!r} more than once")
     accepted = done - counts.total()
     remarked = tuple(
-        Remarked(remark=name, count=count, images=accepted, ids=tuple(remark_ids[name]))
+        RemarkCount(remark=name, count=count, images=accepted, ids=tuple(remark_ids[name]))
         for name, count in sorted(remark_counts.items())
     )
     return Intake(
@@ -87,12 +95,12 @@ def take_in(source: Source, spool: Spool, recipe: Recipe, progress: Progress) ->
 
 
 def _class_names(found: dict[str, int], source: Source) -> tuple[str, ...]:
-    """The classes in index order."""
+    """Return the class names in index order."""
     by_spelling: dict[str, str] = {}
     for name in sorted(found):
         if not name.isprintable():
             raise DataRefused(f"{source.description}: class name {name!r} is not printable UTF-8: rename the folder")
-        if (other := by_spelling.setdefault(spelling(name), name)) != name:
+        if (other := by_spelling.setdefault(normalize_name(name), name)) != name:
             raise DataRefused(f"{source.description}: classes {_two_spellings(other, name)}: merge them")
     if source.class_names is None:
         if len(found) < 2:
@@ -100,14 +108,14 @@ def _class_names(found: dict[str, int], source: Source) -> tuple[str, ...]:
         return tuple(sorted(found))
     if set(found) != set(source.class_names):
         raise DataRefused(
-            f"{source.description}: {difference(source.class_names, found)}: "
-            "rename the class folders, or prepare it as `images`"
+            f"{source.description}: {describe_difference(source.class_names, found)}: "
+            "rename the class folders, or prepare the source as `images`"
         )
     return source.class_names
 
 
 def _two_spellings(name: str, other: str) -> str:
-    """Return how two spellings of one name differ, as a message says it."""
+    """Describe the difference between two spellings of one name."""
     if name.casefold() == other.casefold():
         return f"{name!r} and {other!r} differ only by case"
     escaped = "" if (name + other).isascii() else f" ({name!a} and {other!a})"
@@ -118,8 +126,9 @@ def _refuse_rejected(rejections: tuple[Rejection, ...], records: int, source: So
     count = sum(rejection.count for rejection in rejections)
     if count > recipe.max_rejected * records:
         reasons = "; ".join(
-            f"{r.count:,} {r.reason} (first: {r.ids[0]})" + (f": {advice}" if (advice := fix(r.reason)) else "")
-            for r in rejections
+            f"{rejection.count:,} {rejection.reason} (first: {rejection.ids[0]})"
+            + (f": {advice}" if (advice := fix(rejection.reason)) else "")
+            for rejection in rejections
         )
         raise DataRefused(
             f"{source.description}: {count:,} of {records:,} records rejected ({count / records:.1%}), "
@@ -128,13 +137,18 @@ def _refuse_rejected(rejections: tuple[Rejection, ...], records: int, source: So
         )
 
 
-def difference(expected: Sequence[str], found: Iterable[str]) -> str:
-    """How two lists of class names differ, as a message says it."""
+def describe_difference(expected: Sequence[str], found: Iterable[str]) -> str:
+    """Describe the difference between two lists of class names for a message.
+
+    Args:
+        expected: names in index order.
+        found: names that differ from them in content or order.
+    """
     missing, unexpected = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if not missing and not unexpected:
         return f"expected the order {list(expected)}, found {list(found)}"
-    by_spelling = {spelling(name): name for name in missing}
+    by_spelling = {normalize_name(name): name for name in missing}
     for name in unexpected:
-        if (other := by_spelling.get(spelling(name))) is not None:
+        if (other := by_spelling.get(normalize_name(name))) is not None:
             return f"classes {_two_spellings(other, name)}: rename the second like the first"
     return f"missing classes {missing}, unexpected classes {unexpected}"

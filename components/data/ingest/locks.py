@@ -10,10 +10,15 @@ from components.errors import UsageError
 
 
 @contextmanager
-def exclusively(folder: Path, name: str = ".lock") -> Iterator[None]:
-    """Holds the lock file `name` of a folder, made if missing; the kernel drops the lock when the process dies.
+def folder_lock(folder: Path, name: str = ".lock") -> Iterator[None]:
+    """Hold a lock on a folder. The kernel releases the lock if the process dies.
 
-    Raises UsageError when another process holds it.
+    Args:
+        folder: the folder, which is created if missing.
+        name: name of the lock file in the folder.
+
+    Raises:
+        UsageError: if another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / name)

@@ -1,4 +1,4 @@
-"""manifest.json: contents and origin of a span."""
+"""Manifest of a span, the file manifest.json, which records the content and the origin of the span."""
 
 import hashlib
 from pathlib import Path
@@ -20,12 +20,12 @@ from components.data.ingest.source import SPLITS
 from components.errors import DataRefused
 
 NAME = "manifest.json"
-_MAX_BYTES = 64 * 2**20  # of a manifest; one of 10,000 classes and 10 million images has 3 MB
+_MAX_BYTES = 64 * 2**20  # the manifest of 10 million images of 10,000 classes has 3 MB
 HISTORY = "history.npy"  # see `components.data.ingest.history`
-MAX_REJECTED_IDS = 100  # listed for each reason; all are counted
+MAX_REJECTED_IDS = 100  # listed for each reason or remark, although all are counted
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-# A manifest may have been written by anyone: a shard's name cannot lead out of the span.
+# A manifest may come from an untrusted source, so the name of a shard must not lead out of the span.
 ShardName = Annotated[str, StringConstraints(pattern=r"^(train|val|test)/part-[\w.-]+\.tfrecord$")]
 
 
@@ -34,28 +34,44 @@ class _Frozen(BaseModel):
 
 
 class Recipe(_Frozen):
-    """The numbers that shape a span. The first spans of two data folders hold the same if source and recipe are one."""
+    """Parameters of a span.
 
-    seed: int = 0  # of the shuffle and of what is held out
-    held_out: float = Field(default=0.1, gt=0, lt=0.5)  # of the images, for val; without splits for test too
-    examples_per_shard: PositiveInt = 2_500  # CIFAR-10: 18 training shards of 6 MB; photographs of 100 kB: 250 MB each
-    max_rejected: float = Field(default=0.01, ge=0, le=1)  # of the records; more than this and the source is refused
-    classes: tuple[str, ...] | None = None  # nothing but these, sorted
-    per_class: int | None = Field(default=None, ge=3)  # images of train and val together, at most, of each class
+    The first spans of two data folders are equal if they are made from the same source with the same recipe.
+
+    Args:
+        seed: seed of the shuffle and of the choice of images that are held out.
+        held_out: share of the images that is held out for val and, if the source has no splits, for test.
+        examples_per_shard: largest number of examples in a shard. With the default CIFAR-10 has 18 training shards of
+            6 MB, and a shard of photographs of 100 kB has 250 MB.
+        max_rejected: largest share of records that may be rejected. If more are rejected, the source is refused.
+        classes: sorted names of the classes to keep; None for all.
+        per_class: largest number of images of each class in train and val together; None for all.
+    """
+
+    seed: int = 0
+    held_out: float = Field(default=0.1, gt=0, lt=0.5)
+    examples_per_shard: PositiveInt = 2_500
+    max_rejected: float = Field(default=0.01, ge=0, le=1)
+    classes: tuple[str, ...] | None = None
+    per_class: int | None = Field(default=None, ge=3)
 
 
 class Shard(_Frozen):
+    """Number of examples and digest of a shard."""
+
     examples: PositiveInt
     sha256: Sha256
 
 
 class Rejection(_Frozen):
+    """Records that were rejected for the same reason."""
+
     reason: str
     count: PositiveInt
     ids: tuple[str, ...]  # the first MAX_REJECTED_IDS
 
 
-class Remarked(_Frozen):
+class RemarkCount(_Frozen):
     """Accepted images with the same remark, a key of `components.data.ingest.images.REMARKS`."""
 
     remark: str
@@ -65,9 +81,11 @@ class Remarked(_Frozen):
 
 
 class HistoryFile(_Frozen):
-    """The history that a span keeps.
+    """Description of the history file of a span.
 
-    sha256: of the file; spans: `Manifest.digest()` of each earlier span that it includes, by number.
+    Args:
+        sha256: digest of the file.
+        spans: `Manifest.digest()` of each earlier span that the history includes, by number.
     """
 
     sha256: Sha256
@@ -75,11 +93,22 @@ class HistoryFile(_Frozen):
 
 
 class Manifest(_Frozen):
-    """What one span holds.
+    """Content and origin of a span.
 
-    counts: examples by split and class; image_shape: height, width, channels, or None when the sizes differ;
-    shards: by path inside the span; passed_over: files that are plainly no images; history: None in spans of versions
-    that kept none.
+    Args:
+        kind: name of the kind of source.
+        source: description of the source.
+        source_sha256: digest of the source.
+        recipe: parameters of the span.
+        class_names: names in index order.
+        counts: number of examples by split and class.
+        image_shape: height, width and channels of all images, or None if they differ.
+        shards: shards by path within the span.
+        rejected: rejected records by reason.
+        remarked: accepted images by remark.
+        passed_over: files that are obviously not images.
+        history: the history file, or None if an earlier version without histories wrote the span.
+        tool_version: the version of vitpipe that wrote the span.
     """
 
     kind: str
@@ -91,23 +120,24 @@ class Manifest(_Frozen):
     image_shape: tuple[int, int, int] | None
     shards: dict[ShardName, Shard]
     rejected: tuple[Rejection, ...]
-    remarked: tuple[Remarked, ...] = ()
+    remarked: tuple[RemarkCount, ...] = ()
     passed_over: Rejection | None = None
     history: HistoryFile | None = None
     tool_version: str
 
     @model_validator(mode="after")
-    def every_split_is_counted(self) -> Self:
+    def check_counts(self) -> Self:
+        """Reject counts that do not cover exactly the three splits."""
         if set(self.counts) != set(SPLITS):
-            raise ValueError(f"counts are of {', '.join(self.counts) or 'nothing'}, expected {', '.join(SPLITS)}")
+            raise ValueError(f"counts are of {', '.join(self.counts) or 'no split'}, expected {', '.join(SPLITS)}")
         return self
 
     def examples(self, split: str) -> int:
-        """Number of examples in a split."""
+        """Return the number of examples in a split."""
         return sum(self.counts[split].values())
 
     def digest(self) -> str:
-        """sha256 over the names and digests of the shards: equal for spans that hold the same bytes."""
+        """Return a sha256 over the names and digests of the shards, which is equal for spans with equal shards."""
         lines = "".join(f"{self.shards[name].sha256}  {name}\n" for name in sorted(self.shards))
         return hashlib.sha256(lines.encode()).hexdigest()
 
@@ -115,14 +145,15 @@ class Manifest(_Frozen):
 def read(span: Path) -> Manifest:
     """Return the manifest of a span folder.
 
-    Raises DataRefused if the span is not a folder, or if the manifest is missing, invalid, a link or a special file.
+    Raises:
+        DataRefused: if the span is not a folder, or if the manifest is missing, invalid, a link or a special file.
     """
     path = span / NAME
     try:
         safe_files.check_folder(span)
         return Manifest.model_validate_json(safe_files.read_bytes(path, _MAX_BYTES))
     except FileNotFoundError:
-        raise DataRefused(f"{path}: missing; the folder is no span that `vitpipe data prepare` wrote") from None
+        raise DataRefused(f"{path}: missing; the folder is not a span that `vitpipe data prepare` wrote") from None
     except OSError as error:
         raise DataRefused(f"{path}: {error.strerror}") from error
     except ValidationError as error:
@@ -132,5 +163,10 @@ def read(span: Path) -> Manifest:
 
 
 def write(manifest: Manifest, span: Path) -> None:
-    """Writes the manifest into a span folder."""
+    """Write the manifest into a span folder.
+
+    Args:
+        manifest: the manifest.
+        span: the folder.
+    """
     (span / NAME).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")

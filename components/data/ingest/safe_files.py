@@ -1,4 +1,4 @@
-"""Safe reading of files from untrusted places: only regular files, never a link, a pipe or a device."""
+"""Safe reading of files from untrusted places: only regular files are read, never links, pipes or devices."""
 
 import errno
 import hashlib
@@ -14,15 +14,15 @@ _CHUNK = 2**20
 
 
 def open_file(path: Path, follow_link: bool = False) -> io.BufferedReader:
-    """Open a regular file for reading. This never blocks, as opening a pipe would.
+    """Open a regular file for reading. Unlike `open`, this never blocks on a pipe.
 
     Args:
         path: the file.
-        follow_link: whether `path` itself may be a link, as is right for a path that the user named.
+        follow_link: whether `path` itself may be a link. This is right for a path that the user named.
 
     Raises:
-        DataRefused: if it is a link or a special file.
-        OSError: if it cannot be opened, or is a folder.
+        DataRefused: if the file is a link or a special file.
+        OSError: if the file cannot be opened, or is a folder.
     """
     # The check comes first, because opening a device can have effects. The flags guard against a file that is replaced
     # after the check.
@@ -41,12 +41,12 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
     """Return the content of a regular file.
 
     Args:
-        path: the file, not a link.
-        max_bytes: the largest size allowed.
+        path: the file, which must not be a link.
+        max_bytes: largest size that is accepted.
 
     Raises:
-        DataRefused: if it is a link or special file, or larger.
-        OSError: if it cannot be read.
+        DataRefused: if the file is a link, a special file or too large.
+        OSError: if the file cannot be read.
     """
     with open_file(path) as file:
         data = file.read(max_bytes + 1) if file_size(file) <= max_bytes else None
@@ -63,10 +63,10 @@ def file_size(file: io.BufferedReader) -> int:
 
 
 def digest(file: io.BufferedReader, on_read: Callable[[int], None] = lambda _done: None) -> str:
-    """Return the sha256 of an open file up to its current size, so that hashing a growing file ends.
+    """Return the sha256 of an open file. Only its current size is read, so that the hashing of a growing file ends.
 
     Args:
-        file: open at its beginning.
+        file: the file, open at its beginning.
         on_read: called with the number of bytes read so far, after every MiB.
     """
     sha256, done, size = hashlib.sha256(), 0, file_size(file)
@@ -78,20 +78,34 @@ def digest(file: io.BufferedReader, on_read: Callable[[int], None] = lambda _don
 
 
 def file_digest(path: Path, follow_link: bool = False) -> str:
-    """Return the sha256 of a regular file. Args and errors are those of `open_file`."""
+    """Return the sha256 of a regular file.
+
+    Args:
+        path: the file.
+        follow_link: whether `path` itself may be a link.
+
+    Raises:
+        DataRefused: if the file is a link or a special file.
+        OSError: if the file cannot be read, or is a folder.
+    """
     with open_file(path, follow_link) as file:
         return digest(file)
 
 
 def check_folder(path: Path) -> None:
-    """Raise DataRefused if a path is not a folder but a link or special file, and OSError if it is missing."""
+    """Check that a path is a folder, and not a link to a folder.
+
+    Raises:
+        DataRefused: if it is something else.
+        OSError: if it is missing.
+    """
     mode = path.lstat().st_mode
     if not stat.S_ISDIR(mode):
         raise DataRefused(f"{path}: {describe(mode)}: put the folder itself there")
 
 
 def describe(mode: int) -> str:
-    """Return a description of the mode of a path that is neither a file nor a folder."""
+    """Describe the mode of a path that is neither a file nor a folder."""
     return f"a link or special file ({stat.filemode(mode)})"
 
 

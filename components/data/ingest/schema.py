@@ -1,4 +1,4 @@
-"""schema.pbtxt: the schema against which TFX checks every example of a data folder."""
+"""Schema of a data folder, the file schema.pbtxt, against which TFX checks every example."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,15 +11,19 @@ from components.errors import DataRefused
 from trainer.examples import CLASS_NAMES_DOMAIN, ID, IMAGE, LABEL, class_names
 
 NAME = "schema.pbtxt"
-_MAX_BYTES = 8 * 2**20  # of a schema; one of 10,000 classes has 0.3 MB
+_MAX_BYTES = 8 * 2**20  # a schema of 10,000 classes has 0.3 MB
 
 
 def build(names: Sequence[str]) -> schema_pb2.Schema:
-    """The schema of raw examples with these classes: each feature is in every example and has one value."""
+    """Build the schema of raw examples, in which every example has one value of each feature.
+
+    Args:
+        names: class names in index order.
+    """
     schema = schema_pb2.Schema()
     schema.string_domain.add(name=CLASS_NAMES_DOMAIN, value=names)
     image = schema.feature.add(name=IMAGE, type=schema_pb2.BYTES)
-    image.image_domain.SetInParent()  # so that TFDV does not count its bytes as words
+    image.image_domain.SetInParent()  # otherwise TFDV counts the bytes as words
     image.annotation.comment.append("PNG or JPEG, as received")
     label = schema.feature.add(name=LABEL, type=schema_pb2.INT)
     label.int_domain.min = 0
@@ -31,14 +35,15 @@ def build(names: Sequence[str]) -> schema_pb2.Schema:
     for feature in schema.feature:
         feature.presence.min_fraction = 1
         feature.presence.min_count = 1
-        feature.shape.dim.add(size=1)  # as SchemaGen writes it: Transform then reads a dense tensor
+        feature.shape.dim.add(size=1)  # as SchemaGen writes it, so that Transform reads a dense tensor
     return schema
 
 
 def read(data: Path) -> schema_pb2.Schema:
     """Return the schema of a data folder.
 
-    Raises DataRefused if it is missing, invalid, a link or a special file, or names no classes.
+    Raises:
+        DataRefused: if schema.pbtxt is missing, invalid, a link or a special file, or names no classes.
     """
     path = data / NAME
     try:
@@ -54,10 +59,15 @@ def read(data: Path) -> schema_pb2.Schema:
 
 
 def read_bytes(data: Path) -> bytes:
-    """Return the bytes of schema.pbtxt. Raises OSError, and DataRefused for a link, a special file or a huge file."""
+    """Return the bytes of schema.pbtxt.
+
+    Raises:
+        DataRefused: if the file is a link, a special file or too large.
+        OSError: if it cannot be read.
+    """
     return safe_files.read_bytes(data / NAME, _MAX_BYTES)
 
 
 def text(schema: schema_pb2.Schema) -> str:
-    """The schema as schema.pbtxt has it."""
+    """Return the schema in the text format of schema.pbtxt."""
     return str(text_format.MessageToString(schema, as_utf8=True))

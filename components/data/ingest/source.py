@@ -1,4 +1,4 @@
-"""Interface of a source: the records that it yields, and the progress that it reports."""
+"""Interface of a source: its records, and the callback that reports progress."""
 
 import unicodedata
 from collections.abc import Callable, Collection, Iterator
@@ -10,25 +10,28 @@ from components.suggestions import did_you_mean
 SPLITS = ("train", "val", "test")
 
 Progress = Callable[[str, int, int | None], None]
-"""Called as progress("images read", done, total); total is None when nobody knows it."""
+"""Callback, called for example as progress("images read", done, total). The total is None if it is unknown."""
 
 
-def silent(_what: str, _done: int, _total: int | None) -> None:
-    """The progress that shows nothing."""
+def no_progress(_what: str, _done: int, _total: int | None) -> None:
+    """Ignore the progress."""
 
 
-def spelling(name: str) -> str:
-    """Return a name as it is compared: without regard to case, spaces around words and the encoding of accents."""
+def normalize_name(name: str) -> str:
+    """Normalize case, spaces and the encoding of accents, so that names can be compared."""
     folded = unicodedata.normalize("NFC", name).casefold()
     return unicodedata.normalize("NFC", " ".join(folded.split()))
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One image of a source.
+    """Image of a source, before it is checked.
 
-    split: one of SPLITS, or None when the source has no splits; id: where it came from, unique in the source;
-    image: PNG or JPEG bytes, not yet checked.
+    Args:
+        split: one of SPLITS, or None if the source has no splits.
+        class_name: name of the class.
+        id: origin of the image, unique within the source.
+        image: PNG or JPEG bytes.
     """
 
     split: str | None
@@ -38,45 +41,65 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
-    """One record that cannot be used. `reason` comes from a small fixed set: the manifest counts by it."""
+class RejectedRecord:
+    """Record of a source that cannot be used.
+
+    Args:
+        id: origin of the record.
+        reason: one of a few fixed texts, because the manifest counts rejected records by reason.
+        class_name: name of the class, if known. It reveals a class in which every record is rejected.
+        passed_over: true for a file that is obviously not an image. Such files do not count as rejected.
+    """
 
     id: bytes
     reason: str
-    class_name: str | None = None  # where it is known, so that a class with nothing but rejected records is seen
-    passed_over: bool = False  # plainly no image, so not a damaged one
+    class_name: str | None = None
+    passed_over: bool = False
 
 
 @dataclass(frozen=True)
 class Source:
-    """A source that was found and may be read, once, with `records`.
+    """Source of images that is ready to be read.
 
-    description: what the manifest calls it, without credentials; sha256: of all that `records` depends on;
-    class_names: in index order, or None when the sorted names that came are the classes; total: number of records.
+    Args:
+        description: name of the source in the manifest, without credentials.
+        sha256: digest of everything that `records` depends on.
+        records: function that returns the records. It is called once.
+        class_names: names in index order. None: the classes are the sorted names that appear in the records.
+        total: number of records, if known.
     """
 
     description: str
     sha256: str
-    records: Callable[[], Iterator[Record | Rejected]]
+    records: Callable[[], Iterator[Record | RejectedRecord]]
     class_names: tuple[str, ...] | None = None
     total: int | None = None
 
 
-def only(source: Source, classes: Collection[str]) -> Source:
-    """The source with nothing but these classes, in its own order; what belongs to no class is left out as well.
+def select_classes(source: Source, classes: Collection[str]) -> Source:
+    """Restrict a source to some of its classes. Records without a class are left out as well.
 
-    Raises UsageError for a class that it does not have: at once where it says which it has, else when it has been read.
+    Args:
+        source: the source.
+        classes: names of the classes to keep.
+
+    Returns:
+        A source with the remaining records in their order.
+
+    Raises:
+        UsageError: if the source does not have one of the classes. If the source does not know its class names in
+            advance, its records raise this error once they have all been read.
     """
 
-    def check(there: Collection[str]) -> None:
+    def check(available: Collection[str]) -> None:
         for name in classes:
-            if name not in there:
+            if name not in available:
                 raise UsageError(
-                    f"--classes {name}: {source.description} has no such class: {did_you_mean(name, there)}it has "
-                    f"{', '.join(sorted(there))}"
+                    f"--classes {name}: {source.description} has no such class: {did_you_mean(name, available)}it has "
+                    f"{', '.join(sorted(available))}"
                 )
 
-    def records() -> Iterator[Record | Rejected]:
+    def records() -> Iterator[Record | RejectedRecord]:
         seen: set[str] = set()
         for record in source.records():
             if record.class_name is not None:

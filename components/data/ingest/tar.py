@@ -1,6 +1,7 @@
 """Reader of tar archives, which are read as a stream and never unpacked to disk.
 
-An archive may be crafted to harm its reader, so every header, every size and the bytes after the end mark are bounded.
+An archive may be made to harm its reader, so the sizes of headers, of members and of the rest after the end mark are
+limited.
 """
 
 import _compression
@@ -23,16 +24,17 @@ from components.data.ingest.safe_files import file_size
 _READ = 2**20
 _MAX_MEMBER = 2**40  # bytes; a larger size is damage, and skipping so many bytes would take hours
 _MAX_HEADERS = 2**20  # bytes of all headers of one member: long names, extended attributes and the map of a sparse file
-_MAX_GLOBAL_HEADERS = 2**16  # bytes of the headers for all members, which are copied for each of them
-# Consecutive digits in a header, as in the longest file name: the time of tarfile's search grows with their square.
+_MAX_GLOBAL_HEADERS = 2**16  # bytes of the global headers, which tarfile copies for each member
+# Consecutive digits in a header. The longest file name has as many. The time of a search in tarfile grows with the
+# square of this number.
 _MAX_DIGITS = 255
-_MAX_RATIO = 10_000  # unpacked to packed bytes; xz reaches 7,000 where every byte is the same
+_MAX_RATIO = 10_000  # of unpacked to packed bytes; xz reaches 7,000 if all bytes are equal
 _MIN_LIMIT = 2**30  # bytes that any archive may unpack to, whatever its ratio
-_MAX_AFTER_END = 64 * 2**20  # bytes after the end mark, which tar writes to fill its last record
-_MAX_PADDING = 2**20  # bytes of zeros after a gzip stream, which the gzip module reads one by one
+_MAX_AFTER_END = 64 * 2**20  # bytes after the end mark, with which tar fills its last record
+_MAX_PADDING = 2**20  # zeros after a gzip stream, which the gzip module reads one by one
 _XZ_MEMORY = 512 * 2**20  # bytes; `xz -9` needs 65 MiB
 
-# What tarfile and the decompressors raise on damaged bytes, found by changing bytes of good archives.
+# Errors that tarfile and the decompressors raise on damaged bytes, found by changing bytes of good archives.
 _DAMAGED = (
     tarfile.TarError,
     EOFError,
@@ -62,12 +64,12 @@ def tar_entries(path: Path, file: io.BufferedReader, heartbeat: Heartbeat) -> It
     """Yield the members of an archive.
 
     Args:
-        path: named in messages.
-        file: the archive, open at its beginning; plain, or packed with gzip, bzip2 or xz.
-        heartbeat: called while members are skipped.
+        path: path of the archive, for messages.
+        file: the archive, open at its beginning. It may be compressed with gzip, bzip2 or xz.
+        heartbeat: called while the archive is read.
 
     Raises:
-        DataRefused: if the archive is damaged, or a member could lead out of it.
+        DataRefused: if the archive is damaged, or a member is a link or special file or leads out of the archive.
     """
     size = file_size(file)
 
@@ -90,7 +92,7 @@ def _members(path: Path, forward: "_Forward") -> Iterator[Entry]:
     tar = tarfile.TarFile(fileobj=cast(IO[bytes], forward), tarinfo=_StrictHeader, encoding="utf-8")
     while (member := tar.next()) is not None:
         forward.begin_member()
-        tar.members.clear()  # type: ignore[attr-defined] # or tarfile keeps every header
+        tar.members.clear()  # type: ignore[attr-defined] # otherwise tarfile keeps every header
         if sum(len(key) + len(value) for key, value in tar.pax_headers.items()) > _MAX_GLOBAL_HEADERS:
             raise tarfile.ReadError(f"more than {_MAX_GLOBAL_HEADERS:,} bytes of headers for all members")
         name = path_inside(path, member.name)
@@ -108,12 +110,12 @@ def _members(path: Path, forward: "_Forward") -> Iterator[Entry]:
 
 
 class _Forward:
-    """Stream that is read from front to back, in bounded pieces. A seek backwards or past its end counts as damage.
+    """Stream that is read only forwards and in limited pieces. A seek backwards or past the limit counts as damage.
 
     Args:
-        stream: the archive, decompressed.
-        limit: the most bytes that the stream may have.
-        seekable: whether bytes can be skipped without being read.
+        stream: the decompressed archive.
+        limit: largest number of bytes that the stream may have.
+        seekable: whether bytes can be skipped without reading them.
         alive: called between pieces.
     """
 
@@ -126,17 +128,18 @@ class _Forward:
         self.begin_member()
 
     def begin_member(self) -> None:
-        """Allow the headers of another member to be read."""
+        """Start a new member, whose headers may again have _MAX_HEADERS bytes."""
         if self._at > self._limit:
             raise tarfile.ReadError(f"unpacks to more than {self._limit:,} bytes")
         self._headers_left = _MAX_HEADERS
         self._alive()
 
     def tell(self) -> int:
+        """Return the position in the stream."""
         return self._at
 
     def read(self, size: int) -> bytes:
-        """Read a part of a member's headers; less at the end of the stream."""
+        """Read `size` bytes of a member's headers, or fewer at the end of the stream."""
         if not 0 <= size <= self._headers_left:
             raise tarfile.ReadError(f"more than {_MAX_HEADERS:,} bytes of headers for one member at byte {self._at:,}")
         self._headers_left -= size
@@ -160,7 +163,7 @@ class _Forward:
             self._alive()
 
     def content(self, member: tarfile.TarInfo) -> bytes:
-        """Return the content of the member whose headers were read last, holes of a sparse file included."""
+        """Return the content of the member whose headers were read last. Holes of a sparse file become zeros."""
         self.seek(member.offset_data)
         if member.sparse is None:
             return self._data(member.size)
@@ -170,7 +173,7 @@ class _Forward:
         return bytes(content)
 
     def read_to_end(self) -> None:
-        """Read what follows the end mark."""
+        """Read the bytes after the end mark."""
         end = self._at
         while data := self._stream.read(_READ):
             self._at += len(data)
@@ -187,13 +190,15 @@ class _Forward:
 
 
 class _StrictHeader(tarfile.TarInfo):
-    """Header that tarfile has read, with its sizes checked.
+    """Header of a member, with checks of its sizes.
 
-    tarfile takes a damaged or missing header for the end of the archive; here only the end mark ends an archive.
+    tarfile takes a damaged or missing header for the end of the archive. With this class only the end mark ends an
+    archive.
     """
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
+        """Read the next header."""
         try:
             member = super().fromtarfile(tarfile_)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined] # the end mark
@@ -214,7 +219,7 @@ class _StrictHeader(tarfile.TarInfo):
 
 
 def _parts(member: tarfile.TarInfo) -> list[tuple[int, int]]:
-    """Return offset and size of every part of a sparse file that is not a hole."""
+    """Return the offset and size of every part of a sparse file that is not a hole."""
     return cast(list[tuple[int, int]], member.sparse)
 
 
@@ -223,7 +228,7 @@ def _check_sparse(member: _StrictHeader, stored: int) -> None:
     end = total = 0
     for offset, size in _parts(member):
         if not size:
-            continue  # an unused entry, or the mark of the end
+            continue  # an unused entry or the end mark of the list
         if offset < end or size < 0:
             raise tarfile.ReadError(f"member {member.name!r} has parts of a sparse file that overlap")
         end, total = offset + size, total + size
@@ -233,20 +238,20 @@ def _check_sparse(member: _StrictHeader, stored: int) -> None:
 
 def _decompressed(file: io.BufferedReader, size: int) -> tuple[IO[bytes], bool]:
     """Return the stream of a tar archive, and whether it was compressed."""
-    # tarfile's own mode "r|*" does not notice a cut compressed stream or a wrong checksum.
+    # tarfile can decompress in its mode "r|*", but then it does not notice a cut stream or a wrong checksum.
     magic = file.peek(6)
     if magic.startswith(b"\x1f\x8b"):
         _check_zeros(file, size, _MAX_PADDING)
         return cast(IO[bytes], gzip.GzipFile(fileobj=file)), True
     if magic.startswith(b"\xfd7zXZ\x00"):
-        # This does what lzma.open does, which cannot limit its memory.
+        # `lzma.open` works the same way, but cannot limit its memory.
         raw = _compression.DecompressReader(
             file, lzma.LZMADecompressor, lzma.LZMAError, format=lzma.FORMAT_XZ, memlimit=_XZ_MEMORY
         )
         return io.BufferedReader(raw), True
     if magic.startswith(b"BZh"):
         return cast(IO[bytes], bz2.BZ2File(file)), True
-    # The end is checked first, because an archive is hashed whole once its first member was read.
+    # The end is checked before any member is read, because the whole archive is hashed after its first member is read.
     _check_zeros(file, size, _MAX_AFTER_END)
     return file, False
 

@@ -1,6 +1,6 @@
-"""tf.Example in TFRecord files, without TensorFlow: importing it takes longer than preparing a data set.
+"""Reader and writer of raw examples in TFRecord files. It does not import TensorFlow, which takes too long to import.
 
-The formats: tensorflow/core/lib/io/record_writer.h and tensorflow/core/example/{example,feature}.proto.
+The formats are defined in tensorflow/core/lib/io/record_writer.h and tensorflow/core/example/{example,feature}.proto.
 """
 
 import struct
@@ -16,8 +16,9 @@ from components.data.ingest import safe_files
 from components.errors import DataRefused
 from trainer.examples import ID, IMAGE, LABEL
 
-# The features in which an example is written. On the wire a map is a repeated key and value; declared so,
-# and in a pool of its own, it keeps the order in which it is written, and TensorFlow can be loaded beside it.
+# tf.Example, with its map of features declared as a repeated pair of key and value. Both have the same encoding, but a
+# repeated field keeps its order, so equal examples have equal bytes. The pool is separate from the default pool, in
+# which TensorFlow registers messages of the same names.
 _EXAMPLE_PROTO = """
     name: "example.proto" syntax: "proto3"
     message_type { name: "BytesList" field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_BYTES } }
@@ -39,20 +40,26 @@ _Example = message_factory.GetMessageClass(_pool.FindMessageTypeByName("Example"
 
 
 class RawExample(NamedTuple):
-    """One raw example: see the names in `trainer.examples`."""
+    """Features of a raw example, whose names are in `trainer.examples`."""
 
     id: bytes
     image: bytes
     label: int
 
 
-_HEADER = struct.Struct("<QI")  # length and its checksum
-_FOOTER = struct.Struct("<I")  # the checksum of the data
-_MAX_RECORD = 80 * 2**20  # bytes: an image of 64 MiB, its id and the rest of the example
+_HEADER = struct.Struct("<QI")  # length of the data, and the checksum of the length
+_FOOTER = struct.Struct("<I")  # checksum of the data
+_MAX_RECORD = 80 * 2**20  # bytes, enough for an image of 64 MiB and its id
 
 
 def example(image: bytes, label: int, id: bytes) -> bytes:
-    """One raw example, serialized."""
+    """Return a serialized raw example.
+
+    Args:
+        image: PNG or JPEG bytes.
+        label: index of the class.
+        id: origin of the image.
+    """
     message = _Example()
     add = message.features.feature.add
     add(key=ID).value.bytes_list.value.append(id)
@@ -62,10 +69,11 @@ def example(image: bytes, label: int, id: bytes) -> bytes:
 
 
 def parse(data: bytes) -> RawExample:
-    """The features of a serialized example.
+    """Return the features of a serialized example.
 
-    Raises ValueError, naming the feature (and the example, where it has an id), unless each is there with one value of
-    its type.
+    Raises:
+        ValueError: unless every feature has exactly one value of its type. The message names the feature, and the
+            example if it has an id.
     """
     try:
         features = {entry.key: entry.value for entry in _Example.FromString(data).features.feature}
@@ -89,15 +97,16 @@ def _only_value(features: dict[str, Any], name: str, kind: str) -> Any:
 
 
 def frame(data: bytes) -> bytes:
-    """`data` as one record of a TFRecord file."""
+    """Return data as a record of a TFRecord file, with its length and checksums."""
     length = struct.pack("<Q", len(data))
     return length + _FOOTER.pack(_masked_crc(length)) + data + _FOOTER.pack(_masked_crc(data))
 
 
 def read(path: Path) -> Iterator[bytes]:
-    """The records of an uncompressed TFRecord file, one in memory at a time.
+    """Yield the records of an uncompressed TFRecord file. Only one record is in memory at a time.
 
-    Raises DataRefused, naming the byte, if the file is cut or altered, and for a link or a special file.
+    Raises:
+        DataRefused: if the file is cut, changed, a link or a special file.
     """
     with safe_files.open_file(path) as file:
         left = safe_files.file_size(file)
@@ -107,7 +116,7 @@ def read(path: Path) -> Iterator[bytes]:
                 raise DataRefused(f"{path}: cut inside a record, {left} bytes before its end")
             length, length_crc = _HEADER.unpack(header)
             if length_crc != _masked_crc(header[:8]) or length + _HEADER.size + _FOOTER.size > left:
-                raise DataRefused(f"{path}: no whole record, {left} bytes before its end")
+                raise DataRefused(f"{path}: no complete record, {left} bytes before its end")
             if length > _MAX_RECORD:
                 raise DataRefused(
                     f"{path}: a record of {length:,} bytes, {left} bytes before its end; at most {_MAX_RECORD:,} are "
@@ -121,9 +130,10 @@ def read(path: Path) -> Iterator[bytes]:
 
 
 def read_examples(path: Path) -> Iterator[RawExample]:
-    """Yield the raw examples of a shard, one in memory at a time.
+    """Yield the raw examples of a shard. Only one example is in memory at a time.
 
-    Raises DataRefused, naming the shard, as `read` does, and for a record that is no raw example.
+    Raises:
+        DataRefused: if the shard cannot be read, or a record is not a raw example. The message names the shard.
     """
     for data in read(path):
         try:
@@ -133,12 +143,16 @@ def read_examples(path: Path) -> Iterator[RawExample]:
 
 
 def read_split(folder: Path) -> Iterator[RawExample]:
-    """Yield the raw examples of all shards in the folder of a split, in their order. Raises DataRefused."""
+    """Yield the raw examples of all shards in the folder of a split, in order.
+
+    Raises:
+        DataRefused: if a shard cannot be read, or a record is not a raw example.
+    """
     for shard in sorted(folder.glob("part-*.tfrecord")):
         yield from read_examples(shard)
 
 
 def _masked_crc(data: bytes) -> int:
-    """CRC-32C, masked as TFRecord has it, so that the checksum of data with checksums in it is no fixed point."""
+    """Return the CRC-32C of data, masked as TFRecord defines it because the data may contain checksums itself."""
     crc: int = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

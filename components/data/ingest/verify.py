@@ -1,4 +1,4 @@
-"""Verification that a data folder still holds what was written."""
+"""Verification that the spans of a data folder match their manifests."""
 
 import os
 import stat
@@ -12,16 +12,24 @@ from components.data.ingest import manifest as manifests
 from components.data.ingest import safe_files, schema, tfrecord
 from components.data.ingest.folder import span_folder, spans
 from components.data.ingest.manifest import Manifest, Shard
-from components.data.ingest.source import SPLITS, Progress, silent
+from components.data.ingest.source import SPLITS, Progress, no_progress
 from components.errors import DataRefused, UsageError
 from trainer.examples import LABEL, class_names
 
 
-def problems(path: Path, progress: Progress = silent) -> list[str]:
-    """One line for each thing that is not as the manifest has it; none for a sound folder.
+def problems(path: Path, progress: Progress = no_progress) -> list[str]:
+    """Compare spans with their manifests.
 
-    path: a data folder (every span) or one span. Each line names the file, what was expected and what was found.
-    Raises UsageError when there is no span.
+    Args:
+        path: a data folder, whose spans are all verified, or a single span.
+        progress: called after every shard, and regularly within a shard.
+
+    Returns:
+        A line for each problem, which names the file, what was expected and what was found. The list is empty if
+        everything matches.
+
+    Raises:
+        UsageError: if there is no span.
     """
     folders = span_folders(path)
     total = sum(1 for folder in folders for _ in folder.glob("*/*"))
@@ -42,12 +50,15 @@ def problems(path: Path, progress: Progress = silent) -> list[str]:
 def span_problems(
     folder: Path, splits: Collection[str] = SPLITS, verified: Callable[[int], None] = lambda _more: None
 ) -> list[str]:
-    """Return the problems of one span, as `problems` does.
+    """Compare one span with its manifest.
 
     Args:
         folder: the folder of the span.
         splits: the splits to verify.
-        verified: called with 1 after each shard, and with 0 within a shard.
+        verified: called with 1 after each shard, and regularly with 0 within a shard.
+
+    Returns:
+        A line for each problem, as in `problems`.
     """
     try:
         manifest = manifests.read(folder)
@@ -57,23 +68,27 @@ def span_problems(
     if manifest.history:
         found += _digest_problems(folder / manifests.HISTORY, manifest.history.sha256, verified)
     counts: Counter[tuple[str, int]] = Counter()
-    whole = True
+    shards_are_sound = True
     for name, shard in manifest.shards.items():
         if PurePosixPath(name).parts[0] in splits:
             shard_problems = _shard_problems(folder / name, shard, len(manifest.class_names), counts, verified)
-            whole = whole and not shard_problems
+            shards_are_sound = shards_are_sound and not shard_problems
             found += shard_problems
             verified(1)
-    return found + (_count_problems(folder, manifest, splits, counts) if whole else [])
+    return found + (_count_problems(folder, manifest, splits, counts) if shards_are_sound else [])
 
 
 def span_folders(path: Path) -> list[Path]:
-    """The span folders that `path` means. Raises UsageError when there is none."""
-    if os.path.lexists(path / manifests.NAME):  # if it is no file, its reader reports so
+    """Return the folder of a span itself, or the span folders of a data folder.
+
+    Raises:
+        UsageError: if there is no span.
+    """
+    if os.path.lexists(path / manifests.NAME):  # the reader of the manifest reports if this is not a file
         return [path]
     folders = [span_folder(path, number) for number in spans(path)]
     if not folders:
-        raise UsageError(f"{path}: holds no span: give a folder that `vitpipe data prepare` wrote, or one of its spans")
+        raise UsageError(f"{path}: holds no span: name a folder that `vitpipe data prepare` wrote, or one of its spans")
     return folders
 
 
@@ -90,22 +105,23 @@ def _schema_problems(data: Path, folder: Path, manifest: Manifest) -> list[str]:
     for expected in schema.build(manifest.class_names).feature:
         feature = features.get(expected.name)
         if feature is None:
-            lines.append(f"{data / schema.NAME}: feature {expected.name!r}: expected, found none")
+            lines.append(f"{data / schema.NAME}: feature {expected.name!r} is missing")
         elif (feature.type, feature.int_domain) != (expected.type, expected.int_domain):
             lines.append(
-                f"{data / schema.NAME}: feature {expected.name!r}: expected {_short(expected)}, found {_short(feature)}"
+                f"{data / schema.NAME}: feature {expected.name!r}: "
+                f"expected {_describe(expected)}, found {_describe(feature)}"
             )
     return lines
 
 
-def _short(feature: schema_pb2.Feature) -> str:
+def _describe(feature: schema_pb2.Feature) -> str:
     return f"{schema_pb2.FeatureType.Name(feature.type)} from {feature.int_domain.min} to {feature.int_domain.max}"
 
 
 def _file_problems(folder: Path, manifest: Manifest) -> list[str]:
     expected = {manifests.NAME, *SPLITS, *manifest.shards} | ({manifests.HISTORY} if manifest.history else set())
-    found = (path for path in sorted(folder.rglob("*")) if path.relative_to(folder).as_posix() not in expected)
-    lines = [f"{path}: expected no such file, found one that the manifest does not list" for path in found]
+    unexpected = (path for path in sorted(folder.rglob("*")) if path.relative_to(folder).as_posix() not in expected)
+    lines = [f"{path}: not listed in the manifest: remove it" for path in unexpected]
     for split in SPLITS:
         if os.path.lexists(folder / split) and not stat.S_ISDIR(mode := (folder / split).lstat().st_mode):
             lines.append(f"{folder / split}: expected a folder, found {safe_files.describe(mode)}")
@@ -126,7 +142,7 @@ def _digest_problems(path: Path, expected: str, verified: Callable[[int], None])
 def _shard_problems(
     path: Path, shard: Shard, classes: int, counts: Counter[tuple[str, int]], verified: Callable[[int], None]
 ) -> list[str]:
-    """Adds the shard's examples to `counts`, by split and label, unless there is a problem."""
+    """Return the problems of a shard. If there are none, add its examples to `counts` by split and label."""
     if problems := _digest_problems(path, shard.sha256, verified):
         return problems
     labels: list[int] = []

@@ -1,4 +1,4 @@
-"""Writing of one span, completely or not at all."""
+"""Writer of a span, which is written completely or not at all."""
 
 import errno
 import hashlib
@@ -15,10 +15,10 @@ from components.data.ingest import history as histories
 from components.data.ingest import manifest as manifests
 from components.data.ingest import schema, tfrecord
 from components.data.ingest.folder import MAX_SPAN, span_folder, spans
-from components.data.ingest.intake import difference, take_in
-from components.data.ingest.locks import exclusively
+from components.data.ingest.intake import describe_difference, spool_images
+from components.data.ingest.locks import folder_lock
 from components.data.ingest.manifest import Manifest, Recipe, Shard
-from components.data.ingest.source import Progress, Source, silent
+from components.data.ingest.source import Progress, Source, no_progress
 from components.data.ingest.spool import Spool
 from components.errors import DataRefused, UsageError
 from trainer.disk import atomic_write, sync, sync_tree
@@ -29,21 +29,38 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write(
-    kind: str, source: Source, out: Path, span: int | None, recipe: Recipe, progress: Progress = silent
+    kind: str, source: Source, out: Path, span: int | None, recipe: Recipe, progress: Progress = no_progress
 ) -> Manifest:
-    """`components.data.ingest.prepare` from an open source. Raises OSError as well."""
-    with exclusively(out):
-        for leftover in out.glob(f"{_TEMPORARY}*"):  # of a writer that died: this process holds the lock
+    """Write a source as a span of a data folder.
+
+    Args:
+        kind: name of the kind of source.
+        source: the source.
+        out: the data folder.
+        span: number of the span; None for the number after the newest span.
+        recipe: the parameters of the span.
+        progress: called with the progress of each stage.
+
+    Returns:
+        The manifest of the span, or of the existing span if that has the same source and recipe.
+
+    Raises:
+        UsageError: if the number is too high, the span exists with other content, or another process writes to `out`.
+        DataRefused: if the data cannot be used.
+        OSError: if the disk cannot be read or written.
+    """
+    with folder_lock(out):
+        for leftover in out.glob(f"{_TEMPORARY}*"):  # a dead writer left it, because this process holds the lock
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         existing = spans(out)
         number = span or (existing[-1] + 1 if existing else 1)
         if existing and span in (None, *existing):
-            there = manifests.read(span_folder(out, span or existing[-1]))
-            if (there.kind, there.source_sha256, there.recipe) == (kind, source.sha256, recipe):
-                return there
+            current = manifests.read(span_folder(out, span or existing[-1]))
+            if (current.kind, current.source_sha256, current.recipe) == (kind, source.sha256, recipe):
+                return current
             if span is not None:
                 raise UsageError(
-                    f"--span {span}: {span_folder(out, span)} holds other content (from {there.source}): "
+                    f"--span {span}: {span_folder(out, span)} holds other content (from {current.source}): "
                     f"use --span {existing[-1] + 1}, or leave --span out"
                 )
         if number > MAX_SPAN:
@@ -62,23 +79,23 @@ def write(
 def _write_span(
     kind: str, source: Source, out: Path, number: int, recipe: Recipe, folder: Path, progress: Progress
 ) -> Manifest:
-    """Writes the images and the history of a span."""
-    classes_before = class_names(schema.read(out)) if spans(out) else None
+    """Write the shards and the history of a span, and return its manifest."""
+    earlier_classes = class_names(schema.read(out)) if spans(out) else None
     history = histories.read(out, progress)
     with Spool(folder / "spool", recipe.seed) as spool:
-        taken = take_in(source, spool, recipe, progress)
-        names = taken.class_names
-        if classes_before is not None and classes_before != list(names):
+        intake = spool_images(source, spool, recipe, progress)
+        names = intake.class_names
+        if earlier_classes is not None and earlier_classes != list(names):
             raise DataRefused(
                 f"{source.description}: its classes are not those of {out / schema.NAME}: "
-                f"{difference(classes_before, names)}; use another --out for other classes"
+                f"{describe_difference(earlier_classes, names)}; use another --out for other classes"
             )
         splits = spool.split(recipe.held_out, history, recipe.per_class)
         counts = {
             split: dict(zip(names, np.bincount(rows["label"], minlength=len(names)).tolist(), strict=True))
             for split, rows in splits.items()
         }
-        _refuse_missing(counts, source, spool.held_out, is_first_span=classes_before is None)
+        _refuse_missing(counts, source, spool.held_out, is_first_span=earlier_classes is None)
         shards = _write_shards(spool, splits, recipe.examples_per_shard, folder, progress)
     (folder / "spool").unlink()
     return Manifest(
@@ -88,11 +105,11 @@ def _write_span(
         recipe=recipe,
         class_names=names,
         counts=counts,
-        image_shape=taken.image_shape,
+        image_shape=intake.image_shape,
         shards=shards,
-        rejected=taken.rejected,
-        remarked=taken.remarked,
-        passed_over=taken.passed_over,
+        rejected=intake.rejected,
+        remarked=intake.remarked,
+        passed_over=intake.passed_over,
         history=history.with_span(number, splits).write(folder),
         tool_version=importlib.metadata.version("vitpipe"),
     )
@@ -122,7 +139,7 @@ def _refuse_missing(
         missing = [name for name, count in by_class.items() if not count]
         if not missing:
             continue
-        there = ", ".join(f"{counts[other][missing[0]]:,} in {other}" for other in counts)
+        by_split = ", ".join(f"{counts[other][missing[0]]:,} in {other}" for other in counts)
         if split not in held_out and "test" not in held_out:
             fix = f"put images of it into {split}/<class>/"
         else:
@@ -131,7 +148,7 @@ def _refuse_missing(
                 fix += " that no earlier span holds (an earlier image stays in its split), or use another --out"
         raise DataRefused(
             f"{source.description}: {len(missing)} of {len(by_class)} classes have no image in {split} "
-            f"(first: {missing[0]!r}, with {there}): every class needs one in train, val and test; {fix}"
+            f"(first: {missing[0]!r}, with {by_split}): every class needs one in train, val and test; {fix}"
         )
 
 
@@ -158,15 +175,15 @@ def _temporary_folder(out: Path, number: int) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # gone already when it was renamed
+        shutil.rmtree(folder, ignore_errors=True)  # it is gone if it was renamed
 
 
 def disk_problem(error: OSError, out: Path) -> str:
-    """Describe an OSError that was raised while data is prepared, and the space that is needed if the disk is full.
+    """Describe an error of the disk, with the space that is needed if the disk is full.
 
     Args:
-        error: the error.
-        out: the folder that the data is prepared into.
+        error: the error that was raised while a span was written.
+        out: the data folder.
     """
     where = error.filename or out
     if error.errno in _NO_SPACE:

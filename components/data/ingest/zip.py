@@ -1,6 +1,6 @@
-"""Reader of zip archives, which are read member by member and never unpacked to disk.
+"""Reader of zip archives, which are never unpacked to disk.
 
-Members are read in the order of their bytes in the file, and must match the archive's directory.
+Members are read in the order of their positions in the file, and must match the archive's directory.
 """
 
 import errno
@@ -19,14 +19,14 @@ from components.data.ingest.images import MAX_BYTES
 from components.data.ingest.safe_files import file_size
 from components.errors import DataRefused
 
-SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")  # of a member, and of the directory in an archive without members
+SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")  # of a member, and of the directory of an archive without members
 
-_MAX_DIRECTORY = 256 * 2**20  # bytes; one for 1.4 million images has 180 MiB
+_MAX_DIRECTORY = 256 * 2**20  # bytes; the directory of 1.4 million images has 180 MiB
 _LOCAL_HEADER = 30  # bytes, at least
 _ENCRYPTED = 0x1 | 0x40  # flags
 _UTF_8 = 0x800  # flag
 
-# What zipfile raises on damaged bytes, found by changing bytes of good archives.
+# Errors that zipfile raises on damaged bytes, found by changing bytes of good archives.
 _DAMAGED = (
     zipfile.BadZipFile,
     EOFError,
@@ -46,13 +46,13 @@ def zip_entries(path: Path, file: io.BufferedReader, heartbeat: Heartbeat) -> It
     """Yield the members of an archive.
 
     Args:
-        path: named in messages.
+        path: path of the archive, for messages.
         file: the archive, open at its beginning.
-        heartbeat: called while members are skipped.
+        heartbeat: called before every member.
 
     Raises:
-        DataRefused: if the archive is damaged, encrypted or packed in a way that is not supported, or a member could
-            lead out of it.
+        DataRefused: if the archive is damaged or encrypted, its compression is not supported, or a member is a link or
+            special file or leads out of the archive.
     """
     size = file_size(file)
     try:
@@ -67,21 +67,22 @@ def zip_entries(path: Path, file: io.BufferedReader, heartbeat: Heartbeat) -> It
                 yield Entry(name + "/", None) if member.is_dir() else Entry(name, _content(path, archive, member))
     except _DAMAGED as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            raise  # an error of the disk: EINVAL comes from a seek to an impossible position
+            raise  # an error of the disk; EINVAL is not, because a seek to an impossible position raises it
         raise damaged(path, "zip", error) from error
 
 
 class _Bounded(io.BufferedReader):
-    """File that reads at most `_MAX_DIRECTORY` bytes at once, because zipfile reads the whole directory."""
+    """File that refuses to read more than _MAX_DIRECTORY bytes at once, because zipfile reads the directory at once."""
 
     def read(self, size: int | None = -1, /) -> bytes:
+        """Read at most `size` bytes."""
         if size is not None and size > _MAX_DIRECTORY:
             raise zipfile.BadZipFile(f"a directory of {size:,} bytes, at most {_MAX_DIRECTORY:,} are read")
         return super().read(size)
 
 
 def _check_overlap(members: list[zipfile.ZipInfo], end: int) -> None:
-    """Raise BadZipFile if members share bytes, as in an archive that unpacks to far more than its size."""
+    """Raise BadZipFile if members share bytes, by which an archive can unpack to far more than its size."""
     for member, following in pairwise(members):
         if member.header_offset + _LOCAL_HEADER + member.compress_size > following.header_offset:
             raise zipfile.BadZipFile(f"members {member.filename!r} and {following.filename!r} overlap")
@@ -104,7 +105,10 @@ def _path(archive: Path, member: zipfile.ZipInfo) -> str | None:
 
 
 def _name(member: zipfile.ZipInfo) -> str:
-    """Return a member's name. macOS writes UTF-8 without its flag, and zipfile then decodes code page 437."""
+    """Return a member's name.
+
+    macOS encodes names in UTF-8 without setting the flag for it, so that zipfile decodes them as code page 437.
+    """
     if not member.flag_bits & _UTF_8:
         try:
             return member.filename.encode("cp437").decode("utf-8")

@@ -1,1 +1,1 @@
-"""ImageStatistics: statistics of a span's images that TFDV does not compute."""
+"""Statistics of a span's images that TFDV does not compute."""

@@ -1,4 +1,4 @@
-"""The ImageStatistics component, which measures the images of a span and finds duplicates among them."""
+"""ImageStatistics component, which measures the images of a span and finds equal and nearly equal images."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -23,36 +23,38 @@ from components import artifacts
 from components.data.ingest import tfrecord
 from components.data.ingest.images import UNDECODABLE, BadImage, open_image, pixel_digest, remarks, to_rgb
 from components.data.statistics.conflicts import find_conflicts
-from components.data.statistics.figures import of_images
+from components.data.statistics.figures import compute_figures
 from components.data.statistics.leaks import find_leaks
-from components.data.statistics.perceptual import SIDE, phash, thumbnail, unpack_bits
+from components.data.statistics.perceptual import SIDE, phash, stack_thumbnails, thumbnail
 from trainer.examples import class_names
 from trainer.preprocessing import decode_batch
 
-TABLE = "images"  # a folder of Parquet files, a row an image
-TWINS = "twins.parquet"  # a row for each image that stands in another split too, with one of its twins there
-CONFLICTS = "conflicts.parquet"  # a row for each image whose picture has another label elsewhere, with one such twin
+# Files of an ImageStatistics artifact.
+TABLE = "images"  # a folder of Parquet files with a row for each image
+TWINS = "twins.parquet"  # the table that `find_leaks` returns
+CONFLICTS = "conflicts.parquet"  # the table that `find_conflicts` returns
 FIGURES = "figures.json"
 
-_CHUNK_IMAGES, _CHUNK_BYTES = 512, 32 * 2**20  # what is decoded at a time
+_CHUNK_IMAGES, _CHUNK_BYTES = 512, 32 * 2**20  # limits of what is decoded at a time
 
 _ROW = pa.schema(
     {
         "split": pa.string(),
         "id": pa.binary(),
         "label": pa.int64(),
-        "reason": pa.string(),  # why the image cannot be used; empty when it can. Then what follows is measured
+        "reason": pa.string(),  # why the image cannot be used, or empty
         "bytes": pa.int64(),
-        "format": pa.string(),  # and mode, as Pillow names them: JPEG RGB
+        # The following columns may be null if the image cannot be used.
+        "format": pa.string(),  # format and mode as Pillow names them, for example JPEG RGB
         "width": pa.int32(),
         "height": pa.int32(),
-        "digest": pa.binary(16),  # of the pixels
-        "hash": pa.uint64(),
-        "thumbnail": pa.binary(SIDE * SIDE),  # grey
+        "digest": pa.binary(16),  # digest of the pixels
+        "hash": pa.uint64(),  # perceptual hash
+        "thumbnail": pa.binary(SIDE * SIDE),  # uint8 grey values
         "remarks": pa.list_(pa.string()),  # keys of `components.data.ingest.images.REMARKS`
-        # Of the pixels at the model's size, as the model gets them.
-        "mean": pa.list_(pa.float64()),
-        "mean_square": pa.list_(pa.float64()),
+        # Measures of the decoded pixels at the model's size, as the model gets them.
+        "mean": pa.list_(pa.float64()),  # of red, green and blue
+        "mean_square": pa.list_(pa.float64()),  # of red, green and blue
         "brightness": pa.float64(),  # mean of the luma, 0 to 255
         "sharpness": pa.float64(),  # variance of the luma's Laplacian
     }
@@ -60,7 +62,15 @@ _ROW = pa.schema(
 
 
 def measure_shard(source: tuple[str, str], image_size: int) -> Iterator[pa.Table]:
-    """The rows of one uncompressed shard of raw examples. source: split and path."""
+    """Measure the images of one shard of raw examples.
+
+    Args:
+        source: the split and the path of the shard.
+        image_size: side in pixels at which the model sees an image.
+
+    Yields:
+        Tables with a row for each image.
+    """
     split, path = source
     chunk: list[tfrecord.RawExample] = []
     size = 0
@@ -99,28 +109,28 @@ def _measure(split: str, examples: list[tfrecord.RawExample], image_size: int) -
                 "remarks": remarks(example.image, image, pixels),
             }
         rows.append(row)
-    # What is no image is not shown to TensorFlow, which would decode a picture of any size.
+    # Rejected bytes are not passed to TensorFlow, which would decode a picture of any size.
     usable = [b"" if row["reason"] else example.image for row, example in zip(rows, examples, strict=True)]
-    seen, valid = (tensor.numpy() for tensor in _decoder(image_size)(tf.constant(usable)))
+    pixels_at_size, valid = (tensor.numpy() for tensor in _decoder(image_size)(tf.constant(usable)))
     for row, decoded in zip(rows, valid, strict=True):
         if not decoded and not row["reason"]:
             row["reason"] = UNDECODABLE
     good = [row for row in rows if not row["reason"]]
-    hashes = phash(unpack_bits(row["thumbnail"] for row in good))
-    for row, hash, looks in zip(good, hashes, _looks(seen[valid]), strict=True):
-        row |= {"hash": hash, **looks}
+    hashes = phash(stack_thumbnails(row["thumbnail"] for row in good))
+    for row, hash, measures in zip(good, hashes, _measure_pixels(pixels_at_size[valid]), strict=True):
+        row |= {"hash": hash, **measures}
     return pa.Table.from_pylist(rows, _ROW)
 
 
 @cache
 def _decoder(image_size: int) -> tf.types.experimental.PolymorphicFunction:
-    """What the model's own preprocessing makes of image bytes, and of which it makes nothing."""
+    """Return a function that decodes a batch by the model's preprocessing, and reports which images are valid."""
     signature = [tf.TensorSpec([None], tf.string)]
     return tf.function(lambda encoded: decode_batch(encoded, image_size), input_signature=signature)
 
 
-def _looks(pixels: np.ndarray) -> Iterator[dict[str, Any]]:
-    """Figures of each image of uint8 [N, S, S, 3]."""
+def _measure_pixels(pixels: np.ndarray) -> Iterator[dict[str, Any]]:
+    """Yield colour, brightness and sharpness of each image of uint8 [N, S, S, 3]."""
     values = pixels.astype(np.float32)
     means = values.mean(axis=(1, 2), dtype=np.float64)
     squares = np.square(values).mean(axis=(1, 2), dtype=np.float64)
@@ -134,12 +144,17 @@ def _looks(pixels: np.ndarray) -> Iterator[dict[str, Any]]:
 
 
 def read_table(folder: Path, columns: list[str]) -> pd.DataFrame:
-    """Columns of the table of images in a folder of ImageStatistics."""
+    """Read some columns of the table of images.
+
+    Args:
+        folder: the folder of an ImageStatistics artifact.
+        columns: names of the columns.
+    """
     return pa.parquet.read_table(folder / TABLE, columns=columns).to_pandas()
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
-    """One Beam pass over the shards writes the table; what it says on the whole is worked out from it."""
+    """Executor that measures every image in a Beam job, then computes the statistics from the table of images."""
 
     def Do(
         self,
@@ -147,6 +162,13 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
+        """Write the table of images, the leaks, the conflicts and the statistics.
+
+        Args:
+            input_dict: `examples`, `test_examples` and `schema`.
+            output_dict: `statistics`.
+            exec_properties: `image_size`.
+        """
         self._log_startup(input_dict, output_dict, exec_properties)
         [examples], [test_examples] = input_dict["examples"], input_dict["test_examples"]
         statistics = artifact_utils.get_single_instance(output_dict["statistics"])
@@ -171,15 +193,19 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         twins, leaks = find_leaks(images)
         twins.to_parquet(folder / TWINS)
         find_conflicts(images, twins).to_parquet(folder / CONFLICTS)
-        del images
-        rest = read_table(folder, [name for name in _ROW.names if name not in ("hash", "thumbnail")])
-        span, gate_span = (one.get_int_custom_property(SPAN_PROPERTY_NAME) for one in (examples, test_examples))
-        found = of_images(rest, names, leaks, span, gate_span, exec_properties["image_size"])
-        (folder / FIGURES).write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        del images  # frees the thumbnails before the other columns are read
+        images = read_table(folder, [name for name in _ROW.names if name not in ("hash", "thumbnail")])
+        span, gate_span = (
+            artifact.get_int_custom_property(SPAN_PROPERTY_NAME) for artifact in (examples, test_examples)
+        )
+        figures = compute_figures(images, names, leaks, span, gate_span, exec_properties["image_size"])
+        (folder / FIGURES).write_text(figures.model_dump_json(indent=1) + "\n", encoding="utf-8")
         statistics.span = span
 
 
 class ImageStatisticsSpec(ComponentSpec):
+    """Inputs, output and parameter of ImageStatistics."""
+
     PARAMETERS: ClassVar = {"image_size": ExecutionParameter(type=int)}
     INPUTS: ClassVar = {
         "examples": ChannelParameter(type=standard_artifacts.Examples),
@@ -190,13 +216,13 @@ class ImageStatisticsSpec(ComponentSpec):
 
 
 class ImageStatistics(base_beam_component.BaseBeamComponent):
-    """Measures every image of a span and of the gate's test set.
+    """Component that measures every image of a span and of the gate's test set.
 
     Args:
-        examples: raw examples to train and select on, as `components.data.example_gen` copied them.
-        test_examples: raw examples of the gate's `test` split.
-        schema: carries the class names.
-        image_size: pixels a side at which the model sees an image.
+        examples: raw examples of train and val.
+        test_examples: raw examples of the gate span's test split.
+        schema: the schema, which has the class names.
+        image_size: side in pixels at which the model sees an image.
     """
 
     SPEC_CLASS = ImageStatisticsSpec
@@ -204,7 +230,7 @@ class ImageStatistics(base_beam_component.BaseBeamComponent):
 
     def __init__(
         self, examples: types.BaseChannel, test_examples: types.BaseChannel, schema: types.BaseChannel, image_size: int
-    ):
+    ) -> None:
         statistics = types.Channel(type=artifacts.ImageStatisticsArtifact)
         super().__init__(
             ImageStatisticsSpec(

@@ -1,4 +1,4 @@
-"""Figures measured on the images of a span. Imports neither TFX nor TensorFlow."""
+"""Statistics of a span, computed from the table of its images. Imports neither TFX nor TensorFlow."""
 
 import numpy as np
 import pandas as pd
@@ -7,63 +7,77 @@ from pydantic import Field
 from components.data.ingest.source import SPLITS
 from trainer.settings import Group
 
-# Edges of the histograms, the same for every span, so that two can be compared.
+# Edges of the histogram bins. They are the same for every span, so that spans can be compared.
 BRIGHTNESS = np.linspace(0, 256, 17)  # mean luma of an image
-SHARPNESS = np.arange(0, 21)  # log2(1 + variance of the Laplacian)
-SIDES = np.arange(0, 15, 0.5)  # log2 of the geometric mean of width and height in pixels
+SHARPNESS = np.arange(0, 21)  # log2 of 1 + the variance of the Laplacian
+SIDES = np.arange(0, 15, 0.5)  # log2 of the geometric mean of width and height, in pixels
 
 
 class SplitFigures(Group):
-    """Of one split. Colours are of the pixels at the model's size, 0 to 255, red, green and blue."""
+    """Statistics of one split.
+
+    The colours are measured on the pixels at the model's size, on a scale of 0 to 255.
+    """
 
     images: int
-    bytes: int  # encoded
-    undecodable: dict[str, int]  # by reason
-    outside_labels: int  # that are no class
-    labels: dict[str, int]  # by class, each of them
-    formats: dict[str, int]  # by format and mode
-    sizes: dict[str, int]  # by width x height, the ten most frequent
+    bytes: int  # total size of the encoded images
+    undecodable: dict[str, int]  # number of images by reason
+    outside_labels: int  # examples whose label belongs to no class
+    labels: dict[str, int]  # number of images by class, in index order
+    formats: dict[str, int]  # number of images by format and colour mode
+    sizes: dict[str, int]  # number of images by width x height, for the ten most frequent sizes
     different_sizes: int
-    smallest_side: int | None  # pixels
-    mean: list[float]
-    spread: list[float]  # standard deviation
-    brightness: list[int]
-    sharpness: list[int]
-    sides: list[int]
-    duplicates: int  # images whose pixels an earlier image of the split has
-    remarks: dict[str, int] = Field({})  # number of images by remark, see `components.data.ingest.images.REMARKS`
+    smallest_side: int | None  # pixels; None if no image decodes
+    mean: list[float]  # of red, green and blue
+    spread: list[float]  # standard deviation of red, green and blue
+    brightness: list[int]  # histogram with the edges BRIGHTNESS
+    sharpness: list[int]  # histogram with the edges SHARPNESS
+    sides: list[int]  # histogram with the edges SIDES
+    duplicates: int  # images with the same pixels as an earlier image of the split
+    remarks: dict[str, int] = Field({})  # number of images by remark; see `components.data.ingest.images.REMARKS`
 
 
 class Leak(Group):
-    """How many images of `target` stand in `source` too: with equal pixels, or showing nearly the same."""
+    """Number of images in the split `target` that also appear in the split `source`."""
 
     source: str
     target: str
-    exact: int
-    near: int
+    exact: int  # images with equal pixels
+    near: int  # images that are nearly equal, but not equal
 
 
 class Conflicts(Group):
-    """Numbers of images whose picture also has another label, with equal pixels or with nearly equal ones."""
+    """Number of images that equal or nearly equal an image with another label."""
 
-    exact: int = 0
-    near: int = 0
+    exact: int = 0  # images with equal pixels
+    near: int = 0  # images that are nearly equal, but not equal
 
 
 class ImageFigures(Group):
+    """Statistics of train and val of a span, and of test of the gate span."""
+
     span: int
-    gate_span: int  # of the test split
-    image_size: int  # pixels a side at which the model sees an image
+    gate_span: int  # the span whose test split is measured
+    image_size: int  # side in pixels at which the model sees an image
     splits: dict[str, SplitFigures]
-    repeated_ids: int  # within the span, and within the test split
+    repeated_ids: int  # examples whose id an earlier example has; train and val count together, test on its own
     leaks: list[Leak]
     conflicts: Conflicts = Conflicts()
 
 
-def of_images(
+def compute_figures(
     images: pd.DataFrame, names: list[str], leaks: list[Leak], span: int, gate_span: int, image_size: int
 ) -> ImageFigures:
-    """What a table of images says on the whole. names: of the classes, in index order."""
+    """Compute the statistics of a table of images. Conflicts are not counted.
+
+    Args:
+        images: a row for each image, as ImageStatistics measures it.
+        names: class names in index order.
+        leaks: numbers of images that appear in two splits.
+        span: number of the span of train and val.
+        gate_span: number of the span of test.
+        image_size: side in pixels at which the model sees an image.
+    """
     return ImageFigures(
         span=span,
         gate_span=gate_span,
@@ -74,18 +88,31 @@ def of_images(
     )
 
 
-def without_images(figures: ImageFigures, images: pd.DataFrame, leaking: pd.Series) -> ImageFigures:
-    """The figures of a span whose leaking examples (bool, by row of `images`) are left out: fewer labels, no leaks."""
+def remove_leaks(figures: ImageFigures, images: pd.DataFrame, leaking: pd.Series) -> ImageFigures:
+    """Return the statistics of a span after leaking examples are left out of it.
+
+    Only the numbers of images and of leaks change. The other statistics still include all examples.
+
+    Args:
+        figures: statistics of all examples.
+        images: the table of images, with the columns split and label.
+        leaking: bool, a value for each row of `images`; true if the example is left out.
+    """
     splits = {}
-    for split, of in figures.splits.items():
-        labels = images.label[leaking & (images.split == split)]
-        left = {name: count - int((labels == label).sum()) for label, (name, count) in enumerate(of.labels.items())}
-        splits[split] = of.model_copy(update={"images": of.images - len(labels), "labels": left})
+    for split, measured in figures.splits.items():
+        removed = images.label[leaking & (images.split == split)]
+        labels = {
+            name: count - int((removed == label).sum()) for label, (name, count) in enumerate(measured.labels.items())
+        }
+        splits[split] = measured.model_copy(update={"images": measured.images - len(removed), "labels": labels})
     return figures.model_copy(update={"splits": splits, "leaks": []})
 
 
 def repeated_ids(images: pd.DataFrame) -> pd.Series:
-    """bool: whose id an earlier image has. The test set may be of another span, where the same names are no wonder."""
+    """Return a boolean series that is true for each image whose id an earlier image has.
+
+    Test images are compared only with each other: the test set may come from another span, which may use the same ids.
+    """
     return pd.DataFrame({"id": images.id, "test": images.split == "test"}).duplicated()
 
 
@@ -96,7 +123,8 @@ def _split_figures(rows: pd.DataFrame, names: list[str]) -> SplitFigures:
     )
     inside = rows.label.between(0, len(names) - 1)
     sides = np.sqrt(good.width * good.height)
-    width, height = (good[name].astype(int).astype(str) for name in ("width", "height"))  # floats where some have none
+    # The columns are floats if a row of the table has no size.
+    width, height = (good[name].astype(int).astype(str) for name in ("width", "height"))
     sizes = (width + "x" + height).value_counts()
     return SplitFigures(
         images=len(rows),

@@ -1,4 +1,4 @@
-"""Detection of images that appear in two splits. Imports neither TFX nor TensorFlow."""
+"""Detection of leaks, which are images that appear in two splits. Imports neither TFX nor TensorFlow."""
 
 import numpy as np
 import pandas as pd
@@ -6,43 +6,54 @@ import pandas as pd
 from components.data.statistics.figures import Leak
 from components.data.statistics.perceptual import CORRELATION, similar_pairs
 
-# Where an image may leak from and into; the split on the left gives way.
+# Pairs of splits (source, target) that are compared. A leak is removed from the source.
 LEAKS = (("train", "test"), ("val", "test"), ("train", "val"))
 
 _TWIN = ["split", "id", "twin_split", "twin_id", "correlation", "exact"]
 
 
 def find_leaks(images: pd.DataFrame) -> tuple[pd.DataFrame, list[Leak]]:
-    """Which images stand in two splits, exactly or nearly so.
+    """Find the images that appear in two splits, with equal or nearly equal pixels.
 
-    images: the columns split, id, reason, digest, hash and thumbnail.
-    Gives the twins (columns split, id, twin_split, twin_id, correlation (1 for equal pixels), exact), a row for each
-    image that leaks either way, and how many there are.
+    Args:
+        images: a table with the columns split, id, reason, digest, hash and thumbnail.
+
+    Returns:
+        A table of the leaking images, and their numbers for each pair of LEAKS. The table has a row for each leaking
+        image of source and of target, with its closest twin in the other split. The columns are split, id, twin_split,
+        twin_id, correlation (1 for equal pixels) and exact (whether the pixels are equal).
     """
     good = images[images.reason == ""]
     one_each = {str(split): rows.drop_duplicates("digest") for split, rows in good.groupby("split")}
-    found, leaks = [pd.DataFrame(columns=_TWIN).astype({"exact": bool})], []
+    tables, leaks = [pd.DataFrame(columns=_TWIN).astype({"exact": bool})], []
     for source, target in LEAKS:
         if source in one_each and target in one_each:
             pairs = _twins(one_each[source], one_each[target])
-            leaking = _showing(good[good.split == target], pairs, "target", "source").assign(twin_split=source)
-            giving_way = _showing(good[good.split == source], pairs, "source", "target").assign(twin_split=target)
-            found += [leaking[_TWIN], giving_way[_TWIN]]
-            exact = int(leaking.exact.sum())
-            leaks.append(Leak(source=source, target=target, exact=exact, near=len(leaking) - exact))
-    filled = [table for table in found if len(table)] or found[:1]
-    return pd.concat(filled, ignore_index=True), leaks
+            in_target = _with_closest_twin(good[good.split == target], pairs, "target", "source")
+            in_source = _with_closest_twin(good[good.split == source], pairs, "source", "target")
+            tables += [in_target.assign(twin_split=source)[_TWIN], in_source.assign(twin_split=target)[_TWIN]]
+            exact = int(in_target.exact.sum())
+            leaks.append(Leak(source=source, target=target, exact=exact, near=len(in_target) - exact))
+    return concatenate(tables), leaks
 
 
-def _showing(images: pd.DataFrame, pairs: pd.DataFrame, side: str, other: str) -> pd.DataFrame:
-    """Every image that shows a picture of `side`, with the best of its twins on the other side."""
+def concatenate(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Concatenate tables with the same columns. Empty tables are left out, because pandas would change dtypes."""
+    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+
+
+def _with_closest_twin(images: pd.DataFrame, pairs: pd.DataFrame, side: str, other: str) -> pd.DataFrame:
+    """Return every image that shows a picture of the given side of the pairs, with its closest twin."""
     best = pairs.sort_values(["exact", "correlation"], ascending=False).drop_duplicates(f"{side}_digest")
     best = best.rename(columns={f"{side}_digest": "digest", f"{other}_id": "twin_id"})
     return images[["split", "id", "digest"]].merge(best, on="digest")
 
 
 def _twins(source: pd.DataFrame, target: pd.DataFrame) -> pd.DataFrame:
-    """Pairs of pictures, each picture given once: source_digest, source_id, target_digest, target_id, and how close."""
+    """Pair the equal and nearly equal images of two splits, which list equal images of one split only once.
+
+    The columns of the result are source_digest, source_id, target_digest, target_id, correlation and exact.
+    """
     equal = source.merge(target, on="digest", suffixes=("_source", "_target"))
     exact = pd.DataFrame(
         {
@@ -54,7 +65,7 @@ def _twins(source: pd.DataFrame, target: pd.DataFrame) -> pd.DataFrame:
             "exact": True,
         }
     )
-    found = [exact]
+    tables = [exact]
     for ours, theirs, correlation in similar_pairs(target, source, CORRELATION):
         near = {
             "source_digest": theirs.digest.to_numpy(),
@@ -64,10 +75,10 @@ def _twins(source: pd.DataFrame, target: pd.DataFrame) -> pd.DataFrame:
             "correlation": correlation,
             "exact": False,
         }
-        found.append(pd.DataFrame(near))
-    return pd.concat([table for table in found if len(table)] or found[:1], ignore_index=True)
+        tables.append(pd.DataFrame(near))
+    return concatenate(tables)
 
 
-def gives_way(twins: pd.DataFrame) -> np.ndarray:
-    """bool [N]: which of the twins is left out of training where none is to stand in two splits."""
+def leave_out_mask(twins: pd.DataFrame) -> np.ndarray:
+    """Return bool [N]: true for each row of `find_leaks` whose image is removed if leaks are left out of training."""
     return np.array([pair in LEAKS for pair in zip(twins.split, twins.twin_split, strict=True)], bool)

@@ -1,4 +1,4 @@
-"""Near-duplicate images: a perceptual hash finds candidates, and the edges of the images confirm them."""
+"""Search for nearly equal images: a perceptual hash finds candidates, and a comparison of edges confirms them."""
 
 from collections.abc import Iterable, Iterator
 
@@ -7,36 +7,43 @@ import pandas as pd
 from PIL import Image
 from scipy.fft import dct
 
-from components.data.ingest.images import eight_bits
+from components.data.ingest.images import to_eight_bits
 
-SIDE = 32  # pixels of the grey thumbnail that all of this looks at
-# Chosen on CIFAR-10 against the near-duplicates that ciFAIR (Barz and Denzler, 2020) lists.
-DISTANCE = 10  # bits of 64 in which the hashes of a pair may differ
-CORRELATION = 0.40  # of the pair's edges, at least
+SIDE = 32  # pixels on each side of the grey thumbnails that are compared
+# Both bounds were chosen on CIFAR-10, so that they find the near-duplicates listed by ciFAIR (Barz and Denzler, 2020).
+DISTANCE = 10  # largest number of bits, of 64, in which the hashes of a pair may differ
+CORRELATION = 0.40  # smallest correlation of the edges of a pair
 
-_MOST_CANDIDATES = 100  # compared with one image, the closest: thousands of plain pictures have similar hashes
+_MAX_CANDIDATES = 100  # for each image, because thousands of plain pictures may have similar hashes
 _ROWS = 512  # images whose hashes are compared with all others at a time
 _PAIRS = 4096  # pairs whose edges are compared at a time
-_BLOCK = 8  # rows of the table of distances that is in memory at a time: it stays in the cache of a core
+_BLOCK = 8  # rows of distances that are computed at a time, few enough to stay in the cache of a core
 
 
 def thumbnail(image: Image.Image) -> np.ndarray:
-    """uint8 [32, 32]: the image in grey, as pHash sees it."""
-    grey = eight_bits(image).convert("L")
+    """Return uint8 [32, 32]: the image in grey, resized for pHash."""
+    grey = to_eight_bits(image).convert("L")
     if grey.size != (SIDE, SIDE):
         grey = grey.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     return np.asarray(grey)
 
 
-def unpack_bits(thumbnails: Iterable[bytes]) -> np.ndarray:
-    """uint8 [N, 32, 32] of the bytes of N thumbnails."""
+def stack_thumbnails(thumbnails: Iterable[bytes]) -> np.ndarray:
+    """Return uint8 [N, 32, 32] from the bytes of N thumbnails."""
     return np.frombuffer(b"".join(thumbnails), np.uint8).reshape(-1, SIDE, SIDE)
 
 
 def phash(thumbnails: np.ndarray) -> np.ndarray:
-    """uint64 [N] of thumbnails uint8 [N, 32, 32]: pHash as the library `imagehash` defines it.
+    """Compute pHash, as the library `imagehash` defines it.
 
-    The signs of the 8 x 8 lowest frequencies of a cosine transform against their median, the first bit on the left.
+    A bit is set if the coefficient of one of the 8 x 8 lowest frequencies of a cosine transform is above their median.
+    The first coefficient is the most significant bit.
+
+    Args:
+        thumbnails: uint8 [N, 32, 32].
+
+    Returns:
+        uint64 [N].
     """
     rows = dct(thumbnails.astype(np.float64), axis=1)[:, :8]
     low = dct(rows, axis=2)[:, :, :8].reshape(-1, 64)
@@ -47,10 +54,18 @@ def phash(thumbnails: np.ndarray) -> np.ndarray:
 def close_pairs(
     first: np.ndarray, second: np.ndarray, distance: int = DISTANCE, most: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Indices i, j of the pairs whose hashes (uint64 [N], uint64 [M]) differ in at most `distance` bits.
+    """Find the pairs of hashes that differ in at most `distance` bits.
 
-    `most`: of each of `first` only so many, the closest: plain pictures have hashes alike by the thousands.
-    All N x M distances are computed: 1.6 ns each on one core.
+    All N x M distances are computed, at 1.6 ns each on one core.
+
+    Args:
+        first: uint64 [N], hashes.
+        second: uint64 [M], hashes.
+        distance: largest number of bits that may differ.
+        most: largest number of pairs for each hash of `first`, of which the closest are kept. None keeps all pairs.
+
+    Returns:
+        Two arrays int64 [P]: the indices of each pair in `first` and in `second`.
     """
     found = [np.zeros((2, 0), np.int64)]
     for start in range(0, len(first), _BLOCK):
@@ -66,32 +81,40 @@ def close_pairs(
 def similar_pairs(
     first: pd.DataFrame, second: pd.DataFrame, correlation: float
 ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame, np.ndarray]]:
-    """Yield pairs of different images that show nearly the same, in parts that fit into memory.
+    """Yield pairs of images that are nearly equal, but not equal, in parts that fit into memory.
 
     Args:
-        first: the columns digest, hash and thumbnail, and any others.
-        second: as `first`. An image is compared with those whose hashes are closest to its own.
-        correlation: of the edges of a pair, at least.
+        first: a table with the columns digest, hash and thumbnail, and any others.
+        second: another table with these columns. An image of `first` is compared with the images of `second` that have
+            the closest hashes.
+        correlation: smallest correlation of the edges of a pair.
 
     Yields:
-        Rows of `first`, the same number of rows of `second`, and the correlation of each pair, float [N].
+        N rows of `first`, N rows of `second`, and the correlations of the N pairs, float [N].
     """
     hashes = second.hash.to_numpy(np.uint64)
     for start in range(0, len(first), _ROWS):
         part = first.iloc[start : start + _ROWS]
-        i, j = close_pairs(part.hash.to_numpy(np.uint64), hashes, most=_MOST_CANDIDATES)
+        i, j = close_pairs(part.hash.to_numpy(np.uint64), hashes, most=_MAX_CANDIDATES)
         for at in range(0, len(i), _PAIRS):
             ours, theirs = part.iloc[i[at : at + _PAIRS]], second.iloc[j[at : at + _PAIRS]]
-            found = edge_correlation(unpack_bits(ours.thumbnail), unpack_bits(theirs.thumbnail))
+            found = edge_correlation(stack_thumbnails(ours.thumbnail), stack_thumbnails(theirs.thumbnail))
             kept = (found >= correlation) & (ours.digest.to_numpy() != theirs.digest.to_numpy())
             yield ours[kept], theirs[kept], found[kept]
 
 
 def edge_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """float [N]: how well the edges of pairs of thumbnails (uint8 [N, 32, 32] each) agree, 1 for equal ones.
+    """Compute Pearson's correlation of the edges of pairs of thumbnails.
 
-    Pearson's correlation of the differences between neighbouring pixels: brightness and colour do not matter to it,
-    and two dark spots on a plain sky do not agree as they do in the hash. 0 where one of the two is without edges.
+    Edges are the differences between neighbouring pixels, so brightness and colour have no influence. Unlike the hash,
+    the correlation tells two different dark spots on a plain sky apart.
+
+    Args:
+        first: uint8 [N, 32, 32], thumbnails.
+        second: uint8 [N, 32, 32], the thumbnail to compare with each of them.
+
+    Returns:
+        float [N]: 1 for equal thumbnails, 0 if one of the two has no edges.
     """
 
     def edges(thumbnails: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.utils import io_utils, path_utils
 
 from components.data.ingest import tfrecord
-from components.data.ingest.images import eight_bits, open_image
+from components.data.ingest.images import open_image, to_eight_bits
 from components.model.evaluator.judgement import Check
 from components.model.serving_check import client
 from components.model.serving_check.bounds import ServingCheckSettings
@@ -242,7 +242,7 @@ def _vary_size(image: bytes, number: int) -> bytes:
     """Return every other image in another size and format, because clients send images of any size."""
     if number % 2 == 0:
         return image
-    picture = eight_bits(open_image(image)).convert("RGB")
+    picture = to_eight_bits(open_image(image)).convert("RGB")
     out = io.BytesIO()
     picture.thumbnail((200, 200))  # so that the result is never larger than serving accepts
     picture.resize((picture.width + 7 * number, picture.height + 3)).save(out, "JPEG" if number % 4 == 1 else "PNG")

@@ -1,4 +1,4 @@
-"""Spans that are not what their manifest says, or hold no examples: refused when they are ingested, by name."""
+"""Tests that spans which do not match their manifests are refused when they are ingested."""
 
 import hashlib
 import itertools
@@ -44,7 +44,7 @@ def good(image):
 
 @pytest.fixture
 def ingest(tmp_path):
-    """Launches the ingestion of train and val of a span."""
+    """Function that runs the ingestion of train and val of a span."""
 
     def run(span=1):
         node = SpanExampleGen(str(tmp_path / "data"), span, ["train", "val"])
@@ -60,7 +60,7 @@ def shard_of(folder, split="train"):
 
 
 def rewrite(folder, content, split="train", **changes):
-    """Other bytes in a shard, and a manifest that claims them."""
+    """Replace the bytes of a shard, and change the manifest to match."""
     shard = shard_of(folder, split)
     shard.write_bytes(content)
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -70,7 +70,7 @@ def rewrite(folder, content, split="train", **changes):
 
 
 def odd_example(**features):
-    """A whole example but for these features; None leaves one out."""
+    """Return an example with changed features. A feature that is None is left out."""
     whole = {"id": [b"train/odd.png"], "image": [b"png"], "label": [0]} | features
 
     def feature(values):
@@ -82,7 +82,7 @@ def odd_example(**features):
     return tf.train.Example(features=tf.train.Features(feature=present)).SerializeToString()
 
 
-def test_a_good_span_is_copied_as_it_is_and_found_in_the_cache(good, ingest, tmp_path):
+def test_a_good_span_is_copied_unmodified_and_cached(good, ingest, tmp_path):
     folder = write_span(tmp_path / "data", 1, good)
     assert ingest().state is NodeState.COMPLETE
     copies = sorted((tmp_path / "root").rglob("*.tfrecord"))
@@ -91,7 +91,7 @@ def test_a_good_span_is_copied_as_it_is_and_found_in_the_cache(good, ingest, tmp
     assert ingest().state is NodeState.CACHED
 
 
-def test_the_artifact_says_which_span_and_what_was_in_it(good, ingest, tmp_path):
+def test_the_artifact_records_the_span_and_its_digest(good, ingest, tmp_path):
     write_span(tmp_path / "data", 10, good)
     ingest(10)
     with reader(Address(file=tmp_path / "metadata.db")) as store:
@@ -159,14 +159,14 @@ def lying(**changes):
         (lambda folder, good: (folder / "manifest.json").write_text("{"), "manifest.json: the file: Invalid JSON"),
     ],
 )
-def test_a_damaged_span_is_refused_and_what_is_wrong_is_named(damage, message, good, ingest, tmp_path):
+def test_a_damaged_span_is_refused_with_the_problem(damage, message, good, ingest, tmp_path):
     folder = write_span(tmp_path / "data", 1, good)
     damage(folder, good)
     outcome = ingest()
     assert (outcome.state, outcome.data_refused) == (NodeState.FAILED, True)
     assert message in outcome.error
     assert str(tmp_path / "data") in outcome.error
-    assert not list((tmp_path / "root").rglob("*.tfrecord"))  # nothing of it was taken in
+    assert not list((tmp_path / "root").rglob("*.tfrecord"))  # no shard was copied
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "train/part-00000-of-00001.tfrecord"])
@@ -190,7 +190,7 @@ def test_a_span_that_changes_after_it_was_used_is_refused(good, ingest, tmp_path
     assert ingest().state is NodeState.COMPLETE
 
     shutil.rmtree(folder)
-    write_span(tmp_path / "data", 1, good | {"train": good["train"][:-1]})  # a sound span, but another one
+    write_span(tmp_path / "data", 1, good | {"train": good["train"][:-1]})  # valid, but with other content
     outcome = ingest()
     assert outcome.data_refused
     assert f"{folder} has changed since it was used" in outcome.error
@@ -200,7 +200,7 @@ def test_a_span_that_changes_after_it_was_used_is_refused(good, ingest, tmp_path
     assert ingest().state in (NodeState.COMPLETE, NodeState.CACHED)
 
 
-def test_a_span_that_was_refused_may_be_mended(good, ingest, tmp_path):
+def test_a_refused_span_may_be_repaired(good, ingest, tmp_path):
     folder = write_span(tmp_path / "data", 1, good)
     kept = tmp_path / "kept"
     shutil.copytree(folder, kept)

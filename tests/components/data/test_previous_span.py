@@ -28,12 +28,12 @@ VERDICTS = [
     [
         (1, None),  # nothing is earlier
         (2, VERDICTS[0]),
-        (4, VERDICTS[2]),  # 3 was refused; of two verdicts on 2 the newer one
+        (4, VERDICTS[2]),  # 3 was refused; the newer of two verdicts on 2
         (10, VERDICTS[2]),
         (11, VERDICTS[4]),  # 10 comes after 2
     ],
 )
-def test_the_highest_earlier_span_that_passed(span, expected):
+def test_the_highest_earlier_span_that_passed_is_selected(span, expected):
     resolved = PreviousSpan("/data", span).resolve_artifacts(None, {"verdict": VERDICTS})
     assert resolved == {"verdict": [expected] if expected else []}
 

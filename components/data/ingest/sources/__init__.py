@@ -7,9 +7,9 @@ from components.data.ingest.source import Progress, Source
 from components.data.ingest.sources import cifar10, images, sample
 
 Open = Callable[[str | None, Path, Progress], Source]
-"""Called as open(source path or URL or None, folder for downloads, progress).
+"""Function that opens a source, called as open(path or URL or None, folder for downloads, progress).
 
-Raises UsageError when the argument cannot be used and DataRefused when what it leads to cannot.
+It raises UsageError if the argument cannot be used, and DataRefused if the data cannot be used.
 """
 
 SOURCES: dict[str, Open] = {

@@ -1,4 +1,4 @@
-"""`cifar10`: CIFAR-10 (Krizhevsky, 2009) from its official binary archive, or from an image folder of it."""
+"""Source `cifar10`: CIFAR-10 (Krizhevsky, 2009), from its official binary archive or an image folder."""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -12,19 +12,19 @@ from components.data.ingest.download import download, locate
 from components.data.ingest.files import entries, listing
 from components.data.ingest.image_folder import open_folder
 from components.data.ingest.images import encode_png
-from components.data.ingest.source import Progress, Record, Rejected, Source
+from components.data.ingest.source import Progress, Record, RejectedRecord, Source
 from components.errors import DataRefused
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-_PIXELS = 3 * 32 * 32  # after one byte of label: red, green, blue planes, row by row
+_PIXELS = 3 * 32 * 32  # bytes after the byte of the label: planes of red, green and blue, row by row
 _CLASS_NAMES_FILE = "batches.meta.txt"
 
 
 class Archive(NamedTuple):
-    """A binary archive: where it is, its size in bytes, its digest, and how many images it has."""
+    """Official archive of a data set."""
 
     url: str
-    size: int
+    size: int  # bytes
     sha256: str
     images: int
 
@@ -38,9 +38,18 @@ OFFICIAL = Archive(
 
 
 def open_source(source: str | None, cache: Path, progress: Progress, official: Archive = OFFICIAL) -> Source:
-    """The official archive (downloaded without `source`), or an image folder with the ten classes, packed or not.
+    """Open the official binary archive, or an image folder of CIFAR-10.
 
-    Raises DataRefused for a binary archive that is not the official one, byte for byte.
+    Args:
+        source: path or URL of the binary archive, or of an image folder with the ten classes or an archive of one. None
+            downloads the official binary archive.
+        cache: folder for downloads.
+        progress: called with the progress of downloading and hashing.
+        official: the official binary archive.
+
+    Raises:
+        UsageError: if the path does not exist.
+        DataRefused: if a download fails, or a binary archive differs from the official archive.
     """
     if source is None:
         path = download(official.url, cache, size=official.size, sha256=official.sha256, progress=progress)
@@ -72,19 +81,21 @@ def _class_names(archive: Path) -> tuple[str, ...]:
     raise DataRefused(f"{archive}: holds no {_CLASS_NAMES_FILE}")
 
 
-def _records(archive: Path) -> Iterator[Record | Rejected]:
+def _records(archive: Path) -> Iterator[Record | RejectedRecord]:
     names = _class_names(archive)
     for path, data in entries(archive):
         batch = PurePosixPath(path)
         if batch.suffix != ".bin" or data is None:
             continue
         if len(data) % (1 + _PIXELS):
-            raise DataRefused(f"{archive}: {path}: {len(data):,} bytes are not a number of {1 + _PIXELS}-byte records")
+            raise DataRefused(
+                f"{archive}: {path}: {len(data):,} bytes are not a whole number of {1 + _PIXELS}-byte records"
+            )
         split = "test" if batch.stem == "test_batch" else "train"
         for row, record in enumerate(np.frombuffer(data, np.uint8).reshape(-1, 1 + _PIXELS)):
             id = f"{batch.name}:{row}".encode()
             if record[0] >= len(names):
-                yield Rejected(id, f"label not from 0 to {len(names) - 1}")
+                yield RejectedRecord(id, f"label not from 0 to {len(names) - 1}")
                 continue
             pixels = np.ascontiguousarray(record[1:].reshape(3, 32, 32).transpose(1, 2, 0))
             yield Record(split, names[record[0]], id, encode_png(Image.fromarray(pixels)))

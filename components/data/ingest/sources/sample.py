@@ -1,4 +1,4 @@
-"""`sample`: the 1,797 handwritten digits that scikit-learn ships, enlarged from 8x8 to 32x32. Needs no network."""
+"""Source `sample`: the 1,797 handwritten digits of scikit-learn, enlarged from 8x8 to 32x32. It needs no network."""
 
 import hashlib
 from collections.abc import Iterator
@@ -8,14 +8,23 @@ import numpy as np
 from PIL import Image
 
 from components.data.ingest.images import encode_png
-from components.data.ingest.source import Progress, Record, Rejected, Source
+from components.data.ingest.source import Progress, Record, RejectedRecord, Source
 from components.errors import UsageError
 
 CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 def open_source(source: str | None, cache: Path, progress: Progress) -> Source:
-    """The digits, without splits."""
+    """Open the digits, which have no splits.
+
+    Args:
+        source: must be None.
+        cache: not used.
+        progress: not used.
+
+    Raises:
+        UsageError: if `source` is not None.
+    """
     if source is not None:
         raise UsageError(f"`sample` is bundled and takes no --source, got {source!r}: for your own images use `images`")
     from sklearn.datasets import load_digits  # takes seconds to import
@@ -25,7 +34,7 @@ def open_source(source: str | None, cache: Path, progress: Progress) -> Source:
     labels = digits.target.astype(np.int64)
     sha256 = hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest()
 
-    def records() -> Iterator[Record | Rejected]:
+    def records() -> Iterator[Record | RejectedRecord]:
         for row, (image, label) in enumerate(zip(pixels, labels, strict=True)):
             enlarged = Image.fromarray(image).resize((32, 32), Image.Resampling.BICUBIC).convert("RGB")
             yield Record(None, CLASS_NAMES[label], f"digits:{row}".encode(), encode_png(enlarged))

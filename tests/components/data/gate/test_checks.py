@@ -8,7 +8,7 @@ SETTINGS = DataGateSettings()
 
 
 def split(**changes):
-    given = {
+    defaults = {
         "images": 300,
         "bytes": 1,
         "undecodable": {},
@@ -25,7 +25,7 @@ def split(**changes):
         "sharpness": [0, 300],
         "sides": [0, 300],
     }
-    return SplitFigures(**(given | changes))
+    return SplitFigures(**(defaults | changes))
 
 
 def figures(train=None, val=None, test=None, leaks=(), span=1, repeated_ids=0, image_size=32):
@@ -41,10 +41,10 @@ def of(verdict, check):
 
 
 def stopped(verdict):
-    return [finding.check for finding in verdict.of_level("stop")]
+    return [finding.check for finding in verdict.findings_at("stop")]
 
 
-def test_good_data_pass_and_every_check_but_drift_is_listed():
+def test_good_data_passes_and_every_check_except_drift_is_listed():
     verdict = judge(SETTINGS, figures(), [])
     assert verdict.passed and verdict.previous_span is None
     assert sorted(finding.check for finding in verdict.findings) == sorted(
@@ -53,9 +53,9 @@ def test_good_data_pass_and_every_check_but_drift_is_listed():
     assert {finding.level for finding in verdict.findings} == {"ok"}
 
 
-def test_remarks_cause_warnings_with_their_number_and_a_fix():
+def test_remarks_are_warnings_with_a_count_and_a_fix():
     verdict = judge(SETTINGS, figures(train=split(remarks={"rotated": 5}), test=split(remarks={"rotated": 1})), [])
-    assert verdict.passed and [finding.check for finding in verdict.of_level("warning")] == ["rotated"]
+    assert verdict.passed and [finding.check for finding in verdict.findings_at("warning")] == ["rotated"]
     finding = of(verdict, "rotated")
     assert finding.value == 6 and finding.text.startswith("5 in train, 1 in test: the Exif orientation is ignored")
     assert "exiftran" in finding.text
@@ -67,7 +67,7 @@ def test_remarks_cause_warnings_with_their_number_and_a_fix():
         (figures(train=split(undecodable={"does not decode": 2})), "undecodable", "2 in train: does not decode"),
         (figures(test=split(undecodable={"larger": 1})), "undecodable", "1 in test: larger"),
         (figures(val=split(outside_labels=3)), "outside_labels", "3 labels are not from 0 to 2"),
-        (figures(repeated_ids=1), "repeated_ids", "1 examples have the id of another"),
+        (figures(repeated_ids=1), "repeated_ids", "1 examples have the id of an earlier example"),
         (
             figures(val=split(labels={"cat": 300, "dog": 0, "fox": 0})),
             "missing_classes",
@@ -80,7 +80,7 @@ def test_remarks_cause_warnings_with_their_number_and_a_fix():
             "imbalance",
             "'cat' has 180.0 times the images of 'dog'",
         ),
-        (figures(train=split(duplicates=90)), "duplicates", "90 images in train repeat an earlier one (0.3000)"),
+        (figures(train=split(duplicates=90)), "duplicates", "90 images in train repeat an earlier image (0.3000)"),
         (
             figures(leaks=[Leak(source="train", target="test", exact=1, near=0)]),
             "exact_leaks",
@@ -93,20 +93,20 @@ def test_remarks_cause_warnings_with_their_number_and_a_fix():
         ),
     ],
 )
-def test_what_stops_a_run_is_named_with_value_and_bound(found, check, words):
+def test_a_finding_that_stops_names_value_and_bound(found, check, words):
     verdict = judge(SETTINGS, found, [], examples={check: ["'a.png'"]})
     assert check in stopped(verdict) and not verdict.passed
     line = str(of(verdict, check))
     assert line.startswith(f"{check}: ") and words in line and "first: 'a.png'" in line
 
 
-def test_anomalies_stop_in_the_words_of_tfdv():
+def test_an_anomaly_stops_with_the_description_of_tfdv():
     verdict = judge(SETTINGS, figures(), ["label in train: Out-of-range values"])
     assert stopped(verdict) == ["anomalies"]
     assert "Out-of-range values" in str(of(verdict, "anomalies"))
 
 
-def test_between_the_two_bounds_is_a_warning_and_on_the_bound_is_fine():
+def test_a_value_between_the_thresholds_warns_and_a_value_on_the_threshold_is_ok():
     leak = [Leak(source="train", target="test", exact=0, near=9)]
     verdict = judge(SETTINGS, figures(leaks=leak), [])
     assert verdict.passed and of(verdict, "near_leaks").level == "warning"
@@ -115,7 +115,7 @@ def test_between_the_two_bounds_is_a_warning_and_on_the_bound_is_fine():
     assert of(judge(on_it, figures(leaks=leak), []), "near_leaks").level == "ok"
 
 
-def test_a_person_may_accept_one_check_and_not_the_others():
+def test_accepting_one_check_does_not_accept_the_others():
     bad = figures(repeated_ids=1, leaks=[Leak(source="train", target="test", exact=1, near=0)])
     verdict = judge(SETTINGS, bad, [], accepted={"exact_leaks": "known and harmless"})
     assert stopped(verdict) == ["repeated_ids"]
@@ -124,12 +124,12 @@ def test_a_person_may_accept_one_check_and_not_the_others():
     assert judge(SETTINGS, bad, [], accepted={"exact_leaks": "a", "repeated_ids": "b"}).passed
 
 
-def test_what_nobody_can_train_on_cannot_be_accepted():
+def test_images_that_do_not_decode_cannot_be_accepted():
     bad = figures(train=split(undecodable={"does not decode": 2}))
     assert stopped(judge(SETTINGS, bad, [], accepted={"undecodable": "so"})) == ["undecodable"]
 
 
-def test_what_was_left_out_is_said():
+def test_the_number_of_left_out_examples_is_reported():
     verdict = judge(SETTINGS, figures(), [], left_out=305)
     assert verdict.passed
     assert "305 examples are left out" in str(of(verdict, "near_leaks"))
@@ -157,7 +157,12 @@ def test_an_equal_span_has_not_drifted():
             1 / 3,
             "share of 'cat' went from 0.333 to 0.667",
         ),
-        ({"labels": {"cat": 300, "dog": 0, "fox": 0}}, "drift_labels_js", 0.459, "classes' mix changed by 0.459 bits"),
+        (
+            {"labels": {"cat": 300, "dog": 0, "fox": 0}},
+            "drift_labels_js",
+            0.459,
+            "the distribution of labels changed by 0.459 bits",
+        ),
         ({"mean": [120.0, 120.0, 180.0]}, "drift_colour", 1.0, "mean blue went from 120.0 to 180.0"),
         ({"brightness": [300, 0, 0]}, "drift_brightness", 1.0, "brightness changed by 1.000 bits"),
         ({"sharpness": [300, 0]}, "drift_sharpness", 1.0, "sharpness changed by 1.000 bits"),
@@ -171,12 +176,12 @@ def test_drift_is_measured_against_the_previous_span(change, check, value, words
     assert words in str(finding) and "since span 1" in str(finding)
 
 
-def test_sharpness_at_another_image_size_is_no_drift():
+def test_sharpness_is_not_compared_between_image_sizes():
     verdict = judge(SETTINGS, figures(train=split(sharpness=[300, 0]), image_size=64), [], previous=figures())
     assert verdict.passed and "drift_sharpness" not in [finding.check for finding in verdict.findings]
 
 
-def test_one_number_of_a_bound_leaves_the_other():
+def test_setting_one_threshold_leaves_the_other_at_its_default():
     settings = DataGateSettings.model_validate({"near_leaks": {"stop": 0.5}})
     assert settings.near_leaks == Bound(warn=0.01, stop=0.5)
     assert DataGateSettings.model_validate({"near_leaks": {"warn": None}}).near_leaks == Bound(warn=None, stop=0.05)

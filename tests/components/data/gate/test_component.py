@@ -1,4 +1,4 @@
-"""The data half of the real graph, from ingestion to the verdict."""
+"""Test of the nodes of the real graph that handle data, from the ingestion to the verdict."""
 
 import itertools
 import json
@@ -33,7 +33,7 @@ def records(split, seeds, change=lambda pixels: pixels, label=lambda seed: seed 
 
 
 def span_of(first, rows=60, **options):
-    """Records of a span; no picture comes twice for other numbers."""
+    """Return the records of a span. Other values of `first` give other pictures."""
     return {
         "train": records("train", range(first, first + rows), **options),
         "val": records("val", range(first + 300, first + 312)),
@@ -42,7 +42,7 @@ def span_of(first, rows=60, **options):
 
 
 class Half:
-    """Runs the nodes up to Transform's condition on a folder of spans."""
+    """Runner of the nodes up to the condition of Transform, on a data folder."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -79,7 +79,7 @@ class Half:
 
 @pytest.fixture(scope="module")
 def half(tmp_path_factory):
-    """Span 1 is good, 2 is like it, 3 is full of what is no image, 10 is much darker."""
+    """Data folder: span 1 is good, 2 is similar, 3 has many invalid images, 10 is much darker."""
     folder = tmp_path_factory.mktemp("half")
     data = folder / "data"
     write_span(data, 1, span_of(0))
@@ -103,7 +103,7 @@ def half(tmp_path_factory):
     return Half(folder)
 
 
-def test_a_good_span_goes_on_to_transform(half):
+def test_a_good_span_reaches_transform(half):
     result = half.run(1)
     assert result.exit is Exit.OK, result.lines
     assert half.states["Transform"] in (NodeState.COMPLETE, NodeState.CACHED)  # another test may have run this span
@@ -112,21 +112,21 @@ def test_a_good_span_goes_on_to_transform(half):
 
 
 @pytest.mark.slow
-def test_another_good_span_is_compared_with_it_and_the_gate_keeps_its_test_set(half):
+def test_a_second_good_span_is_compared_with_the_first_and_uses_the_same_test_set(half):
     half.run(1)
     result = half.run(2)
     assert result.exit is Exit.OK, result.lines
     assert half.states["TestExampleGen"] is NodeState.CACHED
     page = Path(half.newest("DataVerdict").uri, "data.html").read_text()
     assert "Compared with span 1" in page
-    # What was worked out for the older span is still there.
+    # The results for the older span are still in the cache.
     half.run(1)
     assert {half.states[name] for name in ("ImportExampleGen", "StatisticsGen", "ImageStatistics", "Transform")} == {
         NodeState.CACHED
     }
 
 
-def test_what_is_no_image_stops_the_run_before_transform_and_is_named(half):
+def test_invalid_images_stop_the_run_before_transform_and_are_named(half):
     for _ in range(2):
         result = half.run(3)
         assert result.exit is Exit.DATA_REFUSED and half.states["Transform"] is NodeState.SKIPPED
@@ -139,7 +139,7 @@ def test_what_is_no_image_stops_the_run_before_transform_and_is_named(half):
     assert "data.html" in result.lines[-2] and "report.html" in result.lines[-1]
 
 
-def test_the_page_shows_the_offending_examples_and_runs_nothing_of_theirs(half):
+def test_the_page_shows_the_affected_examples_and_escapes_their_names(half):
     half.run(3)
     page = Path(half.newest("DataVerdict").uri, "data.html").read_text()
     for id in "zero.png", "bomb.png", "dot.png", "stolen.png", "turned.jpg", "&lt;b&gt;page&lt;/b&gt;.jpg":
@@ -153,14 +153,14 @@ def test_the_page_shows_the_offending_examples_and_runs_nothing_of_theirs(half):
 
 
 @pytest.mark.slow
-def test_one_class_only_is_refused(half):
+def test_a_span_of_only_one_class_is_refused(half):
     result = half.run(4)
     assert result.exit is Exit.DATA_REFUSED
     assert any("missing_classes: no image of 'cat' in train, 'fox' in train" in line for line in result.lines)
 
 
 @pytest.mark.slow
-def test_drift_is_refused_unless_a_person_accepts_it_in_words_that_are_kept(half):
+def test_drift_is_refused_unless_a_person_accepts_it_with_a_reason(half):
     half.run(1)
     result = half.run(10)
     assert result.exit is Exit.DATA_REFUSED
@@ -177,7 +177,7 @@ def test_drift_is_refused_unless_a_person_accepts_it_in_words_that_are_kept(half
 
 
 @pytest.mark.slow
-def test_one_picture_with_two_labels_is_rejected_and_both_are_named(half):
+def test_equal_images_with_different_labels_are_refused_and_both_are_named(half):
     contradicting = span_of(7000)
     first, second = (tfrecord.parse(record) for record in contradicting["train"][:2])
     contradicting["train"].append(tfrecord.example(first.image, second.label, b"moved/first.png"))
@@ -186,7 +186,7 @@ def test_one_picture_with_two_labels_is_rejected_and_both_are_named(half):
     assert result.exit is Exit.DATA_REFUSED
     [line] = [line for line in result.lines if "conflicting_labels" in line]
     names = ("cat", "dog", "fox")
-    assert "2 images show a picture that also has another label (2 pixel by pixel, 0 nearly)" in line
+    assert "2 images also appear with another label (2 equal, 0 nearly equal)" in line
     assert f"'train/7000.png' (labelled {names[first.label]}; 'moved/first.png' in train" in line
     assert f"is labelled {names[second.label]})" in line
     page = Path(half.newest("DataVerdict").uri, "data.html").read_text()
@@ -196,7 +196,7 @@ def test_one_picture_with_two_labels_is_rejected_and_both_are_named(half):
 
 
 @pytest.mark.slow
-def test_nearly_equal_pictures_with_two_labels_are_rejected_and_both_are_named(half):
+def test_nearly_equal_images_with_different_labels_are_refused_and_both_are_named(half):
     contradicting = span_of(8000)
     darker = (picture(8000) * 0.8).astype("uint8")
     contradicting["train"].append(tfrecord.example(encoded(darker), (8000 + 1) % 3, b"moved/darker.png"))
@@ -205,14 +205,14 @@ def test_nearly_equal_pictures_with_two_labels_are_rejected_and_both_are_named(h
     assert result.exit is Exit.DATA_REFUSED and half.states["Transform"] is NodeState.SKIPPED
     [line] = [line for line in result.lines if "conflicting_labels" in line]
     old, new = (("cat", "dog", "fox")[number % 3] for number in (8000, 8001))
-    assert "(0 pixel by pixel, 2 nearly)" in line
+    assert "(0 equal, 2 nearly equal)" in line
     assert f"'train/8000.png' (labelled {old}; 'moved/darker.png' in train" in line
     assert f"is labelled {new})" in line
 
 
 @pytest.mark.slow
-def test_black_pictures_under_their_alpha_channel_are_rejected_and_called_of_one_colour(half):
-    """The model gets no alpha channel, so to it these pictures are all equal."""
+def test_images_that_differ_only_in_alpha_are_duplicates_of_one_colour(half):
+    """The model does not get the alpha channel, so these pictures are equal for it."""
 
     def black(pixels):
         return np.dstack([np.zeros_like(pixels), pixels[..., :1]])
@@ -229,7 +229,7 @@ def test_black_pictures_under_their_alpha_channel_are_rejected_and_called_of_one
     assert result.exit is Exit.DATA_REFUSED
     [duplicates] = [line for line in result.lines if line.startswith("  duplicates: ")]
     [one_colour] = [line for line in result.lines if line.startswith("warning: one_colour: ")]
-    assert "59 images in train repeat an earlier one" in duplicates
+    assert "59 images in train repeat an earlier image" in duplicates
     assert "60 in train, 12 in val: every pixel has the same colour" in one_colour
 
 
@@ -247,8 +247,8 @@ def test_leaks_may_be_left_out_of_training(half):
 
 
 @pytest.mark.slow
-def test_what_is_left_is_weighed_where_leaks_are_left_out(half):
-    """Every fox of train stands in test, too."""
+def test_the_checks_do_not_count_left_out_leaks(half):
+    """Every fox of train also appears in test."""
     foxes = [tfrecord.parse(record).image for record in span_of(0)["test"]][:4]
     leaking = span_of(6000, rows=20, label=lambda seed: seed % 2)
     leaking["train"] += [tfrecord.example(image, 2, b"caf\xe9-%d.png" % n) for n, image in enumerate(foxes)]
@@ -260,7 +260,7 @@ def test_what_is_left_is_weighed_where_leaks_are_left_out(half):
     assert {id.encode("utf-8", "surrogateescape") for id in listed} == {b"caf\xe9-%d.png" % n for n in range(4)}
 
 
-def test_a_png_that_says_it_is_huge_is_small():
-    """What the test above calls a bomb: whole, and of 900 million pixels in a few hundred kB."""
+def test_the_decompression_bomb_is_small():
+    """The bomb of the tests above is a valid PNG of 900 million pixels in a few hundred kB."""
     data = bomb()
     assert len(data) < 2**20 and zlib.crc32(data[12:29]) == int.from_bytes(data[29:33], "big")

@@ -8,7 +8,14 @@ from plotly.offline import get_plotlyjs
 
 from components.data.gate.bounds import CHECKS, DataGateSettings
 from components.data.gate.checks import judge
-from components.data.gate.page import MOST_SHOWN, ExamplePicture, Exhibit, outermost, render, shown_classes
+from components.data.gate.page import (
+    MAX_EXHIBITS,
+    ExamplePicture,
+    Exhibit,
+    largest_and_smallest,
+    render,
+    sampled_classes,
+)
 from components.data.statistics.figures import BRIGHTNESS, SHARPNESS, SIDES, ImageFigures, SplitFigures
 
 
@@ -36,7 +43,7 @@ def figures(classes):
 
 
 def page(classes):
-    """Render the largest page that so many classes can make: pictures of noise, long ids, every check with examples."""
+    """Render a page that is as large as possible: pictures of noise, long ids, and examples for every check."""
     noise = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), "uint8")).save(noise, "PNG")
 
@@ -47,12 +54,12 @@ def page(classes):
     of_span = figures(classes)
     labels = of_span.splits["train"].labels
     verdict = judge(DataGateSettings(), of_span, [f"anomaly {number} {'y' * 300}" for number in range(1000)])
-    samples = {name: exhibits(8) for name in shown_classes(labels)}
-    return render(verdict, of_span, samples, dict.fromkeys(CHECKS[:9], exhibits(MOST_SHOWN)))
+    samples = {name: exhibits(8) for name in sampled_classes(labels)}
+    return render(verdict, of_span, samples, dict.fromkeys(CHECKS[:9], exhibits(MAX_EXHIBITS)))
 
 
 @pytest.mark.parametrize("classes", [10, 1_000, 10_000])
-def test_a_page_stays_small_whatever_the_number_of_classes(classes):
+def test_the_page_stays_small_for_any_number_of_classes(classes):
     drawn = page(classes)
     assert len(drawn) - len(get_plotlyjs()) < 5 * 2**20
     left_out = re.search(r"the (\d+) of ([\d,]+) classes with the most and with the fewest images", drawn)
@@ -62,6 +69,6 @@ def test_a_page_stays_small_whatever_the_number_of_classes(classes):
 
 def test_the_largest_and_the_smallest_classes_are_shown_in_index_order():
     counts = {"a": 5, "b": 1, "c": 9, "d": 7, "e": 3}
-    assert outermost(counts, 2) == ["b", "c"]
-    assert outermost(counts, 3) == ["b", "c", "d"]
-    assert outermost(counts, 5) == list(counts)
+    assert largest_and_smallest(counts, 2) == ["b", "c"]
+    assert largest_and_smallest(counts, 3) == ["b", "c", "d"]
+    assert largest_and_smallest(counts, 5) == list(counts)

@@ -1,4 +1,4 @@
-"""Any archive, made to harm its reader or damaged, is read in bounds or refused. A whole one holds what was packed."""
+"""Property tests: any archive is read with bounded time and memory or refused; an intact archive is read completely."""
 
 import bz2
 import gzip
@@ -41,11 +41,11 @@ def in_bounded_memory():
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory) -> Path:
-    """Where each example is written."""
+    """Path to which each example is written."""
     return tmp_path_factory.mktemp("any") / "archive"
 
 
-# Numbers and names as a hostile archive has them.
+# Numbers and names that a hostile archive may have.
 numbers = st.one_of(
     st.integers(0, 2000),
     st.sampled_from([-1, -512, 2**31, 2**32 - 1, 2**33 - 1, 2**39, 2**63, 2**64, 10**18]),
@@ -72,7 +72,7 @@ pax_values = st.one_of(numbers.map(str), number_lists, st.text(max_size=20), st.
 
 @st.composite
 def tar_members(draw: st.DrawFn) -> bytes:
-    """A header, mostly of a file with its true size, with what follows it."""
+    """A header, mostly of a file with its true size, and the content after it."""
     data = draw(contents)
     name = draw(names)[:100]
     size = draw(mostly(octal(len(data)), sizes))
@@ -174,7 +174,7 @@ def test_any_bytes(archive, data):
     read_or_refused(archive, data)
 
 
-# Folders as people have them: file systems refuse only "/", NUL, "." and "..", and 255 bytes.
+# Names of folders and files. File systems refuse only "/", NUL, "." and "..", and 255 bytes.
 parts = (
     st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
     .filter(lambda part: part not in (".", ".."))
@@ -208,7 +208,7 @@ def pack_zip(path: Path, files: dict[str, bytes], method: int) -> None:
     format=st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
     method=st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]),
 )
-def test_an_archive_holds_what_its_folder_holds(files, mode, format, method):
+def test_an_archive_has_the_entries_of_its_folder(files, mode, format, method):
     with tempfile.TemporaryDirectory() as there:
         root = Path(there, "folder")
         for name, data in files.items():

@@ -1,4 +1,4 @@
-"""However a source grows, shrinks and is rearranged between spans, no image moves from one split to another."""
+"""Property test: no image moves to another split when a source grows, shrinks or is rearranged between spans."""
 
 import hashlib
 import tempfile
@@ -19,7 +19,7 @@ CLASSES = ("cat", "dog")
 
 @dataclass(frozen=True)
 class Image:
-    """An image of the source. `known`: its split in the newest span, if a later span must recognise it by its name."""
+    """Image of the source. `known` is its split in the newest span, if a later span must recognise it by its name."""
 
     split: str | None
     class_name: str
@@ -33,7 +33,7 @@ class Image:
 
 
 class Growth(RuleBasedStateMachine):
-    """A source without splits, or with train and test, and the spans made from it."""
+    """Source without splits, or with train and test, and the spans made from it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class Growth(RuleBasedStateMachine):
             self.images[number] = replace(image, known=placed.get(number) if alone else None)
 
     def can_fill(self, missing: list[tuple[str, str]]) -> bool:
-        """Return whether in a first span the classes have enough pictures of their own for the splits held out."""
+        """Return whether the classes of a first span have enough pictures for the splits that are held out."""
         if len(self.given) == 2 and any(split == "test" for _, split in missing):
             return False
         pictures = {
@@ -162,8 +162,8 @@ class Growth(RuleBasedStateMachine):
                 id = f"{self.top}{image.split or ''}/{image.class_name}/{image.name}".encode()
                 label = CLASSES.index(image.class_name)
                 spool.add(image.split, label, id, b"%d" % number, keys(image.class_name, id, image.digest))
-            spool.relabel([*range(len(CLASSES))])
-            assert spool.twice() is None
+            spool.finish([*range(len(CLASSES))])
+            assert spool.repeated_id() is None
             rows = spool.split(fraction, self.history, per_class)
             return {int(spool.read(row)[1]): split for split, those in rows.items() for row in those}, rows
 

@@ -1,4 +1,4 @@
-"""Any PNG or JPEG that Pillow writes is accepted, and what is accepted decodes in TensorFlow, damaged or not."""
+"""Property tests: every PNG or JPEG that Pillow writes is accepted, and every accepted image decodes in TensorFlow."""
 
 import io
 from typing import Any
@@ -112,7 +112,7 @@ def decoded(images: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def differs(image: bytes, pixels: np.ndarray) -> bool:
-    """Return whether a SIDE x SIDE image has other pixels than Pillow decodes.
+    """Return whether the pixels of a SIDE x SIDE image differ from those that Pillow decodes.
 
     Those of a JPEG may differ slightly: TensorFlow's default is libjpeg's fast DCT, Pillow's the accurate one: on
     noise at quality 100 they are 11 of 255 apart in the mean, and up to 48.
@@ -124,13 +124,13 @@ def differs(image: bytes, pixels: np.ndarray) -> bool:
     return bool(difference.max() > 0 if image.startswith(b"\x89PNG") else difference.mean() > 16)
 
 
-# Each example is several images. A failure names those that are wrong, and to shrink a batch would take minutes.
+# Each example is a batch of images. A failure names the wrong images, and shrinking a batch would take minutes.
 BATCHES = settings(max_examples=settings().max_examples // 8, phases=[Phase.explicit, Phase.generate])
 
 
 @BATCHES
 @given(images=st.lists(pngs() | jpegs(), min_size=5, max_size=20))
-def test_what_pillow_writes_is_accepted_and_decodes_to_the_same_pixels(images):
+def test_images_that_pillow_writes_are_accepted_and_decode_to_equal_pixels(images):
     pixels, valid = decoded(images)
     for image in images:
         check(image)
@@ -140,7 +140,7 @@ def test_what_pillow_writes_is_accepted_and_decodes_to_the_same_pixels(images):
 
 @BATCHES
 @given(images=st.lists((pngs() | jpegs()).flatmap(damaged), min_size=5, max_size=20))
-def test_what_is_accepted_although_it_was_damaged_decodes(images):
+def test_damaged_images_that_are_accepted_decode(images):
     pixels, valid = decoded(images)
     wrong = []
     for image, found, decodes in zip(images, pixels, valid, strict=True):

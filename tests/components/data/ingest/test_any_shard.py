@@ -1,4 +1,4 @@
-"""Any TFRecord file is read, up to where it is damaged, or refused."""
+"""Property tests: any TFRecord file is read up to its first damage, or refused."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ examples = st.builds(
 
 @pytest.fixture(scope="module")
 def shard(tmp_path_factory) -> Path:
-    """Where each example is written."""
+    """Path to which each example is written."""
     return tmp_path_factory.mktemp("any") / "part.tfrecord"
 
 
@@ -37,14 +37,14 @@ def test_reads_what_was_written(shard, written):
 
 @st.composite
 def damaged_shards(draw: st.DrawFn) -> tuple[list[bytes], bytes]:
-    """Records, and the bytes of a file of them that was damaged."""
+    """Records, and the bytes of a damaged file of these records."""
     records = draw(st.lists(examples.map(serialized) | st.binary(max_size=60), min_size=1, max_size=4))
     return records, draw(damaged(b"".join(map(tfrecord.frame, records))))
 
 
 @given(of=damaged_shards())
 def test_damaged_shard(shard, of):
-    """Every record that is read is one of those written, in their order as far as no record was repeated."""
+    """Every record that is read was written, and the order is kept unless a record was repeated."""
     records, data = of
     shard.write_bytes(data)
     found = []
@@ -69,7 +69,7 @@ def test_any_bytes(shard, data):
 
 
 @given(data=st.binary(max_size=200) | examples.map(serialized).flatmap(damaged))
-def test_a_record_is_a_whole_example_or_an_error(data):
+def test_a_record_is_a_complete_example_or_an_error(data):
     try:
         found = tfrecord.parse(data)
         event("parsed")

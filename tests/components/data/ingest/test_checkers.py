@@ -7,7 +7,7 @@ import pytest
 
 from components.data.ingest.checkers import check_images
 from components.data.ingest.images import check
-from components.data.ingest.source import Record, Rejected
+from components.data.ingest.source import Record, RejectedRecord
 from components.errors import DataRefused
 
 
@@ -17,25 +17,25 @@ def children() -> list[int]:
 
 def test_order_and_answers(image):
     records = [Record("train", "cat", b"%d" % row, image(row, size=(row % 7 + 1, 3))) for row in range(1000)]
-    records[10:10] = [Rejected(b"x", "known before")]
+    records[10:10] = [RejectedRecord(b"x", "known before")]
     records[20:20] = [Record("train", "cat", b"y", b"no image")]
     results = list(check_images(records))
-    assert results[10] == Rejected(b"x", "known before")
-    assert results[20] == Rejected(b"y", "not a PNG or JPEG image", "cat")
+    assert results[10] == RejectedRecord(b"x", "known before")
+    assert results[20] == RejectedRecord(b"y", "not a PNG or JPEG image", "cat")
     good = results[:10] + results[11:20] + results[21:]
     assert [record.id for record, _ in good] == [b"%d" % row for row in range(1000)]
     assert [answer for _, answer in good] == [check(record.image) for record, _ in good]
     assert [answer.shape for _, answer in good] == [(3, row % 7 + 1, 3) for row in range(1000)]
 
 
-def test_reads_ahead_only_so_far(image):
+def test_reading_ahead_is_limited(image):
     read = 0
 
     def records():
         nonlocal read
         for row in range(100_000):
             read = row
-            yield Rejected(b"%d" % row, "nothing to check")
+            yield RejectedRecord(b"%d" % row, "nothing to check")
 
     results = check_images(records())
     next(results)

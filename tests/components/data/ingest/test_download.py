@@ -1,4 +1,4 @@
-"""Against a real HTTP server on this machine."""
+"""Tests of downloads from a real HTTP server on this machine."""
 
 import hashlib
 import http.server
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from components.data.ingest.download import download, locate
-from components.data.ingest.locks import exclusively
-from components.data.ingest.source import silent
+from components.data.ingest.locks import folder_lock
+from components.data.ingest.source import no_progress
 from components.errors import DataRefused, UsageError
 
 CONTENT = bytes(range(256)) * 4096
@@ -70,18 +70,18 @@ def test_download(server, tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_what_is_there_is_not_fetched_again(server, tmp_path):
+def test_complete_file_is_not_downloaded_again(server, tmp_path):
     get(server, tmp_path)
     get(server, tmp_path)
     assert server.requests == [None]
 
 
-def test_altered_copy_is_fetched_again(server, tmp_path):
+def test_altered_copy_is_downloaded_again(server, tmp_path):
     get(server, tmp_path).write_bytes(b"altered")
     assert get(server, tmp_path).read_bytes() == CONTENT
 
 
-def test_stopped_download_goes_on(server, tmp_path):
+def test_stopped_download_resumes(server, tmp_path):
     server.break_after = 700_000
     with pytest.raises(DataRefused, match=r"the download stopped after 700,000 bytes .*: run the command again"):
         get(server, tmp_path)
@@ -96,8 +96,8 @@ def test_server_without_ranges_starts_over(server, tmp_path):
     assert get(server, tmp_path).read_bytes() == CONTENT
 
 
-def test_part_that_is_whole(server, tmp_path):
-    """Killed between the last byte and the rename."""
+def test_complete_part_file(server, tmp_path):
+    """A process that is killed between the last byte and the rename leaves such a file."""
     (tmp_path / "data.tar.gz.part").write_bytes(CONTENT)
     assert get(server, tmp_path).read_bytes() == CONTENT
 
@@ -116,14 +116,14 @@ def test_shorter_content(server, tmp_path):
         get(server, tmp_path)
 
 
-def test_altered_part_does_not_stay(server, tmp_path):
+def test_altered_part_is_deleted(server, tmp_path):
     (tmp_path / "data.tar.gz.part").write_bytes(b"x" * 1000)
     with pytest.raises(DataRefused, match="sha256 expected"):
         get(server, tmp_path)
     assert get(server, tmp_path).read_bytes() == CONTENT
 
 
-def test_without_a_digest_nothing_is_resumed(server, tmp_path):
+def test_download_without_a_digest_is_not_resumed(server, tmp_path):
     (tmp_path / "data.tar.gz.part").write_bytes(CONTENT[:1000])
     assert download(server.url, tmp_path).read_bytes() == CONTENT
     server.content = b"newer"
@@ -142,15 +142,15 @@ def test_no_server(server, tmp_path):
         download("http://127.0.0.1:1/x.tar", tmp_path)
 
 
-def test_two_at_once(server, tmp_path):
-    with exclusively(tmp_path, "data.tar.gz.lock"), pytest.raises(UsageError, match="wait for it to end"):
+def test_two_downloads_at_once(server, tmp_path):
+    with folder_lock(tmp_path, "data.tar.gz.lock"), pytest.raises(UsageError, match="wait for it to end"):
         get(server, tmp_path)
 
 
-def test_credentials_are_not_told(server, tmp_path):
+def test_credentials_are_not_printed(server, tmp_path):
     url = server.url.replace("http://", "http://user:secret@") + "?token=secret"
-    path, description = locate(url, tmp_path, silent)
+    path, description = locate(url, tmp_path, no_progress)
     assert (path.name, description) == ("data.tar.gz", server.url)
     with pytest.raises(DataRefused) as raised:
-        locate(url.replace("data", "missing"), tmp_path, silent)
+        locate(url.replace("data", "missing"), tmp_path, no_progress)
     assert "secret" not in str(raised.value)

@@ -29,7 +29,7 @@ def test_archive_packed_from_inside_its_folder(in_archive, tmp_path):
     assert list(entries(archive)) == [("a/1.png", b"one")]
 
 
-def test_folder_and_archive_hold_the_same(in_folder, in_archive, tmp_path):
+def test_folder_and_archive_have_equal_entries(in_folder, in_archive, tmp_path):
     found = [entry for entry in entries(in_folder(tmp_path / "x", FILES)) if entry.data is not None]
     assert found == list(entries(in_archive(tmp_path / "x.tar", FILES)))
 
@@ -65,7 +65,7 @@ def test_cut_archive(in_archive, tmp_path, ending, kept):
     whole = archive.read_bytes()
     end = whole.rstrip(b"\0") if ending == "tar" else whole  # the zeros after the last member are its end mark
     archive.write_bytes(end[: int(len(end) * kept)])
-    with pytest.raises(DataRefused, match="cut, damaged or no tar archive"):
+    with pytest.raises(DataRefused, match="cut, damaged or not a tar archive"):
         list(entries(archive))
 
 
@@ -91,16 +91,16 @@ def test_altered_archive(in_archive, tmp_path, ending):
     data = bytearray(archive.read_bytes())
     data[len(data) // 2] ^= 1
     archive.write_bytes(data)
-    with pytest.raises(DataRefused, match="cut, damaged or no tar archive"):
+    with pytest.raises(DataRefused, match="cut, damaged or not a tar archive"):
         list(entries(archive))
 
 
-def test_no_archive(tmp_path):
+def test_file_that_is_not_an_archive(tmp_path):
     (tmp_path / "x.zip").write_bytes(b"PK\x03\x04" + bytes(2000))
-    with pytest.raises(DataRefused, match=r"x\.zip: cut, damaged or no zip archive"):
+    with pytest.raises(DataRefused, match=r"x\.zip: cut, damaged or not a zip archive"):
         list(entries(tmp_path / "x.zip"))
     (tmp_path / "x.7z").write_bytes(b"7z\xbc\xaf\x27\x1c" + bytes(2000))
-    with pytest.raises(DataRefused, match=r"cut, damaged or no tar archive .*\.tar\.xz or \.zip, or a folder"):
+    with pytest.raises(DataRefused, match=r"cut, damaged or not a tar archive .*\.tar\.xz or \.zip, or a folder"):
         list(entries(tmp_path / "x.7z"))
 
 
@@ -121,7 +121,7 @@ def test_digest_of_an_archive_is_its_sha256(in_archive, tmp_path):
     assert listing(archive) == (hashlib.sha256(archive.read_bytes()).hexdigest(), None)
 
 
-def test_digest_of_a_folder_sees_names_and_content(in_folder, tmp_path):
+def test_digest_of_a_folder_depends_on_names_and_content(in_folder, tmp_path):
     first = listing(in_folder(tmp_path / "1", FILES))
     assert first == listing(in_folder(tmp_path / "2", dict(reversed(FILES.items()))))
     assert first.files == 3

@@ -1,4 +1,4 @@
-"""Splits that stay what they were, from span to span of one data folder, with real images."""
+"""Tests with real images that each image keeps its split from span to span."""
 
 import hashlib
 import io
@@ -13,7 +13,7 @@ from PIL import Image
 from components.data.ingest import history, manifest, prepare, tfrecord, verify
 from components.data.ingest.images import check
 from components.data.ingest.manifest import Recipe
-from components.data.ingest.source import SPLITS, silent
+from components.data.ingest.source import SPLITS, no_progress
 from components.errors import DataRefused
 from tests.helpers.spans import encoded
 
@@ -21,7 +21,7 @@ WITHOUT_HISTORY = Path(__file__).with_name("spans_without_history")  # written b
 
 
 def examples(data: Path, number: int) -> dict[str, tuple[str, bytes]]:
-    """{id: (split, image)} of a span."""
+    """Return {id: (split, image)} of a span."""
     found = {}
     for split in SPLITS:
         for shard in sorted((data / f"span-{number}" / split).iterdir()):
@@ -44,7 +44,7 @@ def by_id(found) -> dict[str, str]:
 
 @pytest.fixture
 def source(in_folder, image, tmp_path):
-    """40 images of each of two classes, without splits."""
+    """Image folder without splits, with 40 images of each of two classes."""
     files = {
         f"{name}/{row:02}.png": image(seed + row) for name, seed in (("cat", 0), ("dog", 1000)) for row in range(40)
     }
@@ -53,20 +53,20 @@ def source(in_folder, image, tmp_path):
 
 @pytest.fixture
 def data(source, tmp_path):
-    """A data folder with one span of `source`."""
+    """Data folder with one span of `source`."""
     prepare("images", tmp_path / "data", str(source))
     return tmp_path / "data"
 
 
 def changed(path: Path, kind: str, **options) -> None:
-    """Encodes an image again."""
+    """Encode an image again."""
     pixels = np.asarray(Image.open(io.BytesIO(path.read_bytes())).convert("RGB"))
     path.unlink()
     path.with_suffix(".png" if kind == "PNG" else ".jpg").write_bytes(encoded(pixels, kind, **options))
 
 
 def test_source_that_changes_in_every_way(source, data, image):
-    """Grows, shrinks, is renamed, sorted into other classes and encoded again, all at once."""
+    """Images are added, removed, renamed, sorted into other classes and encoded again, all at once."""
     chance = random.Random(0)
     before = examples(data, 1)
     known = by_picture(before)
@@ -102,14 +102,14 @@ def test_source_that_changes_in_every_way(source, data, image):
     assert by_picture(examples(data, 3)) == pictures
 
 
-def test_picture_that_was_away_for_a_span_returns_to_its_split(source, data, tmp_path):
+def test_picture_that_is_missing_in_one_span_returns_to_its_split(source, data, tmp_path):
     before = examples(data, 1)
     away = [id for id, (split, _) in before.items() if split != "train" and id.startswith("cat")][:2]
     for id in away:
         changed(source / id, "JPEG")
         (source / id).with_suffix(".jpg").rename(tmp_path / Path(id).with_suffix(".jpg").name)
     prepare("images", data, str(source))
-    shutil.rmtree(data / "span-1")  # its history lives on in span 2
+    shutil.rmtree(data / "span-1")  # span 2 includes its history
     for id in away:
         shutil.move(tmp_path / Path(id).with_suffix(".jpg").name, source / "cat")
     prepare("images", data, str(source))
@@ -117,8 +117,8 @@ def test_picture_that_was_away_for_a_span_returns_to_its_split(source, data, tmp
     assert [after[id.replace(".png", ".jpg")] for id in away] == [by_id(before)[id] for id in away]
 
 
-def test_a_folder_around_all_keeps_the_splits(source, data):
-    """Encoded again with loss, so that only class and name are the same."""
+def test_an_outer_folder_does_not_change_the_splits(source, data):
+    """The images are encoded again with loss, so that only class and name are unchanged."""
     before = by_id(examples(data, 1))
     for path in sorted(source.rglob("*.png")):
         changed(path, "JPEG")
@@ -130,7 +130,7 @@ def test_a_folder_around_all_keeps_the_splits(source, data):
     assert {id.removeprefix("pets/").replace(".jpg", ".png"): split for id, split in after.items()} == before
 
 
-def test_later_val_is_held_out_of_train_as_before(files, folder, image, tmp_path):
+def test_images_added_to_train_do_not_change_the_splits_of_others(files, folder, image, tmp_path):
     prepare("images", tmp_path / "data", str(folder))
     before = examples(tmp_path / "data", 1)
     for row in range(60):
@@ -141,7 +141,7 @@ def test_later_val_is_held_out_of_train_as_before(files, folder, image, tmp_path
 
 
 def test_class_whose_test_image_is_gone(in_folder, image, tmp_path):
-    """Known images stay in their split, so the class needs a new image."""
+    """Known images keep their split, so the class needs a new image."""
     files = {f"{name}/{row}.png": image(10 * row + len(name)) for name in ("cat", "mouse") for row in range(5)}
     source = in_folder(tmp_path / "source", files)
     data = tmp_path / "data"
@@ -165,12 +165,12 @@ def test_class_of_copies(in_folder, image, tmp_path):
 
 @pytest.fixture
 def old(tmp_path):
-    """Spans that keep no history: span 1 with 6 images of each class, span 2 with 16."""
+    """Data folder of spans without history: span 1 with 6 images of each class, span 2 with 16."""
     return Path(shutil.copytree(WITHOUT_HISTORY, tmp_path / "old"))
 
 
 def test_spans_without_history_are_continued(old, image, tmp_path):
-    """Also where they contradict each other: a test picture of either stays out of train and val."""
+    """If such spans contradict each other, a test picture of either stays out of train and val."""
     assert verify.problems(old) == []
     first, second = examples(old, 1), examples(old, 2)
     contradicting = {id for id in first if first[id][0] != second[id][0]}
@@ -191,7 +191,7 @@ def test_spans_without_history_are_continued(old, image, tmp_path):
     for picture, split in two.items():
         said = {split, one.get(picture, split)}
         assert third[picture] == max(said, key=SPLITS.index)
-    # The next span reads no image of theirs again.
+    # The next span does not read their images again.
     (source / "cat" / "one more.png").write_bytes(image(9999))
     told.clear()
     prepare("images", old, str(source), progress=lambda what, *_: told.append(what))
@@ -202,7 +202,7 @@ def test_spans_without_history_are_continued(old, image, tmp_path):
 
 
 def test_test_picture_of_an_old_span_that_is_encoded_again_stays_in_test(old, tmp_path):
-    """Also if a later span of the old version moved it to train."""
+    """This holds even if a later span of the old version moved it to train."""
     first, second = examples(old, 1), examples(old, 2)
     assert any(split == "test" != second[id][0] for id, (split, _) in first.items())
     for id, (_, content) in second.items():
@@ -239,12 +239,12 @@ def test_history_that_no_manifest_lists(old, data):
 @pytest.mark.parametrize("name", ["manifest.json", "train/part-00000-of-00001.tfrecord"])
 def test_span_that_cannot_be_read(old, source, name):
     (old / "span-1" / name).write_bytes(b"x")
-    with pytest.raises(DataRefused, match=r"span-1.* put .*span-1 back as it was written, or move it out of"):
+    with pytest.raises(DataRefused, match=r"span-1.* restore .*span-1, or move it out of"):
         prepare("images", old, str(source))
 
 
 def test_same_bytes_for_the_same_sources(source, data, image, in_archive, tmp_path):
-    """Also of a second span, and whatever the order of the files."""
+    """The order of the files does not matter, and a second span is equal as well."""
     prepare("images", tmp_path / "other", str(source))
     (source / "cat" / "new.png").write_bytes(image(9999))
     prepare("images", data, str(source))
@@ -261,10 +261,10 @@ def test_history_covers_a_span_that_was_replaced(source, data, image):
     for row in range(20):
         (source / "dog" / f"other {row}.png").write_bytes(image(3000 + row))
     prepare("images", data, str(source), span=1, recipe=Recipe(seed=5))
-    known = history.read(data, silent)
+    known = history.read(data, no_progress)
     (source / "cat" / "one more.png").write_bytes(image(9998))
     prepare("images", data, str(source))
     pictures = by_picture(examples(data, 3))
     assert all(pictures[picture] == split for picture, split in by_picture(examples(data, 1)).items())
     assert manifest.read(data / "span-3").history.spans.keys() == {1, 2}
-    assert len(history.read(data, silent)) > len(known)
+    assert len(history.read(data, no_progress)) > len(known)

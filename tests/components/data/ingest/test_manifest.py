@@ -48,7 +48,7 @@ def test_missing(tmp_path):
         manifest.read(tmp_path)
 
 
-def test_no_json(tmp_path):
+def test_invalid_json(tmp_path):
     (tmp_path / manifest.NAME).write_text("{")
     with pytest.raises(DataRefused, match=r"manifest\.json: the file: Invalid JSON"):
         manifest.read(tmp_path)

@@ -1,4 +1,4 @@
-"""`components.data.ingest.prepare`: one span, whole or not at all."""
+"""Tests of `components.data.ingest.prepare`, which writes a span completely or not at all."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from components.data.ingest import MAX_SPAN, manifest, prepare, schema, spans, tfrecord
-from components.data.ingest.locks import exclusively
+from components.data.ingest.locks import folder_lock
 from components.data.ingest.manifest import Recipe
 from components.data.ingest.source import SPLITS
 from components.errors import DataRefused, UsageError
@@ -35,7 +35,7 @@ def tf():
     return pytest.importorskip("tensorflow")
 
 
-def test_a_span_as_the_trainer_reads_it(tf, folder, files, tmp_path):
+def test_the_trainer_can_read_a_span(tf, folder, files, tmp_path):
     out = tmp_path / "out"
     written = prepare("images", out, str(folder), recipe=SMALL_SHARDS)
     features = {
@@ -65,7 +65,7 @@ def test_a_span_as_the_trainer_reads_it(tf, folder, files, tmp_path):
     assert (written.image_shape, written.rejected, written.class_names) == ((8, 8, 3), (), ("cat", "dog", "fox"))
 
 
-def test_nothing_else_is_left(folder, tmp_path):
+def test_no_temporary_files_remain(folder, tmp_path):
     prepare("images", tmp_path / "out", str(folder))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".lock", "schema.pbtxt", "span-1"]
     assert sorted(path.name for path in (tmp_path / "out" / "span-1").iterdir()) == [
@@ -75,7 +75,7 @@ def test_nothing_else_is_left(folder, tmp_path):
     ]
 
 
-def test_the_same_source_gives_the_same_span(folder, files, in_archive, tmp_path):
+def test_equal_sources_give_equal_spans(folder, files, in_archive, tmp_path):
     packed = in_archive(tmp_path / "source.tar.gz", dict(reversed(files.items())))
     prepare("images", tmp_path / "1", str(folder))
     prepare("images", tmp_path / "2", str(packed))
@@ -114,7 +114,7 @@ def test_another_recipe_is_the_next_span(folder, tmp_path):
     assert ids[0] != ids[1]
 
 
-def test_no_span_follows_the_highest_number(folder, tmp_path):
+def test_no_span_can_follow_the_highest_number(folder, tmp_path):
     out = tmp_path / "out"
     prepare("images", out, str(folder), span=MAX_SPAN)
     with pytest.raises(UsageError, match=f"has span {MAX_SPAN}, the highest"):
@@ -122,7 +122,7 @@ def test_no_span_follows_the_highest_number(folder, tmp_path):
     assert {path.name for path in out.iterdir()} == {".lock", "schema.pbtxt", f"span-{MAX_SPAN}"}
 
 
-def test_some_classes_of_a_source(folder, files, tmp_path):
+def test_only_some_classes_of_a_source(folder, files, tmp_path):
     out = tmp_path / "out"
     (folder / "README").write_text("of no class, so no rejected record of these")
     written = prepare("images", out, str(folder), recipe=Recipe(classes=("cat", "fox"), per_class=10))
@@ -141,7 +141,7 @@ def test_a_class_that_the_source_does_not_have(folder, tmp_path):
     assert not spans(tmp_path / "out")
 
 
-def test_span_that_is_taken(folder, image, tmp_path):
+def test_span_that_exists_with_other_content(folder, image, tmp_path):
     out = tmp_path / "out"
     prepare("images", out, str(folder))
     before = tree(out)
@@ -161,8 +161,8 @@ def test_later_span_with_other_classes(folder, tmp_path):
     assert spans(out) == [1]
 
 
-def test_schema_of_a_span_that_never_came(folder, tmp_path):
-    """A writer killed between the two renames leaves a schema and no span."""
+def test_schema_without_a_span(folder, tmp_path):
+    """A writer that is killed between its two renames leaves a schema but no span."""
     out = tmp_path / "out"
     out.mkdir()
     (out / schema.NAME).write_text(schema.text(schema.build(["other"])))
@@ -201,7 +201,7 @@ def test_too_many_rejected_records(folder, tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
 
-def test_id_of_no_unicode(folder, image, tmp_path):
+def test_id_that_is_not_unicode(folder, image, tmp_path):
     name = os.fsdecode(b"caf\xe9.png")
     (folder / "train" / "cat" / name).write_bytes(image(1000))
     (folder / "train" / "dog" / name).write_bytes(b"")
@@ -226,13 +226,13 @@ def test_id_of_no_unicode(folder, image, tmp_path):
         ),
         (lambda root: shutil.rmtree(root / "test"), "3 of 3 classes have no image in test"),
         (lambda root: shutil.rmtree(root / "train/fox"), "1 of 3 classes have no image in train"),
-        (lambda root: (root / "train/owl").mkdir(), "class folder 'train/owl' is empty"),
+        (lambda root: (root / "train/owl").mkdir(), "class folder 'train/owl' holds no images"),
         (lambda root: (root / "train/fox").rename(root / "train/f\nx"), r"class name 'f\\nx' is not printable"),
         (lambda root: [shutil.rmtree(path) for path in root.glob("*/[cd]*")], "at least 2 classes are needed"),
     ],
     ids=["case", "no test class", "space", "accent", "no test", "no train class", "empty", "newline", "one class"],
 )
-def test_source_that_is_no_data_set(folder, tmp_path, change, message):
+def test_source_that_is_not_a_data_set(folder, tmp_path, change, message):
     change(folder)
     with pytest.raises(DataRefused, match=message):
         prepare("images", tmp_path / "out", str(folder))
@@ -259,7 +259,7 @@ def test_class_whose_images_are_all_rejected(folder, tmp_path):
         prepare("images", tmp_path / "out", str(folder), recipe=Recipe(max_rejected=0.5))
 
 
-def test_archive_that_names_a_file_twice(files, image, in_archive, tmp_path):
+def test_archive_that_contains_a_file_twice(files, image, in_archive, tmp_path):
     archive = in_archive(tmp_path / "x.tar", {**files, "./train/cat/00.png": image(1000)})
     with pytest.raises(DataRefused, match=r"x\.tar: holds 'train/cat/00\.png' more than once"):
         prepare("images", tmp_path / "out", str(archive))
@@ -268,7 +268,7 @@ def test_archive_that_names_a_file_twice(files, image, in_archive, tmp_path):
 def test_cut_archive_leaves_nothing(files, in_archive, tmp_path):
     archive = in_archive(tmp_path / "x.tar.gz", files)
     archive.write_bytes(archive.read_bytes()[:-100])
-    with pytest.raises(DataRefused, match=r"x\.tar\.gz: cut, damaged or no tar archive"):
+    with pytest.raises(DataRefused, match=r"x\.tar\.gz: cut, damaged or not a tar archive"):
         prepare("images", tmp_path / "out", str(archive))
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
@@ -294,13 +294,13 @@ def test_span_below_one(tmp_path):
         prepare("sample", tmp_path, span=0)
 
 
-def test_source_whose_path_is_no_unicode(folder, tmp_path):
+def test_source_whose_path_is_not_unicode(folder, tmp_path):
     source = folder.rename(tmp_path / os.fsdecode(b"caf\xe9"))
     assert prepare("images", tmp_path / "out", str(source)).source.endswith(r"caf\xe9")
 
 
 def test_one_writer_at_a_time(folder, tmp_path):
-    with exclusively(tmp_path / "out"), pytest.raises(UsageError, match="another `vitpipe data prepare` is writing"):
+    with folder_lock(tmp_path / "out"), pytest.raises(UsageError, match="another `vitpipe data prepare` is writing"):
         prepare("images", tmp_path / "out", str(folder))
 
 
@@ -328,7 +328,7 @@ def start(source: Path, out: Path, *before: str) -> subprocess.Popen:
 
 
 def test_no_space_left(image, in_folder, tmp_path):
-    """A real file system of 1 MB, in a mount namespace of its own, that the images do not fit."""
+    """The images do not fit into a real file system of 1 MB, in its own mount namespace."""
     if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
         pytest.skip("unshare cannot mount here")
     files = {f"{name}/{row}.png": image(row, size=(100, 100)) for name in ("cat", "dog") for row in range(30)}
@@ -346,13 +346,13 @@ def test_no_space_left(image, in_folder, tmp_path):
 
 @pytest.fixture(scope="module")
 def slow_source(image, in_folder, tmp_path_factory):
-    """A source that takes long enough to be interrupted in the middle."""
+    """Source that takes long enough to be interrupted while it is read."""
     files = {f"{name}/{row}.png": image(row, size=(400, 400)) for name in ("cat", "dog") for row in range(100)}
     return in_folder(tmp_path_factory.mktemp("slow"), files)
 
 
 def wait_for_spool(out: Path) -> Path:
-    """The temporary folder, once images arrive in it."""
+    """Wait until the temporary folder contains images, and return the folder."""
     for _ in range(600):
         for spool in out.glob(".tmp-span-*/spool"):
             if spool.stat().st_size:

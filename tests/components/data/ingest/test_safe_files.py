@@ -9,7 +9,7 @@ from components.errors import DataRefused
 
 @pytest.fixture
 def special(tmp_path):
-    """Create a pipe, a socket, a device, and links to a file, to nothing and to a device."""
+    """Paths of a pipe, a socket, a link to a file, a dangling link and a link to a device."""
     (tmp_path / "file").write_bytes(b"one")
     os.mkfifo(tmp_path / "pipe")
     with socket.socket(socket.AF_UNIX) as listener:

@@ -26,7 +26,7 @@ def test_features():
 
 
 @pytest.mark.parametrize("text, problem", [(None, "missing"), ("feature {", "Expected"), ("", "no string_domain")])
-def test_no_schema(tmp_path, text, problem):
+def test_missing_or_invalid_schema(tmp_path, text, problem):
     if text is not None:
         (tmp_path / schema.NAME).write_text(text)
     with pytest.raises(DataRefused, match=rf"schema\.pbtxt: .*{problem}"):

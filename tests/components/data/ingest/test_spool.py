@@ -10,15 +10,15 @@ from components.data.ingest.spool import Spool
 
 
 def split(tmp_path, images, held_out=0.1, seed=0, per_class=None, history=None, number=1):
-    """{split: [(id, label), ...]} of [(split, label, id[, picture]), ...], and the history after it.
+    """Split images, given as (split, label, id) or (split, label, id, picture).
 
-    Without a picture each id has one of its own.
+    Without a picture the id stands for a picture. Returns {split: [(id, label), ...]} and the new history.
     """
     with Spool(tmp_path / "spool", seed) as spool:
         for name, label, id, *picture in images:
             digest = hashlib.blake2b(picture[0] if picture else id, digest_size=16).hexdigest()
             spool.add(name, label, id, b"image of " + id, keys(f"class {label}", id, digest))
-        spool.relabel(list(range(100)))
+        spool.finish(list(range(100)))
         result = {}
         history = history or SplitHistory()
         splits = spool.split(held_out, history, per_class)
@@ -58,7 +58,7 @@ def test_source_without_splits(tmp_path):
 
 
 def test_val_is_the_same_with_and_without_a_test_split(tmp_path):
-    """So a test split that is added to a source moves nothing between train and val."""
+    """So no image moves between train and val if a test split is added to the source."""
     of_all = split(tmp_path, images([300, 300]))[0]
     kept = [(None, label, id) for name in ("train", "val") for id, label in of_all[name]]
     of_train = split(tmp_path, [("train", label, id) for _, label, id in kept])[0]
@@ -72,7 +72,7 @@ def test_a_small_class_has_an_image_in_every_split(tmp_path, count):
         assert all(counts[name][0] >= 1 for name in SPLITS)
 
 
-def test_a_small_class_takes_all_copies_of_a_picture_along(tmp_path):
+def test_all_copies_of_a_picture_move_with_it(tmp_path):
     for seed in range(20):
         rows = [(None, 0, b"%d" % row, b"%d" % (row % 3)) for row in range(9)]
         rows += [(None, 1, b"of another class %d" % row, b"%d" % row) for row in range(12)]
@@ -83,14 +83,14 @@ def test_a_small_class_takes_all_copies_of_a_picture_along(tmp_path):
         assert {where[b"%d" % row] for row in range(3)} == {*SPLITS}
 
 
-def test_a_class_with_too_few_pictures_is_left_as_it_is(tmp_path):
+def test_a_class_with_too_few_pictures_is_not_changed(tmp_path):
     rows = [(None, 0, b"%d" % row, b"%d" % (row % 2)) for row in range(9)]
     counts = labels(split(tmp_path, rows + images([0, 50]))[0])
     assert sorted(bool(counts[name][0]) for name in SPLITS) == [False, True, True]
 
 
 @pytest.mark.parametrize("name", [None, "train"])
-def test_a_small_part_of_each_class_is_part_of_a_larger_one(tmp_path, name):
+def test_fewer_images_of_each_class_are_a_subset_of_more(tmp_path, name):
     rows = images([300, 600, 12], name) + [("test", label, b"t%d" % label) for label in range(3) if name]
     parts = {count: split(tmp_path, rows, per_class=count)[0] for count in (3, 4, 5, 12, 20, 40, 250, 290, 10_000)}
     whole, _ = split(tmp_path, rows)
@@ -119,7 +119,7 @@ def test_the_order_of_the_source_does_not_matter(tmp_path):
     assert one == other
 
 
-def test_the_seed_does(tmp_path):
+def test_the_seed_matters(tmp_path):
     rows = images([30, 30, 30])
     assert {*split(tmp_path, rows, seed=0)[0]["val"]} != {*split(tmp_path, rows, seed=1)[0]["val"]}
 
@@ -131,24 +131,24 @@ def test_classes_are_mixed(tmp_path):
 
 
 @pytest.mark.parametrize("ids, twice", [([b"a", b"b"], None), ([b"a", b"b", b"a"], b"a")])
-def test_id_that_comes_twice(tmp_path, ids, twice):
+def test_id_that_appears_twice(tmp_path, ids, twice):
     with Spool(tmp_path / "spool", 0) as spool:
         for id in ids:
             spool.add(None, 0, id, b"", keys("cat", id, "00"))
-        spool.relabel([0])
-        assert spool.twice() == twice
+        spool.finish([0])
+        assert spool.repeated_id() == twice
 
 
 @pytest.mark.parametrize("given", [None, "train"])
 @pytest.mark.parametrize("seed", range(15))
 def test_no_picture_ever_moves_to_another_split(tmp_path, seed, given):
-    """Whatever happens to a source between spans: every picture stays where it was, and all copies of it together."""
+    """Every picture keeps its split and all its copies stay together, however a source changes between spans."""
     chance = random.Random(seed)
     fresh = map(str, itertools.count())
     source = {f"{label}/{row}.png": next(fresh) for label in range(3) for row in range(chance.choice([4, 20, 100]))}
     history = SplitHistory()
-    seen: dict[str, str] = {}  # the split of each picture
-    ids: dict[str, str] = {}  # and of each id, the newest
+    seen: dict[str, str] = {}  # split of each picture
+    ids: dict[str, str] = {}  # newest split of each id
     for number in range(1, 7):
         rows = [(given, int(id[0]), id.encode(), picture.encode()) for id, picture in source.items()]
         rows += [("test", label, b"t%d" % label) for label in range(3) if given]
@@ -158,7 +158,7 @@ def test_no_picture_ever_moves_to_another_split(tmp_path, seed, given):
         assert where.keys() == source.keys()
         known = {**seen}
         for id, picture in source.items():
-            assert known.setdefault(picture, where[id]) == where[id]  # also for copies in this very span
+            assert known.setdefault(picture, where[id]) == where[id]  # also for copies within the same span
         encoded_again = [id for id, picture in source.items() if id in ids and picture not in seen]
         assert [where[id] for id in encoded_again] == [ids[id] for id in encoded_again]
         seen, ids = known, ids | where
@@ -167,7 +167,7 @@ def test_no_picture_ever_moves_to_another_split(tmp_path, seed, given):
 
 
 def change(source, chance, fresh):
-    """Adds, removes, renames, moves, copies, or encodes an image again. Each class keeps three pictures or more."""
+    """Add, remove, rename, move, copy or encode images again. Each class keeps at least three pictures."""
     id = chance.choice([*source])
     label = id[0]
     match chance.choice(["add", "add", "remove", "rename", "move", "encode", "swap"]):
@@ -186,8 +186,8 @@ def change(source, chance, fresh):
             source[id], source[other] = source[other], source[id]
 
 
-def test_growth_and_shrinkage_move_nothing(tmp_path):
-    """Without any history: the split depends on the picture alone."""
+def test_adding_and_removing_images_moves_no_other(tmp_path):
+    """Without a history the split depends only on the picture."""
     small, large = (by_id(split(tmp_path, images([count] * 3))[0]) for count in (1000, 1100))
     assert all(large[id] == name for id, name in small.items())
 
@@ -200,8 +200,8 @@ def test_an_image_encoded_again_under_another_ending_keeps_its_split(tmp_path):
     assert {id.replace(b".JPG", b".png"): name for id, name in by_id(after).items()} == by_id(before)
 
 
-def test_an_id_comes_before_a_name_without_its_ending(tmp_path):
-    """1.png and 1.jpg may be two pictures, in two splits."""
+def test_an_id_takes_precedence_over_a_name(tmp_path):
+    """1.png and 1.jpg may be two pictures in different splits."""
     rows = [(None, 0, b"%d.%s" % (row, ending)) for row in range(100) for ending in (b"png", b"jpg")]
     before, history = split(tmp_path, rows)
     assert any(by_id(before)[b"%d.png" % row] != by_id(before)[b"%d.jpg" % row] for row in range(100))
@@ -209,8 +209,8 @@ def test_an_id_comes_before_a_name_without_its_ending(tmp_path):
     assert by_id(after) == by_id(before)
 
 
-def test_pixels_come_before_a_name(tmp_path):
-    """A renamed image that takes the name of another one stays in its own split."""
+def test_pixels_take_precedence_over_a_name(tmp_path):
+    """An image keeps its split if it is renamed to the name of another image."""
     before, history = split(tmp_path, images([100, 100]))
     where = by_id(before)
     tested = next(id for id, name in where.items() if name == "test" and id.startswith(b"0/"))

@@ -27,7 +27,7 @@ def test_tensorflow_reads_what_is_written(shard):
 
 
 def feature(*values):
-    """A tf.train.Feature of these values, by their type."""
+    """Return a tf.train.Feature whose kind depends on the type of the values."""
     tf = pytest.importorskip("tensorflow")
     if values and isinstance(values[0], int):
         return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
@@ -50,7 +50,7 @@ def test_reads_what_tensorflow_writes(tmp_path):
     assert tfrecord.parse(record) == (b"cat/1.png", b"png", 7)
 
 
-def test_reads_its_own(shard):
+def test_reads_what_it_writes(shard):
     found = [tfrecord.parse(record) for record in tfrecord.read(shard)]
     assert found == [(id, image, label) for image, label, id in EXAMPLES]
 
@@ -65,7 +65,7 @@ def test_reads_its_own(shard):
         ({"id": None}, "feature 'id': expected one bytes value, found none"),
     ],
 )
-def test_an_example_that_is_not_whole_is_named_with_its_feature(change, message):
+def test_an_incomplete_example_is_reported_with_its_feature(change, message):
     features = {name: feature(*values) for name, values in (WHOLE | change).items() if values is not None}
     with pytest.raises(ValueError) as raised:
         tfrecord.parse(written_by_tensorflow(**features))
@@ -89,12 +89,12 @@ def test_altered_file_is_refused(shard, at):
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xff", b"\x0a\x00"])
-def test_what_is_no_example_is_an_error(data):
+def test_a_record_that_is_not_an_example_is_an_error(data):
     with pytest.raises(ValueError, match=r"feature|tf\.Example"):
         tfrecord.parse(data)
 
 
-def test_the_examples_of_a_split_come_in_the_order_of_its_shards(tmp_path):
+def test_examples_of_a_split_are_in_the_order_of_its_shards(tmp_path):
     for number, ids in (2, [b"c"]), (1, [b"a", b"b"]):
         records = [tfrecord.frame(tfrecord.example(b"image", 0, id)) for id in ids]
         (tmp_path / f"part-{number:05}-of-00003.tfrecord").write_bytes(b"".join(records))

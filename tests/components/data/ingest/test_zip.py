@@ -8,7 +8,7 @@ import pytest
 from components.data.ingest import prepare
 from components.data.ingest.files import entries, listing
 from components.data.ingest.images import MAX_BYTES
-from components.data.ingest.source import silent
+from components.data.ingest.source import no_progress
 from components.data.ingest.sources import cifar10
 from components.errors import DataRefused
 
@@ -27,7 +27,7 @@ def zipped(path, members, method=zipfile.ZIP_DEFLATED, mode=0):
 
 
 def changed(path, **places):
-    """Return the archive with bytes of its first directory entry replaced: d24=b"..." replaces those from 24."""
+    """Replace bytes in the first directory entry of an archive: d24=b"..." replaces those from offset 24."""
     data = bytearray(path.read_bytes())
     begin = data.find(DIRECTORY)
     for place, new in places.items():
@@ -70,7 +70,7 @@ def test_the_span_equals_that_of_the_same_folder(folder, files, tmp_path):
 
 def test_cifar10(image, tmp_path):
     files = {f"{split}/{name}/1.png": image() for split in ("train", "test") for name in cifar10.CLASS_NAMES}
-    source = cifar10.open_source(str(zipped(tmp_path / "x.zip", files)), tmp_path / "cache", silent)
+    source = cifar10.open_source(str(zipped(tmp_path / "x.zip", files)), tmp_path / "cache", no_progress)
     assert [record.id.decode() for record in source.records()] == list(files)
 
 
@@ -103,10 +103,10 @@ def test_link_or_special_file(tmp_path, mode):
         ({"d10": b"\x09"}, r"compressed with method 9 \(deflate64\): pack it with deflate"),
         ({"d10": b"\x0c"}, r"compressed with method 12 \(bzip2\)"),
         ({"d10": b"\xfe"}, r"compressed with method 254 \(unknown\)"),
-        ({"d0": b"X"}, "no zip archive .Bad magic number for central directory"),
-        ({"d16": b"XXXX"}, "no zip archive .Bad CRC-32 for file 'a/1.png'"),
-        ({"d24": struct.pack("<I", 2)}, "no zip archive .Bad CRC-32"),
-        ({"d24": struct.pack("<I", 4)}, "no zip archive .member 'a/1.png' has 3 bytes, not 4"),
+        ({"d0": b"X"}, "not a zip archive .Bad magic number for central directory"),
+        ({"d16": b"XXXX"}, "not a zip archive .Bad CRC-32 for file 'a/1.png'"),
+        ({"d24": struct.pack("<I", 2)}, "not a zip archive .Bad CRC-32"),
+        ({"d24": struct.pack("<I", 4)}, "not a zip archive .member 'a/1.png' has 3 bytes, not 4"),
         ({"d20": struct.pack("<I", 2**30)}, "members 'a/1.png' and 'a/2.png' overlap"),
         ({"d42": struct.pack("<I", 2**30)}, "overlaps the directory"),
         ({"d6": b"\xff"}, "zip file version"),
@@ -122,7 +122,7 @@ def test_damaged_or_unsupported(tmp_path, places, message):
 def test_cut(tmp_path, kept):
     path = zipped(tmp_path / "x.zip", FILES)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
-    with pytest.raises(DataRefused, match="cut, damaged or no"):
+    with pytest.raises(DataRefused, match="cut, damaged or not"):
         list(entries(path))
 
 

@@ -10,7 +10,7 @@ from tests.helpers.spans import bomb, encoded, picture
 NAMES = ["cat", "dog", "fox"]
 
 
-def test_what_is_no_image_is_named_with_its_reason_and_spoils_nothing(measured):
+def test_invalid_images_get_a_reason_and_do_not_affect_others(measured):
     jpeg = encoded(picture(0), "JPEG")
     rows = measured(train=[(jpeg, 0), (b"", 0), (b"<html>", 0), (bomb(), 0), (jpeg[:200], 0), (encoded(picture(1)), 1)])
     assert rows.reason.tolist() == [
@@ -37,7 +37,7 @@ def test_jpeg_whose_second_half_is_zeros(measured, progressive):
     assert rows.digest.isna().tolist() == [False, True]
 
 
-def test_looks_are_those_of_the_pixels(measured):
+def test_colour_brightness_and_sharpness_are_measured_on_the_pixels(measured):
     pixels = picture(0)
     [row] = measured(train=[(encoded(pixels), 2)]).itertuples()
     assert (row.format, row.width, row.height, row.label) == ("PNG RGB", 32, 32, 2)
@@ -48,7 +48,7 @@ def test_looks_are_those_of_the_pixels(measured):
     assert flat.sharpness == 0 < row.sharpness
 
 
-def test_other_sizes_and_modes_are_taken(measured):
+def test_images_of_any_size_and_mode_are_measured(measured):
     grey = Image.fromarray(picture(0, 50)).convert("L")
     rows = measured(
         train=[

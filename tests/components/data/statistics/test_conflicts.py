@@ -24,7 +24,7 @@ def test_a_conflict_names_both_images_and_both_labels(measured):
     }
 
 
-def test_the_same_picture_with_one_label_is_no_conflict(measured):
+def test_equal_images_with_the_same_label_are_not_a_conflict(measured):
     same = [(encoded(picture(0)), 1)] * 3
     assert conflicts(measured(train=same, test=same)).empty
 
@@ -45,7 +45,7 @@ def test_conflicts_across_splits_are_found(measured, splits):
     ],
     ids=["compressed", "darker", "larger", "grey"],
 )
-def test_a_nearly_equal_picture_with_another_label_is_found(measured, change):
+def test_a_nearly_equal_image_with_another_label_is_a_conflict(measured, change):
     others = [(encoded(picture(seed)), seed % 2) for seed in range(10, 40)]
     found = conflicts(measured(train=[(encoded(picture(0)), 0), *others, (change(picture(0)), 1)]))
     assert set(found.id) == {b"train-0", b"train-31"}
@@ -57,13 +57,13 @@ def test_every_image_that_shows_the_picture_has_a_row(measured):
     assert len(conflicts(images)) == 6
 
 
-def test_pictures_of_one_colour_are_only_compared_pixel_by_pixel(measured):
+def test_images_of_one_colour_conflict_only_if_they_are_equal(measured):
     blank = [(encoded(np.full((32, 32, 3), value, "uint8")), label) for label, value in enumerate((10, 11, 10))]
     assert set(conflicts(measured(train=blank)).id) == {b"train-0", b"train-2"}
 
 
 def test_digits_of_different_classes_are_different_pictures(measured):
-    """Digits are more alike than other known classes, and the gate must accept the bundled sample."""
+    """Digits of different classes look more alike than photographs, and the gate must accept the bundled sample."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -71,7 +71,7 @@ def test_digits_of_different_classes_are_different_pictures(measured):
     assert conflicts(measured(train=list(zip(map(encoded, scaled), digits.target[:600].tolist(), strict=True)))).empty
 
 
-def test_a_twin_that_stays_in_training_is_named_before_one_that_leaks(measured):
+def test_a_twin_that_stays_in_training_is_preferred_to_one_that_leaks(measured):
     images = measured(
         train=[(encoded(picture(0)), 0), (encoded(picture(0), compress_level=0), 1), (encoded(picture(1)), 0)],
         test=[(encoded(picture(0)), 0)],
@@ -80,5 +80,5 @@ def test_a_twin_that_stays_in_training_is_named_before_one_that_leaks(measured):
     assert found[found.id == b"train-1"].twin_split.tolist() == ["test"]
 
 
-def test_data_without_usable_images_have_no_conflicts(measured):
+def test_a_span_without_usable_images_has_no_conflicts(measured):
     assert conflicts(measured(train=[(b"", 0), (b"", 1)])).empty

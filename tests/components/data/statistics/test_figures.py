@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 
-from components.data.statistics.figures import Leak, of_images, repeated_ids, without_images
+from components.data.statistics.figures import Leak, compute_figures, remove_leaks, repeated_ids
 from tests.helpers.spans import encoded, picture
 
 NAMES = ["cat", "dog", "fox"]
@@ -13,7 +13,7 @@ def test_figures_of_a_span(measured):
     images = measured(
         train=train, val=[(encoded(picture(9, 40)), 1)], test=[(encoded(picture(8)), 2), (flat, 0), (flat, 0)]
     )
-    found = of_images(images, NAMES, [], span=3, gate_span=1, image_size=32)
+    found = compute_figures(images, NAMES, [], span=3, gate_span=1, image_size=32)
     assert (found.span, found.gate_span, found.repeated_ids) == (3, 1, 0)
     of = found.splits["train"]
     assert (of.images, of.outside_labels, of.duplicates) == (6, 1, 1)
@@ -28,26 +28,26 @@ def test_figures_of_a_span(measured):
     assert [split.remarks for split in found.splits.values()] == [{}, {}, {"one_colour": 2}]
 
 
-def test_an_id_comes_once_in_a_span_and_may_come_in_the_gate_s_too():
+def test_an_id_may_appear_in_the_span_and_in_the_test_set():
     images = pd.DataFrame({"split": ["train", "train", "val", "test", "test"], "id": [b"a", b"b", b"a", b"a", b"b"]})
     assert repeated_ids(images).tolist() == [False, False, True, False, False]
 
 
-def test_a_split_without_a_usable_image_has_figures_too(measured):
-    found = of_images(measured(train=[(b"", 0)], val=[(b"", 0)], test=[(b"", 0)]), NAMES, [], 1, 1, 32)
+def test_a_split_without_a_usable_image_has_figures(measured):
+    found = compute_figures(measured(train=[(b"", 0)], val=[(b"", 0)], test=[(b"", 0)]), NAMES, [], 1, 1, 32)
     assert found.splits["train"].smallest_side is None
     assert found.splits["train"].mean == [0, 0, 0]
 
 
-def test_figures_without_what_leaks(measured):
+def test_leaks_are_removed_from_the_figures(measured):
     images = measured(
         train=[(encoded(picture(n)), n % 2) for n in range(5)],
         val=[(encoded(picture(8)), 1)],
         test=[(encoded(picture(9)), 0)],
     )
     leaking = Leak(source="train", target="test", exact=1, near=0)
-    found = of_images(images, NAMES, [leaking], 1, 1, 32)
-    left = without_images(found, images, images.id.isin([b"train-0", b"val-0"]))
+    found = compute_figures(images, NAMES, [leaking], 1, 1, 32)
+    left = remove_leaks(found, images, images.id.isin([b"train-0", b"val-0"]))
     assert left.leaks == [] and left.splits["test"] == found.splits["test"]
     assert left.splits["train"].labels == {"cat": 2, "dog": 2, "fox": 0} and left.splits["train"].images == 4
     assert left.splits["val"].labels == {"cat": 0, "dog": 0, "fox": 0}

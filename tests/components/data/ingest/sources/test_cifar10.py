@@ -7,7 +7,7 @@ from PIL import Image
 
 from components.data.ingest import schema, tfrecord
 from components.data.ingest.manifest import Recipe
-from components.data.ingest.source import Rejected, silent
+from components.data.ingest.source import RejectedRecord, no_progress
 from components.data.ingest.sources.cifar10 import CLASS_NAMES, Archive, open_source
 from components.data.ingest.write import write
 from components.errors import DataRefused
@@ -39,7 +39,7 @@ def described(path, images):
 
 
 def open_at(path, archive, tmp_path):
-    return open_source(str(path), tmp_path / "cache", silent, archive)
+    return open_source(str(path), tmp_path / "cache", no_progress, archive)
 
 
 def test_binary_archive(official, tmp_path):
@@ -67,14 +67,14 @@ def test_label_out_of_range(in_archive, tmp_path):
     members = {f"{TOP}/batches.meta.txt": NAMES_FILE, f"{TOP}/data_batch_1.bin": batch(1, [3, 10, 255])}
     source = open_at(*described(in_archive(tmp_path / "x.tar.gz", members), 3), tmp_path)
     assert list(source.records())[1:] == [
-        Rejected(f"data_batch_1.bin:{row}".encode(), "label not from 0 to 9") for row in (1, 2)
+        RejectedRecord(f"data_batch_1.bin:{row}".encode(), "label not from 0 to 9") for row in (1, 2)
     ]
 
 
 def test_batch_that_ends_inside_a_record(in_archive, tmp_path):
     members = {f"{TOP}/batches.meta.txt": NAMES_FILE, f"{TOP}/data_batch_1.bin": batch(1, [3])[:-1]}
     source = open_at(*described(in_archive(tmp_path / "x.tar.gz", members), 3), tmp_path)
-    with pytest.raises(DataRefused, match=r"data_batch_1\.bin: 3,072 bytes are not a number of 3073-byte records"):
+    with pytest.raises(DataRefused, match=r"bin: 3,072 bytes are not a whole number of 3073-byte records"):
         list(source.records())
 
 
