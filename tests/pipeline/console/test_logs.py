@@ -1,3 +1,4 @@
+import io
 import logging
 import os
 import subprocess
@@ -32,6 +33,24 @@ def test_library_output_goes_to_the_file_and_ours_to_the_terminal(tmp_path):
     assert done.stderr == "ours\nafter\n"
     written = (tmp_path / "run.log").read_text()
     for line in ("python", "a C library", "a child process", "INFO some.library: a log record"):
+        assert line in written
+
+
+def test_output_of_a_notebook_goes_to_the_file(tmp_path, monkeypatch):
+    """A notebook has streams of its own, which do not write to the file descriptors."""
+    from pipeline.console.logs import redirected
+
+    stdout, stderr = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stdout)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    with redirected(tmp_path / "log"):
+        print("python")
+        print("a warning of a library", file=sys.stderr)
+        logging.getLogger("some.library").info("a log record")
+    print("after")
+    assert (stdout.getvalue(), stderr.getvalue()) == ("after\n", "")
+    written = (tmp_path / "log").read_text()
+    for line in ("python", "a warning of a library", "INFO some.library: a log record"):
         assert line in written
 
 
