@@ -36,6 +36,15 @@ def test_library_output_goes_to_the_file_and_ours_to_the_terminal(tmp_path):
         assert line in written
 
 
+def test_logging_is_put_back(tmp_path):
+    from pipeline.console.logs import redirected
+
+    before = logging.getLogger().handlers[:]
+    with redirected(tmp_path / "log"):
+        assert logging.getLogger().handlers != before
+    assert logging.getLogger().handlers == before
+
+
 def test_output_of_a_notebook_goes_to_the_file(tmp_path, monkeypatch):
     """A notebook has streams of its own, which do not write to the file descriptors."""
     from pipeline.console.logs import redirected
@@ -52,12 +61,3 @@ def test_output_of_a_notebook_goes_to_the_file(tmp_path, monkeypatch):
     written = (tmp_path / "log").read_text()
     for line in ("python", "a warning of a library", "INFO some.library: a log record"):
         assert line in written
-
-
-def test_logging_is_put_back(tmp_path):
-    from pipeline.console.logs import redirected
-
-    before = logging.getLogger().handlers[:]
-    with redirected(tmp_path / "log"):
-        assert logging.getLogger().handlers != before
-    assert logging.getLogger().handlers == before
