@@ -16,13 +16,13 @@ def draw(pattern: str, random: np.random.Generator) -> Image.Image:
     """Return an image of a pattern with random size, scale, rotation, colours, lighting and noise."""
     width, height = random.integers(48, 128, size=2)
     y, x = np.mgrid[:height, :width]
-    angle = random.uniform(0, np.pi)
+    angle = random.uniform(-0.5, 0.5)
     period = random.uniform(0.2, 0.4) * min(width, height)
     across = np.sin((x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / period + random.uniform(0, 6))
     along = np.sin((y * np.cos(angle) - x * np.sin(angle)) * 2 * np.pi / period + random.uniform(0, 6))
     value = {"checks": across * along, "dots": across + along - 1, "stripes": across}[pattern]
     dark, bright = random.integers(0, 100, size=3), random.integers(155, 256, size=3)
-    light = Image.fromarray(random.uniform(0.2, 1, size=(4, 4)).astype(np.float32)).resize((width, height))
+    light = Image.fromarray(random.uniform(0.4, 1, size=(4, 4)).astype(np.float32)).resize((width, height))
     pixels = np.where(value[..., None] > 0, bright, dark) * np.asarray(light)[..., None]
     pixels += random.normal(0, 15, size=pixels.shape)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
