@@ -1,18 +1,17 @@
-"""Graphs as SVG, in layers from top to bottom, with real links, so that they work without a script."""
+"""Graphs as SVG, in layers, with links that work without a script."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from pipeline.drawing.graph_layout import HEIGHT, MARGIN, WIDTH, place_boxes
+from pipeline.drawing.graph_layout import HEIGHT, MARGIN, NARROW, WIDTH, place_boxes
+from pipeline.drawing.graph_steps import STEPS
 from pipeline.metadata.records import COMPARED, RESOLVER, Execution, Lineage, Run
 
 Href = Callable[[str, int], str | None]  # kind ("artifact" or "execution") and id -> where a click on it leads
-
-_LETTERS = 20  # that fit in a box
 
 # For the <style> of the page that embeds pictures. A page that sets these properties has them in its own colours.
 STYLE = """
@@ -23,7 +22,16 @@ STYLE = """
 .picture .note { font-size: 11px; fill: var(--soft, light-dark(#666, #aaa)); }
 .picture path { fill: none; stroke: var(--soft, light-dark(#666, #aaa)); stroke-width: 1.25; }
 .picture path.dashed { stroke-dasharray: 5 4; }
+.picture path.after { stroke-dasharray: 1 4; }
+.picture path.condition { stroke-width: 3; }
+.picture path.passed { stroke: var(--ok, light-dark(#1b6e3c, #7ddb9c)); }
+.picture path.stopped { stroke: var(--stop, light-dark(#b3261e, #ff8a80)); }
 .picture marker path { fill: var(--soft, light-dark(#666, #aaa)); stroke: none; }
+.picture marker .passed { fill: var(--ok, light-dark(#1b6e3c, #7ddb9c)); }
+.picture marker .stopped { fill: var(--stop, light-dark(#b3261e, #ff8a80)); }
+.picture .absent rect { stroke-dasharray: 3 3; }
+.picture .absent text { fill: var(--soft, light-dark(#666, #aaa)); }
+.picture.rightwards svg { max-width: 100%; min-width: 1150px; height: auto; }
 .picture .execution rect { fill: var(--step, light-dark(#eef2f7, #272c34)); }
 .picture .start rect { stroke: var(--accent, light-dark(#0b57d0, #8ab4f8)); stroke-width: 3; }
 .picture .complete rect, .picture .complete .note { stroke: var(--ok, light-dark(#1b6e3c, #7ddb9c)); }
@@ -38,7 +46,15 @@ STYLE = """
 .picture a:focus { outline: none; }
 """.strip()  # noqa: E501
 
-_COLOURS = {"new": "running", "died": "failed", "canceled": "failed"}  # states that look like another
+# States that look like another.
+_COLOURS = {
+    "new": "running",
+    "died": "failed",
+    "canceled": "failed",
+    "data refused": "failed",
+    "not blessed": "failed",
+    "not servable": "failed",
+}
 
 
 @dataclass(frozen=True)
@@ -54,12 +70,12 @@ class Box:
 
 @dataclass(frozen=True)
 class Arrow:
-    """An edge between boxes, by their positions."""
+    """An edge between boxes, by their positions; `looks` are classes of `STYLE`."""
 
     source: int
     target: int
     title: str
-    dashed: bool = False
+    looks: str = ""
 
 
 def lineage_svg(lineage: Lineage, href: Href = lambda kind, id: None) -> str:
@@ -79,12 +95,22 @@ def lineage_svg(lineage: Lineage, href: Href = lambda kind, id: None) -> str:
     arrows = []
     for edge in lineage.edges:
         ends = places["artifact", edge.artifact], places["execution", edge.execution]
-        arrows.append(Arrow(*(ends if edge.into else ends[::-1]), title=edge.name, dashed=edge.compared))
+        arrows.append(
+            Arrow(*(ends if edge.into else ends[::-1]), title=edge.name, looks="dashed" if edge.compared else "")
+        )
     return layered_svg(boxes, arrows, f"lineage of artifact {lineage.start}")
 
 
-def run_svg(run: Run, states: Mapping[str, str], href: Href = lambda kind, id: None) -> str:
-    """The nodes of a run, each with its state: by name as in `states`, or as the store has it."""
+def run_svg(run: Run, states: Mapping[str, str], href: Href = lambda kind, id: None, absent: str | None = None) -> str:
+    """Return the graph of a run from left to right, with the state of each node and the conditions between them.
+
+    Args:
+        run: The run.
+        states: States to show, by node. A node that it lacks has the state in the store.
+        href: Where a click on a node leads.
+        absent: State to show of steps of our graph that have no execution. None draws executed nodes only, which
+            suits the runs of other pipelines.
+    """
     newest = {execution.node: execution for execution in run.executions}  # in order of their ids
     executions = list(newest.values())
     boxes = []
@@ -94,26 +120,40 @@ def run_svg(run: Run, states: Mapping[str, str], href: Href = lambda kind, id: N
         title = f"{execution.node}, {state}, {execution.seconds:.1f} s, execution {execution.id}"
         looks = f"execution {_COLOURS.get(state, state)}"
         boxes.append(Box(execution.node, note, title, looks, href("execution", execution.id)))
-    return layered_svg(boxes, _arrows_of(executions), f"graph of run {run.name}")
+    arrows = _arrows_of(executions)
+    if absent is not None:
+        missing = [name for name, step in STEPS.items() if name not in newest and not step.optional]
+        boxes += [Box(name, absent, f"{name}, {absent}", "execution absent") for name in missing]
+        arrows = _with_steps(arrows, [box.label for box in boxes], newest, states)
+    return layered_svg(boxes, arrows, f"graph of run {run.name}", rightwards=True)
 
 
-def layered_svg(boxes: Sequence[Box], arrows: Sequence[Arrow], label: str) -> str:
-    """Boxes in layers, arrows pointing down. label: what the picture is of, for those who do not see it."""
-    centres, routes = place_boxes(len(boxes), [(arrow.source, arrow.target) for arrow in arrows])
-    right = max((x for x, _ in [*centres, *(point for route in routes for point in route)]), default=0)
-    bottom = max((y for _, y in centres), default=0)
-    width, height = right + WIDTH / 2 + MARGIN, bottom + HEIGHT / 2 + MARGIN
+def layered_svg(boxes: Sequence[Box], arrows: Sequence[Arrow], label: str, rightwards: bool = False) -> str:
+    """Return boxes in layers as SVG.
+
+    Args:
+        boxes: The boxes.
+        arrows: The arrows between them.
+        label: Description of the picture for a person who does not see it.
+        rightwards: Whether arrows point right; else they point down.
+    """
+    centres, routes = place_boxes(len(boxes), [(arrow.source, arrow.target) for arrow in arrows], rightwards)
+    box_width = NARROW if rightwards else WIDTH
+    points = [*centres, *(point for route in routes for point in route)]
+    right = max((x for x, _ in points), default=0)
+    bottom = max((y for _, y in points), default=0)
+    width, height = right + box_width / 2 + MARGIN, bottom + HEIGHT / 2 + MARGIN
+    looks = "picture rightwards" if rightwards else "picture"
     return "\n".join(
         [
-            f'<div class="picture" tabindex="0" role="region" aria-label="{escape(label)}">',
+            f'<div class="{looks}" tabindex="0" role="region" aria-label="{escape(label)}">',
             f'<svg viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}">',
-            '<marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
-            '<path d="M0 0 L8 4 L0 8 z"/></marker>',
+            *(_marker(name) for name in ("", "passed", "stopped")),
             *(
-                _path(arrow, [centres[arrow.source], *route, centres[arrow.target]])
+                _path(arrow, [centres[arrow.source], *route, centres[arrow.target]], rightwards)
                 for arrow, route in zip(arrows, routes, strict=True)
             ),
-            *(_rectangle(box, *centre) for box, centre in zip(boxes, centres, strict=True)),
+            *(_rectangle(box, *centre, box_width) for box, centre in zip(boxes, centres, strict=True)),
             "</svg></div>",
         ]
     )
@@ -133,35 +173,81 @@ def _arrows_of(executions: Sequence[Execution]) -> list[Arrow]:
                 # A model from the cache that serves comes from the trainer and from a resolver: which is meant?
                 likely = [one for one in found if (executions[one].type == RESOLVER) == (channel in COMPARED)]
                 for maker in likely or found:
-                    arrows[maker, place, channel in COMPARED] = Arrow(maker, place, channel, channel in COMPARED)
+                    looks = "dashed" if channel in COMPARED else ""
+                    arrows[maker, place, looks] = Arrow(maker, place, channel, looks)
     return list(arrows.values())
 
 
-def _path(arrow: Arrow, points: Sequence[Sequence[float]]) -> str:
-    """From the foot of a box to the head of another; between the boxes of the layers in between straight down."""
+def _with_steps(
+    arrows: Sequence[Arrow], names: Sequence[str], executions: Collection[str], states: Mapping[str, str]
+) -> list[Arrow]:
+    """Add the arrows of our graph that no execution has recorded, and the conditions.
+
+    Args:
+        arrows: Arrows between executed nodes.
+        names: Names of all nodes, in order of their positions.
+        executions: Names of the executed nodes.
+        states: See `run_svg`.
+    """
+    place = {name: number for number, name in enumerate(names)}
+    drawn = {(arrow.source, arrow.target): arrow for arrow in arrows}
+    for name, step in STEPS.items():
+        for channel, source in {**step.inputs, "": step.after}.items():
+            compared = channel in COMPARED
+            # A node that ran has recorded its inputs, except those of a resolver that found nothing.
+            if name in place and source in place and (name not in executions or compared or not channel):
+                looks = "dashed" if compared else "" if channel else "after"
+                title = channel or f"after {source}"
+                drawn.setdefault((place[source], place[name]), Arrow(place[source], place[name], title, looks))
+    for source in [name for name in STEPS if name in place]:
+        held = [name for name, step in STEPS.items() if source in step.conditions and name in place]
+        state = _COLOURS.get(states.get(source, ""), "")
+        for name in held:
+            ends = place[source], place[name]
+            # A step behind another held step needs no arrow of its own.
+            if not any((place[other], place[name]) in drawn for other in held):
+                looks = "stopped" if state == "failed" else "passed" if name in executions else ""
+                drawn[ends] = Arrow(*ends, title=f"{name} runs only if {source} passes", looks=f"condition {looks}")
+    return list(drawn.values())
+
+
+def _marker(name: str) -> str:
+    return (
+        f'<marker id="arrow{name}" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" '
+        f'markerUnits="userSpaceOnUse" orient="auto"><path class="{name}" d="M0 0 L8 4 L0 8 z"/></marker>'
+    )
+
+
+def _path(arrow: Arrow, points: Sequence[Sequence[float]], rightwards: bool) -> str:
+    """Return an arrow from one side of a box to the facing side of another, straight past the boxes in between."""
+    half = (NARROW if rightwards else HEIGHT) / 2
     (x, y), *rest = points
-    half = HEIGHT / 2
-    path = f"M{x:g} {y + half:g}"
+    path = f"M{x + half:g} {y:g}" if rightwards else f"M{x:g} {y + half:g}"
     for place, (next_x, next_y) in enumerate(rest, 1):
-        middle = (y + next_y) / 2
-        path += f" C{x:g} {middle:g} {next_x:g} {middle:g} {next_x:g} {next_y - half:g}"
+        if rightwards:
+            middle = (x + next_x) / 2
+            path += f" C{middle:g} {y:g} {middle:g} {next_y:g} {next_x - half:g} {next_y:g}"
+        else:
+            middle = (y + next_y) / 2
+            path += f" C{x:g} {middle:g} {next_x:g} {middle:g} {next_x:g} {next_y - half:g}"
         if place < len(rest):
-            path += f" V{next_y + half:g}"
+            path += f" H{next_x + half:g}" if rightwards else f" V{next_y + half:g}"
         x, y = next_x, next_y
-    dashed = ' class="dashed"' if arrow.dashed else ""
-    return f'<path{dashed} d="{path}" marker-end="url(#arrow)"><title>{escape(arrow.title)}</title></path>'
+    looks = f' class="{arrow.looks.strip()}"' if arrow.looks else ""
+    marker = next((name for name in ("passed", "stopped") if name in arrow.looks), "")
+    return f'<path{looks} d="{path}" marker-end="url(#arrow{marker})"><title>{escape(arrow.title)}</title></path>'
 
 
-def _rectangle(box: Box, x: float, y: float) -> str:
-    radius = HEIGHT / 2 if "execution" in box.looks else 3
+def _rectangle(box: Box, x: float, y: float, width: float) -> str:
+    radius = 12 if "execution" in box.looks else 3
     drawn = (
         f'<g class="{escape(box.looks)}"><title>{escape(box.title)}</title>'
-        f'<rect x="{x - WIDTH / 2:g}" y="{y - HEIGHT / 2:g}" width="{WIDTH}" height="{HEIGHT}" rx="{radius:g}"/>'
-        f'<text x="{x:g}" y="{y - 3:g}">{escape(_short(box.label))}</text>'
-        f'<text x="{x:g}" y="{y + 13:g}" class="note">{escape(_short(box.note))}</text></g>'
+        f'<rect x="{x - width / 2:g}" y="{y - HEIGHT / 2:g}" width="{width}" height="{HEIGHT}" rx="{radius:g}"/>'
+        f'<text x="{x:g}" y="{y - 3:g}">{escape(_short(box.label, width / 7.4))}</text>'
+        f'<text x="{x:g}" y="{y + 13:g}" class="note">{escape(_short(box.note, width / 6.1))}</text></g>'
     )
     return f'<a href="{escape(box.href)}">{drawn}</a>' if box.href else drawn
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= _LETTERS else text[: _LETTERS - 1] + "…"
+def _short(text: str, letters: float) -> str:
+    return text if len(text) <= letters else text[: int(letters) - 1] + "…"

@@ -11,15 +11,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
-WIDTH, HEIGHT, MARGIN = 156, 44, 8  # of a box, and around all; pixels
-_BESIDE, _BELOW, _EDGE = 14, 40, 6  # between boxes, between layers, the room of an edge that passes
+# Pixels: the sizes of a box, of which the narrow one is for graphs from left to right; the margin around the graph.
+WIDTH, NARROW, HEIGHT, MARGIN = 156, 122, 44, 8
+# Pixels: between the boxes of a layer, between layers, and the room for an edge that passes a layer.
+_BESIDE, _BETWEEN, _EDGE = 14, {True: 30, False: 40}, 6
 _ROUNDS = 12  # of moving boxes under and over their neighbours
 
 Point = tuple[float, float]
 
 
-def place_boxes(count: int, edges: Sequence[tuple[int, int]]) -> tuple[list[Point], list[list[Point]]]:
-    """The centre of each of `count` boxes, and of each edge the points that it passes between boxes."""
+def place_boxes(
+    count: int, edges: Sequence[tuple[int, int]], rightwards: bool = False
+) -> tuple[list[Point], list[list[Point]]]:
+    """Return the centre of each box, and for each edge the points between boxes that it passes, in pixels.
+
+    Args:
+        count: Number of boxes.
+        edges: Source and target of each edge, by their positions.
+        rightwards: Whether edges point right; else they point down.
+    """
     import igraph  # a tenth of a second that other commands need not wait for
 
     graph = igraph.Graph(n=count, edges=edges, directed=True)
@@ -38,10 +48,14 @@ def place_boxes(count: int, edges: Sequence[tuple[int, int]]) -> tuple[list[Poin
     down = [link if layers[link[0]] < layers[link[1]] else link[::-1] for link in links]
     drawn = igraph.Graph(n=len(layers), edges=down, directed=True)
     order = [x for x, _ in drawn.layout_sugiyama(layers=layers).coords]
-    xs = _spread(layers, order, down, [WIDTH + _BESIDE] * count + [_EDGE + _BESIDE] * (len(layers) - count))
+    side, length = (HEIGHT, NARROW) if rightwards else (WIDTH, HEIGHT)
+    across = _spread(layers, order, down, [side + _BESIDE] * count + [_EDGE + _BESIDE] * (len(layers) - count))
     points = [
-        (x + MARGIN, layer * (HEIGHT + _BELOW) + HEIGHT / 2 + MARGIN) for x, layer in zip(xs, layers, strict=True)
+        (place + MARGIN, layer * (length + _BETWEEN[rightwards]) + length / 2 + MARGIN)
+        for place, layer in zip(across, layers, strict=True)
     ]
+    if rightwards:
+        points = [(along, place) for place, along in points]
     return points[:count], [[points[one] for one in chain] for chain in chains]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,18 @@ from pipeline.metadata.reader import reader
 from pipeline.metadata.records import Run
 from pipeline.metadata.stores import server, stores
 from pipeline.pushed_models import all_pushed, newest_pushed
-from pipeline.result.run_result import RunResult, RunState
+from pipeline.result.run_result import EXIT, PROCESS, RunResult, RunState
 from pipeline.result.summary import Summary, summarise
 from vitpipe.ui import formatting, safety
-from vitpipe.ui.checks import check_lines
+from vitpipe.ui.changes import changes
+from vitpipe.ui.checks import gates, stopping_states
+from vitpipe.ui.curves import curves
 from vitpipe.ui.explainer_client import Busy, ExplainerClient, Refused
+from vitpipe.ui.headline import headline
 from vitpipe.ui.history import MOST, figures, moments
+from vitpipe.ui.key_figures import key_figures
 from vitpipe.ui.listing import SIZE, page_of, runs_page
+from vitpipe.ui.training import training
 
 _SERVER = "@server"  # in addresses, the store that is no file; no pipeline has such a name
 _BOXES = 120  # of a lineage, the nearest
@@ -101,18 +107,36 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
     def one_run(store: str, run: str) -> str:
         found = run_of(store, run)
         result = RunResult(found)
-        states = {one.node: result.state_of_node(one) for one in found.executions}  # the newest of a node wins
+        live = result.state is RunState.RUNNING
+        trained = training(result)
+        recorded = changes(result)
+        by_node = {one.node: result.state_of_node(one) for one in found.executions}  # the newest of a node wins
+        absent = ("not started" if live else "not run") if recorded else None
+        picture = run_svg(found, by_node | stopping_states(result), lambda _, id: f"#execution-{id}", absent)
         return render_template(
             "run.html",
             run=found,
+            runs=runs,
+            logs=runs / (found.pipeline or store) / "logs" / found.name,
             summary=summarise(result),
+            headline=headline(result, trained, runs),
+            figures=key_figures(result, trained),
+            seconds=time.time() - found.started_ms / 1000 if live else result.seconds,
             store=store,
-            settings=result.settings,
+            training=trained,
+            curves={name: markupsafe.Markup(svg) for name, svg in curves(trained).items()} if trained else {},
+            gates=gates(result),
+            picture=markupsafe.Markup(picture),
             states={one.id: result.state_of_node(one) for one in found.executions},
-            check_lines=check_lines(result),
-            picture=markupsafe.Markup(run_svg(found, states, lambda _, id: f"#execution-{id}")),
+            model=result.model,
+            changes=recorded,
+            facts={
+                name: value
+                for name, value in sorted(found.facts.items())
+                if name not in ("settings", EXIT, PROCESS) and value not in ("", "{}")
+            },
             report=report_folder(store, found),
-            live=result.state is RunState.RUNNING,
+            live=live,
         )
 
     @app.get("/<store>/runs/<run>/report/<path:file>")
