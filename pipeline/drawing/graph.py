@@ -104,6 +104,8 @@ def lineage_svg(lineage: Lineage, href: Href = lambda kind, id: None) -> str:
 def run_svg(run: Run, states: Mapping[str, str], href: Href = lambda kind, id: None, absent: str | None = None) -> str:
     """Return the graph of a run from left to right, with the state of each node and the conditions between them.
 
+    An input that a node also depends on through other nodes has no arrow of its own.
+
     Args:
         run: The run.
         states: States to show, by node. A node that it lacks has the state in the store.
@@ -125,7 +127,7 @@ def run_svg(run: Run, states: Mapping[str, str], href: Href = lambda kind, id: N
         missing = [name for name, step in STEPS.items() if name not in newest and not step.optional]
         boxes += [Box(name, absent, f"{name}, {absent}", "execution absent") for name in missing]
         arrows = _with_steps(arrows, [box.label for box in boxes], newest, states)
-    return layered_svg(boxes, arrows, f"graph of run {run.name}", rightwards=True)
+    return layered_svg(boxes, _reduced(arrows), f"graph of run {run.name}", rightwards=True)
 
 
 def layered_svg(boxes: Sequence[Box], arrows: Sequence[Arrow], label: str, rightwards: bool = False) -> str:
@@ -209,6 +211,26 @@ def _with_steps(
                 looks = "stopped" if state == "failed" else "passed" if name in executions else ""
                 drawn[ends] = Arrow(*ends, title=f"{name} runs only if {source} passes", looks=f"condition {looks}")
     return list(drawn.values())
+
+
+def _reduced(arrows: Sequence[Arrow]) -> list[Arrow]:
+    """Leave out each plain arrow whose ends other arrows connect, so that a graph with many inputs stays readable."""
+    kept = list(arrows)
+    for arrow in arrows:
+        others = [other for other in kept if other is not arrow and other.looks != "dashed"]
+        if not arrow.looks and _connected(arrow.source, arrow.target, others):
+            kept.remove(arrow)
+    return kept
+
+
+def _connected(source: int, target: int, arrows: Sequence[Arrow]) -> bool:
+    reached, waiting = {source}, [source]
+    while waiting:
+        place = waiting.pop()
+        new = {arrow.target for arrow in arrows if arrow.source == place} - reached
+        reached |= new
+        waiting += new
+    return target in reached
 
 
 def _marker(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,16 +35,17 @@ class Changes:
 
 
 def changes(result: RunResult) -> Changes | None:
-    """Return the settings of a run, compared with those of the preset that has the pipeline's name; None if it has none."""
+    """Return the settings of a run, compared with those of the preset named like its pipeline.
+
+    A pipeline without such a preset is compared with the defaults. None if the run recorded no settings.
+    """
     recorded = flat(result.settings)
     if not recorded:
         return None
     name, base = "", Settings()
     if result.pipeline in presets():
-        try:
+        with suppress(SettingsError):  # the preset was edited and is invalid
             name, base = result.pipeline, load(result.pipeline, environment={})
-        except SettingsError:  # a preset that a user edited
-            pass
     preset: dict[str, Any] = flat(base.model_dump(mode="json"))
     differing = [
         Change(key, _text(value), _text(preset[key]))

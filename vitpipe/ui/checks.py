@@ -74,20 +74,20 @@ def _model(result: RunResult) -> Gate:
     if result.override:
         rows.append(Row("override", "accepted", "", detail=f"blessed by a person: {result.override.reason}"))
     examples = result.figures.get("examples")
-    where = f" on {examples:,} test images" if isinstance(examples, int) else ""
-    verdict = {True: "The model is blessed", False: "The model is not blessed", None: "No verdict yet"}[result.blessed]
-    return Gate("Model", f"{verdict}{where if rows else ''}.", rows)
+    where = f" It was measured on {examples:,} test images." if isinstance(examples, int) else ""
+    verdict = {True: "The model is blessed.", False: "The model is not blessed.", None: "No verdict."}[result.blessed]
+    return Gate("Model", verdict + where, rows)
 
 
 def _serving(result: RunResult) -> Gate:
     rows = [_row(check) for check in result.serving.checks] if result.serving else []
-    verdict = {True: "The model can be served.", False: "The model cannot be served.", None: "No verdict yet."}
+    verdict = {True: "The model can be served.", False: "The model cannot be served.", None: "No verdict."}
     return Gate("Serving", verdict[result.servable], rows)
 
 
 def _data(result: RunResult) -> Gate:
     rows = [_finding(finding) for finding in result.data.findings] if result.data else []
-    verdict = {True: "The data passed.", False: "The data were refused.", None: "No verdict yet."}
+    verdict = {True: "The data passed.", False: "The data were refused.", None: "No verdict."}
     return Gate("Data", verdict[result.data_passed], rows)
 
 

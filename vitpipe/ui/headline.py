@@ -6,20 +6,29 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.metadata.properties import Unreadable
 from pipeline.result.run_result import RunResult, RunState
 from pipeline.result.verdict import verdict
+from pipeline.settings import presets
 from vitpipe.ui.training import Training
+
+
+class Command(NamedTuple):
+    """Line for a terminal, with its purpose."""
+
+    purpose: str
+    line: str
 
 
 @dataclass(frozen=True)
 class Headline:
-    """State of a run for a person. `commands` are lines for a terminal, each with what it is for."""
+    """State of a run in a sentence, the reasons for it, and commands to continue with."""
 
     title: str
     lines: Sequence[str] = ()
-    commands: Sequence[tuple[str, str]] = ()
+    commands: Sequence[Command] = ()
 
 
 def headline(result: RunResult, training: Training | None, runs: Path) -> Headline:
@@ -30,55 +39,57 @@ def headline(result: RunResult, training: Training | None, runs: Path) -> Headli
         training: Its training; None if it has none.
         runs: Folder of the run folders, as the user named it.
     """
-    state = result.state
-    if state is RunState.RUNNING:
-        return Headline(_progress(result, training))
-    if state is RunState.UNREADABLE:
-        return Headline("This version cannot read how the run ended.")
-    try:
-        lines = verdict(result).lines
-    except Unreadable as error:
-        lines = [str(error)]
-    name = shlex.quote(result.name)
+    state, name = result.state, shlex.quote(result.name)
     where = "" if runs == Path("runs") else f" --runs {shlex.quote(str(runs))}"
-    why = ("all checks with values and bounds", f"vitpipe why {name}{where}")
-    if state is RunState.DIED:
-        title = "The run ended without a result: its process was killed, or the machine was restarted."
-        return Headline(
-            title, (), [("start it again; finished steps come from the cache", f"vitpipe run -c {_config(result)}")]
-        )
-    if state is RunState.FAILED:
-        return Headline(
-            "The run failed.", lines, [("its steps and what they read", f"vitpipe runs show {name}{where}")]
-        )
-    if state is RunState.REFUSED:
-        return Headline(
-            "The data were refused, so nothing was trained.",
-            lines,
-            [
-                why,
-                (
-                    "after you have corrected the images",
-                    f"vitpipe data prepare images --source FOLDER --out {_data(result)}",
-                ),
-                ("if the data are right", f'vitpipe run -c {_config(result)} --accept CHECK --reason "..."'),
-            ],
-        )
-    if state is RunState.NOT_BLESSED:
-        return Headline(
-            "The model missed a bound, so it was not pushed.",
-            lines,
-            [why, ("to push it anyway", f'vitpipe bless {name}{where} --reason "..."')],
-        )
-    if state is RunState.NOT_SERVABLE:
-        return Headline("The model cannot be served, so it was not pushed.", lines, [why])
+    run = f"vitpipe run -c {_config(result)}"
+    why = Command("Show all checks with their values and bounds", f"vitpipe why {name}{where}")
+    match state:
+        case RunState.RUNNING:
+            return Headline(_progress(result, training))
+        case RunState.UNREADABLE:
+            return Headline("This version of vitpipe cannot read how the run ended.")
+        case RunState.DIED:
+            return Headline(
+                "The run has no result: its process was killed, or the machine was restarted.",
+                commands=[Command("Start it again; finished steps come from the cache", run)],
+            )
+        case RunState.FAILED:
+            return Headline(
+                "A step failed.", _reasons(result), [Command("Show its steps", f"vitpipe runs show {name}{where}")]
+            )
+        case RunState.REFUSED:
+            return Headline(
+                "The data were refused, so nothing was trained.",
+                _reasons(result),
+                [
+                    why,
+                    Command(
+                        "Write a new span once the images are corrected",
+                        f"vitpipe data prepare images --source FOLDER --out {_data(result)}",
+                    ),
+                    Command("Accept a check if the data are right", f'{run} --accept CHECK --reason "..."'),
+                ],
+            )
+        case RunState.NOT_BLESSED:
+            return Headline(
+                "The model missed a bound, so it was not pushed.",
+                _reasons(result),
+                [why, Command("Push it anyway", f'vitpipe bless {name}{where} --reason "..."')],
+            )
+        case RunState.NOT_SERVABLE:
+            return Headline("The model cannot be served, so it was not pushed.", _reasons(result), [why])
     if result.pushed:
-        return Headline(
-            f"Version {result.pushed} was pushed.",
-            lines,
-            [("all pushed models, and which one serves", f"vitpipe models list{where}")],
-        )
-    return Headline("The run is done; no new model was pushed.", lines)
+        models = Command("List the pushed models, the one that serves last", f"vitpipe models list{where}")
+        return Headline(f"Version {result.pushed} was pushed.", commands=[models])
+    return Headline("No new model was pushed.", _reasons(result))
+
+
+def _reasons(result: RunResult) -> Sequence[str]:
+    """Return the lines that the command printed at the end of the run."""
+    try:
+        return verdict(result).lines
+    except Unreadable as error:
+        return [str(error)]
 
 
 def _progress(result: RunResult, training: Training | None) -> str:
@@ -98,6 +109,4 @@ def _data(result: RunResult) -> str:
 
 def _config(result: RunResult) -> str:
     """Return the preset that the pipeline is named after, or a placeholder."""
-    from pipeline.settings import presets
-
     return result.pipeline if result.pipeline in presets() else "FILE"
