@@ -35,12 +35,12 @@ def _chart(title: str, training: Training, train: str, val: str, exact: str, rou
         rough: Format of the values on the axis.
     """
     epochs = training.epochs
-    values = [value for epoch in epochs for name in (train, val) if math.isfinite(value := getattr(epoch, name))]
-    ticks = _ticks(min(values, default=0), max(values, default=1))
-    first, last = 0, max(training.planned or 1, epochs[-1].epoch)
+    values = [getattr(epoch, name) for epoch in epochs for name in (train, val)]
+    ticks = _ticks(min(values), max(values))
+    last = max(training.planned or 1, *(epoch.epoch for epoch in epochs))
 
     def x(epoch: float) -> float:
-        return _LEFT + (epoch - first) / (last - first) * (_WIDTH - _LEFT - _RIGHT)
+        return _LEFT + epoch / last * (_WIDTH - _LEFT - _RIGHT)
 
     def y(value: float) -> float:
         return _TOP + (ticks[-1] - value) / (ticks[-1] - ticks[0]) * (_HEIGHT - _TOP - _BOTTOM)
@@ -49,7 +49,7 @@ def _chart(title: str, training: Training, train: str, val: str, exact: str, rou
     for tick in ticks:
         parts.append(f'<path class="grid" d="M{_LEFT} {y(tick):.1f}H{_WIDTH - _RIGHT}"/>')
         parts.append(f'<text class="left" x="{_LEFT - 6}" y="{y(tick) + 4:.1f}">{rough.format(tick)}</text>')
-    for tick in _ticks(first, last):
+    for tick in _ticks(0, last):
         if tick <= last and tick == int(tick):
             parts.append(f'<text x="{x(tick):.1f}" y="{_HEIGHT - _BOTTOM + 16}">{tick:g}</text>')
     parts.append(f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2:g}" y="{_HEIGHT - 3}">epoch</text>')
@@ -71,7 +71,7 @@ def _chart(title: str, training: Training, train: str, val: str, exact: str, rou
 def _line(
     name: str, epochs: Sequence[Epoch], field: str, x: Callable[[float], float], y: Callable[[float], float]
 ) -> str:
-    points = [(x(epoch.epoch), y(value)) for epoch in epochs if math.isfinite(value := getattr(epoch, field))]
+    points = [(x(epoch.epoch), y(getattr(epoch, field))) for epoch in epochs]
     if len(points) == 1:
         return f'<circle class="{name}" cx="{points[0][0]:.1f}" cy="{points[0][1]:.1f}" r="3"/>'
     return f'<polyline class="{name}" points="{" ".join(f"{px:.1f},{py:.1f}" for px, py in points)}"/>'

@@ -26,7 +26,7 @@ def key_figures(result: RunResult, training: Training | None) -> list[Figure]:
         ("calibration_error", "Calibration error", "{:.4f}"),
     ):
         value = measured.get(key)
-        if isinstance(value, int | float) and math.isfinite(value):
+        if isinstance(value, float) and math.isfinite(value):
             found.append((name, form.format(value), _interval(measured.get(f"{key}_interval"))))
     if training:
         best, last = training.best, training.epochs[-1]
@@ -37,6 +37,6 @@ def key_figures(result: RunResult, training: Training | None) -> list[Figure]:
 
 def _interval(value: object) -> str:
     match value:
-        case [int() | float() as low, int() | float() as high]:
+        case [float() as low, float() as high]:
             return f"{low:.2%} to {high:.2%}"
     return ""

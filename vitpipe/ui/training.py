@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 
 from pipeline.result.figures import Epoch
 from pipeline.result.run_result import RunResult
+from trainer.settings import MOST_EPOCHS
 
 FILE = "history.jsonl"  # `trainer.history.FILE`, whose module would load TensorFlow
 _OUTPUT = "model_run"  # channel of the Trainer whose artifact has the history
@@ -60,10 +62,11 @@ def _epochs(file: Path) -> list[Epoch]:
     except (OSError, ValueError):
         return []
     for line in lines:
-        try:
-            epochs.append(Epoch.model_validate_json(line))
-        except ValidationError:  # half written, or by another version
-            continue
+        with suppress(ValidationError):  # the line is half written, or by another version
+            epoch = Epoch.model_validate_json(line)
+            # Anything may be in the file. Numbers beyond these, and NaN, cannot be drawn.
+            if 1 <= epoch.epoch <= MOST_EPOCHS and all(abs(value) < 1e12 for _, value in epoch):
+                epochs.append(epoch)
     return epochs
 
 
@@ -81,4 +84,4 @@ def _group(result: RunResult, name: str) -> Mapping[str, object]:
 
 def _number(group: Mapping[str, object], name: str) -> int:
     value = group.get(name)
-    return value if isinstance(value, int) else 0
+    return value if isinstance(value, int) and 0 <= value <= MOST_EPOCHS else 0

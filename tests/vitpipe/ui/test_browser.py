@@ -31,12 +31,12 @@ def test_lineage_is_walked_by_clicking(page):
     page.goto("/?pipeline=other")
     page.get_by_role("link", name="other-run-000").click()
     page.locator("#execution-5").get_by_role("link", name="PushedModel").click()
-    page.get_by_role("link", name="what it was made of").click()
+    page.get_by_role("link", name="origin").click()
     page.locator(".picture a", has_text="Examples").click()
-    assert page.locator("h1").inner_text() == "What made Examples 1"
-    page.get_by_role("link", name="What came of it").click()
+    assert page.locator("h1").inner_text() == "Origin of Examples 1"
+    page.get_by_role("link", name="Descendants").click()
     page.locator(".picture a", has_text="ModelBlessing").first.click()
-    assert page.locator("h1").inner_text().startswith("What came of ModelBlessing")
+    assert page.locator("h1").inner_text().startswith("Descendants of ModelBlessing")
     page.go_back()
     page.locator(".picture a:has(.execution)", has_text="Trainer").first.click()
     assert page.url.endswith("/other/runs/other-run-000#execution-3")

@@ -22,7 +22,7 @@ from trainer import serving
 from trainer.vit import ViT
 from vitpipe.ui import explainer
 from vitpipe.ui.app import create_app
-from vitpipe.ui.explainer_client import ExplainerClient, Refused
+from vitpipe.ui.explainer_client import ExplainerClient, RefusedError
 from vitpipe.ui.safety import IMAGE, MAX_BODY
 
 CLASSES = ["cat", "dog", "<b>fox"]
@@ -267,7 +267,7 @@ def test_an_image_that_comes_as_the_process_ends_is_looked_at(models):
     asked._connection, theirs = multiprocessing.Pipe()
     with theirs:
         asked._process = subprocess.Popen(["sleep", "0.3"], pass_fds=[theirs.fileno()])  # ends as after idle minutes
-    with pytest.raises(Refused, match="not a PNG or JPEG"):
+    with pytest.raises(RefusedError, match="not a PNG or JPEG"):
         asked.ask(models / "good" / "serving" / "2", b"x")
 
 
@@ -324,7 +324,7 @@ def test_a_dropped_image_is_answered_and_looked_through(page, image):
     drop(page, "<i>a.png", image)
     frame = page.frame_locator("#answer")
     frame.locator("#answer .first").wait_for()
-    assert "<i>a.png" in page.locator("#told").inner_text()
+    assert "<i>a.png" in page.locator("#status").inner_text()
     assert frame.locator("#answer .bar").count() == 3
     assert frame.locator("#answer span.first").inner_text() in CLASSES
     assert frame.locator("#choices img.map").count() == 8
@@ -343,7 +343,7 @@ def test_a_dropped_image_is_answered_and_looked_through(page, image):
 def test_a_chosen_file_that_is_no_image_is_told(page):
     file = {"name": "a.png", "mimeType": "image/png", "buffer": b"<html>"}
     page.locator("input[type=file]").set_input_files(file)
-    page.locator("#told.note", has_text="not a PNG or JPEG image").wait_for()
+    page.locator("#status.note", has_text="not a PNG or JPEG image").wait_for()
     assert not page.locator("#answer").is_visible()
 
 
@@ -357,7 +357,7 @@ def test_the_answer_fits_the_screen_and_another_model_is_asked(page, image, widt
     for frame in (page, inner):
         assert frame.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.get_by_label("Model").select_option("changed/1")
-    page.locator("#told.note", has_text="not the model that was pushed").wait_for()
+    page.locator("#status.note", has_text="not the model that was pushed").wait_for()
 
 
 def elsewhere(_, start_response):
