@@ -109,4 +109,11 @@ def _row(check: Check) -> Row:
 def _finding(finding: Finding) -> Row:
     bound = finding.bound.warn if finding.level == "warning" else finding.bound.stop
     allowed = "" if bound is None else f"{finding.sense} {bound:g}"
-    return Row(finding.check, finding.level, f"{finding.value:.4g}", bound=allowed, detail=str(finding))
+    details = [finding.text]
+    if finding.examples:
+        details.append(f"first: {', '.join(finding.examples[:3])}")
+    if finding.level == "accepted":
+        details.append(f"accepted: {finding.accepted}")
+    if finding.level == "stop" and finding.fix:
+        details.append(finding.fix)
+    return Row(finding.check, finding.level, f"{finding.value:.4g}", bound=allowed, detail="; ".join(details))

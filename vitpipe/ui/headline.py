@@ -54,9 +54,11 @@ def headline(result: RunResult, training: Training | None, runs: Path) -> Headli
                 commands=[Command("Start it again; finished steps come from the cache", run)],
             )
         case RunState.FAILED:
-            return Headline(
-                "A step failed.", _reasons(result), [Command("Show its steps", f"vitpipe runs show {name}{where}")]
-            )
+            commands = [Command("Show the steps of the run", f"vitpipe runs show {name}{where}")]
+            if result.failures:
+                log = runs / result.pipeline / "logs" / result.name / f"{result.failures[0].node}.log"
+                commands.insert(0, Command("Read the log of the step", f"less {shlex.quote(str(log))}"))
+            return Headline("A step failed.", _reasons(result), commands)
         case RunState.REFUSED:
             return Headline(
                 "The data were refused, so nothing was trained.",

@@ -4,7 +4,7 @@
 
 function centre() {
   for (const picture of document.querySelectorAll(".picture")) {
-    const start = picture.querySelector(".start");
+    const start = picture.querySelector(".start, .running");
     if (!start) continue;
     const box = start.getBoundingClientRect(), frame = picture.getBoundingClientRect();
     picture.scrollLeft += box.left + box.width / 2 - frame.left - frame.width / 2;
