@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from components.data.gate.bounds import Finding
 from components.model.evaluator.judgement import Check
@@ -30,7 +30,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Gate:
-    """One gate with its checks. `summary` is a sentence for a person; `rows` is empty without a verdict."""
+    """One gate with its checks. `summary` is its verdict in a sentence; `rows` is empty without a verdict."""
 
     name: str
     summary: str
@@ -45,10 +45,12 @@ class Gate:
 def gates(result: RunResult) -> list[Gate]:
     """Return the gates of the model, of its serving and of the data, in this order."""
     parts = {"Model": _model, "Serving": _serving, "Data": _data}
+    missing = "This gate has not run yet." if result.state is RunState.RUNNING else "The run ended before this gate."
     found = []
     for name, part in parts.items():
         try:
-            found.append(part(result))
+            gate = part(result)
+            found.append(gate if gate.summary else replace(gate, summary=missing))
         except Unreadable as error:  # recorded by another version or another program
             found.append(Gate(name, str(error), [Row("record", "warning", "", detail=str(error))]))
     return found
@@ -75,19 +77,19 @@ def _model(result: RunResult) -> Gate:
         rows.append(Row("override", "accepted", "", detail=f"blessed by a person: {result.override.reason}"))
     examples = result.figures.get("examples")
     where = f" It was measured on {examples:,} test images." if isinstance(examples, int) else ""
-    verdict = {True: "The model is blessed.", False: "The model is not blessed.", None: "No verdict."}[result.blessed]
-    return Gate("Model", verdict + where, rows)
+    verdict = {True: "The model is blessed.", False: "The model is not blessed.", None: ""}
+    return Gate("Model", verdict[result.blessed] + where, rows)
 
 
 def _serving(result: RunResult) -> Gate:
     rows = [_row(check) for check in result.serving.checks] if result.serving else []
-    verdict = {True: "The model can be served.", False: "The model cannot be served.", None: "No verdict."}
+    verdict = {True: "The model can be served.", False: "The model cannot be served.", None: ""}
     return Gate("Serving", verdict[result.servable], rows)
 
 
 def _data(result: RunResult) -> Gate:
     rows = [_finding(finding) for finding in result.data.findings] if result.data else []
-    verdict = {True: "The data passed.", False: "The data were refused.", None: "No verdict."}
+    verdict = {True: "The data passed.", False: "The data were refused.", None: ""}
     return Gate("Data", verdict[result.data_passed], rows)
 
 

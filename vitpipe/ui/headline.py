@@ -51,11 +51,11 @@ def headline(result: RunResult, training: Training | None, runs: Path) -> Headli
         case RunState.DIED:
             return Headline(
                 "The run has no result: its process was killed, or the machine was restarted.",
-                commands=[Command("Start it again; finished steps come from the cache", run)],
+                commands=[Command("Start it again with the same options; finished steps come from the cache", run)],
             )
         case RunState.FAILED:
             commands = [Command("Show the steps of the run", f"vitpipe runs show {name}{where}")]
-            if result.failures:
+            if result.failures and not result.on_cluster:
                 log = runs / result.pipeline / "logs" / result.name / f"{result.failures[0].node}.log"
                 commands.insert(0, Command("Read the log of the step", f"less {shlex.quote(str(log))}"))
             return Headline("A step failed.", _reasons(result), commands)

@@ -92,7 +92,7 @@ def test_artifacts_are_filtered_and_paged(client):
     assert len(first) == len(second) == 20 and not first & second
 
 
-def test_an_artifact_shows_who_made_it_and_who_used_it(client):
+def test_an_artifact_shows_the_steps_that_wrote_and_read_it(client):
     served = re.search(r"/artifacts/(\d+)", client.get("/other/artifacts?type=Model&page=1").text.split("<tbody>")[1])
     assert served
     page = client.get("/other/artifacts/3").text
@@ -102,13 +102,13 @@ def test_an_artifact_shows_who_made_it_and_who_used_it(client):
     assert "&#34;check&#34;: &#34;drift_brightness&#34;" in verdict
 
 
-def test_lineage_leads_on(client):
+def test_lineage_links_to_artifacts_and_runs(client):
     page = client.get("/other/artifacts/5/up").text
     assert 'href="/other/artifacts/3/up"' in page and 'href="/other/runs/other-run-000#execution-' in page
     assert 'href="/other/artifacts/5/down"' in client.get("/other/artifacts/3/down").text
 
 
-def test_charts_have_a_point_a_run(runs, client):
+def test_charts_have_a_point_for_each_run(runs, client):
     found = moments(stores(runs)["sample"])
     assert len(found) == 30 and found[0].summary.run == "sample-run-000"
     assert found[10].drift == {"drift_brightness": 0.05, "drift_colour": 0.04}
@@ -121,12 +121,12 @@ def test_charts_have_a_point_a_run(runs, client):
 @pytest.mark.parametrize(
     "path", ["/none/artifacts", "/sample/runs/none", "/sample/artifacts/9999", "/a/b/c", "/?pipeline=x"]
 )
-def test_what_is_not_there_is_said(client, path):
+def test_missing_pages_are_not_found(client, path):
     answer = client.get(path)
     assert answer.status_code == 404 and "There is no" in answer.text
 
 
-def test_a_damaged_store_is_said_and_leaves_the_others(tmp_path):
+def test_a_damaged_store_is_reported_and_the_others_are_listed(tmp_path):
     make_store(tmp_path / "good" / "metadata.db", "good", runs=2)
     damaged = tmp_path / "bad" / "metadata.db"
     damaged.parent.mkdir()
@@ -139,7 +139,7 @@ def test_a_damaged_store_is_said_and_leaves_the_others(tmp_path):
         assert answer.status_code == 503 and str(damaged) in answer.text
 
 
-def test_a_locked_store_is_said(tmp_path, monkeypatch):
+def test_a_locked_store_is_reported(tmp_path, monkeypatch):
     file = tmp_path / "good" / "metadata.db"
     make_store(file, "good", runs=1)
     monkeypatch.setattr("pipeline.metadata.address._TIMEOUT", 0.1)
@@ -176,7 +176,7 @@ def test_a_run_without_report_names_its_logs(client, runs):
     assert "iframe" not in page and f"{runs}/sample/logs/sample-run-027" in page
 
 
-def test_a_store_that_the_environment_names_is_the_only_one(runs, monkeypatch):
+def test_a_store_in_the_environment_replaces_those_below_runs(runs, monkeypatch):
     monkeypatch.setenv("VITPIPE_METADATA__ADDRESS", str(runs / "other" / "metadata.db"))
     client = create_app(runs).test_client()
     assert run_links(client.get("/").text)[0] == ("@server", "other-run-002")
@@ -186,7 +186,7 @@ def test_a_store_that_the_environment_names_is_the_only_one(runs, monkeypatch):
         assert client.get(path).status_code == 200
 
 
-def test_a_run_of_another_name_is_no_way_out(tmp_path):
+def test_a_pipeline_named_dot_dot_does_not_lead_out_of_the_folder(tmp_path):
     make_store(tmp_path / "runs" / "good" / "metadata.db", "..", runs=1)
     report = tmp_path / "reports" / "..-run-000" / "report.html"
     report.parent.mkdir(parents=True)

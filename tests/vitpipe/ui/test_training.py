@@ -35,7 +35,7 @@ def address(serve, tmp_path):
 
 @pytest.fixture
 def run(tmp_path):
-    """Name of a run that is going on, and the folder in which its Trainer writes the history."""
+    """Name of a run that is running, and the folder in which its Trainer writes the history."""
     file = tmp_path / "now" / "metadata.db"
     [*_, name] = make_store(file, "now", runs=3, process=this_process())
     trainer = read(tmp_path, name).record.node("Trainer")
@@ -64,7 +64,7 @@ def test_curves_grow_while_the_trainer_writes(page, run):
     "line",
     ["", "[]", '{"epoch": 2', json.dumps({"epoch": 2, **ROW, "loss": math.nan}), json.dumps({"epoch": 10**400, **ROW})],
 )
-def test_a_line_that_is_no_epoch_is_skipped(run, tmp_path, line):
+def test_a_line_without_a_valid_epoch_is_skipped(run, tmp_path, line):
     name, folder = run
     folder.mkdir(parents=True)
     good = json.dumps({"epoch": 1, **ROW})
@@ -74,7 +74,7 @@ def test_a_line_that_is_no_epoch_is_skipped(run, tmp_path, line):
     assert create_app(tmp_path).test_client().get(f"/now/runs/{name}").status_code == 200
 
 
-def test_the_history_has_the_name_that_the_trainer_gives_it():
+def test_the_file_name_equals_the_trainers():
     assert training.FILE == history.FILE
 
 
