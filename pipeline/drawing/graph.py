@@ -1,4 +1,4 @@
-"""Graphs as SVG, in layers, with links that work without a script."""
+"""Graphs as SVG, in layers. Their links work without a script."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pipeline.drawing.graph_layout import HEIGHT, MARGIN, NARROW, WIDTH, place_b
 from pipeline.drawing.graph_steps import STEPS
 from pipeline.metadata.records import COMPARED, RESOLVER, Execution, Lineage, Run
 
-Href = Callable[[str, int], str | None]  # kind ("artifact" or "execution") and id -> where a click on it leads
+# Returns the target of the link on an artifact or execution, for its kind ("artifact" or "execution") and id.
+Href = Callable[[str, int], str | None]
 
-# For the <style> of the page that embeds pictures. A page that sets these properties has them in its own colours.
+# For the <style> of a page that embeds these pictures. The page can set the properties to use its own colours.
 STYLE = """
 .picture { overflow-x: auto; }
 .picture svg { display: block; font: 12px system-ui, sans-serif; }
@@ -46,7 +47,7 @@ STYLE = """
 .picture a:focus { outline: none; }
 """.strip()  # noqa: E501
 
-# States that look like another.
+# States that are drawn like another state.
 _COLOURS = {
     "new": "running",
     "died": "failed",
@@ -59,34 +60,39 @@ _COLOURS = {
 
 @dataclass(frozen=True)
 class Box:
-    """A vertex: two lines of text, and what a pointer resting on it sees."""
+    """Vertex of a graph."""
 
-    label: str
-    note: str
-    title: str
-    looks: str  # classes of `STYLE`
+    label: str  # first line
+    note: str  # second line
+    title: str  # tooltip
+    classes: str  # CSS classes of `STYLE`
     href: str | None = None
 
 
 @dataclass(frozen=True)
 class Arrow:
-    """An edge between boxes, by their positions; `looks` are classes of `STYLE`."""
+    """Edge of a graph, between two boxes by their positions."""
 
     source: int
     target: int
-    title: str
-    looks: str = ""
+    title: str  # tooltip
+    classes: str = ""  # CSS classes of `STYLE`
 
 
 def lineage_svg(lineage: Lineage, href: Href = lambda kind, id: None) -> str:
-    """Artifacts and the executions between them; what was only compared with hangs on a dashed arrow."""
+    """Return a picture of a lineage. Dashed arrows lead to steps that used an artifact only for a comparison.
+
+    Args:
+        lineage: the artifacts and the executions between them.
+        href: target of the link on an artifact or execution; None for no link.
+    """
     places: dict[tuple[str, int], int] = {}
     boxes: list[Box] = []
     for artifact in lineage.artifacts.values():
         places["artifact", artifact.id] = len(boxes)
-        looks = "artifact start" if artifact.id == lineage.start else "artifact"
+        classes = "artifact start" if artifact.id == lineage.start else "artifact"
         title = f"{artifact.type} {artifact.id}, {artifact.state}, {artifact.uri}"
-        boxes.append(Box(artifact.type, f"artifact {artifact.id}", title, looks, href("artifact", artifact.id)))
+        boxes.append(Box(artifact.type, f"artifact {artifact.id}", title, classes, href("artifact", artifact.id)))
     for execution in lineage.executions.values():
         places["execution", execution.id] = len(boxes)
         run = lineage.runs.get(execution.id, "")
@@ -96,22 +102,22 @@ def lineage_svg(lineage: Lineage, href: Href = lambda kind, id: None) -> str:
     for edge in lineage.edges:
         ends = places["artifact", edge.artifact], places["execution", edge.execution]
         arrows.append(
-            Arrow(*(ends if edge.into else ends[::-1]), title=edge.name, looks="dashed" if edge.compared else "")
+            Arrow(*(ends if edge.into else ends[::-1]), title=edge.name, classes="dashed" if edge.compared else "")
         )
     return layered_svg(boxes, arrows, f"lineage of artifact {lineage.start}")
 
 
 def run_svg(run: Run, states: Mapping[str, str], href: Href = lambda kind, id: None, absent: str | None = None) -> str:
-    """Return the graph of a run from left to right, with the state of each node and the conditions between them.
+    """Return a picture of the nodes of a run with their states, and of the conditions between them.
 
-    An input that a node also depends on through other nodes has no arrow of its own.
+    An arrow is left out if other arrows connect the same nodes by a longer way.
 
     Args:
-        run: The run.
-        states: States to show, by node. A node that it lacks has the state in the store.
-        href: Where a click on a node leads.
-        absent: State to show of steps of our graph that have no execution. None draws executed nodes only, which
-            suits the runs of other pipelines.
+        run: the run.
+        states: states by node, for nodes whose state differs from the one in the store.
+        href: target of the link on an execution; None for no link.
+        absent: state of steps of our graph that have no execution. None draws the executed nodes alone, as is right
+            for the run of another pipeline.
     """
     newest = {execution.node: execution for execution in run.executions}  # in order of their ids
     executions = list(newest.values())
@@ -120,8 +126,8 @@ def run_svg(run: Run, states: Mapping[str, str], href: Href = lambda kind, id: N
         state = states.get(execution.node, execution.state)
         note = f"{state}, {execution.seconds:.1f} s" if state == "complete" else state
         title = f"{execution.node}, {state}, {execution.seconds:.1f} s, execution {execution.id}"
-        looks = f"execution {_COLOURS.get(state, state)}"
-        boxes.append(Box(execution.node, note, title, looks, href("execution", execution.id)))
+        classes = f"execution {_COLOURS.get(state, state)}"
+        boxes.append(Box(execution.node, note, title, classes, href("execution", execution.id)))
     arrows = _arrows_of(executions)
     if absent is not None:
         missing = [name for name, step in STEPS.items() if name not in newest and not step.optional]
@@ -131,13 +137,13 @@ def run_svg(run: Run, states: Mapping[str, str], href: Href = lambda kind, id: N
 
 
 def layered_svg(boxes: Sequence[Box], arrows: Sequence[Arrow], label: str, rightwards: bool = False) -> str:
-    """Return boxes in layers as SVG.
+    """Return a picture of boxes in layers.
 
     Args:
-        boxes: The boxes.
-        arrows: The arrows between them.
-        label: Description of the picture for a person who does not see it.
-        rightwards: Whether arrows point right; else they point down.
+        boxes: the boxes.
+        arrows: the arrows between them.
+        label: description of the picture for screen readers.
+        rightwards: whether the arrows point right; they point down otherwise.
     """
     centres, routes = place_boxes(len(boxes), [(arrow.source, arrow.target) for arrow in arrows], rightwards)
     box_width = NARROW if rightwards else WIDTH
@@ -145,10 +151,10 @@ def layered_svg(boxes: Sequence[Box], arrows: Sequence[Arrow], label: str, right
     right = max((x for x, _ in points), default=0)
     bottom = max((y for _, y in points), default=0)
     width, height = right + box_width / 2 + MARGIN, bottom + HEIGHT / 2 + MARGIN
-    looks = "picture rightwards" if rightwards else "picture"
+    classes = "picture rightwards" if rightwards else "picture"
     return "\n".join(
         [
-            f'<div class="{looks}" tabindex="0" role="region" aria-label="{escape(label)}">',
+            f'<div class="{classes}" tabindex="0" role="region" aria-label="{escape(label)}">',
             f'<svg viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}">',
             *(_marker(name) for name in ("", "passed", "stopped")),
             *(
@@ -171,12 +177,15 @@ def _arrows_of(executions: Sequence[Execution]) -> list[Arrow]:
     for place, execution in enumerate(executions):
         for channel, artifacts in execution.inputs.items():
             for artifact in artifacts:
-                found = [maker for maker in makers[artifact.id] if maker != place]
-                # A model from the cache that serves comes from the trainer and from a resolver: which is meant?
-                likely = [one for one in found if (executions[one].type == RESOLVER) == (channel in COMPARED)]
-                for maker in likely or found:
-                    looks = "dashed" if channel in COMPARED else ""
-                    arrows[maker, place, looks] = Arrow(maker, place, channel, looks)
+                sources = [maker for maker in makers[artifact.id] if maker != place]
+                # A cached model that serves is an output of the trainer and of a resolver. The resolver is the source
+                # if the step only compares with the model.
+                preferred = [
+                    source for source in sources if (executions[source].type == RESOLVER) == (channel in COMPARED)
+                ]
+                for maker in preferred or sources:
+                    classes = "dashed" if channel in COMPARED else ""
+                    arrows[maker, place, classes] = Arrow(maker, place, channel, classes)
     return list(arrows.values())
 
 
@@ -186,10 +195,10 @@ def _with_steps(
     """Add the arrows of our graph that no execution has recorded, and the conditions.
 
     Args:
-        arrows: Arrows between executed nodes.
-        names: Names of all nodes, in order of their positions.
-        executions: Names of the executed nodes.
-        states: See `run_svg`.
+        arrows: arrows between executed nodes.
+        names: names of all nodes, in order of their positions.
+        executions: names of the executed nodes.
+        states: see `run_svg`.
     """
     place = {name: number for number, name in enumerate(names)}
     drawn = {(arrow.source, arrow.target): arrow for arrow in arrows}
@@ -198,9 +207,9 @@ def _with_steps(
             compared = channel in COMPARED
             # A node that ran has recorded its inputs, except those of a resolver that found nothing.
             if name in place and source in place and (name not in executions or compared or not channel):
-                looks = "dashed" if compared else "" if channel else "after"
+                classes = "dashed" if compared else "" if channel else "after"
                 title = channel or f"after {source}"
-                drawn.setdefault((place[source], place[name]), Arrow(place[source], place[name], title, looks))
+                drawn.setdefault((place[source], place[name]), Arrow(place[source], place[name], title, classes))
     for source in [name for name in STEPS if name in place]:
         held = [name for name, step in STEPS.items() if source in step.conditions and name in place]
         state = _COLOURS.get(states.get(source, ""), "")
@@ -208,8 +217,8 @@ def _with_steps(
             ends = place[source], place[name]
             # A step behind another held step needs no arrow of its own.
             if not any((place[other], place[name]) in drawn for other in held):
-                looks = "stopped" if state == "failed" else "passed" if name in executions else ""
-                drawn[ends] = Arrow(*ends, title=f"{name} runs only if {source} passes", looks=f"condition {looks}")
+                classes = "stopped" if state == "failed" else "passed" if name in executions else ""
+                drawn[ends] = Arrow(*ends, title=f"{name} runs only if {source} passes", classes=f"condition {classes}")
     return list(drawn.values())
 
 
@@ -217,8 +226,8 @@ def _reduced(arrows: Sequence[Arrow]) -> list[Arrow]:
     """Leave out each plain arrow whose ends other arrows connect, so that a graph with many inputs stays readable."""
     kept = list(arrows)
     for arrow in arrows:
-        others = [other for other in kept if other is not arrow and other.looks != "dashed"]
-        if not arrow.looks and _connected(arrow.source, arrow.target, others):
+        others = [other for other in kept if other is not arrow and other.classes != "dashed"]
+        if not arrow.classes and _connected(arrow.source, arrow.target, others):
             kept.remove(arrow)
     return kept
 
@@ -255,15 +264,15 @@ def _path(arrow: Arrow, points: Sequence[Sequence[float]], rightwards: bool) -> 
         if place < len(rest):
             path += f" H{next_x + half:g}" if rightwards else f" V{next_y + half:g}"
         x, y = next_x, next_y
-    looks = f' class="{arrow.looks.strip()}"' if arrow.looks else ""
-    marker = next((name for name in ("passed", "stopped") if name in arrow.looks), "")
-    return f'<path{looks} d="{path}" marker-end="url(#arrow{marker})"><title>{escape(arrow.title)}</title></path>'
+    classes = f' class="{arrow.classes.strip()}"' if arrow.classes else ""
+    marker = next((name for name in ("passed", "stopped") if name in arrow.classes), "")
+    return f'<path{classes} d="{path}" marker-end="url(#arrow{marker})"><title>{escape(arrow.title)}</title></path>'
 
 
 def _rectangle(box: Box, x: float, y: float, width: float) -> str:
-    radius = 12 if "execution" in box.looks else 3
+    radius = 12 if "execution" in box.classes else 3
     drawn = (
-        f'<g class="{escape(box.looks)}"><title>{escape(box.title)}</title>'
+        f'<g class="{escape(box.classes)}"><title>{escape(box.title)}</title>'
         f'<rect x="{x - width / 2:g}" y="{y - HEIGHT / 2:g}" width="{width}" height="{HEIGHT}" rx="{radius:g}"/>'
         f'<text x="{x:g}" y="{y - 3:g}">{escape(_short(box.label, width / 7.4))}</text>'
         f'<text x="{x:g}" y="{y + 13:g}" class="note">{escape(_short(box.note, width / 6.1))}</text></g>'
