@@ -6,6 +6,7 @@ from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 
 from components.data.ingest import prepare
 from pipeline import provenance
+from pipeline.drawing.graph_steps import STEPS
 from pipeline.graph import compile_graph
 from pipeline.settings import load
 from tests.helpers.graphs import nodes
@@ -120,3 +121,18 @@ def test_the_report_comes_after_every_other_node_and_hangs_on_none(graph):
     report = graph["RunReport"]
     assert set(report.upstream_nodes) == set(graph) - {"RunReport"}
     assert not report.inputs.inputs and not report.inputs.conditionals
+
+
+def test_pictures_of_a_run_have_the_inputs_and_conditions_of_the_graph(graph):
+    drawn = {name: step for name, step in STEPS.items() if not step.optional}
+    assert set(drawn) == set(graph)
+    for name, step in drawn.items():
+        # The inputs of a resolver come from the store, so no node makes them.
+        makers = {
+            channel: maker.producer_node_query.id
+            for channel, spec in graph[name].inputs.inputs.items()
+            for maker in spec.channels
+            if maker.producer_node_query.id
+        }
+        assert {channel: maker for channel, maker in makers.items() if not channel.startswith("_")} == step.inputs
+        assert {maker for channel, maker in makers.items() if channel.startswith("_")} == set(step.conditions)

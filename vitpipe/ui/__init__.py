@@ -1,1 +1,1 @@
-"""Web pages that show ML Metadata and never write to it. They need no script in the browser."""
+"""Web pages that show ML Metadata and never write to it. All but charts and explanations work without JavaScript."""

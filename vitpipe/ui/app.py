@@ -1,8 +1,9 @@
-"""The pages, with one function for each."""
+"""Pages of `vitpipe ui`, with one function for each."""
 
 from __future__ import annotations
 
 import importlib.util
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +19,46 @@ from pipeline.metadata.reader import reader
 from pipeline.metadata.records import Run
 from pipeline.metadata.stores import server, stores
 from pipeline.pushed_models import all_pushed, newest_pushed
-from pipeline.result.run_result import RunResult, RunState
+from pipeline.result.run_result import EXIT, PROCESS, RunResult, RunState
 from pipeline.result.summary import Summary, summarise
 from vitpipe.ui import formatting, safety
-from vitpipe.ui.checks import check_lines
-from vitpipe.ui.explainer_client import Busy, ExplainerClient, Refused
-from vitpipe.ui.history import MOST, figures, moments
+from vitpipe.ui.changes import changes
+from vitpipe.ui.checks import gates, stopping_states
+from vitpipe.ui.curves import curves
+from vitpipe.ui.explainer_client import MOST_ANSWERS, BusyError, ExplainerClient, RefusedError
+from vitpipe.ui.headline import headline
+from vitpipe.ui.history import MOST_RUNS, figures, moments
+from vitpipe.ui.key_figures import key_figures
 from vitpipe.ui.listing import SIZE, page_of, runs_page
+from vitpipe.ui.training import training
 
-_SERVER = "@server"  # in addresses, the store that is no file; no pipeline has such a name
-_BOXES = 120  # of a lineage, the nearest
+_SERVER = "@server"  # name of a store on a server, in addresses; no pipeline can have it
+_MOST_BOXES = 120  # of a lineage, the nearest to its artifact
 _ARTIFACT_STATES = ("live", "pending", "marked for deletion", "deleted", "abandoned")
 
 
 def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) -> Flask:
-    """The pages of the stores below `runs`. token: what a browser must bring; None where only this machine can ask."""
+    """Return the application that serves the pages.
+
+    Args:
+        runs: Folder of the run folders.
+        host: Host that the server listens at.
+        token: Token that browsers must send; None if only this machine can connect.
+    """
     app = Flask(__name__, static_url_path="/-")
-    safety.guard(app, host, token, posts="explained")
-    explained_images = ExplainerClient()
+    safety.guard(app, host, token, posts="send_image")
+    explainer = ExplainerClient()
     app.jinja_env.filters.update(
-        when=formatting.when, duration=duration, pretty=formatting.pretty, looks=formatting.looks
+        when=formatting.when, duration=duration, pretty=formatting.pretty, css_class=formatting.css_class
     )
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
 
-    def known() -> dict[str, Address]:
-        away = server()
-        return {_SERVER: away} if away else stores(runs)
+    def all_addresses() -> dict[str, Address]:
+        address = server()
+        return {_SERVER: address} if address else stores(runs)
 
     def address_of(store: str) -> Address:
-        return known().get(store) or abort(404, f"There is no store {store} below {runs}.")
+        return all_addresses().get(store) or abort(404, f"There is no store {store} below {runs}.")
 
     def run_of(store: str, name: str) -> Run:
         with reader(address_of(store)) as found:
@@ -54,7 +66,7 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
 
     def report_folder(store: str, run: Run) -> Path | None:
         parts = run.pipeline or store, "reports", run.name
-        folder = runs.resolve().joinpath(*parts)  # of names that are in a store, and may be anything there
+        folder = runs.resolve().joinpath(*parts)  # the names come from a store, so they may be anything
         inside = (
             folder.is_relative_to(runs.resolve())
             and folder.resolve() == folder
@@ -64,7 +76,7 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
 
     @app.get("/")
     def all_runs() -> str:
-        all_stores = known()
+        all_stores = all_addresses()
         pipeline, state, blessed = (request.args.get(name, "") for name in ("pipeline", "state", "blessed"))
         # A server keeps the runs of many pipelines in one store.
         store = _SERVER if _SERVER in all_stores else pipeline
@@ -101,24 +113,42 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
     def one_run(store: str, run: str) -> str:
         found = run_of(store, run)
         result = RunResult(found)
-        states = {one.node: result.state_of_node(one) for one in found.executions}  # the newest of a node wins
+        live = result.state is RunState.RUNNING
+        trained = training(result)
+        recorded = changes(result)
+        by_node = {one.node: result.state_of_node(one) for one in found.executions}  # the newest of a node wins
+        absent = ("not started" if live else "not run") if recorded else None
+        picture = run_svg(found, by_node | stopping_states(result), lambda _, id: f"#execution-{id}", absent)
         return render_template(
             "run.html",
             run=found,
+            runs=runs,
+            logs=runs / (found.pipeline or store) / "logs" / found.name,
             summary=summarise(result),
+            headline=headline(result, trained, runs),
+            figures=key_figures(result, trained),
+            seconds=max(0, time.time() - found.started_ms / 1000) if live else result.seconds,
             store=store,
-            settings=result.settings,
+            training=trained,
+            curves={name: markupsafe.Markup(svg) for name, svg in curves(trained).items()} if trained else {},
+            gates=gates(result),
+            picture=markupsafe.Markup(picture),
             states={one.id: result.state_of_node(one) for one in found.executions},
-            check_lines=check_lines(result),
-            picture=markupsafe.Markup(run_svg(found, states, lambda _, id: f"#execution-{id}")),
+            model=result.model,
+            changes=recorded,
+            facts={
+                name: value
+                for name, value in sorted(found.facts.items())
+                if name not in ("settings", EXIT, PROCESS) and value not in ("", "{}")
+            },
             report=report_folder(store, found),
-            live=result.state is RunState.RUNNING,
+            live=live,
         )
 
     @app.get("/<store>/runs/<run>/report/<path:file>")
     def report(store: str, run: str, file: str) -> Response:
         folder = report_folder(store, run_of(store, run)) or abort(404, f"Run {run} has no report.")
-        if not (folder / file).resolve().is_relative_to(folder):  # by a link, too
+        if not (folder / file).resolve().is_relative_to(folder):  # also through a symbolic link
             abort(404)
         response = send_from_directory(folder, file)
         response.headers["Content-Security-Policy"] = safety.REPORT
@@ -156,7 +186,7 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
                 whole = found.lineage(artifact, direction)
             except ValueError:
                 abort(404, f"There is no artifact {artifact} in {store}.")
-        part = nearest(whole, _BOXES)
+        part = nearest(whole, _MOST_BOXES)
 
         def href(kind: str, id: int) -> str | None:
             if kind == "artifact":
@@ -179,37 +209,41 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
         found = moments(address_of(store))
         drawn = figures(found, lambda run: url_for("one_run", store=store, run=run))
         response = app.make_response(
-            render_template("charts.html", moments=found, figures=drawn, store=store, most=MOST)
+            render_template("charts.html", moments=found, figures=drawn, store=store, most=MOST_RUNS)
         )
         response.headers["Content-Security-Policy"] = safety.CHARTS
         return response
 
     @app.get("/-/explain")
     def explain() -> str:
-        return render_template("explain.html", models=list(all_pushed(runs)), runs=runs, most=safety.MAX_BODY)
+        return render_template(
+            "explain.html", models=list(all_pushed(runs)), runs=runs, most=safety.MAX_BODY, answers=MOST_ANSWERS
+        )
 
     def pushed_model(name: str) -> Path:
         models = all_pushed(runs)
         if not models:
-            raise Refused(f"There is no pushed model below {runs}: `vitpipe run` makes one.")
+            raise RefusedError(
+                f"There is no pushed model below {runs}. Train and push one with `vitpipe run -c sample`."
+            )
         if name and name not in models:
-            raise Refused(f"There is no pushed model {name} below {runs}: open this page anew and choose another.")
+            raise RefusedError(f"There is no pushed model {name} below {runs}. Reload this page and choose another.")
         return models[name] if name else newest_pushed(runs)
 
     @app.post("/-/explain")
-    def explained() -> Any:
+    def send_image() -> Any:
         try:
             model = pushed_model(request.args.get("model", ""))
-            page = explained_images.ask(model, request.get_data(cache=False))
-        except (Refused, UsageError, DataRefused) as error:
-            return render_template("problem.html", title="Not explained", text=str(error)), 422
-        except Busy as error:
+            page = explainer.ask(model, request.get_data(cache=False))
+        except (RefusedError, UsageError, DataRefused) as error:
+            return render_template("problem.html", title="The image was not explained", text=str(error)), 422
+        except BusyError as error:
             return render_template("problem.html", title="Busy", text=str(error)), 503
         return "", 201, {"Location": url_for("answer", name=page)}
 
     @app.get("/-/explain/<name>")
     def answer(name: str) -> Response:
-        page = explained_images.page(name) or abort(404, "There is no such answer any more: choose the image again.")
+        page = explainer.page(name) or abort(404, "This answer is no longer kept. Choose the image again.")
         return Response(page, mimetype="text/html", headers={"Content-Security-Policy": safety.REPORT})
 
     @app.get("/-/picture.css")
@@ -218,7 +252,7 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
 
     @app.get("/-/plotly.js")
     def plotly() -> Response:
-        spec = importlib.util.find_spec("plotly")  # importing it takes half a second
+        spec = importlib.util.find_spec("plotly")  # without an import, which takes half a second
         assert spec and spec.submodule_search_locations
         return send_file(Path(spec.submodule_search_locations[0], "package_data", "plotly.min.js"), max_age=86400)
 
@@ -228,12 +262,12 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
         return render_template("problem.html", title="The store cannot be read", text=str(error)), 503
 
     for code, text in (
-        (400, "This page answers to the names of this machine only."),
-        (403, "Open the address that `vitpipe ui` printed when it started: it carries a token."),
-        (404, "There is no such page."),
-        (405, "These pages are to be read: nothing is written here."),
-        (413, f"The image is larger than {safety.MAX_BODY >> 20} MiB: choose a smaller one, or run `vitpipe explain`."),
-        (415, f"An image is sent as {safety.IMAGE}."),
+        (400, "This server answers only requests that name this machine, such as http://localhost."),
+        (403, "Open the address that `vitpipe ui` printed when it started. It contains a token."),
+        (404, "There is no such page. Follow the links on the pages."),
+        (405, "These pages are read-only."),
+        (413, f"The image is larger than {safety.MAX_BODY >> 20} MiB. Choose a smaller one, or run `vitpipe explain`."),
+        (415, f"An image must be sent with the content type {safety.IMAGE}."),
     ):
         app.register_error_handler(code, _problem(text))
     return app
@@ -241,8 +275,8 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
 
 def _problem(text: str) -> Any:
     def page(error: Any) -> tuple[str, int]:
-        told = text if error.description == type(error).description else error.description
-        return render_template("problem.html", title=error.name, text=told), error.code
+        message = text if error.description == type(error).description else error.description
+        return render_template("problem.html", title=error.name, text=message), error.code
 
     return page
 
@@ -252,9 +286,13 @@ def _page() -> int:
 
 
 def _pages(endpoint: str, names: dict[str, str], filters_of_page: tuple[str, ...]) -> dict[str, Any]:
-    """Return the filters that are set, and how to reach another page of the same list.
+    """Return the filters that are set, and a function that returns the address of another page of the same list.
 
-    Only the page's own filters are read: `url_for` takes names such as `_external` as instructions.
+    Args:
+        endpoint: Endpoint of the list.
+        names: Arguments of its route.
+        filters_of_page: Names of its filters. No others are read, because `url_for` interprets names such as
+            `_external`.
     """
     filters = {name: request.args[name] for name in filters_of_page if request.args.get(name)}
     return {

@@ -1,45 +1,121 @@
-"""Checks of a run's gates, with one line for each."""
+"""Checks of a run's gates, as rows of a table."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
+from components.data.gate.bounds import Finding
+from components.model.evaluator.judgement import Check
 from pipeline.metadata.properties import Unreadable
-from pipeline.result.run_result import RunResult
+from pipeline.result.run_result import RunResult, RunState
 
 
 @dataclass(frozen=True)
-class Line:
-    """`level` is ok, warning, accepted or stop."""
+class Row:
+    """One check. `level` is ok, warning, accepted or stop.
 
-    gate: str
+    `bar` has the measured value, the bound and the interval if all of them are fractions, and is None otherwise.
+    """
+
+    name: str
     level: str
-    text: str
+    measured: str
+    interval: str = ""
+    bound: str = ""
+    detail: str = ""
+    bar: tuple[float, float, tuple[float, float] | None] | None = None
 
 
-def check_lines(result: RunResult) -> list[Line]:
-    """Every check of the data, the model and its serving, in the order they are made; a person's words last."""
-    lines: list[Line] = []
-    for gate, part in {"data": _data, "model": _model, "serving": _serving}.items():
+@dataclass(frozen=True)
+class Gate:
+    """One gate with its checks. `summary` is its verdict in a sentence; `rows` is empty without a verdict."""
+
+    name: str
+    summary: str
+    rows: Sequence[Row]
+
+    @property
+    def notable(self) -> Sequence[Row]:
+        """Checks that did not simply pass."""
+        return [row for row in self.rows if row.level != "ok"]
+
+
+def gates(result: RunResult) -> list[Gate]:
+    """Return the gates of the model, of its serving and of the data, in this order."""
+    parts = {"Model": _model, "Serving": _serving, "Data": _data}
+    missing = "This gate has not run yet." if result.state is RunState.RUNNING else "The run ended before this gate."
+    found = []
+    for name, part in parts.items():
         try:
-            lines += part(result)
-        except Unreadable as error:  # written by another version, or not by us
-            lines.append(Line(gate, "warning", str(error)))
-    return lines
+            gate = part(result)
+            found.append(gate if gate.summary else replace(gate, summary=missing))
+        except Unreadable as error:  # recorded by another version or another program
+            found.append(Gate(name, str(error), [Row("record", "warning", "", detail=str(error))]))
+    return found
 
 
-def _data(result: RunResult) -> list[Line]:
-    findings = result.data.findings if result.data else []
-    return [Line("data", finding.level, str(finding)) for finding in findings]
+def stopping_states(result: RunResult) -> dict[str, str]:
+    """Return the gates that did not pass, by node, with the state of a run that they stop."""
+    verdicts: dict[str, tuple[Callable[[], bool | None], RunState]] = {
+        "DataGate": (lambda: result.data_passed, RunState.REFUSED),
+        "Evaluator": (lambda: result.blessed, RunState.NOT_BLESSED),
+        "ServingCheck": (lambda: result.servable, RunState.NOT_SERVABLE),
+    }
+    stopping = {}
+    for node, (passed, state) in verdicts.items():
+        with suppress(Unreadable):
+            if passed() is False:
+                stopping[node] = str(state)
+    return stopping
 
 
-def _model(result: RunResult) -> list[Line]:
-    lines = [Line("model", "ok" if check.passed else "stop", str(check)) for check in result.model_checks]
+def _model(result: RunResult) -> Gate:
+    rows = [_row(check) for check in result.model_checks]
     if result.override:
-        lines.append(Line("model", "accepted", f"blessed by a person: {result.override.reason}"))
-    return lines
+        rows.append(Row("override", "accepted", "", detail=f"blessed by a person: {result.override.reason}"))
+    examples = result.figures.get("examples")
+    where = f" It was measured on {examples:,} test images." if isinstance(examples, int) else ""
+    verdict = {True: "The model is blessed.", False: "The model is not blessed.", None: ""}
+    return Gate("Model", verdict[result.blessed] + where, rows)
 
 
-def _serving(result: RunResult) -> list[Line]:
-    checks = result.serving.checks if result.serving else []
-    return [Line("serving", "ok" if check.passed else "stop", str(check)) for check in checks]
+def _serving(result: RunResult) -> Gate:
+    rows = [_row(check) for check in result.serving.checks] if result.serving else []
+    verdict = {True: "The model can be served.", False: "The model cannot be served.", None: ""}
+    return Gate("Serving", verdict[result.servable], rows)
+
+
+def _data(result: RunResult) -> Gate:
+    rows = [_finding(finding) for finding in result.data.findings] if result.data else []
+    verdict = {True: "The data passed.", False: "The data were refused.", None: ""}
+    return Gate("Data", verdict[result.data_passed], rows)
+
+
+def _row(check: Check) -> Row:
+    fractions = 0 <= check.value <= 1 and 0 < check.bound < 1
+    level = "ok" if check.kept else "warning" if check.passed else "stop"
+    noise = "may be chance" if level == "warning" else ""
+    return Row(
+        check.name,
+        level,
+        f"{check.value:.4f}",
+        "{:.4f} to {:.4f}".format(*check.interval) if check.interval else "",
+        f"{check.sense} {check.bound:.4f}",
+        "; ".join(filter(None, [noise, check.detail])),
+        (check.value, check.bound, check.interval) if fractions else None,
+    )
+
+
+def _finding(finding: Finding) -> Row:
+    bound = finding.bound.warn if finding.level == "warning" else finding.bound.stop
+    allowed = "" if bound is None else f"{finding.sense} {bound:g}"
+    details = [finding.text]
+    if finding.examples:
+        details.append(f"first: {', '.join(finding.examples[:3])}")
+    if finding.level == "accepted":
+        details.append(f"accepted: {finding.accepted}")
+    if finding.level == "stop" and finding.fix:
+        details.append(finding.fix)
+    return Row(finding.check, finding.level, f"{finding.value:.4g}", bound=allowed, detail="; ".join(details))

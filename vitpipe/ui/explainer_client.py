@@ -1,4 +1,4 @@
-"""Client of the process that explains images by a pushed model: pages never wait for TensorFlow to load."""
+"""Client of the process that explains images with a pushed model, so that no other page waits for TensorFlow."""
 
 import json
 import secrets
@@ -11,25 +11,25 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-_ANSWERS = 8  # kept to be shown, of about a megabyte each
-_WAIT = 5.0  # seconds, while another image is looked at: less than would keep all threads from other pages
-_ENDS = 2.0  # seconds that the process is given
-_LIMIT = 120.0  # seconds for an image, with the start of the process and the model
+MOST_ANSWERS = 8  # kept in memory, of about a megabyte each
+_WAIT = 5.0  # seconds for another image; a longer wait could occupy all threads of the server
+_ENDS = 2.0  # seconds that the process has to end before it is killed
+_LIMIT = 120.0  # seconds for an image, including the start of the process and loading of the model
 
 
-class Refused(Exception):
-    """The image or the model cannot be used. The message is a sentence for the page: why, and what to do."""
+class RefusedError(Exception):
+    """Error for an image or a model that cannot be used. The message is for the page: the reason, and what to do."""
 
 
-class Busy(Exception):
-    """Another image is being looked at."""
+class BusyError(Exception):
+    """Error for a request while another image is being explained."""
 
 
 class ExplainerClient:
-    """Asks the process, one image at a time, and keeps the newest answers.
+    """Client that sends one image at a time and keeps the newest answers.
 
-    The process starts with the first image and ends by itself: when it is asked nothing for some minutes, and when
-    this one ends, however it ends.
+    The process starts with the first image. It ends when no image has come for some minutes, and when this process
+    ends for any reason.
     """
 
     def __init__(self) -> None:
@@ -40,33 +40,39 @@ class ExplainerClient:
         self._pages: dict[str, str] = {}
 
     def ask(self, model: Path, image: bytes) -> str:
-        """The name under which `page` has the answer. image: of a PNG or JPEG file.
+        """Explain an image and return the name of the answer, for `page`.
 
-        Raises Refused where there is none, Busy while others wait.
+        Args:
+            model: Folder of a pushed model.
+            image: Content of a PNG or JPEG file.
+
+        Raises:
+            RefusedError: If the image or the model cannot be used.
+            BusyError: If another image is still being explained after some seconds.
         """
         if not self._one.acquire(timeout=_WAIT):
-            raise Busy("Another image is being looked at: try again in some seconds.")
+            raise BusyError("Another image is being explained. Try again in some seconds.")
         try:
             reply = self._reply(model, image)
             if reason := reply.get("refused"):
-                raise Refused(reason)
+                raise RefusedError(reason)
             name = secrets.token_urlsafe()
             self._pages[name] = reply["page"]
-            while len(self._pages) > _ANSWERS:
+            while len(self._pages) > MOST_ANSWERS:
                 del self._pages[next(iter(self._pages))]
             return name
         finally:
             self._one.release()
 
     def page(self, name: str) -> str | None:
-        """The HTML of an answer, None where it is no longer kept."""
+        """Return the HTML of an answer; None if the answer is no longer kept."""
         return self._pages.get(name)
 
     def _reply(self, model: Path, image: bytes) -> dict[str, str]:
         process, connection = self._running()
         late = threading.Timer(_LIMIT, process.kill)
         late.daemon = True
-        start = time.monotonic()  # taken first: when the timer kills the process, the limit has then passed
+        start = time.monotonic()  # before the timer starts, so that the limit has passed if the timer kills the process
         late.start()
         try:
             connection.send_bytes(str(model.resolve()).encode())
@@ -74,13 +80,15 @@ class ExplainerClient:
             reply: dict[str, str] = json.loads(connection.recv_bytes())
         except (EOFError, OSError):
             self._end()
-            if process.returncode == 0:  # it had not been asked for so long that it ended as this image came
+            if process.returncode == 0:  # it was idle for too long and ended just as this image came
                 return self._reply(model, image)
             if time.monotonic() - start >= _LIMIT:
-                raise Refused(f"The model did not answer within {_LIMIT:.0f} s and was stopped: try again.") from None
-            raise Refused(
-                f"The process of the model ended while it looked at the image (exit {process.returncode}): the next "
-                "image starts it again; the terminal of `vitpipe ui` may say why."
+                raise RefusedError(
+                    f"The model did not answer within {_LIMIT:.0f} s and was stopped. Try again."
+                ) from None
+            raise RefusedError(
+                f"The process with the model ended while it explained the image (exit code {process.returncode}). "
+                "Try again, which starts it anew. The terminal of `vitpipe ui` may show the reason."
             ) from None
         finally:
             late.cancel()
@@ -92,7 +100,7 @@ class ExplainerClient:
             self._connection, theirs = Pipe()
             with theirs:
                 command = [sys.executable, "-m", "vitpipe.ui.explainer", str(theirs.fileno())]
-                root = Path(__file__).parents[2]  # where `pipeline` is imported from
+                root = Path(__file__).parents[2]  # folder from which `pipeline` is imported
                 # In a process group of its own, so that Ctrl-C reaches only this process.
                 self._process = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], cwd=root, process_group=0
@@ -108,7 +116,7 @@ class ExplainerClient:
 
 
 def _end(process: subprocess.Popen[bytes], connection: Connection) -> None:
-    connection.close()  # which ends the process
+    connection.close()  # this ends the process
     try:
         process.wait(_ENDS)
     except subprocess.TimeoutExpired:

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 
 from pipeline.metadata.records import Value
 
-_STRUCT = "mlmd-struct::"  # how TFX writes a value that is no number or text
-_LOOKS = {
+_STRUCT = "mlmd-struct::"  # prefix with which TFX stores a value that is neither a number nor text
+_CLASSES = {
     "done": "ok",
     "complete": "ok",
     "blessed": "ok",
@@ -28,19 +28,19 @@ _LOOKS = {
 }
 
 
-def looks(state: str) -> str:
-    """The class of a state in the style sheet."""
-    return _LOOKS.get(state, "soft")
+def css_class(state: str) -> str:
+    """Return the class of a state in the style sheet."""
+    return _CLASSES.get(state, "soft")
 
 
 def when(time: datetime | int) -> str:
-    """A moment, or milliseconds since 1970, to the second."""
+    """Return a time, or milliseconds since 1970, as text with a precision of one second."""
     moment = datetime.fromtimestamp(time / 1000, UTC) if isinstance(time, int) else time
     return f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
 def pretty(value: Value) -> str:
-    """JSON and TFX's structures over several lines; other values as they are."""
+    """Return JSON and TFX's structures indented over several lines, and other values as text."""
     if not isinstance(value, str):
         return "" if value is None else str(value)
     if value.startswith(_STRUCT):
@@ -54,7 +54,7 @@ def pretty(value: Value) -> str:
 
 
 def _indented(value: object) -> str:
-    """JSON over several lines, but a list of plain values on one: a confusion matrix is to be seen as one."""
+    """Return indented JSON, with each list of plain values on one line: a confusion matrix then reads as a matrix."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     return re.sub(
         r"\[\n *([^\[\]{}]*?)\n *\]", lambda found: f"[{' '.join(map(str.strip, found[1].splitlines()))}]", text
@@ -66,6 +66,6 @@ def _structure(text: str) -> object:
 
     try:
         fields = json_format.MessageToDict(struct_pb2.Struct.FromString(base64.b64decode(text)))
-    except Exception:  # not ours to judge what another writer put there
+    except Exception:  # another program may have stored anything
         return text
     return fields.get("__value__", fields)

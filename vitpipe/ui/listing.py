@@ -1,4 +1,4 @@
-"""Pages of a list: the rows of a page, and whether more follow."""
+"""Lists that are split into pages."""
 
 from __future__ import annotations
 
@@ -19,24 +19,34 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True)
 class Page(Generic[Row]):
-    """The rows of page `number`, from 1."""
+    """Rows of one page of a list. `number` counts from 1; `more` is True if another page follows.
+
+    `problems` has a message for each store that could not be read.
+    """
 
     rows: Sequence[Row]
     number: int
     more: bool
-    problems: Sequence[str] = ()  # of stores that could not be read
+    problems: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class RunRow:
-    """A run, and the store it is in."""
+    """A run and the name of its store."""
 
     store: str
     summary: Summary
 
 
 def page_of(rows: Sequence[Row], number: int, skipped: int = 0, problems: Sequence[str] = ()) -> Page[Row]:
-    """A page of rows that begin after the first `skipped`, and go on at least one beyond it, if there are more."""
+    """Return a page of a list.
+
+    Args:
+        rows: Rows of the list without its first `skipped` rows. They include the row after the page, if there is one.
+        number: Number of the page, from 1.
+        skipped: Number of rows that `rows` lacks at its start.
+        problems: See `Page`.
+    """
     start = (number - 1) * SIZE - skipped
     return Page(rows[start : start + SIZE], number, len(rows) > start + SIZE, problems)
 
@@ -44,8 +54,19 @@ def page_of(rows: Sequence[Row], number: int, skipped: int = 0, problems: Sequen
 def runs_page(
     stores: Mapping[str, Address], number: int, state: str = "", wanted: Callable[[Summary], bool] | None = None
 ) -> Page[RunRow]:
-    """The newest runs of all stores first. Raises StoreError where none can be read."""
-    # What a state is, a database cannot say: rows before the page are read, but for a plain list of one store.
+    """Return a page of the runs of all stores, the newest first.
+
+    Args:
+        stores: Address of each store, by name.
+        number: Number of the page, from 1.
+        state: State that the runs must have; empty for any.
+        wanted: Condition on the runs; None for all.
+
+    Raises:
+        StoreError: If no store can be read.
+    """
+    # A database cannot filter by state, so all rows before the page are read. Only an unfiltered list of one store
+    # can skip them.
     skipped = (number - 1) * SIZE if not state and wanted is None and len(stores) == 1 else 0
     rows: list[RunRow] = []
     problems: list[StoreError] = []
@@ -65,17 +86,17 @@ def runs_page(
 def _summaries(
     address: Address, state: str, wanted: Callable[[Summary], bool] | None, count: int, offset: int
 ) -> list[Summary]:
-    """The newest `count` that are in the state and wanted, or fewer."""
+    """Return up to `count` of the newest runs that have the state and are wanted."""
     batch = max(count, 100) if state or wanted else count
     rows: list[Summary] = []
     with reader(address) as store:
         for start in itertools.count(offset, batch):
             runs = store.runs(limit=batch, offset=start, whole=not state)
             last = len(runs) < batch
-            if state:  # few are like that, and the state of the others is all that was to be known
+            if state:  # usually few runs match, so only those are read in full
                 runs = store.runs_named([run.name for run in runs if RunResult(run).state == state])
             summaries = [summarise(RunResult(run)) for run in runs]
             rows += [summary for summary in summaries if wanted is None or wanted(summary)]
             if last or len(rows) >= count:
                 return rows[:count]
-    raise AssertionError("counts without end")
+    raise AssertionError("itertools.count never ends")

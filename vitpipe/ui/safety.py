@@ -12,14 +12,15 @@ from werkzeug.http import parse_cookie
 from werkzeug.wrappers import Response as AnyResponse
 
 _COOKIE = "vitpipe_token"
-MAX_BODY = 16 * 2**20  # bytes of an image, in memory; 4096x4096 noisy pixels take 9 MB as JPEG of quality 95
+MAX_BODY = 16 * 2**20  # bytes of an image; 4096x4096 noisy pixels take 9 MB as a JPEG of quality 95
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-IMAGE = "application/octet-stream"  # not of the content types that a form elsewhere, or a script without asking, sends
+# Content type of an image. A form cannot send it, and the script of another site only if this server has agreed.
+IMAGE = "application/octet-stream"
 _PAGE = (
     "default-src 'none'; script-src 'self'; style-src 'self' {inline}; img-src 'self' data:; connect-src 'self'; "
     "frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-# A report brings its own script and style. It gets no origin: it can neither read these pages nor ask anyone.
+# A report contains its own script and style. Without an origin it can neither read these pages nor send requests.
 REPORT = (
     "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
     "base-uri 'none'; frame-ancestors 'self'"
@@ -28,7 +29,7 @@ PAGE, CHARTS = _PAGE.format(inline=""), _PAGE.format(inline="'unsafe-inline'")  
 
 
 def is_local(host: str) -> bool:
-    """Whether only this machine reaches what listens there."""
+    """Return whether only this machine can connect to a server at this host."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -41,9 +42,16 @@ def brings_token(cookies: str, token: str | None) -> bool:
 
 
 def guard(app: Flask, host: str, token: str | None, posts: str) -> None:
-    """Let in who names this machine, or who brings the token where others can reach it; only to read.
+    """Reject requests that may not be answered.
 
-    posts: the one endpoint that takes a POST, and only of bytes that a page from here sends.
+    Only GET and HEAD are answered, and POST at one endpoint. Without a token a request must name this machine; with a
+    token it must have the token's cookie.
+
+    Args:
+        app: Application to protect.
+        host: Host that the server listens at.
+        token: Token that browsers must send; None if only this machine can connect.
+        posts: Endpoint that accepts a POST, if a page of this server sends it.
     """
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
@@ -54,12 +62,15 @@ def guard(app: Flask, host: str, token: str | None, posts: str) -> None:
     def admitted() -> AnyResponse | None:
         words = [request.path, *(word for pair in request.args.items(multi=True) for word in pair)]
         if any(map(_CONTROL.search, words)):
-            abort(400, "The address contains a control character, which no page has: follow the links on the pages.")
+            abort(
+                400,
+                "The address contains a control character, so it is not one of a page. Follow the links on the pages.",
+            )
         reads = request.method in ("GET", "HEAD")
         if not reads and not (request.method == "POST" and request.endpoint == posts):
             abort(405)
         if token is None:
-            # Else a page elsewhere, whose name comes to point here, could have a browser on this machine read for it.
+            # Otherwise another site could point its name to this machine and read the pages through a browser here.
             if _name(request.headers.get("Host", "")) not in ("localhost", "127.0.0.1", "::1", host):
                 abort(400)
         elif reads and _same(request.args.get("token", ""), token):
@@ -91,22 +102,25 @@ def _without_token() -> str:
 
 
 def _from_here() -> None:
-    """Refuse what another page has a browser send: a browser says where a POST comes from, and no page changes that."""
+    """Reject a POST that a page of another site has the browser send.
+
+    A browser sends the origin of the page, which no page can change.
+    """
     origin = request.headers.get("Origin", "").partition("://")[2]
-    site = request.headers.get("Sec-Fetch-Site", "same-origin")  # older browsers do not say it
+    site = request.headers.get("Sec-Fetch-Site", "same-origin")  # older browsers do not send it
     if origin != request.headers["Host"] or site != "same-origin":
-        abort(403, "Only the page of this server sends images to it: open that page.")
+        abort(403, "Only a page of this server may send images to it. Open the page Explain an image.")
     if request.mimetype != IMAGE:
         abort(415)
 
 
 def _name(host: str) -> str | None:
-    """Of a header, without the port. (Flask's own TRUSTED_HOSTS knows no IPv6 address.)"""
+    """Return the name in a `Host` header, without the port. Flask's TRUSTED_HOSTS does not support IPv6 addresses."""
     try:
         return urlsplit(f"//{host}").hostname
     except ValueError:
         return None
 
 
-def _same(given: str, token: str) -> bool:
-    return secrets.compare_digest(given.encode(), token.encode())
+def _same(text: str, token: str) -> bool:
+    return secrets.compare_digest(text.encode(), token.encode())

@@ -10,8 +10,8 @@ from waitress.server import BaseWSGIServer
 
 from vitpipe.ui.safety import MAX_BODY, brings_token
 
-_WAITING = 48  # connections that may stay open without a request to answer; waitress takes 100 in all
-_IDLE = 30  # seconds, after which such a connection is closed if it is silent
+_WAITING = 48  # connections that may stay open without a request; waitress accepts 100 in all
+_IDLE = 30  # seconds without data after which such a connection is closed
 
 
 def create_server(app: Any, host: str, port: int, token: str | None = None) -> Any:
@@ -36,7 +36,7 @@ def create_server(app: Any, host: str, port: int, token: str | None = None) -> A
             has_body = self.chunked or self.content_length
             if has_body and (self.command != "POST" or not brings_token(self.headers.get("COOKIE", ""), token)):
                 raise ParsingError(
-                    "The body was not read: open the address with the token that `vitpipe ui` printed first"
+                    "The body was not read. First open the address with the token that `vitpipe ui` printed"
                 )
 
     class Channel(HTTPChannel):

@@ -11,7 +11,7 @@ REPORT = "<!doctype html><title>A report</title><h1>A report</h1><script>documen
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
-    """Two pipelines: 30 runs, the last but one with a report, and 3."""
+    """Runs folder of two pipelines: one with 30 runs, of which the second newest has a report, and one with 3."""
     folder = tmp_path_factory.mktemp("runs")
     names = make_store(folder / "sample" / "metadata.db")
     make_store(folder / "other" / "metadata.db", "other", runs=3)
@@ -23,7 +23,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def serve():
-    """A function that serves an app until the tests of the module have ended, and gives its address."""
+    """Function that serves an app until the tests of the module have ended, and returns its address."""
     with ExitStack() as served:
 
         def serve(app, token=None):
@@ -31,7 +31,7 @@ def serve():
             served.callback(server.close)
 
             def run():
-                with suppress(OSError):  # its sockets are closed while it waits for them
+                with suppress(OSError):  # its sockets are closed while it waits
                     server.run()
 
             threading.Thread(target=run, daemon=True).start()
@@ -42,7 +42,7 @@ def serve():
 
 @pytest.fixture
 def page(chromium, address):
-    """A page of the module's `address`, that fails the test which made it complain."""
+    """Browser page of the module's `address`. A test fails if the page logs an error."""
     context = chromium.new_context(base_url=address, viewport={"width": 1280, "height": 900})
     page = context.new_page()
     complaints = []
@@ -50,4 +50,4 @@ def page(chromium, address):
     page.on("pageerror", lambda error: complaints.append(str(error)))
     yield page
     context.close()
-    assert [line for line in complaints if " 422 " not in line] == []  # what is wrong with an image is told so
+    assert [line for line in complaints if " 422 " not in line] == []  # 422 is the answer to an unusable image

@@ -49,10 +49,22 @@ def test_filters_are_kept_from_page_to_page(client):
     assert len(both) == len(set(both)) > 10
 
 
-def test_a_run_shows_its_nodes_checks_and_report(client):
+def test_a_run_shows_verdict_training_and_gates_before_its_nodes(client):
     page = client.get("/sample/runs/sample-run-028").text
-    assert "not blessed" in page and '<svg viewBox="' in page and "accuracy 0.8897 is below 1.0000" in page
-    assert 'sandbox="allow-scripts"' in page
+    parts = ['class="verdict warning"', 'id="training"', 'id="gates"', 'id="graph"', 'id="nodes"', 'id="report"']
+    assert [page.count(part) for part in parts] == [1] * len(parts)
+    assert sorted(parts, key=page.index) == parts
+
+
+def test_a_run_shows_what_the_gate_measured_and_a_command_to_continue(client, runs):
+    page = client.get("/sample/runs/sample-run-028").text
+    row = re.search(r"<tr><td>accuracy</td>.*?</tr>", page, re.DOTALL)[0]
+    assert '<span class="stop">missed</span>' in row and "0.8897" in row and "at least 1.0000" in row
+    assert f"vitpipe bless sample-run-028 --runs {runs} --reason" in page
+
+
+def test_a_run_shows_its_report(client):
+    assert 'sandbox="allow-scripts"' in client.get("/sample/runs/sample-run-028").text
     assert "iframe" not in client.get("/sample/runs/sample-run-027").text
     assert '<span class="cached">cached</span>' in client.get("/sample/runs/sample-run-024").text
 
@@ -73,30 +85,30 @@ def test_artifacts_are_filtered_and_paged(client):
     page = client.get("/sample/artifacts?type=PushedModel").text
     found = re.findall(r">(\w+) \d+</a></td>", page)
     assert set(found) == {"PushedModel"}
-    assert "No artifact is like this" in client.get("/sample/artifacts?state=deleted").text
+    assert "No artifact matches" in client.get("/sample/artifacts?state=deleted").text
     first, second = (
         set(re.findall(r'/artifacts/(\d+)"', client.get(f"/sample/artifacts?page={n}").text)) for n in (1, 2)
     )
     assert len(first) == len(second) == 20 and not first & second
 
 
-def test_an_artifact_shows_who_made_it_and_who_used_it(client):
+def test_an_artifact_shows_the_steps_that_wrote_and_read_it(client):
     served = re.search(r"/artifacts/(\d+)", client.get("/other/artifacts?type=Model&page=1").text.split("<tbody>")[1])
     assert served
     page = client.get("/other/artifacts/3").text
-    made, used = page.split("Put out by")[1].split("Taken in by")
+    made, used = page.split("Written by")[1].split("Read by")
     assert "Trainer" in made and "Evaluator" in used and "Pusher" in used and "compared only" in used
     verdict = client.get("/other/artifacts/2").text
     assert "&#34;check&#34;: &#34;drift_brightness&#34;" in verdict
 
 
-def test_lineage_leads_on(client):
+def test_lineage_links_to_artifacts_and_runs(client):
     page = client.get("/other/artifacts/5/up").text
     assert 'href="/other/artifacts/3/up"' in page and 'href="/other/runs/other-run-000#execution-' in page
     assert 'href="/other/artifacts/5/down"' in client.get("/other/artifacts/3/down").text
 
 
-def test_charts_have_a_point_a_run(runs, client):
+def test_charts_have_a_point_for_each_run(runs, client):
     found = moments(stores(runs)["sample"])
     assert len(found) == 30 and found[0].summary.run == "sample-run-000"
     assert found[10].drift == {"drift_brightness": 0.05, "drift_colour": 0.04}
@@ -109,12 +121,12 @@ def test_charts_have_a_point_a_run(runs, client):
 @pytest.mark.parametrize(
     "path", ["/none/artifacts", "/sample/runs/none", "/sample/artifacts/9999", "/a/b/c", "/?pipeline=x"]
 )
-def test_what_is_not_there_is_said(client, path):
+def test_missing_pages_are_not_found(client, path):
     answer = client.get(path)
     assert answer.status_code == 404 and "There is no" in answer.text
 
 
-def test_a_damaged_store_is_said_and_leaves_the_others(tmp_path):
+def test_a_damaged_store_is_reported_and_the_others_are_listed(tmp_path):
     make_store(tmp_path / "good" / "metadata.db", "good", runs=2)
     damaged = tmp_path / "bad" / "metadata.db"
     damaged.parent.mkdir()
@@ -127,7 +139,7 @@ def test_a_damaged_store_is_said_and_leaves_the_others(tmp_path):
         assert answer.status_code == 503 and str(damaged) in answer.text
 
 
-def test_a_locked_store_is_said(tmp_path, monkeypatch):
+def test_a_locked_store_is_reported(tmp_path, monkeypatch):
     file = tmp_path / "good" / "metadata.db"
     make_store(file, "good", runs=1)
     monkeypatch.setattr("pipeline.metadata.address._TIMEOUT", 0.1)
@@ -137,11 +149,34 @@ def test_a_locked_store_is_said(tmp_path, monkeypatch):
     assert answer.status_code == 503 and "locked" in answer.text
 
 
-def test_no_store_at_all(tmp_path):
-    assert "vitpipe run" in create_app(tmp_path).test_client().get("/").text
+@pytest.mark.parametrize(
+    ("path", "command"),
+    [
+        ("/", "vitpipe data prepare sample"),
+        ("/-/explain", "vitpipe run -c sample"),
+        ("/empty/charts", "vitpipe run -c sample"),
+        ("/empty/artifacts", "No step has written an artifact yet"),
+        ("/?pipeline=empty", "vitpipe run -c sample"),
+        ("/?pipeline=empty&state=failed", "No run matches"),
+    ],
+)
+def test_an_empty_page_names_the_next_command(tmp_path, path, command):
+    if "empty" in path:
+        make_store(tmp_path / "empty" / "metadata.db", "empty", runs=0)
+    assert command in create_app(tmp_path).test_client().get(path).text
 
 
-def test_a_store_that_the_environment_names_is_the_only_one(runs, monkeypatch):
+def test_an_artifact_without_lineage_leads_to_the_other_direction(client):
+    page = client.get("/other/artifacts/5/down").text  # a pushed model, which nothing has read
+    assert 'href="/other/artifacts/5/up">Origin' in page and "No step has made anything from this artifact" in page
+
+
+def test_a_run_without_report_names_its_logs(client, runs):
+    page = client.get("/sample/runs/sample-run-027").text
+    assert "iframe" not in page and f"{runs}/sample/logs/sample-run-027" in page
+
+
+def test_a_store_in_the_environment_replaces_those_below_runs(runs, monkeypatch):
     monkeypatch.setenv("VITPIPE_METADATA__ADDRESS", str(runs / "other" / "metadata.db"))
     client = create_app(runs).test_client()
     assert run_links(client.get("/").text)[0] == ("@server", "other-run-002")
@@ -151,7 +186,7 @@ def test_a_store_that_the_environment_names_is_the_only_one(runs, monkeypatch):
         assert client.get(path).status_code == 200
 
 
-def test_a_run_of_another_name_is_no_way_out(tmp_path):
+def test_a_pipeline_named_dot_dot_does_not_lead_out_of_the_folder(tmp_path):
     make_store(tmp_path / "runs" / "good" / "metadata.db", "..", runs=1)
     report = tmp_path / "reports" / "..-run-000" / "report.html"
     report.parent.mkdir(parents=True)

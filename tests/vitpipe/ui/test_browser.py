@@ -1,4 +1,4 @@
-"""The pages in a browser: what a person sees, with a mouse, a keyboard and a small screen."""
+"""The pages in a browser, used with a mouse, with a keyboard and on a small screen."""
 
 import pytest
 from ml_metadata import MetadataStore
@@ -31,19 +31,19 @@ def test_lineage_is_walked_by_clicking(page):
     page.goto("/?pipeline=other")
     page.get_by_role("link", name="other-run-000").click()
     page.locator("#execution-5").get_by_role("link", name="PushedModel").click()
-    page.get_by_role("link", name="what it was made of").click()
+    page.get_by_role("link", name="origin").click()
     page.locator(".picture a", has_text="Examples").click()
-    assert page.locator("h1").inner_text() == "What made Examples 1"
-    page.get_by_role("link", name="What came of it").click()
+    assert page.locator("h1").inner_text() == "Origin of Examples 1"
+    page.get_by_role("link", name="Descendants").click()
     page.locator(".picture a", has_text="ModelBlessing").first.click()
-    assert page.locator("h1").inner_text().startswith("What came of ModelBlessing")
+    assert page.locator("h1").inner_text().startswith("Descendants of ModelBlessing")
     page.go_back()
     page.locator(".picture a:has(.execution)", has_text="Trainer").first.click()
     assert page.url.endswith("/other/runs/other-run-000#execution-3")
     assert page.locator("tr:target").inner_text().startswith("Trainer")
 
 
-def test_a_keyboard_is_enough(page):
+def test_pages_work_with_a_keyboard_alone(page):
     page.goto("/?pipeline=other")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
@@ -62,7 +62,7 @@ def test_a_keyboard_is_enough(page):
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_nothing_is_wider_than_the_screen(page, width):
+def test_no_page_is_wider_than_the_screen(page, width):
     page.set_viewport_size({"width": width, "height": 800})
     for path in PAGES:
         page.goto(path)
@@ -81,7 +81,7 @@ def test_charts_lead_to_runs(page):
     page.wait_for_url("**/sample/runs/sample-run-*")
 
 
-def test_dark(page):
+def test_colours_follow_the_colour_scheme(page):
     light, dark = (ground_and_text(page, scheme) for scheme in ("light", "dark"))
     assert min(light[0]) > 240 > 100 > max(light[1])
     assert max(dark[0]) < 50 < 200 < min(dark[1])
@@ -96,7 +96,7 @@ def ground_and_text(page, scheme):
     ]
 
 
-def test_a_report_runs_its_script_and_sees_nothing_of_the_page(page):
+def test_a_report_runs_its_script_without_access_to_the_page(page):
     page.goto("/sample/runs/sample-run-028")
     page.locator("iframe").scroll_into_view_if_needed()
     [frame] = [frame for frame in page.frames if frame.parent_frame]
@@ -104,7 +104,7 @@ def test_a_report_runs_its_script_and_sees_nothing_of_the_page(page):
     assert frame.evaluate("window.origin") == "null"
 
 
-def test_a_run_that_goes_on_is_followed(page, serve, tmp_path):
+def test_the_list_is_renewed_while_a_run_is_running(page, serve, tmp_path):
     file = tmp_path / "now" / "metadata.db"
     [*_, name] = make_store(file, "now", runs=3, process=this_process())
     page.goto(serve(create_app(tmp_path)))

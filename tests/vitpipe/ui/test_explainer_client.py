@@ -1,4 +1,4 @@
-"""An image is explained: over HTTP, by the process that holds the model, and in a browser."""
+"""Explanation of images over HTTP, by the process that holds the model, and in a browser."""
 
 import multiprocessing
 import os
@@ -22,7 +22,7 @@ from trainer import serving
 from trainer.vit import ViT
 from vitpipe.ui import explainer
 from vitpipe.ui.app import create_app
-from vitpipe.ui.explainer_client import ExplainerClient, Refused
+from vitpipe.ui.explainer_client import ExplainerClient, RefusedError
 from vitpipe.ui.safety import IMAGE, MAX_BODY
 
 CLASSES = ["cat", "dog", "<b>fox"]
@@ -58,7 +58,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def models(model, tmp_path_factory):
-    """The runs folder of two pipelines with a pushed model each: one good, and an older one that was changed."""
+    """Runs folder of two pipelines with a pushed model each: an intact one, and an older one that was changed."""
     runs = tmp_path_factory.mktemp("models")
     pushed(runs / "good" / "serving", model, version=2)
     pushed(runs / "changed" / "serving", model)
@@ -101,30 +101,30 @@ def note(answer):
         {"Sec-Fetch-Site": "same-site"},
     ],
 )
-def test_another_page_cannot_send_an_image(client, image, headers):
+def test_a_page_of_another_site_cannot_send_an_image(client, image, headers):
     answer = ask(client, image, headers)
     assert answer.status_code == 403 and "Only the page of this server" in note(answer)
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "multipart/form-data", "application/x-www-form-urlencoded", ""])
-def test_what_a_form_elsewhere_can_send_is_refused(client, image, kind):
+def test_content_types_of_forms_are_rejected(client, image, kind):
     assert ask(client, image, {"Content-Type": kind}).status_code == 415
 
 
-def test_no_other_page_is_told_that_it_may_send(client):
+def test_no_permission_to_send_is_given_to_other_sites(client):
     asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
     answer = client.options("/-/explain", headers=asked)
     assert answer.status_code == 405 and "Access-Control-Allow-Origin" not in answer.headers
 
 
-def test_an_image_is_taken_at_one_address_only(client, image):
+def test_only_one_address_accepts_images(client, image):
     for path in ("/", "/-/explain/x", "/-/ui.css", "/good/", "/none"):
         assert client.post(path, data=image, headers=FROM_HERE).status_code == 405
     for method in ("put", "delete", "patch"):
         assert getattr(client, method)("/-/explain", headers=FROM_HERE).status_code == 405
 
 
-def test_an_image_needs_the_token_beyond_this_machine(models, image):
+def test_an_image_from_another_machine_needs_the_token(models, image):
     client = create_app(models, "0.0.0.0", "right").test_client()
     assert ask(client, image).status_code == 403
     assert client.post("/-/explain?token=right", data=image, headers=FROM_HERE).status_code == 403
@@ -132,13 +132,13 @@ def test_an_image_needs_the_token_beyond_this_machine(models, image):
     assert ask(client, b"no image").status_code == 422
 
 
-def test_what_is_too_large_is_refused(client):
+def test_a_large_image_is_rejected(client):
     answer = ask(client, bytes(MAX_BODY + 1))
     assert answer.status_code == 413 and "16 MiB" in note(answer)
 
 
 @pytest.mark.parametrize("length", [f"Content-Length: {MAX_BODY + 1}", "Transfer-Encoding: chunked"])
-def test_the_server_does_not_read_what_is_too_large(models, length):
+def test_the_server_does_not_read_a_large_body(models, length):
     command = [sys.executable, "-m", "vitpipe", "ui", "--runs", str(models), "--port", "0", "--no-open"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         try:
@@ -163,16 +163,16 @@ def test_an_image_is_explained_with_the_pictures_of_vitpipe_explain(client, mode
     assert client.get("/-/explain/other").status_code == 404
 
 
-def test_answers_are_kept_a_while(client, image):
+def test_the_newest_answers_are_kept(client, image):
     first, *others = (ask(client, image).location for _ in range(9))
     assert client.get(first).status_code == 404
     assert {client.get(other).status_code for other in others} == {200}
 
 
-def test_what_cannot_be_explained_is_said(client, image, models):
+def test_an_unusable_image_or_model_is_refused_with_a_reason(client, image, models):
     for data, words in ((b"<html>", "not a PNG or JPEG"), (image[:-20], "cut or damaged"), (b"", "not a PNG or JPEG")):
         answer = ask(client, data)
-        assert answer.status_code == 422 and words in note(answer) and "choose a PNG or JPEG" in note(answer)
+        assert answer.status_code == 422 and words in note(answer) and "Choose a PNG or JPEG" in note(answer)
     changed = ask(client, image, model="changed/1")
     assert changed.status_code == 422 and "not the model that was pushed" in note(changed)
     nobodys = models / "nobodys" / "serving" / "1"
@@ -184,13 +184,13 @@ def test_what_cannot_be_explained_is_said(client, image, models):
     assert ask(client, image, model="good/2").status_code == 201
 
 
-def test_without_a_model_the_page_says_how_to_get_one(tmp_path, image):
+def test_without_a_model_the_page_names_the_command_that_pushes_one(tmp_path, image):
     client = create_app(tmp_path).test_client()
     assert "vitpipe run" in client.get("/-/explain").text
     assert "vitpipe run" in note(ask(client, image))
 
 
-def test_a_newer_version_is_taken_at_the_next_image(model, tmp_path, image):
+def test_the_next_image_is_explained_by_a_newer_version(model, tmp_path, image):
     client = create_app(tmp_path).test_client()
     for version in (1, 2):
         pushed(tmp_path / "x" / "serving", model, version)
@@ -198,7 +198,7 @@ def test_a_newer_version_is_taken_at_the_next_image(model, tmp_path, image):
 
 
 def process_of(server):
-    """The process below `server` that holds a model."""
+    """Return the id of the child process of `server` that holds a model."""
     children = Path(f"/proc/{server}/task").glob("*/children")
     [found] = [
         child
@@ -219,13 +219,13 @@ assert client.get("/-/explain").status_code == 200
 for line in sys.stdin:
     answer = client.post("/-/explain", data=bytes.fromhex(line), headers=headers)
     heavy = {"tensorflow", "keras", "tfx"} & sys.modules.keys()
-    words = [one for one in ("exit -9", "not a PNG") if one in answer.text]
+    words = [one for one in ("exit code -9", "not a PNG") if one in answer.text]
     print(answer.status_code, *heavy, *words, flush=True)
 """
 
 
 def test_the_model_has_a_process_of_its_own(models, image):
-    """It may be killed, which is told; the server loads no TensorFlow; and it ends with a server that is killed."""
+    """If it is killed, the page reports it. It ends if the server is killed. The server itself loads no TensorFlow."""
     command = [sys.executable, "-c", SERVER, str(models)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as server:
 
@@ -239,11 +239,11 @@ def test_the_model_has_a_process_of_its_own(models, image):
             ask(image)
             assert answer() == "201"
             held = process_of(server.pid)
-            os.kill(held, signal.SIGSTOP)  # so that it is surely asked when it is killed
+            os.kill(held, signal.SIGSTOP)  # so that the request is pending when it is killed
             ask(image)
             time.sleep(0.5)
             os.kill(held, signal.SIGKILL)
-            assert answer() == "422 exit -9"
+            assert answer() == "422 exit code -9"
             ask(b"x")
             assert answer() == "422 not a PNG"
             held = process_of(server.pid)
@@ -255,29 +255,30 @@ def test_the_model_has_a_process_of_its_own(models, image):
         time.sleep(0.1)
 
 
-def test_a_process_that_is_asked_nothing_ends(monkeypatch):
+def test_an_idle_process_ends(monkeypatch):
     monkeypatch.setattr(explainer, "_IDLE", 0.01)
     ours, theirs = multiprocessing.Pipe()
     with ours, theirs:
         explainer.serve(theirs)
 
 
-def test_an_image_that_comes_as_the_process_ends_is_looked_at(models):
+def test_an_image_that_arrives_while_the_process_ends_is_explained(models):
     asked = ExplainerClient()
     asked._connection, theirs = multiprocessing.Pipe()
     with theirs:
-        asked._process = subprocess.Popen(["sleep", "0.3"], pass_fds=[theirs.fileno()])  # ends as after idle minutes
-    with pytest.raises(Refused, match="not a PNG or JPEG"):
+        # It ends like a process that was idle.
+        asked._process = subprocess.Popen(["sleep", "0.3"], pass_fds=[theirs.fileno()])
+    with pytest.raises(RefusedError, match="not a PNG or JPEG"):
         asked.ask(models / "good" / "serving" / "2", b"x")
 
 
-def test_what_takes_too_long_is_stopped(models, image, monkeypatch):
+def test_an_explanation_that_takes_too_long_is_stopped(models, image, monkeypatch):
     monkeypatch.setattr("vitpipe.ui.explainer_client._LIMIT", 0.05)
     client = create_app(models).test_client()
-    assert "was stopped: try again" in note(ask(client, image))
+    assert "was stopped. Try again" in note(ask(client, image))
 
 
-def test_a_second_image_waits_or_is_told(app, client, image, monkeypatch):
+def test_a_second_image_waits_or_is_rejected_as_busy(app, client, image, monkeypatch):
     both = [threading.Thread(target=lambda: codes.append(ask(app.test_client(), image).status_code)) for _ in range(2)]
     codes = []
     for one in both:
@@ -291,7 +292,7 @@ def test_a_second_image_waits_or_is_told(app, client, image, monkeypatch):
         lambda *_: codes.append(ask(client, image)) or {"refused": "x"},
     )
     ask(client, image)
-    assert codes[-1].status_code == 503 and "try again" in note(codes[-1])
+    assert codes[-1].status_code == 503 and "Try again" in note(codes[-1])
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +308,7 @@ def page(page):
 
 
 def drop(page, name, data):
-    """As a browser does it when a person lets go of a file over the page."""
+    """Drop a file on the page, with the events that a browser sends."""
     page.evaluate(
         """([name, bytes]) => {
           const carried = new DataTransfer();
@@ -320,11 +321,11 @@ def drop(page, name, data):
 
 
 @pytest.mark.browser
-def test_a_dropped_image_is_answered_and_looked_through(page, image):
+def test_a_dropped_image_is_explained_and_its_maps_can_be_browsed(page, image):
     drop(page, "<i>a.png", image)
     frame = page.frame_locator("#answer")
     frame.locator("#answer .first").wait_for()
-    assert "<i>a.png" in page.locator("#told").inner_text()
+    assert "<i>a.png" in page.locator("#status").inner_text()
     assert frame.locator("#answer .bar").count() == 3
     assert frame.locator("#answer span.first").inner_text() in CLASSES
     assert frame.locator("#choices img.map").count() == 8
@@ -340,16 +341,16 @@ def test_a_dropped_image_is_answered_and_looked_through(page, image):
 
 
 @pytest.mark.browser
-def test_a_chosen_file_that_is_no_image_is_told(page):
+def test_a_chosen_file_that_is_not_an_image_is_refused(page):
     file = {"name": "a.png", "mimeType": "image/png", "buffer": b"<html>"}
     page.locator("input[type=file]").set_input_files(file)
-    page.locator("#told.note", has_text="not a PNG or JPEG image").wait_for()
+    page.locator("#status.note", has_text="not a PNG or JPEG image").wait_for()
     assert not page.locator("#answer").is_visible()
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_answer_fits_the_screen_and_another_model_is_asked(page, image, width):
+def test_the_answer_fits_the_screen_and_another_model_can_be_chosen(page, image, width):
     page.set_viewport_size({"width": width, "height": 800})
     page.locator("input[type=file]").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": image})
     page.frame_locator("#answer").locator("#answer .first").wait_for()
@@ -357,7 +358,7 @@ def test_the_answer_fits_the_screen_and_another_model_is_asked(page, image, widt
     for frame in (page, inner):
         assert frame.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.get_by_label("Model").select_option("changed/1")
-    page.locator("#told.note", has_text="not the model that was pushed").wait_for()
+    page.locator("#status.note", has_text="not the model that was pushed").wait_for()
 
 
 def elsewhere(_, start_response):
@@ -366,8 +367,8 @@ def elsewhere(_, start_response):
 
 
 @pytest.mark.browser
-def test_a_page_elsewhere_cannot_post(chromium, serve, address):
-    """Not even one of another server on this machine, for which a browser sends cookies along."""
+def test_a_page_of_another_server_cannot_post(chromium, serve, address):
+    """The other server is on this machine, so a browser would send it the same cookies."""
     post = """([to, more]) => fetch(to, { method: "POST", body: "x", ...more }).then(() => "sent", () => "refused")"""
     to, statuses = f"{address}/-/explain", []
     page = chromium.new_page()

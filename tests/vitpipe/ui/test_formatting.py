@@ -33,7 +33,7 @@ def test_duration(seconds, shown):
     assert duration(seconds) == shown
 
 
-def test_a_large_lineage_is_cut_to_what_is_near():
+def test_a_large_lineage_is_cut_to_the_nearest_boxes():
     chain = Lineage(
         0,
         {id: Artifact(id, "T", "", "live", "", 0, 0, {}) for id in range(100)},

@@ -11,7 +11,7 @@ from vitpipe.ui.safety import is_local
 @pytest.mark.parametrize(
     ("host", "local"), [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("::", False)]
 )
-def test_what_is_local(host, local):
+def test_is_local(host, local):
     assert is_local(host) is local
 
 
@@ -24,13 +24,13 @@ def test_another_name_for_this_machine_is_refused(runs):
 
 
 @pytest.mark.parametrize("method", ["post", "put", "delete", "patch", "options"])
-def test_only_reading(runs, method):
+def test_methods_other_than_get_and_head_are_rejected(runs, method):
     client = create_app(runs).test_client()
     assert getattr(client, method)("/").status_code == 405
     assert client.head("/").status_code == 200
 
 
-def test_beyond_this_machine_the_token_is_asked_for(runs):
+def test_a_server_for_other_machines_requires_the_token(runs):
     client = create_app(runs, "0.0.0.0", "right").test_client()
     assert client.get("/").status_code == 403
     assert client.get("/-/ui.css").status_code == 403
@@ -43,7 +43,7 @@ def test_beyond_this_machine_the_token_is_asked_for(runs):
     assert client.get("/").status_code == 200
 
 
-def test_a_page_may_load_only_from_here(runs):
+def test_pages_load_nothing_from_other_servers(runs):
     client = create_app(runs).test_client()
     policy = client.get("/").headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy

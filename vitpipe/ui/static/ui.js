@@ -1,9 +1,10 @@
-// Every page works without this. It brings what is drawn into view, and keeps a page with a running run up to date.
+// Every page works without this script. It centres pictures, copies ids and commands, and renews a page while a run is
+// running.
 "use strict";
 
 function centre() {
   for (const picture of document.querySelectorAll(".picture")) {
-    const start = picture.querySelector(".start");
+    const start = picture.querySelector(".start, .running");
     if (!start) continue;
     const box = start.getBoundingClientRect(), frame = picture.getBoundingClientRect();
     picture.scrollLeft += box.left + box.width / 2 - frame.left - frame.width / 2;
@@ -14,7 +15,8 @@ async function renew() {
   const old = document.querySelector("[data-live]");
   if (!old) return;
   try {
-    if (document.visibilityState === "visible") {
+    const selected = !getSelection().isCollapsed; // a renewal would remove the selection
+    if (document.visibilityState === "visible" && !selected) {
       const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("[data-renew]");
       if (answer.ok && fresh && fresh.innerHTML !== old.innerHTML) {
@@ -27,8 +29,19 @@ async function renew() {
         if (focused) fresh.querySelector(`[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
       }
     }
-  } catch { /* the server is away: tried again */ }
+  } catch { /* the server does not answer: the next renewal tries again */ }
   setTimeout(renew, 3000);
+}
+
+if (navigator.clipboard) { // browsers provide it on this machine and over HTTPS
+  document.documentElement.classList.add("copies");
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest("[data-copy]");
+    if (!button) return;
+    await navigator.clipboard.writeText(button.dataset.copy);
+    button.textContent = "Copied";
+    setTimeout(() => { button.textContent = "Copy"; }, 1500);
+  });
 }
 
 centre();
