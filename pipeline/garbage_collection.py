@@ -7,13 +7,13 @@ from pathlib import Path
 from components.data.ingest.source import Progress, silent
 from components.errors import DataRefused, NotFound, StoreError, UsageError
 from components.model.serving_folder import read_record, versions
-from pipeline.error_messages import full, is_full
+from pipeline.error_messages import disk_full_message, is_disk_full
 from pipeline.metadata.address import ADDRESS, Address
 from pipeline.metadata.garbage import garbage, is_own_folder, remove_folder
 from pipeline.metadata.reader import reader
 from pipeline.metadata.records import Artifact
 from pipeline.metadata.stores import server
-from pipeline.run_lock import no_run
+from pipeline.run_lock import lock_for_changes
 
 _BATCH = 50  # artifacts removed before each update of the store
 
@@ -31,12 +31,12 @@ class Removed:
 
 @dataclass(frozen=True)
 class Collection:
-    """Garbage of one pipeline. The artifacts in `refused` have a path that no run writes; their files stay."""
+    """Garbage of one pipeline."""
 
     pipeline: str
-    root: Path  # of the artifacts
+    root: Path  # folder of the artifacts
     removed: list[Removed]
-    refused: list[Artifact]
+    refused: list[Artifact]  # artifacts at a path that no run writes, whose files stay
 
 
 def collect_garbage(
@@ -48,12 +48,12 @@ def collect_garbage(
     progress: Progress = silent,
     ended: Callable[[Collection], None] | None = None,
 ) -> list[Collection]:
-    """Remove artifact files that no kept run, no pushed model and no comparison with an earlier span needs.
+    """Remove the files of artifacts that no kept run, no pushed model and no comparison with an earlier span needs.
 
     ML Metadata then marks the artifacts as deleted, and the cache no longer returns them.
 
     Args:
-        keep: number of runs of each pipeline, the newest ones, whose artifacts stay.
+        keep: number of runs of each pipeline whose artifacts stay, from the newest.
         pipeline: name of the only pipeline to collect from; None for all.
         dry_run: find the garbage without removing it.
         runs: folder of the run folders.
@@ -90,7 +90,7 @@ def _collect(name: str, folder: Path, keep: int, dry_run: bool, progress: Progre
     if address.file and not file.exists():
         raise NotFound(f"{file} is missing: if {name} records in a server, set the variable {ADDRESS} to its address")
     root = folder / "root"
-    with no_run(folder, name, address):
+    with lock_for_changes(folder, name, address):
         found = _garbage(folder, address, keep)
         own = [one for one in found if is_own_folder(one.uri, root)]
         removed = [Removed(name, one.id, one.type, one.uri, _bytes(Path(one.uri))) for one in own]
@@ -98,10 +98,10 @@ def _collect(name: str, folder: Path, keep: int, dry_run: bool, progress: Progre
             try:
                 _remove(own, root, address, progress)
             except Exception as error:
-                if not is_full(error):
+                if not is_disk_full(error):
                     raise
-                remedy = "by removing other files there: the store needs some to record what this command removes"
-                raise StoreError(full(folder, remedy)) from error
+                remedy = "by removing other files there, because the store needs some to record the removal"
+                raise StoreError(disk_full_message(folder, remedy)) from error
     return Collection(name, root, removed, [one for one in found if one not in own])
 
 

@@ -1,4 +1,4 @@
-"""Graphs as SVG, in layers from top to bottom, with real links, so that they work without a script."""
+"""Graphs as SVG, in layers from top to bottom. Their links work without a script."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from html import escape
 from pipeline.drawing.graph_layout import HEIGHT, MARGIN, WIDTH, place_boxes
 from pipeline.metadata.records import COMPARED, RESOLVER, Execution, Lineage, Run
 
-Href = Callable[[str, int], str | None]  # kind ("artifact" or "execution") and id -> where a click on it leads
+Href = Callable[
+    [str, int], str | None
+]  # from the kind ("artifact" or "execution") and the id to the target of the link
 
-_LETTERS = 20  # that fit in a box
+_LETTERS = 20  # number that fits into a box
 
-# For the <style> of the page that embeds pictures. A page that sets these properties has them in its own colours.
+# For the <style> of a page that embeds these pictures. The page can set the properties to use its own colours.
 STYLE = """
 .picture { overflow-x: auto; }
 .picture svg { display: block; font: 12px system-ui, sans-serif; }
@@ -38,39 +40,44 @@ STYLE = """
 .picture a:focus { outline: none; }
 """.strip()  # noqa: E501
 
-_COLOURS = {"new": "running", "died": "failed", "canceled": "failed"}  # states that look like another
+_COLOURS = {"new": "running", "died": "failed", "canceled": "failed"}  # states that are drawn like another state
 
 
 @dataclass(frozen=True)
 class Box:
-    """A vertex: two lines of text, and what a pointer resting on it sees."""
+    """Vertex of a graph."""
 
-    label: str
-    note: str
-    title: str
-    looks: str  # classes of `STYLE`
+    label: str  # first line
+    note: str  # second line
+    title: str  # tooltip
+    classes: str  # CSS classes of `STYLE`
     href: str | None = None
 
 
 @dataclass(frozen=True)
 class Arrow:
-    """An edge between boxes, by their positions."""
+    """Edge of a graph, between two boxes by their positions."""
 
     source: int
     target: int
-    title: str
+    title: str  # tooltip
     dashed: bool = False
 
 
 def lineage_svg(lineage: Lineage, href: Href = lambda kind, id: None) -> str:
-    """Artifacts and the executions between them; what was only compared with hangs on a dashed arrow."""
+    """Return a picture of a lineage. Dashed arrows lead to steps that only compared with an artifact.
+
+    Args:
+        lineage: the artifacts and the executions between them.
+        href: target of the link on an artifact or execution; None for no link.
+    """
     places: dict[tuple[str, int], int] = {}
     boxes: list[Box] = []
     for artifact in lineage.artifacts.values():
         places["artifact", artifact.id] = len(boxes)
-        looks = "artifact start" if artifact.id == lineage.start else "artifact"
+        classes = "artifact start" if artifact.id == lineage.start else "artifact"
         title = f"{artifact.type} {artifact.id}, {artifact.state}, {artifact.uri}"
-        boxes.append(Box(artifact.type, f"artifact {artifact.id}", title, looks, href("artifact", artifact.id)))
+        boxes.append(Box(artifact.type, f"artifact {artifact.id}", title, classes, href("artifact", artifact.id)))
     for execution in lineage.executions.values():
         places["execution", execution.id] = len(boxes)
         run = lineage.runs.get(execution.id, "")
@@ -84,7 +91,13 @@ def lineage_svg(lineage: Lineage, href: Href = lambda kind, id: None) -> str:
 
 
 def run_svg(run: Run, states: Mapping[str, str], href: Href = lambda kind, id: None) -> str:
-    """The nodes of a run, each with its state: by name as in `states`, or as the store has it."""
+    """Return a picture of the nodes of a run with their states.
+
+    Args:
+        run: the run.
+        states: states by node, for nodes whose state differs from the one in the store.
+        href: target of the link on an execution; None for no link.
+    """
     newest = {execution.node: execution for execution in run.executions}  # in order of their ids
     executions = list(newest.values())
     boxes = []
@@ -92,13 +105,19 @@ def run_svg(run: Run, states: Mapping[str, str], href: Href = lambda kind, id: N
         state = states.get(execution.node, execution.state)
         note = f"{state}, {execution.seconds:.1f} s" if state == "complete" else state
         title = f"{execution.node}, {state}, {execution.seconds:.1f} s, execution {execution.id}"
-        looks = f"execution {_COLOURS.get(state, state)}"
-        boxes.append(Box(execution.node, note, title, looks, href("execution", execution.id)))
+        classes = f"execution {_COLOURS.get(state, state)}"
+        boxes.append(Box(execution.node, note, title, classes, href("execution", execution.id)))
     return layered_svg(boxes, _arrows_of(executions), f"graph of run {run.name}")
 
 
 def layered_svg(boxes: Sequence[Box], arrows: Sequence[Arrow], label: str) -> str:
-    """Boxes in layers, arrows pointing down. label: what the picture is of, for those who do not see it."""
+    """Return a picture of boxes in layers, with arrows that point down.
+
+    Args:
+        boxes: the boxes.
+        arrows: the arrows between them.
+        label: description of the picture for screen readers.
+    """
     centres, routes = place_boxes(len(boxes), [(arrow.source, arrow.target) for arrow in arrows])
     right = max((x for x, _ in [*centres, *(point for route in routes for point in route)]), default=0)
     bottom = max((y for _, y in centres), default=0)
@@ -130,7 +149,8 @@ def _arrows_of(executions: Sequence[Execution]) -> list[Arrow]:
         for channel, artifacts in execution.inputs.items():
             for artifact in artifacts:
                 found = [maker for maker in makers[artifact.id] if maker != place]
-                # A model from the cache that serves comes from the trainer and from a resolver: which is meant?
+                # A cached model that serves is an output of the trainer and of a resolver. The resolver is the source
+                # if the step only compares with the model.
                 likely = [one for one in found if (executions[one].type == RESOLVER) == (channel in COMPARED)]
                 for maker in likely or found:
                     arrows[maker, place, channel in COMPARED] = Arrow(maker, place, channel, channel in COMPARED)
@@ -138,7 +158,7 @@ def _arrows_of(executions: Sequence[Execution]) -> list[Arrow]:
 
 
 def _path(arrow: Arrow, points: Sequence[Sequence[float]]) -> str:
-    """From the foot of a box to the head of another; between the boxes of the layers in between straight down."""
+    """Return an arrow from the bottom of a box to the top of another, vertical where it passes between other boxes."""
     (x, y), *rest = points
     half = HEIGHT / 2
     path = f"M{x:g} {y + half:g}"
@@ -153,9 +173,9 @@ def _path(arrow: Arrow, points: Sequence[Sequence[float]]) -> str:
 
 
 def _rectangle(box: Box, x: float, y: float) -> str:
-    radius = HEIGHT / 2 if "execution" in box.looks else 3
+    radius = HEIGHT / 2 if "execution" in box.classes else 3
     drawn = (
-        f'<g class="{escape(box.looks)}"><title>{escape(box.title)}</title>'
+        f'<g class="{escape(box.classes)}"><title>{escape(box.title)}</title>'
         f'<rect x="{x - WIDTH / 2:g}" y="{y - HEIGHT / 2:g}" width="{WIDTH}" height="{HEIGHT}" rx="{radius:g}"/>'
         f'<text x="{x:g}" y="{y - 3:g}">{escape(_short(box.label))}</text>'
         f'<text x="{x:g}" y="{y + 13:g}" class="note">{escape(_short(box.note))}</text></g>'

@@ -1,7 +1,7 @@
-"""Layout of a graph's boxes: in layers, with few crossings, and edges that run straight between the boxes.
+"""Layout of a graph: boxes in layers, with few crossings, and edges that are vertical where they pass between boxes.
 
-igraph decides the order of the boxes in a layer. Its own coordinates are not used: they reserve as much room for the
-bend of an edge as for a box, which makes the graph of a run three times as wide.
+igraph determines the order of the boxes in each layer. Its own coordinates are not used, because they reserve as much
+room for the bend of an edge as for a box, which makes the graph of a run three times as wide.
 """
 
 from __future__ import annotations
@@ -11,21 +11,29 @@ from collections.abc import Sequence
 
 import numpy as np
 
-WIDTH, HEIGHT, MARGIN = 156, 44, 8  # of a box, and around all; pixels
-_BESIDE, _BELOW, _EDGE = 14, 40, 6  # between boxes, between layers, the room of an edge that passes
-_ROUNDS = 12  # of moving boxes under and over their neighbours
+WIDTH, HEIGHT, MARGIN = 156, 44, 8  # size of a box, and the margin of the picture; in pixels
+_BESIDE, _BELOW, _EDGE = 14, 40, 6  # gap between boxes, gap between layers, width of an edge between boxes; in pixels
+_ROUNDS = 12  # number of times that all boxes are moved towards their neighbours
 
 Point = tuple[float, float]
 
 
 def place_boxes(count: int, edges: Sequence[tuple[int, int]]) -> tuple[list[Point], list[list[Point]]]:
-    """The centre of each of `count` boxes, and of each edge the points that it passes between boxes."""
-    import igraph  # a tenth of a second that other commands need not wait for
+    """Place boxes and edges.
+
+    Args:
+        count: number of boxes.
+        edges: source and target of each edge, as numbers of boxes.
+
+    Returns:
+        The centre of each box; and for each edge, the points at which it passes between boxes. All are in pixels.
+    """
+    import igraph  # takes a tenth of a second, which other commands do not need
 
     graph = igraph.Graph(n=count, edges=edges, directed=True)
-    backward = set(graph.feedback_arc_set(method="eades"))  # empty but for a cycle
+    backward = set(graph.feedback_arc_set(method="eades"))  # empty for a graph without cycles
     layers = _layers(count, [edge[::-1] if place in backward else edge for place, edge in enumerate(edges)])
-    # An edge over several layers becomes a chain of edges over one each.
+    # An edge that spans several layers becomes a chain of edges that span one layer each.
     chains: list[list[int]] = []
     links: list[tuple[int, int]] = []
     for source, target in edges:
@@ -46,7 +54,7 @@ def place_boxes(count: int, edges: Sequence[tuple[int, int]]) -> tuple[list[Poin
 
 
 def _layers(count: int, edges: Sequence[tuple[int, int]]) -> list[int]:
-    """As high as its edges allow; what nothing points to stands just above the first that it points to."""
+    """Return the layer of each box: the highest that its edges allow; for a source the one above its first target."""
     import igraph
 
     graph = igraph.Graph(n=count, edges=edges, directed=True)
@@ -62,7 +70,7 @@ def _layers(count: int, edges: Sequence[tuple[int, int]]) -> list[int]:
 def _spread(
     layers: Sequence[int], order: Sequence[float], edges: Sequence[tuple[int, int]], widths: Sequence[float]
 ) -> list[float]:
-    """Across, in the given order: each as near to the middle of its neighbours as the others of its layer let it."""
+    """Return the x coordinates: each box near the middle of its neighbours, in the given order and without overlaps."""
     above, below = defaultdict(list), defaultdict(list)
     for source, target in edges:
         above[target].append(source)
@@ -78,7 +86,7 @@ def _spread(
             wanted = [sum(xs[other] for other in others) / len(others) for others in near]
             for one, x in zip(row, _apart(wanted, [widths[one] for one in row]), strict=True):
                 xs[one] = x
-    # What has no edge stands at the right of the first layer.
+    # Boxes without edges are placed to the right of the first layer.
     end = max((xs[one] + widths[one] / 2 for one in rows[0]), default=0) if rows else 0
     for one in range(len(layers)):
         if one not in linked:
@@ -88,10 +96,10 @@ def _spread(
 
 
 def _apart(wanted: Sequence[float], widths: Sequence[float]) -> list[float]:
-    """The places nearest to the wanted ones (least squares) that overlap nowhere and keep the order."""
-    from scipy.optimize import isotonic_regression  # half a second that other commands need not wait for
+    """Return the positions nearest to the wanted ones, by least squares, that keep the order and do not overlap."""
+    from scipy.optimize import isotonic_regression  # takes half a second, which other commands do not need
 
-    # Without the room that the boxes before it take, a place must only not be left of the one before.
+    # After subtraction of the widths of the boxes before it, a position must not be less than the one before.
     offsets = np.concatenate([[0.0], np.cumsum((np.array(widths[:-1]) + widths[1:]) / 2)])
     places: list[float] = (isotonic_regression(np.array(wanted) - offsets).x + offsets).tolist()
     return places

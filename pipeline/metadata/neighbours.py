@@ -1,4 +1,4 @@
-"""The part of a lineage that fits in a picture."""
+"""Selection of the part of a lineage that fits in a picture."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ from collections import defaultdict
 from pipeline.metadata.records import Lineage
 
 
-def nearest(lineage: Lineage, most: int) -> Lineage:
-    """The `most` artifacts and executions with the fewest steps from the start."""
+def nearest_part(lineage: Lineage, most: int) -> Lineage:
+    """Return the part of a lineage that is nearest to its start.
+
+    Args:
+        lineage: the whole lineage.
+        most: number of artifacts and executions to return.
+    """
     neighbours = defaultdict(list)
     for edge in lineage.edges:
         artifact, execution = ("artifact", edge.artifact), ("execution", edge.execution)
@@ -16,7 +21,7 @@ def nearest(lineage: Lineage, most: int) -> Lineage:
         neighbours[execution].append(artifact)
     found = [("artifact", lineage.start)]
     seen = set(found)
-    for one in found:  # grows as it goes
+    for one in found:  # the loop appends to the list
         for other in neighbours[one]:
             if other not in seen and len(found) < most:
                 seen.add(other)

@@ -1,4 +1,4 @@
-"""Verdict of a run: its exit code, and lines that name the failed check, the value, the bound and where to look."""
+"""Verdict of a run: its exit code, and lines with the failed check, the value, the bound and where to look."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,27 +11,27 @@ from pipeline.result.run_result import RunResult
 
 @dataclass(frozen=True)
 class Verdict:
-    """Exit code of a run, lines for a person, and the id of the node whose log says more; empty for none."""
+    """Exit code of a run and its explanation."""
 
     exit: Exit
     lines: list[str]
-    node: str = ""
+    node: str = ""  # id of the node whose log has details; empty if there is none
 
 
 def verdict(result: RunResult) -> Verdict:
-    """Return the verdict of a run, read from its artifacts. A cached step counts like a step that ran.
+    """Return the verdict of a run, read from its artifacts.
 
-    A failed report does not change the verdict; a line mentions it.
+    A cached step counts like a step that ran. If the report failed, a line mentions it, and the exit code stays.
 
     Raises:
-        Unreadable: if a recorded verdict is not in the format of this version.
+        UnreadableError: if a recorded verdict is not in the format of this version.
     """
     found = _without_report(result)
     lines = [*found.lines]
     if result.report:
         lines.append(f"the report: {display_path(result.report)}")
     lines += [
-        f"warning: {REPORT} failed, so there is no report: {outcome.error}; look in its log, {REPORT}.log"
+        f"warning: {REPORT} failed, so there is no report: {outcome.error}; see its log, {REPORT}.log"
         for outcome in result.launched or ()
         if outcome.node == REPORT and outcome.state is NodeState.FAILED
     ]
@@ -54,7 +54,7 @@ def _without_report(result: RunResult) -> Verdict:
         others = [f"{one.level}: {one}" for one in data.findings if one.level in ("warning", "accepted")]
         if not result.data_passed:
             stopping = [f"  {finding}" for finding in data.findings if finding.level == "stop"]
-            # A warning may say why: images of one colour are also duplicates.
+            # A warning may explain the failed check: images of one colour are also duplicates.
             return Verdict(Exit.DATA_REFUSED, ["data refused, nothing trained:", *stopping, *others, page], "DataGate")
         lines += [*others, page]
 

@@ -78,7 +78,7 @@ def test_what_a_person_sets_in_vain_is_refused(folder):
 
     with pytest.raises(SettingsError, match=r"--set training.epochs=3: each phase .* such as finetune.head_epochs"):
         tuned("training.epochs=3")
-    with pytest.raises(SettingsError, match=r"--set model.depth=4: depth is the backbone's, 3: leave it out"):
+    with pytest.raises(SettingsError, match=r"--set model.depth=4: the backbone determines depth, which is 3: leave"):
         tuned("model.depth=4")
     with pytest.raises(SettingsError, match=r"finetune.pixel_mean .* are for a .weights.h5 file; .*/10 says itself"):
         tuned("finetune.pixel_mean=[1, 2, 3]")
@@ -92,7 +92,7 @@ def test_a_size_is_what_it_stands_for(tmp_path):
     given = settings(tmp_path, tmp_path / "vit.keras", "model.image_size=8")
     sizes = ModelSettings(size="tiny", image_size=8)
     assert fit_to_backbone(given.model_copy(update={"model": sizes}), ["model.size=tiny"]).model.width == 256
-    with pytest.raises(SettingsError, match=r"--set model.size=small: depth is the backbone's, 6"):
+    with pytest.raises(SettingsError, match=r"--set model.size=small: the backbone determines depth, which is 6"):
         small = ModelSettings(size="small", image_size=8)
         fit_to_backbone(given.model_copy(update={"model": small}), ["model.size=small"])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.metadata.properties import Unreadable
+from pipeline.metadata.properties import UnreadableError
 from pipeline.result.run_result import RunResult
 
 
@@ -23,7 +23,7 @@ def check_lines(result: RunResult) -> list[Line]:
     for gate, part in {"data": _data, "model": _model, "serving": _serving}.items():
         try:
             lines += part(result)
-        except Unreadable as error:  # written by another version, or not by us
+        except UnreadableError as error:  # written by another version, or not by us
             lines.append(Line(gate, "warning", str(error)))
     return lines
 

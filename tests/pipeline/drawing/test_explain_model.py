@@ -48,7 +48,7 @@ def test_a_map_that_shows_what_is_needed_is_better_than_chance(images):
     assert len(deletion.random_areas) == 5 and len(set(deletion.random_areas)) > 1
     for curve in deletion, insertion:
         assert curve.interval[0] <= curve.difference <= curve.interval[1]
-        assert curve.line.startswith(f"{curve.name}: area {curve.rollout_area:.4f} in rollout's order")
+        assert curve.line.startswith(f"{curve.name}: area {curve.rollout_area:.4f} in the order of rollout")
         assert curve.line.endswith("better than chance")
     assert found.removal.shares == [0, 0.25, 0.5, 0.75, 1] and found.removal.images == 6
     assert any("random order 5 of 5" in line for line in told)
@@ -56,13 +56,13 @@ def test_a_map_that_shows_what_is_needed_is_better_than_chance(images):
 
 def test_a_map_that_shows_what_is_not_needed_is_called_so(images):
     found = measure(known_model(3 - NEEDED), "here", images, [1] * 6, 6, print)
-    assert {curve.verdict for curve in found.removal.curves} <= {"worse than chance", "not to be told from chance"}
+    assert {curve.verdict for curve in found.removal.curves} <= {"worse than chance", "not distinguishable from chance"}
     assert found.removal.curves[1].rollout_area < 0.6
 
 
 def test_one_image_proves_nothing(images):
     found = measure(known_model(NEEDED), "here", images[:1], [1], 1, print)
-    assert {curve.verdict for curve in found.removal.curves} == {"not to be told from chance"}
+    assert {curve.verdict for curve in found.removal.curves} == {"not distinguishable from chance"}
     assert {curve.interval for curve in found.removal.curves} == {(-1, 1)}
 
 

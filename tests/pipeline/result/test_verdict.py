@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from components.errors import Exit
-from pipeline.metadata.properties import Unreadable
+from pipeline.metadata.properties import UnreadableError
 from pipeline.metadata.records import Artifact, Execution, Run
 from pipeline.outcome import NodeState, Outcome
 from pipeline.result.run_result import WARNING, RunResult
@@ -63,7 +63,7 @@ def test_a_gate_without_its_record_does_not_count_as_passed(node, output, kind):
     artifact = Artifact(1, kind, "/runs/sample/root", "live", "", 0, 0, {"passed": 1, "blessed": 1})
     gates = [Execution(1, "DataGate", "DataGate", "complete", 0, 0, {}, {}, {})]
     gates.append(Execution(2, node, node, "complete", 0, 0, {}, {}, {output: (artifact,)}))
-    with pytest.raises(Unreadable, match="is missing"):
+    with pytest.raises(UnreadableError, match="is missing"):
         verdict(RunResult(replace(RUN, executions=tuple(gates))))
 
 

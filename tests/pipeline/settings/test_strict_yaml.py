@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from pipeline.settings import load
-from pipeline.settings.strict_yaml import MOST_BYTES, YamlRefused, YamlSyntaxError, dump, parse, read
+from pipeline.settings.strict_yaml import MOST_BYTES, UnsupportedYamlError, YamlSyntaxError, dump, parse, read
 
 
 def test_values_are_those_of_yaml_1_2_and_the_setting_decides_about_text():
@@ -57,7 +57,7 @@ def test_every_value_has_its_line():
     ],
 )
 def test_yaml_that_settings_may_not_contain_is_rejected_with_its_line(text, message):
-    with pytest.raises(YamlRefused, match=f"^{message}|^[0-9:]+ {message}"):
+    with pytest.raises(UnsupportedYamlError, match=f"^{message}|^[0-9:]+ {message}"):
         parse(text)
 
 
