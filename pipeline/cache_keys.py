@@ -20,7 +20,7 @@ def location_independent_keys(places: Mapping[str, str]) -> Iterator[None]:
     """Compute cache keys as if no folder had been moved.
 
     Args:
-        places: the path of each moved folder at the first run, by its current path.
+        places: for the current path of each moved folder, its path at the first run.
     """
     compute = cache_utils.get_cache_context
 

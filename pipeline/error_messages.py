@@ -18,8 +18,8 @@ _FULL_WORDS = (*map(os.strerror, sorted(_FULL)), "disk is full", "cannot commit 
 def is_disk_full(error: BaseException) -> bool:
     """Return whether an error, or one that it wraps, says that a disk, a quota or a file is full."""
     return any(
-        (isinstance(one, OSError) and one.errno in _FULL) or any(words in str(one) for words in _FULL_WORDS)
-        for one in _chain(error)
+        (isinstance(cause, OSError) and cause.errno in _FULL) or any(words in str(cause) for words in _FULL_WORDS)
+        for cause in _chain(error)
     )
 
 

@@ -53,7 +53,7 @@ def collect_garbage(
     ML Metadata then marks the artifacts as deleted, and the cache no longer returns them.
 
     Args:
-        keep: number of runs of each pipeline whose artifacts stay, from the newest.
+        keep: number of newest runs of each pipeline whose artifacts are kept.
         pipeline: name of the only pipeline to collect from; None for all.
         dry_run: find the garbage without removing it.
         runs: folder of the run folders.
@@ -91,18 +91,20 @@ def _collect(name: str, folder: Path, keep: int, dry_run: bool, progress: Progre
         raise NotFound(f"{file} is missing: if {name} records in a server, set the variable {ADDRESS} to its address")
     root = folder / "root"
     with lock_for_changes(folder, name, address):
-        found = _garbage(folder, address, keep)
-        own = [one for one in found if is_own_folder(one.uri, root)]
-        removed = [Removed(name, one.id, one.type, one.uri, _bytes(Path(one.uri))) for one in own]
+        candidates = _garbage(folder, address, keep)
+        own = [artifact for artifact in candidates if is_own_folder(artifact.uri, root)]
+        removed = [
+            Removed(name, artifact.id, artifact.type, artifact.uri, _bytes(Path(artifact.uri))) for artifact in own
+        ]
         if not dry_run:
             try:
                 _remove(own, root, address, progress)
             except Exception as error:
                 if not is_disk_full(error):
                     raise
-                remedy = "by removing other files there, because the store needs some to record the removal"
+                remedy = "by removing other files there, because the store needs some space to record the removal"
                 raise StoreError(disk_full_message(folder, remedy)) from error
-    return Collection(name, root, removed, [one for one in found if one not in own])
+    return Collection(name, root, removed, [artifact for artifact in candidates if artifact not in own])
 
 
 def _garbage(folder: Path, address: Address, keep: int) -> list[Artifact]:
@@ -115,21 +117,21 @@ def _garbage(folder: Path, address: Address, keep: int) -> list[Artifact]:
         return garbage(store, folder.name, folder / "root", keep, pushed)
 
 
-def _remove(doomed: list[Artifact], root: Path, address: Address, progress: Progress) -> None:
+def _remove(artifacts: list[Artifact], root: Path, address: Address, progress: Progress) -> None:
     from pipeline.metadata.writer import MetadataStore, mark_deleted, mark_for_deletion
 
     store = MetadataStore(address.connection_config())
     # Mark before the first removal: if this process is killed, the cache must not return a half-removed artifact.
-    mark_for_deletion(store, [one.id for one in doomed])
-    for start in range(0, len(doomed), _BATCH):
-        batch = doomed[start : start + _BATCH]
-        progress("removing", start, len(doomed))
-        for one in batch:
-            remove_folder(root, *Path(one.uri).relative_to(root).parts)
-            if Path(one.uri).exists():
-                raise UsageError(f"{one.uri} cannot be removed: allow this user to write there, then start again")
-        mark_deleted(store, [one.id for one in batch])
-        progress("removing", start + len(batch), len(doomed))
+    mark_for_deletion(store, [artifact.id for artifact in artifacts])
+    for start in range(0, len(artifacts), _BATCH):
+        batch = artifacts[start : start + _BATCH]
+        progress("removing", start, len(artifacts))
+        for artifact in batch:
+            remove_folder(root, *Path(artifact.uri).relative_to(root).parts)
+            if Path(artifact.uri).exists():
+                raise UsageError(f"{artifact.uri} cannot be removed: allow this user to write there, then start again")
+        mark_deleted(store, [artifact.id for artifact in batch])
+        progress("removing", start + len(batch), len(artifacts))
 
 
 def _bytes(folder: Path) -> int:

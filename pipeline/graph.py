@@ -42,7 +42,7 @@ DIGEST = "digest"  # property of a step: the digest of its code
 
 
 def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] = MappingProxyType({})) -> Pipeline:
-    """Return the graph, which trains on `span` of the data and gates on the test images of the gate span.
+    """Return the graph, which trains on a span of the data and tests the model on the gate span.
 
     Args:
         settings: the settings of the run.

@@ -13,7 +13,7 @@ class NodeState(StrEnum):
     """State of a node after its launch."""
 
     COMPLETE = "complete"
-    CACHED = "cached"  # the outputs of an earlier, equal execution are used
+    CACHED = "cached"  # the outputs of an equal, earlier execution were reused
     SKIPPED = "skipped"  # a condition of the graph did not hold
     FAILED = "failed"
 

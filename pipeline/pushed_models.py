@@ -45,14 +45,14 @@ def list_models(runs: Path = Path("runs")) -> Listing:
     models: list[PushedModel] = []
     unreadable: list[str] = []
     for folder in serving_folders(runs):
-        there = versions(folder)
-        for version in there:
+        existing = versions(folder)
+        for version in existing:
             try:
                 record = read_record(folder / str(version))
             except ValueError as error:
                 unreadable.append(str(error))
             else:
-                models.append(PushedModel(folder.parent.name, folder / str(version), record, version == there[-1]))
+                models.append(PushedModel(folder.parent.name, folder / str(version), record, version == existing[-1]))
     return Listing(models, unreadable)
 
 

@@ -55,7 +55,7 @@ class Display:
         self._console.print(text if isinstance(text, Text) else printable(text))
 
     def started(self, activity: str) -> None:
-        """Show the name of a node or activity beside the spinner, in place of the one before."""
+        """Show the name of a node or activity beside the spinner, in place of the previous name."""
         self.idle()
         self._progress.add_task(printable(activity))
 

@@ -20,7 +20,7 @@ def own_stderr() -> Iterator[TextIO]:
 
 @contextlib.contextmanager
 def redirected(path: Path) -> Iterator[None]:
-    """Append all output to standard output and standard error, including that of C++ libraries, to a file."""
+    """Append to a file what is written to standard output and standard error, by C++ libraries, too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _flush()
     saved = os.dup(1), os.dup(2)

@@ -74,12 +74,12 @@ def reliability(bins: Sequence[Bin]) -> str:
         x=[0, 1], y=[0, 1], mode="lines", name="perfect calibration", line={"dash": "dot", "color": "#808080"}
     )
     chart.add_scatter(
-        x=[one.confidence for one in bins],
-        y=[one.accuracy for one in bins],
+        x=[bin.confidence for bin in bins],
+        y=[bin.accuracy for bin in bins],
         mode="lines+markers",
         name="this model",
         line={"color": _COLOURS[0]},
-        customdata=[one.examples for one in bins],
+        customdata=[bin.examples for bin in bins],
         hovertemplate="%{customdata:,} images, confidence %{x:.3f}, accuracy %{y:.3f}<extra></extra>",
     )
     chart.update_xaxes(range=[0, 1])
@@ -91,8 +91,8 @@ def confidences(bins: Sequence[Bin]) -> str:
     """Return a histogram of the confidence of a model."""
     chart = go.Figure(
         go.Bar(
-            x=[one.confidence for one in bins],
-            y=[one.examples for one in bins],
+            x=[bin.confidence for bin in bins],
+            y=[bin.examples for bin in bins],
             marker_color=_COLOURS[0],
             hovertemplate="confidence %{x:.3f}: %{y:,} images<extra></extra>",
         )

@@ -67,15 +67,15 @@ def page(model: Model, rows: list[dict[str, Any]], found: Explanation) -> str:
         found: the model's answers and attention.
     """
     grid, _ = explain.layout(found.attention.shape[-1])
-    shown = []
+    images = []
     for row, pixels in zip(rows, found.pixels, strict=True):
         maps = np.array(row["patches"], "float32")
-        shown.append(
+        images.append(
             row
             | {
                 "source": attention_maps.data_uri(attention_maps.enlarge(pixels)),
                 "maps": [
-                    [attention_maps.data_uri(attention_maps.colour_map(one, model.size)) for one in block]
+                    [attention_maps.data_uri(attention_maps.colour_map(patches, model.size)) for patches in block]
                     for block in maps
                 ],
                 "patches": np.round(maps, 4).tolist(),
@@ -84,7 +84,7 @@ def page(model: Model, rows: list[dict[str, Any]], found: Explanation) -> str:
     return document(
         Path(__file__).with_suffix(".html"),
         model=model,
-        shown=shown,
+        shown=images,
         grid=grid,
         legend=attention_maps.legend(),
         most_entropy=float(np.log2(grid**2)),

@@ -199,10 +199,10 @@ def write(model: Model, figures: AttentionFigures, out: Path) -> Path:
         Path of the page.
     """
     out.mkdir(parents=True, exist_ok=True)
-    drawn, parameters = {}, _parameters(model)
+    pictures, parameters = {}, _parameters(model)
     for name, (picture, _) in parameters.items():
         picture.save(out / f"{name}.png")
-        drawn[name] = attention_maps.data_uri(picture)
+        pictures[name] = attention_maps.data_uri(picture)
     (out / DATA).write_text(figures.model_dump_json(indent=1) + "\n", "utf-8")
     removal, names = figures.removal, figures.columns
     text = document(
@@ -210,7 +210,7 @@ def write(model: Model, figures: AttentionFigures, out: Path) -> Path:
         model=model,
         figures=figures,
         tables=_tables(figures),
-        drawn=drawn,
+        drawn=pictures,
         shown_share={name: share for name, (_, share) in parameters.items()},
         charts=[
             charts.by_block(
@@ -218,7 +218,7 @@ def write(model: Model, figures: AttentionFigures, out: Path) -> Path:
             ),
             charts.by_block("Entropy", "bits", names, figures.entropy, figures.most_entropy),
         ],
-        removals=[charts.removal(one.name, removal.shares, one.rollout, one.random) for one in removal.curves]
+        removals=[charts.removal(curve.name, removal.shares, curve.rollout, curve.random) for curve in removal.curves]
         if removal
         else [],
     )
@@ -232,15 +232,15 @@ def _parameters(model: Model) -> dict[str, tuple[Image.Image, float]]:
 
     It is empty without the Keras model.
     """
-    found = {}
+    pictures = {}
     if model.vit is not None:
         positions = np.asarray(model.vit.tokens.positions, "float32")[0]
-        found["positions"] = attention_maps.similarities(explain.position_similarity(positions)), 1.0
+        pictures["positions"] = attention_maps.similarities(explain.position_similarity(positions)), 1.0
         if not model.vit.config["conv_stem"]:
             components, shares = explain.filter_components(np.asarray(model.vit.patches.kernel, "float32"))
-            shown = components[:_COMPONENTS]
-            found["filters"] = attention_maps.filters(shown), float(shares[: len(shown)].sum())
-    return found
+            strongest = components[:_COMPONENTS]
+            pictures["filters"] = attention_maps.filters(strongest), float(shares[: len(strongest)].sum())
+    return pictures
 
 
 def _tables(figures: AttentionFigures) -> list[dict[str, Any]]:

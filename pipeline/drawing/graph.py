@@ -10,9 +10,8 @@ from html import escape
 from pipeline.drawing.graph_layout import HEIGHT, MARGIN, WIDTH, place_boxes
 from pipeline.metadata.records import COMPARED, RESOLVER, Execution, Lineage, Run
 
-Href = Callable[
-    [str, int], str | None
-]  # from the kind ("artifact" or "execution") and the id to the target of the link
+# Returns the target of the link on an artifact or execution, for its kind ("artifact" or "execution") and id.
+Href = Callable[[str, int], str | None]
 
 _LETTERS = 20  # number that fits into a box
 
@@ -65,7 +64,7 @@ class Arrow:
 
 
 def lineage_svg(lineage: Lineage, href: Href = lambda kind, id: None) -> str:
-    """Return a picture of a lineage. Dashed arrows lead to steps that only compared with an artifact.
+    """Return a picture of a lineage. Dashed arrows lead to steps that used an artifact only for a comparison.
 
     Args:
         lineage: the artifacts and the executions between them.
@@ -148,11 +147,13 @@ def _arrows_of(executions: Sequence[Execution]) -> list[Arrow]:
     for place, execution in enumerate(executions):
         for channel, artifacts in execution.inputs.items():
             for artifact in artifacts:
-                found = [maker for maker in makers[artifact.id] if maker != place]
+                sources = [maker for maker in makers[artifact.id] if maker != place]
                 # A cached model that serves is an output of the trainer and of a resolver. The resolver is the source
                 # if the step only compares with the model.
-                likely = [one for one in found if (executions[one].type == RESOLVER) == (channel in COMPARED)]
-                for maker in likely or found:
+                preferred = [
+                    source for source in sources if (executions[source].type == RESOLVER) == (channel in COMPARED)
+                ]
+                for maker in preferred or sources:
                     arrows[maker, place, channel in COMPARED] = Arrow(maker, place, channel, channel in COMPARED)
     return list(arrows.values())
 
@@ -174,13 +175,13 @@ def _path(arrow: Arrow, points: Sequence[Sequence[float]]) -> str:
 
 def _rectangle(box: Box, x: float, y: float) -> str:
     radius = HEIGHT / 2 if "execution" in box.classes else 3
-    drawn = (
+    svg = (
         f'<g class="{escape(box.classes)}"><title>{escape(box.title)}</title>'
         f'<rect x="{x - WIDTH / 2:g}" y="{y - HEIGHT / 2:g}" width="{WIDTH}" height="{HEIGHT}" rx="{radius:g}"/>'
         f'<text x="{x:g}" y="{y - 3:g}">{escape(_short(box.label))}</text>'
         f'<text x="{x:g}" y="{y + 13:g}" class="note">{escape(_short(box.note))}</text></g>'
     )
-    return f'<a href="{escape(box.href)}">{drawn}</a>' if box.href else drawn
+    return f'<a href="{escape(box.href)}">{svg}</a>' if box.href else svg
 
 
 def _short(text: str) -> str:

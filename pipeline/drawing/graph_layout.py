@@ -44,13 +44,13 @@ def place_boxes(count: int, edges: Sequence[tuple[int, int]]) -> tuple[list[Poin
         links += zip([source, *chain], [*chain, target], strict=True)
         chains.append(chain)
     down = [link if layers[link[0]] < layers[link[1]] else link[::-1] for link in links]
-    drawn = igraph.Graph(n=len(layers), edges=down, directed=True)
-    order = [x for x, _ in drawn.layout_sugiyama(layers=layers).coords]
+    layered = igraph.Graph(n=len(layers), edges=down, directed=True)
+    order = [x for x, _ in layered.layout_sugiyama(layers=layers).coords]
     xs = _spread(layers, order, down, [WIDTH + _BESIDE] * count + [_EDGE + _BESIDE] * (len(layers) - count))
     points = [
         (x + MARGIN, layer * (HEIGHT + _BELOW) + HEIGHT / 2 + MARGIN) for x, layer in zip(xs, layers, strict=True)
     ]
-    return points[:count], [[points[one] for one in chain] for chain in chains]
+    return points[:count], [[points[vertex] for vertex in chain] for chain in chains]
 
 
 def _layers(count: int, edges: Sequence[tuple[int, int]]) -> list[int]:
@@ -60,10 +60,10 @@ def _layers(count: int, edges: Sequence[tuple[int, int]]) -> list[int]:
     graph = igraph.Graph(n=count, edges=edges, directed=True)
     layers = [0] * count
     for vertex in graph.topological_sorting():
-        layers[vertex] = max((layers[one] + 1 for one in graph.predecessors(vertex)), default=0)
+        layers[vertex] = max((layers[other] + 1 for other in graph.predecessors(vertex)), default=0)
     for vertex in range(count):
         if not graph.predecessors(vertex) and graph.successors(vertex):
-            layers[vertex] = min(layers[one] for one in graph.successors(vertex)) - 1
+            layers[vertex] = min(layers[other] for other in graph.successors(vertex)) - 1
     return layers
 
 
@@ -75,22 +75,22 @@ def _spread(
     for source, target in edges:
         above[target].append(source)
         below[source].append(target)
-    linked = {one for edge in edges for one in edge}
+    linked = {vertex for edge in edges for vertex in edge}
     rows: list[list[int]] = [[] for _ in range(max(layers, default=-1) + 1)]
-    for one in sorted(linked, key=lambda one: order[one]):
-        rows[layers[one]].append(one)
+    for vertex in sorted(linked, key=lambda vertex: order[vertex]):
+        rows[layers[vertex]].append(vertex)
     xs = [0.0] * len(layers)
     for _ in range(_ROUNDS):
         for row, neighbours in [(row, above) for row in rows] + [(row, below) for row in rows[::-1]]:
-            near = [neighbours[one] or [one] for one in row]
+            near = [neighbours[vertex] or [vertex] for vertex in row]
             wanted = [sum(xs[other] for other in others) / len(others) for others in near]
-            for one, x in zip(row, _apart(wanted, [widths[one] for one in row]), strict=True):
-                xs[one] = x
+            for vertex, x in zip(row, _apart(wanted, [widths[vertex] for vertex in row]), strict=True):
+                xs[vertex] = x
     # Boxes without edges are placed to the right of the first layer.
-    end = max((xs[one] + widths[one] / 2 for one in rows[0]), default=0) if rows else 0
-    for one in range(len(layers)):
-        if one not in linked:
-            xs[one], end = end + widths[one] / 2, end + widths[one]
+    end = max((xs[vertex] + widths[vertex] / 2 for vertex in rows[0]), default=0) if rows else 0
+    for vertex in range(len(layers)):
+        if vertex not in linked:
+            xs[vertex], end = end + widths[vertex] / 2, end + widths[vertex]
     left = min((x - width / 2 for x, width in zip(xs, widths, strict=True)), default=0)
     return [x - left for x in xs]
 

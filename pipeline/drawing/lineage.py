@@ -40,7 +40,7 @@ def tree(lineage: Lineage, up: bool) -> Branch:
         execution = lineage.executions[edge.execution]
         name = "" if up else f" as {edge.name}"
         line = f"{execution.node}{name}, in run {lineage.runs.get(execution.id, 'unknown')}"
-        if edge.compared:  # a model that a step only compared with did not contribute to its outputs
+        if edge.compared:  # the artifact did not contribute to the outputs
             return f"{line} (to compare)", []
         if not up and execution.id in done:
             return f"{line}, see above", []
@@ -118,16 +118,16 @@ def as_json(lineage: Lineage, runs: list[Run]) -> dict[str, Any]:
     }
 
 
-def _execution(one: Execution, lineage: Lineage) -> dict[str, Any]:
+def _execution(execution: Execution, lineage: Lineage) -> dict[str, Any]:
     return {
-        "id": one.id,
-        "node": one.node,
-        "type": one.type,
-        "state": one.state,
-        "started_ms": one.started_ms,
-        "updated_ms": one.updated_ms,
-        "properties": dict(one.properties),
-        "run": lineage.runs.get(one.id),
+        "id": execution.id,
+        "node": execution.node,
+        "type": execution.type,
+        "state": execution.state,
+        "started_ms": execution.started_ms,
+        "updated_ms": execution.updated_ms,
+        "properties": dict(execution.properties),
+        "run": lineage.runs.get(execution.id),
     }
 
 

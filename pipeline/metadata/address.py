@@ -51,14 +51,14 @@ class Address:
 
     @classmethod
     def parse(cls, text: str, password: str | None = None) -> Address:
-        """Return the address for a text.
+        """Parse an address.
 
         Args:
             text: a path, or `mysql://USER@HOST[:PORT]/DATABASE`.
             password: password for the server; None to read it from the environment.
 
         Raises:
-            StoreError: if the text is neither, or has a password, which every list of processes would show.
+            StoreError: if the text is not such an address, or contains a password, which process lists would show.
         """
         if "://" not in text:
             return cls(file=Path(text))
@@ -222,8 +222,8 @@ def _open(address: Address) -> sqlite3.Connection | pymysql.Connection[Any]:
     if address.file and not address.file.is_file():
         if os.path.lexists(address.file):
             raise StoreError(
-                f"{address.file} is not a SQLite file, but a folder, a device or a broken link: move it away and put a "
-                "backup of the store there; the pushed models and the artifacts do not depend on it"
+                f"{address.file} is not a SQLite file, but a folder, a device or a broken link: move it away and "
+                "restore a backup of the store; the pushed models and the artifacts do not depend on it"
             )
         raise NoStoreError(f"no store at {address.file}: `vitpipe run` creates it")
     try:

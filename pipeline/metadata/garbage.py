@@ -82,15 +82,15 @@ def garbage(store: Reader, pipeline: str, root: Path, keep: int, pushed: Collect
     }
     models = set(pushed)
     # A server may also hold artifacts of another machine under the same paths, so only existing folders count.
-    ours = [one for one in store.artifacts(state="live") if Path(one.uri).is_relative_to(root)]
-    live = [one for one in ours if Path(one.uri).exists()]
-    needed |= {one.id for one in live if ModelId(uri=one.uri, created_ms=one.created_ms) in models}
+    ours = [artifact for artifact in store.artifacts(state="live") if Path(artifact.uri).is_relative_to(root)]
+    live = [artifact for artifact in ours if Path(artifact.uri).exists()]
+    needed |= {artifact.id for artifact in live if ModelId(uri=artifact.uri, created_ms=artifact.created_ms) in models}
     newest: dict[tuple[object, object], int] = {}
-    for one in live:  # newest first
-        if one.type == "DataVerdict" and one.properties.get("passed") == 1:
-            newest.setdefault((one.properties.get(DATA_FOLDER), one.properties.get("span")), one.id)
+    for artifact in live:  # newest first
+        if artifact.type == "DataVerdict" and artifact.properties.get("passed") == 1:
+            newest.setdefault((artifact.properties.get(DATA_FOLDER), artifact.properties.get("span")), artifact.id)
     needed |= set(newest.values())
-    folders = {one.uri for one in live if one.id in needed}
-    marked = [one for one in store.artifacts(state=MARKED) if Path(one.uri).is_relative_to(root)]
-    doomed = [one for one in live if one.id not in needed and one.uri not in folders]
-    return sorted([*doomed, *marked], key=lambda one: one.id)
+    folders = {artifact.uri for artifact in live if artifact.id in needed}
+    marked = [artifact for artifact in store.artifacts(state=MARKED) if Path(artifact.uri).is_relative_to(root)]
+    unneeded = [artifact for artifact in live if artifact.id not in needed and artifact.uri not in folders]
+    return sorted([*unneeded, *marked], key=lambda artifact: artifact.id)

@@ -19,13 +19,13 @@ def nearest_part(lineage: Lineage, most: int) -> Lineage:
         artifact, execution = ("artifact", edge.artifact), ("execution", edge.execution)
         neighbours[artifact].append(execution)
         neighbours[execution].append(artifact)
-    found = [("artifact", lineage.start)]
-    seen = set(found)
-    for one in found:  # the loop appends to the list
-        for other in neighbours[one]:
-            if other not in seen and len(found) < most:
-                seen.add(other)
-                found.append(other)
+    vertices = [("artifact", lineage.start)]
+    seen = set(vertices)
+    for vertex in vertices:  # the loop appends to the list
+        for neighbour in neighbours[vertex]:
+            if neighbour not in seen and len(vertices) < most:
+                seen.add(neighbour)
+                vertices.append(neighbour)
     return Lineage(
         lineage.start,
         {id: artifact for id, artifact in lineage.artifacts.items() if ("artifact", id) in seen},

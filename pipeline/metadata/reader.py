@@ -40,7 +40,7 @@ _PROPERTY_COLUMNS = "p.name, p.int_value, p.double_value, p.string_value, p.byte
 
 
 def _has_key(event: str, keys: Sequence[str]) -> str:
-    """Return the SQL condition that an event belongs to one of some channels."""
+    """Return the SQL condition that an event belongs to a channel in `keys`."""
     names = ", ".join(f"'{key}'" for key in keys)
     return f"EXISTS (SELECT 1 FROM EventPath k WHERE k.event_id = {event}.id AND k.step_key IN ({names}))"
 
@@ -65,7 +65,7 @@ _MADE = f"""
         WHERE m.artifact_id = {{artifact}} AND m.type IN (?) AND {_RAN} ORDER BY m.execution_id LIMIT 1
     )
     JOIN Execution e ON e.id = n.execution_id"""
-# Joins the executions `e` that read an artifact, except those that only compared with it or read it for a condition.
+# Joins the executions `e` that read an artifact, except for a comparison or a condition of the graph.
 _USED = f"""
     JOIN Event n ON n.artifact_id = {{artifact}} AND n.type IN (?)
     AND NOT {_has_key("n", COMPARED)} AND {_is_channel("n")}
@@ -102,7 +102,7 @@ class Reader:
 
     @functools.cached_property
     def _versions(self) -> dict[str, str]:
-        """Version that each run pushed, by the name of the run, as the records of the versions have it."""
+        """Version that each run pushed, by the name of the run, according to the records of the versions."""
         return pushed_by(self._serving) if self._serving else {}
 
     def runs(
@@ -218,8 +218,8 @@ class Reader:
     def lineage(self, start: int, direction: Literal["up", "down"] = "up") -> Lineage:
         """Return everything that an artifact was made from, or everything that was made from it.
 
-        An artifact that a step only compared with, such as the model that served, ends its branch. Otherwise the
-        lineage of a model would contain all models before it. In place of cached executions, the lineage has the
+        An artifact that a step used only for a comparison, such as the model that served, ends its branch. Otherwise
+        the lineage of a model would contain all models before it. In place of cached executions, the lineage has the
         execution that ran.
 
         Args:
@@ -230,7 +230,7 @@ class Reader:
             ValueError: if there is no such artifact.
         """
         # The walk goes from an artifact by an event `n` to an execution `e`, and by an event `f` to other artifacts.
-        # Upwards it stops at an artifact that was only compared with, downwards at an execution that only compared.
+        # An artifact that was used only for a comparison is a dead end upwards, and such an execution is one downwards.
         if direction == "up":
             near, far = _MADE, _INTO
             near_values: list[object] = [_OUT, _CACHED, RESOLVER]
@@ -248,12 +248,12 @@ class Reader:
                 WHERE w.continues = 1 AND {_is_channel("f")}
             )
             SELECT artifact_id, MAX(continues) FROM walk GROUP BY artifact_id"""
-        found = self._connection.rows(walk, start, _INTO, *near_values, far)
-        if not found:
+        visited = self._connection.rows(walk, start, _INTO, *near_values, far)
+        if not visited:
             raise ValueError(f"no artifact {start} in the store")
-        artifacts = self._artifacts_by_id([artifact for artifact, _ in found])
+        artifacts = self._artifacts_by_id([artifact for artifact, _ in visited])
         # The executions of the lineage are those next to an artifact at which the walk did not stop.
-        walked = [artifact for artifact, continues in found if continues]
+        walked = [artifact for artifact, continues in visited if continues]
         rows = self._connection.rows(
             f"SELECT DISTINCT {_EXECUTION_COLUMNS} FROM Artifact a {near.format(artifact='a.id')} "
             "JOIN Type t ON t.id = e.type_id WHERE a.id IN (?)",
@@ -325,7 +325,7 @@ class Reader:
         runs = []
         for run_id, name, created in rows:
             own = [executions[execution_id] for execution_id in of_run[run_id]]
-            pipeline = next((pipelines[one.id] for one in own if one.id in pipelines), "")
+            pipeline = next((pipelines[execution.id] for execution in own if execution.id in pipelines), "")
             version = self._versions.get(name) if details else None
             runs.append(Run(run_id, name, pipeline, _ms(created), facts[run_id], tuple(own), version))
         return runs
@@ -357,8 +357,8 @@ class Reader:
                 started_ms=_ms(created),
                 updated_ms=_ms(updated),
                 properties=properties[execution_id],
-                inputs={key: tuple(of) for key, of in sides[True][execution_id].items()},
-                outputs={key: tuple(of) for key, of in sides[False][execution_id].items()},
+                inputs={key: tuple(members) for key, members in sides[True][execution_id].items()},
+                outputs={key: tuple(members) for key, members in sides[False][execution_id].items()},
             )
             for execution_id, type_name, state, created, updated in rows
         }

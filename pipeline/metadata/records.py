@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 Value = int | float | str | bool | None  # bytes are converted to hexadecimal digits
 
-# Names of input channels that a step only compares with: their artifacts do not contribute to its outputs.
+# Names of input channels that a step uses only for a comparison: their artifacts do not contribute to its outputs.
 COMPARED = ("baseline_model", "previous")
 RESOLVER = "tfx.dsl.components.common.resolver.Resolver"
 
@@ -77,7 +77,8 @@ class Run:
 
     def node(self, name: str) -> Execution | None:
         """Return the newest execution of a node, which has several if it was launched again; None if it has none."""
-        return max((one for one in self.executions if one.node == name), key=lambda one: one.id, default=None)
+        executions = [execution for execution in self.executions if execution.node == name]
+        return max(executions, key=lambda execution: execution.id, default=None)
 
     def output(self, node: str, name: str) -> Artifact | None:
         """Return the first output artifact of a node.
@@ -96,7 +97,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Edge:
-    """Connection of an artifact and an execution."""
+    """Use of an artifact by an execution, as an input or output."""
 
     artifact: int
     execution: int
@@ -105,13 +106,13 @@ class Edge:
 
     @property
     def compared(self) -> bool:
-        """True if the execution only compared something with the artifact."""
+        """True if the execution used the artifact only for a comparison."""
         return self.into and self.name in COMPARED
 
 
 @dataclass(frozen=True)
 class Lineage:
-    """Artifacts and executions that led to an artifact, or that followed from it.
+    """Artifacts and executions from which an artifact was made, or which were made from it.
 
     The executions have no inputs and outputs: the edges connect them with the artifacts.
     """

@@ -137,8 +137,8 @@ def record_places(address: Address, folder: Path, data: Path) -> list[str]:
     named = ", ".join(f"{types[number]} {number}" for number in gone[:_NAMED])
     more = f" and {len(gone) - _NAMED} more" if len(gone) > _NAMED else ""
     return [
-        f"the files of {len(gone)} artifact(s) below {folder / 'root'} are gone ({named}{more}): a run creates those "
-        "again that it needs; if a baseline is among them, there is nothing to compare with"
+        f"the files of {len(gone)} artifact(s) below {folder / 'root'} are gone ({named}{more}): a run recreates "
+        "those that it needs; if a baseline is among them, there is nothing to compare with"
     ]
 
 
@@ -174,7 +174,7 @@ def problems(address: Address, folder: Path) -> list[str]:
     if gone:
         lines.append(
             f"{len(gone)} artifact(s) that ML Metadata names below {folder / 'root'} are gone: put them back, or let "
-            "the next `vitpipe run` create those again that it needs"
+            "the next `vitpipe run` recreate those that it needs"
         )
     models = {
         (current_uri(uri, folder) if own else uri, created)
@@ -196,7 +196,7 @@ def problems(address: Address, folder: Path) -> list[str]:
 
 
 def _first_places(connection: Connection) -> dict[str, str]:
-    """Return the path of each moved folder at the first run, by its current path."""
+    """Return for the current path of each moved folder its path at the first run."""
     rows = connection.rows(
         "SELECT p.string_value FROM ContextProperty p JOIN Context c ON c.id = p.context_id "
         "JOIN Type t ON t.id = c.type_id WHERE t.name = 'pipeline' AND p.name = ?",
@@ -215,15 +215,15 @@ def _moved_data(texts: list[Any], old_folders: list[str], folder: Path, data: Pa
     for number, name, _, text in texts:
         properties.setdefault(number, {})[name] = text
     spans = {
-        (str(Path(of["span_folder"]).parent), Path(of["span_folder"]).name, of.get("span_digest"))
-        for of in properties.values()
-        if of.get("span_folder")
+        (str(Path(span["span_folder"]).parent), Path(span["span_folder"]).name, span.get("span_digest"))
+        for span in properties.values()
+        if span.get("span_folder")
     }
     moved_folders = []
     for old in sorted({old for old, _, _ in spans} - {str(data)}):
         with_folder = any(os.path.relpath(old, before) == os.path.relpath(data, folder) for before in old_folders)
         if (with_folder or not Path(old).is_dir()) and any(
-            digest == _digest(data / name) for of, name, digest in spans if of == old
+            digest == _digest(data / name) for parent, name, digest in spans if parent == old
         ):
             moved_folders.append(old)
     return moved_folders

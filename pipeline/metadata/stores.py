@@ -105,13 +105,13 @@ def find_run(name: str, runs: Path) -> tuple[Address, Run]:
     else:
         answers, problems = ask_all(runs, lambda store: store.run(name) or store.run_names())
         found = [(address, answer) for address, answer in answers if isinstance(answer, Run)]
-        known = [one for _, answer in answers if not isinstance(answer, Run) for one in answer]
+        known = [run_name for _, answer in answers if not isinstance(answer, Run) for run_name in answer]
     if found and name != "last":
         return found[0]
     if found:
         for problem in problems:
             log.warning("%s", printable(problem))
-        return max(found, key=lambda one: one[1].started_ms)
+        return max(found, key=lambda answer: answer[1].started_ms)
     if not known:
         text = f"no run below {runs}: start one with `vitpipe run`, or name another folder with --runs"
     else:

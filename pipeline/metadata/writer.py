@@ -33,7 +33,7 @@ def execution_id(store: MetadataStore, pipeline: str, run_id: str, node: str) ->
 
 
 def first_places(store: MetadataStore, pipeline: str) -> dict[str, str]:
-    """Return the path of each moved folder at the first run, by its current path.
+    """Return for the current path of each moved folder its path at the first run.
 
     Args:
         store: the store.

@@ -56,7 +56,8 @@ def collect(store: Reader, run: Run) -> Report:
         run=run.name,
         pipeline=run.pipeline,
         started=run.started,
-        seconds=(max((one.updated_ms for one in executions), default=run.started_ms) - run.started_ms) / 1000,
+        seconds=(max((execution.updated_ms for execution in executions), default=run.started_ms) - run.started_ms)
+        / 1000,
         state=STATE_OF_EXIT[ending.exit],
         verdict=ending.lines,
         facts={
@@ -73,7 +74,7 @@ def collect(store: Reader, run: Run) -> Report:
         mistakes=mistakes,
         unexplained=unexplained,
         serving=result.serving.checks if result.serving else [],
-        nodes=[Node(name=one.node, state=one.state, seconds=one.seconds) for one in executions],
+        nodes=[Node(name=execution.node, state=execution.state, seconds=execution.seconds) for execution in executions],
         lineage_of=f"{subject.type} {subject.id}" if subject else "",
         lineage=lineage_svg(nearest_part(store.lineage(subject.id), _BOXES)) if subject else "",
     )

@@ -31,7 +31,7 @@ def render(report: Report, folder: Path) -> str:
         Path(__file__).with_suffix(".html"),
         report=report,
         # Checks that stopped the run come first.
-        findings=sorted(report.data.findings, key=lambda one: LEVELS.index(one.level)) if report.data else [],
+        findings=sorted(report.data.findings, key=lambda finding: LEVELS.index(finding.level)) if report.data else [],
         colour="ok" if report.state is RunState.DONE else "stop",
         sections=_sections(report),
         data_page=os.path.relpath(report.data.page, folder) if report.data else "",
@@ -61,15 +61,18 @@ def overall_figures(models: list[ModelFigures | None]) -> dict[str, list[str]]:
 
     looks = dict.fromkeys(look for figures in models if figures for look in figures.looks_accuracy)
     return {
-        "test images": of_each(lambda of: f"{of.examples:,}"),
-        "accuracy": of_each(
-            lambda of: f"{share(of.accuracy)} ({share(of.accuracy_interval[0])} to {share(of.accuracy_interval[1])})"
-        ),
-        "top 3": of_each(lambda of: share(of.top_3)),
-        "log loss": of_each(lambda of: figure(of.log_loss)),
-        "calibration error": of_each(lambda of: figure(of.calibration_error)),
+        "test images": of_each(lambda figures: f"{figures.examples:,}"),
+        "accuracy": of_each(_accuracy_with_interval),
+        "top 3": of_each(lambda figures: share(figures.top_3)),
+        "log loss": of_each(lambda figures: figure(figures.log_loss)),
+        "calibration error": of_each(lambda figures: figure(figures.calibration_error)),
         **{f"accuracy, {look}": of_each(partial(_share_of_look, look)) for look in looks},
     }
+
+
+def _accuracy_with_interval(figures: ModelFigures) -> str:
+    low, high = figures.accuracy_interval
+    return f"{share(figures.accuracy)} ({share(low)} to {share(high)})"
 
 
 def _share_of_look(look: str, figures: ModelFigures) -> str:
@@ -122,16 +125,18 @@ def _classes(judgement: Judgement) -> list[dict[str, Any]]:
 
 
 def _charts(report: Report) -> dict[str, Any]:
-    drawn: dict[str, Any] = {}
+    by_section: dict[str, Any] = {}
     if rows := report.history:
-        drawn["training"] = [
+        by_section["training"] = [
             charts.curves("Accuracy", "share", {"train": (rows, "accuracy"), "val": (rows, "val_accuracy")}, ".0%"),
             charts.curves("Loss", "", {"train": (rows, "loss"), "val": (rows, "val_loss")}),
             charts.curves("Learning rate at the end of an epoch", "", {"learning rate": (rows, "learning_rate")}),
             charts.curves("Speed", "images/s", {"images/s": (rows, "images_per_second")}),
         ]
     if report.judgement and len(report.judgement.candidate.classes) <= _MOST_CLASSES:
-        drawn["confusion"] = charts.confusion(report.judgement.candidate.classes, report.judgement.candidate.confusion)
+        by_section["confusion"] = charts.confusion(
+            report.judgement.candidate.classes, report.judgement.candidate.confusion
+        )
     if report.calibration:
-        drawn["calibration"] = [charts.reliability(report.calibration), charts.confidences(report.calibration)]
-    return drawn
+        by_section["calibration"] = [charts.reliability(report.calibration), charts.confidences(report.calibration)]
+    return by_section

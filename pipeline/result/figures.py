@@ -4,7 +4,7 @@ from trainer.settings import Group
 
 
 class Epoch(Group):
-    """One epoch in the history of a training. Rates of accuracy are between 0 and 1."""
+    """One epoch in the history of a training. Accuracies are between 0 and 1."""
 
     epoch: int
     loss: float

@@ -89,11 +89,11 @@ def list_runs(
     found = [summary for _, of_store in answers for summary in of_store]
     match sort:
         case Order.WHEN:
-            found.sort(key=lambda one: one.started, reverse=True)
+            found.sort(key=lambda summary: summary.started, reverse=True)
         case Order.ACCURACY:
-            found.sort(key=lambda one: one.accuracy or 0.0, reverse=True)
+            found.sort(key=lambda summary: summary.accuracy or 0.0, reverse=True)
         case Order.DURATION:
-            found.sort(key=lambda one: one.seconds, reverse=True)
+            found.sort(key=lambda summary: summary.seconds, reverse=True)
     return RunListing(found[: limit or None], problems)
 
 

@@ -227,11 +227,11 @@ class RunResult:
     def failures(self) -> list[Outcome]:
         """Outcomes of the failed nodes, except the report."""
         outcomes = self._recorded_failures() if self.launched is None else self.launched
-        return [one for one in outcomes if one.node != REPORT and one.state is NodeState.FAILED]
+        return [outcome for outcome in outcomes if outcome.node != REPORT and outcome.state is NodeState.FAILED]
 
     @property
     def data(self) -> DataResult | None:
-        """Verdict of the data gate; None if the gate did not complete, or in another pipeline."""
+        """Verdict of the data gate; None if the gate did not complete, or for a run of another TFX pipeline."""
         verdict = self._output("DataGate", "verdict", "DataVerdict")
         if verdict is None or self._is_foreign(verdict, "findings"):
             return None
@@ -246,13 +246,13 @@ class RunResult:
 
     @property
     def data_values(self) -> dict[str, float]:
-        """Measured value of each check of the data gate, also from other versions; empty if they cannot be read."""
+        """Value of each check of the data gate, as recorded by any version; empty if the record cannot be read."""
         verdict = self._output("DataGate", "verdict", "DataVerdict")
         try:
-            found = read(verdict.properties, "findings", list[_Measured]) if verdict else []
+            findings = read(verdict.properties, "findings", list[_Measured]) if verdict else []
         except UnreadableError:
             return {}
-        return {one.check: one.value for one in found}
+        return {finding.check: finding.value for finding in findings}
 
     @property
     def trained_on(self) -> TrainedOn | None:
@@ -268,7 +268,7 @@ class RunResult:
 
     @property
     def judgement(self) -> Judgement | None:
-        """Judgement of the model gate; None if no model reached the gate, or in another pipeline."""
+        """Judgement of the model gate; None if no model reached it, or for a run of another TFX pipeline."""
         blessing = self._blessing
         if blessing is None or self._is_foreign(blessing, "judgement"):
             return None
@@ -276,7 +276,7 @@ class RunResult:
 
     @property
     def model_checks(self) -> list[Check]:
-        """Checks of the model gate, also from other versions; empty if there are none."""
+        """Checks of the model gate, as recorded by any version; empty if no model reached it."""
         blessing = self._blessing
         if blessing is None or "judgement" not in blessing.properties:
             return []
@@ -308,7 +308,7 @@ class RunResult:
 
     @property
     def figures(self) -> Mapping[str, Any]:
-        """Figures that the model gate measured, in the format of any version; empty if there are none."""
+        """Figures that the model gate measured, as recorded by any version; empty if they cannot be read."""
         try:
             recorded = read(self._blessing.properties, "judgement", dict[str, Any]) if self._blessing else {}
         except UnreadableError:
@@ -318,7 +318,7 @@ class RunResult:
 
     @property
     def accuracy(self) -> float | None:
-        """Accuracy on the gate's test set, also from other versions; None if there is none."""
+        """Accuracy on the gate's test set, as recorded by any version; None if no model was tested."""
         blessing = self._blessing
         if blessing is None or "judgement" not in blessing.properties:
             return None
@@ -371,7 +371,7 @@ class RunResult:
 
     @property
     def serving(self) -> ServingResult | None:
-        """Verdict of the serving check; None if the check did not complete, or in another pipeline."""
+        """Verdict of the serving check; None if it did not complete, or for a run of another TFX pipeline."""
         blessing = self._infra_blessing
         if blessing is None or self._is_foreign(blessing, "checks"):
             return None
@@ -448,14 +448,14 @@ class RunResult:
         """
         if self.record.node(node):
             return self.record.output(node, name)
-        found = [
+        artifacts_of_type = [
             artifact
             for execution in self.record.executions
             for artifacts in execution.outputs.values()
             for artifact in artifacts
             if artifact.type == type_name and not execution.type.endswith(".Resolver")
         ]
-        return max(found, key=lambda artifact: artifact.id, default=None)
+        return max(artifacts_of_type, key=lambda artifact: artifact.id, default=None)
 
     def _is_foreign(self, artifact: Artifact, name: str) -> bool:
         """Return whether an artifact lacks a property because another TFX pipeline made it."""

@@ -21,13 +21,13 @@ class Verdict:
 def verdict(result: RunResult) -> Verdict:
     """Return the verdict of a run, read from its artifacts.
 
-    A cached step counts like a step that ran. If the report failed, a line mentions it, and the exit code stays.
+    A cached step counts like a step that ran. A failed report adds a line, and does not change the exit code.
 
     Raises:
         UnreadableError: if a recorded verdict is not in the format of this version.
     """
-    found = _without_report(result)
-    lines = [*found.lines]
+    conclusion = _without_report(result)
+    lines = [*conclusion.lines]
     if result.report:
         lines.append(f"the report: {display_path(result.report)}")
     lines += [
@@ -35,7 +35,7 @@ def verdict(result: RunResult) -> Verdict:
         for outcome in result.launched or ()
         if outcome.node == REPORT and outcome.state is NodeState.FAILED
     ]
-    return replace(found, lines=lines)
+    return replace(conclusion, lines=lines)
 
 
 def _without_report(result: RunResult) -> Verdict:
@@ -51,7 +51,9 @@ def _without_report(result: RunResult) -> Verdict:
         lines.append(str(result.warm_start))
     if data := result.data:
         page = f"the span's page: {display_path(data.page)}"
-        others = [f"{one.level}: {one}" for one in data.findings if one.level in ("warning", "accepted")]
+        others = [
+            f"{finding.level}: {finding}" for finding in data.findings if finding.level in ("warning", "accepted")
+        ]
         if not result.data_passed:
             stopping = [f"  {finding}" for finding in data.findings if finding.level == "stop"]
             # A warning may explain the failed check: images of one colour are also duplicates.

@@ -41,10 +41,8 @@ _MOST_EXPLAINED = 20  # problems in one message
 _NO_SETTINGS = "it has no settings: write some below it"
 _RENAMED = {f"model.{old}": f"model.{new}" for old, new in RENAMED.items()}
 TOKEN = "VITPIPE_KUBEFLOW__TOKEN"
-_SECRETS = {
-    ("metadata", "password"): PASSWORD,
-    ("kubeflow", "token"): TOKEN,
-}  # settings that only the environment can set
+# Settings that only the environment can set.
+_SECRETS = {("metadata", "password"): PASSWORD, ("kubeflow", "token"): TOKEN}
 
 
 def _checked_path(path: Path) -> Path:
@@ -86,7 +84,7 @@ class MetadataSettings(SettingsGroup):
     @field_validator("address")
     @classmethod
     def check_address(cls, address: str) -> str:
-        """Check that the address, if any, is that of a server."""
+        """Check that the address is that of a server, or empty."""
         try:
             if address and Address.parse(address, password="").file:
                 raise ValueError(
@@ -145,7 +143,8 @@ class Settings(LayeredSettings):
     finetune: FinetuneSettings = Field(FinetuneSettings(), description="Fine-tuning of a pretrained backbone.")
     gate: GateSettings = Field(GateSettings(), description="Bounds that a model must satisfy before it is pushed.")
     serving_check: ServingCheckSettings = Field(
-        ServingCheckSettings(), description="Bounds on serving the model that must be satisfied before it is pushed."
+        ServingCheckSettings(),
+        description="Bounds of the serving check, which a model must satisfy before it is pushed.",
     )
     metadata: MetadataSettings = Field(MetadataSettings(), description="Store of ML Metadata.")
     kubeflow: KubeflowSettings = Field(KubeflowSettings(), description="Cluster that runs the pipeline.")
@@ -172,16 +171,16 @@ class Settings(LayeredSettings):
             SettingsError: if that span or the gate span is missing.
         """
         data = self.data.dir
-        there = ingest.spans(data)
-        if not there:
+        existing = ingest.spans(data)
+        if not existing:
             raise SettingsError(
                 f"no data in {data}: make some with `vitpipe data prepare cifar10|images|sample --out {data}`, "
                 "or name another folder with --data"
             )
-        span = self.data.span if self.data.span is not None else there[-1]
+        span = self.data.span if self.data.span is not None else existing[-1]
         for key, wanted in ("data.span", span), ("data.gate_span", self.data.gate_span):
-            if wanted not in there:
-                raise SettingsError(f"{key}: no span {wanted} in {data}; its spans are {', '.join(map(str, there))}")
+            if wanted not in existing:
+                raise SettingsError(f"{key}: no span {wanted} in {data}; its spans are {', '.join(map(str, existing))}")
         return span
 
     def resolved(self, span: int) -> str:
@@ -242,7 +241,7 @@ class Source(PydanticBaseSettingsSource):
         return self.values.get(field_name), field_name, False
 
     def where(self, place: Place) -> str:
-        """Return the start of a message about a setting: the origin and, in a file, the line; empty for a flag."""
+        """Return the prefix of a message about a setting: the origin and, in a file, the line; empty for a flag."""
         if not self.origin:
             return ""
         return f"{self.origin}:{self.lines[place]}: " if place in self.lines else f"{self.origin}: "
@@ -275,12 +274,12 @@ def load(
         if name.startswith(_PREFIX)
     ]
     sources = [Source({"data": data or {}}), *map(flag_source, reversed(flags or [])), *reversed(overrides), *files]
-    for one in sources:
+    for layer in sources:
         for (group, key), variable in _SECRETS.items():
-            values = one.values.get(group)
+            values = layer.values.get(group)
             if isinstance(values, dict) and key in values:
                 raise SettingsError(
-                    f"{one.where((group, key))}{group}.{key}: only the environment variable {variable} may set it; "
+                    f"{layer.where((group, key))}{group}.{key}: only the environment variable {variable} may set it; "
                     "files are copied, and flags appear in lists of processes"
                 )
     return merge_sources(Settings, [*sources, Source(secrets)])
@@ -394,14 +393,14 @@ def settings_error(
         sources: the sources of the settings, so that a line can name a file or a variable.
     """
     problems = error.errors()
-    lines = [_origin(one["loc"], sources) + _explain(one, settings) for one in problems[:_MOST_EXPLAINED]]
+    lines = [_origin(problem["loc"], sources) + _explain(problem, settings) for problem in problems[:_MOST_EXPLAINED]]
     if len(problems) > _MOST_EXPLAINED:
         lines.append(f"and {len(problems) - _MOST_EXPLAINED:,} more")
     return SettingsError(*lines)
 
 
 def _origin(place: Place, sources: Sequence[Source]) -> str:
-    """Return the start of a message about a setting, which names the first source that sets it."""
+    """Return the prefix of a message about a setting, which names the first source that sets it."""
     for source in sources:
         value: Any = source.values
         for depth, key in enumerate(place):

@@ -17,7 +17,8 @@ class Toleration(SettingsGroup):
 
     key: str = Field("", description="Key of the taint. Empty: every key.")
     operator: Literal["Equal", "Exists"] = Field(
-        "Exists", description="Equal: only a taint with the same value is tolerated. Exists: any value is."
+        "Exists",
+        description="Equal: tolerates only taints with the same value. Exists: tolerates any value.",
     )
     value: str = Field("", description="Value of the taint, for the operator Equal.")
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = Field(
