@@ -75,7 +75,9 @@ def collect_garbage(
     if not folders:
         raise NotFound(f"--runs {runs}: no run folder with artifacts there; name the folder that holds the run folders")
     if pipeline is not None and pipeline not in folders:
-        raise NotFound(f"--pipeline {pipeline}: no artifacts below {runs}; these pipelines have: {', '.join(folders)}")
+        raise NotFound(
+            f"--pipeline {pipeline}: it has no artifacts below {runs}; these pipelines have: {', '.join(folders)}"
+        )
     collections = []
     for name in [pipeline] if pipeline else folders:
         collections.append(_collect(name, folders[name], keep, dry_run, progress))
@@ -88,7 +90,10 @@ def _collect(name: str, folder: Path, keep: int, dry_run: bool, progress: Progre
     file = folder / "metadata.db"
     address = server() or Address(file=file)
     if address.file and not file.exists():
-        raise NotFound(f"{file} is missing: if {name} records in a server, set the variable {ADDRESS} to its address")
+        raise NotFound(
+            f"{file} is missing: if the store of {name} is on a server, set the environment variable {ADDRESS} to "
+            "its address"
+        )
     root = folder / "root"
     with lock_for_changes(folder, name, address):
         candidates = _garbage(folder, address, keep)

@@ -204,8 +204,8 @@ def _without_baseline(serving: Path) -> str:
     if record is None:
         return ""
     return (
-        f"there is nothing to compare with, because the Model artifact of the version that serves, "
-        f"{record.model.place}, is gone, or ML Metadata does not know it"
+        "there is nothing to compare with, because the Model artifact of the serving version, "
+        f"{record.model.place}, is gone or unknown to ML Metadata"
     )
 
 

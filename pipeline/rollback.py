@@ -80,10 +80,10 @@ def roll_back(
 def _serving_folder(pipeline: str | None, runs: Path) -> Path:
     folders = {folder.parent.name: folder for folder in serving_folders(runs)}
     if pipeline is None and len(folders) > 1:
-        raise UsageError(f"several pipelines have pushed models: say which with --pipeline {'|'.join(folders)}")
+        raise UsageError(f"several pipelines have pushed models: choose one with --pipeline {'|'.join(folders)}")
     name = pipeline or next(iter(folders))
     if name not in folders:
-        raise UsageError(f"--pipeline {name}: no pushed models; these pipelines have some: {', '.join(folders)}")
+        raise UsageError(f"--pipeline {name}: it has no pushed models; these pipelines have: {', '.join(folders)}")
     return folders[name]
 
 
@@ -94,4 +94,6 @@ def _version_before(folder: Path) -> int:
     for record in reversed(records):
         if record.model not in (serving.model, *serving.withdrawn):
             return record.version
-    raise ValueError(f"{folder} holds no model to return to: only version {serving.version} and rolled-back models")
+    raise ValueError(
+        f"{folder} has no model to return to, except version {serving.version}, which serves, and rolled-back models"
+    )

@@ -95,7 +95,7 @@ def plan(
     else:
         for flag in overrides:
             if flag.startswith("finetune.") and not flag.startswith("finetune.source="):
-                raise SettingsError(f"--set {flag}: without finetune.source it has no effect; set that to a backbone")
+                raise SettingsError(f"--set {flag}: it has no effect without finetune.source; set that to a backbone")
     return Plan(settings, span, accepted or {}, warm_start)
 
 
@@ -188,8 +188,8 @@ def _run(planned: Plan, display: Display, force: Collection[str], trigger: str, 
         graph = planned.graph(force)
     if settings.training.require_gpu and not gpus:
         raise SettingsError(
-            "training.require_gpu is true and TensorFlow sees no GPU (`vitpipe doctor` says what it sees): run on a "
-            "GPU worker, take the preset cifar10-cpu, or --set training.require_gpu=false"
+            "training.require_gpu is true, but TensorFlow finds no GPU (see `vitpipe doctor`): run on a machine with a "
+            "GPU, use the preset cifar10-cpu, or --set training.require_gpu=false"
         )
     if "Trainer" in force:
         shutil.rmtree(checkpoints_folder(settings), ignore_errors=True)

@@ -89,7 +89,9 @@ def accepted_checks(checks: Sequence[str], reason: str, flag: str = "") -> dict[
         raise UsageError(f'{flag}accept CHECK and {flag}reason "..." go together: say why the data is right anyway')
     for check in checks:
         if check in UNUSABLE:
-            raise UsageError(f"{flag}accept {check}: nothing can be trained on such examples; remove them")
+            raise UsageError(
+                f"{flag}accept {check}: not possible, because nothing can be trained on such examples; remove them"
+            )
         if check not in CHECKS:
             raise UsageError(
                 f"{flag}accept {check}: no such check; {did_you_mean(check, CHECKS)}the checks are {', '.join(CHECKS)}"
@@ -121,5 +123,10 @@ def write_facts(logs: Path, facts: Mapping[str, str]) -> None:
 
 
 def logs_folder(settings: Settings, run_id: str) -> Path:
-    """Return the folder of a run's log files."""
+    """Return the folder of a run's log files.
+
+    Args:
+        settings: the settings of the run.
+        run_id: id of the run.
+    """
     return settings.folder / "logs" / run_id

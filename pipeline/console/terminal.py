@@ -124,7 +124,12 @@ class Console(RichConsole):
         )
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Render as Rich does, with control characters in the text escaped."""
+        """Render as Rich does, with control characters in the text escaped.
+
+        Args:
+            renderable: see Rich.
+            options: see Rich.
+        """
         for text, style, control in super().render(renderable, options):
             yield Segment(text if control else escape(text), style, control)
 

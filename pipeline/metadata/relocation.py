@@ -25,7 +25,7 @@ from components.errors import DataRefused, StoreError
 from components.model.serving_folder import read_record, versions
 from pipeline.metadata.address import Address, Connection, NoStoreError, connect, write
 
-# Property of the pipeline's context: JSON that maps each current path to the path that was recorded first.
+# Property of the pipeline's context: JSON that maps the current path of each moved folder to its path at the first run.
 FIRST_PLACES = "first_places"
 _PLACE = re.compile(r"(?P<folder>.*)/root/(?P<place>[^/]+/[^/]+/[^/]+)")
 _LIVE, _DELETED = 2, 4  # states of an artifact, as ml-metadata numbers them

@@ -19,7 +19,7 @@ GRAPHS = {
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
-def test_boxes_overlap_nowhere_and_arrows_point_down(graph):
+def test_boxes_do_not_overlap_and_arrows_point_down(graph):
     count, edges = GRAPHS[graph]
     centres, routes = place_boxes(count, edges)
     assert len(centres) == count and len(routes) == len(edges)
@@ -30,7 +30,7 @@ def test_boxes_overlap_nowhere_and_arrows_point_down(graph):
         assert ys == sorted(ys) or graph == "a cycle"
 
 
-def test_a_run_shows_states_and_what_was_compared():
+def test_a_run_shows_states_and_comparisons():
     model = artifact(7, "Model")
     run = Run(
         1,
@@ -53,7 +53,7 @@ def test_a_run_shows_states_and_what_was_compared():
     assert arrows == {"model": None, "baseline_model": "dashed"}
 
 
-def test_a_lineage_escapes_what_the_store_holds():
+def test_a_lineage_escapes_text_from_the_store():
     lineage = Lineage(
         7,
         {7: artifact(7, "<b>&")},

@@ -45,7 +45,7 @@ def test_a_run_with_an_invalid_end_is_unreadable(facts):
     assert reason.startswith(f"the property {next(iter(facts))} is ")
 
 
-def test_an_impossible_process_id_is_not_looked_up():
+def test_an_invalid_process_id_is_not_looked_up():
     for pid in (-1, 2**40, "x"):
         process = json.dumps({"host": socket.gethostname(), "pid": pid, "started": 0})
         assert summarise(RunResult(Run(1, "run", "sample", 0, {"process": process}, ()))).state is RunState.UNREADABLE

@@ -102,7 +102,7 @@ def test_maps_are_those_of_the_signature_explain(model):
     assert len({of.source for one in found for of in one.maps}) == 6
 
 
-def test_without_its_model_a_run_says_why(model, tmp_path):
+def test_a_run_without_its_model_gives_the_reason(model, tmp_path):
     gone = artifact(tmp_path / "gone")
     changed = tmp_path / "changed"
     shutil.copytree(model.uri, changed)
@@ -127,13 +127,13 @@ def test_the_page_shows_the_maps_once_each_and_the_rest_without(model, tmp_path)
     )
 
 
-def test_where_none_is_explained_the_page_says_so_and_shows_the_mistakes(tmp_path):
+def test_a_page_without_maps_gives_the_reason_and_shows_the_mistakes(tmp_path):
     html = render(report(mistakes=mistakes([None]), unexplained="There are no maps."), tmp_path)
     assert "<p>There are no maps.</p>" in html and "dog, 90.0%" in html
     assert '<div class="explained">' not in html and 'class="legend"' not in html
 
 
-def test_a_report_from_before_there_were_maps_is_read_and_drawn(tmp_path):
+def test_a_report_of_a_version_without_maps_can_be_read_and_shown(tmp_path):
     written = report(mistakes=mistakes([None]))
     before = {**written.model_dump(mode="json")}
     del before["unexplained"], before["mistakes"][0]["explained"]
