@@ -2,7 +2,7 @@
 
 import os
 
-# Keras 3 runs on TensorFlow here, whatever the environment or ~/.keras/keras.json would choose.
+# Keras 3 must run on TensorFlow, even if the environment or ~/.keras/keras.json names another backend.
 os.environ["KERAS_BACKEND"] = "tensorflow"
-# Take GPU memory only as it is needed. Said here, because once a step of the graph has run it is too late.
+# TensorFlow then allocates GPU memory as needed instead of all at once. It reads this variable before the first step.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")

@@ -17,26 +17,32 @@ from trainer.serving import KERAS_MODEL
 from trainer.settings import SIZES, FinetuneSettings, ModelSettings
 from trainer.vit import ViT
 
-# What of the training settings each phase has of its own.
-_OF_PHASES = {"epochs", "learning_rate", "warmup_epochs", "final_learning_rate", "weight_decay"}
+# Training settings that each phase of a fine-tuning replaces by its own.
+_PHASE_SETTINGS = {"epochs", "learning_rate", "warmup_epochs", "final_learning_rate", "weight_decay"}
 
 
 def fit_to_backbone(settings: Settings, flags: Sequence[str] = ()) -> Settings:
-    """The settings with the backbone's source located, and its sizes as the model's; as they are where there is none.
+    """Resolve `finetune.source`, and copy the architecture of the backbone into the settings of the model.
 
-    flags: the `a.b=c` that a person gave for this run. What a preset says and a fine-tuning has no use for is passed
-    over; a person who says it means it.
+    Args:
+        settings: the settings of a run.
+        flags: the settings `a.b=c` that a user gave for this run. One that has no effect in a fine-tuning is an error,
+            whereas such a setting in a preset is ignored.
 
-    Raises SettingsError where there is no such backbone, or it does not fit, or a flag would have no effect,
-    DataRefused where it cannot be read.
+    Returns:
+        The new settings; `settings` itself if no backbone is set.
+
+    Raises:
+        SettingsError: if there is no such backbone, it does not fit the settings, or a flag has no effect.
+        DataRefused: if the backbone cannot be read.
     """
     if not settings.finetune.source:
         return settings
     source = locate(settings.finetune.source, settings.runs)
     if not source.endswith(WEIGHTS) and (settings.finetune.pixel_mean or settings.finetune.pixel_std):
         raise SettingsError(
-            f"finetune.pixel_mean and finetune.pixel_std are for a {WEIGHTS} file; {source} says itself how its model "
-            "normalised pixels: leave them out"
+            f"finetune.pixel_mean and finetune.pixel_std are for a {WEIGHTS} file; {source} already defines how "
+            "its model normalises pixels: leave them out"
         )
     backbone = read_backbone(source, settings.model, settings.finetune)
     sizes = {key: backbone.config[key] for key in ModelSettings.model_fields.keys() & backbone.config.keys() - OWN}
@@ -47,20 +53,32 @@ def fit_to_backbone(settings: Settings, flags: Sequence[str] = ()) -> Settings:
         raise SettingsError(f"{source} does not fit the model's settings: {error.errors()[0]['msg']}") from None
     for flag in flags:
         group, _, name = flag.partition("=")[0].partition(".")
-        if group == "training" and name in _OF_PHASES:
+        if group == "training" and name in _PHASE_SETTINGS:
             raise SettingsError(
-                f"--set {flag}: each phase of a fine-tuning has its own, such as finetune.head_epochs and "
-                "finetune.epochs: set those"
+                f"--set {flag}: it has no effect in a fine-tuning, whose phases have settings of their own: set for "
+                "example finetune.head_epochs and finetune.epochs"
             )
         for key in SIZES["tiny"] if name == "size" else [name]:
             if group == "model" and key in sizes and getattr(settings.model, key) != getattr(model, key):
-                raise SettingsError(f"--set {flag}: {key} is the backbone's, {getattr(model, key)}: leave it out")
+                raise SettingsError(
+                    f"--set {flag}: the backbone determines {key}, which is {getattr(model, key)}: leave it out"
+                )
     finetune = settings.finetune.model_copy(update={"source": source})
     return settings.model_copy(update={"finetune": finetune, "model": model})
 
 
 def read_backbone(source: str, model: ModelSettings, finetune: FinetuneSettings) -> ViT:
-    """`trainer.backbone.load_backbone`, with its errors as the command says them: DataRefused and SettingsError."""
+    """Load a backbone with `trainer.backbone.load_backbone`.
+
+    Args:
+        source: a located source, from `locate`.
+        model: settings of the model.
+        finetune: settings of the fine-tuning.
+
+    Raises:
+        DataRefused: if the source cannot be read, or holds no backbone.
+        SettingsError: if a package that the source needs is not installed.
+    """
     try:
         return load_backbone(source, model, finetune)
     except (FileNotFoundError, ValueError) as error:
@@ -70,10 +88,17 @@ def read_backbone(source: str, model: ModelSettings, finetune: FinetuneSettings)
 
 
 def locate(source: str, runs: Path) -> str:
-    """What `trainer.backbone.load_backbone` takes, of what a person names; a path comes out absolute.
+    """Return the source of a backbone in the form that `trainer.backbone.load_backbone` takes.
 
-    That may also be a pipeline below `runs`, by its name or its folder: the model that it serves now.
-    Raises SettingsError where there is no such thing.
+    Args:
+        source: a source as the user names it. The name or folder of a pipeline means the model that it serves now.
+        runs: folder of the run folders.
+
+    Returns:
+        An absolute path, or a preset of a hub unchanged.
+
+    Raises:
+        SettingsError: if there is no such source.
     """
     if source.startswith(HUB):
         return source
@@ -91,14 +116,14 @@ def locate(source: str, runs: Path) -> str:
 
 
 def content(source: str) -> str:
-    """sha256 of the files of a located source; empty where they are not here."""
+    """Return the sha256 of the files of a located source; empty if they are not on this machine."""
     path = Path(source)
     files = [path] if path.is_file() else [path / KERAS_MODEL]
     if (path / PRESET).is_file():
         files = sorted(file for file in path.rglob("*") if file.is_file())
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for file in files:
         if not file.is_file():
             return ""
-        found.update(bytes.fromhex(safe_files.file_digest(file, follow_link=True)))
-    return found.hexdigest()
+        digest.update(bytes.fromhex(safe_files.file_digest(file, follow_link=True)))
+    return digest.hexdigest()

@@ -9,23 +9,23 @@ from components.errors import DataRefused, Exit, NotServable, UsageError
 from components.model.evaluator.judgement import OVERRIDE
 from components.model.serving_folder import ModelId, push_candidate, serving_now
 from pipeline.metadata.garbage import is_own_folder
-from pipeline.metadata.properties import Unreadable
+from pipeline.metadata.properties import UnreadableError
 from pipeline.metadata.records import Artifact
 from pipeline.metadata.stores import find_run
 from pipeline.result.run_result import EXIT, PUSHED, RunResult
-from pipeline.run_lock import no_run
+from pipeline.run_lock import lock_for_changes
 
 _SERVED = "Format-Serving"  # where TFX's Trainer puts the SavedModel
 
 
 @dataclass(frozen=True)
 class Blessing:
-    """A model that serves by a person's decision."""
+    """A model that serves because a person decided so."""
 
     run: str
     reason: str
     version: int
-    folder: Path  # of the version
+    folder: Path  # folder of the version
 
 
 def bless(run: str, *, reason: str, runs: Path = Path("runs")) -> Blessing | None:
@@ -72,7 +72,7 @@ def bless(run: str, *, reason: str, runs: Path = Path("runs")) -> Blessing | Non
         raise NotServable(f"not blessed: the model of run {run} cannot be served; `vitpipe why {run}` says why")
     judgement, signatures, data = result.judgement, result.signatures, result.trained_on
     if judgement is None:
-        raise Unreadable("the property judgement is missing")
+        raise UnreadableError("the property judgement is missing")
     assert signatures is not None and data is not None  # their artifacts exist
     keep, code_version, settings_digest = result.keep_versions, result.code_version, result.settings_digest
 
@@ -83,7 +83,7 @@ def bless(run: str, *, reason: str, runs: Path = Path("runs")) -> Blessing | Non
     made = ModelId(uri=model.uri, created_ms=model.created_ms)
     override = json.dumps({"reason": reason, "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"})
     try:
-        with no_run(folder, result.pipeline, address):
+        with lock_for_changes(folder, result.pipeline, address):
             pushed = serving_now(serving)
             if pushed is None or pushed.model != made:  # otherwise an interrupted blessing has pushed it
                 pushed = push_candidate(

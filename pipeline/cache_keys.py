@@ -16,8 +16,12 @@ from tfx.orchestration.portable import cache_utils
 
 
 @contextlib.contextmanager
-def as_first_recorded(places: Mapping[str, str]) -> Iterator[None]:
-    """Compute cache keys as if nothing had been moved. `places` maps current paths to those of the first runs."""
+def location_independent_keys(places: Mapping[str, str]) -> Iterator[None]:
+    """Compute cache keys as if no folder had been moved.
+
+    Args:
+        places: for the current path of each moved folder, its path at the first run.
+    """
     compute = cache_utils.get_cache_context
 
     def get_cache_context(
@@ -25,16 +29,19 @@ def as_first_recorded(places: Mapping[str, str]) -> Iterator[None]:
         input_artifacts: Mapping[str, Sequence[types.Artifact]] | None = None,
         output_artifacts: Mapping[str, Sequence[types.Artifact]] | None = None,
         parameters: Mapping[str, Any] | None = None,
-        **others: Any,
+        **others: object,
     ) -> mlmd.Context:
         return compute(
             input_artifacts=_artifacts(input_artifacts or {}, places),
             output_artifacts=_artifacts(output_artifacts or {}, places),
-            parameters={name: _text(value, places) for name, value in (parameters or {}).items()},
+            parameters={
+                name: _first_text(value, places) if isinstance(value, str) else value
+                for name, value in (parameters or {}).items()
+            },
             **others,
         )
 
-    # TFX offers no other way to choose what a key is made of.
+    # TFX has no interface for this, so its function is replaced.
     cache_utils.get_cache_context = get_cache_context if places else compute
     try:
         yield
@@ -48,16 +55,15 @@ def _artifacts(
     copies = {name: [copy.deepcopy(artifact) for artifact in artifacts] for name, artifacts in channels.items()}
     for artifacts in copies.values():
         for artifact in artifacts:
-            artifact.uri = _text(artifact.uri, places)
+            artifact.uri = _first_text(artifact.uri, places)
             for value in artifact.mlmd_artifact.custom_properties.values():
                 if value.HasField("string_value"):
-                    value.string_value = _text(value.string_value, places)
+                    value.string_value = _first_text(value.string_value, places)
     return copies
 
 
-def _text(value: Any, places: Mapping[str, str]) -> Any:
-    if not isinstance(value, str):
-        return value
-    for today, first in places.items():
-        value = re.sub(rf'{re.escape(today)}(?=[/"]|$)', first.replace("\\", r"\\"), value)
-    return value
+def _first_text(text: str, places: Mapping[str, str]) -> str:
+    """Return a text in which each current path is replaced by the path at the first run."""
+    for current, first in places.items():
+        text = re.sub(rf'{re.escape(current)}(?=[/"]|$)', first.replace("\\", r"\\"), text)
+    return text

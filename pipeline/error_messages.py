@@ -11,23 +11,23 @@ from pathlib import Path
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-# Libraries in C++ pass on the text of an error without its number. The last text is ML Metadata's on a full disk.
+# Libraries in C++ report the text of an error without its number. ML Metadata reports the last text for a full disk.
 _FULL_WORDS = (*map(os.strerror, sorted(_FULL)), "disk is full", "cannot commit - no transaction is active")
 
 
-def is_full(error: BaseException) -> bool:
+def is_disk_full(error: BaseException) -> bool:
     """Return whether an error, or one that it wraps, says that a disk, a quota or a file is full."""
     return any(
-        (isinstance(one, OSError) and one.errno in _FULL) or any(words in str(one) for words in _FULL_WORDS)
-        for one in _chain(error)
+        (isinstance(cause, OSError) and cause.errno in _FULL) or any(words in str(cause) for words in _FULL_WORDS)
+        for cause in _chain(error)
     )
 
 
-def full(folder: Path, remedy: str = "for example with `vitpipe gc --keep 3`") -> str:
-    """Return what to do about the full disk of a folder.
+def disk_full_message(folder: Path, remedy: str = "for example with `vitpipe gc --keep 3`") -> str:
+    """Return the message for a full disk: the free space, and how to make room.
 
     Args:
-        folder: the folder, which need not exist.
+        folder: a folder on the disk, which need not exist.
         remedy: a way to make room.
     """
     free = shutil.disk_usage(_existing(folder)).free
@@ -35,14 +35,14 @@ def full(folder: Path, remedy: str = "for example with `vitpipe gc --keep 3`") -
 
 
 def explain_error(error: BaseException, folder: Path | None = None) -> str | None:
-    """Return a sentence for an error of the file system or the store, and None for any other error.
+    """Return a message for an error of the file system or the store; None for any other error.
 
     Args:
         error: the error that was raised.
         folder: the folder in use, for an error that names no file.
     """
-    if is_full(error):
-        return full(folder or Path(getattr(error, "filename", None) or "."))
+    if is_disk_full(error):
+        return disk_full_message(folder or Path(getattr(error, "filename", None) or "."))
     if isinstance(error, OSError):
         where = error.filename or folder or Path.cwd()
         if error.errno in _DENIED:

@@ -1,4 +1,4 @@
-"""A model that can be explained: a pushed SavedModel, or the Keras model of a training."""
+"""Loading of a model whose attention can be shown: a pushed SavedModel, or the Keras model of a training."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,14 +15,17 @@ from trainer.saved_model import open_saved_model
 from trainer.serving import KERAS_MODEL, read_vit
 from trainer.vit import ViT
 
-_IMAGES = 32  # a call: attention of ViT-Tiny takes 0.4 MB an image
+_IMAGES = 32  # images of one call; the attention of ViT-Tiny takes 0.4 MB for each
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Of the images of a call that decode. `attention` and its tokens: see `trainer.explain`."""
+    """Answers and attention for the images of one call.
 
-    valid: np.ndarray  # bool [N], of all that were given
+    Images that do not decode appear in `valid` only. `trainer.explain` describes the tokens of `attention`.
+    """
+
+    valid: np.ndarray  # bool [N], True for each image that decodes
     pixels: np.ndarray  # uint8 [valid, size, size, 3], as the model sees them
     probabilities: np.ndarray  # float32 [valid, classes]
     attention: np.ndarray  # float32 [valid, depth, heads, tokens, tokens]
@@ -30,28 +33,33 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Model:
-    """What is asked of either kind: its sizes, its class names, and two functions."""
+    """A loaded model of either kind: its sizes, its class names, and functions that call it."""
 
     path: Path
-    size: int  # pixels a side
-    patch_size: float  # pixels a side
+    size: int  # side of an image, in pixels
+    patch_size: float  # side of a patch, in pixels
     has_cls: bool
     classes: list[str]  # in index order
-    vit: ViT | None  # None where a SavedModel comes without
+    vit: ViT | None  # None for a SavedModel without a Keras model beside it
     answer: Callable[[np.ndarray], np.ndarray]  # uint8 [N, size, size, 3] to probabilities float32 [N, classes]
-    explain: Callable[[Sequence[bytes]], Explanation]  # PNG or JPEG files
+    explain: Callable[[Sequence[bytes]], Explanation]  # from PNG or JPEG files
 
 
 def open_model(path: Path, names: Sequence[str] | None = None) -> Model:
-    """The model of a SavedModel folder or `.keras` file, as `vitpipe.inputs.model` gives it.
+    """Load a model.
 
-    names: of the classes, where the model does not know them; their numbers stand in for them otherwise.
-    Raises DataRefused where it does not load or cannot be explained, UsageError for names that are too many or few.
+    Args:
+        path: folder of a SavedModel, or a `.keras` file, as `vitpipe.inputs.model` returns it.
+        names: class names in index order, for a model that does not record them. Without names, the indices are used.
+
+    Raises:
+        DataRefused: if the model does not load, or lacks the signatures that explain it.
+        UsageError: if the number of names is not the number of classes.
     """
-    return _of_keras(path, names) if path.is_file() else _of_saved_model(path, names)
+    return _open_keras(path, names) if path.is_file() else _open_saved_model_folder(path, names)
 
 
-def _of_saved_model(folder: Path, names: Sequence[str] | None) -> Model:
+def _open_saved_model_folder(folder: Path, names: Sequence[str] | None) -> Model:
     try:
         loaded = open_saved_model(folder, serving_images="images", explain="image_bytes")
         images, explain = (loaded.signatures[name] for name in ("serving_images", "explain"))
@@ -63,7 +71,7 @@ def _of_saved_model(folder: Path, names: Sequence[str] | None) -> Model:
             f"{folder} cannot be explained ({error}): push or restore it again, or name another folder with --model"
         ) from None
 
-    def explained(encoded: tf.Tensor, _: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def explain_batch(encoded: tf.Tensor, _: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
         answer = loaded.signatures["explain"](image_bytes=encoded)
         return answer["probabilities"].numpy(), answer["attention"].numpy()
 
@@ -79,11 +87,11 @@ def _of_saved_model(folder: Path, names: Sequence[str] | None) -> Model:
         names,
         vit,
         lambda batch: loaded.signatures["serving_images"](images=tf.constant(batch))["probabilities"].numpy(),
-        explained,
+        explain_batch,
     )
 
 
-def _of_keras(file: Path, names: Sequence[str] | None) -> Model:
+def _open_keras(file: Path, names: Sequence[str] | None) -> Model:
     vit = _load(file)
     tokens = vit.tokens.positions.shape[1]
 
@@ -96,7 +104,7 @@ def _of_keras(file: Path, names: Sequence[str] | None) -> Model:
         logits, attention = vit.explain(images)
         return tf.nn.softmax(logits), attention
 
-    def explained(_: tf.Tensor, pixels: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def explain_batch(_: tf.Tensor, pixels: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
         probabilities, attention = explain(pixels)
         return probabilities.numpy(), attention.numpy()
 
@@ -108,7 +116,7 @@ def _of_keras(file: Path, names: Sequence[str] | None) -> Model:
         names,
         vit,
         lambda batch: answer(tf.constant(batch)).numpy(),
-        explained,
+        explain_batch,
     )
 
 
@@ -120,26 +128,28 @@ def _model(
     names: Sequence[str] | None,
     vit: ViT | None,
     answer: Callable[[np.ndarray], np.ndarray],
-    explained: Callable[[tf.Tensor, tf.Tensor], tuple[np.ndarray, np.ndarray]],
+    explain_batch: Callable[[tf.Tensor, tf.Tensor], tuple[np.ndarray, np.ndarray]],
 ) -> Model:
     try:
         grid, has_cls = layout(tokens)
     except ValueError as error:
         raise DataRefused(f"{path}: {error}") from None
     if names is not None and len(names) != classes:
-        raise UsageError(f"{path} has {classes} classes and the data {len(names)}: name its own data with --data")
+        raise UsageError(
+            f"{path} has {classes} classes and the data has {len(names)}: name the data of the model with --data"
+        )
 
     def explain(encoded: Sequence[bytes]) -> Explanation:
         parts = []
         for start in range(0, len(encoded), _IMAGES):
             batch = tf.constant(list(encoded[start : start + _IMAGES]), tf.string)
-            pixels, valid = (of.numpy() for of in decode_batch(batch, size))
-            probabilities, attention = explained(batch, tf.constant(pixels))
+            pixels, valid = (tensor.numpy() for tensor in decode_batch(batch, size))
+            probabilities, attention = explain_batch(batch, tf.constant(pixels))
             parts.append((valid, pixels[valid], probabilities[valid], attention[valid]))
         return Explanation(*map(np.concatenate, zip(*parts, strict=True)))
 
-    named = list(names) if names is not None else [str(number) for number in range(classes)]
-    return Model(path, size, size / grid, has_cls, named, vit, answer, explain)
+    class_names = list(names) if names is not None else [str(number) for number in range(classes)]
+    return Model(path, size, size / grid, has_cls, class_names, vit, answer, explain)
 
 
 def _load(file: Path) -> ViT:

@@ -7,13 +7,13 @@ from pathlib import Path
 from components.data.ingest.source import Progress, no_progress
 from components.errors import DataRefused, NotFound, StoreError, UsageError
 from components.model.serving_folder import read_record, versions
-from pipeline.error_messages import full, is_full
+from pipeline.error_messages import disk_full_message, is_disk_full
 from pipeline.metadata.address import ADDRESS, Address
 from pipeline.metadata.garbage import garbage, is_own_folder, remove_folder
 from pipeline.metadata.reader import reader
 from pipeline.metadata.records import Artifact
 from pipeline.metadata.stores import server
-from pipeline.run_lock import no_run
+from pipeline.run_lock import lock_for_changes
 
 _BATCH = 50  # artifacts removed before each update of the store
 
@@ -31,12 +31,12 @@ class Removed:
 
 @dataclass(frozen=True)
 class Collection:
-    """Garbage of one pipeline. The artifacts in `refused` have a path that no run writes; their files stay."""
+    """Garbage of one pipeline."""
 
     pipeline: str
-    root: Path  # of the artifacts
+    root: Path  # folder of the artifacts
     removed: list[Removed]
-    refused: list[Artifact]
+    refused: list[Artifact]  # artifacts at a path that no run writes, whose files stay
 
 
 def collect_garbage(
@@ -48,12 +48,12 @@ def collect_garbage(
     progress: Progress = no_progress,
     ended: Callable[[Collection], None] | None = None,
 ) -> list[Collection]:
-    """Remove artifact files that no kept run, no pushed model and no comparison with an earlier span needs.
+    """Remove the files of artifacts that no kept run, no pushed model and no comparison with an earlier span needs.
 
     ML Metadata then marks the artifacts as deleted, and the cache no longer returns them.
 
     Args:
-        keep: number of runs of each pipeline, the newest ones, whose artifacts stay.
+        keep: number of newest runs of each pipeline whose artifacts are kept.
         pipeline: name of the only pipeline to collect from; None for all.
         dry_run: find the garbage without removing it.
         runs: folder of the run folders.
@@ -75,7 +75,9 @@ def collect_garbage(
     if not folders:
         raise NotFound(f"--runs {runs}: no run folder with artifacts there; name the folder that holds the run folders")
     if pipeline is not None and pipeline not in folders:
-        raise NotFound(f"--pipeline {pipeline}: no artifacts below {runs}; these pipelines have: {', '.join(folders)}")
+        raise NotFound(
+            f"--pipeline {pipeline}: it has no artifacts below {runs}; these pipelines have: {', '.join(folders)}"
+        )
     collections = []
     for name in [pipeline] if pipeline else folders:
         collections.append(_collect(name, folders[name], keep, dry_run, progress))
@@ -88,21 +90,26 @@ def _collect(name: str, folder: Path, keep: int, dry_run: bool, progress: Progre
     file = folder / "metadata.db"
     address = server() or Address(file=file)
     if address.file and not file.exists():
-        raise NotFound(f"{file} is missing: if {name} records in a server, set the variable {ADDRESS} to its address")
+        raise NotFound(
+            f"{file} is missing: if the store of {name} is on a server, set the environment variable {ADDRESS} to "
+            "its address"
+        )
     root = folder / "root"
-    with no_run(folder, name, address):
-        found = _garbage(folder, address, keep)
-        own = [one for one in found if is_own_folder(one.uri, root)]
-        removed = [Removed(name, one.id, one.type, one.uri, _bytes(Path(one.uri))) for one in own]
+    with lock_for_changes(folder, name, address):
+        candidates = _garbage(folder, address, keep)
+        own = [artifact for artifact in candidates if is_own_folder(artifact.uri, root)]
+        removed = [
+            Removed(name, artifact.id, artifact.type, artifact.uri, _bytes(Path(artifact.uri))) for artifact in own
+        ]
         if not dry_run:
             try:
                 _remove(own, root, address, progress)
             except Exception as error:
-                if not is_full(error):
+                if not is_disk_full(error):
                     raise
-                remedy = "by removing other files there: the store needs some to record what this command removes"
-                raise StoreError(full(folder, remedy)) from error
-    return Collection(name, root, removed, [one for one in found if one not in own])
+                remedy = "by removing other files there, because the store needs some space to record the removal"
+                raise StoreError(disk_full_message(folder, remedy)) from error
+    return Collection(name, root, removed, [artifact for artifact in candidates if artifact not in own])
 
 
 def _garbage(folder: Path, address: Address, keep: int) -> list[Artifact]:
@@ -115,21 +122,21 @@ def _garbage(folder: Path, address: Address, keep: int) -> list[Artifact]:
         return garbage(store, folder.name, folder / "root", keep, pushed)
 
 
-def _remove(doomed: list[Artifact], root: Path, address: Address, progress: Progress) -> None:
+def _remove(artifacts: list[Artifact], root: Path, address: Address, progress: Progress) -> None:
     from pipeline.metadata.writer import MetadataStore, mark_deleted, mark_for_deletion
 
     store = MetadataStore(address.connection_config())
     # Mark before the first removal: if this process is killed, the cache must not return a half-removed artifact.
-    mark_for_deletion(store, [one.id for one in doomed])
-    for start in range(0, len(doomed), _BATCH):
-        batch = doomed[start : start + _BATCH]
-        progress("removing", start, len(doomed))
-        for one in batch:
-            remove_folder(root, *Path(one.uri).relative_to(root).parts)
-            if Path(one.uri).exists():
-                raise UsageError(f"{one.uri} cannot be removed: allow this user to write there, then start again")
-        mark_deleted(store, [one.id for one in batch])
-        progress("removing", start + len(batch), len(doomed))
+    mark_for_deletion(store, [artifact.id for artifact in artifacts])
+    for start in range(0, len(artifacts), _BATCH):
+        batch = artifacts[start : start + _BATCH]
+        progress("removing", start, len(artifacts))
+        for artifact in batch:
+            remove_folder(root, *Path(artifact.uri).relative_to(root).parts)
+            if Path(artifact.uri).exists():
+                raise UsageError(f"{artifact.uri} cannot be removed: allow this user to write there, then start again")
+        mark_deleted(store, [artifact.id for artifact in batch])
+        progress("removing", start + len(batch), len(artifacts))
 
 
 def _bytes(folder: Path) -> int:

@@ -38,13 +38,16 @@ from pipeline.outcome import REPORT
 from pipeline.report.component import RunReport
 from pipeline.settings import Settings
 
-DIGEST = "digest"  # the property of a step that holds the digest of its code
+DIGEST = "digest"  # property of a step: the digest of its code
 
 
 def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] = MappingProxyType({})) -> Pipeline:
-    """The graph that trains on `span` of the data and gates on the gate span's test set.
+    """Return the graph, which trains on a span of the data and tests the model on the gate span.
 
-    accepted: a person's reason for each check of the data gate that is not to stop this run.
+    Args:
+        settings: the settings of the run.
+        span: the span to train on.
+        accepted: checks of the data gate that do not stop this run, each with a person's reason.
     """
     data, serving = str(settings.data.dir.resolve()), str(settings.folder / "serving")
     schema_file = settings.data.dir.resolve() / "schema.pbtxt"
@@ -87,7 +90,7 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
             preprocessing_fn="trainer.preprocessing.preprocessing_fn",
             splits_config=transform_pb2.SplitsConfig(analyze=["train"], transform=["train", "val"]),
             custom_config={"image_size": settings.model.image_size},
-            disable_statistics=True,  # of raw pixels: a minute of work that says nothing
+            disable_statistics=True,  # statistics of raw pixels take a minute and tell nothing about the images
         )
         backbone = None
         if source := settings.finetune.source:
@@ -97,7 +100,8 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
             examples=transform.outputs["transformed_examples"],
             transform_graph=transform.outputs["transform_graph"],
             schema=schema.outputs["schema"],
-            # Inputs only where they are used: as one, each push would make the next run train again.
+            # These inputs are passed only if they are used. Otherwise a push would change the cache key of the next
+            # training, which would run again for nothing.
             base_model=baseline.outputs["model"] if settings.training.warm_start else None,
             verdict=verdict if settings.data_gate.leave_out_leaks else None,
             backbone=backbone.outputs["backbone"] if backbone else None,
@@ -111,7 +115,7 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
                 "code": provenance.digest("trainer.run"),
                 # A warm start records which version it starts from.
                 **({"serving": serving} if settings.training.warm_start else {}),
-                # Not its source: the same backbone elsewhere makes the same model.
+                # The source is left out, because the same backbone in another place leads to the same model.
                 **({"finetune": settings.finetune.model_dump_json(exclude={"source"})} if backbone else {}),
             },
         )
@@ -124,7 +128,8 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
             gate=settings.gate,
             serving=_without_baseline(settings.folder / "serving"),
         )
-        # Of a model that is not blessed, too: a person may bless it later, and it is pushed if it can be served.
+        # A model that is not blessed is checked, too: a person may bless it later, and it is then pushed only if it can
+        # be served.
         serving_check = ServingCheck(
             model=trainer.outputs["model"],
             examples=test_examples.outputs["examples"],
@@ -163,14 +168,15 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
     ]
     if backbone:
         steps.append(backbone)
-    # After all of them, and without an input of any: whatever was skipped, there is a report.
+    # The report comes after all other steps and has no inputs, so that it is written even if steps were skipped.
     report = RunReport(store=str(settings.store), reports=str(settings.folder / "reports"))
     report.add_upstream_nodes(steps)
 
     components = [*steps, report]
     for component in components:
         _stamp_code(component)
-    # TFX sees only the path of the schema. Where the graph is compiled for elsewhere, the data need not be here.
+    # TFX only knows the path of the schema, so its content must be part of the cache key. The file is missing if the
+    # graph is compiled for a cluster and the data is not on this machine.
     schema.spec.exec_properties[DIGEST] = (
         hashlib.sha256(schema_bytes(settings.data.dir)).hexdigest() if schema_file.exists() else ""
     )
@@ -181,16 +187,16 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
         components=components,
         enable_cache=True,
         beam_pipeline_args=[
-            # On one machine Beam's in-process runner beats its multi-processing one at every step of this graph.
+            # Beam's in-process runner is faster than its multi-processing one at every step of this graph.
             "--direct_running_mode=in_memory",
-            # What a remote worker would install. Without it TFX packs itself up anew for every step.
+            # The package that a remote worker would install. Without this argument TFX packages itself for every step.
             f"--setup_file={provenance.ROOT / 'setup.py'}",
         ],
     )
 
 
 def _without_baseline(serving: Path) -> str:
-    """Return what the gate reports if a model serves but has no artifact; empty if no model serves."""
+    """Return the gate's message for a serving model that has no artifact; empty if no model serves."""
     try:
         record = serving_now(serving)
     except ValueError:  # the step Baseline fails for the same reason, and reports it
@@ -198,13 +204,13 @@ def _without_baseline(serving: Path) -> str:
     if record is None:
         return ""
     return (
-        f"there is nothing to compare with, because the Model artifact of the version that serves, "
-        f"{record.model.place}, is gone, or ML Metadata does not know it"
+        "there is nothing to compare with, because the Model artifact of the serving version, "
+        f"{record.model.place}, is gone or unknown to ML Metadata"
     )
 
 
 def checkpoints_folder(settings: Settings) -> Path:
-    """Where trainings keep what they go on from: TFX deletes the outputs of an execution that fails."""
+    """Return the folder of the checkpoints. It is not an output of a step: TFX deletes the outputs of a failed one."""
     return settings.folder / "checkpoints"
 
 
@@ -214,11 +220,18 @@ def compile_graph(
     uncached: Collection[str] = (),
     accepted: Mapping[str, str] = MappingProxyType({}),
 ) -> pipeline_pb2.Pipeline:
-    """The graph as TFX's intermediate representation; the nodes named in `uncached` run whatever the cache holds."""
+    """Return the graph in TFX's intermediate representation.
+
+    Args:
+        settings: the settings of the run.
+        span: the span to train on.
+        uncached: ids of nodes that run even if their outputs are cached.
+        accepted: checks of the data gate that do not stop this run, each with a person's reason.
+    """
     ir = Compiler().compile(create_pipeline(settings, span, accepted))
     for node in ir.nodes:
-        # What a push must do depends on what serves at that moment, and a report on all of its run: no cache key
-        # knows either.
+        # A push depends on the model that serves at that moment, and the report on the whole run. No cache key holds
+        # either of them.
         if node.pipeline_node.node_info.id in ("Pusher", REPORT, *uncached):
             node.pipeline_node.execution_options.caching_options.enable_cache = False
     return ir
@@ -233,7 +246,9 @@ def _stamp_code(component: BaseNode) -> None:
     if not isinstance(component, BaseComponent):
         return
     executor = component.executor_spec
-    assert isinstance(executor, ExecutorClassSpec), f"{component.id} runs no class of Python, whose code is hashed"
+    assert isinstance(executor, ExecutorClassSpec), (
+        f"{component.id} has no Python executor, so its code cannot be hashed"
+    )
     texts = [value for value in component.spec.exec_properties.values() if isinstance(value, str)]
     named = {executor.executor_class.__module__, *(text.rpartition(".")[0] for text in texts)}
     if ours := named & provenance.modules():

@@ -1,4 +1,4 @@
-"""Run the graph on this machine with TFX's LocalDagRunner, one node after the other."""
+"""Runner of the graph on this machine, on top of TFX's LocalDagRunner."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,14 +16,22 @@ from pipeline.registration import register
 
 @dataclass
 class Runner(LocalDagRunner):
-    """LocalDagRunner whose nodes go through `node.launch`.
+    """LocalDagRunner that launches the nodes in order with `node.launch`.
 
-    It stops at the first node that fails; only where the data were refused there is still a report. It writes a log
-    file a node, and keeps the facts of the run where they can be asked for: as properties of the run in ML Metadata.
+    It stops at the first node that fails. If a node failed because the data was refused, the report is still written.
+
+    Args:
+        run_id: id of the run.
+        connection: the store of ML Metadata.
+        logs: folder for the log files, one for each node.
+        facts: facts of the run, recorded in ML Metadata before the first node.
+        started: called with the id of each node before it is launched.
+        ended: called with the outcome of each node.
+        outcomes: the outcomes so far, in order.
     """
 
     run_id: str
-    connection: mlmd.ConnectionConfig = field(repr=False)  # a password is in it
+    connection: mlmd.ConnectionConfig = field(repr=False)  # it contains a password
     logs: Path
     facts: dict[str, str]
     started: Callable[[str], None]
@@ -31,8 +39,19 @@ class Runner(LocalDagRunner):
     outcomes: list[Outcome] = field(default_factory=list)
 
     def run_with_ir(self, pipeline: pipeline_pb2.Pipeline, run_options: pipeline_pb2.RunOptions | None = None) -> None:
+        """Run all nodes of a compiled graph.
+
+        Args:
+            pipeline: the compiled graph.
+            run_options: not supported; an argument of the base class for partial runs.
+
+        Raises:
+            NotImplementedError: if `run_options` are given.
+        """
         if run_options:
-            raise NotImplementedError("a part of the graph: run all of it, the cache skips what is there")
+            raise NotImplementedError(
+                "partial runs are not supported: run the whole graph; finished steps come from the cache"
+            )
         register(pipeline, self.run_id, self.facts, self.connection)
         refused = False
         for entry in pipeline.nodes:

@@ -13,8 +13,8 @@ from tfx.orchestration.portable import launcher
 from tfx.proto.orchestration import pipeline_pb2
 
 from components.errors import DataRefused
-from pipeline.cache_keys import as_first_recorded
-from pipeline.error_messages import full, is_full
+from pipeline.cache_keys import location_independent_keys
+from pipeline.error_messages import disk_full_message, is_disk_full
 from pipeline.metadata.garbage import remove_folder
 from pipeline.metadata.records import RESOLVER
 from pipeline.metadata.writer import execution_id, first_places, mark_failed
@@ -24,12 +24,23 @@ log = logging.getLogger(__name__)
 
 
 def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionConfig) -> Outcome:
-    """Run one node, its runtime parameters already bound, against the store at `connection`.
+    """Run one node of the graph.
 
-    Never raises for what the node does: an exception of its executor is a FAILED outcome, its trace in the log. Asked
-    to end (SystemExit), it says in the store that the node failed, and ends. Launched again in the same run, a node
-    that was killed or failed is run anew, and one that is complete stays so.
-    Raises ValueError when the graph has no such node.
+    An exception of the node is not raised: it becomes an outcome with the state FAILED, and its traceback is logged. If
+    the process is asked to end, the node is marked as failed in the store first. Launching a node again in the same run
+    runs it again if it was killed or failed, and leaves it alone if it is complete.
+
+    Args:
+        ir: the compiled graph, with its runtime parameters already bound, see `pipeline.registration`.
+        node_id: id of the node.
+        connection: the store of ML Metadata.
+
+    Returns:
+        The outcome, as the store recorded it.
+
+    Raises:
+        ValueError: if the graph has no such node.
+        SystemExit: if the process is asked to end.
     """
     nodes = {node.pipeline_node.node_info.id: node.pipeline_node for node in ir.nodes}
     if node_id not in nodes:
@@ -43,9 +54,9 @@ def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionC
     deployment = runner_utils.extract_local_deployment_config(ir)
     started = time.monotonic()
     arguments = sys.argv
-    sys.argv = arguments[:1]  # TFX's executors take the rest for flags of their own
+    sys.argv = arguments[:1]  # TFX's executors would read the other arguments as their own flags
     try:
-        with as_first_recorded(places):
+        with location_independent_keys(places):
             info = launcher.Launcher(
                 pipeline_node=nodes[node_id],
                 mlmd_connection=metadata.Metadata(connection),
@@ -66,23 +77,23 @@ def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionC
         failed = None
         try:
             with metadata.Metadata(connection) as handle:
-                # What a driver raises leaves the execution running, as TFX has it.
+                # TFX leaves an execution in the state "running" if its driver raised the exception.
                 if (failed := execution_id(handle.store, ir.pipeline_info.id, run_id, node_id)) is not None:
-                    # An execution keeps no message, and a report is to have this one.
+                    # TFX does not store the message, and the report shows it.
                     mark_failed(handle.store, failed, **{REFUSED: str(error)} if refused else {})
-        except Exception:  # the disk of the store may be full, too
+        except Exception:  # the same full disk may hold the store
             log.exception("cannot record that %s failed", node_id)
         if refused:
             return Outcome(node_id, NodeState.FAILED, seconds, failed, str(error), data_refused=True)
         root = Path(ir.runtime_spec.pipeline_root.field_value.string_value)
-        message = f"{_message(error)}; {full(root)}" if is_full(error) else _message(error)
+        message = f"{_message(error)}; {disk_full_message(root)}" if is_disk_full(error) else _message(error)
         return Outcome(node_id, NodeState.FAILED, seconds, failed, message)
     finally:
         sys.argv = arguments
     seconds = time.monotonic() - started
     if info is None or info.execution_id is None:
         return Outcome(node_id, NodeState.SKIPPED, seconds)
-    # The launcher also returns when the inputs did not resolve; only the store knows.
+    # The launcher also returns if the inputs did not resolve, so the state comes from the store.
     with metadata.Metadata(connection) as handle:
         [execution] = handle.store.get_executions_by_id([info.execution_id])
     match execution.last_known_state:
@@ -104,15 +115,15 @@ def _skipped_before(
     run_id: str,
     connection: mlmd.ConnectionConfig,
 ) -> bool:
-    """Whether a conditional node that this one has inputs of was skipped in this run: it then has no execution.
+    """Return whether an input of a node comes from a conditional node that was skipped in this run.
 
-    TFX resolves the inputs of a node before it looks at its conditions, and would fail the node for want of them. A
-    node that only comes after another, and takes nothing of it, is not skipped with it.
+    TFX resolves the inputs of a node before it evaluates the conditions, so it would fail the node instead of skipping
+    it. A node that only runs after a skipped node, without an input from it, is not skipped.
     """
-    makers = {
+    producers = {
         channel.producer_node_query.id for spec in nodes[node_id].inputs.inputs.values() for channel in spec.channels
     }
-    conditional = [name for name in makers & nodes.keys() if nodes[name].inputs.conditionals]
+    conditional = [name for name in producers & nodes.keys() if nodes[name].inputs.conditionals]
     if not conditional:
         return False
     with metadata.Metadata(connection) as handle:
@@ -120,14 +131,14 @@ def _skipped_before(
 
 
 def _clear_attempt(ir: pipeline_pb2.Pipeline, node_id: str, run_id: str, connection: mlmd.ConnectionConfig) -> None:
-    """Make room for another attempt at a node: TFX takes the same execution, and leaves what lies in its folders."""
+    """Clean up after an earlier attempt at a node: TFX reuses the execution, with the files in its folders."""
     with metadata.Metadata(connection) as handle:
         if (earlier := execution_id(handle.store, ir.pipeline_info.id, run_id, node_id)) is None:
             return
         [execution] = handle.store.get_executions_by_id([earlier])
         if execution.last_known_state not in (mlmd.Execution.NEW, mlmd.Execution.RUNNING, mlmd.Execution.FAILED):
             return
-        if execution.type == RESOLVER:  # of which each attempt is another execution
+        if execution.type == RESOLVER:  # each attempt at a resolver is a new execution
             mark_failed(handle.store, earlier)
             return
         log.info("another attempt at execution %d", earlier)
@@ -140,7 +151,7 @@ def _clear_attempt(ir: pipeline_pb2.Pipeline, node_id: str, run_id: str, connect
 
 
 def _message(error: Exception) -> str:
-    """The last line of the innermost cause: Beam and TFX wrap an error in pages of their own."""
+    """Return the message of the innermost cause, because Beam and TFX wrap it in pages of text."""
     seen: list[Exception] = []
     while isinstance(error.__cause__, Exception) and error not in seen:
         seen.append(error)

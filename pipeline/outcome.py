@@ -3,30 +3,28 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-# Id of the node that writes the report: its failure changes nothing in what a run came to.
+# Id of the node that writes the report. Its failure does not change the outcome of a run.
 REPORT = "RunReport"
-# Property of an execution that failed: in full why the data are not fit for use, where it found that by reading them.
+# Property of an execution that failed because the data is not fit for use: the full reason.
 REFUSED = "data_refused"
 
 
 class NodeState(StrEnum):
+    """State of a node after its launch."""
+
     COMPLETE = "complete"
-    CACHED = "cached"  # the outputs of an equal, earlier execution were taken over
+    CACHED = "cached"  # the outputs of an equal, earlier execution were reused
     SKIPPED = "skipped"  # a condition of the graph did not hold
     FAILED = "failed"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a launch ended.
-
-    `execution_id` is None where ML Metadata has no execution: skipped, or failed before it. `data_refused`: it failed
-    because the data are not fit for use, which `error` says in full.
-    """
+    """Outcome of launching one node."""
 
     node: str
     state: NodeState
     seconds: float
-    execution_id: int | None = None
-    error: str = ""
-    data_refused: bool = False
+    execution_id: int | None = None  # None if the node was skipped, or failed before ML Metadata had an execution
+    error: str = ""  # why the node failed
+    data_refused: bool = False  # the node failed because the data is not fit for use, which `error` explains

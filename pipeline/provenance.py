@@ -1,4 +1,4 @@
-"""Digest of the code that a step runs: TFX's cache does not see code that is reached by import path."""
+"""Digests of the code that a step runs, which TFX's cache does not notice if it is reached by import path."""
 
 import hashlib
 import importlib.util
@@ -15,16 +15,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @cache
 def digest(*modules: str) -> str:
-    """Return the sha256 of the sources of our `modules` and of all of ours that they import, however indirectly."""
+    """Return the sha256 of the sources of `modules` and of all our modules that they import, directly or not."""
     imported = set(modules).union(*(_import_graph().find_upstream_modules(module) for module in modules))
     digest = hashlib.sha256()
     for name in sorted(imported):
         spec = importlib.util.find_spec(name)
         assert spec is not None and spec.origin is not None
-        for file in (
-            Path(spec.origin),
-            Path(spec.origin).with_suffix(".html"),
-        ):  # a page's template lies beside its module
+        for file in Path(spec.origin), Path(spec.origin).with_suffix(".html"):  # a page's template is beside its module
             if file.is_file():
                 digest.update(name.encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
@@ -41,10 +38,10 @@ def _import_graph() -> grimp.ImportGraph:
 
 
 def code_version() -> str:
-    """The commit, marked when files differ from it.
+    """Return the commit of the checkout, marked `-dirty` if files differ from it.
 
-    Where there is no checkout: what the image was built from, which kubeflow/images/Dockerfile writes down, or else a
-    digest of our sources.
+    Without a checkout, it is the version that kubeflow/images/Dockerfile recorded in the image, or else a digest of our
+    sources.
     """
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
@@ -55,6 +52,6 @@ def code_version() -> str:
 
 
 def lock_digest() -> str:
-    """sha256 of the lock of what a run needs; empty where the lock is not shipped."""
+    """Return the sha256 of the lock file of a run's dependencies; empty if the file is not installed."""
     lock = ROOT / "requirements" / "base.txt"
     return hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else ""

@@ -6,7 +6,7 @@ from pathlib import Path
 from components.errors import DataRefused, StoreError, UsageError
 from components.model.serving_folder import RECORD, ModelRecord, problems, read_record, version_by_run, versions
 from pipeline.metadata import relocation
-from pipeline.metadata.address import Address, NoStore
+from pipeline.metadata.address import Address, NoStoreError
 from pipeline.metadata.reader import reader
 from pipeline.metadata.stores import server
 from pipeline.result.run_result import PUSHED, RunResult
@@ -17,27 +17,27 @@ class PushedModel:
     """A pushed version of a pipeline's model."""
 
     pipeline: str
-    folder: Path  # of the version
+    folder: Path  # folder of the version
     record: ModelRecord
-    serving: bool  # a model server serves the highest version
+    serving: bool  # True for the highest version, which a model server serves
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Pushed models, oldest first in each pipeline, and the reason for each version whose record cannot be read."""
+    """Pushed models, and the versions whose record cannot be read."""
 
-    models: list[PushedModel]
-    unreadable: list[str]
+    models: list[PushedModel]  # the oldest of each pipeline first
+    unreadable: list[str]  # a reason for each
 
 
 @dataclass(frozen=True)
 class Verification:
-    """Outcome of comparing every pushed file with its digest: a line for each problem."""
+    """Outcome of comparing every pushed file with its digest, with a line for each problem."""
 
-    versions: int
-    changed: list[str]
-    unreadable: list[str]  # records
-    warnings: list[str]  # versions whose artifact is gone, and stores that cannot say
+    versions: int  # number of versions that were checked
+    changed: list[str]  # files that differ from their digest
+    unreadable: list[str]  # records that cannot be read
+    warnings: list[str]  # versions whose artifact is gone, and stores that cannot be read
 
 
 def list_models(runs: Path = Path("runs")) -> Listing:
@@ -45,21 +45,22 @@ def list_models(runs: Path = Path("runs")) -> Listing:
     models: list[PushedModel] = []
     unreadable: list[str] = []
     for folder in serving_folders(runs):
-        there = versions(folder)
-        for version in there:
+        existing = versions(folder)
+        for version in existing:
             try:
                 record = read_record(folder / str(version))
             except ValueError as error:
                 unreadable.append(str(error))
             else:
-                models.append(PushedModel(folder.parent.name, folder / str(version), record, version == there[-1]))
+                models.append(PushedModel(folder.parent.name, folder / str(version), record, version == existing[-1]))
     return Listing(models, unreadable)
 
 
 def verify_models(runs: Path = Path("runs")) -> Verification:
-    """Compare every file of the pushed models with the digest in their records, and look their artifacts up.
+    """Compare every file of the pushed models with the digest in its record, and check that their artifacts exist.
 
-    Raises UsageError if no model is pushed below `runs`.
+    Raises:
+        UsageError: if no model is pushed below `runs`.
     """
     serving = serving_folders(runs)
     pushed = [folder / str(version) for folder in serving for version in versions(folder)]
@@ -84,12 +85,14 @@ def serving_folders(runs: Path) -> list[Path]:
     """Return the folders of pushed models below `runs`. Raises UsageError if there is none."""
     folders = [folder for folder in sorted(runs.glob("*/serving")) if versions(folder)]
     if not folders:
-        raise UsageError(f"no pushed model below {runs}: `vitpipe run` makes one, or try another --runs")
+        raise UsageError(
+            f"no pushed model below {runs}: push one with `vitpipe run`, or name another folder with --runs"
+        )
     return folders
 
 
 def all_pushed(runs: Path) -> dict[str, Path]:
-    """The version folders of all pipelines below `runs`, by "pipeline/version"; of each pipeline the newest first."""
+    """Return the version folders of all pipelines below `runs` by "pipeline/version", the newest of each first."""
     return {
         f"{folder.parent.name}/{version}": folder / str(version)
         for folder in sorted(runs.glob("*/serving"))
@@ -98,13 +101,15 @@ def all_pushed(runs: Path) -> dict[str, Path]:
 
 
 def newest_pushed(runs: Path) -> Path:
-    """The version folder pushed last, of all pipelines below `runs`.
+    """Return the version folder that was pushed last in any pipeline below `runs`.
 
-    Raises UsageError where there is none, DataRefused where a record does not say when it was pushed.
+    Raises:
+        UsageError: if there is no pushed model.
+        DataRefused: if the record of a pushed model cannot be read.
     """
     pushed = [folder / str(version) for folder in sorted(runs.glob("*/serving")) for version in versions(folder)[-1:]]
     if not pushed:
-        raise UsageError(f"no pushed model below {runs}: `vitpipe run` makes one, or name a folder with --model")
+        raise UsageError(f"no pushed model below {runs}: push one with `vitpipe run`, or name a folder with --model")
     try:
         return max(pushed, key=lambda folder: read_record(folder).pushed_at)
     except ValueError as error:
@@ -115,7 +120,7 @@ def check(folder: Path, trusted: bool = False) -> None:
     """Check that a folder may be loaded as a model: it holds an unmodified pushed SavedModel.
 
     Args:
-        folder: a version folder, or any other with a SavedModel.
+        folder: a version folder, or another folder with a SavedModel.
         trusted: accept any SavedModel, because the user trusts it.
 
     Raises:
@@ -140,7 +145,7 @@ def check(folder: Path, trusted: bool = False) -> None:
 
 
 def record_pushes(address: Address, serving: Path) -> None:
-    """Record in ML Metadata which versions were pushed by runs that were killed before they recorded it.
+    """Record the pushes of runs that were killed after the push, before they recorded it in ML Metadata.
 
     Args:
         address: the address of the store.
@@ -154,7 +159,7 @@ def record_pushes(address: Address, serving: Path) -> None:
                 for run in store.runs_named(list(pushed))
                 if RunResult(replace(run, version=None)).pushed is None
             ]
-    except NoStore:  # the first run creates the store
+    except NoStoreError:  # the first run creates the store
         return
     if unrecorded:
         from pipeline.metadata.writer import MetadataStore, record

@@ -15,9 +15,15 @@ from pipeline.metadata.writer import record
 def register(
     ir: pipeline_pb2.Pipeline, run_id: str, facts: Mapping[str, str], connection: mlmd.ConnectionConfig
 ) -> None:
-    """Bind the graph to its run, create every type and context that its nodes will want, and record the facts.
+    """Bind the graph to a run, create the types and contexts that its nodes need, and record the facts of the run.
 
     Types are created here because nodes that start at the same moment would each create them.
+
+    Args:
+        ir: the compiled graph, whose runtime parameters are replaced in place.
+        run_id: id of the run.
+        facts: facts of the run, by name.
+        connection: the store of ML Metadata.
     """
     runtime_parameter_utils.substitute_runtime_parameter(ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
     with metadata.Metadata(connection) as handle:

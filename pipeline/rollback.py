@@ -16,7 +16,7 @@ from components.model.serving_folder import (
 from pipeline.metadata.address import Address
 from pipeline.metadata.stores import server
 from pipeline.pushed_models import serving_folders
-from pipeline.run_lock import no_run
+from pipeline.run_lock import lock_for_changes
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Restored:
     """An older model that serves again; `record.restored_from` is the version it was copied from."""
 
     record: ModelRecord
-    folder: Path  # of the versions
-    earlier: bool  # an earlier roll-back, which was interrupted, has already pushed it
+    folder: Path  # folder of all versions
+    earlier: bool  # True if an earlier roll-back pushed it and was interrupted before it reported that
 
 
 def roll_back(
@@ -44,6 +44,9 @@ def roll_back(
         report: called with the result before this roll-back counts as done. If the process is killed before that,
             repeating the call returns the same result instead of going back one more version.
 
+    Returns:
+        The model that serves again.
+
     Raises:
         UsageError: if there is no such pipeline or version, the version already serves, a record cannot be read, or
             the folder cannot be written.
@@ -53,7 +56,7 @@ def roll_back(
     folder = _serving_folder(pipeline, runs)
     address = server() or Address(file=folder.parent / "metadata.db")
     try:
-        with no_run(folder.parent, folder.parent.name, address):
+        with lock_for_changes(folder.parent, folder.parent.name, address):
             record = interrupted_rollback(folder)
             earlier = record is not None and version in (None, record.restored_from)
             if record is None or not earlier:
@@ -77,10 +80,10 @@ def roll_back(
 def _serving_folder(pipeline: str | None, runs: Path) -> Path:
     folders = {folder.parent.name: folder for folder in serving_folders(runs)}
     if pipeline is None and len(folders) > 1:
-        raise UsageError(f"several pipelines have pushed models: say which with --pipeline {'|'.join(folders)}")
+        raise UsageError(f"several pipelines have pushed models: choose one with --pipeline {'|'.join(folders)}")
     name = pipeline or next(iter(folders))
     if name not in folders:
-        raise UsageError(f"--pipeline {name}: no pushed models; these pipelines have some: {', '.join(folders)}")
+        raise UsageError(f"--pipeline {name}: it has no pushed models; these pipelines have: {', '.join(folders)}")
     return folders[name]
 
 
@@ -91,4 +94,6 @@ def _version_before(folder: Path) -> int:
     for record in reversed(records):
         if record.model not in (serving.model, *serving.withdrawn):
             return record.version
-    raise ValueError(f"{folder} holds no model to return to: only version {serving.version} and rolled-back models")
+    raise ValueError(
+        f"{folder} has no model to return to, except version {serving.version}, which serves, and rolled-back models"
+    )

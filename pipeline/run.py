@@ -20,7 +20,7 @@ from pipeline.metadata.stores import check_store
 from pipeline.pushed_models import record_pushes
 from pipeline.result.run_result import EXIT, WARNING, RunResult, this_process
 from pipeline.result.verdict import verdict
-from pipeline.run_lock import only_run
+from pipeline.run_lock import lock_for_run
 from pipeline.settings import Settings
 from pipeline.warm_start import plan as warm_start_plan
 from trainer.warm_start import WarmStart
@@ -36,7 +36,7 @@ class Plan:
     settings: Settings  # for a fine-tuning, with the sizes of its backbone
     span: int  # the span to train on
     accepted: Mapping[str, str]  # checks of the data gate that do not stop the run, each with the reason
-    warm_start: WarmStart | None  # what the training takes over from the serving model
+    warm_start: WarmStart | None  # weights and classes that the training takes over from the serving model
 
     def graph(self, force: Collection[str] = ()) -> pipeline_pb2.Pipeline:
         """Return the compiled graph. Imports TFX.
@@ -78,6 +78,9 @@ def plan(
             an error, whereas such a setting in a preset is ignored.
         log: the file to which output of libraries is appended.
 
+    Returns:
+        The checked run. The settings of a fine-tuning have the sizes of its backbone.
+
     Raises:
         SettingsError: if the span is missing, a setting has no effect, or the backbone or warm start does not fit.
         DataRefused: if the span or a model is damaged.
@@ -92,7 +95,7 @@ def plan(
     else:
         for flag in overrides:
             if flag.startswith("finetune.") and not flag.startswith("finetune.source="):
-                raise SettingsError(f"--set {flag}: without finetune.source it has no effect; set that to a backbone")
+                raise SettingsError(f"--set {flag}: it has no effect without finetune.source; set that to a backbone")
     return Plan(settings, span, accepted or {}, warm_start)
 
 
@@ -110,6 +113,9 @@ def record_start(
         reason: why it was started, in words.
         process: a record of the process that runs it, see `this_process`.
         warning: a problem that does not prevent the run; empty for none.
+
+    Returns:
+        The facts, by name.
     """
     settings = planned.settings
     facts = run_facts.facts(settings, planned.span, planned.accepted, trigger, reason, process)
@@ -139,7 +145,10 @@ def run(
         reason: why these checks are accepted, or why the run was started; recorded in ML Metadata.
         force: ids of nodes that run even if their outputs are cached. A forced `Trainer` trains from the first epoch.
         trigger: what started the run.
-        overrides: see `plan`.
+        overrides: the settings `a.b=c` that a user gave for this run, see `plan`.
+
+    Returns:
+        The outcome of the run.
 
     Raises:
         SettingsError: if a setting is wrong, or a GPU is required and missing.
@@ -150,7 +159,7 @@ def run(
     """
     planned = plan(settings, accepted=run_facts.accepted_checks(accept, reason), overrides=overrides)
     settings = planned.settings
-    with only_run(settings), own_stderr() as stderr:
+    with lock_for_run(settings), own_stderr() as stderr:
         check_store(settings.store)
         try:
             return _run(planned, Display(stderr), force, trigger, reason)
@@ -179,8 +188,8 @@ def _run(planned: Plan, display: Display, force: Collection[str], trigger: str, 
         graph = planned.graph(force)
     if settings.training.require_gpu and not gpus:
         raise SettingsError(
-            "training.require_gpu is true and TensorFlow sees no GPU (`vitpipe doctor` says what it sees): run on a "
-            "GPU worker, take the preset cifar10-cpu, or --set training.require_gpu=false"
+            "training.require_gpu is true, but TensorFlow finds no GPU (see `vitpipe doctor`): run on a machine with a "
+            "GPU, use the preset cifar10-cpu, or --set training.require_gpu=false"
         )
     if "Trainer" in force:
         shutil.rmtree(checkpoints_folder(settings), ignore_errors=True)

@@ -16,18 +16,20 @@ from pipeline.metadata import relocation
 from pipeline.result.run_result import PROCESS
 from pipeline.settings import Settings, strict_yaml
 
-TRIGGERS = ("manual", "span", "schedule")  # a person, data that landed, a clock
+TRIGGERS = ("manual", "span", "schedule")  # started by a person, by a new span, by a schedule
 
 
 def new_run_id() -> str:
-    """Unique, sorts by time, and made of what a cluster accepts in a name."""
+    """Return a unique id that sorts by time. It has only letters, digits and hyphens, as a cluster requires."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 def choose_span(settings: Settings) -> int:
-    """The span to train on: the one set, or the newest.
+    """Return the span to train on: `data.span`, or the newest one.
 
-    Raises SettingsError where it, or the gate's, is not there, and DataRefused where they are not whole.
+    Raises:
+        SettingsError: if that span or the gate span is missing, or has fewer training images than a batch.
+        DataRefused: if the schema or the manifest of one of the two spans is damaged.
     """
     data = settings.data.dir
     span = settings.chosen_span()
@@ -45,9 +47,15 @@ def choose_span(settings: Settings) -> int:
 def facts(
     settings: Settings, span: int, accepted: Mapping[str, str], trigger: str, reason: str, process: str
 ) -> dict[str, str]:
-    """What a person must be able to say later of this run.
+    """Return the facts that a run records about itself: code, data, settings and the reason for the run.
 
-    trigger: what started it, of TRIGGERS. reason: why, in words. process: who runs it, see `this_process`.
+    Args:
+        settings: the settings of the run.
+        span: the span to train on.
+        accepted: checks of the data gate that do not stop the run, each with the reason.
+        trigger: what started the run, one of `TRIGGERS`.
+        reason: why it was started, in words.
+        process: a record of the process that runs it, see `this_process`.
     """
 
     def digest(number: int) -> str:
@@ -67,15 +75,23 @@ def facts(
 
 
 def accepted_checks(checks: Sequence[str], reason: str, flag: str = "") -> dict[str, str]:
-    """The reason by check of the data gate that shall not stop a run. Raises UsageError.
+    """Return the accepted checks of the data gate, each with the reason.
 
-    flag: what stands before the names of the two where a person gave them.
+    Args:
+        checks: names of checks that do not stop the run.
+        reason: why the data is right anyway.
+        flag: prefix of the option names in messages: `--` if the user gave them on the command line.
+
+    Raises:
+        UsageError: if the reason is missing, a check does not exist, or a check cannot be accepted.
     """
     if checks and not reason.strip():
-        raise UsageError(f'{flag}accept CHECK and {flag}reason "..." go together: say why the data are right anyway')
+        raise UsageError(f'{flag}accept CHECK and {flag}reason "..." go together: say why the data is right anyway')
     for check in checks:
         if check in UNUSABLE:
-            raise UsageError(f"{flag}accept {check}: nothing can be trained on such examples; remove them")
+            raise UsageError(
+                f"{flag}accept {check}: not possible, because nothing can be trained on such examples; remove them"
+            )
         if check not in CHECKS:
             raise UsageError(
                 f"{flag}accept {check}: no such check; {did_you_mean(check, CHECKS)}the checks are {', '.join(CHECKS)}"
@@ -84,19 +100,33 @@ def accepted_checks(checks: Sequence[str], reason: str, flag: str = "") -> dict[
 
 
 def record_places(settings: Settings) -> str:
-    """Record where the run folder and the data lie now. Returns a warning, or an empty string. Raises StoreError.
+    """Record the current paths of the run folder and the data. The caller must hold the lock of the run folder.
 
-    The caller holds the lock of the run folder.
+    Returns:
+        A warning, or an empty string.
+
+    Raises:
+        StoreError: if the store cannot be read or written.
     """
     return "; ".join(relocation.record_places(settings.store, settings.folder, settings.data.dir.resolve()))
 
 
 def write_facts(logs: Path, facts: Mapping[str, str]) -> None:
-    """The same beside the logs of a run, for who has no store at hand."""
-    told = {name: value for name, value in facts.items() if name != PROCESS}
-    (logs / "run.yaml").write_text(strict_yaml.dump({**told, "settings": json.loads(facts["settings"])}))
+    """Write the facts of a run to `run.yaml` beside its logs, for readers without access to the store.
+
+    Args:
+        logs: folder of the run's logs.
+        facts: the facts, from `facts`.
+    """
+    lasting = {name: value for name, value in facts.items() if name != PROCESS}
+    (logs / "run.yaml").write_text(strict_yaml.dump({**lasting, "settings": json.loads(facts["settings"])}))
 
 
 def logs_folder(settings: Settings, run_id: str) -> Path:
-    """Where the log files of a run are."""
+    """Return the folder of a run's log files.
+
+    Args:
+        settings: the settings of the run.
+        run_id: id of the run.
+    """
     return settings.folder / "logs" / run_id

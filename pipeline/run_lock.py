@@ -29,7 +29,7 @@ def running_on_cluster(store: Reader, pipeline: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def locked(settings: Settings) -> Iterator[None]:
+def lock_run_folder(settings: Settings) -> Iterator[None]:
     """Hold the lock of the pipeline's run folder.
 
     Raises:
@@ -63,15 +63,20 @@ def locked(settings: Settings) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def only_run(settings: Settings) -> Iterator[None]:
-    """Hold the lock, after checking that no run of this pipeline is running on a cluster. Raises as `locked` does."""
-    with locked(settings):
+def lock_for_run(settings: Settings) -> Iterator[None]:
+    """Hold the lock of the run folder, after checking that no run of this pipeline is running on a cluster.
+
+    Raises:
+        AnotherRun: if a run of this pipeline is running, here or on a cluster.
+        SettingsError: see `lock_run_folder`.
+    """
+    with lock_run_folder(settings):
         check_cluster(settings.store, settings.name)
         yield
 
 
 @contextlib.contextmanager
-def no_run(folder: Path, pipeline: str, address: Address) -> Iterator[None]:
+def lock_for_changes(folder: Path, pipeline: str, address: Address) -> Iterator[None]:
     """Hold the lock of a run folder while its pushed models or artifacts are changed.
 
     Args:
@@ -96,11 +101,14 @@ def no_run(folder: Path, pipeline: str, address: Address) -> Iterator[None]:
 
 
 def check_cluster(address: Address, pipeline: str) -> None:
-    """Raise AnotherRun if a run of a pipeline is running on a cluster, where steps do not hold the folder's lock.
+    """Check that no run of a pipeline is running on a cluster, whose steps do not hold the folder's lock.
 
     Args:
         address: the address of the store that the runs are recorded in.
         pipeline: the name of the pipeline.
+
+    Raises:
+        AnotherRun: if there is such a run.
     """
     # The store does not exist before the first run.
     with contextlib.suppress(StoreError), reader(address) as store:

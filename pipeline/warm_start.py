@@ -1,4 +1,4 @@
-"""Plan of a warm start, which is checked before anything is computed."""
+"""Plan of a warm start, checked before the training starts."""
 
 import json
 import struct
@@ -16,13 +16,13 @@ from pipeline.settings import Settings
 from trainer.settings import current_names
 from trainer.warm_start import WarmStart, compare_classes
 
-# Settings that must equal those of the model it starts from. Position embeddings are resized to another image_size.
+# Settings that must equal those of the serving model. image_size may differ: position embeddings are resized.
 _EQUAL = ("patch_size", "depth", "width", "heads", "mlp_ratio", "pool", "conv_stem")
 _KERAS_MODEL = "assets.extra/vit.keras"  # `trainer.serving.KERAS_MODEL`, which would import TensorFlow
 
-_MAX_CONFIG = 2**20  # bytes of that configuration; that of a ViT has 2 KiB
+_MAX_CONFIG = 2**20  # bytes of a model's configuration; a ViT has 2 KiB
 
-# What zipfile and json raise on a damaged file.
+# Errors of zipfile and json for a damaged file.
 _DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -44,7 +44,7 @@ def plan(settings: Settings, span: int) -> WarmStart | None:
         span: the span to train on.
 
     Raises:
-        SettingsError: if the serving model has no record, its files are gone, or its architecture is not that of the
+        SettingsError: if the serving model has no record, its files are gone, or its architecture differs from the
             settings.
     """
     serving = settings.folder / "serving"
@@ -54,7 +54,7 @@ def plan(settings: Settings, span: int) -> WarmStart | None:
         raise SettingsError(f"training.warm_start: {error}") from None
     if served is None:
         return None
-    artifact = Path(relocation.place(served.model.uri, settings.folder.resolve()))
+    artifact = Path(relocation.current_uri(served.model.uri, settings.folder.resolve()))
     if artifact.is_absolute() and not artifact.is_dir():
         raise SettingsError(
             f"training.warm_start cannot start from version {served.version} in {serving}: its artifact {artifact} is "
@@ -69,7 +69,7 @@ def plan(settings: Settings, span: int) -> WarmStart | None:
     if differing:
         raise SettingsError(
             f"training.warm_start cannot start from version {served.version} in {serving}, which has "
-            f"{'; '.join(differing)}: take its model settings, or --set training.warm_start=false"
+            f"{'; '.join(differing)}: use its model settings, or --set training.warm_start=false"
         )
     names = manifest.read(ingest.span_folder(settings.data.dir, span)).class_names
     return compare_classes(served.classes, [*names], served.version)

@@ -7,7 +7,7 @@ from components.data import ingest
 from components.data.ingest import manifest, tfrecord
 from components.errors import DataRefused, NotFound, UsageError
 from components.model.serving_folder import RECORD, read_record
-from pipeline.metadata.properties import Unreadable
+from pipeline.metadata.properties import UnreadableError
 from pipeline.metadata.stores import find_run
 from pipeline.pushed_models import check
 from pipeline.result.run_result import RunResult
@@ -65,7 +65,7 @@ def gate_span(pushed: Path, runs: Path) -> Path:
         raise UsageError(f"{text}; the run that made {pushed} knows its data: {fix}", *unreadable) from None
     try:
         data = RunResult(run).data_settings
-    except Unreadable as error:
+    except UnreadableError as error:
         raise UsageError(f"run {run.name}: {error}; {fix}") from None
     span = ingest.span_folder(data.dir, data.gate_span)
     if not (span / manifest.NAME).is_file():

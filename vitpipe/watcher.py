@@ -13,12 +13,12 @@ from components.data import ingest
 from components.data.ingest import manifest
 from components.errors import AnotherRun, DataRefused, Exit, SettingsError, StoreError, UsageError
 from pipeline.console.duration import duration
-from pipeline.metadata.address import NoStore
-from pipeline.metadata.properties import Unreadable
+from pipeline.metadata.address import NoStoreError
+from pipeline.metadata.properties import UnreadableError
 from pipeline.metadata.reader import reader
 from pipeline.metadata.records import Run
 from pipeline.result.run_result import RunResult, RunState
-from pipeline.run_lock import only_run
+from pipeline.run_lock import lock_for_run
 from pipeline.settings import Settings
 
 TRIGGER = "span"  # of the runs that are started here, as they record it
@@ -186,21 +186,21 @@ def _with_verdict(settings: Settings) -> list[Run]:
     """The runs of this pipeline, the newest first, that ended with one: here, on a cluster, by hand or not."""
     try:
         with reader(settings.store) as store:
-            runs = store.runs(settings.name, whole=False)
-    except NoStore:  # which the first run makes
+            runs = store.runs(settings.name, details=False)
+    except NoStoreError:  # which the first run makes
         return []
     return [run for run in runs if RunResult(run).exit in VERDICTS]
 
 
 def _span(run: Run) -> int | None:
-    with contextlib.suppress(Unreadable):
+    with contextlib.suppress(UnreadableError):
         return RunResult(run).span
     return None
 
 
 def _another_run(settings: Settings) -> bool:
     try:
-        with only_run(settings):
+        with lock_for_run(settings):
             return False
     except AnotherRun:
         return True

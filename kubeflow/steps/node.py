@@ -41,11 +41,11 @@ def main() -> None:
         step.end(Exit.CRASHED, f"run {arguments.run_id} has not started: {logs / step.GRAPH} is missing")
     with own_stderr() as stderr, redirected(log):
         from pipeline import node
-        from pipeline.metadata.writer import MetadataStore, forget, record
+        from pipeline.metadata.writer import MetadataStore, record, remove_fact
 
         # If a person has tried failed steps again, the run is running again: its recorded exit code is outdated.
         store = MetadataStore(address.connection_config())
-        tried_again = forget(store, arguments.run_id, EXIT)
+        tried_again = remove_fact(store, arguments.run_id, EXIT)
         with Display(stderr) as display:
             display.started(arguments.node)
             outcome = node.launch(graph, arguments.node, address.connection_config())

@@ -21,8 +21,8 @@ from pipeline.metadata.address import PASSWORD, check_server
 from pipeline.metadata.reader import reader
 from pipeline.result.run_result import EXIT, TAKEN_OVER, current_settings
 from pipeline.run import node_names, plan, record_start
-from pipeline.run_lock import locked, running_on_cluster
-from pipeline.settings import Settings, explained
+from pipeline.run_lock import lock_run_folder, running_on_cluster
+from pipeline.settings import Settings, settings_error
 
 NEWEST = -1  # as a span: a parameter of a pipeline on Kubeflow has no way to say "none"
 
@@ -87,7 +87,7 @@ def settings_of(text: str, span: int, gate: Mapping[str, float]) -> Settings:
     try:
         return Settings.model_validate(settings)
     except ValidationError as error:
-        raise explained(error) from None
+        raise settings_error(error) from None
 
 
 def begin(
@@ -112,7 +112,7 @@ def begin(
     address = settings.store
     check_server(address)
     planned = plan(settings, accepted=accepted, log=logs / "startup.log")
-    with locked(settings):
+    with lock_run_folder(settings):
         logs.mkdir(parents=True, exist_ok=True)
         with redirected(logs / "startup.log"):
             from ml_metadata import MetadataStore

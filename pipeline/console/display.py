@@ -18,9 +18,13 @@ _STYLES = {
 
 
 class Display:
-    """Writes to `stream`. Log records of our own steps (packages `trainer`, `components`) appear under their node."""
+    """Progress of a run on a stream. Log messages of the packages `trainer` and `components` appear under their node.
 
-    def __init__(self, stream: TextIO):
+    Args:
+        stream: where the progress is printed.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
         self._console = Console(file=stream, soft_wrap=True)
         self._progress = Progress(
             SpinnerColumn(),
@@ -29,7 +33,7 @@ class Display:
             console=self._console,
             transient=True,
             disable=not self._console.is_terminal,
-            # Rich would bring everybody's output to the terminal; the libraries' belongs in the log file.
+            # Rich would print the output of libraries, too, which belongs in the log file.
             redirect_stdout=False,
             redirect_stderr=False,
         )
@@ -47,33 +51,36 @@ class Display:
             logging.getLogger(package).removeHandler(self._handler)
 
     def line(self, text: str | Text) -> None:
+        """Print a line."""
         self._console.print(text if isinstance(text, Text) else printable(text))
 
     def started(self, activity: str) -> None:
+        """Show the name of a node or activity beside the spinner, in place of the previous name."""
         self.idle()
         self._progress.add_task(printable(activity))
 
     def activity(self, text: str) -> None:
-        """Show what is being computed: beside the spinner on a terminal, as a line elsewhere."""
+        """Show what is being computed: beside the spinner on a terminal, otherwise as a line."""
         if self._console.is_terminal:
             self.started(text)
         else:
             self.line(text)
 
     def idle(self) -> None:
-        """Nothing goes on, so that what is printed elsewhere stands alone."""
+        """Remove the spinner, for example before other output is printed."""
         for task in self._progress.task_ids:
             self._progress.remove_task(task)
         self._progress.refresh()
 
     def ended(self, outcome: Outcome) -> None:
+        """Print the outcome of a node."""
         self.idle()
         state = (f"{outcome.state:<9}", _STYLES[outcome.state])
         self.line(Text.assemble(f"{outcome.node:<18}", state, f"{outcome.seconds:7.1f} s"))
 
 
 class _Lines(logging.Handler):
-    def __init__(self, display: Display):
+    def __init__(self, display: Display) -> None:
         super().__init__(logging.INFO)
         self._display = display
 

@@ -1,8 +1,8 @@
-"""Durations as text for a person."""
+"""Durations as text."""
 
 
 def duration(seconds: float) -> str:
-    """In the units that a person would use."""
+    """Return a duration such as `12.3 s`, `5 min 7 s` or `2 h 10 min`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -21,7 +21,7 @@ def own_stderr() -> Iterator[TextIO]:
 
 @contextlib.contextmanager
 def redirected(path: Path) -> Iterator[None]:
-    """Append everything written to standard output and error to `path`: Python's, and that of C++ libraries too."""
+    """Append to a file what is written to standard output and standard error, by C++ libraries, too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _flush()
     saved = os.dup(1), os.dup(2)
@@ -33,7 +33,7 @@ def redirected(path: Path) -> Iterator[None]:
     root = logging.getLogger()
     before, root.handlers, level = root.handlers, [handler], root.level
     root.setLevel(logging.INFO)
-    logging.getLogger("apache_beam").setLevel(logging.WARNING)  # it tells of every type hint it reads
+    logging.getLogger("apache_beam").setLevel(logging.WARNING)  # it logs every type hint that it reads
     try:
         # In a notebook sys.stdout and sys.stderr do not write to the descriptors, so they are replaced as well.
         with contextlib.redirect_stdout(_stream(1)), contextlib.redirect_stderr(_stream(2)):
@@ -41,7 +41,7 @@ def redirected(path: Path) -> Iterator[None]:
     finally:
         root.handlers = before
         root.setLevel(level)
-        with contextlib.suppress(OSError):  # a full disk is reported by what failed because of it
+        with contextlib.suppress(OSError):  # the operation that fails because of a full disk reports it
             _flush()
         for descriptor, copy in enumerate(saved, start=1):
             os.dup2(copy, descriptor)
@@ -49,7 +49,7 @@ def redirected(path: Path) -> Iterator[None]:
 
 
 def display_path(path: Path) -> str:
-    """A path as a person reads it: short where it lies below the current folder."""
+    """Return a path as text, relative if it is below the current folder."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 

@@ -1,1 +1,1 @@
-"""Charts, graphs, attention maps and the pages that are made of them."""
+"""Charts, graphs and attention maps, and pages that show attention."""

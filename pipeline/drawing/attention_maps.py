@@ -1,4 +1,4 @@
-"""Attention maps in colour, on one scale: equal values have the same colour in every picture."""
+"""Attention maps as pictures with one scale of colours: equal values have the same colour in every picture."""
 
 import base64
 import io
@@ -9,66 +9,86 @@ from PIL import Image, ImageDraw
 
 from trainer.explain import upsample
 
-TICKS = (0, 1, 2, 4, 8, 16)  # of the legend, multiples of even attention; the last and more have the last colour
-_SIDE = 256  # pixels of a picture, at least
-_GAP = 3  # pixels
-# From yellow to red and from nothing to nearly opaque.
+TICKS = (0, 1, 2, 4, 8, 16)  # of the legend: multiples of even attention; larger ones have the colour of the last
+_SIDE = 256  # smallest side of a picture, in pixels
+_GAP = 3  # pixels between tiles
+# RGBA colours from transparent yellow to nearly opaque red.
 _LEVEL = np.linspace(0, 1, 256)[:, None]
 _RAMP = np.round(
     np.hstack([255 - 55 * _LEVEL, 220 * (1 - _LEVEL), 60 * (1 - _LEVEL), 242 * np.minimum(1, 1.25 * _LEVEL)])
 ).astype("uint8")
 
 
-def place(times: float | np.ndarray) -> float | np.ndarray:
-    """Of a multiple of even attention on the scale of colours, 0 to 1.
+def scale_position(times: float | np.ndarray) -> float | np.ndarray:
+    """Return the position of a multiple of even attention on the scale of colours, from 0 to 1.
 
-    Attention itself, 0 to 1, would leave most maps without colour: even attention to 64 patches is 0.016 for each, and
-    a mean or a rollout is near it. The square root keeps apart what is small, too.
+    A scale of attention itself would leave most maps without colour: even attention to 64 patches is 0.016 for each,
+    and means and rollouts are near it. The square root makes differences between small values visible, too.
     """
     shares: float | np.ndarray = np.sqrt(np.clip(times / TICKS[-1], 0, 1))
     return shares
 
 
 def colour_map(patches: np.ndarray, side: int) -> Image.Image:
-    """A map of patches [patches] with transparency, to be laid over an image of `side` pixels."""
+    """Return a transparent picture of attention, to be laid over an image.
+
+    Args:
+        patches: attention to each patch, float [patches].
+        side: side of the image, in pixels.
+    """
     times = upsample(patches, side) * patches.size
-    picture = Image.fromarray(np.round(255 * place(times)).astype("uint8"), "L")
+    picture = Image.fromarray(np.round(255 * scale_position(times)).astype("uint8"), "L")
     picture.putpalette(_RAMP.tobytes(), "RGBA")
     return picture
 
 
 def overlay(pixels: np.ndarray, patches: np.ndarray) -> Image.Image:
-    """A map of patches over an image uint8 [size, size, 3] in grey."""
+    """Return an image in grey with a picture of attention over it.
+
+    Args:
+        pixels: the image, uint8 [size, size, 3].
+        patches: attention to each patch, float [patches].
+    """
     under = enlarge(pixels).convert("L").convert("RGBA")
     return Image.alpha_composite(under, colour_map(patches, under.width).convert("RGBA")).convert("RGB")
 
 
 def draw_grid(pixels: np.ndarray, grid: int) -> Image.Image:
-    """An image uint8 [size, size, 3] with the borders of its grid x grid patches."""
+    """Return an image with the borders of its patches.
+
+    Args:
+        pixels: the image, uint8 [size, size, 3].
+        grid: number of patches on each side.
+    """
     picture = enlarge(pixels)
     draw = ImageDraw.Draw(picture)
     for line in range(1, grid):
         at = line * picture.width // grid
-        for shift, colour in enumerate(("black", "white")):  # one of them is seen on any image
+        for shift, colour in enumerate(("black", "white")):  # at least one of them is visible on any image
             draw.line([(at + shift, 0), (at + shift, picture.width)], colour)
             draw.line([(0, at + shift), (picture.width, at + shift)], colour)
     return picture
 
 
 def enlarge(pixels: np.ndarray) -> Image.Image:
+    """Return an image, uint8 [size, size, 3], enlarged to at least 256 pixels on each side."""
     side = pixels.shape[0] * max(1, -(-_SIDE // pixels.shape[0]))
     return Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST)
 
 
 def legend() -> dict[str, Any]:
-    """What `scale.html` draws: the colours from the left to the right, and the places of the ticks, 0 to 1."""
+    """Return the legend that `scale.html` shows: a picture of the colours, and the position of each tick, 0 to 1."""
     ramp = Image.fromarray(np.arange(256, dtype="uint8")[None], "L")
     ramp.putpalette(_RAMP.tobytes(), "RGBA")
-    return {"ramp": data_uri(ramp), "ticks": {tick: float(place(tick)) for tick in TICKS}}
+    return {"ramp": data_uri(ramp), "ticks": {tick: float(scale_position(tick)) for tick in TICKS}}
 
 
 def similarities(cosines: np.ndarray) -> Image.Image:
-    """For each patch, at its place, its similarity [patches, patches] to all: blue -1, white 0, red 1."""
+    """Return a picture with a map for each patch, at its place, of its similarity to all patches.
+
+    Args:
+        cosines: float [patches, patches]. In the picture, -1 is blue, 0 is white and 1 is red.
+    """
     grid = round(len(cosines) ** 0.5)
     values = np.clip(cosines, -1, 1)[..., None]
     away = np.where(values > 0, np.array([178, 24, 43]), np.array([33, 102, 172]))
@@ -77,13 +97,18 @@ def similarities(cosines: np.ndarray) -> Image.Image:
 
 
 def filters(components: np.ndarray, columns: int = 7) -> Image.Image:
-    """Components [n, patch_size, patch_size, 3] in rows, each stretched so that its largest weight is full colour."""
+    """Return a picture of filters in rows. In each filter, the weight of the largest magnitude has full colour.
+
+    Args:
+        components: the filters, float [n, patch_size, patch_size, 3].
+        columns: number of filters in a row.
+    """
     strongest = abs(components).max((1, 2, 3), keepdims=True)
     return _sheet(np.round(127.5 + 127.5 * components / strongest).astype("uint8"), columns)
 
 
 def _sheet(tiles: np.ndarray, columns: int) -> Image.Image:
-    """Tiles uint8 [n, side, side, 3] in rows of `columns`, enlarged, with grey between them."""
+    """Return tiles, uint8 [n, side, side, 3], enlarged and in rows, with grey between them."""
     side = tiles.shape[1] * max(1, 2 * _SIDE // (columns * tiles.shape[1]))
     step = side + _GAP
     sheet = Image.new("RGB", (columns * step - _GAP, -(-len(tiles) // columns) * step - _GAP), "#808080")
@@ -95,6 +120,7 @@ def _sheet(tiles: np.ndarray, columns: int) -> Image.Image:
 
 
 def data_uri(picture: Image.Image) -> str:
+    """Return a picture as the data URI of a PNG file."""
     out = io.BytesIO()
     picture.save(out, "PNG")
     return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"

@@ -15,7 +15,14 @@ Epochs = Sequence[Epoch]
 
 
 def curves(title: str, axis: str, lines: Mapping[str, tuple[Epochs, str]], format: str = "") -> str:
-    """Lines over the epochs: by name the rows, and which figure of them."""
+    """Return a chart with lines over the epochs.
+
+    Args:
+        title: title of the chart.
+        axis: title of the y axis.
+        lines: for each name of a line, the epochs and the name of the figure to show.
+        format: format of the numbers at the y axis, in the notation of d3-format.
+    """
     chart = go.Figure()
     for place, (name, (rows, figure)) in enumerate(lines.items()):
         chart.add_scatter(
@@ -32,7 +39,12 @@ def curves(title: str, axis: str, lines: Mapping[str, tuple[Epochs, str]], forma
 
 
 def confusion(names: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:
-    """Shares of each class's examples, so that a rare class is seen as well as a frequent one."""
+    """Return a heat map of the confusion matrix. Colours are shares of each class, so that rare classes are visible.
+
+    Args:
+        names: names of the classes.
+        matrix: number of examples by class and by answer.
+    """
     shares = [[count / max(sum(row), 1) for count in row] for row in matrix]
     few = len(names) <= 20
     chart = go.Figure(
@@ -44,7 +56,7 @@ def confusion(names: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:
             zmax=1,
             colorscale=_SHADES,
             customdata=matrix,
-            hovertemplate="%{y} taken for %{x}: %{customdata:,} images, %{z:.1%}<extra></extra>",
+            hovertemplate="%{y} classified as %{x}: %{customdata:,} images, %{z:.1%}<extra></extra>",
             text=matrix if few else None,
             texttemplate="%{text:,}" if few else None,
             showscale=False,
@@ -56,17 +68,18 @@ def confusion(names: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:
 
 
 def reliability(bins: Sequence[Bin]) -> str:
+    """Return a chart of the accuracy over the confidence of a model."""
     chart = go.Figure()
     chart.add_scatter(
-        x=[0, 1], y=[0, 1], mode="lines", name="as sure as right", line={"dash": "dot", "color": "#808080"}
+        x=[0, 1], y=[0, 1], mode="lines", name="perfect calibration", line={"dash": "dot", "color": "#808080"}
     )
     chart.add_scatter(
-        x=[one.confidence for one in bins],
-        y=[one.accuracy for one in bins],
+        x=[bin.confidence for bin in bins],
+        y=[bin.accuracy for bin in bins],
         mode="lines+markers",
         name="this model",
         line={"color": _COLOURS[0]},
-        customdata=[one.examples for one in bins],
+        customdata=[bin.examples for bin in bins],
         hovertemplate="%{customdata:,} images, confidence %{x:.3f}, accuracy %{y:.3f}<extra></extra>",
     )
     chart.update_xaxes(range=[0, 1])
@@ -75,20 +88,29 @@ def reliability(bins: Sequence[Bin]) -> str:
 
 
 def confidences(bins: Sequence[Bin]) -> str:
+    """Return a histogram of the confidence of a model."""
     chart = go.Figure(
         go.Bar(
-            x=[one.confidence for one in bins],
-            y=[one.examples for one in bins],
+            x=[bin.confidence for bin in bins],
+            y=[bin.examples for bin in bins],
             marker_color=_COLOURS[0],
             hovertemplate="confidence %{x:.3f}: %{y:,} images<extra></extra>",
         )
     )
     chart.update_xaxes(range=[0, 1])
-    return html(chart, "How sure it is", "confidence", "test images")
+    return html(chart, "Distribution of the confidence", "confidence", "test images")
 
 
 def by_block(title: str, axis: str, names: Sequence[str], rows: Sequence[Sequence[float]], even: float) -> str:
-    """A line a head over the blocks. rows: [block][head]; even: what attention that is the same to all would have."""
+    """Return a chart with a line over the blocks for each head.
+
+    Args:
+        title: title of the chart.
+        axis: title of the y axis.
+        names: names of the lines.
+        rows: values, [block][line].
+        even: value of even attention, which is shown as a dotted line.
+    """
     chart = go.Figure()
     blocks = list(range(1, len(rows) + 1))
     for place, name in enumerate(names):
@@ -106,26 +128,33 @@ def by_block(title: str, axis: str, names: Sequence[str], rows: Sequence[Sequenc
 
 
 def removal(name: str, shares: Sequence[float], rollout: Sequence[float], random: Sequence[float]) -> str:
-    """Deletion or insertion: the probability of the answer over the share of the patches that were moved."""
+    """Return a chart of the probability of the answer while patches are deleted or inserted.
+
+    Args:
+        name: `deletion` or `insertion`.
+        shares: shares of the patches that have been deleted or inserted.
+        rollout: probability at each share, with the patches in the order of rollout.
+        random: probability at each share, with the patches in random order.
+    """
     chart = go.Figure()
-    for place, (order, values) in enumerate({"rollout's order": rollout, "random order": random}.items()):
+    for place, (order, values) in enumerate({"order of rollout": rollout, "random order": random}.items()):
         chart.add_scatter(x=list(shares), y=list(values), name=order, mode="lines", line={"color": _COLOURS[place]})
     chart.update_xaxes(range=[0, 1], tickformat=".0%")
     chart.update_yaxes(range=[0, 1])
-    moved = "taken out" if name == "deletion" else "put in"
-    return html(chart, name.capitalize(), f"patches {moved}", "probability of the answer")
+    change = "deleted" if name == "deletion" else "inserted"
+    return html(chart, name.capitalize(), f"patches {change}", "probability of the answer")
 
 
 def html(chart: go.Figure, title: str, x: str, y: str, height: int = 320, lines: bool = True) -> str:
     """Return a chart as HTML in the theme that all pages share.
 
     Args:
-        chart: its traces and the ranges of its axes.
-        title: in plain text.
+        chart: the chart, with its traces and the ranges of its axes.
+        title: title of the chart, in plain text.
         x: title of the x axis.
         y: title of the y axis.
-        height: pixels.
-        lines: whether there are grid lines.
+        height: height in pixels.
+        lines: show grid lines.
     """
     chart.update_layout(
         title={"text": title},

@@ -1,8 +1,7 @@
-"""Frame that the pages share, each one HTML file that needs no network, and the format of their figures."""
+"""HTML frame and number formats that all pages share. Each page is one file that needs no network."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from plotly.offline import get_plotlyjs
@@ -12,12 +11,12 @@ from pipeline.console.duration import duration
 from pipeline.drawing.graph import STYLE
 
 
-def document(template: Path, **values: Any) -> str:
+def document(template: Path, **values: object) -> str:
     """Return the page of a template, which may extend and import the templates beside this module.
 
     Args:
         template: path of the template.
-        **values: what it shows.
+        **values: variables of the template.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([template.parent, Path(__file__).parent]),
@@ -31,17 +30,20 @@ def document(template: Path, **values: Any) -> str:
 
 
 def share(value: float | None) -> str:
+    """Return a share as a percentage; empty for None."""
     return "" if value is None else f"{value:.2%}"
 
 
 def figure(value: float | None) -> str:
+    """Return a number with four significant digits; empty for None."""
     return "" if value is None else f"{value:,.4g}"
 
 
 def allowed(check: Check) -> str:
+    """Return the values that a check allows, such as "at least 0.5"."""
     return f"{check.sense} {figure(check.bound)}"
 
 
 def plain(value: object) -> str:
-    """A setting, as a person would write it."""
+    """Return the value of a setting as a user would write it."""
     return value if isinstance(value, str) else json.dumps(value)

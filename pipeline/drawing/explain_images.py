@@ -1,4 +1,4 @@
-"""Page of some images: the attention of every block and head over each, beside the model's answer."""
+"""Page that shows the attention of every block and head over some images, and the model's answers."""
 
 from pathlib import Path
 from typing import Any
@@ -14,48 +14,69 @@ PAGE = "explain.html"
 
 
 def columns(heads: int) -> list[str]:
-    """What is shown of each block, in the order of `views`."""
+    """Return the names of the maps of each block, in the order of `views`."""
     return [*(f"head {head + 1}" for head in range(heads)), "mean", "rollout"]
 
 
 def views(attention: np.ndarray) -> np.ndarray:
-    """Each head, their mean, and the rollout up to the block: [..., depth, heads + 2, tokens, tokens]."""
+    """Return the attention of each head, their mean, and the rollout up to each block.
+
+    The shape is [..., depth, heads + 2, tokens, tokens] for attention of the shape [..., depth, heads, tokens, tokens].
+    """
     mean, rollout = attention.mean(-3, keepdims=True), explain.rollout(attention)[..., None, :, :]
     return np.concatenate([attention, mean, rollout], axis=-3)
 
 
 def figures(model: Model, names: list[str], found: Explanation) -> list[dict[str, Any]]:
-    """Of each image that decodes, what the page shows; lists [depth][heads + 2], in the order of `columns`."""
+    """Return the figures of each image that decodes.
+
+    Args:
+        model: the model.
+        names: names of the images that decode.
+        found: the model's answers and attention.
+
+    Returns:
+        A mapping for each image: its name, the class and probabilities of the answer, the names of the columns, and
+        lists [depth][heads + 2] of attention to the patches, attention to itself, entropy in bits and mean distance in
+        pixels.
+    """
     rows = []
     for name, probabilities, attention in zip(names, found.probabilities, found.attention, strict=True):
-        shown = views(attention)
+        all_views = views(attention)
         rows.append(
             {
                 "image": name,
                 "class": model.classes[probabilities.argmax()],
                 "probabilities": dict(zip(model.classes, map(float, probabilities), strict=True)),
                 "columns": columns(attention.shape[1]),
-                "patches": explain.patch_attention(shown).tolist(),
-                "to_itself": explain.cls_self_attention(shown).tolist(),
-                "entropy": explain.entropy(explain.patch_attention(shown)).tolist(),
-                "distance": explain.attention_distance(shown, model.patch_size).tolist(),
+                "patches": explain.patch_attention(all_views).tolist(),
+                "to_itself": explain.cls_self_attention(all_views).tolist(),
+                "entropy": explain.entropy(explain.patch_attention(all_views)).tolist(),
+                "distance": explain.attention_distance(all_views, model.patch_size).tolist(),
             }
         )
     return rows
 
 
 def page(model: Model, rows: list[dict[str, Any]], found: Explanation) -> str:
-    """The page as HTML. rows: of `figures`."""
+    """Return the page as HTML.
+
+    Args:
+        model: the model.
+        rows: the figures of each image, from `figures`.
+        found: the model's answers and attention.
+    """
     grid, _ = explain.layout(found.attention.shape[-1])
-    shown = []
+    images = []
     for row, pixels in zip(rows, found.pixels, strict=True):
         maps = np.array(row["patches"], "float32")
-        shown.append(
+        images.append(
             row
             | {
                 "source": attention_maps.data_uri(attention_maps.enlarge(pixels)),
                 "maps": [
-                    [attention_maps.data_uri(attention_maps.colour_map(one, model.size)) for one in of] for of in maps
+                    [attention_maps.data_uri(attention_maps.colour_map(patches, model.size)) for patches in block]
+                    for block in maps
                 ],
                 "patches": np.round(maps, 4).tolist(),
             }
@@ -63,7 +84,7 @@ def page(model: Model, rows: list[dict[str, Any]], found: Explanation) -> str:
     return document(
         Path(__file__).with_suffix(".html"),
         model=model,
-        shown=shown,
+        shown=images,
         grid=grid,
         legend=attention_maps.legend(),
         most_entropy=float(np.log2(grid**2)),
@@ -72,7 +93,17 @@ def page(model: Model, rows: list[dict[str, Any]], found: Explanation) -> str:
 
 
 def write(model: Model, rows: list[dict[str, Any]], found: Explanation, out: Path) -> Path:
-    """The page and, in a folder for each image, its pictures as PNG files. Gives the page."""
+    """Write the page, and a folder for each image with its pictures as PNG files.
+
+    Args:
+        model: the model.
+        rows: the figures of each image, from `figures`.
+        found: the model's answers and attention.
+        out: folder to write to.
+
+    Returns:
+        Path of the page.
+    """
     grid, _ = explain.layout(found.attention.shape[-1])
     for number, (row, pixels) in enumerate(zip(rows, found.pixels, strict=True), start=1):
         folder = out / f"{number}-{Path(row['image']).stem}"

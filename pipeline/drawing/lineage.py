@@ -1,4 +1,4 @@
-"""A lineage as a text tree, and in the formats from which other tools draw."""
+"""A lineage as a text tree, and in formats of other tools: Mermaid, Graphviz, JSON."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from typing import Any
 from pipeline.console.terminal import printable
 from pipeline.metadata.records import Artifact, Edge, Execution, Lineage, Run
 
-Branch = tuple[str, list["Branch"]]  # a line, and what hangs below it
+Branch = tuple[str, list["Branch"]]  # a line and the branches below it
 
 
 def tree(lineage: Lineage, up: bool) -> Branch:
-    """What the artifact was made of, or what came of it; what is hung up once already is named only."""
+    """Return a lineage as a tree. A vertex that appears again is shown without its branches.
+
+    Args:
+        lineage: the lineage of an artifact.
+        up: True if it shows what the artifact was made from, False if it shows what was made from it.
+    """
     by_artifact: dict[int, list[Edge]] = defaultdict(list)
     by_execution: dict[int, list[Edge]] = defaultdict(list)
     for edge in lineage.edges:
@@ -35,7 +40,7 @@ def tree(lineage: Lineage, up: bool) -> Branch:
         execution = lineage.executions[edge.execution]
         name = "" if up else f" as {edge.name}"
         line = f"{execution.node}{name}, in run {lineage.runs.get(execution.id, 'unknown')}"
-        if edge.compared:  # a model that another was weighed against did not make it
+        if edge.compared:  # the artifact did not contribute to the outputs
             return f"{line} (to compare)", []
         if not up and execution.id in done:
             return f"{line}, see above", []
@@ -53,7 +58,7 @@ def tree(lineage: Lineage, up: bool) -> Branch:
 
 
 def describe(artifact: Artifact) -> str:
-    """An artifact in a few words."""
+    """Return an artifact's type, id and most important properties."""
     properties = artifact.properties
     words = [f"{artifact.type} {artifact.id}"]
     if "span_folder" in properties:
@@ -72,7 +77,7 @@ def describe(artifact: Artifact) -> str:
 
 
 def mermaid(lineage: Lineage) -> str:
-    """A flow chart for Markdown."""
+    """Return a flow chart in the Mermaid language, for Markdown."""
     lines = ["flowchart LR"]
     lines += [f'  a{one.id}("{_quoted(describe(one))}")' for one in lineage.artifacts.values()]
     lines += [f'  e{one.id}["{_quoted(one.node)}"]' for one in lineage.executions.values()]
@@ -85,7 +90,7 @@ def mermaid(lineage: Lineage) -> str:
 
 
 def dot(lineage: Lineage) -> str:
-    """For Graphviz."""
+    """Return a graph in the DOT language, for Graphviz."""
     lines = ["digraph lineage {", "  rankdir=LR;"]
     lines += [f"  a{one.id} [shape=ellipse, label={json.dumps(describe(one))}];" for one in lineage.artifacts.values()]
     lines += [f"  e{one.id} [shape=box, label={json.dumps(one.node)}];" for one in lineage.executions.values()]
@@ -98,7 +103,12 @@ def dot(lineage: Lineage) -> str:
 
 
 def as_json(lineage: Lineage, runs: list[Run]) -> dict[str, Any]:
-    """Ready for `json.dumps`. runs: those that the executions are of, for what they recorded of themselves."""
+    """Return a lineage as values for `json.dumps`.
+
+    Args:
+        lineage: the lineage.
+        runs: the runs of its executions, whose facts are included.
+    """
     return {
         "start": lineage.start,
         "artifacts": [{**one.__dict__, "properties": dict(one.properties)} for one in lineage.artifacts.values()],
@@ -108,16 +118,16 @@ def as_json(lineage: Lineage, runs: list[Run]) -> dict[str, Any]:
     }
 
 
-def _execution(one: Execution, lineage: Lineage) -> dict[str, Any]:
+def _execution(execution: Execution, lineage: Lineage) -> dict[str, Any]:
     return {
-        "id": one.id,
-        "node": one.node,
-        "type": one.type,
-        "state": one.state,
-        "started_ms": one.started_ms,
-        "updated_ms": one.updated_ms,
-        "properties": dict(one.properties),
-        "run": lineage.runs.get(one.id),
+        "id": execution.id,
+        "node": execution.node,
+        "type": execution.type,
+        "state": execution.state,
+        "started_ms": execution.started_ms,
+        "updated_ms": execution.updated_ms,
+        "properties": dict(execution.properties),
+        "run": lineage.runs.get(execution.id),
     }
 
 

@@ -1,4 +1,4 @@
-"""ML Metadata: a read model of it, and the few records that are written in addition to TFX's own.
+"""The store of ML Metadata: its address, a reader, and a writer of the few records that TFX does not write itself.
 
 Imports neither TensorFlow nor TFX.
 """

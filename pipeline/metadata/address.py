@@ -1,4 +1,4 @@
-"""Address of a store of ML Metadata, and connections to it: one SQLite file, or a MySQL or MariaDB server."""
+"""Address of a store of ML Metadata, and connections to it. A store is a SQLite file, or a MySQL or MariaDB server."""
 
 from __future__ import annotations
 
@@ -19,25 +19,28 @@ from components.errors import StoreError
 from pipeline.console.terminal import print_line
 
 if TYPE_CHECKING:
+    import pymysql
     from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 PASSWORD = "VITPIPE_METADATA__PASSWORD"
 ADDRESS = "VITPIPE_METADATA__ADDRESS"  # the setting metadata.address
-_SCHEMA = 10  # of the tables, since ml-metadata 1.9
-_ATTEMPTS, _TIMEOUT = 4, 10  # tries, and seconds for each to connect
-_MOST_VALUES = 30_000  # in a query: SQLite takes 32,766, where its builder has not said otherwise
-# Errors of a reader if a writer was killed in the middle of a change, which must be undone before anything is read.
+_SCHEMA = 10  # version of the tables, since ml-metadata 1.9
+_ATTEMPTS, _TIMEOUT = 4, 10  # number of attempts to connect, and seconds for each
+_MOST_VALUES = 30_000  # values in one query; the default limit of SQLite is 32,766
+# Errors of a reader if a writer was killed during a change. The change must be undone before anything can be read.
 _UNFINISHED = {"SQLITE_READONLY_ROLLBACK", "SQLITE_READONLY_RECOVERY", "SQLITE_READONLY_CANTINIT", "SQLITE_CANTOPEN"}
-_MYSQL_GONE = {2003, 2006, 2013, 1040, 1205, 1213}  # away, went away, too many connections, lock waits, a deadlock
+# Errors that a later attempt may not have: server unreachable, connection lost, too many connections, lock timeout,
+# deadlock.
+_MYSQL_TEMPORARY = {2003, 2006, 2013, 1040, 1205, 1213}
 
 
-class NoStore(StoreError):
-    """There is none yet: the first run makes it."""
+class NoStoreError(StoreError):
+    """The store does not exist yet. The first run creates it."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """A SQLite file, or a database on a server. The password is in no representation of it."""
+    """Address of a store: a SQLite file, or a database on a server. Its text forms leave out the password."""
 
     file: Path | None = None
     host: str = ""
@@ -48,13 +51,18 @@ class Address:
 
     @classmethod
     def parse(cls, text: str, password: str | None = None) -> Address:
-        """A path, or `mysql://USER@HOST[:PORT]/DATABASE`; the password comes from the environment.
+        """Parse an address.
 
-        Raises StoreError for another scheme, and for a password in the address, where every list of processes shows it.
+        Args:
+            text: a path, or `mysql://USER@HOST[:PORT]/DATABASE`.
+            password: password for the server; None to read it from the environment.
+
+        Raises:
+            StoreError: if the text is not such an address, or contains a password, which process lists would show.
         """
         if "://" not in text:
             return cls(file=Path(text))
-        # No message shows the text: a password may stand in it, wrong as that is, and anywhere if it is not quoted.
+        # Messages do not repeat the text, because the user may have put a password anywhere in it.
         wanted = "write a path to a SQLite file or mysql://USER@HOST[:PORT]/DATABASE, without a password"
         try:
             url = urlsplit(text)
@@ -74,7 +82,7 @@ class Address:
         )
 
     def __str__(self) -> str:
-        """As `parse` reads it again."""
+        """Return the address in the form that `parse` reads."""
         if self.file:
             return str(self.file)
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -84,11 +92,12 @@ class Address:
         """Return the run folder of a pipeline that this store knows.
 
         Args:
-            runs: where the run folders are.
-            pipeline: the pipeline's name in the store. The folder may have another name if the store lies in it.
+            runs: folder of the run folders.
+            pipeline: name of the pipeline. It is ignored if the store is a file, whose folder is the run folder even if
+                it was renamed.
 
         Raises:
-            StoreError: if a server returns an invalid name, for example one with `..` in it.
+            StoreError: if a server returned an invalid name, for example with `..` in it.
         """
         if self.file:
             return self.file.parent.resolve()
@@ -99,7 +108,7 @@ class Address:
         return (runs / pipeline).resolve()
 
     def connection_config(self) -> mlmd.ConnectionConfig:
-        """The same for `ml_metadata`, which makes a file that is missing."""
+        """Return the address in the form of `ml_metadata`, which creates a missing file."""
         from ml_metadata.proto import metadata_store_pb2 as mlmd
 
         config = mlmd.ConnectionConfig()
@@ -114,19 +123,29 @@ class Address:
 
 
 class Connection:
-    """Reads, and nothing else."""
+    """Read-only connection to a store.
 
-    def __init__(self, raw: Any, marker: str):
+    Args:
+        raw: connection of the database driver.
+        marker: the driver's placeholder for a value in a query.
+    """
+
+    def __init__(self, raw: sqlite3.Connection | pymysql.Connection[Any], marker: str) -> None:
         self._raw, self._marker = raw, marker
-        self.calls = 0  # of the store, so far
+        self.calls = 0  # number of queries so far
 
     def rows(self, sql: str, *values: object) -> list[Any]:
-        """The rows of a query, each a tuple. `?` in it is a value; one that is a list or tuple takes one `?` a member.
+        """Return the rows of a query as tuples.
 
-        A list must not be empty. One that is longer than SQLite takes is asked for in parts, one after the other.
+        A list that is too long for one query is split over several queries.
 
-        SQLAlchemy's `bindparam(expanding=True)` would write the list, too, but not ask in parts. Its import takes 0.8 s
-        of processor time, and all of `vitpipe runs list` takes 0.6 s. PyMySQL writes lists itself, `sqlite3` does not.
+        SQLAlchemy's `bindparam(expanding=True)` could expand lists, too, but not split them. Its import takes 0.8 s of
+        processor time, and all of `vitpipe runs list` takes 0.6 s. PyMySQL expands lists itself, `sqlite3` does not.
+
+        Args:
+            sql: the query, with a `?` for each value.
+            *values: the values. A list or tuple stands for all its members, for example in `id IN (?)`, and must not be
+                empty.
         """
         for place, value in enumerate(values):
             if isinstance(value, list | tuple) and len(value) > _MOST_VALUES:
@@ -149,9 +168,11 @@ class Connection:
 def connect(address: Address) -> Iterator[Connection]:
     """Open a read-only connection.
 
-    If the last writer was killed in the middle of a change, SQLite first undoes the change, and a note is printed.
+    If the last writer was killed during a change, SQLite first undoes the change, and a note is printed.
 
-    Raises StoreError if the store is missing, not one of ML Metadata, damaged, locked or unreachable.
+    Raises:
+        NoStoreError: if the store does not exist yet.
+        StoreError: if the store has tables of another version, or is damaged, locked or unreachable.
     """
     raw = _open(address)
     connection = Connection(raw, "?" if address.file else "%s")
@@ -159,16 +180,19 @@ def connect(address: Address) -> Iterator[Connection]:
         _check(address, connection)
         yield connection
     except _errors() as error:
-        raise _explained(address, error) from error
+        raise _store_error(address, error) from error
     finally:
         raw.close()
 
 
 @contextlib.contextmanager
 def write(address: Address) -> Iterator[sqlite3.Connection]:
-    """Open a transaction on a store's file, for changes that ml-metadata could only make together with changed times.
+    """Open a transaction on a store's file, for changes that keep the recorded times.
 
-    Raises StoreError if the file is locked, or if this user may not write it.
+    ml-metadata's own interface would update the times.
+
+    Raises:
+        StoreError: if the file is locked, or if this user may not write it.
     """
     assert address.file is not None
     try:
@@ -180,52 +204,54 @@ def write(address: Address) -> Iterator[sqlite3.Connection]:
             yield raw
             raw.execute("COMMIT")
     except sqlite3.Error as error:
-        raise _explained(address, error) from error
+        raise _store_error(address, error) from error
 
 
 def check_server(address: Address) -> None:
-    """Raises StoreError where a server is away or lets us not in. A database without tables is fine, as is any file."""
+    """Check that a server can be reached. A database without tables passes, and so does any file.
+
+    Raises:
+        StoreError: if the server is unreachable or rejects the login.
+    """
     if address.file:
         return
     _open(address).close()
 
 
-def _open(address: Address) -> Any:
+def _open(address: Address) -> sqlite3.Connection | pymysql.Connection[Any]:
     if address.file and not address.file.is_file():
         if os.path.lexists(address.file):
             raise StoreError(
-                f"{address.file} is no SQLite file, but a folder, a device or a link that leads to no file: move it "
-                "away and put a copy of the store there; the pushed models and the artifacts do not depend on it"
+                f"{address.file} is not a SQLite file, but a folder, a device or a broken link: move it away and "
+                "restore a backup of the store; the pushed models and the artifacts do not depend on it"
             )
-        raise NoStore(f"no store at {address.file}: `vitpipe run` makes one")
+        raise NoStoreError(f"no store at {address.file}: `vitpipe run` creates it")
     try:
-        return _opened(address)
+        return _open_file(address.file) if address.file else _open_server(address)
     except StoreError:
         raise
     except Exception as error:
-        raise _explained(address, error) from error
+        raise _store_error(address, error) from error
 
 
-def _opened(address: Address) -> Any:
-    if address.file:
-        return _opened_file(address.file)
-    import pymysql  # a tenth of a second that a SQLite file need not wait for
+def _open_server(address: Address) -> pymysql.Connection[Any]:
+    import pymysql  # takes a tenth of a second, which only a server needs
 
-    def gone(error: BaseException) -> bool:
-        return isinstance(error, pymysql.OperationalError) and error.args[0] in _MYSQL_GONE
+    def is_temporary(error: BaseException) -> bool:
+        return isinstance(error, pymysql.OperationalError) and error.args[0] in _MYSQL_TEMPORARY
 
     @tenacity.retry(
         stop=tenacity.stop_after_attempt(_ATTEMPTS),
         wait=tenacity.wait_exponential(multiplier=0.25),
-        retry=tenacity.retry_if_exception(gone),
+        retry=tenacity.retry_if_exception(is_temporary),
         reraise=True,
     )
-    def server() -> Any:
+    def connect_to_server() -> pymysql.Connection[Any]:
         return pymysql.connect(
-            # As bytes: pymysql takes a text for Latin-1, the server and ml_metadata for UTF-8.
             host=address.host,
             port=address.port,
             user=address.user,
+            # The password is passed as bytes: pymysql would encode a text as Latin-1, but the server expects UTF-8.
             password=address.password.encode(),
             database=address.database,
             connect_timeout=_TIMEOUT,
@@ -233,47 +259,47 @@ def _opened(address: Address) -> Any:
             charset="latin1",
         )
 
-    raw = server()
-    raw.encoding = "utf8"  # ml_metadata sends UTF-8 and tells the server that it is Latin-1; so do we
+    raw = connect_to_server()
+    raw.encoding = "utf8"  # like ml_metadata, which sends UTF-8 although it declares Latin-1 to the server
     with raw.cursor() as cursor:
         cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
     return raw
 
 
-def _opened_file(file: Path) -> sqlite3.Connection:
-    """Open a connection that only reads, once SQLite has undone the change of a writer that was killed."""
+def _open_file(file: Path) -> sqlite3.Connection:
+    """Open a read-only connection, after SQLite has undone an unfinished change of a writer that was killed."""
     try:
-        return _begun(file, "ro")
+        return _begin(file, "ro")
     except sqlite3.OperationalError as error:
         if error.sqlite_errorname not in _UNFINISHED or not _leftovers(file):
             raise
     try:
-        raw = _begun(file, "rw")
+        raw = _begin(file, "rw")
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
             raise
         raise StoreError(
-            f"{file} cannot be read yet: its last writer was killed in the middle of a change, which "
-            f"{' and '.join(_leftovers(file))} holds, and this user cannot undo it ({error}). As a user with write "
+            f"{file} cannot be read yet: its last writer was killed during a change, which is recorded in "
+            f"{' and '.join(_leftovers(file))}, and this user cannot undo it ({error}). As a user with write "
             f"permission in {file.parent}, start `vitpipe runs list --runs {file.parent.parent}`, or any other "
             "command that reads the store"
         ) from None
     raw.execute("PRAGMA query_only = 1")
     print_line(
-        f"note: the last writer of {file} was killed in the middle of a change; the change was undone, and the store "
-        "is intact",
+        f"note: the last writer of {file} was killed during a change; the change was undone, and the store is intact",
         sys.stderr,
     )
     return raw
 
 
-def _begun(file: Path, mode: str) -> sqlite3.Connection:
-    # The timeout lets a short write end. Neither mode creates a missing file.
+def _begin(file: Path, mode: str) -> sqlite3.Connection:
+    """Open a file and begin a transaction. Neither the mode "ro" nor "rw" creates a missing file."""
+    # The timeout allows a short write of another process to end.
     raw = sqlite3.connect(f"{file.resolve().as_uri()}?mode={mode}", uri=True, timeout=_TIMEOUT)
-    raw.text_factory = lambda text: text.decode("utf-8", "backslashreplace")  # one bad text must not hide all others
+    raw.text_factory = lambda text: text.decode("utf-8", "backslashreplace")  # an invalid text must not hide the others
     try:
-        raw.execute("BEGIN")  # every query of a question sees the same moment
-        raw.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # BEGIN alone does not open the file yet
+        raw.execute("BEGIN")  # all queries see the store at the same moment
+        raw.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # BEGIN alone does not open the file
     except BaseException:
         raw.close()
         raise
@@ -290,38 +316,41 @@ def _check(address: Address, connection: Connection) -> None:
         versions = connection.rows("SELECT schema_version FROM MLMDEnv")
     except _errors() as error:
         if "MLMDEnv" in str(error):  # "no such table" and "doesn't exist"
-            raise NoStore(f"{address} is not a store of ML Metadata: it has no table MLMDEnv") from None
+            raise NoStoreError(f"{address} is not a store of ML Metadata: it has no table MLMDEnv") from None
         raise
     if versions != [(_SCHEMA,)]:
-        found = ", ".join(str(version) for (version,) in versions) or "none"
+        found = ", ".join(str(version) for (version,) in versions) or "unknown"
         raise StoreError(
-            f"{address} has the tables of ML Metadata's schema version {found}, this reads {_SCHEMA}: "
-            "migrate it with the ml-metadata that is installed here (its MetadataStore takes "
-            "enable_upgrade_migration=True), after a copy"
+            f"{address} has tables of ML Metadata's schema version {found}, but this version reads {_SCHEMA}: make a "
+            "copy, then migrate the store with the installed ml-metadata (open it with "
+            "MetadataStore(..., enable_upgrade_migration=True))"
         )
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    """What a query can raise; of pymysql only where it is in use."""
+    """Return the errors that a query can raise. Those of pymysql count only if it was imported."""
     pymysql = sys.modules.get("pymysql")
     return (sqlite3.Error, pymysql.MySQLError) if pymysql else (sqlite3.Error,)
 
 
-def _explained(address: Address, error: Exception) -> StoreError:
+def _store_error(address: Address, error: Exception) -> StoreError:
+    """Return the error for a failed connection or query, with what to do about it."""
     text = str(error)
     if address.file and "locked" in text:
-        return StoreError(f"{address} is locked by another process for more than {_TIMEOUT} s: try again, or see who")
+        return StoreError(
+            f"{address} has been locked by another process for more than {_TIMEOUT} s: try again, or end that process"
+        )
     if address.file:
         if not os.access(address.file, os.R_OK):
-            return StoreError(f"{address} may not be read by this user ({text}): ask its owner for read permission")
+            return StoreError(f"{address} cannot be read by this user ({text}): ask its owner for read permission")
         if getattr(error, "sqlite_errorname", "").startswith("SQLITE_READONLY"):
-            return StoreError(f"{address} may not be written by this user ({text}): ask its owner for write permission")
+            return StoreError(f"{address} cannot be written by this user ({text}): ask its owner for write permission")
         leftovers = " and ".join(_leftovers(address.file))
-        together = f", after moving {leftovers} away, which belongs to the damaged file" if leftovers else ""
+        first = f"move {leftovers} away, which belongs to the damaged file, and then " if leftovers else ""
         return StoreError(
-            f"{address} is damaged or no SQLite file ({text}): put a copy of it back{together}; the pushed models and "
+            f"{address} is damaged or not a SQLite file ({text}): {first}restore a backup of it; the pushed models and "
             "the artifacts do not depend on it"
         )
     return StoreError(
-        f"{address}: {text} (tried {_ATTEMPTS} times where the server was away; password from {PASSWORD})"
+        f"{address}: {text}. Check that the server is running, and that {PASSWORD} holds the password of the user"
     )

@@ -20,8 +20,8 @@ MARKED = "marked for deletion"
 def is_own_folder(uri: str, root: Path) -> bool:
     """Return whether an artifact's uri is exactly the folder of an execution, `root/<node>/<key>/<execution>`.
 
-    Others can write to a shared store. A uri with `..`, the uri of `root` itself, or one through a link would have
-    files removed that no run made.
+    Other users may write to a shared store. A uri with `..`, the uri of `root` itself, or a uri that passes through a
+    link would otherwise lead to the removal of files that no run wrote.
 
     Args:
         uri: the uri in the store.
@@ -31,14 +31,14 @@ def is_own_folder(uri: str, root: Path) -> bool:
     parts = relocation.split(uri)
     if parts is None or uri != f"{root}/{parts[1]}":
         return False
-    # If the folder is gone already, this still resolves the part of the path that exists.
+    # If the folder no longer exists, this still resolves the part of the path that exists.
     return Path(uri).resolve() == root.resolve() / parts[1]
 
 
 def remove_folder(root: Path, node: str, key: str, execution: str) -> None:
-    """Remove the folder `root/node/key/execution`, as far as this user may.
+    """Remove the folder `root/node/key/execution`, as far as the permissions of this user allow.
 
-    No link below `root` is followed, even one that appears meanwhile.
+    Links below `root` are not followed, even if they are created during the removal.
 
     Args:
         root: absolute path of the artifacts' folder.
@@ -55,14 +55,22 @@ def remove_folder(root: Path, node: str, key: str, execution: str) -> None:
 
 
 def garbage(store: Reader, pipeline: str, root: Path, keep: int, pushed: Collection[ModelId]) -> list[Artifact]:
-    """Of the artifacts below `root`, those that are none of these, oldest first:
+    """Return the artifacts whose files can be removed, the oldest first.
 
-    - what went into a node of the newest `keep` runs of the pipeline or came out of it, found in the cache or not: a
-      cache entry that they hit or made is among it;
-    - the models of `pushed`: the one that serves is the next candidate's baseline, and a roll-back makes it of another;
-    - of each span the newest verdict, which the next span is compared with.
+    These artifacts are kept:
 
-    What an earlier call marked and did not remove, because it was interrupted, is garbage still: no run finds it.
+    - inputs and outputs of the newest `keep` runs of the pipeline, including the cache entries that they used or wrote;
+    - pushed models: the serving one is the baseline of the next candidate, and a roll-back can make any of them serve;
+    - the newest passed verdict on each span, which a later span is compared with.
+
+    Artifacts that an interrupted call marked for deletion are garbage, too, because no run uses them.
+
+    Args:
+        store: the reader of the store.
+        pipeline: name of the pipeline.
+        root: absolute path of the artifacts' folder.
+        keep: number of runs whose artifacts are kept.
+        pushed: the models of the pushed versions.
     """
     needed = {
         artifact.id
@@ -73,16 +81,16 @@ def garbage(store: Reader, pipeline: str, root: Path, keep: int, pushed: Collect
         for artifact in artifacts
     }
     models = set(pushed)
-    # A server may know artifacts of another machine that has the same paths: what is not here is not ours to judge.
-    ours = [one for one in store.artifacts(state="live") if Path(one.uri).is_relative_to(root)]
-    live = [one for one in ours if Path(one.uri).exists()]
-    needed |= {one.id for one in live if ModelId(uri=one.uri, created_ms=one.created_ms) in models}
+    # A server may also hold artifacts of another machine under the same paths, so only existing folders count.
+    ours = [artifact for artifact in store.artifacts(state="live") if Path(artifact.uri).is_relative_to(root)]
+    live = [artifact for artifact in ours if Path(artifact.uri).exists()]
+    needed |= {artifact.id for artifact in live if ModelId(uri=artifact.uri, created_ms=artifact.created_ms) in models}
     newest: dict[tuple[object, object], int] = {}
-    for one in live:  # newest first
-        if one.type == "DataVerdict" and one.properties.get("passed") == 1:
-            newest.setdefault((one.properties.get(DATA_FOLDER), one.properties.get("span")), one.id)
+    for artifact in live:  # newest first
+        if artifact.type == "DataVerdict" and artifact.properties.get("passed") == 1:
+            newest.setdefault((artifact.properties.get(DATA_FOLDER), artifact.properties.get("span")), artifact.id)
     needed |= set(newest.values())
-    folders = {one.uri for one in live if one.id in needed}
-    marked = [one for one in store.artifacts(state=MARKED) if Path(one.uri).is_relative_to(root)]
-    doomed = [one for one in live if one.id not in needed and one.uri not in folders]
-    return sorted([*doomed, *marked], key=lambda one: one.id)
+    folders = {artifact.uri for artifact in live if artifact.id in needed}
+    marked = [artifact for artifact in store.artifacts(state=MARKED) if Path(artifact.uri).is_relative_to(root)]
+    unneeded = [artifact for artifact in live if artifact.id not in needed and artifact.uri not in folders]
+    return sorted([*unneeded, *marked], key=lambda artifact: artifact.id)

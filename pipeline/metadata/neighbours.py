@@ -1,4 +1,4 @@
-"""The part of a lineage that fits in a picture."""
+"""Selection of the part of a lineage that fits in a picture."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ from collections import defaultdict
 from pipeline.metadata.records import Lineage
 
 
-def nearest(lineage: Lineage, most: int) -> Lineage:
-    """The `most` artifacts and executions with the fewest steps from the start."""
+def nearest_part(lineage: Lineage, most: int) -> Lineage:
+    """Return the part of a lineage that is nearest to its start.
+
+    Args:
+        lineage: the whole lineage.
+        most: number of artifacts and executions to return.
+    """
     neighbours = defaultdict(list)
     for edge in lineage.edges:
         artifact, execution = ("artifact", edge.artifact), ("execution", edge.execution)
         neighbours[artifact].append(execution)
         neighbours[execution].append(artifact)
-    found = [("artifact", lineage.start)]
-    seen = set(found)
-    for one in found:  # grows as it goes
-        for other in neighbours[one]:
-            if other not in seen and len(found) < most:
-                seen.add(other)
-                found.append(other)
+    vertices = [("artifact", lineage.start)]
+    seen = set(vertices)
+    for vertex in vertices:  # the loop appends to the list
+        for neighbour in neighbours[vertex]:
+            if neighbour not in seen and len(vertices) < most:
+                seen.add(neighbour)
+                vertices.append(neighbour)
     return Lineage(
         lineage.start,
         {id: artifact for id, artifact in lineage.artifacts.items() if ("artifact", id) in seen},

@@ -1,6 +1,7 @@
-"""Properties that hold JSON. An unreadable one is reported, and everything around it is still shown.
+"""Decoding of properties in a store.
 
-Anyone may write to a store, and an interrupted or older writer may leave something that this version does not expect.
+Anyone may write to a store, and an interrupted writer or another version may leave an unexpected value. Such a property
+raises an error of its own, so that callers can report it and still show everything else.
 """
 
 from __future__ import annotations
@@ -18,24 +19,24 @@ from pipeline.metadata.records import Value
 Kind = TypeVar("Kind")
 
 
-class Unreadable(StoreError):
-    """A property that does not hold what this version writes there; the message names it, the value and the reason."""
+class UnreadableError(StoreError):
+    """A property has a value that this version cannot read. The message has its name, the value and the reason."""
 
 
 def read(properties: Mapping[str, Value], name: str, kind: type[Kind]) -> Kind:
     """Return the JSON of a property as a value of `kind`.
 
     Args:
-        properties: those of an artifact, an execution or a run.
+        properties: properties of an artifact, an execution or a run.
         name: the property's name.
         kind: any type that pydantic can validate.
 
     Raises:
-        Unreadable: if the property is missing, is not JSON, or is JSON of another kind.
+        UnreadableError: if the property is missing, is not JSON, or is JSON of another kind.
     """
-    value, wanted = properties.get(name), cast(Any, kind)  # pydantic takes more than classes
+    value, wanted = properties.get(name), cast(Any, kind)  # pydantic accepts more than classes
     if value is None:
-        raise Unreadable(f"the property {name} is missing")
+        raise UnreadableError(f"the property {name} is missing")
     try:
         return cast(Kind, _adapter(wanted).validate_json(str(value)))
     except ValidationError as error:
@@ -45,18 +46,18 @@ def read(properties: Mapping[str, Value], name: str, kind: type[Kind]) -> Kind:
 
 
 def read_flag(properties: Mapping[str, Value], name: str) -> bool:
-    """Return a property that is 0 or 1.
+    """Return a property that is 0 or 1 as a bool.
 
     Args:
-        properties: those of an artifact.
+        properties: properties of an artifact.
         name: the property's name.
 
     Raises:
-        Unreadable: if it is missing or anything else.
+        UnreadableError: if it is missing or has another value.
     """
     value = properties.get(name)
     if value not in (0, 1):
-        raise unreadable(name, value, "it is 0 or 1")
+        raise unreadable(name, value, "it must be 0 or 1")
     return value == 1
 
 
@@ -64,27 +65,27 @@ def read_text(properties: Mapping[str, Value], name: str) -> str:
     """Return a property as text.
 
     Args:
-        properties: those of an artifact or a run.
+        properties: properties of an artifact or a run.
         name: the property's name.
 
     Raises:
-        Unreadable: if it is missing.
+        UnreadableError: if it is missing.
     """
     value = properties.get(name)
     if value is None:
-        raise Unreadable(f"the property {name} is missing")
+        raise UnreadableError(f"the property {name} is missing")
     return str(value)
 
 
-def unreadable(name: str, value: Value, reason: str) -> Unreadable:
-    """Return the error that says why a property cannot be used.
+def unreadable(name: str, value: Value, reason: str) -> UnreadableError:
+    """Return the error for a property that cannot be used.
 
     Args:
         name: the property's name.
         value: the property's value.
         reason: what is expected, or what is wrong.
     """
-    return Unreadable(f"the property {name} is {_short(value)} and cannot be read ({reason})")
+    return UnreadableError(f"the property {name} is {_short(value)} and cannot be read ({reason})")
 
 
 @functools.cache

@@ -1,7 +1,7 @@
-"""Reader of a store. Each question takes a fixed number of queries, however large the answer or the store.
+"""Reader of a store. Each method makes a fixed number of queries, independent of the size of the store and the answer.
 
-The tables are read directly: ml-metadata's own interface has a call for the executions of one run, none for those of
-many, and its filters need a library that its wheels are built without.
+The tables are read directly: ml-metadata's own interface can return the executions of one run, but not those of many
+runs in one call, and its filters need a library that its wheels are built without.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.metadata import relocation
 from pipeline.metadata.address import Address, Connection, connect
 from pipeline.metadata.records import COMPARED, RESOLVER, Artifact, Edge, Execution, Lineage, Run, Value
 
-# As ml-metadata numbers them.
+# Numbers of ml-metadata for types and states.
 _ARTIFACT, _CONTEXT = 1, 2
 _ARTIFACT_STATES = {
     0: "unknown",
@@ -32,20 +32,24 @@ _ARTIFACT_STATES = {
 }
 _EXECUTION_STATES = {0: "unknown", 1: "new", 2: "running", 3: "complete", 4: "failed", 5: "cached", 6: "canceled"}
 _CACHED = 5
-_LAST_MS = 253_402_300_799_999  # the end of the year 9999, the last of datetime
-_INTO, _OUT = (2, 3, 5), (1, 4, 6)  # declared, plain and internal inputs, and outputs
+_LAST_MS = 253_402_300_799_999  # end of the year 9999, the last time that datetime can represent
+_INTO, _OUT = (2, 3, 5), (1, 4, 6)  # types of events: declared, plain and internal inputs; and outputs
 _ARTIFACT_COLUMNS = "a.id, t.name, a.uri, a.state, a.name, a.create_time_since_epoch, a.last_update_time_since_epoch"
 _EXECUTION_COLUMNS = "e.id, t.name, e.last_known_state, e.create_time_since_epoch, e.last_update_time_since_epoch"
 _PROPERTY_COLUMNS = "p.name, p.int_value, p.double_value, p.string_value, p.byte_value, p.bool_value"
 
 
 def _has_key(event: str, keys: Sequence[str]) -> str:
+    """Return the SQL condition that an event belongs to a channel in `keys`."""
     names = ", ".join(f"'{key}'" for key in keys)
     return f"EXISTS (SELECT 1 FROM EventPath k WHERE k.event_id = {event}.id AND k.step_key IN ({names}))"
 
 
-def _no_condition(event: str) -> str:
-    """Whether an event has a name beside those that TFX gives to what a condition of the graph reads."""
+def _is_channel(event: str) -> str:
+    """Return the SQL condition that an event belongs to a channel, and not only to a condition of the graph.
+
+    TFX names the inputs of conditions with a leading underscore.
+    """
     return (
         f"EXISTS (SELECT 1 FROM EventPath k WHERE k.event_id = {event}.id AND k.step_key IS NOT NULL "
         "AND SUBSTR(k.step_key, 1, 1) <> '_')"
@@ -53,46 +57,52 @@ def _no_condition(event: str) -> str:
 
 
 _RAN = "e.last_known_state <> ? AND e.type_id NOT IN (SELECT x.id FROM Type x WHERE x.name = ?)"
-# The execution that made an artifact: the first that put it out. The cache may have put it out again in each run since.
+# Joins the execution `e` that made an artifact: the first one with it as an output. Cached executions of later runs
+# have the same output.
 _MADE = f"""
     JOIN Event n ON n.id = (
         SELECT m.id FROM Event m JOIN Execution e ON e.id = m.execution_id
         WHERE m.artifact_id = {{artifact}} AND m.type IN (?) AND {_RAN} ORDER BY m.execution_id LIMIT 1
     )
     JOIN Execution e ON e.id = n.execution_id"""
-# The executions that read it, but for those that only compared, or were let begin by it.
+# Joins the executions `e` that read an artifact, except for a comparison or a condition of the graph.
 _USED = f"""
     JOIN Event n ON n.artifact_id = {{artifact}} AND n.type IN (?)
-    AND NOT {_has_key("n", COMPARED)} AND {_no_condition("n")}
+    AND NOT {_has_key("n", COMPARED)} AND {_is_channel("n")}
     JOIN Execution e ON e.id = n.execution_id AND {_RAN}"""
 
 
 @contextlib.contextmanager
 def reader(address: Address) -> Iterator[Reader]:
-    """A reader that sees the store as it is at this moment. Raises StoreError."""
+    """Open a store for reading. The reader sees the store at one moment, even if others write to it.
+
+    Raises:
+        NoStoreError: if the store does not exist yet.
+        StoreError: if the store cannot be read.
+    """
     with connect(address) as connection:
-        # Only now: a link that leads to itself does not resolve, and `connect` refuses it.
+        # The path is resolved after `connect`, which rejects a link that leads to itself.
         folder = address.file.resolve().parent if address.file else None
         yield Reader(connection, folder)
 
 
 class Reader:
-    """Queries on a store as it is at one moment, see `reader`.
+    """Queries on a store at one moment, see `reader`.
 
     Args:
-        connection: to the store.
-        folder: the run folder that the store lies in. Artifacts are returned with their current paths; the store itself
-            learns of a move of the folder at the next run.
+        connection: connection to the store.
+        folder: the run folder that contains the store; None for a server. If the folder was moved, artifacts are
+            returned with their current paths, which the next run records in the store.
     """
 
-    def __init__(self, connection: Connection, folder: Path | None = None):
+    def __init__(self, connection: Connection, folder: Path | None = None) -> None:
         self._connection = connection
         self._folder = folder if folder and (folder / "root").is_dir() else None
         self._serving = folder / "serving" if folder else None
 
     @functools.cached_property
     def _versions(self) -> dict[str, str]:
-        """Return the version that each run pushed, by run, as the versions themselves record it."""
+        """Version that each run pushed, by the name of the run, according to the records of the versions."""
         return version_by_run(self._serving) if self._serving else {}
 
     def runs(
@@ -101,36 +111,45 @@ class Reader:
         since_ms: int = 0,
         limit: int | None = None,
         offset: int = 0,
-        whole: bool = True,
+        details: bool = True,
     ) -> list[Run]:
-        """The newest runs first, `limit` of them. Not whole, their executions have no artifacts and no properties."""
+        """Return runs, the newest first.
+
+        Args:
+            pipeline: runs of this pipeline only; None for all.
+            since_ms: runs that started at this time or later, in milliseconds since 1970.
+            limit: number of runs; None for all.
+            offset: number of runs to skip; has an effect only with `limit`.
+            details: read the artifacts and properties of the executions, too. Without them, the query is faster, and
+                pushes that a run did not record itself are missing.
+        """
         condition = "c.create_time_since_epoch >= ?"
         values: list[object] = [since_ms]
         if pipeline is not None:
-            # A run is in no context of its pipeline; its executions are in both. Not as EXISTS, which MariaDB answers
-            # for all runs before it looks at one: minutes for 2,000.
+            # A run is not in the context of its pipeline, but its executions are in both contexts. EXISTS would be
+            # slow: MariaDB evaluates it for all runs first, which takes minutes for 2,000 runs.
             condition += """ AND (
                 SELECT q.name FROM Association a JOIN Association b ON b.execution_id = a.execution_id
                 JOIN Context q ON q.id = b.context_id JOIN Type s ON s.id = q.type_id
                 WHERE a.context_id = c.id AND s.name = 'pipeline' LIMIT 1) = ?"""
             values.append(pipeline)
-        return self._runs(condition, values, limit, offset, whole)
+        return self._runs(condition, values, limit, offset, details)
 
     def runs_without(self, fact: str) -> list[Run]:
-        """The runs that have not recorded a fact of themselves, newest first, and not whole."""
+        """Return the runs that have not recorded a fact, the newest first, without details (see `runs`)."""
         condition = "NOT EXISTS (SELECT 1 FROM ContextProperty p WHERE p.context_id = c.id AND p.name = ?)"
-        return self._runs(condition, [fact], whole=False)
+        return self._runs(condition, [fact], details=False)
 
     def run(self, name: str) -> Run | None:
-        """The run of that name."""
+        """Return the run with a name; None if there is no such run."""
         return next(iter(self._runs("c.name = ?", [name])), None)
 
     def runs_named(self, names: Sequence[str]) -> list[Run]:
-        """The runs of those names, newest first."""
+        """Return the runs with these names, the newest first."""
         return self._runs("c.name IN (?)", [names]) if names else []
 
     def run_names(self) -> list[str]:
-        """Of every run, newest first."""
+        """Return the names of all runs, the newest first."""
         return [name for _, name, _ in self._run_rows("1 = 1", [])]
 
     def artifacts(
@@ -143,7 +162,17 @@ class Reader:
         limit: int | None = None,
         offset: int = 0,
     ) -> list[Artifact]:
-        """The newest artifacts first that are all of this; a property equals its text, however it is stored."""
+        """Return the artifacts that satisfy all conditions, the newest first.
+
+        Args:
+            type_name: artifacts of this type only; None for all.
+            state: artifacts in this state only, such as `live` or `deleted`; None for all.
+            since_ms: artifacts created at this time or later, in milliseconds since 1970.
+            until_ms: artifacts created before this time, in milliseconds since 1970; None for no bound.
+            properties: names and values of properties. A value is a text, and also matches an equal number.
+            limit: number of artifacts; None for all.
+            offset: number of artifacts to skip; has an effect only with `limit`.
+        """
         conditions = ["a.create_time_since_epoch >= ?"]
         values: list[object] = [since_ms]
         if type_name is not None:
@@ -156,7 +185,7 @@ class Reader:
             conditions.append("a.create_time_since_epoch < ?")
             values.append(until_ms)
         for name, text in properties:
-            # One part for each index of that table.
+            # One part for each index of the table.
             parts = [
                 f"SELECT p.artifact_id FROM ArtifactProperty p WHERE p.name = ? AND p.is_custom_property IN (0, 1) "
                 f"AND p.{column} = ?"
@@ -174,11 +203,11 @@ class Reader:
         return list(self._artifacts(rows).values())
 
     def artifact(self, artifact_id: int) -> Artifact | None:
-        """The artifact of that id."""
+        """Return the artifact with an id; None if there is no such artifact."""
         return self._artifacts_by_id([artifact_id]).get(artifact_id)
 
     def artifact_types(self) -> dict[str, int]:
-        """How many artifacts there are, by type."""
+        """Return the number of artifacts of each type."""
         return dict(
             self._connection.rows(
                 "SELECT t.name, count(*) FROM Artifact a JOIN Type t ON t.id = a.type_id "
@@ -187,14 +216,21 @@ class Reader:
         )
 
     def lineage(self, start: int, direction: Literal["up", "down"] = "up") -> Lineage:
-        """Everything that an artifact was made of (up), or that was made of it (down).
+        """Return everything that an artifact was made from, or everything that was made from it.
 
-        What a step only compared with (the model that served, the span before) is shown and not gone on from: else the
-        lineage of a model would be that of every model before it. Cached executions are left out for the one that ran.
-        Raises ValueError where there is no such artifact.
+        An artifact that a step used only for a comparison, such as the model that served, ends its branch. Otherwise
+        the lineage of a model would contain all models before it. In place of cached executions, the lineage has the
+        execution that ran.
+
+        Args:
+            start: id of the artifact.
+            direction: `up` for what the artifact was made from, `down` for what was made from it.
+
+        Raises:
+            ValueError: if there is no such artifact.
         """
-        # A walk goes from an artifact by an event `n` to an execution `e`, and on by `f` to other artifacts. Going up,
-        # an artifact that was only compared with is a dead end; going down, so is the execution that compared.
+        # The walk goes from an artifact by an event `n` to an execution `e`, and by an event `f` to other artifacts.
+        # An artifact that was used only for a comparison is a dead end upwards, and such an execution is one downwards.
         if direction == "up":
             near, far = _MADE, _INTO
             near_values: list[object] = [_OUT, _CACHED, RESOLVER]
@@ -202,22 +238,22 @@ class Reader:
             near, far = _USED, _OUT
             near_values = [_INTO, _CACHED, RESOLVER]
         walk = f"""
-            WITH RECURSIVE walk(artifact_id, goes_on) AS (
+            WITH RECURSIVE walk(artifact_id, continues) AS (
                 SELECT a.id, 1 FROM Artifact a WHERE a.id = ?
                 UNION
                 SELECT f.artifact_id, CASE WHEN f.type IN (?) AND {_has_key("f", COMPARED)} THEN 0 ELSE 1 END
                 FROM walk w
                 {near.format(artifact="w.artifact_id")}
                 JOIN Event f ON f.execution_id = e.id AND f.type IN (?)
-                WHERE w.goes_on = 1 AND {_no_condition("f")}
+                WHERE w.continues = 1 AND {_is_channel("f")}
             )
-            SELECT artifact_id, MAX(goes_on) FROM walk GROUP BY artifact_id"""
-        found = self._connection.rows(walk, start, _INTO, *near_values, far)
-        if not found:
+            SELECT artifact_id, MAX(continues) FROM walk GROUP BY artifact_id"""
+        visited = self._connection.rows(walk, start, _INTO, *near_values, far)
+        if not visited:
             raise ValueError(f"no artifact {start} in the store")
-        artifacts = self._artifacts_by_id([artifact for artifact, _ in found])
-        # The executions between: those whose near side is an artifact that the walk went on from.
-        walked = [artifact for artifact, goes_on in found if goes_on]
+        artifacts = self._artifacts_by_id([artifact for artifact, _ in visited])
+        # The executions of the lineage are those next to an artifact at which the walk did not stop.
+        walked = [artifact for artifact, continues in visited if continues]
         rows = self._connection.rows(
             f"SELECT DISTINCT {_EXECUTION_COLUMNS} FROM Artifact a {near.format(artifact='a.id')} "
             "JOIN Type t ON t.id = e.type_id WHERE a.id IN (?)",
@@ -233,16 +269,17 @@ class Reader:
         return Lineage(start, artifacts, executions, tuple(dict.fromkeys(edges)), self._runs_of(list(executions)))
 
     def around(self, artifact_id: int) -> Lineage:
-        """The executions that put an artifact out and that took it in: cached ones and resolvers, too.
+        """Return an artifact and all executions that had it as an input or output, cached ones and resolvers included.
 
-        Raises ValueError where there is no such artifact.
+        Raises:
+            ValueError: if there is no such artifact.
         """
         artifacts = self._artifacts_by_id([artifact_id])
         if not artifacts:
             raise ValueError(f"no artifact {artifact_id} in the store")
         rows = self._connection.rows(
             f"SELECT DISTINCT {_EXECUTION_COLUMNS} FROM Event v JOIN Execution e ON e.id = v.execution_id "
-            f"JOIN Type t ON t.id = e.type_id WHERE v.artifact_id = ? AND {_no_condition('v')}",
+            f"JOIN Type t ON t.id = e.type_id WHERE v.artifact_id = ? AND {_is_channel('v')}",
             artifact_id,
         )
         edges = [
@@ -256,7 +293,7 @@ class Reader:
     def _run_rows(
         self, condition: str, values: Sequence[object], limit: int | None = None, offset: int = 0
     ) -> list[Any]:
-        # A page is found by time: the plus keeps SQLite from the index by type, and from sorting every run.
+        # The plus sign keeps SQLite from using the index by type, for which it would sort all runs to find one page.
         type_id = "c.type_id" if limit is None else "+c.type_id"
         return self._connection.rows(
             f"SELECT c.id, c.name, c.create_time_since_epoch FROM Context c WHERE {type_id} "
@@ -266,9 +303,9 @@ class Reader:
         )
 
     def _runs(
-        self, condition: str, values: Sequence[object], limit: int | None = None, offset: int = 0, whole: bool = True
+        self, condition: str, values: Sequence[object], limit: int | None = None, offset: int = 0, details: bool = True
     ) -> list[Run]:
-        """The runs of that condition with everything in them, by eight queries."""
+        """Return the runs that satisfy a condition, by eight queries at most."""
         rows = self._run_rows(condition, values, limit, offset)
         if not rows:
             return []
@@ -283,13 +320,13 @@ class Reader:
         ):
             of_run[run_id].append(row[0])
             execution_rows.append(row)
-        executions = self._executions(execution_rows, with_artifacts=whole, with_properties=whole)
+        executions = self._executions(execution_rows, with_artifacts=details, with_properties=details)
         pipelines = self._contexts_of(list(executions), "pipeline")
         runs = []
         for run_id, name, created in rows:
             own = [executions[execution_id] for execution_id in of_run[run_id]]
-            pipeline = next((pipelines[one.id] for one in own if one.id in pipelines), "")
-            version = self._versions.get(name) if whole else None
+            pipeline = next((pipelines[execution.id] for execution in own if execution.id in pipelines), "")
+            version = self._versions.get(name) if details else None
             runs.append(Run(run_id, name, pipeline, _ms(created), facts[run_id], tuple(own), version))
         return runs
 
@@ -308,26 +345,26 @@ class Reader:
             events = self._events("v.execution_id IN (?)", [ids])
             artifacts = self._artifacts_by_id([artifact for _, artifact, _, _, _ in events])
             for _, artifact, execution, kind, key in events:
-                if not key.startswith("_") and kind in (*_INTO, *_OUT):  # TFX's name for what a condition reads
+                if not key.startswith("_") and kind in (*_INTO, *_OUT):  # the underscore marks an input of a condition
                     sides[kind in _INTO][execution].setdefault(key, []).append(artifacts[artifact])
         return {
             execution_id: Execution(
                 id=execution_id,
-                # Context `<pipeline>.<node>`; a pipeline's name may hold dots, a node's id may not.
+                # The context is named `<pipeline>.<node>`. A pipeline's name may contain dots, but not a node's id.
                 node=nodes.get(execution_id, type_name).rpartition(".")[2],
                 type=type_name,
                 state=_EXECUTION_STATES.get(state or 0, str(state)),
                 started_ms=_ms(created),
                 updated_ms=_ms(updated),
                 properties=properties[execution_id],
-                inputs={key: tuple(of) for key, of in sides[True][execution_id].items()},
-                outputs={key: tuple(of) for key, of in sides[False][execution_id].items()},
+                inputs={key: tuple(members) for key, members in sides[True][execution_id].items()},
+                outputs={key: tuple(members) for key, members in sides[False][execution_id].items()},
             )
             for execution_id, type_name, state, created, updated in rows
         }
 
     def _events(self, condition: str, values: Sequence[object]) -> list[Any]:
-        """Event, artifact, execution, type and name of the channel; an event with two names comes twice."""
+        """Return rows of event, artifact, execution, type and channel. An event with two channels has two rows."""
         return self._connection.rows(
             "SELECT v.id, v.artifact_id, v.execution_id, v.type, p.step_key FROM Event v "
             f"JOIN EventPath p ON p.event_id = v.id AND p.step_key IS NOT NULL WHERE {condition} ORDER BY v.id",
@@ -335,9 +372,9 @@ class Reader:
         )
 
     def _contexts_of(self, executions: Sequence[int], type_name: Literal["pipeline", "node"]) -> dict[int, str]:
-        """By execution the name of its context of that type."""
-        # Begun at the contexts, of which there are few: the table of associations has an index by context, and none by
-        # execution. One execution at a time, or MariaDB reads every execution that the contexts have.
+        """Return the name of each execution's context of a type."""
+        # The query starts from the few contexts, because the table of associations has an index by context and none by
+        # execution. It is a subquery for each execution, because MariaDB would otherwise read all executions.
         rows = self._connection.rows(
             "SELECT e.id, (SELECT c.name FROM Type t JOIN Context c ON c.type_id = t.id "
             "JOIN Association s ON s.context_id = c.id AND s.execution_id = e.id WHERE t.name = ? LIMIT 1) "
@@ -348,10 +385,10 @@ class Reader:
         return {execution: name for execution, name in rows if name is not None}
 
     def _runs_of(self, executions: Sequence[int]) -> dict[int, str]:
-        """By execution the name of its run."""
+        """Return the name of each execution's run."""
         if not executions:
             return {}
-        # The one question here that looks at every run, a microsecond or two at each.
+        # This is the only query that reads all runs. It takes one or two microseconds for each.
         return dict(
             self._connection.rows(
                 "SELECT s.execution_id, c.name FROM Type t JOIN Context c ON c.type_id = t.id "
@@ -377,8 +414,8 @@ class Reader:
             for artifact_id, _, uri, *_ in rows:
                 for name, value in properties[artifact_id].items():
                     if isinstance(value, str):
-                        properties[artifact_id][name] = relocation.current_uri(value, uri or "", folder)
-            rows = [(id, kind, relocation.place(uri or "", folder), *rest) for id, kind, uri, *rest in rows]
+                        properties[artifact_id][name] = relocation.current_property(value, uri or "", folder)
+            rows = [(id, kind, relocation.current_uri(uri or "", folder), *rest) for id, kind, uri, *rest in rows]
         return {
             artifact_id: Artifact(
                 artifact_id,

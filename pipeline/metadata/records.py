@@ -6,34 +6,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-Value = int | float | str | bool | None  # bytes come as hexadecimal digits
+Value = int | float | str | bool | None  # bytes are converted to hexadecimal digits
 
-# Input channels that a step compares with: what came in by them did not make what went out.
+# Names of input channels that a step uses only for a comparison: their artifacts do not contribute to its outputs.
 COMPARED = ("baseline_model", "previous")
 RESOLVER = "tfx.dsl.components.common.resolver.Resolver"
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """An artifact, its properties and custom properties in one."""
+    """An artifact. `properties` also contains its custom properties."""
 
     id: int
     type: str
     uri: str
     state: str  # pending, live, marked for deletion, deleted, ...
     name: str
-    created_ms: int  # since 1970
+    created_ms: int  # milliseconds since 1970
     updated_ms: int
     properties: Mapping[str, Value]
 
     @property
     def created(self) -> datetime:
+        """Time of its creation, in UTC."""
         return datetime.fromtimestamp(self.created_ms / 1000, UTC)
 
 
 @dataclass(frozen=True)
 class Execution:
-    """One time that a node was launched. Conditions of the graph are no inputs here."""
+    """One launch of a node. Artifacts that only a condition of the graph reads are not among the inputs."""
 
     id: int
     node: str  # its id in the graph
@@ -47,37 +48,48 @@ class Execution:
 
     @property
     def seconds(self) -> float:
-        """From its registration to its last change, which is its end once it has ended."""
+        """Seconds from its registration to its last change, which is its end if it has ended."""
         return (self.updated_ms - self.started_ms) / 1000
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a pipeline, with the executions that it has so far, oldest first."""
+    """One run of a pipeline, with its executions so far, the oldest first."""
 
-    id: int  # of its context
+    id: int  # id of its context
     name: str
     pipeline: str
     started_ms: int
-    facts: Mapping[str, Value]  # what it recorded of itself
+    facts: Mapping[str, Value]  # what the run recorded about itself
     executions: tuple[Execution, ...]
-    # The version whose `model.json` names this run: a run may be killed after its push, before it recorded it.
+    # Version whose `model.json` names this run. A run that is killed right after its push has not recorded the version.
     version: str | None = None
 
     @property
     def started(self) -> datetime:
+        """Time of its registration, in UTC."""
         return datetime.fromtimestamp(self.started_ms / 1000, UTC)
 
     @property
     def ended_ms(self) -> int:
+        """Time of the last change of an execution, in milliseconds since 1970."""
         return max((execution.updated_ms for execution in self.executions), default=self.started_ms)
 
     def node(self, name: str) -> Execution | None:
-        """The newest execution of a node: a node that was launched again has several."""
-        return max((one for one in self.executions if one.node == name), key=lambda one: one.id, default=None)
+        """Return the newest execution of a node, which has several if it was launched again; None if it has none."""
+        executions = [execution for execution in self.executions if execution.node == name]
+        return max(executions, key=lambda execution: execution.id, default=None)
 
     def output(self, node: str, name: str) -> Artifact | None:
-        """The first artifact that a node put out under a name, where it has ended."""
+        """Return the first output artifact of a node.
+
+        Args:
+            node: id of the node.
+            name: name of the output channel.
+
+        Returns:
+            The artifact; None if the node has no such output, for example because it has not ended.
+        """
         execution = self.node(node)
         artifacts = execution.outputs.get(name, ()) if execution else ()
         return artifacts[0] if artifacts else None
@@ -85,24 +97,28 @@ class Run:
 
 @dataclass(frozen=True)
 class Edge:
-    """An artifact that went into an execution, or came out of it."""
+    """Use of an artifact by an execution, as an input or output."""
 
     artifact: int
     execution: int
-    into: bool
-    name: str  # of the channel
+    into: bool  # True if the artifact is an input of the execution, False if it is an output
+    name: str  # name of the channel
 
     @property
     def compared(self) -> bool:
+        """True if the execution used the artifact only for a comparison."""
         return self.into and self.name in COMPARED
 
 
 @dataclass(frozen=True)
 class Lineage:
-    """Where an artifact came from, or what came of it. Executions carry no inputs and outputs: the edges say it."""
+    """Artifacts and executions from which an artifact was made, or which were made from it.
 
-    start: int
+    The executions have no inputs and outputs: the edges connect them with the artifacts.
+    """
+
+    start: int  # id of the artifact
     artifacts: Mapping[int, Artifact]
     executions: Mapping[int, Execution]
     edges: tuple[Edge, ...]
-    runs: Mapping[int, str]  # by execution, the name of its run
+    runs: Mapping[int, str]  # name of the run of each execution

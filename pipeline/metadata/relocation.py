@@ -1,9 +1,9 @@
 """Run folders that were moved, renamed or copied, and artifacts whose files are gone.
 
 ML Metadata names every artifact by an absolute path, `<run folder>/root/<node>/<key>/<execution>`. All artifacts in the
-SQLite file of a run folder belong to that folder, wherever it lies now: readers translate the paths (`place`), and a
-run updates them before TFX reads them (`settle`). A server may know the run folders of other machines under the same
-names, so its paths are neither translated nor updated.
+SQLite file of a run folder belong to that folder, even after a move: readers translate the paths (`current_uri`), and a
+run updates them before TFX reads them (`record_places`). A server may know the run folders of other machines under the
+same names, so its paths are neither translated nor updated.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from components.data.gate.bounds import DATA_FOLDER
 from components.data.ingest import manifest
 from components.errors import DataRefused, StoreError
 from components.model.serving_folder import read_record, versions
-from pipeline.metadata.address import Address, NoStore, connect, write
+from pipeline.metadata.address import Address, Connection, NoStoreError, connect, write
 
-# Property of the pipeline's context: JSON that maps each current path to the path that was recorded first.
+# Property of the pipeline's context: JSON that maps the current path of each moved folder to its path at the first run.
 FIRST_PLACES = "first_places"
 _PLACE = re.compile(r"(?P<folder>.*)/root/(?P<place>[^/]+/[^/]+/[^/]+)")
 _LIVE, _DELETED = 2, 4  # states of an artifact, as ml-metadata numbers them
-_NAMED = 5  # artifacts in a message
+_NAMED = 5  # artifacts that a message lists
 
 
 def split(uri: str) -> tuple[str, str] | None:
@@ -40,43 +40,46 @@ def split(uri: str) -> tuple[str, str] | None:
     return match["folder"], match["place"]
 
 
-def place(uri: str, folder: Path) -> str:
+def current_uri(uri: str, folder: Path) -> str:
     """Return the current uri of an artifact.
 
     Args:
         uri: the recorded uri.
-        folder: absolute path of the artifact's run folder, where it lies now.
+        folder: current absolute path of the artifact's run folder.
     """
     parts = split(uri)
     return f"{folder}/root/{parts[1]}" if parts else uri
 
 
-def current_uri(text: str, uri: str, folder: Path) -> str:
+def current_property(text: str, uri: str, folder: Path) -> str:
     """Return a property of an artifact, with a path in the recorded run folder translated to the current one.
 
     Args:
         text: the property.
         uri: the artifact's recorded uri.
-        folder: absolute path of the artifact's run folder, where it lies now.
+        folder: current absolute path of the artifact's run folder.
     """
     parts = split(uri)
     return f"{folder}{text.removeprefix(parts[0])}" if parts and text.startswith(f"{parts[0]}/") else text
 
 
 def record_places(address: Address, folder: Path, data: Path) -> list[str]:
-    """Record where a run folder and its data lie now, and which artifacts are gone. Returns warnings.
+    """Record the current paths of a run folder and its data, and which artifacts no longer exist.
 
-    The caller holds the lock of the run folder. Everything is written in one transaction. Nothing happens to a store
-    that is not the file in the run folder.
+    The caller must hold the lock of the run folder. Everything is written in one transaction. A store that is not the
+    file in the run folder is left unchanged.
 
     Args:
         address: the store of the pipeline.
         folder: absolute path of the run folder.
         data: absolute path of the data folder.
 
+    Returns:
+        Warnings; empty if all artifacts exist.
+
     Raises:
-        StoreError: if the store cannot be read or written, or `root` is a link to a place that is not there, such as a
-            disk that is not mounted: its artifacts are not gone.
+        StoreError: if the store cannot be read or written, or if `root` is a link to a missing folder, for example on a
+            disk that is not mounted. In that case the artifacts still exist.
     """
     root = folder / "root"
     if root.is_symlink() and not root.exists():
@@ -93,15 +96,15 @@ def record_places(address: Address, folder: Path, data: Path) -> list[str]:
                 "WHERE string_value LIKE '/%' OR name = 'span_digest'"
             )
             first = _first_places(connection)
-    except NoStore:  # the first run makes it
+    except NoStoreError:  # the first run creates it
         return []
     old_folders = list(dict.fromkeys(parts[0] for uri in uris.values() if (parts := split(uri))))
     old_folders = [old for old in old_folders if old != str(folder)]
     old_data = _moved_data(texts, old_folders, folder, data)
-    new_uris = {number: new for number, uri in uris.items() if (new := place(uri, folder)) != uri}
+    new_uris = {number: new for number, uri in uris.items() if (new := current_uri(uri, folder)) != uri}
     new_texts = []
     for number, name, custom, text in texts:
-        new = current_uri(text, uris.get(number, ""), folder)
+        new = current_property(text, uris.get(number, ""), folder)
         for old in old_data:
             if (name, text) == (DATA_FOLDER, old) or (name == "span_folder" and str(Path(text).parent) == old):
                 new = f"{data}{text.removeprefix(old)}"
@@ -110,7 +113,7 @@ def record_places(address: Address, folder: Path, data: Path) -> list[str]:
     gone = [
         number
         for number, uri in uris.items()
-        if states[number] == _LIVE and split(uri) and not Path(place(uri, folder)).exists()
+        if states[number] == _LIVE and split(uri) and not Path(current_uri(uri, folder)).exists()
     ]
     places = {str(folder): first.get(old_folders[0], old_folders[0])} if old_folders else {}
     places |= {str(data): first.get(old, old) for old in old_data}
@@ -134,13 +137,13 @@ def record_places(address: Address, folder: Path, data: Path) -> list[str]:
     named = ", ".join(f"{types[number]} {number}" for number in gone[:_NAMED])
     more = f" and {len(gone) - _NAMED} more" if len(gone) > _NAMED else ""
     return [
-        f"the files of {len(gone)} artifact(s) below {folder / 'root'} are gone ({named}{more}): a run creates again "
-        "what it needs of them, and there is nothing to compare with where they were the baseline"
+        f"the files of {len(gone)} artifact(s) below {folder / 'root'} are gone ({named}{more}): a run recreates "
+        "those that it needs; if a baseline is among them, there is nothing to compare with"
     ]
 
 
 def problems(address: Address, folder: Path) -> list[str]:
-    """Return a sentence for each thing that a move or a removal left behind in a run folder; empty if there is nothing.
+    """Return a message for each inconsistency that moving or removing files left in a run folder.
 
     Args:
         address: the store of the pipeline, which may be a server.
@@ -155,7 +158,7 @@ def problems(address: Address, folder: Path) -> list[str]:
                 "SELECT a.uri, t.name, a.create_time_since_epoch, a.state FROM Artifact a "
                 "JOIN Type t ON t.id = a.type_id WHERE a.uri IS NOT NULL"
             )
-    except NoStore:
+    except NoStoreError:
         rows = []
     own = address.file is not None
     live = [(uri, kind, created) for uri, kind, created, state in rows if state == _LIVE and split(uri)]
@@ -167,33 +170,33 @@ def problems(address: Address, folder: Path) -> list[str]:
             "current paths of its artifacts"
         )
     here = [uri for uri, _, _ in live if own or uri.startswith(f"{folder}/root/")]
-    gone = [uri for uri in here if not Path(place(uri, folder)).exists()]
+    gone = [uri for uri in here if not Path(current_uri(uri, folder)).exists()]
     if gone:
         lines.append(
             f"{len(gone)} artifact(s) that ML Metadata names below {folder / 'root'} are gone: put them back, or let "
-            "the next `vitpipe run` create again what it needs of them"
+            "the next `vitpipe run` recreate those that it needs"
         )
     models = {
-        (place(uri, folder) if own else uri, created)
+        (current_uri(uri, folder) if own else uri, created)
         for uri, kind, created in live
-        if kind == "Model" and Path(place(uri, folder) if own else uri).is_dir()
+        if kind == "Model" and Path(current_uri(uri, folder) if own else uri).is_dir()
     }
     for version in versions(folder / "serving"):
         with contextlib.suppress(ValueError):  # other commands report a record that cannot be read
             made = read_record(folder / "serving" / str(version)).model
-            if (place(made.uri, folder) if own else made.uri, made.created_ms) not in models:
+            if (current_uri(made.uri, folder) if own else made.uri, made.created_ms) not in models:
                 # Paths on a server are not updated, so TFX needs the recorded path.
                 advice = "" if own else ". If the run folder was moved, make its old path a link to the new one"
                 lines.append(
                     f"{folder / 'serving' / str(version)} can be served, but its Model artifact "
-                    f"{place(made.uri, folder) if own else made.uri} is gone or unknown to {address}: while this "
+                    f"{current_uri(made.uri, folder) if own else made.uri} is gone or unknown to {address}: while this "
                     f"version serves, no candidate can be compared with it{advice}"
                 )
     return lines
 
 
-def _first_places(connection: Any) -> dict[str, str]:
-    """Return the path that was recorded first, by its current path; empty if nothing was ever moved."""
+def _first_places(connection: Connection) -> dict[str, str]:
+    """Return for the current path of each moved folder its path at the first run."""
     rows = connection.rows(
         "SELECT p.string_value FROM ContextProperty p JOIN Context c ON c.id = p.context_id "
         "JOIN Type t ON t.id = c.type_id WHERE t.name = 'pipeline' AND p.name = ?",
@@ -203,24 +206,24 @@ def _first_places(connection: Any) -> dict[str, str]:
 
 
 def _moved_data(texts: list[Any], old_folders: list[str], folder: Path, data: Path) -> list[str]:
-    """Return the recorded data folders that are now `data`.
+    """Return the recorded data folders that were moved to `data`.
 
-    Such a folder is gone, or lay relative to the old run folder as `data` lies relative to the new one, and a span in
-    `data` has the recorded digest.
+    A folder counts as moved if it no longer exists, or if its path relative to the old run folder equals that of `data`
+    relative to the current one. In both cases, a span in `data` must have the recorded digest.
     """
     properties: dict[int, dict[str, str]] = {}
     for number, name, _, text in texts:
         properties.setdefault(number, {})[name] = text
     spans = {
-        (str(Path(of["span_folder"]).parent), Path(of["span_folder"]).name, of.get("span_digest"))
-        for of in properties.values()
-        if of.get("span_folder")
+        (str(Path(span["span_folder"]).parent), Path(span["span_folder"]).name, span.get("span_digest"))
+        for span in properties.values()
+        if span.get("span_folder")
     }
     moved_folders = []
     for old in sorted({old for old, _, _ in spans} - {str(data)}):
         with_folder = any(os.path.relpath(old, before) == os.path.relpath(data, folder) for before in old_folders)
         if (with_folder or not Path(old).is_dir()) and any(
-            digest == _digest(data / name) for of, name, digest in spans if of == old
+            digest == _digest(data / name) for parent, name, digest in spans if parent == old
         ):
             moved_folders.append(old)
     return moved_folders

@@ -1,4 +1,4 @@
-"""Lookup of the stores, and of the store that holds a run."""
+"""Lookup of stores, and of the store that holds a run."""
 
 import contextlib
 import logging
@@ -10,7 +10,7 @@ from typing import TypeVar
 from components.errors import NotFound, StoreError
 from components.suggestions import nearest
 from pipeline.console.terminal import printable
-from pipeline.metadata.address import ADDRESS, Address, NoStore
+from pipeline.metadata.address import ADDRESS, Address, NoStoreError
 from pipeline.metadata.reader import Reader, reader
 from pipeline.metadata.records import Run
 
@@ -19,15 +19,23 @@ log = logging.getLogger(__name__)
 
 
 def server() -> Address | None:
-    """The server that the environment names, for every command. Raises StoreError for what is no address."""
+    """Return the server that the environment names for all commands; None if it names none.
+
+    Raises:
+        StoreError: if the variable is not an address.
+    """
     address = os.environ.get(ADDRESS)
     return Address.parse(address) if address else None
 
 
 def stores(runs: Path) -> dict[str, Address]:
-    """The stores of the run folders below `runs`, by pipeline; where the environment names a server, that alone.
+    """Return the stores of the run folders below `runs`, or only the server that the environment names.
 
-    Raises NotFound if the folder cannot be listed.
+    The keys are the names of the folders, or the name of the database on the server.
+
+    Raises:
+        NotFound: if the folder cannot be listed.
+        StoreError: if the environment names a server with a wrong address.
     """
     if away := server():
         return {away.database: away}
@@ -47,7 +55,7 @@ def stores(runs: Path) -> dict[str, Address]:
 
 
 def ask_all(runs: Path, question: Callable[[Reader], Answer]) -> tuple[list[tuple[Address, Answer]], list[StoreError]]:
-    """Query every store below `runs`. A store that cannot be read does not keep the others from answering.
+    """Query every store below `runs`, even if some of them cannot be read.
 
     Args:
         runs: the folder of the run folders.
@@ -57,7 +65,7 @@ def ask_all(runs: Path, question: Callable[[Reader], Answer]) -> tuple[list[tupl
         The answers, each with the address of its store, and the errors of the other stores.
 
     Raises:
-        StoreError: if there are stores and none of them can be read.
+        StoreError: if there are stores, but none of them can be read.
     """
     answers: list[tuple[Address, Answer]] = []
     problems: list[StoreError] = []
@@ -88,7 +96,7 @@ def find_run(name: str, runs: Path) -> tuple[Address, Run]:
 
     Raises:
         NotFound: if no readable store has the run. The error names similar runs, and the stores that cannot be read.
-        StoreError: if there are stores and none of them can be read.
+        StoreError: if there are stores, but none of them can be read.
     """
     known: list[str] = []
     if name == "last":
@@ -97,15 +105,15 @@ def find_run(name: str, runs: Path) -> tuple[Address, Run]:
     else:
         answers, problems = ask_all(runs, lambda store: store.run(name) or store.run_names())
         found = [(address, answer) for address, answer in answers if isinstance(answer, Run)]
-        known = [one for _, answer in answers if not isinstance(answer, Run) for one in answer]
+        known = [run_name for _, answer in answers if not isinstance(answer, Run) for run_name in answer]
     if found and name != "last":
         return found[0]
     if found:
         for problem in problems:
             log.warning("%s", printable(problem))
-        return max(found, key=lambda one: one[1].started_ms)
+        return max(found, key=lambda answer: answer[1].started_ms)
     if not known:
-        text = f"no run below {runs}: `vitpipe run` makes one, or name another folder with --runs"
+        text = f"no run below {runs}: start one with `vitpipe run`, or name another folder with --runs"
     else:
         like = nearest(name, known, most=3) or sorted(known)[-3:]
         text = f"no run {name} below {runs}; did you mean {', '.join(like)}?"
@@ -113,22 +121,36 @@ def find_run(name: str, runs: Path) -> tuple[Address, Run]:
 
 
 def check_store(address: Address) -> None:
-    """Raise StoreError if a store's file is damaged. The first run creates a file that is missing or empty."""
+    """Check that a store can be read. A file that is missing or empty passes, because the first run creates the store.
+
+    Raises:
+        StoreError: if the store cannot be read.
+    """
     if address.file and not (address.file.is_file() and address.file.stat().st_size == 0):
-        with contextlib.suppress(NoStore), reader(address):
+        with contextlib.suppress(NoStoreError), reader(address):
             pass
 
 
 def store_of(pipeline: str | None, runs: Path) -> Address:
-    """The store of one pipeline, which need not be named where there is one store only. Raises NotFound."""
+    """Return the store of one pipeline.
+
+    Args:
+        pipeline: name of the pipeline; None if there is only one store.
+        runs: the folder of the run folders.
+
+    Raises:
+        NotFound: if there is no such store, or there are several and none is named.
+    """
     if away := server():
-        return away  # one store of every pipeline
+        return away  # a server holds all pipelines
     found = stores(runs)
     if not found:
-        raise NotFound(f"no store of ML Metadata below {runs}: `vitpipe run` makes one, or try another --runs")
+        raise NotFound(
+            f"no store of ML Metadata below {runs}: create one with `vitpipe run`, or name another folder with --runs"
+        )
     if pipeline is None and len(found) > 1:
-        raise NotFound(f"several pipelines have a store: say which with --pipeline {'|'.join(found)}")
+        raise NotFound(f"several pipelines have a store: choose one with --pipeline {'|'.join(found)}")
     name = pipeline or next(iter(found))
     if name not in found:
-        raise NotFound(f"--pipeline {name}: no such store; there are {', '.join(found)}")
+        raise NotFound(f"--pipeline {name}: no such store; the stores are {', '.join(found)}")
     return found[name]

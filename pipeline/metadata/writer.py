@@ -1,4 +1,4 @@
-"""Writer of a store through ml-metadata's own interface: all records that are written in addition to TFX's own."""
+"""Writer of a store through ml-metadata's own interface, for all records that TFX does not write itself."""
 
 import json
 
@@ -9,19 +9,36 @@ from pipeline.metadata.relocation import FIRST_PLACES
 
 
 def execution_id(store: MetadataStore, pipeline: str, run_id: str, node: str) -> int | None:
-    """The newest execution of a node in a run; None where it has none: it was skipped, or its turn never came."""
+    """Return the id of the newest execution of a node in a run.
+
+    Args:
+        store: the store.
+        pipeline: name of the pipeline.
+        run_id: id of the run.
+        node: id of the node.
+
+    Returns:
+        The id; None if the node was skipped or has not been launched.
+    """
     contexts = [
         store.get_context_by_type_and_name(type_name, name)
         for type_name, name in (("pipeline_run", run_id), ("node", f"{pipeline}.{node}"))
     ]
     if None in contexts:
         return None
-    in_run, of_node = ({found.id for found in store.get_executions_by_context(context.id)} for context in contexts)
+    in_run, of_node = (
+        {execution.id for execution in store.get_executions_by_context(context.id)} for context in contexts
+    )
     return max(in_run & of_node, default=None)
 
 
 def first_places(store: MetadataStore, pipeline: str) -> dict[str, str]:
-    """Return the first path of each folder that was moved since, by its current path."""
+    """Return for the current path of each moved folder its path at the first run.
+
+    Args:
+        store: the store.
+        pipeline: name of the pipeline.
+    """
     context = store.get_context_by_type_and_name("pipeline", pipeline)
     if context is None or FIRST_PLACES not in context.custom_properties:
         return {}
@@ -30,15 +47,30 @@ def first_places(store: MetadataStore, pipeline: str) -> dict[str, str]:
 
 
 def record(store: MetadataStore, run_id: str, **facts: str) -> None:
-    """Add to what a run recorded of itself."""
+    """Add facts to the record of a run.
+
+    Args:
+        store: the store.
+        run_id: id of the run.
+        **facts: the facts, by name.
+    """
     run = store.get_context_by_type_and_name("pipeline_run", run_id)
     for name, value in facts.items():
         run.custom_properties[name].string_value = value
     store.put_contexts([run])
 
 
-def forget(store: MetadataStore, run_id: str, fact: str) -> bool:
-    """Take back what a run recorded of itself; False where it had not."""
+def remove_fact(store: MetadataStore, run_id: str, fact: str) -> bool:
+    """Remove a fact from the record of a run.
+
+    Args:
+        store: the store.
+        run_id: id of the run.
+        fact: name of the fact.
+
+    Returns:
+        True if the run had recorded the fact.
+    """
     run = store.get_context_by_type_and_name("pipeline_run", run_id)
     if fact not in run.custom_properties:
         return False
@@ -48,7 +80,13 @@ def forget(store: MetadataStore, run_id: str, fact: str) -> bool:
 
 
 def mark_failed(store: MetadataStore, execution: int, **properties: str) -> None:
-    """Say that an execution failed, where it has not ended otherwise, and what is to be known of it."""
+    """Mark an execution as failed, unless it has already ended, and set custom properties of it.
+
+    Args:
+        store: the store.
+        execution: id of the execution.
+        **properties: the properties to set, in any case.
+    """
     [found] = store.get_executions_by_id([execution])
     if found.last_known_state in (mlmd.Execution.NEW, mlmd.Execution.RUNNING):
         found.last_known_state = mlmd.Execution.FAILED
@@ -58,7 +96,13 @@ def mark_failed(store: MetadataStore, execution: int, **properties: str) -> None
 
 
 def annotate(store: MetadataStore, artifact_id: int, **properties: int | str) -> None:
-    """Set custom properties of an artifact."""
+    """Set custom properties of an artifact.
+
+    Args:
+        store: the store.
+        artifact_id: id of the artifact.
+        **properties: the properties to set.
+    """
     [artifact] = store.get_artifacts_by_id([artifact_id])
     for name, value in properties.items():
         if isinstance(value, int):
@@ -69,12 +113,22 @@ def annotate(store: MetadataStore, artifact_id: int, **properties: int | str) ->
 
 
 def mark_for_deletion(store: MetadataStore, artifact_ids: list[int]) -> None:
-    """Say that the files of artifacts are about to go: TFX's cache then passes over them."""
+    """Mark artifacts whose files will be removed, so that TFX's cache no longer uses them.
+
+    Args:
+        store: the store.
+        artifact_ids: ids of the artifacts.
+    """
     _set_state(store, artifact_ids, mlmd.Artifact.MARKED_FOR_DELETION)
 
 
 def mark_deleted(store: MetadataStore, artifact_ids: list[int]) -> None:
-    """Say that the files of artifacts are gone."""
+    """Mark artifacts whose files have been removed.
+
+    Args:
+        store: the store.
+        artifact_ids: ids of the artifacts.
+    """
     _set_state(store, artifact_ids, mlmd.Artifact.DELETED)
 
 

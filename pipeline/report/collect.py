@@ -14,7 +14,7 @@ from components.data.ingest import tfrecord
 from components.model.evaluator.component import PREDICTIONS
 from components.model.evaluator.measures import confidence_bins, predicted_classes
 from pipeline.drawing.graph import lineage_svg
-from pipeline.metadata.neighbours import nearest
+from pipeline.metadata.neighbours import nearest_part
 from pipeline.metadata.reader import Reader
 from pipeline.metadata.records import Artifact, Run
 from pipeline.outcome import REPORT
@@ -25,23 +25,28 @@ from pipeline.result.run_result import EXIT, PROCESS, STATE_OF_EXIT, RunResult
 from pipeline.result.verdict import verdict
 from trainer.history import FILE as HISTORY
 
-_SAMPLES = 8  # pictures of a class
-_MOST_SAMPLES = 160  # on the page, so that a thousand classes do not make it huge
+_SAMPLES = 8  # pictures of each class
+_MOST_SAMPLES = 160  # pictures of all classes, which limits the size of a page with a thousand classes
 _MISTAKES = 24
-_EXPLAINED = 6  # of them
-_BOXES = 120  # of the lineage, the nearest: warm starts make it that of every model before
+_EXPLAINED = 6  # mistakes with attention maps
+_BOXES = 120  # in the lineage, which contains all earlier models after warm starts
 
 
 def collect(store: Reader, run: Run) -> Report:
-    """The report of a run that has not crashed."""
+    """Return the report of a run.
+
+    Args:
+        store: reader of the store that has the run.
+        run: the run, which must not have crashed.
+    """
     result = RunResult(run)
     ending = verdict(result)
     executions = [execution for execution in run.executions if execution.node != REPORT]
     judgement = result.judgement
     names = judgement.candidate.classes if judgement else []
     predictions = _predictions(run)
-    made = (("Pusher", "pushed_model"), ("Trainer", "model"), ("DataGate", "verdict"))
-    subject = next((artifact for node, name in made if (artifact := run.output(node, name))), None)
+    subjects = (("Pusher", "pushed_model"), ("Trainer", "model"), ("DataGate", "verdict"))
+    subject = next((artifact for node, name in subjects if (artifact := run.output(node, name))), None)
     data = _data(result)
     mistakes, unexplained = _mistakes(
         predictions, names, run.output("TestExampleGen", "examples"), run.output("Trainer", "model")
@@ -51,7 +56,8 @@ def collect(store: Reader, run: Run) -> Report:
         run=run.name,
         pipeline=run.pipeline,
         started=run.started,
-        seconds=(max((one.updated_ms for one in executions), default=run.started_ms) - run.started_ms) / 1000,
+        seconds=(max((execution.updated_ms for execution in executions), default=run.started_ms) - run.started_ms)
+        / 1000,
         state=STATE_OF_EXIT[ending.exit],
         verdict=ending.lines,
         facts={
@@ -68,28 +74,28 @@ def collect(store: Reader, run: Run) -> Report:
         mistakes=mistakes,
         unexplained=unexplained,
         serving=result.serving.checks if result.serving else [],
-        nodes=[Node(name=one.node, state=one.state, seconds=one.seconds) for one in executions],
+        nodes=[Node(name=execution.node, state=execution.state, seconds=execution.seconds) for execution in executions],
         lineage_of=f"{subject.type} {subject.id}" if subject else "",
-        lineage=lineage_svg(nearest(store.lineage(subject.id), _BOXES)) if subject else "",
+        lineage=lineage_svg(nearest_part(store.lineage(subject.id), _BOXES)) if subject else "",
     )
 
 
 def _data(result: RunResult) -> Data | None:
-    if (weighed := result.data) is None:
+    if (verdict_on_data := result.data) is None:
         return None
-    told = json.loads((weighed.folder / VERDICT).read_text("utf-8"))
+    recorded = json.loads((verdict_on_data.folder / VERDICT).read_text("utf-8"))
     return Data(
-        span=told["figures"]["span"],
-        gate_span=told["figures"]["gate_span"],
-        previous_span=told["previous_span"],
-        labels={split: of["labels"] for split, of in told["figures"]["splits"].items()},
-        findings=weighed.findings,
-        page=str(weighed.page),
+        span=recorded["figures"]["span"],
+        gate_span=recorded["figures"]["gate_span"],
+        previous_span=recorded["previous_span"],
+        labels={split: figures["labels"] for split, figures in recorded["figures"]["splits"].items()},
+        findings=verdict_on_data.findings,
+        page=str(verdict_on_data.page),
     )
 
 
 def _samples(examples: Artifact | None, classes: list[str]) -> dict[str, list[Picture]]:
-    """The first of each class that is trained on; of the first classes, where there are very many."""
+    """Return the first training images of each class, or of the first classes if there are very many."""
     if examples is None or not classes:
         return {}
     each = max(1, min(_SAMPLES, _MOST_SAMPLES // len(classes)))
@@ -113,7 +119,7 @@ def _history(run: Run) -> list[Epoch]:
 
 
 def _predictions(run: Run) -> pd.DataFrame | None:
-    """What the candidate answered on the test set: id, label, answer (-1: did not decode), confidence."""
+    """Return the candidate's answers on the test set: id, label, answer (-1 if it did not decode) and confidence."""
     evaluation = run.output("Evaluator", "evaluation")
     if evaluation is None:
         return None
@@ -125,11 +131,11 @@ def _predictions(run: Run) -> pd.DataFrame | None:
 def _calibration(predictions: pd.DataFrame | None) -> list[Bin]:
     if predictions is None:
         return []
-    right = predictions.answer == predictions.label
-    rows = pd.DataFrame({"confidence": predictions.confidence, "right": right})
+    correct = predictions.answer == predictions.label
+    rows = pd.DataFrame({"confidence": predictions.confidence, "correct": correct})
     bins = rows.groupby(confidence_bins(predictions.confidence.to_numpy()))
     return [
-        Bin(examples=len(of_bin), confidence=of_bin.confidence.mean(), accuracy=of_bin.right.mean())
+        Bin(examples=len(of_bin), confidence=of_bin.confidence.mean(), accuracy=of_bin.correct.mean())
         for _, of_bin in bins
     ]
 
@@ -137,25 +143,25 @@ def _calibration(predictions: pd.DataFrame | None) -> list[Bin]:
 def _mistakes(
     predictions: pd.DataFrame | None, names: list[str], examples: Artifact | None, model: Artifact | None
 ) -> tuple[list[Mistake], str]:
-    """The most confident first; and where none is explained, why."""
+    """Return the mistakes, the most confident first, and a sentence if none has attention maps."""
     if predictions is None or examples is None:
-        return [], "No mistake is explained: the run has no model that was tested."
+        return [], "No mistakes are shown: the run did not test a model."
     wrong = predictions[(predictions.answer != predictions.label) & (predictions.answer >= 0)]
     worst = list(wrong.sort_values("confidence", ascending=False, kind="stable").head(_MISTAKES).itertuples())
     if not worst:
         return [], ""
     wanted = {row.id for row in worst}
     images = {example.id: example.image for example in _raw(examples, "test") if example.id in wanted}
-    looks, unexplained = explain_mistakes(model, names, [images[row.id] for row in worst[:_EXPLAINED]])
+    explained, unexplained = explain_mistakes(model, names, [images[row.id] for row in worst[:_EXPLAINED]])
     mistakes = [
         Mistake(
             picture=_picture("test", row.id, images[row.id]),
             label=names[row.label],
             answer=names[row.answer],
             confidence=row.confidence,
-            explained=look,
+            explained=image,
         )
-        for row, look in zip_longest(worst, looks)
+        for row, image in zip_longest(worst, explained)
     ]
     return mistakes, unexplained
 

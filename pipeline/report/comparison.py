@@ -1,4 +1,4 @@
-"""The page that sets two runs side by side."""
+"""Page that compares two runs side by side."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,27 +9,40 @@ from pipeline.console.duration import duration
 from pipeline.drawing import charts
 from pipeline.drawing.document import document, plain, share
 from pipeline.report.model import Report
-from pipeline.report.page import overall
+from pipeline.report.page import overall_figures
 from pipeline.result.differences import flat
 
 
 def render(first: Report, second: Report) -> str:
-    """One HTML file that needs no network."""
+    """Return the page as one HTML file that needs no network.
+
+    Args:
+        first: report of the first run.
+        second: report of the second run.
+    """
     runs = [first, second]
     candidates = [run.judgement.candidate if run.judgement else None for run in runs]
     return document(
         Path(__file__).with_suffix(".html"),
         runs=runs,
-        figures=_figures(runs) | overall(candidates),
-        settings=differing(flat(first.settings), flat(second.settings)),
-        facts=differing(first.facts, second.facts),
+        figures=_figures(runs) | overall_figures(candidates),
+        settings=differing_values(flat(first.settings), flat(second.settings)),
+        facts=differing_values(first.facts, second.facts),
         classes=_classes(candidates),
         charts=_charts(runs),
     )
 
 
-def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Both values of each key whose values differ; empty where one has none."""
+def differing_values(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return the values that differ, as text.
+
+    Args:
+        first: values of the first run.
+        second: values of the second run.
+
+    Returns:
+        Both texts by key. The text is empty for a run that lacks the key.
+    """
 
     def text(values: Mapping[str, Any], key: str) -> str:
         return plain(values[key]) if key in values else ""
@@ -54,11 +67,11 @@ def _figures(runs: list[Report]) -> dict[str, list[str]]:
 
 
 def _classes(candidates: list[ModelFigures | None]) -> list[tuple[str, list[float | None], float | None]]:
-    """Recall by class in both, and the change; the largest change first."""
-    names = dict.fromkeys(name for of in candidates if of for name in of.class_accuracy)
+    """Return each class with its recall in both runs and the change, the largest change first."""
+    names = dict.fromkeys(name for figures in candidates if figures for name in figures.class_accuracy)
     rows = []
     for name in names:
-        before, after = (of.class_accuracy.get(name) if of else None for of in candidates)
+        before, after = (figures.class_accuracy.get(name) if figures else None for figures in candidates)
         rows.append((name, [before, after], None if before is None or after is None else after - before))
     return sorted(rows, key=lambda row: -abs(row[2] or 0))
 

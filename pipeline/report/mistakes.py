@@ -1,4 +1,4 @@
-"""Attention of a run's model in some of its mistakes, drawn as `vitpipe explain` draws it."""
+"""Attention maps of a run's model for some of its mistakes, drawn as by `vitpipe explain`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,19 +20,25 @@ from trainer.explain import layout
 def explain_mistakes(
     model: Artifact | None, classes: list[str], images: Sequence[bytes]
 ) -> tuple[list[ExplainedImage], str]:
-    """Of each image, in order; where the model cannot be asked, of none, and a sentence that says why.
+    """Return the attention maps of some images.
 
-    model: that the Trainer of the run put out. images: PNG or JPEG files that it decodes.
+    Args:
+        model: the model of the run; None if it has none.
+        classes: names of the classes, in index order.
+        images: PNG or JPEG files that the model decodes.
+
+    Returns:
+        The maps of each image and an empty text; or no maps and the reason, if the model cannot be loaded.
     """
     if model is None:
-        return [], "No mistake is explained: the run has no model."
+        return [], "There are no attention maps of the mistakes: the run has no model."
     folder = Path(path_utils.serving_model_path(model.uri))
     if not folder.is_dir():
-        return [], f"No mistake is explained: the model of this run is not there any more ({model.uri})."
+        return [], f"There are no attention maps of the mistakes: the model of this run no longer exists ({model.uri})."
     try:
         opened = open_model(folder, classes)
     except (DataRefused, UsageError) as error:
-        return [], f"No mistake is explained, for `vitpipe explain` says: {error}."
+        return [], f"There are no attention maps of the mistakes, because the model cannot be explained: {error}."
     found = opened.explain(images)
     grid, _ = layout(found.attention.shape[-1])
     rows = figures(opened, [str(place) for place in range(len(images))], found)

@@ -1,4 +1,4 @@
-"""Contents of a report as values. The page is drawn from them alone, and `report.json` holds them."""
+"""Contents of a report as values. The page shows them, and `report.json` contains them."""
 
 import json
 from datetime import datetime
@@ -16,96 +16,105 @@ from trainer.settings import Group
 
 
 class Picture(Group):
-    """An example and its image as a data URI, which is empty where the image does not decode."""
+    """Example with its image."""
 
     id: str
-    source: str
+    source: str  # data URI of the image; empty if it does not decode
 
 
 class Data(Group):
-    """What was trained and measured on. `labels`: images by split and class."""
+    """Data that the run trained on and tested with."""
 
     span: int
     gate_span: int
-    previous_span: int | None  # that it was compared with
-    labels: dict[str, dict[str, int]]
+    previous_span: int | None  # span that it was compared with
+    labels: dict[str, dict[str, int]]  # number of images by split and class
     findings: list[Finding]
-    page: str  # the span's own page, absolute
+    page: str  # absolute path of the page of the data gate
 
 
 class Map(Group):
-    """How much the classifier's token takes from each patch, of one view; see `trainer.explain.seen`."""
+    """Map of the attention that the classifier pays to each patch, see `trainer.explain.patch_attention`."""
 
     name: str
-    source: str  # data URI of a picture with transparency, to be laid over the image
-    most: float  # of a patch, 0 to 1
-    row: int  # of that patch, from 1
-    column: int
-    entropy: float  # bits
+    source: str  # data URI of a transparent picture, to be laid over the image
+    most: float  # highest attention to a patch, 0 to 1
+    row: int  # row of that patch, from 1
+    column: int  # column of that patch, from 1
+    entropy: float  # in bits
 
 
 class ExplainedImage(Group):
-    """What a model looked at in an image."""
+    """Attention maps of an image."""
 
-    source: str  # data URI, the image as the model sees it
-    grid: int  # patches a side
+    source: str  # data URI of the image as the model sees it
+    grid: int  # number of patches on each side
     maps: list[Map]
 
 
 class Mistake(Group):
-    """A test image that the model is sure of, and wrong."""
+    """Test image with a confident wrong answer of the model."""
 
     picture: Picture
     label: str
     answer: str
     confidence: float
-    explained: ExplainedImage | None = None  # of the first few
+    explained: ExplainedImage | None = None  # only for the first mistakes
 
 
 class Node(Group):
+    """Node of the graph with its state."""
+
     name: str
     state: str
     seconds: float
 
 
 class Report(Group):
-    """Everything on the page of a run; what a run did not come to is None or empty."""
+    """Contents of the page of a run. Fields of steps that the run did not reach are None or empty."""
 
     run: str
     pipeline: str
     started: datetime
     seconds: float
     state: RunState
-    verdict: list[str]  # lines, as the command prints them
+    verdict: list[str]  # lines that the command prints
     facts: dict[str, str]  # code version, digests, trigger, reason
     settings: dict[str, Any]
     data: Data | None
-    samples: dict[str, list[Picture]]  # by class, of what is trained on
-    warm_start: str = ""  # what the training took over from the serving model, in words
+    samples: dict[str, list[Picture]]  # training images by class
+    warm_start: str = ""  # description of the warm start
     history: list[Epoch]
     judgement: Judgement | None
     override: Override | None
     calibration: list[Bin]
     mistakes: list[Mistake]
-    unexplained: str = ""  # why no mistake is explained
+    unexplained: str = ""  # why the mistakes have no attention maps
     serving: list[Check]
     nodes: list[Node]
-    lineage_of: str  # which artifact `lineage` is of
-    lineage: str  # SVG
+    lineage_of: str  # type and id of the artifact whose lineage is shown
+    lineage: str  # the lineage as SVG
 
     @field_validator("settings")
     @classmethod
-    def renamed(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        return current_settings(settings)  # an earlier version may have written the report
+    def update_names(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Replace setting names of earlier versions, one of which may have written the report."""
+        return current_settings(settings)
 
     def as_json(self) -> str:
-        """For `read`. Python's own JSON: a figure may be infinite, which pydantic's makes null of."""
+        """Return the report as JSON for `read`. Unlike pydantic, `json` keeps infinite figures."""
         return json.dumps(self.model_dump(mode="json"), indent=1) + "\n"
 
     @classmethod
     def read(cls, file: Path) -> Self:
-        """Raises StoreError where it is no report, or one of another version."""
+        """Read a `report.json`.
+
+        Raises:
+            StoreError: if the file is missing, or is not a report that this version can read.
+        """
         try:
             return cls.model_validate(json.loads(file.read_text("utf-8")))
-        except (OSError, ValueError) as error:  # of JSON, of UTF-8 and of pydantic
-            raise StoreError(f"{file} is no report that this version reads: {str(error).splitlines()[0]}") from None
+        except (OSError, ValueError) as error:  # a ValueError comes from JSON, UTF-8 or pydantic
+            raise StoreError(
+                f"{file} is not a report that this version can read: {str(error).splitlines()[0]}"
+            ) from None

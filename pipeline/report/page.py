@@ -1,6 +1,8 @@
-"""The page of one run."""
+"""Page of one run."""
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +15,29 @@ from pipeline.report.model import Report
 from pipeline.result.differences import flat
 from pipeline.result.run_result import RunState
 
-_MOST_CLASSES = 200  # in the heat map: more is no picture any longer, and megabytes
+_MOST_CLASSES = 200  # classes in the heat map; more would be unreadable, and take megabytes
 _MOST_ROWS = 100  # classes in a table
 
 
 def render(report: Report, folder: Path) -> str:
-    """One HTML file that needs no network. folder: where it will lie, for its links."""
+    """Return the page as one HTML file that needs no network.
+
+    Args:
+        report: contents of the page.
+        folder: folder that the page will be written to, for its relative links.
+    """
     judgement = report.judgement
     return document(
         Path(__file__).with_suffix(".html"),
         report=report,
-        # What stopped the run first.
-        findings=sorted(report.data.findings, key=lambda one: LEVELS.index(one.level)) if report.data else [],
+        # Checks that stopped the run come first.
+        findings=sorted(report.data.findings, key=lambda finding: LEVELS.index(finding.level)) if report.data else [],
         colour="ok" if report.state is RunState.DONE else "stop",
         sections=_sections(report),
         data_page=os.path.relpath(report.data.page, folder) if report.data else "",
         **_explained(report),
         best=max(report.history, key=lambda row: row.val_accuracy, default=None),
-        overall=overall([judgement.candidate, judgement.serving]) if judgement else {},
+        overall=overall_figures([judgement.candidate, judgement.serving]) if judgement else {},
         classes=_classes(judgement)[:_MOST_ROWS] if judgement else [],
         counted=largest_and_smallest(report.data.labels["train"], _MOST_ROWS) if report.data else [],
         longest=max((node.seconds for node in report.nodes), default=0) or 1,
@@ -39,27 +46,41 @@ def render(report: Report, folder: Path) -> str:
     )
 
 
-def overall(models: list[ModelFigures | None]) -> dict[str, list[str]]:
-    """Figures in words, of each model by name; empty where there is none."""
+def overall_figures(models: list[ModelFigures | None]) -> dict[str, list[str]]:
+    """Return the figures of models as text.
 
-    def of_each(text: Any) -> list[str]:
-        return [text(of) if of else "" for of in models]
+    Args:
+        models: figures of each model; None for a missing one.
 
-    looks = dict.fromkeys(look for of in models if of for look in of.looks_accuracy)
+    Returns:
+        For each name of a figure, the text for each model, which is empty for a missing model.
+    """
+
+    def of_each(text: Callable[[ModelFigures], str]) -> list[str]:
+        return [text(figures) if figures else "" for figures in models]
+
+    looks = dict.fromkeys(look for figures in models if figures for look in figures.looks_accuracy)
     return {
-        "test images": of_each(lambda of: f"{of.examples:,}"),
-        "accuracy": of_each(
-            lambda of: f"{share(of.accuracy)} ({share(of.accuracy_interval[0])} to {share(of.accuracy_interval[1])})"
-        ),
-        "top 3": of_each(lambda of: share(of.top_3)),
-        "log loss": of_each(lambda of: figure(of.log_loss)),
-        "calibration error": of_each(lambda of: figure(of.calibration_error)),
-        **{f"accuracy, {look}": of_each(lambda of, look=look: share(of.looks_accuracy.get(look))) for look in looks},
+        "test images": of_each(lambda figures: f"{figures.examples:,}"),
+        "accuracy": of_each(_accuracy_with_interval),
+        "top 3": of_each(lambda figures: share(figures.top_3)),
+        "log loss": of_each(lambda figures: figure(figures.log_loss)),
+        "calibration error": of_each(lambda figures: figure(figures.calibration_error)),
+        **{f"accuracy, {look}": of_each(partial(_share_of_look, look)) for look in looks},
     }
 
 
+def _accuracy_with_interval(figures: ModelFigures) -> str:
+    low, high = figures.accuracy_interval
+    return f"{share(figures.accuracy)} ({share(low)} to {share(high)})"
+
+
+def _share_of_look(look: str, figures: ModelFigures) -> str:
+    return share(figures.looks_accuracy.get(look))
+
+
 def _sections(report: Report) -> list[str]:
-    there = {
+    contents = {
         "data": report.data,
         "training": report.history,
         "gate": report.judgement,
@@ -71,18 +92,18 @@ def _sections(report: Report) -> list[str]:
         "lineage": report.lineage,
         "settings": True,
     }
-    return [name for name, content in there.items() if content]
+    return [name for name, content in contents.items() if content]
 
 
 def _explained(report: Report) -> dict[str, Any]:
-    """The mistakes that have maps, and the scale of these."""
+    """Return the mistakes that have attention maps, and the legend of the maps."""
     explained = [mistake for mistake in report.mistakes if mistake.explained]
     grid = next((mistake.explained.grid for mistake in explained if mistake.explained), 1)
     return {"explained": explained, "grid": grid, "legend": attention_maps.legend()}
 
 
 def _classes(judgement: Judgement) -> list[dict[str, Any]]:
-    """A row a class that the test set has, the worst first."""
+    """Return a row for each class in the test set, the lowest recall first."""
     candidate, serving = judgement.candidate, judgement.serving
     rows = []
     for place, (name, counts) in enumerate(zip(candidate.classes, candidate.confusion, strict=True)):
@@ -104,16 +125,18 @@ def _classes(judgement: Judgement) -> list[dict[str, Any]]:
 
 
 def _charts(report: Report) -> dict[str, Any]:
-    drawn: dict[str, Any] = {}
+    by_section: dict[str, Any] = {}
     if rows := report.history:
-        drawn["training"] = [
+        by_section["training"] = [
             charts.curves("Accuracy", "share", {"train": (rows, "accuracy"), "val": (rows, "val_accuracy")}, ".0%"),
             charts.curves("Loss", "", {"train": (rows, "loss"), "val": (rows, "val_loss")}),
             charts.curves("Learning rate at the end of an epoch", "", {"learning rate": (rows, "learning_rate")}),
             charts.curves("Speed", "images/s", {"images/s": (rows, "images_per_second")}),
         ]
     if report.judgement and len(report.judgement.candidate.classes) <= _MOST_CLASSES:
-        drawn["confusion"] = charts.confusion(report.judgement.candidate.classes, report.judgement.candidate.confusion)
+        by_section["confusion"] = charts.confusion(
+            report.judgement.candidate.classes, report.judgement.candidate.confusion
+        )
     if report.calibration:
-        drawn["calibration"] = [charts.reliability(report.calibration), charts.confidences(report.calibration)]
-    return drawn
+        by_section["calibration"] = [charts.reliability(report.calibration), charts.confidences(report.calibration)]
+    return by_section

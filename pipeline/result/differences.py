@@ -1,4 +1,4 @@
-"""Differences of two runs."""
+"""Differences between two runs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,16 @@ _FIGURES = ("accuracy", "top_3", "log_loss", "calibration_error")
 
 
 def differences(one: Run, other: Run) -> list[tuple[str, Any, Any]]:
-    """What, its value in one and in the other, for everything that differs; None where a run lacks it."""
+    """Return the settings, facts and figures that differ between two runs.
+
+    Args:
+        one: the first run.
+        other: the second run.
+
+    Returns:
+        For each difference its name, the value in the first and the value in the second run. The value is None in a run
+        that lacks it.
+    """
     left, right = _facts(one), _facts(other)
     return [
         (name, left.get(name), right.get(name))
@@ -22,7 +31,12 @@ def differences(one: Run, other: Run) -> list[tuple[str, Any, Any]]:
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A tree as `a.b.c` and leaf."""
+    """Return the leaves of nested mappings by dotted keys such as `a.b.c`.
+
+    Args:
+        tree: the nested mappings. An empty mapping counts as a leaf.
+        prefix: start of each key.
+    """
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
         leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}

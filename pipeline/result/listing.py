@@ -13,7 +13,7 @@ from pipeline.metadata.records import Run
 from pipeline.result.run_result import RunResult, RunState
 from pipeline.result.summary import Summary, summarise
 
-_PAGE = 200  # runs read at a time
+_PAGE = 200  # runs that are read at a time
 
 
 class Order(StrEnum):
@@ -26,14 +26,14 @@ class Order(StrEnum):
 
 @dataclass(frozen=True)
 class RunListing:
-    """Rows of a listing, and the errors of the stores that could not be read, whose runs are missing in it."""
+    """Rows of a listing."""
 
     runs: list[Summary]
-    problems: list[StoreError]
+    problems: list[StoreError]  # errors of stores that cannot be read, whose runs are missing
 
 
 def read_run(name: str = "last", runs: Path = Path("runs")) -> RunResult:
-    """Return what became of a run.
+    """Return the outcome of a run.
 
     Args:
         name: id of the run, or `last` for the newest.
@@ -65,7 +65,7 @@ def list_runs(
         state: runs in this state only.
         blessed: runs whose model was, or was not, blessed.
         since: runs that began at this time or later.
-        sort: what comes first.
+        sort: order of the rows.
         limit: number of runs; 0 for all.
 
     Raises:
@@ -89,18 +89,18 @@ def list_runs(
     found = [summary for _, of_store in answers for summary in of_store]
     match sort:
         case Order.WHEN:
-            found.sort(key=lambda one: one.started, reverse=True)
+            found.sort(key=lambda summary: summary.started, reverse=True)
         case Order.ACCURACY:
-            found.sort(key=lambda one: one.accuracy or 0.0, reverse=True)
+            found.sort(key=lambda summary: summary.accuracy or 0.0, reverse=True)
         case Order.DURATION:
-            found.sort(key=lambda one: one.seconds, reverse=True)
+            found.sort(key=lambda summary: summary.seconds, reverse=True)
     return RunListing(found[: limit or None], problems)
 
 
 def check_some_store(runs: Path) -> None:
     """Raise NotFound if there is no store below `runs`."""
     if not stores.stores(runs):
-        raise NotFound(f"no run below {runs}: `vitpipe run` makes one, or name another folder with --runs")
+        raise NotFound(f"no run below {runs}: start one with `vitpipe run`, or name another folder with --runs")
 
 
 def newest(store: Reader, pipeline: str | None, since_ms: int = 0, first_page: int = 0) -> Iterator[Run]:

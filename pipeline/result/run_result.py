@@ -21,15 +21,15 @@ from pydantic import BaseModel, Field, PositiveInt
 from components.data.gate.bounds import PAGE, Finding
 from components.errors import Exit
 from components.model.evaluator.judgement import OVERRIDE, Check, Judgement, Override
-from pipeline.metadata.properties import Unreadable, read, read_flag, read_text, unreadable
+from pipeline.metadata.properties import UnreadableError, read, read_flag, read_text, unreadable
 from pipeline.metadata.records import Artifact, Execution, Run
 from pipeline.outcome import REFUSED, REPORT, NodeState, Outcome
 from pipeline.settings import DataSettings
 from trainer.settings import current_names
 from trainer.warm_start import WARM_START, WarmStart
 
-# Names of facts of a run: the process that runs it, as JSON; its exit code, once it has ended; the version that a
-# person's blessing pushed; the run that found it dead and took its place; a warning from its start.
+# Names of facts of a run: the process that runs it, as JSON; its exit code, after its end; the version that a person's
+# blessing pushed; the run that replaced it after it had died; a warning from its start.
 PROCESS, EXIT, PUSHED, TAKEN_OVER, WARNING = "process", "exit", "pushed", "taken_over_by", "warning"
 
 Kind = TypeVar("Kind")
@@ -63,7 +63,7 @@ class DataResult:
 
     findings: list[Finding]
     page: Path
-    folder: Path  # of the artifact
+    folder: Path  # folder of the artifact
 
     @property
     def passed(self) -> bool:
@@ -100,24 +100,24 @@ class TrainedOn:
     """Data of a run, as recorded by the step that copied it."""
 
     span: int
-    digest: str  # of the span's shards
+    digest: str  # digest of the span's shards
 
 
 @dataclass(frozen=True)
 class BackboneOrigin:
-    """Pretrained model that a fine-tuning started from; `run` is the id of the run that made it, if one of ours did."""
+    """Pretrained model that a fine-tuning started from."""
 
     source: str | None
     digest: str | None
-    run: str | None
+    run: str | None  # id of the run that trained it; None if it was not trained by a run of vitpipe
 
 
 @dataclass(frozen=True)
 class RunResult:
     """Outcome of one run.
 
-    Each attribute is read on access, so that an unreadable record does not hide the others. An attribute that a step
-    records as JSON raises Unreadable if the JSON is not in the format of this version.
+    Each attribute is decoded on access, so that an unreadable record does not hide the others. An attribute that a step
+    records as JSON raises UnreadableError if the JSON is not in the format of this version.
 
     Args:
         record: the run, as ML Metadata holds it.
@@ -138,7 +138,7 @@ class RunResult:
         """Name of the pipeline; empty if neither ML Metadata nor the run's settings have it."""
         try:
             return self.record.pipeline or self._lenient_settings.name
-        except Unreadable:
+        except UnreadableError:
             return ""
 
     @property
@@ -156,11 +156,15 @@ class RunResult:
         """State of the run."""
         try:
             return self.read_state()
-        except Unreadable:
+        except UnreadableError:
             return RunState.UNREADABLE
 
     def read_state(self) -> RunState:
-        """Return the state, or raise Unreadable instead of returning `RunState.UNREADABLE`."""
+        """Return the state of the run.
+
+        Raises:
+            UnreadableError: if the recorded end or process cannot be read. `state` is then `RunState.UNREADABLE`.
+        """
         if (code := self._recorded_exit()) is not None:
             return STATE_OF_EXIT[code]
         if PROCESS in self.record.facts:
@@ -173,61 +177,61 @@ class RunResult:
 
     @property
     def exit(self) -> Exit | None:
-        """Exit code of the run; None if it has recorded none, or none that can be read."""
+        """Exit code of the run; None if it has not recorded one, or if it cannot be read."""
         try:
             return self._recorded_exit()
-        except Unreadable:
+        except UnreadableError:
             return None
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Resolved settings of the run; empty if it recorded none, or if they cannot be read."""
+        """Resolved settings of the run; empty if it did not record them, or if they cannot be read."""
         return current_settings(self._fact_as_dict("settings"))
 
     @property
     def span(self) -> int | None:
-        """Span that the run trains on; None if its settings name none."""
+        """Span that the run trains on; None if its settings do not name a span."""
         return self._lenient_settings.data.span
 
     @property
     def data_settings(self) -> DataSettings:
-        """Settings of the data that the run read. Raises Unreadable if the run recorded none."""
+        """Settings of the data that the run read. Raises UnreadableError if the run did not record them."""
         return read(self.record.facts, "settings", _DataSettings).data
 
     @property
     def keep_versions(self) -> int:
-        """Number of pushed versions that the run's settings keep. Raises Unreadable if the run recorded none."""
+        """Setting `keep_versions` of the run. Raises UnreadableError if the run did not record it."""
         return read(self.record.facts, "settings", _KeepVersions).keep_versions
 
     @property
     def settings_digest(self) -> str:
-        """SHA-256 of the resolved settings, as the run recorded them. Raises Unreadable if it recorded none."""
+        """SHA-256 of the settings that the run recorded. Raises UnreadableError if it did not record them."""
         return hashlib.sha256(read_text(self.record.facts, "settings").encode()).hexdigest()
 
     @property
     def code_version(self) -> str:
-        """Version of the code that ran. Raises Unreadable if the run recorded none."""
+        """Version of the code that ran. Raises UnreadableError if the run did not record it."""
         return read_text(self.record.facts, "code_version")
 
     @property
     def warning(self) -> str:
-        """Problem at the start of the run that did not prevent it; usually empty."""
+        """Problem at the start of the run that did not prevent it; empty if there was none."""
         return str(self.record.facts.get(WARNING, ""))
 
     @property
     def on_cluster(self) -> bool:
-        """True if the run recorded that it is running on a cluster."""
+        """True if the run recorded that it runs on a cluster."""
         return "kubeflow" in self._fact_as_dict(PROCESS)
 
     @property
     def failures(self) -> list[Outcome]:
         """Outcomes of the failed nodes, except the report."""
         outcomes = self._recorded_failures() if self.launched is None else self.launched
-        return [one for one in outcomes if one.node != REPORT and one.state is NodeState.FAILED]
+        return [outcome for outcome in outcomes if outcome.node != REPORT and outcome.state is NodeState.FAILED]
 
     @property
     def data(self) -> DataResult | None:
-        """Verdict of the data gate; None if there is none."""
+        """Verdict of the data gate; None if the gate did not complete, or for a run of another TFX pipeline."""
         verdict = self._output("DataGate", "verdict", "DataVerdict")
         if verdict is None or self._is_foreign(verdict, "findings"):
             return None
@@ -236,19 +240,19 @@ class RunResult:
 
     @property
     def data_passed(self) -> bool | None:
-        """True if the data passed, as the graph's condition reads it; None without a verdict."""
+        """True if the data passed the data gate; None without a verdict."""
         verdict = self._output("DataGate", "verdict", "DataVerdict")
         return read_flag(verdict.properties, "passed") if verdict else None
 
     @property
     def data_values(self) -> dict[str, float]:
-        """Measured value of each check of the data gate, also if another version recorded them; empty if unreadable."""
+        """Value of each check of the data gate, as recorded by any version; empty if the record cannot be read."""
         verdict = self._output("DataGate", "verdict", "DataVerdict")
         try:
-            found = read(verdict.properties, "findings", list[_Measured]) if verdict else []
-        except Unreadable:
+            findings = read(verdict.properties, "findings", list[_Measured]) if verdict else []
+        except UnreadableError:
             return {}
-        return {one.check: one.value for one in found}
+        return {finding.check: finding.value for finding in findings}
 
     @property
     def trained_on(self) -> TrainedOn | None:
@@ -259,12 +263,12 @@ class RunResult:
 
     @property
     def model(self) -> Artifact | None:
-        """Artifact of the trained model, by this run or from the cache; None if no training has ended."""
+        """Artifact of the model, trained by this run or taken from the cache; None if no training has ended."""
         return self.record.output("Trainer", "model")
 
     @property
     def judgement(self) -> Judgement | None:
-        """Everything that the model gate compared; None if no model reached it, or in another pipeline."""
+        """Judgement of the model gate; None if no model reached it, or for a run of another TFX pipeline."""
         blessing = self._blessing
         if blessing is None or self._is_foreign(blessing, "judgement"):
             return None
@@ -272,7 +276,7 @@ class RunResult:
 
     @property
     def model_checks(self) -> list[Check]:
-        """Checks of the model gate, also if another version recorded them with other figures."""
+        """Checks of the model gate, as recorded by any version; empty if no model reached it."""
         blessing = self._blessing
         if blessing is None or "judgement" not in blessing.properties:
             return []
@@ -290,7 +294,7 @@ class RunResult:
             part: the record to return; `override` is a person's blessing.
 
         Raises:
-            Unreadable: if the record is not JSON.
+            UnreadableError: if the record is not JSON.
         """
         node, output, type_name, name = _RECORDED[part]
         artifact = self._output(node, output, type_name)
@@ -304,17 +308,17 @@ class RunResult:
 
     @property
     def figures(self) -> Mapping[str, Any]:
-        """Figures that the model gate measured, as any version recorded them; empty if there are none."""
+        """Figures that the model gate measured, as recorded by any version; empty if they cannot be read."""
         try:
             recorded = read(self._blessing.properties, "judgement", dict[str, Any]) if self._blessing else {}
-        except Unreadable:
+        except UnreadableError:
             return {}
         candidate = recorded.get("candidate")
         return candidate if isinstance(candidate, Mapping) else {}
 
     @property
     def accuracy(self) -> float | None:
-        """Accuracy on the gate's test set, also if another version recorded it; None if there is none."""
+        """Accuracy on the gate's test set, as recorded by any version; None if no model was tested."""
         blessing = self._blessing
         if blessing is None or "judgement" not in blessing.properties:
             return None
@@ -327,7 +331,7 @@ class RunResult:
 
     @property
     def earlier_override(self) -> Override | None:
-        """A person's blessing of the same model in an earlier run, if that model still served in this run."""
+        """A person's blessing of the same model in an earlier run; None unless that model served during this run."""
         blessing = self._blessing
         if blessing is None:
             return None
@@ -353,7 +357,7 @@ class RunResult:
 
     @property
     def warm_start(self) -> WarmStart | None:
-        """Weights that the model took over from the model that served before, or None without a warm start."""
+        """Classes that the model kept, added and dropped in a warm start; None without a warm start."""
         model = self.record.output("Trainer", "model")
         if model is None or WARM_START not in model.properties:
             return None
@@ -361,13 +365,13 @@ class RunResult:
 
     @property
     def trained(self) -> bool:
-        """True if this run started a training; False if its model comes from the cache, or no training was due."""
+        """True if this run started a training; False if the model is from the cache, or the run ended before."""
         trainer = self.record.node("Trainer")
         return trainer is not None and trainer.state != "cached"
 
     @property
     def serving(self) -> ServingResult | None:
-        """Verdict of the serving check; None if there is none."""
+        """Verdict of the serving check; None if it did not complete, or for a run of another TFX pipeline."""
         blessing = self._infra_blessing
         if blessing is None or self._is_foreign(blessing, "checks"):
             return None
@@ -375,19 +379,19 @@ class RunResult:
 
     @property
     def servable(self) -> bool | None:
-        """True if the model passed the serving check, as the check recorded it; None if there is no verdict."""
+        """True if the model passed the serving check; None without a verdict."""
         blessing = self._infra_blessing
         return read_flag(blessing.properties, "blessed") if blessing else None
 
     @property
     def signatures(self) -> list[str] | None:
-        """Signatures that the serving check found in the model; None if there is no verdict."""
+        """Signatures that the serving check found in the model; None without a verdict."""
         blessing = self._infra_blessing
         return read(blessing.properties, "signatures", list[str]) if blessing else None
 
     @property
     def push(self) -> Push | None:
-        """Outcome of the step that pushes; None if the step did not complete."""
+        """Outcome of the push; None if that step did not complete."""
         if (pushed := self.record.output("Pusher", "pushed_model")) is None:
             return None
         properties = pushed.properties
@@ -400,7 +404,10 @@ class RunResult:
 
     @property
     def pushed(self) -> str | None:
-        """Version that this run pushed, even if it was killed then, or that a person's blessing pushed; else None."""
+        """Version that this run, or a person's blessing of its model, pushed; None if neither pushed one.
+
+        It is known even if the run was killed before it recorded the push.
+        """
         model = self._output("Pusher", "pushed_model", "PushedModel")
         if model is not None and model.properties.get("pushed") == 1:
             version = model.properties.get("pushed_version")
@@ -410,12 +417,12 @@ class RunResult:
 
     @property
     def report(self) -> Path | None:
-        """Page of the run's report; None if there is none."""
+        """Page of the run's report; None if no report was written."""
         report = self.record.output(REPORT, "report")
         return Path(read_text(report.properties, "page")) if report else None
 
     def state_of_node(self, execution: Execution) -> str:
-        """Return the state of an execution: `died` if it was running when its run died."""
+        """Return the state of an execution, which is `died` if it was running when its run died."""
         unfinished = execution.state in ("new", "running")
         return str(RunState.DIED) if unfinished and self.state is RunState.DIED else execution.state
 
@@ -432,20 +439,26 @@ class RunResult:
         return read(self.record.facts, "settings", _Settings) if "settings" in self.record.facts else _Settings()
 
     def _output(self, node: str, name: str, type_name: str) -> Artifact | None:
-        """Return an output of one of our nodes, or the newest artifact of its type in another pipeline's run."""
+        """Return an output of a node; in a run of another pipeline, the newest artifact of the type.
+
+        Args:
+            node: id of the node in our pipeline.
+            name: name of the output channel.
+            type_name: name of the artifact's type.
+        """
         if self.record.node(node):
             return self.record.output(node, name)
-        found = [
+        artifacts_of_type = [
             artifact
             for execution in self.record.executions
             for artifacts in execution.outputs.values()
             for artifact in artifacts
             if artifact.type == type_name and not execution.type.endswith(".Resolver")
         ]
-        return max(found, key=lambda artifact: artifact.id, default=None)
+        return max(artifacts_of_type, key=lambda artifact: artifact.id, default=None)
 
     def _is_foreign(self, artifact: Artifact, name: str) -> bool:
-        """Return whether an artifact lacks our record because another TFX pipeline made it."""
+        """Return whether an artifact lacks a property because another TFX pipeline made it."""
         return name not in artifact.properties and self.record.node("DataGate") is None
 
     def _override_of(self, artifact: Artifact | None) -> Override | None:
@@ -454,7 +467,7 @@ class RunResult:
         return read(artifact.properties, OVERRIDE, Override)
 
     def _recorded_exit(self) -> Exit | None:
-        """Return the recorded exit code. Raises Unreadable."""
+        """Return the recorded exit code. Raises UnreadableError."""
         if EXIT not in self.record.facts:
             return None
         codes = {str(int(code)): code for code in STATE_OF_EXIT}
@@ -463,42 +476,43 @@ class RunResult:
         return codes[text]
 
     def _recorded_failures(self) -> list[Outcome]:
+        """Return the outcomes of failed nodes, reconstructed from ML Metadata."""
         return [
             Outcome(
-                one.node,
+                execution.node,
                 NodeState.FAILED,
-                one.seconds,
-                one.id,
-                str(one.properties.get(REFUSED, "see its log")),
-                data_refused=REFUSED in one.properties,
+                execution.seconds,
+                execution.id,
+                str(execution.properties.get(REFUSED, "see its log")),
+                data_refused=REFUSED in execution.properties,
             )
-            for one in self.record.executions
-            if one.state == "failed" and self.record.node(one.node) == one
+            for execution in self.record.executions
+            if execution.state == "failed" and self.record.node(execution.node) == execution
         ]
 
     def _fact_as_dict(self, name: str) -> dict[str, Any]:
         try:
             return read(self.record.facts, name, dict[str, Any]) if name in self.record.facts else {}
-        except Unreadable:
+        except UnreadableError:
             return {}
 
     def _lives(self) -> bool:
-        """Return whether the process of the run is alive. Raises Unreadable."""
+        """Return whether the process of the run is alive. Raises UnreadableError."""
         if read(self.record.facts, PROCESS, dict[str, Any]).get("host") != socket.gethostname():
-            return True  # this machine cannot see processes of other machines or of a cluster
+            return True  # processes of other machines or of a cluster cannot be checked, so they count as alive
         import psutil
 
         process = read(self.record.facts, PROCESS, _Process)
         try:
-            # The start times may differ a little: they are computed from the machine's boot time, which shifts when
-            # the clock is set.
+            # The start times may differ slightly: they are computed from the boot time, which shifts when the clock is
+            # set.
             return bool(abs(psutil.Process(process.pid).create_time() - process.started) <= 2)
         except psutil.Error:
             return False
 
 
 def this_process() -> str:
-    """Return a JSON record of this process, from which other processes can tell later whether it is alive."""
+    """Return a JSON record of this process, with which other processes can check later whether it is alive."""
     import psutil
 
     own = psutil.Process()
@@ -506,13 +520,13 @@ def this_process() -> str:
 
 
 def current_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return recorded settings of a run, with names of earlier versions replaced by those of this version."""
+    """Return the recorded settings of a run, with setting names of earlier versions replaced by the current names."""
     model = settings.get("model")
     return {**settings, "model": current_names(model)} if isinstance(model, dict) else settings
 
 
 def as_text(value: object) -> str | None:
-    """Return a fact of a run as text, and None for None."""
+    """Return a fact of a run as text; None if the run does not have it."""
     return None if value is None else str(value)
 
 
@@ -530,7 +544,7 @@ class _Data(BaseModel):
 
 
 class _Settings(BaseModel):
-    """The recorded settings that are read even if the others are of another version."""
+    """Recorded settings that can be read even if others are in the format of another version."""
 
     name: str = ""
     data: _Data = _Data()
@@ -553,13 +567,13 @@ class _Candidate(BaseModel):
 
 
 class _Judgement(BaseModel):
-    """The part of the gate's judgement that is read even if the rest is of another version."""
+    """Part of the gate's judgement that can be read even if the rest is in the format of another version."""
 
     candidate: _Candidate = _Candidate()
 
 
 class _Checks(BaseModel):
-    """The checks of the gate's judgement, which are read even if the rest is of another version."""
+    """Checks of the gate's judgement, which can be read even if the rest is in the format of another version."""
 
     checks: list[Check] = []
 
@@ -570,7 +584,7 @@ class _Measured(BaseModel):
 
 
 class _Process(BaseModel):
-    """Process of a run that is not on a cluster."""
+    """Process of a run on this or another machine, but not on a cluster."""
 
     host: str
     pid: Annotated[int, Field(ge=0, lt=2**31)]

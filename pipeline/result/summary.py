@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pipeline.metadata.properties import Kind, Unreadable
+from pipeline.metadata.properties import Kind, UnreadableError
 from pipeline.result.run_result import RunResult, RunState, as_text
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One run in a line. `accuracy` is that on the gate's test set; `pushed` the version, if the run pushed one.
-
-    `unreadable` has a reason for each property that could not be read; the fields made from it are None or empty.
-    """
+    """One row of a listing of runs. A field whose property cannot be read is None."""
 
     run: str
     pipeline: str
@@ -27,40 +24,40 @@ class Summary:
     trigger: str | None
     span: int | None
     code_version: str | None
-    accuracy: float | None
+    accuracy: float | None  # on the gate's test set
     blessed: bool | None
-    pushed: str | None
-    unreadable: tuple[str, ...] = ()
+    pushed: str | None  # the pushed version
+    unreadable: tuple[str, ...] = ()  # a reason for each property that cannot be read
 
     def as_json(self) -> dict[str, Any]:
-        """Return a tree for `json.dumps`."""
+        """Return the row as values for `json.dumps`."""
         return {**self.__dict__, "started": self.started.isoformat(timespec="milliseconds")}
 
 
 def summarise(result: RunResult) -> Summary:
-    """Return the row of a run. Never raises Unreadable."""
+    """Return the row of a run. Never raises UnreadableError."""
     problems: list[str] = []
 
-    def readable(value: Callable[[], Kind], otherwise: Kind) -> Kind:
+    def read_or_default(value: Callable[[], Kind], default: Kind) -> Kind:
         try:
             return value()
-        except Unreadable as error:
+        except UnreadableError as error:
             if str(error) not in problems:
                 problems.append(str(error))
-            return otherwise
+            return default
 
-    accuracy = readable(lambda: result.accuracy, None)
+    accuracy = read_or_default(lambda: result.accuracy, None)
     return Summary(
         run=result.name,
         pipeline=result.pipeline,
-        state=readable(result.read_state, RunState.UNREADABLE),
+        state=read_or_default(result.read_state, RunState.UNREADABLE),
         started=result.started,
         seconds=result.seconds,
         trigger=as_text(result.record.facts.get("trigger")),
-        span=readable(lambda: result.span, None),
+        span=read_or_default(lambda: result.span, None),
         code_version=as_text(result.record.facts.get("code_version")),
         accuracy=accuracy if accuracy is None or math.isfinite(accuracy) else None,  # JSON has no NaN
-        blessed=readable(lambda: result.blessed, None),
+        blessed=read_or_default(lambda: result.blessed, None),
         pushed=result.pushed,
         unreadable=tuple(problems),
     )

@@ -1,4 +1,4 @@
-"""Verdict of a run: its exit code, and lines that name the failed check, the value, the bound and where to look."""
+"""Verdict of a run: its exit code, and lines with the failed check, the value, the bound and where to look."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,31 +11,31 @@ from pipeline.result.run_result import RunResult
 
 @dataclass(frozen=True)
 class Verdict:
-    """Exit code of a run, lines for a person, and the id of the node whose log says more; empty for none."""
+    """Exit code of a run and its explanation."""
 
     exit: Exit
     lines: list[str]
-    node: str = ""
+    node: str = ""  # id of the node whose log has details; empty if there is none
 
 
 def verdict(result: RunResult) -> Verdict:
-    """Return the verdict of a run, read from its artifacts. A cached step counts like a step that ran.
+    """Return the verdict of a run, read from its artifacts.
 
-    A failed report does not change the verdict; a line mentions it.
+    A cached step counts like a step that ran. A failed report adds a line, and does not change the exit code.
 
     Raises:
-        Unreadable: if a recorded verdict is not in the format of this version.
+        UnreadableError: if a recorded verdict is not in the format of this version.
     """
-    found = _without_report(result)
-    lines = [*found.lines]
+    conclusion = _without_report(result)
+    lines = [*conclusion.lines]
     if result.report:
         lines.append(f"the report: {display_path(result.report)}")
     lines += [
-        f"warning: {REPORT} failed, so there is no report: {outcome.error}; look in its log, {REPORT}.log"
+        f"warning: {REPORT} failed, so there is no report: {outcome.error}; see its log, {REPORT}.log"
         for outcome in result.launched or ()
         if outcome.node == REPORT and outcome.state is NodeState.FAILED
     ]
-    return replace(found, lines=lines)
+    return replace(conclusion, lines=lines)
 
 
 def _without_report(result: RunResult) -> Verdict:
@@ -51,10 +51,12 @@ def _without_report(result: RunResult) -> Verdict:
         lines.append(str(result.warm_start))
     if data := result.data:
         page = f"the span's page: {display_path(data.page)}"
-        others = [f"{one.level}: {one}" for one in data.findings if one.level in ("warning", "accepted")]
+        others = [
+            f"{finding.level}: {finding}" for finding in data.findings if finding.level in ("warning", "accepted")
+        ]
         if not result.data_passed:
             stopping = [f"  {finding}" for finding in data.findings if finding.level == "stop"]
-            # A warning may say why: images of one colour are also duplicates.
+            # A warning may explain the failed check: images of one colour are also duplicates.
             return Verdict(Exit.DATA_REFUSED, ["data refused, nothing trained:", *stopping, *others, page], "DataGate")
         lines += [*others, page]
 

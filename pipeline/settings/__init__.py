@@ -22,7 +22,7 @@ from components.suggestions import did_you_mean
 from pipeline.metadata.address import PASSWORD, Address
 from pipeline.settings import strict_yaml
 from pipeline.settings.cluster import KubeflowSettings
-from pipeline.settings.strict_yaml import Place, YamlRefused, YamlSyntaxError
+from pipeline.settings.strict_yaml import Place, UnsupportedYamlError, YamlSyntaxError
 from trainer.settings import (
     RENAMED,
     AugmentSettings,
@@ -41,7 +41,8 @@ _MOST_EXPLAINED = 20  # problems in one message
 _NO_SETTINGS = "it has no settings: write some below it"
 _RENAMED = {f"model.{old}": f"model.{new}" for old, new in RENAMED.items()}
 TOKEN = "VITPIPE_KUBEFLOW__TOKEN"
-_SECRETS = {("metadata", "password"): PASSWORD, ("kubeflow", "token"): TOKEN}  # what only the environment gives
+# Settings that only the environment can set.
+_SECRETS = {("metadata", "password"): PASSWORD, ("kubeflow", "token"): TOKEN}
 
 
 def _checked_path(path: Path) -> Path:
@@ -63,29 +64,33 @@ class DataSettings(SettingsGroup):
         1,
         ge=1,
         le=ingest.MAX_SPAN,
-        description="Span whose test images the gate evaluates on. It stays the same whatever span is trained on.",
+        description="Span whose test images the gate evaluates on. It stays fixed when newer spans are trained on.",
     )
 
 
 class MetadataSettings(SettingsGroup):
-    """Settings of ML Metadata. The password comes from the environment and is in no record of the settings."""
+    """Settings of ML Metadata. The password comes from the environment and is never recorded."""
 
     address: str = Field(
         "",
-        description="Server that keeps ML Metadata, mysql://USER@HOST[:PORT]/DATABASE. Empty: the run folder's "
-        "metadata.db.",
+        description="Server of ML Metadata, mysql://USER@HOST[:PORT]/DATABASE. Empty: the file metadata.db in the run "
+        "folder.",
     )
     password: SecretStr = Field(
         SecretStr(""),
-        description="Password of the server. Only the environment may set it, and no record of the settings holds it.",
+        description="Password of the server. Only an environment variable can set it. It is never recorded.",
     )
 
     @field_validator("address")
     @classmethod
-    def is_a_server(cls, address: str) -> str:
+    def check_address(cls, address: str) -> str:
+        """Check that the address is that of a server, or empty."""
         try:
             if address and Address.parse(address, password="").file:
-                raise ValueError("write mysql://USER@HOST[:PORT]/DATABASE, or nothing for the run folder's metadata.db")
+                raise ValueError(
+                    "it is not the address of a server: write mysql://USER@HOST[:PORT]/DATABASE, or leave it empty for "
+                    "metadata.db in the run folder"
+                )
         except StoreError as error:
             raise ValueError(str(error)) from None
         return address
@@ -105,7 +110,15 @@ class LayeredSettings(BaseSettings, SettingsGroup):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # Only `load` reads the environment: recorded settings are the same everywhere.
+        """Keep pydantic from reading the environment, so that recorded settings mean the same on every machine.
+
+        Args:
+            settings_cls: the class of the settings.
+            init_settings: source of the values that the constructor is called with, which is kept.
+            env_settings: source of environment variables, which only `load` reads.
+            dotenv_settings: source of a `.env` file, which is not read.
+            file_secret_settings: source of a folder of secrets, which is not read.
+        """
         return (init_settings,)
 
 
@@ -123,97 +136,112 @@ class Settings(LayeredSettings):
     )
     runs: PathSetting = Field(Path("runs"), description="Folder that holds a run folder for each pipeline.")
     data: DataSettings = Field(DataSettings(), description="Data to train and gate on.")
-    data_gate: DataGateSettings = Field(
-        DataGateSettings(), description="Checks of the data, before anything is trained on them."
-    )
-    model: ModelSettings = Field(ModelSettings(), description="The ViT.")
+    data_gate: DataGateSettings = Field(DataGateSettings(), description="Checks of the data before the training.")
+    model: ModelSettings = Field(ModelSettings(), description="Architecture of the Vision Transformer.")
     augment: AugmentSettings = Field(AugmentSettings(), description="Augmentation of training images.")
     training: TrainingSettings = Field(TrainingSettings(), description="Training.")
     finetune: FinetuneSettings = Field(FinetuneSettings(), description="Fine-tuning of a pretrained backbone.")
     gate: GateSettings = Field(GateSettings(), description="Bounds that a model must satisfy before it is pushed.")
     serving_check: ServingCheckSettings = Field(
-        ServingCheckSettings(), description="Bounds on serving the model, before it is pushed."
+        ServingCheckSettings(),
+        description="Bounds of the serving check, which a model must satisfy before it is pushed.",
     )
-    metadata: MetadataSettings = Field(MetadataSettings(), description="Where ML Metadata is kept.")
-    kubeflow: KubeflowSettings = Field(KubeflowSettings(), description="The cluster that runs the pipeline.")
+    metadata: MetadataSettings = Field(MetadataSettings(), description="Store of ML Metadata.")
+    kubeflow: KubeflowSettings = Field(KubeflowSettings(), description="Cluster that runs the pipeline.")
     keep_versions: int = Field(
         10,
         ge=1,
         le=10_000,
-        description="Number of pushed versions to keep, the newest. A roll-back needs more than one.",
+        description="Number of pushed versions to keep. Older ones are removed. A roll-back needs at least two.",
     )
 
     @model_validator(mode="after")
-    def starts_from_one_thing(self) -> Self:
+    def check_start(self) -> Self:
+        """Check that a training starts from a backbone or from the serving model, and not from both."""
         if self.finetune.source and self.training.warm_start:
             raise ValueError(
-                f"finetune.source {self.finetune.source} and training.warm_start both say what to start from: set one"
+                f"finetune.source {self.finetune.source} and training.warm_start exclude each other: set one of them"
             )
         return self
 
     def chosen_span(self) -> int:
-        """The span to train on: the one set, or the newest. Raises SettingsError where it or the gate's is missing."""
+        """Return the span to train on: `data.span`, or the newest one.
+
+        Raises:
+            SettingsError: if that span or the gate span is missing.
+        """
         data = self.data.dir
-        there = ingest.spans(data)
-        if not there:
+        existing = ingest.spans(data)
+        if not existing:
             raise SettingsError(
                 f"no data in {data}: make some with `vitpipe data prepare cifar10|images|sample --out {data}`, "
                 "or name another folder with --data"
             )
-        span = self.data.span if self.data.span is not None else there[-1]
+        span = self.data.span if self.data.span is not None else existing[-1]
         for key, wanted in ("data.span", span), ("data.gate_span", self.data.gate_span):
-            if wanted not in there:
-                raise SettingsError(f"{key}: no span {wanted} in {data}, it has {', '.join(map(str, there))}")
+            if wanted not in existing:
+                raise SettingsError(f"{key}: no span {wanted} in {data}; its spans are {', '.join(map(str, existing))}")
         return span
 
     def resolved(self, span: int) -> str:
-        """All settings as JSON, with the span that was chosen: what a run records of itself.
+        """Return the settings as JSON, with the chosen span, as a run records them.
 
-        Without where it is recorded and on which machines it runs: the same run is the same elsewhere.
+        The groups `metadata` and `kubeflow` are left out, so that equal runs on different machines have equal records.
         """
         settings = self.model_dump(mode="json", exclude={"metadata", "kubeflow"})
         settings["data"]["span"] = span
         return json.dumps(settings, sort_keys=True)
 
     def digest(self, span: int) -> str:
-        """sha256 of the resolved settings."""
+        """Return the sha256 of the settings as a run records them, see `resolved`."""
         return hashlib.sha256(self.resolved(span).encode()).hexdigest()
 
     @property
     def folder(self) -> Path:
-        """The run folder of this pipeline, absolute: ML Metadata keeps these paths."""
+        """Absolute path of the run folder of this pipeline, as ML Metadata records it."""
         return (self.runs / self.name).resolve()
 
     @property
     def store(self) -> Address:
-        """Where this pipeline's ML Metadata is."""
+        """Address of this pipeline's store of ML Metadata."""
         if self.metadata.address:
             return Address.parse(self.metadata.address, self.metadata.password.get_secret_value())
         return Address(file=self.folder / "metadata.db")
 
 
 class Source(PydanticBaseSettingsSource):
-    """Settings from one place: a file, a variable or a flag."""
+    """Settings from one origin: a file, an environment variable or a flag.
 
-    def __init__(self, values: dict[str, Any], origin: str = "", lines: Mapping[Place, int] = MappingProxyType({})):
-        """Keep the values.
+    Args:
+        values: settings, nested in their groups.
+        origin: name of the file or variable; empty for a flag.
+        lines: line of each setting in a file.
+    """
 
-        Args:
-            values: settings, nested in their groups.
-            origin: name of the file or variable; empty for a flag, which the user sees.
-            lines: line of each setting in a file.
-        """
+    def __init__(
+        self, values: dict[str, Any], origin: str = "", lines: Mapping[Place, int] = MappingProxyType({})
+    ) -> None:
         super().__init__(BaseSettings)
         self.values, self.origin, self.lines = values, origin, lines
 
     def __call__(self) -> dict[str, Any]:
+        """Return the settings."""
         return self.values
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return the value of a group or setting, as pydantic requires.
+
+        Args:
+            field: declaration of the field.
+            field_name: its name.
+
+        Returns:
+            The value, the name, and False because the value is not JSON.
+        """
         return self.values.get(field_name), field_name, False
 
     def where(self, place: Place) -> str:
-        """Return how a message starts: with the origin and, in a file, the line of a setting; empty for a flag."""
+        """Return the prefix of a message about a setting: the origin and, in a file, the line; empty for a flag."""
         if not self.origin:
             return ""
         return f"{self.origin}:{self.lines[place]}: " if place in self.lines else f"{self.origin}: "
@@ -225,12 +253,12 @@ def load(
     environment: dict[str, str] | None = None,
     data: dict[str, Any] | None = None,
 ) -> Settings:
-    """Load settings. `data` overrides flags, these the environment, that the file, that its preset, that the defaults.
+    """Load settings. From the highest precedence: `data`, flags, environment, file, its preset, defaults.
 
     Args:
-        source: a preset's name or a YAML file, which may build on a preset with `preset: NAME`.
-        flags: settings as `a.b=c`.
-        environment: variables, of which `VITPIPE_A__B` sets `a.b`; those of this process if not given.
+        source: name of a preset, or a YAML file, which may build on a preset with `preset: NAME`.
+        flags: settings as `a.b=c`, of which a later one overrides an earlier one.
+        environment: environment variables, of which `VITPIPE_A__B` sets `a.b`; None for those of this process.
         data: settings of the group `data`.
 
     Raises:
@@ -246,31 +274,39 @@ def load(
         if name.startswith(_PREFIX)
     ]
     sources = [Source({"data": data or {}}), *map(flag_source, reversed(flags or [])), *reversed(overrides), *files]
-    for one in sources:
+    for layer in sources:
         for (group, key), variable in _SECRETS.items():
-            values = one.values.get(group)
+            values = layer.values.get(group)
             if isinstance(values, dict) and key in values:
                 raise SettingsError(
-                    f"{one.where((group, key))}{group}.{key}: only the environment variable {variable} may set it; "
+                    f"{layer.where((group, key))}{group}.{key}: only the environment variable {variable} may set it; "
                     "files are copied, and flags appear in lists of processes"
                 )
     return merge_sources(Settings, [*sources, Source(secrets)])
 
 
 def merge_sources(settings: type[Kind], sources: Sequence[Source]) -> Kind:
-    """Return the settings from several sources, of which an earlier one overrides a later one. Raises SettingsError."""
+    """Return the settings from several sources.
+
+    Args:
+        settings: class of the settings.
+        sources: the sources, of which an earlier one overrides a later one.
+
+    Raises:
+        SettingsError: if a setting is unknown or has a wrong value.
+    """
     for source in sources:
         _check_groups(settings, source, source.values)
     try:
         return settings(_build_sources=(tuple(sources), {}))
     except ValidationError as error:
-        raise explained(error, settings, sources) from None
+        raise settings_error(error, settings, sources) from None
 
 
 def _check_groups(
     settings: type[BaseModel], source: Source, values: Mapping[str, Any], place: tuple[str, ...] = ()
 ) -> None:
-    """Raise SettingsError if a source has a value in place of a group, even if another source has the group."""
+    """Raise SettingsError if a source has a single value in place of a group of settings."""
     for name, field in settings.model_fields.items():
         group, value, here = _group(field), values.get(name, {}), (*place, name)
         if group and not isinstance(value, dict):
@@ -286,11 +322,12 @@ def _group(field: FieldInfo) -> type[BaseModel] | None:
 
 
 def presets() -> list[str]:
+    """Return the names of the presets."""
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 def _file_sources(source: str) -> list[Source]:
-    """Return the file and the preset it builds on."""
+    """Return the sources of a preset, or of a file and the preset that it builds on."""
     preset = PRESETS / f"{source}.yaml"
     path = preset if source in presets() else Path(source)
     try:
@@ -304,7 +341,7 @@ def _file_sources(source: str) -> list[Source]:
         content, lines = strict_yaml.read(path)
     except OSError as error:
         raise SettingsError(f"{_short(source)} cannot be read: {error.strerror}") from None
-    except (YamlSyntaxError, YamlRefused) as error:
+    except (YamlSyntaxError, UnsupportedYamlError) as error:
         raise SettingsError(f"{path}:{error}") from None
     if content is None or content == {}:
         raise SettingsError(f"{path}:1: the file holds no settings: write at least a line such as `preset: sample`")
@@ -321,7 +358,7 @@ def _file_sources(source: str) -> list[Source]:
 
 
 def flag_source(flag: str) -> Source:
-    """Return the source of one `a.b=c`. Raises SettingsError."""
+    """Return the source of a flag `a.b=c`. Raises SettingsError."""
     key, equals, text = flag.partition("=")
     if not equals or not key:
         raise SettingsError(f"--set {_short(flag)}: write it as key=value, for example training.epochs=10")
@@ -329,14 +366,14 @@ def flag_source(flag: str) -> Source:
 
 
 def _nested(keys: list[str], text: str, origin: str) -> dict[str, Any]:
-    """Return the setting of a variable or flag, `origin`, nested in its groups."""
+    """Return the setting of a variable or flag as nested groups. Messages start with `origin`."""
     if len(keys) > _DEEPEST:
         raise SettingsError(f"{origin}: no such setting; settings are at most {_DEEPEST} levels deep")
     try:
-        value = strict_yaml.parse(text).value  # the same spelling of numbers and lists as in a file
+        value = strict_yaml.parse(text).value  # numbers and lists are written as in a file
     except YamlSyntaxError:
         value = text
-    except YamlRefused as error:
+    except UnsupportedYamlError as error:
         raise SettingsError(f"{origin}: line {error}") from None
     *groups, name = keys
     nested: dict[str, Any] = {name: value}
@@ -345,25 +382,25 @@ def _nested(keys: list[str], text: str, origin: str) -> dict[str, Any]:
     return nested
 
 
-def explained(
+def settings_error(
     error: ValidationError, settings: type[BaseModel] = Settings, sources: Sequence[Source] = ()
 ) -> SettingsError:
-    """Return an error that describes each problem with the values of settings in a line.
+    """Return the error for invalid settings, with a line for each problem.
 
     Args:
         error: the error of pydantic.
-        settings: the group that was validated.
-        sources: as for `merge_sources`, so that the message can name a file's line or a variable.
+        settings: class of the settings that were validated.
+        sources: the sources of the settings, so that a line can name a file or a variable.
     """
     problems = error.errors()
-    lines = [_origin(one["loc"], sources) + _explain(one, settings) for one in problems[:_MOST_EXPLAINED]]
+    lines = [_origin(problem["loc"], sources) + _explain(problem, settings) for problem in problems[:_MOST_EXPLAINED]]
     if len(problems) > _MOST_EXPLAINED:
         lines.append(f"and {len(problems) - _MOST_EXPLAINED:,} more")
     return SettingsError(*lines)
 
 
 def _origin(place: Place, sources: Sequence[Source]) -> str:
-    """Return how a message about a setting starts: with the first source that sets it; empty for a flag."""
+    """Return the prefix of a message about a setting, which names the first source that sets it."""
     for source in sources:
         value: Any = source.values
         for depth, key in enumerate(place):
@@ -388,10 +425,10 @@ def _explain(problem: ErrorDetails, settings: type[BaseModel]) -> str:
     if problem["type"] == "model_type" and problem["input"] is None:
         return f"{key}: {_NO_SETTINGS}, or remove it"
     message = problem["msg"].removeprefix("Value error, ")
-    # An address may hold a password, wrong as that is.
+    # The value of an address is not shown, because the user may have put a password in it by mistake.
     shown = not isinstance(problem["input"], dict) and not key.startswith("metadata")
     value = f" (got {_short(repr(problem['input']))})" if shown else ""
-    return f"{key}: {message}{value}".removeprefix(": ")  # what is wrong of all settings together has no key
+    return f"{key}: {message}{value}".removeprefix(": ")  # a problem of all settings together has no key
 
 
 def _short(text: str) -> str:

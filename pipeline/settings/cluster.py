@@ -17,7 +17,8 @@ class Toleration(SettingsGroup):
 
     key: str = Field("", description="Key of the taint. Empty: every key.")
     operator: Literal["Equal", "Exists"] = Field(
-        "Exists", description="Equal: the value of the taint must be equal, too. Exists: any value will do."
+        "Exists",
+        description="Equal: tolerates only taints with the same value. Exists: tolerates any value.",
     )
     value: str = Field("", description="Value of the taint, for the operator Equal.")
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = Field(
@@ -28,7 +29,7 @@ class Toleration(SettingsGroup):
 class StepSettings(SettingsGroup):
     """Settings of a step's container. Quantities are written as in Kubernetes."""
 
-    model_config = ConfigDict(coerce_numbers_to_str=True)  # cpu: 4
+    model_config = ConfigDict(coerce_numbers_to_str=True)  # a user may write `cpu: 4` without quotes
 
     image: str = Field(
         "", description="Container image. Empty: kubeflow.gpu_image if the step asks for GPUs, else kubeflow.image."
@@ -38,20 +39,21 @@ class StepSettings(SettingsGroup):
         pattern=r"^[0-9]{1,6}(\.[0-9]{1,3})?m?$",
         description="CPU cores that are reserved. The step may use more if the machine has idle ones.",
     )
-    memory: str = Field("4Gi", pattern=_BYTES, description="Memory that is reserved, and the most the step may use.")
+    memory: str = Field("4Gi", pattern=_BYTES, description="Memory that is reserved, which is also the limit.")
     gpus: int = Field(0, ge=0, le=1_024, description="Number of GPUs.")
     gpu_type: str = Field("nvidia.com/gpu", description="Resource name of the GPUs in the cluster.")
     shared_memory: str = Field(
         "", pattern=f"^$|{_BYTES}", description="Size of /dev/shm, which counts as memory. Empty: 64 MiB."
     )
     node_selector: dict[str, str] = Field(
-        default_factory=dict, description="Labels of the nodes that may run the step."
+        default_factory=dict, description="Labels that a cluster node must have to run the step."
     )
     tolerations: list[Toleration] = Field(
-        default_factory=list, description="Taints that a node which runs the step may have."
+        default_factory=list, description="Taints of cluster nodes that the step tolerates."
     )
     volumes: dict[Folder, str] = Field(
-        default_factory=dict, description="Volume claims to mount beside kubeflow.claim, by folder in the container."
+        default_factory=dict,
+        description="Volume claims to mount in addition to kubeflow.claim, by the folder in the container.",
     )
     secrets: dict[str, SecretKey] = Field(
         default_factory=dict, description="Environment variables from Kubernetes secrets, each SECRET/KEY."
@@ -63,11 +65,11 @@ class KubeflowSettings(SettingsGroup):
 
     endpoint: str = Field(
         "http://localhost:8080",
-        description="Address of Kubeflow Pipelines, of its page or its API, as seen from this machine.",
+        description="Address of Kubeflow Pipelines, either its page or its API, as seen from this machine.",
     )
     token: SecretStr = Field(
         SecretStr(""),
-        description="Token for the endpoint. Only the environment may set it, and no record of the settings holds it.",
+        description="Token for the endpoint. Only an environment variable can set it. It is never recorded.",
     )
     api: str = Field(
         "http://ml-pipeline.kubeflow:8888", description="Address of Kubeflow Pipelines' API as seen from a step."
@@ -79,12 +81,12 @@ class KubeflowSettings(SettingsGroup):
         "IfNotPresent", description="When a node pulls the image, as in Kubernetes."
     )
     image_pull_secrets: list[str] = Field(
-        default_factory=list, description="Names of the Kubernetes secrets with which images are pulled."
+        default_factory=list, description="Names of the Kubernetes secrets that images are pulled with."
     )
     service_account: str = Field("vitpipe-steps", description="Kubernetes service account of the steps.")
     claim: str = Field("vitpipe", description="ReadWriteMany volume claim that holds the data and the runs.")
     mount: Folder = Field(
-        "/vitpipe", description="Folder of every step where the claim is mounted. Relative paths start from it."
+        "/vitpipe", description="Folder in the containers where the claim is mounted. Relative paths start there."
     )
     metadata: str = Field(
         "mysql://vitpipe@vitpipe-metadata/vitpipe", description="Address of ML Metadata as seen from a step."
@@ -93,17 +95,17 @@ class KubeflowSettings(SettingsGroup):
         "vitpipe-metadata/password", description="Kubernetes secret, SECRET/KEY, with the password of ML Metadata."
     )
     pod_annotations: dict[str, str] = Field(default_factory=dict, description="Annotations of every step's pod.")
-    retries: int = Field(2, ge=0, le=100, description="How often a failed step is tried again.")
+    retries: int = Field(2, ge=0, le=100, description="Number of retries of a failed step.")
     backoff_seconds: int = Field(
-        60, ge=1, le=86_400, description="Seconds before the first retry. They double before each further one."
+        60, ge=1, le=86_400, description="Seconds before the first retry. The time doubles with each further retry."
     )
-    step: StepSettings = Field(StepSettings(), description="Container of every step.")
+    step: StepSettings = Field(StepSettings(), description="Settings of every step's container.")
     steps: dict[str, StepSettings] = Field(
         default_factory=dict,
-        description="What differs from kubeflow.step in one step, by the name of its node.",
+        description="Settings of single steps that differ from kubeflow.step, by the id of the node.",
     )
 
     def step_of(self, node: str) -> StepSettings:
-        """The settings of one step."""
+        """Return the settings of the step of one node."""
         own = self.steps.get(node, StepSettings())
         return self.step.model_copy(update={name: getattr(own, name) for name in own.model_fields_set})

@@ -19,7 +19,7 @@ _LIMITS = {
 
 
 class Setting(NamedTuple):
-    """One setting of the reference. `value` and `default` are plain values, as JSON and YAML have them."""
+    """One setting of the reference. `value` and `default` are plain values, as in JSON and YAML."""
 
     name: str
     type: str
@@ -37,7 +37,12 @@ def reference(settings: Settings) -> Iterator[Setting]:
 
 
 def _group(
-    schema: Mapping[str, Any], groups: Mapping[str, Any], defaults: Any, values: Any, prefix: str = "", about: str = ""
+    schema: Mapping[str, Any],
+    groups: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    values: Mapping[str, Any],
+    prefix: str = "",
+    about: str = "",
 ) -> Iterator[Setting]:
     for key, field in schema["properties"].items():
         name, description = prefix + key, " ".join(filter(None, [about, field["description"]]))
@@ -63,7 +68,7 @@ def _type(field: Mapping[str, Any]) -> str:
 
 
 def _bounds(field: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the bounds of a field, or of what it consists of."""
+    """Yield the bounds of a field and of its parts."""
     for key, sign in _LIMITS.items():
         if key in field:
             yield sign + (field[key] if isinstance(field[key], str) else f"{field[key]:.12g}")
@@ -72,7 +77,7 @@ def _bounds(field: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _parts(field: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """Return the schema of the values of a list or mapping; or nothing."""
+    """Return the schema of the values of a list or mapping; empty for other types."""
     parts = [field.get("items"), *field.get("prefixItems", []), field.get("additionalProperties")]
     parts += field.get("patternProperties", {}).values()
     return [part for part in parts if isinstance(part, dict)][:1]

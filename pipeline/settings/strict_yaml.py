@@ -1,7 +1,7 @@
 """Strict YAML for settings: plain values, unique keys, and errors that name the line.
 
-PyYAML parses it. A few dozen lines on top of its loader reject what settings do not need, and record the line of every
-key. ruamel.yaml, which rejects duplicate keys itself, would be another dependency and have no other bounds.
+PyYAML parses the text. The code here rejects features that settings do not need, and records the line of every key.
+ruamel.yaml rejects duplicate keys itself, but has none of the other limits, and would be another dependency.
 """
 
 import re
@@ -11,33 +11,33 @@ from typing import Any, NamedTuple
 
 import yaml
 
-MOST_BYTES = 64 * 1024  # of a file; a preset has 2 KiB
+MOST_BYTES = 64 * 1024  # size of a file; a preset has 2 KiB
 _DEEPEST = 16  # levels of nesting; settings have 5
 _LONGEST_NUMBER = 40  # characters
 
-Place = tuple[str | int, ...]  # keys, and positions in lists, that lead to a value
+Place = tuple[str | int, ...]  # path to a value: keys, and positions in lists
 
 
 class YamlSyntaxError(ValueError):
     """Text that is not YAML. The message starts with the line."""
 
 
-class YamlRefused(ValueError):
-    """YAML that settings may not contain. The message starts with the line."""
+class UnsupportedYamlError(ValueError):
+    """YAML with a feature that settings do not support. The message starts with the line."""
 
 
 class Document(NamedTuple):
-    """Value of a document, and the line, from 1, of every value in it."""
+    """A parsed document."""
 
     value: Any
-    lines: dict[Place, int]
+    lines: dict[Place, int]  # line of every value, from 1
 
 
 class _Loader(yaml.SafeLoader):
     """PyYAML's loader with the types of YAML 1.2: text, numbers, true and false, null.
 
-    With YAML 1.1 it would also read `no` as false, `010` as 8, `1:30` as 90 and `2024-01-01` as a date. These are text
-    here, and the setting decides: `flip: no` is still false, `name: no` is a name, and `epochs: 1:30` is rejected.
+    By YAML 1.1, `no` would be false, `010` would be 8, `1:30` would be 90 and `2024-01-01` would be a date. Here they
+    are text, which each setting interprets: `flip: no` is false, `name: no` is a name, and `epochs: 1:30` is rejected.
     """
 
     depth = 0
@@ -57,7 +57,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML's dumper, which quotes text that YAML 1.1 would read as another type, and here also by YAML 1.2: "1e5"."""
+    """PyYAML's dumper, which also quotes text that YAML 1.2 reads as another type, such as "1e5"."""
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -82,12 +82,12 @@ def read(path: Path) -> Document:
     Raises:
         OSError: if it cannot be read.
         YamlSyntaxError: if it is not YAML in UTF-8.
-        YamlRefused: if it holds what settings may not contain.
+        UnsupportedYamlError: if it has a feature that settings do not support.
     """
     with path.open("rb") as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
-        raise YamlRefused(f"1: the file is larger than {MOST_BYTES // 1024} KiB: name a file of settings")
+        raise UnsupportedYamlError(f"1: the file is larger than {MOST_BYTES // 1024} KiB: name a file of settings")
     try:
         return parse(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -97,15 +97,20 @@ def read(path: Path) -> Document:
         ) from None
 
 
-def dump(value: Any) -> str:
-    """Write plain values so that `parse` reads equal ones."""
+def dump(value: object) -> str:
+    """Return plain values as YAML, from which `parse` reads equal values."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
 
 
 def parse(text: str) -> Document:
-    """Return one document; the value of an empty text is None. Raises YamlSyntaxError and YamlRefused."""
+    """Parse a text. The value of an empty text is None.
+
+    Raises:
+        YamlSyntaxError: if it is not YAML.
+        UnsupportedYamlError: if it has a feature that settings do not support.
+    """
     if len(text) > MOST_BYTES:
-        raise YamlRefused(f"1: more than {MOST_BYTES:,} characters: write a shorter value")
+        raise UnsupportedYamlError(f"1: more than {MOST_BYTES:,} characters: write a shorter value")
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -115,9 +120,11 @@ def parse(text: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         if error.context == "expected a single document in the stream":
-            raise YamlRefused(f"{_at(mark)}: a second document begins: keep one, without `---`") from None
+            raise UnsupportedYamlError(
+                f"{_at(mark)}: a second document begins: keep only one document, without `---`"
+            ) from None
         raise YamlSyntaxError(f"{_at(mark)}: not YAML: {error.problem or error.context}") from None
-    except YamlRefused:
+    except UnsupportedYamlError:
         raise
     except (ValueError, OverflowError):  # from chr(), which PyYAML calls for an escape such as "\UFFFFFFFF"
         raise YamlSyntaxError("1: not YAML: an escape in a quoted text names no character") from None
@@ -167,11 +174,11 @@ def _text(node: yaml.ScalarNode) -> str:
     return text
 
 
-def _refused(at: yaml.Node | yaml.Event, message: str) -> YamlRefused:
-    return YamlRefused(f"{_at(at.start_mark)}: {message}")
+def _refused(at: yaml.Node | yaml.Event, message: str) -> UnsupportedYamlError:
+    return UnsupportedYamlError(f"{_at(at.start_mark)}: {message}")
 
 
-def _at(mark: Any) -> str:
+def _at(mark: yaml.Mark | None) -> str:
     return f"{mark.line + 1}:{mark.column + 1}" if mark else "1"
 
 

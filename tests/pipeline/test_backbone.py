@@ -34,13 +34,13 @@ def settings(folder, source, *flags):
     return load("sample", given, environment={})
 
 
-def test_a_pipeline_is_the_model_that_it_serves(folder):
+def test_a_pipeline_means_the_model_that_it_serves(folder):
     newest = str(folder / "runs" / "pretrain" / "serving" / "10")
     assert locate("pretrain", folder / "runs") == newest
     assert locate(str(folder / "runs" / "pretrain"), folder / "runs") == newest
 
 
-def test_a_file_and_a_version_are_themselves(folder, monkeypatch):
+def test_a_file_and_a_version_are_located(folder, monkeypatch):
     older = folder / "runs" / "pretrain" / "serving" / "9"
     monkeypatch.chdir(folder)
     assert locate("vit.keras", folder / "runs") == str(folder / "vit.keras")
@@ -49,7 +49,7 @@ def test_a_file_and_a_version_are_themselves(folder, monkeypatch):
     assert locate("hub:vit_base", folder / "runs") == "hub:vit_base" and content("hub:vit_base") == ""
 
 
-def test_what_is_not_there_is_told_with_the_nearest(folder):
+def test_a_missing_backbone_gets_a_suggestion(folder):
     with pytest.raises(SettingsError, match=r"no backbone pretain: did you mean pretrain\? name a pipeline below"):
         locate("pretain", folder / "runs")
 
@@ -62,37 +62,39 @@ def test_the_model_has_the_sizes_of_its_backbone_and_the_image_size_of_the_setti
     assert found.finetune.source == str(folder / "runs" / "pretrain" / "serving" / "10")
 
 
-def test_without_a_backbone_the_settings_stay_as_they_are(folder):
+def test_settings_without_a_backbone_are_unchanged(folder):
     given = settings(folder, "''")
     assert fit_to_backbone(given) is given
 
 
-def test_an_image_size_that_does_not_fit_the_backbone_is_refused(folder):
+def test_an_image_size_that_does_not_fit_the_backbone_is_rejected(folder):
     with pytest.raises(SettingsError, match="image_size 20 is not a multiple of patch_size 8"):
         fit_to_backbone(settings(folder, folder / "vit.keras", "model.image_size=20", "model.patch_size=4"))
 
 
-def test_what_a_person_sets_in_vain_is_refused(folder):
+def test_a_setting_without_effect_is_rejected(folder):
     def tuned(*flags, source="pretrain"):
         return fit_to_backbone(settings(folder, source, *flags), flags)
 
-    with pytest.raises(SettingsError, match=r"--set training.epochs=3: each phase .* such as finetune.head_epochs"):
+    with pytest.raises(SettingsError, match=r"--set training.epochs=3: it has no effect .* finetune.head_epochs"):
         tuned("training.epochs=3")
-    with pytest.raises(SettingsError, match=r"--set model.depth=4: depth is the backbone's, 3: leave it out"):
+    with pytest.raises(SettingsError, match=r"--set model.depth=4: the backbone determines depth, which is 3: leave"):
         tuned("model.depth=4")
-    with pytest.raises(SettingsError, match=r"finetune.pixel_mean .* are for a .weights.h5 file; .*/10 says itself"):
+    with pytest.raises(
+        SettingsError, match=r"finetune.pixel_mean .* are for a .weights.h5 file; .*/10 already defines"
+    ):
         tuned("finetune.pixel_mean=[1, 2, 3]")
     flags = ["model.depth=3", "model.image_size=32", "training.seed=3", "finetune.epochs=2"]
     assert tuned(*flags).model.depth == 3
 
 
-def test_a_size_is_what_it_stands_for(tmp_path):
+def test_a_size_is_compared_by_its_settings(tmp_path):
     model = ModelSettings(size="tiny", image_size=8, patch_size=8)
     build_vit(model, 2, [100.0] * 3, [50.0] * 3).save(tmp_path / "vit.keras")
     given = settings(tmp_path, tmp_path / "vit.keras", "model.image_size=8")
     sizes = ModelSettings(size="tiny", image_size=8)
     assert fit_to_backbone(given.model_copy(update={"model": sizes}), ["model.size=tiny"]).model.width == 256
-    with pytest.raises(SettingsError, match=r"--set model.size=small: depth is the backbone's, 6"):
+    with pytest.raises(SettingsError, match=r"--set model.size=small: the backbone determines depth, which is 6"):
         small = ModelSettings(size="small", image_size=8)
         fit_to_backbone(given.model_copy(update={"model": small}), ["model.size=small"])
 
@@ -113,7 +115,7 @@ def test_a_damaged_backbone_is_refused(folder, tmp_path):
         fit_to_backbone(settings(folder, tmp_path / "bad.keras"))
 
 
-def test_two_things_to_start_from_are_one_too_many(folder):
+def test_a_backbone_and_a_warm_start_exclude_each_other(folder):
     with pytest.raises(SettingsError, match=r"finetune.source pretrain and training.warm_start"):
         settings(folder, "pretrain", "training.warm_start=true")
 

@@ -6,7 +6,7 @@ from tfx.orchestration.portable import cache_utils
 from tfx.proto.orchestration import pipeline_pb2
 from tfx.types.standard_artifacts import Examples, Model
 
-from pipeline.cache_keys import as_first_recorded
+from pipeline.cache_keys import location_independent_keys
 from pipeline.metadata.address import Address
 
 
@@ -36,7 +36,7 @@ def test_a_key_stays_the_same_after_a_move_and_differs_for_other_data(key):
     places = {"/new/runs/sample": "/old/runs/sample", "/new/data/sample": "/old/data/sample"}
     before = key("/old")
     assert key("/new") != before
-    with as_first_recorded(places):
+    with location_independent_keys(places):
         assert key("/new") == before
         assert key("/new", span=2) != before
         assert key("/newer") not in (before, key("/new"))
@@ -45,6 +45,6 @@ def test_a_key_stays_the_same_after_a_move_and_differs_for_other_data(key):
 
 def test_nothing_is_replaced_if_nothing_was_moved(key):
     before, function = key("/old"), cache_utils.get_cache_context
-    with as_first_recorded({}):
+    with location_independent_keys({}):
         assert cache_utils.get_cache_context is function
         assert key("/old") == before

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.error_messages import explain_error, full, is_full
+from pipeline.error_messages import disk_full_message, explain_error, is_disk_full
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
@@ -32,12 +32,12 @@ def test_a_full_disk_is_recognised_by_number_and_by_text(tmp_path):
     wrapped = RuntimeError("while running 'Write'")
     wrapped.__cause__ = full_disk
     for error in full_disk, wrapped, RuntimeError("OSError: [Errno 28] No space left on device [while running x]"):
-        assert is_full(error)
+        assert is_disk_full(error)
         assert "bytes are free there" in explain_error(error, tmp_path) and "vitpipe gc" in explain_error(
             error, tmp_path
         )
-    assert not is_full(ValueError("no space between the words"))
-    assert str(tmp_path / "not" / "yet") in full(tmp_path / "not" / "yet")
+    assert not is_disk_full(ValueError("no space between the words"))
+    assert str(tmp_path / "not" / "yet") in disk_full_message(tmp_path / "not" / "yet")
 
 
 def test_other_errors_are_not_explained():

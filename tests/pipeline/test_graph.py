@@ -82,12 +82,12 @@ def executor_module(spec):
     return python.class_path.rpartition(".")[0]
 
 
-def test_nothing_is_transformed_or_trained_before_the_data_gate_has_spoken(graph):
+def test_nothing_is_transformed_or_trained_before_the_data_gate(graph):
     after = {name for name, node in graph.items() if "DataGate" in node.upstream_nodes}
     assert after - {"RunReport"} == {"Transform", "Trainer", "Evaluator", "ServingCheck", "Pusher"}
 
 
-def test_what_leaks_is_left_out_of_training_where_that_is_asked_for(settings):
+def test_leaks_are_left_out_of_training_if_the_settings_say_so(settings):
     asked = settings.model_copy(update={"data_gate": settings.data_gate.model_copy(update={"leave_out_leaks": True})})
     inputs = nodes(compile_graph(asked, 1))["Trainer"].inputs.inputs
     assert inputs["verdict"].channels[0].producer_node_query.id == "DataGate"
@@ -101,12 +101,12 @@ def test_a_warm_start_takes_the_serving_model(settings):
     assert "base_model" not in nodes(compile_graph(settings, 1))["Trainer"].inputs.inputs
 
 
-def test_a_push_is_never_taken_from_the_cache_nor_what_a_person_forces(graph):
+def test_pushes_and_forced_nodes_are_never_taken_from_the_cache(graph):
     cached = {name: node.execution_options.caching_options.enable_cache for name, node in graph.items()}
     assert {name for name, enabled in cached.items() if not enabled} == {"Pusher", "RunReport", "Transform"}
 
 
-def test_a_changed_bound_reaches_the_evaluator_and_the_record_of_a_push_alone(graph, tmp_path):
+def test_a_changed_bound_only_affects_the_evaluator_and_the_record_of_a_push(graph, tmp_path):
     prepare("sample", tmp_path)
     flags = [f"data.dir={tmp_path}", f"runs={tmp_path / 'runs'}"]
     graphs = [
@@ -116,7 +116,7 @@ def test_a_changed_bound_reaches_the_evaluator_and_the_record_of_a_push_alone(gr
     assert [name for name in graphs[0] if graphs[0][name] != graphs[1][name]] == ["Evaluator", "Pusher"]
 
 
-def test_the_report_comes_after_every_other_node_and_hangs_on_none(graph):
+def test_the_report_comes_last_and_has_no_inputs(graph):
     assert next(reversed(graph)) == "RunReport"
     report = graph["RunReport"]
     assert set(report.upstream_nodes) == set(graph) - {"RunReport"}

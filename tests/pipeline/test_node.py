@@ -81,7 +81,7 @@ def graph(tmp_path):
     return compiled
 
 
-def test_complete_then_cached(graph, store, address):
+def test_a_second_launch_is_cached(graph, store, address):
     first = launch(graph("run-1"), "Measure", store)
     assert (first.state, first.error) == (NodeState.COMPLETE, "")
     second = launch(graph("run-2"), "Measure", store)
@@ -105,7 +105,7 @@ def test_a_condition_that_does_not_hold_is_skipped(graph, store):
     assert (outcome.state, outcome.execution_id) == (NodeState.SKIPPED, None)
 
 
-def test_what_follows_a_skipped_node_is_skipped_and_leaves_no_failure_in_the_store(graph, store):
+def test_nodes_with_an_input_from_a_skipped_node_are_skipped(graph, store):
     """TFX alone would fail it: it resolves the inputs before it looks at the conditions."""
     launch(graph("run-1"), "Measure", store)
     launch(graph("run-1"), "Guarded", store)
@@ -113,32 +113,32 @@ def test_what_follows_a_skipped_node_is_skipped_and_leaves_no_failure_in_the_sto
     assert len(MetadataStore(store).get_executions()) == 1
 
 
-def test_what_only_comes_after_a_skipped_node_runs(graph, store):
+def test_a_node_that_only_runs_after_a_skipped_node_is_not_skipped(graph, store):
     launch(graph("run-1"), "Measure", store)
     launch(graph("run-1"), "Guarded", store)
     assert launch(graph("run-1"), "Last", store).state is NodeState.COMPLETE
 
 
-def test_an_executor_that_raises_is_failed_with_its_message(graph, store):
+def test_an_exception_of_an_executor_is_a_failed_outcome(graph, store):
     launch(graph("run-1"), "Measure", store)
     outcome = launch(graph("run-1"), "Break", store)
     assert outcome.state is NodeState.FAILED
     assert outcome.error == "ZeroDivisionError: one over nothing"
 
 
-def test_inputs_that_do_not_resolve_are_failed_where_the_launcher_returns_normally(graph, store):
+def test_inputs_that_do_not_resolve_are_a_failed_outcome(graph, store):
     outcome = launch(graph("run-1"), "Break", store)  # Measure has not run
     assert outcome.state is NodeState.FAILED
     assert "did not resolve" in outcome.error
 
 
-def test_the_arguments_of_the_process_are_kept_from_tfx_and_put_back(graph, store):
+def test_the_arguments_of_the_process_are_hidden_from_tfx_and_restored(graph, store):
     arguments = sys.argv
     launch(graph("run-1"), "Measure", store)
     assert sys.argv is arguments
 
 
-def test_a_node_that_is_not_there_is_named(graph, store):
+def test_an_unknown_node_is_named(graph, store):
     with pytest.raises(ValueError, match="no node Trainer in the graph; it has Baseline, Measure"):
         launch(graph("run-1"), "Trainer", store)
 
@@ -163,7 +163,7 @@ def killed(store, execution_id):
     MetadataStore(store).put_executions([execution])
 
 
-def test_a_node_that_was_killed_is_run_anew_in_the_same_run(graph, store, tmp_path):
+def test_a_killed_node_runs_again_in_the_same_run(graph, store, tmp_path):
     first = launch(graph("run-1"), "Measure", store)
     killed(store, first.execution_id)
     half = leftover(tmp_path, first.execution_id)
@@ -172,14 +172,14 @@ def test_a_node_that_was_killed_is_run_anew_in_the_same_run(graph, store, tmp_pa
     assert not half.exists()
 
 
-def test_a_resolver_that_was_killed_does_not_run_for_ever(graph, store):
+def test_a_killed_resolver_is_marked_as_failed(graph, store):
     first = launch(graph("run-1"), "Baseline", store)
     killed(store, first.execution_id)
     again = launch(graph("run-1"), "Baseline", store)
     assert [state(store, one.execution_id) for one in (first, again)] == ["FAILED", "COMPLETE"]
 
 
-def test_what_a_complete_node_has_made_is_left_alone(graph, store, tmp_path):
+def test_outputs_of_a_complete_node_are_left_alone(graph, store, tmp_path):
     first = launch(graph("run-1"), "Measure", store)
     made = leftover(tmp_path, first.execution_id)
     assert launch(graph("run-1"), "Measure", store).state is NodeState.COMPLETE
@@ -194,7 +194,7 @@ def test_a_node_that_failed_can_be_launched_again(graph, store):
     assert state(store, again.execution_id) == "FAILED"
 
 
-def test_a_node_that_is_asked_to_end_is_failed_in_the_store(graph, store):
+def test_a_node_that_is_asked_to_end_is_marked_as_failed(graph, store):
     launch(graph("run-1"), "Measure", store)
     with pytest.raises(SystemExit):
         launch(graph("run-1"), "Leave", store)

@@ -27,7 +27,7 @@ def digests(folder):
     return done.stdout.split()
 
 
-def test_a_step_changes_with_the_code_it_reaches_and_with_no_other(copy):
+def test_the_digest_of_a_step_changes_only_with_code_that_it_imports(copy):
     train, preprocessing, pusher = digests(copy)
     (copy / "README.md").write_text("changed")
     (copy / "trainer" / "unrelated.py").write_text("x = 1\n")
@@ -56,12 +56,12 @@ def test_outside_a_checkout_the_code_version_is_a_digest_of_the_sources(copy):
     assert version_in(copy).startswith("sources-")
 
 
-def test_an_image_knows_what_it_was_built_from(copy):
+def test_an_image_records_its_code_version(copy):
     (copy / "CODE_VERSION").write_text("0123456789ab-dirty\n")
     assert version_in(copy) == "0123456789ab-dirty"
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
-def test_in_a_checkout_it_is_the_commit():
+def test_in_a_checkout_the_code_version_is_the_commit():
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     assert head.startswith(code_version().removesuffix("-dirty"))

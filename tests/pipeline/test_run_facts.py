@@ -13,7 +13,7 @@ from tests.helpers.spans import encoded, picture, write_span
 
 @pytest.mark.parametrize("name", ["schema.pbtxt", "span-1/manifest.json", "span-2/manifest.json"])
 @pytest.mark.parametrize("target", [None, "/dev/zero"])
-def test_link_or_special_file(name, target, tmp_path):
+def test_a_link_or_special_file_is_reported(name, target, tmp_path):
     """A pipe would block the run, and a device has no end. The gate reads span 1."""
     record = tfrecord.example(encoded(picture(0)), 0, b"0")
     for span in (1, 2):

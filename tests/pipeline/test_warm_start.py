@@ -76,7 +76,7 @@ def test_another_image_size_is_no_obstacle(folder):
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("model.depth=5", "depth 4, not 5: take its model settings, or --set training.warm_start=false"),
+        ("model.depth=5", "depth 4, not 5: use its model settings, or --set training.warm_start=false"),
         ("model.heads=2", "heads 4, not 2"),
         ("model.patch_size=4", "patch_size 8, not 4"),
         ("model.pool=mean", "pool cls, not mean"),

@@ -17,7 +17,7 @@ from components.model.evaluator.judgement import GateSettings, ModelFigures, jud
 from components.model.serving_folder import ModelId, ModelRecord, push, read_record
 from pipeline.metadata.address import Address
 from pipeline.result.run_result import RunState
-from pipeline.run_lock import no_run
+from pipeline.run_lock import lock_for_changes
 from tests.helpers.spans import encoded, picture
 from tests.helpers.stores import make_store, put_unblessed_run
 
@@ -113,7 +113,10 @@ def test_what_cannot_be_blessed(runs):
     assert refused.value.exit is Exit.NOT_SERVABLE
     with pytest.raises(UsageError):
         vitpipe.bless("run-1", reason="  ", runs=runs)
-    with no_run(runs / "pets", "pets", Address(file=runs / "pets" / "metadata.db")), pytest.raises(AnotherRun):
+    with (
+        lock_for_changes(runs / "pets", "pets", Address(file=runs / "pets" / "metadata.db")),
+        pytest.raises(AnotherRun),
+    ):
         vitpipe.bless("run-1", reason="now", runs=runs)
     assert not (runs / "pets" / "serving").exists()
 

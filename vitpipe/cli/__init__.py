@@ -15,7 +15,7 @@ from vitpipe.shadowing import shadows  # comes first, because other packages may
 
 from components.errors import Exit, UsageError, VitpipeError
 from pipeline.console.terminal import Console, escape_output, printable
-from pipeline.error_messages import explain_error, is_full
+from pipeline.error_messages import explain_error, is_disk_full
 from vitpipe.cli import (
     artifacts,
     augment,
@@ -108,7 +108,7 @@ def main() -> None:
     except Exception as error:
         if (text := explain_error(error)) is None:
             raise
-        named = isinstance(error, OSError) and error.filename and not is_full(error)
+        named = isinstance(error, OSError) and error.filename and not is_disk_full(error)
         _fail(text, Exit.USAGE if named else Exit.CRASHED)
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from components.model.evaluator.judgement import Check
 from pipeline.console.logs import display_path
 from pipeline.console.terminal import print_json, print_line
-from pipeline.metadata.properties import Unreadable
+from pipeline.metadata.properties import UnreadableError
 from pipeline.metadata.stores import find_run
 from pipeline.result.run_result import RunResult
 from pipeline.result.summary import summarise
@@ -30,7 +30,7 @@ def why(
         try:
             for line in lines(result):
                 print_line(line)
-        except (Unreadable, ValueError, ArithmeticError) as error:  # the last two come from contradicting figures
+        except (UnreadableError, ValueError, ArithmeticError) as error:  # the last two come from contradicting figures
             print_line(f"{part} cannot be read: {str(error).splitlines()[0]}")
     summary = summarise(result)
     if summary.pushed:
@@ -48,7 +48,7 @@ def _as_json(result: RunResult) -> dict[str, Any]:
         try:
             if (found := result.recorded(part)) is not None:
                 weighed[part] = found
-        except Unreadable as error:
+        except UnreadableError as error:
             if str(error) not in unreadable:
                 unreadable.append(str(error))
 

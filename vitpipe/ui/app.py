@@ -14,7 +14,7 @@ from components.errors import DataRefused, NotFound, StoreError, UsageError
 from pipeline.console.duration import duration
 from pipeline.drawing.graph import STYLE, lineage_svg, run_svg
 from pipeline.metadata.address import Address
-from pipeline.metadata.neighbours import nearest
+from pipeline.metadata.neighbours import nearest_part
 from pipeline.metadata.reader import reader
 from pipeline.metadata.records import Run
 from pipeline.metadata.stores import server, stores
@@ -186,7 +186,7 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
                 whole = found.lineage(artifact, direction)
             except ValueError:
                 abort(404, f"There is no artifact {artifact} in {store}.")
-        part = nearest(whole, _MOST_BOXES)
+        part = nearest_part(whole, _MOST_BOXES)
 
         def href(kind: str, id: int) -> str | None:
             if kind == "artifact":

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from components.data.gate.bounds import Finding
 from components.model.evaluator.judgement import Check
-from pipeline.metadata.properties import Unreadable
+from pipeline.metadata.properties import UnreadableError
 from pipeline.result.run_result import RunResult, RunState
 
 
@@ -51,7 +51,7 @@ def gates(result: RunResult) -> list[Gate]:
         try:
             gate = part(result)
             found.append(gate if gate.summary else replace(gate, summary=missing))
-        except Unreadable as error:  # recorded by another version or another program
+        except UnreadableError as error:  # recorded by another version or another program
             found.append(Gate(name, str(error), [Row("record", "warning", "", detail=str(error))]))
     return found
 
@@ -65,7 +65,7 @@ def stopping_states(result: RunResult) -> dict[str, str]:
     }
     stopping = {}
     for node, (passed, state) in verdicts.items():
-        with suppress(Unreadable):
+        with suppress(UnreadableError):
             if passed() is False:
                 stopping[node] = str(state)
     return stopping

@@ -91,7 +91,7 @@ def _summaries(
     rows: list[Summary] = []
     with reader(address) as store:
         for start in itertools.count(offset, batch):
-            runs = store.runs(limit=batch, offset=start, whole=not state)
+            runs = store.runs(limit=batch, offset=start, details=not state)
             last = len(runs) < batch
             if state:  # usually few runs match, so only those are read in full
                 runs = store.runs_named([run.name for run in runs if RunResult(run).state == state])

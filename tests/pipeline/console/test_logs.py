@@ -36,7 +36,7 @@ def test_library_output_goes_to_the_file_and_ours_to_the_terminal(tmp_path):
         assert line in written
 
 
-def test_logging_is_put_back(tmp_path):
+def test_logging_is_restored(tmp_path):
     from pipeline.console.logs import redirected
 
     before = logging.getLogger().handlers[:]

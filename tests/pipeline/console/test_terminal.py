@@ -16,7 +16,7 @@ import pytest
 from components.data.ingest import prepare
 from components.data.ingest.manifest import Recipe
 from components.model.serving_folder import ModelId, ModelRecord, push
-from pipeline.console.terminal import escaped, printable
+from pipeline.console.terminal import escape, printable
 from tests.helpers.spans import encoded, picture
 from tests.helpers.stores import make_store
 from vitpipe.cli import main
@@ -42,8 +42,8 @@ def test_printable_is_one_line_without_control_characters(text, shown):
 
 
 def test_an_escape_in_json_is_the_same_character():
-    assert json.loads(escaped('"\x7f\x9b\u2028"')) == "\x7f\x9b\u2028"
-    assert escaped("two\nlines\t1") == "two\nlines\t1"
+    assert json.loads(escape('"\x7f\x9b\u2028"')) == "\x7f\x9b\u2028"
+    assert escape("two\nlines\t1") == "two\nlines\t1"
 
 
 def hostile(value):
@@ -131,7 +131,7 @@ def vitpipe(monkeypatch, capsys):
 
 
 def assert_harmless(text):
-    assert escaped(text) == text
+    assert escape(text) == text
     assert not any(line.startswith("FORGED") for line in text.splitlines())
 
 

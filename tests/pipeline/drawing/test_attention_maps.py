@@ -24,7 +24,7 @@ def test_more_attention_is_redder_and_hides_more_and_none_hides_nothing():
     assert (shown[4] == shown[3]).all()
 
 
-def test_an_overlay_is_coloured_where_attention_is_and_grey_elsewhere():
+def test_an_overlay_is_coloured_only_where_there_is_attention():
     pixels = RNG.integers(0, 256, (8, 8, 3), "uint8")
     picture = np.array(attention_maps.overlay(pixels, np.eye(16, dtype="float32")[15]), int)
     assert picture.shape == (256, 256, 3)
@@ -32,13 +32,13 @@ def test_an_overlay_is_coloured_where_attention_is_and_grey_elsewhere():
     assert (picture[224:, 224:, 0] - picture[224:, 224:, 1] > 100).all()
 
 
-def test_the_grid_stands_between_the_patches_and_nowhere_else():
+def test_the_grid_is_drawn_only_between_patches():
     picture = np.array(attention_maps.draw_grid(np.full((8, 8, 3), 99, "uint8"), 2))
     marked = (picture != 99).all(-1)
     assert marked[128].all() and marked[:, 128].all() and marked.sum() == 4 * 256 - 4
 
 
-def test_likeness_of_a_patch_to_itself_is_full_red_at_its_place():
+def test_the_similarity_of_a_patch_to_itself_is_full_red_at_its_place():
     picture = np.array(attention_maps.similarities(np.eye(4, dtype="float32") * 2 - 1))
     side = (picture.shape[0] - 3) // 2  # of one map
     for number in range(4):

@@ -38,7 +38,7 @@ def images():
     return [image.tobytes() for image in made]
 
 
-def test_a_map_that_shows_what_is_needed_is_better_than_chance(images):
+def test_a_map_of_the_decisive_patches_is_better_than_chance(images):
     told = []
     found = measure(known_model(NEEDED), "here", images, [1] * 6, 6, told.append)
     deletion, insertion = found.removal.curves
@@ -48,25 +48,25 @@ def test_a_map_that_shows_what_is_needed_is_better_than_chance(images):
     assert len(deletion.random_areas) == 5 and len(set(deletion.random_areas)) > 1
     for curve in deletion, insertion:
         assert curve.interval[0] <= curve.difference <= curve.interval[1]
-        assert curve.line.startswith(f"{curve.name}: area {curve.rollout_area:.4f} in rollout's order")
+        assert curve.line.startswith(f"{curve.name}: area {curve.rollout_area:.4f} in the order of rollout")
         assert curve.line.endswith("better than chance")
     assert found.removal.shares == [0, 0.25, 0.5, 0.75, 1] and found.removal.images == 6
     assert any("random order 5 of 5" in line for line in told)
 
 
-def test_a_map_that_shows_what_is_not_needed_is_called_so(images):
+def test_a_map_of_other_patches_is_not_better_than_chance(images):
     found = measure(known_model(3 - NEEDED), "here", images, [1] * 6, 6, print)
-    assert {curve.verdict for curve in found.removal.curves} <= {"worse than chance", "not to be told from chance"}
+    assert {curve.verdict for curve in found.removal.curves} <= {"worse than chance", "not distinguishable from chance"}
     assert found.removal.curves[1].rollout_area < 0.6
 
 
-def test_one_image_proves_nothing(images):
+def test_a_single_image_is_not_distinguishable_from_chance(images):
     found = measure(known_model(NEEDED), "here", images[:1], [1], 1, print)
-    assert {curve.verdict for curve in found.removal.curves} == {"not to be told from chance"}
+    assert {curve.verdict for curve in found.removal.curves} == {"not distinguishable from chance"}
     assert {curve.interval for curve in found.removal.curves} == {(-1, 1)}
 
 
-def test_figures_are_of_the_images_that_decode(images):
+def test_figures_leave_out_images_that_do_not_decode(images):
     found = measure(known_model(NEEDED), "here", [b"broken", *images], [0, 1, 1, 1, 0, 0, 0], 0, print)
     assert found.images == 6 and found.accuracy == 0.5 and found.removal is None
     head, mean, rollout = 0, 1, 2
@@ -77,12 +77,12 @@ def test_figures_are_of_the_images_that_decode(images):
     assert found.to_itself[0] == [0, 0, 0.5] and found.distance[0][rollout] == 0
 
 
-def test_curves_are_over_images_that_decode_even_if_many_do_not(images):
+def test_curves_use_only_images_that_decode(images):
     found = measure(known_model(NEEDED), "here", [*[b"broken"] * 127, *images], [1] * 133, 4, print)
     assert found.images == 6 and found.removal.images == 4
 
 
-def test_images_of_which_none_decodes_are_refused(images):
+def test_data_without_an_image_that_decodes_is_refused(images):
     model = known_model(NEEDED)
     nothing = np.zeros((0, 8, 8, 3), "uint8")
     empty = Explanation(np.zeros(1, bool), nothing, np.zeros((0, 2)), np.zeros((0, 1, 1, 5, 5), "float32"))

@@ -95,7 +95,7 @@ def test_an_arrow_is_left_out_if_a_longer_path_connects_its_ends():
     assert sorted(arrows) == ["one", "two"]
 
 
-def test_a_lineage_escapes_what_the_store_holds():
+def test_a_lineage_escapes_text_from_the_store():
     lineage = Lineage(
         7,
         {7: artifact(7, "<b>&")},

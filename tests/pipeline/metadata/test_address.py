@@ -46,33 +46,33 @@ def store(small, tmp_path):
     return address
 
 
-def test_no_such_file_is_not_made(tmp_path):
+def test_a_missing_file_is_not_created(tmp_path):
     address = Address(file=tmp_path / "metadata.db")
     assert "no store at" in refusal(address) and "vitpipe run" in refusal(address)
     assert not address.file.exists()
 
 
 @pytest.mark.parametrize("content", [b"name,value\n" * 1000, b"SQLite format 3\0" + b"\xff" * 9000])
-def test_another_file_is_no_store(content, tmp_path):
+def test_another_kind_of_file_is_rejected(content, tmp_path):
     file = tmp_path / "metadata.db"
     file.write_bytes(content)
-    assert "damaged or no SQLite file" in refusal(Address(file=file))
+    assert "damaged or not a SQLite file" in refusal(Address(file=file))
     assert file.read_bytes() == content
 
 
-def test_a_database_of_something_else_is_no_store(tmp_path):
+def test_a_database_without_tables_of_ml_metadata_is_rejected(tmp_path):
     with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as other, other:
         other.execute("CREATE TABLE Artifact (id INT)")
     assert "is not a store of ML Metadata: it has no table MLMDEnv" in refusal(Address(file=tmp_path / "other.db"))
 
 
-def test_a_damaged_file_is_said_to_be_so(store, small):
+def test_a_damaged_file_is_reported(store, small):
     half = len(small) // 2
     store.file.write_bytes(small[:half] + bytes(255 - byte for byte in small[half:]))
-    assert "is damaged" in refusal(store) and "put a copy of it back" in refusal(store)
+    assert "is damaged" in refusal(store) and "restore a backup of it" in refusal(store)
 
 
-def test_a_file_that_was_cut_off_is_damaged(store, small):
+def test_a_truncated_file_is_reported_as_damaged(store, small):
     store.file.write_bytes(small[: len(small) // 2])
     assert "is damaged" in refusal(store)
 
@@ -82,17 +82,17 @@ def test_a_file_that_was_cut_off_is_damaged(store, small):
     [Path.mkdir, os.mkfifo, lambda file: file.symlink_to(file.name), lambda file: file.symlink_to("gone")],
     ids=["folder", "pipe", "link to itself", "link to nothing"],
 )
-def test_what_is_no_file_is_not_taken_for_a_store_that_is_missing(put, tmp_path):
+def test_something_that_is_not_a_file_is_not_reported_as_a_missing_store(put, tmp_path):
     file = tmp_path / "metadata.db"
     put(file)
-    assert "is no SQLite file, but" in refusal(Address(file=file))
+    assert "is not a SQLite file, but" in refusal(Address(file=file))
 
 
-def test_a_writer_that_does_not_end_is_waited_for_and_named(store, monkeypatch):
+def test_a_lock_is_reported_after_a_wait(store, monkeypatch):
     monkeypatch.setattr(address_module, "_TIMEOUT", 0.2)
     with contextlib.closing(sqlite3.connect(store.file)) as writer, writer:
         writer.execute("BEGIN EXCLUSIVE")
-        assert "is locked by another process for more than 0.2 s" in refusal(store)
+        assert "has been locked by another process for more than 0.2 s" in refusal(store)
     with reader(store) as free:
         assert len(free.runs()) == 3
 
@@ -124,7 +124,7 @@ def test_a_change_whose_writer_was_killed_is_undone_and_reported(store, capsys):
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
             after._connection._raw.execute("DELETE FROM Artifact")
     assert not journal.exists()
-    assert capsys.readouterr().err.count("was killed in the middle of a change; the change was undone") == 1
+    assert capsys.readouterr().err.count("was killed during a change; the change was undone") == 1
     with reader(store) as again:
         assert again.runs() == runs
     assert capsys.readouterr().err == ""
@@ -141,7 +141,7 @@ def test_a_change_in_a_write_ahead_log_is_undone(store):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user who may not write")
 @pytest.mark.parametrize("writable", ["file", "folder"])
-def test_a_user_without_write_permission_is_told_who_can_undo_it(writable, small):
+def test_a_user_without_write_permission_learns_who_can_undo_a_change(writable, small):
     # The store lies outside pytest's own folder, which only its owner may enter.
     with tempfile.TemporaryDirectory() as folder:
         store = Address(file=Path(folder) / "metadata.db")
@@ -153,8 +153,8 @@ def test_a_user_without_write_permission_is_told_who_can_undo_it(writable, small
         before = {file.name for file in Path(folder).iterdir()}
         told = subprocess.run([sys.executable, "-c", READ, str(store.file)], capture_output=True, text=True)
         assert told.returncode == 1 and {file.name for file in Path(folder).iterdir()} == before
-        assert f"{store.file}-journal holds" in told.stderr and "vitpipe runs list --runs" in told.stderr
-        assert "copy" not in told.stderr and "Traceback" not in told.stderr
+        assert f"recorded in {store.file}-journal" in told.stderr and "vitpipe runs list --runs" in told.stderr
+        assert "backup" not in told.stderr and "Traceback" not in told.stderr
         with reader(store) as healed:  # this user has write permission
             assert len(healed.runs()) == 3
 
@@ -167,16 +167,16 @@ def test_an_unreadable_file_is_not_reported_as_damaged(small):
         file.write_bytes(small)
         file.chmod(0o600)
         told = subprocess.run([sys.executable, "-c", READ, str(file)], capture_output=True, text=True)
-        assert told.returncode == 1 and "may not be read by this user" in told.stderr
+        assert told.returncode == 1 and "cannot be read by this user" in told.stderr
 
 
-def test_a_restored_copy_must_not_meet_the_log_of_the_damaged_store(store, small):
+def test_the_log_of_a_damaged_store_must_be_moved_away(store, small):
     store.file.write_bytes(b"name,value\n" * 1000)
     Path(f"{store.file}-wal").write_bytes(b"left over")
-    assert f"after moving {store.file}-wal away" in refusal(store)
+    assert f"move {store.file}-wal away" in refusal(store)
 
 
-def test_a_reader_sees_one_moment_and_does_not_keep_a_writer_waiting(store):
+def test_a_reader_sees_one_moment_and_does_not_block_a_writer(store):
     with reader(store) as before:
         assert len(before.run_names()) == 3
         started = time.monotonic()
@@ -188,13 +188,13 @@ def test_a_reader_sees_one_moment_and_does_not_keep_a_writer_waiting(store):
 
 
 @pytest.mark.parametrize("version", [9, 11])
-def test_tables_of_another_version_are_not_guessed_at(version, store):
+def test_tables_of_another_version_are_rejected(version, store):
     with contextlib.closing(sqlite3.connect(store.file)) as writer, writer:
         writer.execute("UPDATE MLMDEnv SET schema_version = ?", [version])
-    assert f"schema version {version}, this reads 10" in refusal(store)
+    assert f"schema version {version}, but this version reads 10" in refusal(store)
 
 
-def test_what_ml_metadata_makes_is_a_store(tmp_path):
+def test_an_empty_store_of_ml_metadata_can_be_read(tmp_path):
     address = Address(file=tmp_path / "new" / "metadata.db")
     MetadataStore(address.connection_config())
     with reader(address) as empty:
@@ -205,7 +205,7 @@ def test_what_ml_metadata_makes_is_a_store(tmp_path):
     "text",
     ["mysql://u:s3cret@h/d", "mysql://u:s3cret@h:port/d", "mysql://u:s3cret@h:99999/d", "http://u:s3cret@h/d"],
 )
-def test_an_address_that_is_refused_shows_no_password(text):
+def test_the_error_of_a_wrong_address_shows_no_password(text):
     with pytest.raises(StoreError) as refused:
         Address.parse(text)
     assert "s3cret" not in str(refused.value)

@@ -57,7 +57,7 @@ def vitpipe(monkeypatch, *arguments):
     return ended.value.code
 
 
-def test_what_no_kept_run_needs_goes_and_the_store_says_so(folder, monkeypatch, capsys):
+def test_artifacts_that_no_kept_run_needs_are_removed_and_marked_as_deleted(folder, monkeypatch, capsys):
     kept, before = needed_by(folder, 2), artifacts(folder)
     assert vitpipe(monkeypatch, "gc", "--keep", 2, "--dry-run", "--runs", folder) == 0
     assert "would be removed" in capsys.readouterr().out
@@ -80,7 +80,7 @@ def test_what_no_kept_run_needs_goes_and_the_store_says_so(folder, monkeypatch, 
     assert capsys.readouterr().out == "sample: nothing to remove\n"
 
 
-def test_a_collection_that_was_killed_ends_well_when_it_is_started_again(folder):
+def test_a_killed_collection_can_be_repeated(folder):
     kept, before = needed_by(folder, 1), artifacts(folder)
     line = [sys.executable, "-c", SLOWLY, "gc", "--keep", "1", "--runs", str(folder)]
     killed = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3])
@@ -190,7 +190,7 @@ def test_the_artifacts_of_a_moved_folder_are_removed_where_they_are_now(folder, 
     assert all(one.state == "live" for one in after if one.id in kept)
 
 
-def test_not_while_a_run_goes_on(folder, monkeypatch, capsys):
+def test_nothing_is_removed_while_a_run_is_running(folder, monkeypatch, capsys):
     with filelock.FileLock(folder / "sample" / ".lock"):
         assert vitpipe(monkeypatch, "gc", "--keep", 1, "--runs", folder) == 2
     assert "a run of sample is running" in capsys.readouterr().err

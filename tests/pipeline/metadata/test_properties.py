@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from pipeline.metadata.properties import Unreadable, read, read_flag
+from pipeline.metadata.properties import UnreadableError, read, read_flag
 from pipeline.metadata.records import Run
 from pipeline.result.run_result import RunResult, RunState
 from pipeline.result.summary import summarise
@@ -25,7 +25,7 @@ def test_an_invalid_property_is_named_with_the_reason(value):
     if value == "[]":
         assert read(properties, "checks", list[int]) == []
         return
-    with pytest.raises(Unreadable, match="the property checks") as raised:
+    with pytest.raises(UnreadableError, match="the property checks") as raised:
         read(properties, "checks", list[int])
     assert len(str(raised.value)) < 300 and "\n" not in str(raised.value)
 
@@ -33,7 +33,7 @@ def test_an_invalid_property_is_named_with_the_reason(value):
 def test_a_flag_is_zero_or_one():
     assert (read_flag({"blessed": 1}, "blessed"), read_flag({"blessed": 0}, "blessed")) == (True, False)
     for value in (2, -1, "1", "abc", 0.5, None):
-        with pytest.raises(Unreadable, match="it is 0 or 1"):
+        with pytest.raises(UnreadableError, match="it must be 0 or 1"):
             read_flag({"blessed": value}, "blessed")
 
 
@@ -45,7 +45,7 @@ def test_a_run_with_an_invalid_end_is_unreadable(facts):
     assert reason.startswith(f"the property {next(iter(facts))} is ")
 
 
-def test_an_impossible_process_id_is_not_looked_up():
+def test_an_invalid_process_id_is_not_looked_up():
     for pid in (-1, 2**40, "x"):
         process = json.dumps({"host": socket.gethostname(), "pid": pid, "started": 0})
         assert summarise(RunResult(Run(1, "run", "sample", 0, {"process": process}, ()))).state is RunState.UNREADABLE

@@ -86,11 +86,11 @@ def test_a_run_is_read_with_its_nodes_facts_and_figures(sixty):
     assert summary.accuracy == pytest.approx(0.5031) and summary.blessed
 
 
-def test_conditions_of_the_graph_are_no_inputs(sixty):
+def test_inputs_of_conditions_are_left_out(sixty):
     assert set(sixty.run("run-00031").node("Trainer").inputs) == {"transform_graph", "examples", "schema"}
 
 
-def test_a_model_goes_back_to_its_examples_and_the_model_it_was_weighed_against_is_a_dead_end(sixty):
+def test_the_lineage_of_a_model_ends_at_the_model_that_it_was_compared_with(sixty):
     newest, before = sixty.runs(limit=2)
     found = sixty.lineage(newest.output("Pusher", "pushed_model").id)
     made = {(one.type, one.uri.rpartition("/")[2]) for one in found.artifacts.values()}
@@ -102,7 +102,7 @@ def test_a_model_goes_back_to_its_examples_and_the_model_it_was_weighed_against_
     assert "anomalies" not in {edge.name for edge in found.edges}  # a condition let the training begin, no more
 
 
-def test_what_was_taken_from_the_cache_is_the_execution_that_ran(sixty):
+def test_a_lineage_has_the_execution_that_ran_instead_of_cached_ones(sixty):
     newest = sixty.runs(limit=1)[0]
     found = sixty.lineage(newest.output("Pusher", "pushed_model").id)
     assert {one.state for one in found.executions.values()} == {"complete"}
@@ -112,7 +112,7 @@ def test_what_was_taken_from_the_cache_is_the_execution_that_ran(sixty):
     assert run_of["ImportSchemaGen"] == run_of["TestExampleGen"] == "run-00000"
 
 
-def test_a_span_reaches_every_model_that_ate_it_and_none_that_was_only_compared(sixty):
+def test_a_span_leads_to_every_model_that_was_trained_on_it(sixty):
     examples = sixty.run("run-00020").output("ImportExampleGen", "examples")
     assert examples.properties["span"] == 3
     found = sixty.lineage(examples.id, "down")
@@ -130,7 +130,7 @@ def test_a_property_is_found_by_its_text_however_it_is_stored(sixty):
     assert sixty.artifacts("Model", state="deleted") == []
 
 
-def test_there_is_no_lineage_of_nothing(sixty):
+def test_an_unknown_artifact_has_no_lineage(sixty):
     assert sixty.artifact(10**6) is None and sixty.run("run-9") is None
     with pytest.raises(ValueError, match="no artifact 1000000"):
         sixty.lineage(10**6)

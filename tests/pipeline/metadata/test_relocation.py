@@ -159,7 +159,7 @@ def test_problems_lists_the_effects_of_a_move(work):
     ["/a/root/b/c", "/a/root/b/c/../d", "/a/root/../b/c", "/a/root", "relative", "", "/a/root/b/c/7/value"],
 )
 def test_a_path_that_no_run_records_is_left_alone(uri):
-    assert relocation.place(uri, Path("/new")) == uri
+    assert relocation.current_uri(uri, Path("/new")) == uri
 
 
 def test_a_server_is_not_written_to(mariadb, tmp_path):

@@ -66,5 +66,5 @@ def test_a_run_accepts_an_empty_store_file_and_rejects_a_damaged_one(runs):
     if empty.is_file() and empty.stat().st_size == 0:
         check_store(address)
     else:
-        with pytest.raises(StoreError, match=r"bad/metadata\.db is (damaged|no SQLite file, but a folder)"):
+        with pytest.raises(StoreError, match=r"bad/metadata\.db is (damaged|not a SQLite file, but a folder)"):
             check_store(address)

@@ -102,13 +102,16 @@ def test_maps_are_those_of_the_signature_explain(model):
     assert len({of.source for one in found for of in one.maps}) == 6
 
 
-def test_without_its_model_a_run_says_why(model, tmp_path):
+def test_a_run_without_its_model_gives_the_reason(model, tmp_path):
     gone = artifact(tmp_path / "gone")
     changed = tmp_path / "changed"
     shutil.copytree(model.uri, changed)
     (changed / "Format-Serving" / "saved_model.pb").write_bytes(b"no model")
-    assert explain_mistakes(None, CLASSES, IMAGES) == ([], "No mistake is explained: the run has no model.")
-    for broken, why in (gone, f"not there any more ({gone.uri})"), (artifact(changed), "does not load as a model"):
+    assert explain_mistakes(None, CLASSES, IMAGES) == (
+        [],
+        "There are no attention maps of the mistakes: the run has no model.",
+    )
+    for broken, why in (gone, f"no longer exists ({gone.uri})"), (artifact(changed), "does not load as a model"):
         found, line = explain_mistakes(broken, CLASSES, IMAGES)
         assert found == [] and why in line and "\n" not in line
 
@@ -119,18 +122,20 @@ def test_the_page_shows_the_maps_once_each_and_the_rest_without(model, tmp_path)
     assert all(html.count(of.source) == 1 for one in found for of in one.maps)
     assert all(html.count(f"--image: url({one.source})") == 1 for one in found)
     assert html.count('<div class="explained">') == 1 and "The next 1</h3>" in html and "even: 1/4" in html
-    assert re.search(r"most 0\.\d{3}, [0-4]\.\d times even, at row [12], column [12]; entropy [01]\.\d\d bits", html)
+    assert re.search(
+        r"highest 0\.\d{3}, [0-4]\.\d times even attention, at row [12], column [12]; entropy [01]\.\d\d bits", html
+    )
 
 
-def test_where_none_is_explained_the_page_says_so_and_shows_the_mistakes(tmp_path):
-    html = render(report(mistakes=mistakes([None]), unexplained="No mistake is explained: gone."), tmp_path)
-    assert "<p>No mistake is explained: gone.</p>" in html and "dog, 90.0%" in html
+def test_a_page_without_maps_gives_the_reason_and_shows_the_mistakes(tmp_path):
+    html = render(report(mistakes=mistakes([None]), unexplained="There are no maps."), tmp_path)
+    assert "<p>There are no maps.</p>" in html and "dog, 90.0%" in html
     assert '<div class="explained">' not in html and 'class="legend"' not in html
 
 
-def test_a_report_from_before_there_were_maps_is_read_and_drawn(tmp_path):
+def test_a_report_of_a_version_without_maps_can_be_read_and_shown(tmp_path):
     written = report(mistakes=mistakes([None]))
     before = {**written.model_dump(mode="json")}
     del before["unexplained"], before["mistakes"][0]["explained"]
     assert Report.model_validate(before) == written
-    assert "No mistake is explained" not in render(written, tmp_path)
+    assert "no attention maps" not in render(written, tmp_path)

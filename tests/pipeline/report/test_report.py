@@ -30,7 +30,7 @@ def report(runs):
     return Report.read(runs[1][0].with_name("report.json"))
 
 
-def test_it_says_what_the_store_and_the_artifacts_say(runs, report):
+def test_a_report_agrees_with_the_store_and_the_artifacts(runs, report):
     folder, [first, _] = runs
     assert first == folder / "runs" / "sample" / "reports" / report.run / "report.html"
     assert report.state == "done" and report.verdict[-1].startswith("pushed version 1")
@@ -63,7 +63,7 @@ def test_the_artifact_is_the_same_report(runs, report):
     assert report in [Report.read(file) for file in files]
 
 
-def test_names_from_the_data_are_text(report, tmp_path):
+def test_names_from_the_data_are_escaped(report, tmp_path):
     named = report.model_copy(update={"samples": {"<script>alert(1)</script>": []}})
     html = page.render(named, tmp_path)
     assert "<b>&lt;script&gt;alert(1)" in html and "<script>alert(1)" not in html
@@ -74,7 +74,7 @@ def test_a_model_that_was_not_pushed_is_explained_too(runs):
     assert unblessed.state == "not blessed" and all(mistake.explained for mistake in unblessed.mistakes[:6])
 
 
-def test_where_the_model_is_gone_all_else_is_said(runs, report):
+def test_a_report_without_the_model_has_everything_else(runs, report):
     address, run = find_run(report.run, runs[0] / "runs")
     [model] = (runs[0] / "runs" / "sample" / "root" / "Trainer" / "model").iterdir()
     away = model.rename(runs[0] / "model")
@@ -89,7 +89,7 @@ def test_where_the_model_is_gone_all_else_is_said(runs, report):
     assert (without.mistakes, without.judgement, without.samples) == (plain, report.judgement, report.samples)
 
 
-def test_an_infinite_figure_is_read_again(report, tmp_path):
+def test_an_infinite_figure_survives_json(report, tmp_path):
     broken = report.model_copy(update={"serving": [Check(name="difference", value=float("inf"), bound=1)]})
     (tmp_path / "report.json").write_text(broken.as_json())
     assert Report.read(tmp_path / "report.json") == broken
@@ -115,7 +115,7 @@ def test_two_runs_side_by_side(runs, report):
     assert "<td>training.epochs</td>" not in html and "not blessed" in html and "Accuracy on val" in html
 
 
-def test_a_report_that_cannot_be_written_does_not_hide_what_the_run_came_to(short_run, tmp_path):
+def test_a_report_that_cannot_be_written_does_not_change_the_verdict(short_run, tmp_path):
     folder = shutil.copytree(short_run[0], tmp_path / "folder")
     reports = folder / "runs" / "sample" / "reports"
     shutil.rmtree(reports)

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from components.errors import Exit
-from pipeline.metadata.properties import Unreadable
+from pipeline.metadata.properties import UnreadableError
 from pipeline.metadata.records import Artifact, Execution, Run
 from pipeline.outcome import NodeState, Outcome
 from pipeline.result.run_result import WARNING, RunResult
@@ -22,7 +22,7 @@ def test_a_node_that_failed_is_a_crash_with_its_name_and_message():
     assert result.lines == ["crashed in Trainer: ValueError: too hot"]
 
 
-def test_a_part_of_the_graph_without_a_gate_ends_well():
+def test_a_run_without_gates_succeeds():
     outcomes = [Outcome("Transform", NodeState.COMPLETE, 1.0, 1)]
     assert verdict(RunResult(RUN, outcomes)).exit is Exit.OK
 
@@ -32,13 +32,13 @@ def test_the_verdict_repeats_the_warning_from_the_start_of_a_run():
     assert verdict(RunResult(run, [])).lines == ["warning: the files of 3 artifact(s) are gone"]
 
 
-def test_data_that_were_refused_while_they_were_read_are_no_crash():
+def test_data_that_is_refused_while_it_is_read_is_not_a_crash():
     outcomes = [Outcome("ImportExampleGen", NodeState.FAILED, 1.0, error="span-2: cut", data_refused=True)]
     result = verdict(RunResult(RUN, outcomes))
     assert (result.exit, result.lines) == (Exit.DATA_REFUSED, ["data refused, nothing trained: span-2: cut"])
 
 
-def test_a_report_that_failed_changes_no_verdict_and_is_told_of_last():
+def test_a_failed_report_does_not_change_the_verdict():
     passed = [Outcome("Transform", NodeState.COMPLETE, 1.0, 1)]
     refused = [Outcome("ImportExampleGen", NodeState.FAILED, 1.0, error="span-2: cut", data_refused=True)]
     report = Outcome("RunReport", NodeState.FAILED, 1.0, error="OSError: disk full")
@@ -63,11 +63,11 @@ def test_a_gate_without_its_record_does_not_count_as_passed(node, output, kind):
     artifact = Artifact(1, kind, "/runs/sample/root", "live", "", 0, 0, {"passed": 1, "blessed": 1})
     gates = [Execution(1, "DataGate", "DataGate", "complete", 0, 0, {}, {}, {})]
     gates.append(Execution(2, node, node, "complete", 0, 0, {}, {}, {output: (artifact,)}))
-    with pytest.raises(Unreadable, match="is missing"):
+    with pytest.raises(UnreadableError, match="is missing"):
         verdict(RunResult(replace(RUN, executions=tuple(gates))))
 
 
-def test_a_run_of_another_pipeline_has_no_verdict_of_ours():
+def test_a_run_of_another_pipeline_has_no_verdicts():
     blessing = Artifact(1, "ModelBlessing", "/taxi", "live", "", 0, 0, {"blessed": 1})
     evaluator = Execution(1, "Evaluator", "Evaluator", "complete", 0, 0, {}, {}, {"blessing": (blessing,)})
     result = RunResult(replace(RUN, executions=(evaluator,)))

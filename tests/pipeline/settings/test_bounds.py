@@ -91,7 +91,7 @@ def groups(group):
 @pytest.mark.parametrize(
     "group", dict.fromkeys([*groups(Settings), *groups(StudySettings)]), ids=lambda group: group.__name__
 )
-def test_every_setting_is_described_and_what_null_means(group):
+def test_every_setting_is_described_including_null(group):
     for name, field in group.model_fields.items():
         assert (field.description or "").endswith("."), name
         assert type(None) not in typing.get_args(field.annotation) or "null: " in field.description, name

@@ -48,17 +48,17 @@ def test_settings_cannot_be_changed():
         ("training.epochs", "write it as key=value"),
     ],
 )
-def test_a_wrong_setting_is_named_with_its_value_and_the_cure(flag, message):
+def test_a_wrong_setting_is_named_with_its_value_and_a_solution(flag, message):
     with pytest.raises(SettingsError, match=message):
         load("sample", [flag], environment={})
 
 
-def test_a_wrong_variable_is_refused_too():
+def test_a_wrong_variable_is_rejected():
     with pytest.raises(SettingsError, match=r"training.epocs: .*training.epochs"):
         load("sample", environment={"VITPIPE_TRAINING__EPOCS": "3"})
 
 
-def test_a_misspelt_preset_is_told_the_nearest():
+def test_a_misspelt_preset_gets_a_suggestion():
     with pytest.raises(SettingsError, match="did you mean cifar10-cpu"):
         load("cifar10-gpu")
 
@@ -138,7 +138,7 @@ def test_an_error_names_the_variable_but_not_the_flag():
         "data.span=1e400",
     ],
 )
-def test_no_flag_ends_in_a_trace_or_a_long_message(flag):
+def test_wrong_flags_have_short_messages_without_a_traceback(flag):
     with pytest.raises(SettingsError) as refused:
         load("sample", [flag], environment={})
     assert len(str(refused.value)) < 500
@@ -201,7 +201,7 @@ def test_the_store_is_a_file_of_the_run_folder_or_a_server(tmp_path):
     assert settings.store.password == "12: #3'"
 
 
-def test_secrets_are_in_no_representation_and_the_server_not_in_the_record():
+def test_secrets_are_in_no_text_form_and_the_server_is_not_recorded():
     settings = load("sample", [f"metadata.address={SERVER}"], {PASSWORD: "s3cret", TOKEN: "s3cret"})
     assert settings.kubeflow.token.get_secret_value() == "s3cret"
     here = load("sample", environment={})
@@ -232,7 +232,7 @@ def test_a_secret_comes_from_the_environment_alone(group, key, variable, flag, t
         ("[s3cret]", "string"),
     ],
 )
-def test_an_address_that_is_none_is_refused_and_shows_no_password(address, message):
+def test_a_wrong_address_is_rejected_without_showing_a_password(address, message):
     with pytest.raises(SettingsError, match=f"metadata.address: .*{message}") as refused:
         load("sample", [f"metadata.address={address}"], environment={})
     assert "s3cret" not in str(refused.value)

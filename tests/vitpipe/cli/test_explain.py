@@ -181,7 +181,7 @@ def test_it_says_how_well_rollout_does_and_can_leave_that_out(explain, tmp_path)
     assert lines[2] == str(tmp_path / "model.html")
     result = done(explain("--curves", "0", "--out", str(tmp_path)))
     assert result.stdout == f"{tmp_path / 'model.html'}\n"
-    assert "Is the map true?" not in (tmp_path / "model.html").read_text()
+    assert "Are the maps faithful?" not in (tmp_path / "model.html").read_text()
 
 
 def test_the_keras_model_of_a_training_gives_what_the_pushed_one_gives(explain, made, tmp_path):
@@ -286,7 +286,9 @@ def test_a_person_moves_through_blocks_and_heads(explain, chromium, tmp_path):
     side = page.locator("#large").bounding_box()["width"]
     page.hover("#large", position={"x": 0.9 * side, "y": 0.1 * side})
     value = shown[1]["patches"][1][2][1]
-    assert page.inner_text("#caption").endswith(f"here {value:.4f}, {4 * value:.1f} times even, at row 1, column 2")
+    assert page.inner_text("#caption").endswith(
+        f"here {value:.4f}, {4 * value:.1f} times even attention, at row 1, column 2"
+    )
     lines = page.locator(".lines-of-patches").first
     assert lines.is_visible()
     page.keyboard.press("g")

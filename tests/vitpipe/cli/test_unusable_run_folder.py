@@ -82,5 +82,5 @@ def test_a_damaged_store(folder, in_this_process, arguments, damage):
     else:
         file.write_bytes({"junk": b"no database " * 999, "cut": whole[: len(whole) // 2]}[damage])
     before = contents(folder)
-    refused(in_this_process(folder, *arguments), 1, file, "put a copy of ")
+    refused(in_this_process(folder, *arguments), 1, file, "a backup of ")
     assert contents(folder) == before

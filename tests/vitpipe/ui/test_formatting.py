@@ -3,7 +3,7 @@ import json
 import pytest
 
 from pipeline.console.duration import duration
-from pipeline.metadata.neighbours import nearest
+from pipeline.metadata.neighbours import nearest_part
 from pipeline.metadata.records import Artifact, Edge, Execution, Lineage
 from vitpipe.ui.formatting import pretty
 
@@ -41,6 +41,6 @@ def test_a_large_lineage_is_cut_to_the_nearest_boxes():
         tuple(edge for id in range(99) for edge in (Edge(id, id, True, "in"), Edge(id + 1, id, False, "out"))),
         {},
     )
-    part = nearest(chain, 11)
+    part = nearest_part(chain, 11)
     assert sorted(part.artifacts) == [0, 1, 2, 3, 4, 5] and sorted(part.executions) == [0, 1, 2, 3, 4]
     assert len(part.edges) == 10
