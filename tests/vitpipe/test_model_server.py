@@ -146,7 +146,7 @@ def test_a_model_without_the_signature(server, served, images):
 
 def test_a_model_whose_signature_answers_something_else(server, served, images):
     served.predict = lambda signature, images: {"scores": tf.zeros([len(images), 2]).numpy()}
-    assert "does not answer as signature serving_bytes does (KeyError(" in refused(server, images)
+    assert "is not that of signature serving_bytes (KeyError(" in refused(server, images)
 
 
 def test_rows_that_are_missing(server, served, images):
@@ -229,12 +229,12 @@ def test_a_connection_that_breaks_is_set_up_again(images):
 def test_a_web_server_is_not_a_model_server(status, kind, text, images):
     message = refused_by_web_server(status, kind, text, images)
     assert "is not a model server" in message and f"{status} " in message and kind in message
-    assert "REST side (port 8501 by default), or add --grpc" in message
+    assert "REST port (8501 by default), or add --grpc" in message
 
 
 def test_a_message_that_a_proxy_finds_too_large(images):
     message = refused_by_web_server(413, "text/html", "<html>", images)
-    assert "takes no message of" in message and "send smaller images" in message
+    assert "as too large" in message and "send smaller images" in message
 
 
 def refused_by_web_server(status, kind, text, images):
@@ -260,15 +260,15 @@ def refused_by_web_server(status, kind, text, images):
 def test_a_message_that_grpc_finds_too_large(served):
     with model_server.over_grpc(served) as address:
         message = refused(quick(address, grpc=True), [bytes(5 << 20)])
-    assert f"{address} takes no message of 5,24" in message and "1 image(s)" in message
+    assert f"{address} rejects the message of 5,24" in message and "1 image(s)" in message
 
 
 def test_the_protocols_mixed_up(served, images):
     with model_server.rest(served) as address:
         message = refused(quick(address, grpc=True), images)
-        assert f"no model server answers at {address} (" in message and "gRPC side (port 8500 by default)" in message
+        assert f"no model server answers at {address} (" in message and "gRPC port (8500 by default)" in message
     with model_server.over_grpc(served) as address:
-        assert f"{address} is not a model server (it does not speak HTTP): give" in refused(quick(address), images)
+        assert f"{address} is not a model server (it does not speak HTTP): name" in refused(quick(address), images)
 
 
 def test_a_grpc_server_of_something_else(images):

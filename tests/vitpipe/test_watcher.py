@@ -97,13 +97,13 @@ def test_a_span_is_trained_on_once_and_a_later_look_reads_that_from_the_store(pi
     assert "no span in" in pipeline.said[-1]
     pipeline.land(1)
     assert pipeline.once() == 0
-    assert pipeline.trained == [(1, "span 1 landed, none was trained on before")]
+    assert pipeline.trained == [(1, "span 1 appeared; there was no training before")]
     assert pipeline.once() == 0 and pipeline.spans == [1]
-    assert "nothing to do: run run-" in pipeline.said[-1] and pipeline.said[-1].endswith("span 1 and ended: done")
+    assert "nothing to do: run run-" in pipeline.said[-1] and pipeline.said[-1].endswith("on span 1 ended: done")
     pipeline.land(2)
     pipeline.land(3)
     assert pipeline.once() == 0
-    assert pipeline.trained[1:] == [(3, "span 3 landed, 1 was the last one trained on")]
+    assert pipeline.trained[1:] == [(3, "span 3 appeared; the last training was on span 1")]
 
 
 @pytest.mark.parametrize("verdict", [Exit.DATA_REFUSED, Exit.NOT_BLESSED, Exit.NOT_SERVABLE])
@@ -122,7 +122,7 @@ def test_refused_data_are_not_called_trained_on(pipeline):
     pipeline.ran(2, Exit.DATA_REFUSED)
     pipeline.land(3)
     pipeline.once()
-    assert pipeline.trained == [(3, "span 3 landed, 1 was the last one trained on")]
+    assert pipeline.trained == [(3, "span 3 appeared; the last training was on span 1")]
 
 
 def test_what_crashed_or_died_is_no_end(pipeline):
@@ -166,7 +166,7 @@ def test_spans_that_land_together_make_one_run(pipeline):
     pipeline.watch(Pace(every=0.01, settle=1.0))
     thread.join()
     assert pipeline.spans == [1, 4]
-    assert pipeline.trained[1][1] == "span 4 landed, 1 was the last one trained on"
+    assert pipeline.trained[1][1] == "span 4 appeared; the last training was on span 1"
 
 
 def test_what_fails_is_tried_again_and_then_no_more(pipeline):
@@ -256,7 +256,7 @@ def test_a_store_whose_writer_was_killed_is_read_and_training_continues(pipeline
     journal = Path(f"{store}-journal")
     assert journal.stat().st_size > 0 and b"half" in store.read_bytes()
     assert pipeline.once() == 0 and pipeline.spans == []
-    assert pipeline.said[-1].endswith("span 1 and ended: done") and not journal.exists()
+    assert pipeline.said[-1].endswith("on span 1 ended: done") and not journal.exists()
     kill_a_writer(store)
     pipeline.land(2)
     assert pipeline.once() == 0 and pipeline.spans == [2]
@@ -284,7 +284,7 @@ def test_what_cannot_be_watched_is_said(pipeline):
     data = pipeline.settings.data
     with pytest.raises(SettingsError, match=r"data\.span is 3"):
         check(pipeline.settings.model_copy(update={"data": data.model_copy(update={"span": 3})}))
-    with pytest.raises(UsageError, match="no folder"):
+    with pytest.raises(UsageError, match="does not exist"):
         check(pipeline.settings.model_copy(update={"data": data.model_copy(update={"dir": data.dir / "not"})}))
 
 
