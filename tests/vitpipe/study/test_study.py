@@ -24,9 +24,9 @@ from vitpipe.study.architectures import (
     resnet50,
     small_efficientnet,
 )
-from vitpipe.study.draw import draw, whole_size
+from vitpipe.study.draw import draw, largest_size
 from vitpipe.study.settings import BUDGETS, study_settings
-from vitpipe.study.study import CELLS, Study, arms, expected_seconds
+from vitpipe.study.study import CELLS, Study, expected_seconds, make_arms
 from vitpipe.study.training import moments, multiply_adds, train
 
 GREY = (120.0, 120.0, 120.0), (60.0, 60.0, 60.0)
@@ -53,7 +53,7 @@ def settings(*flags):
 
 def study(out, *flags, seed=0):
     chosen = settings(*flags)
-    return Study(chosen, arms(chosen, None), coloured(90, seed=seed), coloured(30, seed=9), 3, out)
+    return Study(chosen, make_arms(chosen, None), coloured(90, seed=seed), coloured(30, seed=9), 3, out)
 
 
 def test_a_draw_has_as_many_of_each_class_and_holds_the_smaller_ones():
@@ -63,8 +63,8 @@ def test_a_draw_has_as_many_of_each_class_and_holds_the_smaller_ones():
     rows = {image.tobytes() for image in large.images}
     assert len(rows) == 60 and {image.tobytes() for image in small.images} < rows
     assert draw(split, 3, 5, seed=1).digest() == small.digest() != draw(split, 3, 5, seed=2).digest()
-    assert whole_size(split, 3) == 66
-    with pytest.raises(SettingsError, match=r"size 67: class 2 has 66"):
+    assert largest_size(split, 3) == 66
+    with pytest.raises(SettingsError, match=r"size 67: class 2 has only 66"):
         draw(split, 3, 67, seed=1)
 
 
@@ -73,12 +73,12 @@ def test_cells_are_computed_once_and_again_for_other_settings_or_data(registered
     assert [cell.place.seed for cell in first] == [0] and len(list((tmp_path / CELLS).iterdir())) == 1
     assert list(study(tmp_path, "sizes=[8]", "steps=[4]", "seeds=1").run()) == []
     more = study(tmp_path, "sizes=[8, 16]")
-    assert more.kept() == first and len(more.places) == 4  # more sizes leave those at hand as they are
+    assert more.stored_cells() == first and len(more.places) == 4  # stored cells stay valid when sizes are added
     for other in study(tmp_path, "label_smoothing=0.1"), study(tmp_path, seed=5), study(tmp_path, "steps=[5, 6]"):
-        assert other.kept() == []
+        assert other.stored_cells() == []
     broken = tmp_path / CELLS / first[0].place.file
     broken.write_text(broken.read_text()[:50])
-    assert more.kept() == []
+    assert more.stored_cells() == []
 
 
 @pytest.mark.slow
@@ -110,7 +110,7 @@ if __name__ == "__main__":
 
 def test_what_cannot_be_trained_is_said_before_anything_is(registered, tmp_path):
     with pytest.raises(SettingsError, match="no architecture tou"):
-        arms(settings("architectures=[tou]"), None)
+        make_arms(settings("architectures=[tou]"), None)
     with pytest.raises(SettingsError, match="rarest class has 30"):
         study(tmp_path, "sizes=[8, 31]")
     with pytest.raises(SettingsError, match="batch_size 32 is more than the 24"):
@@ -126,7 +126,7 @@ def test_what_cannot_be_trained_is_said_before_anything_is(registered, tmp_path)
 
 def test_every_budget_is_one_that_can_be_run():
     for budget in BUDGETS:
-        assert arms(study_settings(budget), None)
+        assert make_arms(study_settings(budget), None)
 
 
 def test_a_cell_is_evaluated_with_the_statistics_of_its_training():
@@ -222,13 +222,13 @@ def cell(name, size, seed, right, steps=10, seconds=12.0):
 
 
 def test_means_have_the_interval_of_student():
-    found = results.rows(
+    found = results.make_rows(
         {"b": "B", "a": "A"}, [cell("a", 50, seed, 40 + seed) for seed in range(3)] + [cell("b", 9, 0, 7)]
     )
     assert [(row.title, row.size, row.accuracy) for row in found] == [("B", 9, 0.07), ("A", 50, pytest.approx(0.41))]
     assert found[0].interval is None
     assert found[1].interval == pytest.approx((0.41 - 4.3027 * 0.01 / 3**0.5, 0.41 + 4.3027 * 0.01 / 3**0.5), abs=1e-6)
-    assert results.interval([0.0, 0.9]) == (0, 1)
+    assert results.confidence_interval([0.0, 0.9]) == (0, 1)
 
 
 def test_the_time_left_is_by_the_cells_done():
@@ -238,23 +238,23 @@ def test_the_time_left_is_by_the_cells_done():
 
 
 def test_the_page_has_every_line_and_its_table(tmp_path):
-    rows = results.rows(
+    rows = results.make_rows(
         {"a": "Alpha <b>", "c": "Gamma"}, [cell(n, s, k, 40) for n in "ac" for s in (50, 250) for k in (0, 1)]
     )
-    found = results.Found(
+    found = results.StudyFigures(
         data="here",
         classes=["cat", "dog"],
         test_images=100,
         pretrained=None,
         settings=settings().model_dump(mode="json"),
-        machine=results.machine(),
+        machine=results.describe_machine(),
         rows=rows,
     )
     text = page.write(found, tmp_path).read_text()
     body = text[text.index("<body>") :]
     assert body.count("<td>Alpha &lt;b&gt;</td>") == 2 and "Alpha <b></td>" not in body
-    assert "40.00%" in body and "5.6 M" in body and "which so few make wide" in body
-    assert results.Found.model_validate_json((tmp_path / page.DATA).read_text()) == found
+    assert "40.00%" in body and "5.6 M" in body and "with so few seeds they are wide" in body
+    assert results.StudyFigures.model_validate_json((tmp_path / page.DATA).read_text()) == found
     assert found.machine["processor"] in body and "src=" not in body
 
 
@@ -271,10 +271,10 @@ def test_a_pretrained_vit_is_fine_tuned_in_the_same_number_of_steps(tmp_path, mo
 
     def watched(learner, *arguments):
         taken.append((learner, arguments[1]))
-        return take(learner, *arguments)
+        return train_steps(learner, *arguments)
 
-    take = training._take
-    monkeypatch.setattr(training, "_take", watched)
+    train_steps = training._train_steps
+    monkeypatch.setattr(training, "_train_steps", watched)
     chosen = settings("finetune.blocks=1", "finetune.learning_rate=0.01")
     result = train(str(tmp_path / "vit.keras"), chosen, 8, 0, coloured(24), coloured(30, seed=1), 3)
     assert [steps for _, steps in taken] == [2, 6]
