@@ -132,7 +132,7 @@ def test_status(vitpipe, kfp, submitted, endpoint):
 
 def test_without_a_run(vitpipe):
     code, out, err = vitpipe("status")
-    assert code == 2 and not out and "`vitpipe kfp submit` starts one" in err and err.count("\n") == 1
+    assert code == 2 and not out and "start one with `vitpipe kfp submit`" in err and err.count("\n") == 1
     assert vitpipe("status", "--json")[:2] == (0, "[]\n")
 
 
@@ -149,10 +149,15 @@ def test_logs(vitpipe, kfp, submitted):
     del kfp.logs[kfp.pods(submitted, "start")[0]]
     code, out, err = vitpipe("logs", "last")
     assert (code, out) == (0, trainer)
-    assert re.search("the log of Start cannot be read: .*; kubectl logs -n kubeflow", err)
+    assert re.search(
+        "the log of Start cannot be read: .*; to read it without the server: kubectl logs -n kubeflow", err
+    )
     kfp.fail("/apis/v1beta1", 404)
     code, out, err = vitpipe("logs", "last")
-    assert (code, out) == (1, "") and f"past the server: kubectl logs -n kubeflow -l pipeline/runid={submitted}" in err
+    assert (code, out) == (
+        1,
+        "",
+    ) and f"to read the logs without the server: kubectl logs -n kubeflow -l pipeline/runid={submitted}" in err
 
 
 def test_following_a_log_prints_each_part_once(vitpipe, kfp, submitted, monkeypatch):
@@ -206,7 +211,7 @@ def test_a_schedule_from_the_first_to_the_last(vitpipe, kfp, packages):
     [
         (["schedule"], "give one of --cron, --every, --list, --pause, --resume, --delete\n"),
         (["schedule", "--cron", "0 3 * * *", "--pause"], "--delete, and not --cron and --pause"),
-        (["schedule", "--cron", "nightly"], "it has 1 fields"),
+        (["schedule", "--cron", "nightly"], "wrong number of fields, 1"),
         (["submit", "--package", "missing.yaml"], "--package missing.yaml: No such file"),
         (["submit", "--package", "x.yaml"], "--package x.yaml: no package"),
         (["submit", "--accept", "drift_colour"], "--accept CHECK and --reason"),
@@ -229,10 +234,10 @@ def test_a_package_of_another_pipeline(vitpipe, packages):
 @pytest.mark.parametrize(
     ("failure", "code", "message"),
     [
-        ({"status": 401}, 2, "refuses the token (401"),
+        ({"status": 401}, 2, "rejects the token (401"),
         ({"status": 403}, 2, "more rights"),
         ({"status": 503, "times": 9}, 1, "tried 4 times"),
-        ({"status": 200, "body": "<html>", "kind": "text/html"}, 1, "does not answer as Kubeflow Pipelines does"),
+        ({"status": 200, "body": "<html>", "kind": "text/html"}, 1, "does not answer like Kubeflow Pipelines"),
     ],
 )
 def test_a_failure_is_one_line_after_what_was_tried(vitpipe, kfp, monkeypatch, failure, code, message):
@@ -251,7 +256,7 @@ def test_a_process_of_its_own_into_a_pipe(kfp, endpoint, submitted):
     assert done.returncode == 0 and err == "" and json.loads(out)[0]["run"] == submitted
     done = in_process_of_its_own(endpoint, "status")
     out, err = done.communicate(timeout=60)
-    assert (done.returncode, out) == (2, "") and err.startswith(f"error: {endpoint} wants a token (401")
+    assert (done.returncode, out) == (2, "") and err.startswith(f"error: {endpoint} requires a token (401")
 
 
 def test_who_stops_watching_leaves_the_run_going(kfp, endpoint, submitted):

@@ -11,7 +11,7 @@ from ml_metadata import MetadataStore
 from components.errors import AnotherRun, DataRefused, SettingsError, UsageError
 from components.model.serving_folder import push
 from kubeflow.steps import start
-from kubeflow.steps.start import NEWEST, settings_of
+from kubeflow.steps.start import NEWEST, resolve_settings
 from kubeflow.steps.step import read_graph
 from pipeline.metadata.reader import reader
 from pipeline.metadata.writer import record
@@ -130,10 +130,10 @@ def test_a_broken_span_is_refused(settings):
 
 def test_what_a_run_is_started_with_takes_the_place_of_the_settings(settings):
     text = settings.model_dump_json(exclude={"metadata": {"password"}, "kubeflow": True})
-    assert settings_of(text, NEWEST, {}).data.span is None
+    assert resolve_settings(text, NEWEST, {}).data.span is None
     with pytest.raises(SettingsError, match=r"gate.accuracy: .*2\.0"):
-        settings_of(text, 1, {"accuracy": 2.0})
-    changed = settings_of(text, 1, {"accuracy": 0.5})
+        resolve_settings(text, 1, {"accuracy": 2.0})
+    changed = resolve_settings(text, 1, {"accuracy": 0.5})
     assert (changed.data.span, changed.gate.accuracy) == (1, 0.5)
     assert changed.gate.class_accuracy == settings.gate.class_accuracy
 
