@@ -59,7 +59,7 @@ def of_kubernetes(documents, task):
     return json_format.ParseDict(executors[f"exec-{task}"], kubernetes_pb2.KubernetesExecutorConfig())
 
 
-def test_the_package_is_as_it_was(compiled):
+def test_the_package_equals_the_golden_file(compiled):
     """On purpose changed: `VITPIPE_GOLDEN=1 pytest tests/kubeflow/test_compile.py`, and look at the difference."""
     if os.environ.get("VITPIPE_GOLDEN"):
         GOLDEN.write_text(compiled)
@@ -67,7 +67,7 @@ def test_the_package_is_as_it_was(compiled):
 
 
 @pytest.mark.slow
-def test_the_command_writes_it(tmp_path):
+def test_the_command_writes_the_package(tmp_path):
     words = [word for flag in IMAGES for word in ("--set", flag)]
     line = [sys.executable, "-m", "vitpipe", "kfp", "compile", "-c", "cifar10", *words]
     options = {"cwd": tmp_path, "capture_output": True, "text": True, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
@@ -79,7 +79,7 @@ def test_the_command_writes_it(tmp_path):
     assert "runs gs:/bucket/runs" in refused.stderr and "Traceback" not in refused.stderr
 
 
-def test_there_is_a_task_for_each_node_and_its_edges_are_those_of_the_graph(spec, tasks):
+def test_tasks_and_edges_are_those_of_the_graph(spec, tasks):
     graph = {entry.pipeline_node.node_info.id: entry.pipeline_node for entry in compile_graph(settings(), 1).nodes}
     names = {task_name(node): node for node in graph if node != REPORT}
     assert tasks.keys() == {*names, task_name(START), task_name(VERDICT)}
@@ -100,7 +100,7 @@ def test_the_verdict_comes_after_every_node(tasks):
     assert reached == tasks.keys() - {task_name(VERDICT)}
 
 
-def test_a_step_is_tried_again_however_long_it_took(tasks):
+def test_a_failed_step_is_retried_after_any_duration(tasks):
     trainer, verdict = tasks["trainer"].retry_policy, tasks[task_name(VERDICT)].retry_policy
     assert (trainer.max_retry_count, trainer.backoff_duration.seconds) == (2, 60)
     assert (verdict.max_retry_count, verdict.backoff_duration.seconds) == (1, 5)
@@ -108,7 +108,7 @@ def test_a_step_is_tried_again_however_long_it_took(tasks):
         assert policy.backoff_max_duration.ToTimedelta().days == 30
 
 
-def test_the_report_is_the_exit_task_so_that_a_crash_has_one_too(spec):
+def test_the_report_is_the_exit_task(spec):
     """As a plain task that ignores failures it would be an exit hook of every step."""
     root = spec.root.dag.tasks
     assert root.keys() == {"exit-handler-1", "run-report"}
@@ -122,16 +122,16 @@ def test_the_report_is_the_exit_task_so_that_a_crash_has_one_too(spec):
     }
 
 
-def test_tfx_caches_and_the_cluster_does_not(tasks):
+def test_the_cache_of_kubeflow_is_off(tasks):
     assert not any(task.caching_options.enable_cache for task in tasks.values())
 
 
-def test_names_are_such_that_argo_takes_them(spec, tasks):
+def test_names_are_valid_in_argo(spec, tasks):
     for name in [*tasks, *spec.root.dag.tasks, *spec.components, spec.pipeline_info.name]:
         assert re.fullmatch(ARGO_NAME, name)
 
 
-def test_a_run_is_given_its_span_and_its_gate(spec):
+def test_parameters_default_to_the_settings(spec):
     inputs = spec.root.input_definitions.parameters
     defaults = {name: json_format.MessageToDict(one.default_value) for name, one in inputs.items()}
     assert defaults == {
@@ -148,7 +148,7 @@ def test_a_run_is_given_its_span_and_its_gate(spec):
     }
 
 
-def test_a_step_has_the_volume_and_the_password_by_reference(documents):
+def test_every_step_mounts_the_volume_and_refers_to_the_password(documents):
     for task in "start", "trainer", "verdict", "run-report":
         config = of_kubernetes(documents, task)
         [mount] = config.pvc_mount
@@ -163,7 +163,7 @@ def test_a_step_has_the_volume_and_the_password_by_reference(documents):
         assert config.pod_metadata.labels == {"app.kubernetes.io/part-of": "vitpipe"}
 
 
-def test_the_trainer_alone_has_a_gpu_and_its_image(spec, documents):
+def test_only_the_trainer_has_a_gpu_and_the_gpu_image(spec, documents):
     trainer, evaluator = container(spec, "trainer"), container(spec, "evaluator")
     assert trainer["resources"]["accelerator"]["resourceType"] == "nvidia.com/gpu"
     assert trainer["image"] == "registry.example/vitpipe-gpu:1"
@@ -202,7 +202,7 @@ def test_placement_comes_from_the_settings_of_a_step():
         assert config.pod_metadata.annotations == {"gke-gcsfuse/volumes": "true"}
 
 
-def test_no_secret_is_in_it(compiled):
+def test_the_package_contains_no_secret(compiled):
     assert STORE_PASSWORD not in compiled
 
 
@@ -222,12 +222,12 @@ def test_no_secret_is_in_it(compiled):
         ("kubeflow.metadata=/vitpipe/metadata.db", "write mysql://USER@HOST"),
     ],
 )
-def test_what_cannot_work_there_is_refused_here(flag, says):
+def test_settings_that_cannot_work_on_a_cluster_are_rejected(flag, says):
     with pytest.raises(SettingsError, match=re.escape(says)):
         package(settings(flag))
 
 
-def test_a_password_in_the_address_is_refused_and_not_repeated():
+def test_a_password_in_the_address_is_rejected_and_not_printed():
     with pytest.raises(SettingsError, match="a password does not belong there") as refused:
         package(settings("kubeflow.metadata=mysql://vitpipe:s3cret@host/db"))
     assert "s3cret" not in str(refused.value)

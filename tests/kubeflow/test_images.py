@@ -63,7 +63,7 @@ def image(checkout, context, tmp_path) -> Path:
     return tmp_path
 
 
-def test_an_image_is_given_the_code_and_nothing_else(checkout, context):
+def test_the_build_context_contains_only_the_code(checkout, context):
     folders = "components", "configs", "kubeflow", "pipeline", "requirements", "trainer", "vitpipe"
     code = {
         str(file.relative_to(checkout))
@@ -77,7 +77,7 @@ def test_an_image_is_given_the_code_and_nothing_else(checkout, context):
     assert context - {".dockerignore"} == code - for_people | {"setup.py", "pyproject.toml", "README.md"}
 
 
-def test_a_step_has_the_same_digest_in_an_image_as_in_a_checkout(image):
+def test_digests_are_equal_in_an_image_and_a_checkout(image):
     script = (
         "from pipeline.provenance import digest, lock_digest;"
         "print(lock_digest(), *map(digest, ['trainer.preprocessing', 'components.model.trainer',"
@@ -92,7 +92,7 @@ def test_a_step_has_the_same_digest_in_an_image_as_in_a_checkout(image):
     assert len(set(found[0].split())) == 6
 
 
-def test_an_image_has_what_beam_packs_for_its_workers(image):
+def test_an_image_can_build_the_package_for_beam_workers(image):
     subprocess.run([sys.executable, "setup.py", "--quiet", "sdist"], cwd=image, check=True, capture_output=True)
     (package,) = (image / "dist").glob("vitpipe-*.tar.gz")
     with tarfile.open(package) as opened:
@@ -100,7 +100,7 @@ def test_an_image_has_what_beam_packs_for_its_workers(image):
     assert {"trainer/train.py", "kubeflow/steps/node.py", "pipeline/report/page.html", "pyproject.toml"} <= names
 
 
-def test_the_base_is_pinned_by_tag():
+def test_the_base_image_is_pinned_by_tag():
     stages: list[str] = []
     for text in texts("FROM"):
         base, _, name = text.partition(" AS ")
@@ -108,13 +108,13 @@ def test_the_base_is_pinned_by_tag():
         stages.append(name)
 
 
-def test_it_runs_as_the_user_that_owns_the_volume():
+def test_the_image_runs_as_user_10001():
     assert texts("USER") == ["10001:10001"]
     names = [name for name, _ in instructions()]
     assert "RUN" not in names[names.index("USER") :]
 
 
-def test_every_library_is_held_against_its_hash():
+def test_every_library_is_installed_with_hashes():
     installed = [
         part for text in texts("RUN") for part in text.split(" && ") if re.search(r"\bpip (install|sync)\b", part)
     ]
@@ -124,7 +124,7 @@ def test_every_library_is_held_against_its_hash():
         assert ours or "--require-hashes" in command, command
 
 
-def test_what_is_copied_is_there(context):
+def test_every_copied_file_is_in_the_build_context(context):
     for text in texts("COPY"):
         *sources, _ = text.split()
         if not sources[0].startswith("--from="):
@@ -132,7 +132,7 @@ def test_what_is_copied_is_there(context):
                 assert source == "." or source in context, source
 
 
-def test_what_builds_the_image_does_not_stay_in_it():
+def test_build_tools_do_not_stay_in_the_image():
     """Its last stage takes finished folders from others, and runs nothing."""
     last = instructions()[max(number for number, (name, _) in enumerate(instructions()) if name == "FROM") :]
     copied = [text for name, text in last if name == "COPY"]

@@ -95,12 +95,12 @@ def model():
 
 @pytest.mark.parametrize("version", KUBERNETES)
 @pytest.mark.parametrize("resource", resources(SERVING / "deployment"), ids=lambda resource: resource["kind"])
-def test_kubernetes_accepts_the_plain_deployment(resource, version):
+def test_the_deployment_is_valid_by_the_schemas_of_kubernetes(resource, version):
     kubernetes_validate.validate(resource, version, strict=True)
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
-def test_a_field_that_kubernetes_does_not_know_is_found(version):
+def test_an_unknown_field_fails_validation(version):
     deployment = one("deployment", "Deployment")
     deployment["spec"]["template"]["spec"]["containers"][0]["readinesProbe"] = {}
     with pytest.raises(kubernetes_validate.ValidationError, match="readinesProbe"):
@@ -108,7 +108,7 @@ def test_a_field_that_kubernetes_does_not_know_is_found(version):
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
-def test_the_pod_in_the_inference_service_is_one_to_kubernetes(version):
+def test_the_pod_of_the_inference_service_is_valid(version):
     """Of the rest, KServe's own fields, only the structure that its documentation gives is checked."""
     service = one("kserve", "InferenceService")
     assert service["apiVersion"] == "serving.kserve.io/v1beta1"
@@ -139,7 +139,7 @@ def test_every_manifest_belongs_to_a_kustomization():
         assert named - {"../config"} == {path.name for path in (SERVING / folder).iterdir()} - {"kustomization.yaml"}
 
 
-def test_kustomize_is_told_where_an_inference_service_names_its_config_map():
+def test_kustomize_finds_the_config_map_of_the_inference_service():
     (reference,) = yaml.safe_load((SERVING / "kserve" / "names.yaml").read_text())["nameReference"]
     (field,) = reference["fieldSpecs"]
     assert (reference["kind"], field["kind"]) == ("ConfigMap", "InferenceService")
@@ -150,7 +150,7 @@ def test_kustomize_is_told_where_an_inference_service_names_its_config_map():
     assert found == [one("kserve", "ConfigMap")["metadata"]["name"]]
 
 
-def test_the_model_server_watches_the_folder_the_pipeline_pushes_to():
+def test_the_model_server_watches_the_serving_folder():
     assert model().model_platform == "tensorflow"
     assert model().model_version_policy.latest.num_versions == 1
     pod, container = plain_pod()
@@ -163,7 +163,7 @@ def test_the_model_server_watches_the_folder_the_pipeline_pushes_to():
     assert uri == f"pvc://{claim['persistentVolumeClaim']['claimName']}/{below}"
 
 
-def test_the_model_has_one_name():
+def test_all_configurations_use_one_model_name():
     assert model().name == MODEL
     assert one("kserve", "InferenceService")["metadata"]["name"] == MODEL
     assert "model_name" not in flags(plain_pod()[1])  # model.config names it
@@ -171,7 +171,7 @@ def test_the_model_has_one_name():
 
 
 @both
-def test_probes_ask_for_the_model(pod_and_container):
+def test_probes_request_the_model(pod_and_container):
     _, container = pod_and_container()
     asked = {kind: container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness", "liveness")}
     assert asked == {"startup": SERVES, "readiness": SERVES, "liveness": ANSWERS}
@@ -185,7 +185,7 @@ def test_probes_ask_for_the_model(pod_and_container):
 
 
 @both
-def test_pods_have_no_rights_they_do_not_need(pod_and_container):
+def test_pods_run_with_minimal_rights(pod_and_container):
     pod, container = pod_and_container()
     assert pod["automountServiceAccountToken"] is False
     security = pod["securityContext"]
@@ -204,14 +204,14 @@ def test_pods_have_no_rights_they_do_not_need(pod_and_container):
     assert {"cpu", "memory"} == container["resources"]["limits"].keys() == container["resources"]["requests"].keys()
 
 
-def test_the_image_is_pinned():
+def test_the_image_is_pinned_by_tag():
     name, _, tag = plain_pod()[1]["image"].partition(":")
     assert name == "tensorflow/serving"
     assert tag.count(".") == 2 and tag.replace(".", "").isdecimal()
 
 
 @both
-def test_the_server_reads_files_that_its_config_map_has(pod_and_container):
+def test_the_server_reads_files_of_its_config_map(pod_and_container):
     pod, container = pod_and_container()
     folder = "deployment" if pod_and_container is plain_pod else "kserve"
     config_map = one(folder, "ConfigMap")
@@ -224,7 +224,7 @@ def test_the_server_reads_files_that_its_config_map_has(pod_and_container):
     assert unread == (set() if folder == "deployment" else {"model.config"})  # KServe names model and folder itself
 
 
-def test_both_ways_to_serve_differ_only_where_kserve_decides():
+def test_deployment_and_kserve_use_the_same_flags():
     theirs = flags(kserve_pod()[1])
     ours = flags(plain_pod()[1])
     assert {flag: value for flag, value in ours.items() if flag in theirs} == theirs
@@ -233,7 +233,7 @@ def test_both_ways_to_serve_differ_only_where_kserve_decides():
         assert kserve_pod()[1][field] == plain_pod()[1][field]
 
 
-def test_threads_fit_the_limit_and_the_batch():
+def test_threads_fit_cpu_limit_and_batch_size():
     limit = plain_pod()[1]["resources"]["limits"]["cpu"]
     given = flags(plain_pod()[1])
     assert limit == given["tensorflow_intra_op_parallelism"] == given["tensorflow_inter_op_parallelism"]
@@ -244,13 +244,13 @@ def test_threads_fit_the_limit_and_the_batch():
     assert not parameters.allowed_batch_sizes or parameters.allowed_batch_sizes[-1] == parameters.max_batch_size.value
 
 
-def test_a_field_that_tensorflow_serving_does_not_know_is_found():
+def test_an_unknown_field_of_tensorflow_serving_fails_to_parse():
     with pytest.raises(text_format.ParseError, match="max_batch"):
         text_format.Parse("max_batch { value: 1 }", message("BatchingParameters"))
 
 
 @pytest.mark.parametrize("annotated", [("deployment", "Deployment"), ("kserve", "InferenceService")])
-def test_prometheus_is_sent_where_the_server_exports(annotated):
+def test_prometheus_scrapes_the_path_of_the_metrics(annotated):
     assert monitoring().prometheus_config.enable
     resource = one(*annotated)
     metadata = resource["spec"]["template"]["metadata"] if annotated[1] == "Deployment" else resource["metadata"]
@@ -260,7 +260,7 @@ def test_prometheus_is_sent_where_the_server_exports(annotated):
     assert metadata["annotations"]["prometheus.io/port"] == rest
 
 
-def test_the_service_and_the_disruption_budget_find_the_pods():
+def test_selectors_match_the_pods():
     deployment = one("deployment", "Deployment")["spec"]
     labels = deployment["template"]["metadata"]["labels"]
     service = one("deployment", "Service")["spec"]

@@ -73,7 +73,7 @@ def run_of(address, done):
         return store.run(done.attempts[0].run_id)
 
 
-def test_a_run_goes_on_from_a_checkpoint_after_a_kill_and_pushes_a_model(walks):
+def test_a_killed_training_continues_from_its_checkpoint_and_is_pushed(walks):
     (folder, done), _, address = walks
     assert [one.name for one in done.attempts if one.code] == ["Trainer"], done.attempts
     assert done.codes("Trainer") == [-signal.SIGKILL, 0]
@@ -86,7 +86,7 @@ def test_a_run_goes_on_from_a_checkpoint_after_a_kill_and_pushes_a_model(walks):
     assert {one.state for one in run.executions} == {"complete"}
 
 
-def test_a_run_that_is_stopped_fails_with_the_code_of_a_run_on_one_machine_and_is_reported(walks):
+def test_a_run_that_is_not_blessed_ends_with_exit_code_4_and_a_report(walks):
     _, (folder, done), address = walks
     assert done.codes("Trainer") == [128 + signal.SIGTERM, 0]
     assert "goes on from" in done.last("Trainer").output
@@ -103,14 +103,14 @@ def test_a_run_that_is_stopped_fails_with_the_code_of_a_run_on_one_machine_and_i
     assert 0 < metrics["metadata"]["accuracy"] < 1
 
 
-def test_the_store_says_the_same_as_after_a_run_with_localdagrunner(walks, short_run):
+def test_the_store_equals_that_of_a_local_run(walks, short_run):
     (_, done), _, address = walks
     with reader(address) as server, reader(Address(short_run[0] / "runs/sample/metadata.db")) as file:
         [run_id] = file.run_names()
         assert answers(server, done.attempts[0].run_id) == answers(file, run_id)
 
 
-def test_no_password_is_in_what_the_steps_leave(walks):
+def test_no_password_is_in_logs_and_run_folders(walks):
     for folder, done in walks[:2]:
         texts = [one.output for one in done.attempts] + [
             path.read_text(errors="replace") for path in Path(folder, "runs").rglob("*") if path.is_file()

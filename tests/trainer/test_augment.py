@@ -35,7 +35,7 @@ def grid(columns, points=4):
     return np.stack(np.meshgrid(*[axis] * columns, indexing="ij"), axis=-1).reshape(-1, columns)
 
 
-def test_crop_is_a_window_of_the_padded_image_and_all_windows_are_as_likely():
+def test_crop_is_a_window_of_the_padded_image_with_uniform_position():
     padding = 2
     images = np.repeat(batch(1, 6, 8)[0], 25, axis=0)
     out = np.array(crop(images, grid(2, points=5), padding))
@@ -164,7 +164,7 @@ def test_augment_mixes_with_the_probability_of_the_settings():
     np.testing.assert_array_equal(np.array(out_targets), targets)
 
 
-def test_nothing_set_is_nothing_done():
+def test_disabled_augmentation_changes_nothing():
     images, targets, draws = batch()
     out, out_targets = augment(images, targets, draws, NOTHING, 1.0)
     np.testing.assert_array_equal(out, images)
@@ -172,7 +172,7 @@ def test_nothing_set_is_nothing_done():
     assert np.array(out).dtype == np.float32
 
 
-def test_mixing_is_switched_by_a_value():
+def test_mixing_can_be_switched_by_a_tensor():
     images, targets, draws = batch()
     settings = NOTHING.model_copy(update={"mixup": 0.8, "cutmix": 1.0})
     compiled = tf.function(lambda mixing: augment(images, targets, draws, settings, mixing), jit_compile=True)
@@ -186,7 +186,7 @@ def test_mixing_is_switched_by_a_value():
 
 
 @pytest.mark.parametrize("mixing", [0.0, 1.0])
-def test_without_a_branch_the_result_is_the_same(mixing):
+def test_the_result_is_the_same_without_a_branch(mixing):
     images, targets, draws = batch()
     settings = NOTHING.model_copy(update={"mixup": 0.8, "cutmix": 1.0, "erase": 0.5})
     expected = augment(images, targets, draws, settings, mixing)
@@ -194,7 +194,7 @@ def test_without_a_branch_the_result_is_the_same(mixing):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_no_two_parts_use_the_same_draw():
+def test_augmentations_use_independent_draws():
     """A part that is turned off leaves the others as they were, and none depends on another."""
     images, targets, draws = batch(32)
     draws = draws[:, : draws_per_image(RECIPE.model_copy(update={"randaugment_ops": 1}))]
@@ -211,7 +211,7 @@ def test_no_two_parts_use_the_same_draw():
     assert sorted(used) == list(range(draws.shape[1]))
 
 
-def test_images_stay_in_range_and_each_goes_its_own_way():
+def test_pixels_stay_in_range_and_images_differ():
     one = batch(1, 16, 16)[0]
     images, targets, draws = np.repeat(one, 200, axis=0), np.ones((200, 1), "float32"), batch(200)[2]
     out = np.array(augment(images, targets, draws, RECIPE, 1.0)[0])
@@ -220,7 +220,7 @@ def test_images_stay_in_range_and_each_goes_its_own_way():
     assert len({image.tobytes() for image in out}) > 190
 
 
-def test_a_split_batch_gives_the_same_images():
+def test_splitting_a_batch_gives_the_same_images():
     images, targets, draws = batch(12)
     whole = augment(images, targets, draws, RECIPE, 1.0)
     parts = [augment(images[at], targets[at], draws[at], RECIPE, 1.0) for at in (slice(0, 4), slice(4, 12))]
@@ -234,7 +234,7 @@ def close(images, others):
     return difference.max() < 1.01 and (difference > 1e-3).mean() < 1e-3
 
 
-def test_compiled_for_any_number_of_images_it_is_the_same():
+def test_compiled_with_a_dynamic_batch_size_the_result_is_the_same():
     images, targets, draws = batch(64, 24, 24)
     signature = [tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in (images, targets, draws)]
     compiled = tf.function(lambda *rows: augment(*rows, RECIPE, 1.0), input_signature=signature, jit_compile=True)
@@ -259,7 +259,7 @@ np.savez(sys.argv[2], images=images, targets=targets)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
-def test_on_jax_it_is_the_same(tmp_path):
+def test_the_result_is_the_same_on_jax(tmp_path):
     images, targets, draws = batch(64, 24, 24)
     np.savez(tmp_path / "in.npz", images=images, targets=targets, draws=draws)
     environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}

@@ -15,16 +15,16 @@ def attention(*shape, tokens=5):
 
 
 @pytest.mark.parametrize(("tokens", "found"), [(65, (8, True)), (64, (8, False)), (5, (2, True)), (1, (1, False))])
-def test_the_count_of_tokens_tells_the_patches(tokens, found):
+def test_the_grid_follows_from_the_number_of_tokens(tokens, found):
     assert explain.layout(tokens) == found
 
 
-def test_tokens_that_are_no_square_are_named():
+def test_a_number_of_tokens_that_is_not_a_square_is_rejected():
     with pytest.raises(ValueError, match="7 tokens are no square"):
         explain.layout(7)
 
 
-def test_what_cls_sees_and_takes_from_itself_is_its_whole_row():
+def test_patch_attention_and_self_attention_of_cls_sum_to_1():
     given = attention(3, 2, 4)
     seen, itself = explain.patch_attention(given), explain.to_itself(given)
     assert seen.shape == (3, 2, 4, 4) and seen.min() >= 0 and seen.max() <= 1
@@ -32,7 +32,7 @@ def test_what_cls_sees_and_takes_from_itself_is_its_whole_row():
     np.testing.assert_array_equal(seen[1, 0, 2], given[1, 0, 2, 0, 1:])
 
 
-def test_without_cls_the_mean_row_stands_in():
+def test_without_cls_the_mean_row_is_used():
     given = attention(2, tokens=4)
     np.testing.assert_allclose(explain.patch_attention(given)[1], given[1].sum(0) / 4, rtol=1e-6)
     np.testing.assert_allclose(explain.patch_attention(given).sum(-1), 1, atol=1e-6)
@@ -65,7 +65,7 @@ def test_rollout_takes_the_mean_over_heads_and_keeps_the_images_apart():
     np.testing.assert_allclose(explain.rollout(given)[1], explain.rollout(given[1].mean(1, keepdims=True)), rtol=1e-5)
 
 
-def test_an_upsampled_map_keeps_its_range_and_its_place():
+def test_an_upsampled_map_keeps_its_range_and_position():
     given = RNG.random((3, 4), "float32")
     over = explain.upsample(given, 8)
     assert over.shape == (3, 8, 8) and over.dtype == np.float32
@@ -75,7 +75,7 @@ def test_an_upsampled_map_keeps_its_range_and_its_place():
     np.testing.assert_allclose(explain.upsample(np.full((1, 9), 0.25), 10), 0.25)
 
 
-def test_entropy_of_one_patch_of_all_and_of_what_is_left_without_cls():
+def test_entropy_of_one_patch_of_all_patches_and_without_cls():
     one = np.eye(16, dtype="float32")[3]
     np.testing.assert_allclose(explain.entropy(np.stack([one, one * 0.1])), 0)
     np.testing.assert_allclose(explain.entropy(np.full((2, 16), 0.02)), 4)
@@ -100,7 +100,7 @@ def test_distance_of_known_attention():
     assert explain.distance(only_cls, 4) == 0
 
 
-def test_order_is_from_the_greatest_down():
+def test_order_is_descending():
     assert explain.order(np.array([[0.1, 0.4, 0.1, 0.3]])).tolist() == [[1, 3, 0, 2]]
 
 
@@ -115,7 +115,7 @@ def only_patch(number):
     return answer
 
 
-def test_a_model_that_looks_at_one_patch_loses_its_answer_with_it():
+def test_deleting_the_only_relevant_patch_changes_the_answer():
     images = np.full((2, 4, 4, 3), 255, "uint8")
     orders = np.array([[2, 0, 1, 3], [0, 1, 3, 2]])
     shares, deletion, insertion = explain.removal(images, orders, np.array([9, 9, 9], "uint8"), only_patch(2), 4)
@@ -126,7 +126,7 @@ def test_a_model_that_looks_at_one_patch_loses_its_answer_with_it():
     assert explain.area(shares, insertion).tolist() == [0.875, 0.125]
 
 
-def test_curves_take_no_more_steps_than_there_are_patches_and_end_where_they_must():
+def test_curves_have_at_most_one_step_a_patch_and_the_right_ends():
     images = RNG.integers(0, 256, (3, 4, 4, 3), "uint8")
     asked = []
 
@@ -142,13 +142,13 @@ def test_curves_take_no_more_steps_than_there_are_patches_and_end_where_they_mus
     assert all(np.all(found == [1, 2, 3]) and found.dtype == np.uint8 for found in (nothing_in, all_out))
 
 
-def test_positions_are_like_themselves_and_cls_has_no_place():
+def test_position_similarity_is_the_cosine_and_leaves_out_cls():
     positions = np.array([[9, 9], [1, 0], [0, 2], [-3, 0], [0, 1]], "float32")
     found = explain.position_similarity(positions)
     np.testing.assert_allclose(found, [[1, 0, -1, 0], [0, 1, 0, 1], [-1, 0, 1, 0], [0, 1, 0, 1]], atol=1e-6)
 
 
-def test_filters_made_of_two_patterns_have_two_components():
+def test_filters_of_two_patterns_have_two_principal_components():
     patterns = np.linalg.qr(RNG.normal(size=(12, 12)))[0][:2]
     kernel = (RNG.normal(size=(40, 2)) * [3, 1] @ patterns).T.reshape(2, 2, 3, 40)
     components, shares = explain.filter_components(kernel)

@@ -54,7 +54,7 @@ def assert_alike(one, two):
         np.testing.assert_allclose(weights(two)[name], weight, atol=1e-4, err_msg=name)
 
 
-def test_a_killed_training_goes_on_and_ends_with_the_same_weights(tmp_path):
+def test_a_killed_training_continues_and_ends_with_the_same_weights(tmp_path):
     chance = {"dropout": 0.1, "stochastic_depth": 0.5, "depth": 2}  # the model's own, whose state must be kept
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     unbroken.mkdir()
@@ -83,13 +83,13 @@ def alone(tmp_path_factory):
     return folder
 
 
-def test_two_devices_learn_what_one_learns(alone, tmp_path):
+def test_two_devices_train_the_same_weights_as_one(alone, tmp_path):
     out = finish(start(tmp_path, replicas=2))
     assert "on 2 CPUs" in out
     assert_alike(alone, tmp_path)
 
 
-def test_two_devices_learn_what_one_learns_with_muon(tmp_path):
+def test_two_devices_train_the_same_weights_as_one_with_muon(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
     two.mkdir()
@@ -99,7 +99,7 @@ def test_two_devices_learn_what_one_learns_with_muon(tmp_path):
     assert_alike(one, two)
 
 
-def test_two_workers_end_with_equal_weights_and_one_writes(alone, tmp_path):
+def test_two_workers_end_with_equal_weights_and_only_one_writes(alone, tmp_path):
     def free_port():
         with socket.socket() as probe:
             probe.bind(("localhost", 0))

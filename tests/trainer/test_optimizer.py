@@ -16,17 +16,17 @@ def test_the_schedule_rises_to_its_peak_and_falls_to_its_floor():
     assert rates[54] == pytest.approx((1.0 + 0.01) / 2)  # half way down
 
 
-def test_no_warmup_starts_at_the_top():
+def test_without_warmup_the_schedule_starts_at_its_peak():
     assert float(WarmupCosine(1.0, 1000, 0, 0.0)(0)) == pytest.approx(1.0, abs=1e-4)
 
 
-def test_a_warmup_longer_than_the_training_is_refused():
+def test_a_warmup_longer_than_the_training_is_rejected():
     with pytest.raises(ValueError, match="warmup_steps 10"):
         WarmupCosine(1.0, 10, 10, 0.0)
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
-def test_decay_shrinks_matrices_only(name):
+def test_weight_decay_affects_only_matrices(name):
     model = ViT(image_size=8, depth=1, width=8, heads=2)
     for weight in model.trainable_weights:
         weight.assign(np.ones(weight.shape))

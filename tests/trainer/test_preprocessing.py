@@ -29,7 +29,7 @@ def pixels():
     return np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), "uint8")
 
 
-def test_an_image_of_the_right_size_is_not_touched(pixels):
+def test_an_image_of_the_right_size_is_not_changed(pixels):
     np.testing.assert_array_equal(decode(tf.constant(encoded(pixels[0])), 8), pixels[0])
 
 
@@ -67,14 +67,14 @@ def transformed(pixels, tmp_path_factory):
     return run_transform([encoded(image) for image in pixels], tmp_path_factory.mktemp("transform"))
 
 
-def test_the_moments_are_those_of_all_pixels(transformed, pixels):
+def test_transform_measures_the_moments_of_all_pixels(transformed, pixels):
     mean, std = read_moments(tft.TFTransformOutput(str(transformed / "graph")))
     flat = pixels.reshape(-1, 3).astype("float64")
     np.testing.assert_allclose(mean, flat.mean(0), rtol=1e-6)
     np.testing.assert_allclose(std, flat.std(0), rtol=1e-5)
 
 
-def test_what_training_reads_is_what_serving_decodes(transformed, pixels):
+def test_training_reads_the_pixels_that_serving_decodes(transformed, pixels):
     split = load([str(transformed / "examples*")], 8, memory_gib=1)
     assert split.labels.tolist() == list(range(12))  # in the order of the ids
     served, valid = decode_batch(tf.constant([encoded(image) for image in pixels]), 8)
@@ -122,6 +122,6 @@ def test_training_evaluation_and_serving_see_the_same_pixels(tmp_path):
     assert len(np.unique(trained["probabilities"].numpy(), axis=0)) > len(images) / 2  # the model tells them apart
 
 
-def test_no_examples_is_an_error_that_names_the_files(tmp_path):
+def test_missing_examples_are_an_error_that_names_the_files(tmp_path):
     with pytest.raises(ValueError, match="nothing-here"):
         load([str(tmp_path / "nothing-here*")], 8, memory_gib=1)

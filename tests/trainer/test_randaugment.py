@@ -86,7 +86,7 @@ def ours():
 
 
 @pytest.mark.parametrize("index", range(len(OPERATIONS)), ids=OPERATIONS)
-def test_it_does_what_pillow_does(index, ours):
+def test_operations_equal_those_of_pillow(index, ours):
     name = OPERATIONS[index]
     wanted = [
         [[np.array(pillow(name, Image.fromarray(image), level, sign)) for sign in (-1, 1)] for level in LEVELS]
@@ -98,7 +98,7 @@ def test_it_does_what_pillow_does(index, ours):
     np.testing.assert_array_equal(ours[index], np.round(ours[index]))
 
 
-def test_each_image_has_its_own_operation_and_the_others_stay():
+def test_each_image_has_its_own_operation():
     noise = np.floor(pictures()[:1] * 0.9).astype("float32") + 5  # that leaves a contrast to stretch
     images = np.repeat(noise, len(OPERATIONS) + 1, axis=0)
     operations = np.arange(-1, len(OPERATIONS), dtype="int32")
@@ -145,12 +145,12 @@ def test_operations_are_drawn_evenly_at_the_given_probability(drawn):
 
 
 @pytest.mark.parametrize("probability", [0.0, 1.0])
-def test_a_sure_probability_is_sure(drawn, probability):
+def test_probabilities_of_0_and_1_are_exact(drawn, probability):
     randaugment.randaugment(np.zeros((COUNT, 1, 1, 3), "float32"), draw(), 9.0, 0.5, probability)
     assert ((drawn[0][0] >= 0) == bool(probability)).all()
 
 
-def test_magnitudes_are_normal_and_stay_within_ten(drawn):
+def test_magnitudes_are_normally_distributed_and_clipped(drawn):
     draws = draw()
     draws[0], draws[1] = 0.0, np.nextafter(np.float32(1), np.float32(0))  # the ends of what is drawn
     randaugment.randaugment(np.zeros((COUNT, 1, 1, 3), "float32"), draws, 9.0, 0.5, 0.5)
@@ -162,6 +162,6 @@ def test_magnitudes_are_normal_and_stay_within_ten(drawn):
         assert abs(np.quantile(level, quantile) - normal.inv_cdf(quantile)) < 0.02
 
 
-def test_without_spread_every_magnitude_is_the_given_one(drawn):
+def test_without_spread_all_magnitudes_are_equal(drawn):
     randaugment.randaugment(np.zeros((COUNT, 1, 1, 3), "float32"), draw(), 7.0, 0.0, 0.5)
     np.testing.assert_array_equal(drawn[0][1], np.float32(0.7))

@@ -96,7 +96,7 @@ def test_every_size_has_its_known_number_of_parameters(size, image_size, patch_s
     assert model.count_params() + (config["depth"] - 1) * block == known
 
 
-def test_patches_come_row_by_row_and_so_do_their_pixels():
+def test_patches_and_their_pixels_are_in_row_order():
     images = np.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3).astype("float32")
     patches = np.array(extract_patches(images, 2))
     assert patches.shape == (2, 6, 12)
@@ -115,7 +115,7 @@ def test_the_patch_embedding_is_a_matrix_times_each_patch():
 
 
 @every_switch
-def test_every_weight_learns(switches):
+def test_training_changes_every_weight(switches):
     rng = np.random.default_rng(0)
     model = random_head(ViT(**TINY | switches))
     before = [np.array(weight) for weight in model.trainable_weights]
@@ -129,11 +129,11 @@ def test_every_weight_learns(switches):
     assert still == []
 
 
-def test_a_new_model_gives_every_class_equal_odds(images):
+def test_a_new_model_predicts_equal_probabilities(images):
     assert np.array_equal(ViT(**TINY)(images), np.zeros((4, 3)))
 
 
-def test_pixels_are_normalised_by_the_model_itself(images):
+def test_the_model_normalises_pixels(images):
     mean, std = [120.0, 110.0, 100.0], [60.0, 50.0, 40.0]
     plain = random_head(ViT(**TINY, mean=[0, 0, 0], std=[1, 1, 1]))
     model = ViT(**TINY, mean=mean, std=std)
@@ -141,12 +141,12 @@ def test_pixels_are_normalised_by_the_model_itself(images):
     np.testing.assert_allclose(model(images), plain((images - mean) / std), atol=1e-5)
 
 
-def test_integer_and_float_pixels_are_the_same(images):
+def test_integer_and_float_pixels_give_the_same_logits(images):
     model = random_head(ViT(**TINY))
     np.testing.assert_array_equal(model(images), model(images.astype("float32")))
 
 
-def test_positions_tell_patches_apart(images):
+def test_positions_distinguish_patches(images):
     model = random_head(ViT(**TINY))
     mirrored = np.concatenate([images[:, :, 4:], images[:, :, :4]], axis=2)
     assert not np.allclose(model(images), model(mirrored))
@@ -155,7 +155,7 @@ def test_positions_tell_patches_apart(images):
 
 
 @every_switch
-def test_it_saves_loads_and_clones_with_equal_outputs(images, switches, tmp_path):
+def test_saved_loaded_and_cloned_models_give_equal_outputs(images, switches, tmp_path):
     model = random_head(ViT(**TINY | switches))
     out = model(images)
     model.save(tmp_path / "vit.keras")
@@ -175,7 +175,7 @@ def test_it_saves_loads_and_clones_with_equal_outputs(images, switches, tmp_path
     ],
     ids=["block", "tokens", "tokens without CLS", "conv stem"],
 )
-def test_each_layer_clones_and_knows_its_output_shape(layer, shape):
+def test_each_layer_can_be_cloned_and_computes_its_output_shape(layer, shape):
     x = np.random.default_rng(0).normal(size=shape).astype("float32")
     out = layer(x)
     assert tuple(out.shape) == tuple(layer.compute_output_shape(shape))
@@ -202,7 +202,7 @@ def test_pixels_are_not_rounded_to_the_compute_type():
     assert not np.allclose(logits[0], logits[1], atol=1e-3)
 
 
-def test_dropout_acts_in_training_only(images):
+def test_dropout_acts_only_in_training(images):
     model = random_head(ViT(**TINY, dropout=0.5))
     np.testing.assert_array_equal(model(images, training=False), model(images, training=False))
     assert not np.array_equal(model(images, training=True), model(images, training=True))
@@ -227,7 +227,7 @@ def test_stochastic_depth_rises_over_the_blocks():
 
 
 @pytest.mark.parametrize("pool", ["mean", "seqpool"])
-def test_pools_without_a_cls_token_read_every_token(images, pool):
+def test_pooling_without_a_cls_token_reads_every_token(images, pool):
     """Written out in numpy, on the tokens that the last block gives."""
     model = random_head(ViT(**TINY, pool=pool))
     x = model.tokens(keras.ops.reshape(model.patches(model.normalization(images)), (4, 4, 8)))
@@ -251,7 +251,7 @@ def test_the_conv_stem_keeps_the_grid_and_doubles_its_channels():
     ]
 
 
-def test_mimetic_attention_starts_as_trained_attention_looks():
+def test_mimetic_initialisation_resembles_trained_attention():
     width, heads = 32, 2
     qkv, projection = mimetic_kernels(width, heads)
     queries, keys, values = np.split(qkv, 3, axis=1)
@@ -268,7 +268,7 @@ def test_mimetic_attention_starts_as_trained_attention_looks():
     assert off_diagonal.std() == pytest.approx(0.4 / width**0.5, rel=0.2)
 
 
-def test_a_mimetic_block_has_those_kernels_and_follows_the_seed():
+def test_a_mimetic_block_uses_the_initialisation_and_the_seed():
     def kernels():
         keras.utils.set_random_seed(3)
         block = ViT(**TINY, mimetic=True).blocks[1]
@@ -297,7 +297,7 @@ def test_sincos_positions_are_unique_and_nearest_to_their_neighbours():
     assert likeness[0, 1] > likeness[0, 2] > likeness[0, 15]
 
 
-def test_explaining_gives_the_same_logits_and_all_the_attention(images):
+def test_explain_returns_the_same_logits_and_all_attention(images):
     model = random_head(ViT(**TINY))
     logits, attention = model.explain(images)
     np.testing.assert_allclose(logits, model(images), atol=1e-5)
@@ -307,7 +307,7 @@ def test_explaining_gives_the_same_logits_and_all_the_attention(images):
 
 
 @every_switch
-def test_explaining_agrees_with_the_fused_path(images, switches):
+def test_explain_agrees_with_the_fused_path(images, switches):
     model = random_head(ViT(**TINY | switches))
     logits, attention = model.explain(images)
     np.testing.assert_allclose(logits, model(images), atol=1e-4)
@@ -315,7 +315,7 @@ def test_explaining_agrees_with_the_fused_path(images, switches):
 
 
 @pytest.mark.parametrize(("policy", "tolerance"), [("mixed_bfloat16", 0.04), ("mixed_float16", 0.005)])
-def test_explaining_agrees_with_the_fused_path_under_mixed_precision(images, policy, tolerance):
+def test_explain_agrees_with_the_fused_path_under_mixed_precision(images, policy, tolerance):
     model = random_head(ViT(**TINY, dtype=keras.DTypePolicy(policy)))
     logits, attention = model.explain(images)
     assert keras.backend.standardize_dtype(logits.dtype) == "float32"
@@ -380,7 +380,7 @@ def test_tokens_put_the_cls_token_first():
         ({"pool": "max"}, "pool 'max' is not one of cls, mean, seqpool"),
     ],
 )
-def test_what_cannot_be_built_is_named(wrong, message):
+def test_invalid_sizes_are_rejected(wrong, message):
     with pytest.raises(ValueError, match=message):
         ViT(**TINY | wrong)
 
@@ -398,7 +398,7 @@ def test_weights_are_copied_exactly(images, switches):
     np.testing.assert_array_equal(target(images), source(images))
 
 
-def test_weights_go_to_their_name_whatever_the_models_are_called():
+def test_weights_are_copied_by_name_for_any_model_name():
     with keras.name_scope("outer"):
         source = random_head(ViT(**TINY, name="block"))
     target = ViT(**TINY, name="tokens")
@@ -428,7 +428,7 @@ def test_positions_are_resized_to_another_grid(pool):
     assert all(np.array_equal(a, b) for a, b in others)
 
 
-def test_positions_of_a_larger_grid_are_averaged_down():
+def test_positions_of_a_larger_grid_are_downsampled_by_averaging():
     noise = np.random.default_rng(0).normal(size=(1, 257, 4)).astype("float32")
     small = np.array(resize_positions(noise, 16, 4))
     assert small.shape == (1, 17, 4)
@@ -446,7 +446,7 @@ def test_positions_of_a_larger_grid_are_averaged_down():
         ({"classes": 5, "image_size": 16}, ["head/kernel"]),
     ],
 )
-def test_weights_that_do_not_fit_are_named_and_nothing_is_copied(other, messages):
+def test_weights_that_do_not_fit_are_rejected_and_nothing_is_copied(other, messages):
     source, target = random_head(ViT(**TINY)), ViT(**TINY | other)
     before = target.get_weights()
     for message in messages:

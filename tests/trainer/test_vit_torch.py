@@ -121,5 +121,5 @@ def test_an_independent_implementation_gives_the_same_logits(model, images):
 
 
 @pytest.mark.parametrize("wrong", [{"epsilon": 1e-5}, {"gelu": "tanh"}])
-def test_it_would_show_another_epsilon_or_gelu(model, images, wrong):
+def test_the_comparison_detects_another_epsilon_or_gelu(model, images, wrong):
     assert np.abs(np.array(model(images)) - answer(model, images, **wrong)).max() > 10 * TOLERANCE

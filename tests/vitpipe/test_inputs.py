@@ -8,7 +8,7 @@ from tests.helpers.model_records import record
 from vitpipe.inputs import find_gate_span
 
 
-def test_a_model_whose_run_is_in_no_store_asks_for_its_test_images(tmp_path):
+def test_without_a_recorded_run_the_test_data_must_be_named(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "saved_model.pb").write_bytes(b"")
     push(tmp_path / "model", tmp_path / "serving", record(1))

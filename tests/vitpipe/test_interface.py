@@ -38,7 +38,7 @@ FIGURES = ModelFigures(
 )
 
 
-def test_importing_it_imports_no_library_and_no_other_package_of_ours():
+def test_importing_vitpipe_imports_no_other_package():
     script = "import sys; before = {*sys.modules}; import vitpipe; print(*{*sys.modules} - before)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     loaded = {*done.stdout.split()}
@@ -71,7 +71,7 @@ def runs(tmp_path):
     return tmp_path / "runs"
 
 
-def test_a_model_is_blessed_once_and_the_run_says_so(runs):
+def test_a_model_is_blessed_once_and_the_run_records_it(runs):
     before = vitpipe.read_run("run-1", runs)
     assert (before.state, before.blessed, before.servable) == (RunState.NOT_BLESSED, False, True)
     assert vitpipe.verdict(before).exit is Exit.NOT_BLESSED
@@ -86,7 +86,7 @@ def test_a_model_is_blessed_once_and_the_run_says_so(runs):
     assert vitpipe.bless("run-1", reason="again", runs=runs) is None
 
 
-def test_an_empty_store_of_another_pipeline_does_not_keep_a_model_from_being_blessed(runs):
+def test_an_empty_store_of_another_pipeline_does_not_prevent_blessing(runs):
     (runs / "birds").mkdir()
     (runs / "birds" / "metadata.db").touch()
     assert vitpipe.bless("run-1", reason="shown tonight", runs=runs).version == 1
@@ -107,7 +107,7 @@ def test_a_model_outside_the_root_of_its_pipeline_is_not_blessed(runs, place):
     assert not (runs / "pets" / "serving").exists()
 
 
-def test_what_cannot_be_blessed(runs):
+def test_bless_rejects_unservable_models_empty_reasons_and_running_pipelines(runs):
     with pytest.raises(NotServable) as refused:
         vitpipe.bless("run-2", reason="why not", runs=runs)
     assert refused.value.exit is Exit.NOT_SERVABLE
@@ -148,7 +148,7 @@ def test_rolling_back_returns_the_version_that_serves(tmp_path):
         vitpipe.roll_back(pipeline="cars", runs=tmp_path / "runs")
 
 
-def test_garbage_is_returned_by_pipeline(tmp_path):
+def test_collect_garbage_returns_a_result_for_each_pipeline(tmp_path):
     for pipeline in ("cats", "dogs"):
         make_store(tmp_path / pipeline / "metadata.db", pipeline, runs=4)
         for run in vitpipe.list_runs(tmp_path, pipeline=pipeline).runs:
@@ -166,7 +166,7 @@ def test_garbage_is_returned_by_pipeline(tmp_path):
         vitpipe.collect_garbage(0, runs=tmp_path)
 
 
-def test_predictions_are_values(tmp_path):
+def test_predict_returns_a_prediction_for_each_image(tmp_path):
     from trainer import serving
     from trainer.vit import ViT
 

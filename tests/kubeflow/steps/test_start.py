@@ -49,7 +49,7 @@ def run(settings, name):
         return store.run(name)
 
 
-def test_the_other_steps_find_the_graph_and_every_type(settings):
+def test_start_writes_the_graph_and_registers_every_type(settings):
     assert begin(settings, "run-1", trigger="schedule", reason="due at three") == 2  # the newest span
     graph = read_graph(logs_folder(settings, "run-1"))
     assert graph.runtime_spec.pipeline_run_id.field_value.string_value == "run-1"
@@ -65,14 +65,14 @@ def test_the_other_steps_find_the_graph_and_every_type(settings):
     assert summarise(RunResult(found)).state is RunState.RUNNING
 
 
-def test_started_once_more_it_is_the_same_run(settings):
+def test_a_second_start_of_a_run_changes_nothing(settings):
     begin(settings, "run-1")
     before = (logs_folder(settings, "run-1") / "graph.json").read_text()
     begin(settings, "run-1")
     assert (logs_folder(settings, "run-1") / "graph.json").read_text() == before
 
 
-def test_a_second_run_is_refused_until_the_first_has_ended(settings):
+def test_a_second_run_is_rejected_until_the_first_has_ended(settings):
     begin(settings, "run-1")
     with pytest.raises(UsageError, match=r"run run-1 of cifar10 is running.*take_over=run-1"):
         begin(settings, "run-2")
@@ -81,14 +81,14 @@ def test_a_second_run_is_refused_until_the_first_has_ended(settings):
     begin(settings, "run-2")
 
 
-def test_a_run_that_a_person_says_is_dead_is_taken_over(settings):
+def test_take_over_replaces_a_run_that_is_recorded_as_running(settings):
     begin(settings, "run-1")
     begin(settings, "run-2", take_over="run-1")
     assert summarise(RunResult(run(settings, "run-1"))).state is RunState.FAILED
     assert run(settings, "run-1").facts["taken_over_by"] == "run-2"
 
 
-def test_a_run_that_kubeflow_terminated_is_taken_over(settings, api):
+def test_a_terminated_or_deleted_run_is_taken_over(settings, api):
     address, states = api
     states["run-1"] = "RUNNING"
     begin(settings, "run-1", api=address)
@@ -110,13 +110,13 @@ def test_a_version_that_a_killed_run_pushed_is_recorded(settings, tmp_path):
     assert PUSHED not in run(settings, "run-2").facts
 
 
-def test_another_pipeline_is_not_in_the_way(settings):
+def test_a_run_of_another_pipeline_does_not_block_a_run(settings):
     begin(settings, "run-1")
     other = settings.model_copy(update={"name": "other"})
     assert begin(other, "run-2") == 2
 
 
-def test_a_run_on_one_machine_is_in_the_way(settings):
+def test_a_local_run_blocks_a_run_on_the_cluster(settings):
     settings.folder.mkdir(parents=True)
     with filelock.FileLock(settings.folder / ".lock"), pytest.raises(AnotherRun, match="another run of cifar10"):
         begin(settings, "run-1")
@@ -128,7 +128,7 @@ def test_a_broken_span_is_refused(settings):
         begin(settings, "run-1")
 
 
-def test_what_a_run_is_started_with_takes_the_place_of_the_settings(settings):
+def test_parameters_of_a_run_override_its_settings(settings):
     text = settings.model_dump_json(exclude={"metadata": {"password"}, "kubeflow": True})
     assert resolve_settings(text, NEWEST, {}).data.span is None
     with pytest.raises(SettingsError, match=r"gate.accuracy: .*2\.0"):
@@ -138,17 +138,17 @@ def test_what_a_run_is_started_with_takes_the_place_of_the_settings(settings):
     assert changed.gate.class_accuracy == settings.gate.class_accuracy
 
 
-def test_a_check_that_a_person_accepts_is_a_fact_of_the_run(settings):
+def test_an_accepted_check_is_recorded(settings):
     begin(settings, "run-1", reason="new camera", accepted={"drift_colour": "new camera"})
     assert json.loads(run(settings, "run-1").facts["accepted"]) == {"drift_colour": "new camera"}
 
 
-def test_a_package_of_another_graph_than_that_of_the_image_is_refused(settings):
+def test_a_package_with_another_graph_than_the_image_is_rejected(settings):
     with pytest.raises(UsageError, match=r"they differ in .*Trainer.*Compile it with the version of the image"):
         start.begin(settings, "run-1", nodes=["ImportExampleGen"])
 
 
-def test_a_folder_with_artifacts_of_another_store_is_refused(settings):
+def test_a_run_folder_of_another_store_is_rejected(settings):
     (settings.folder / "root").mkdir(parents=True)
     with pytest.raises(SettingsError, match="holds artifacts of another store of ML Metadata"):
         begin(settings, "run-1")

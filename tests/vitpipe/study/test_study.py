@@ -56,7 +56,7 @@ def study(out, *flags, seed=0):
     return Study(chosen, make_arms(chosen, None), coloured(90, seed=seed), coloured(30, seed=9), 3, out)
 
 
-def test_a_draw_has_as_many_of_each_class_and_holds_the_smaller_ones():
+def test_a_draw_is_balanced_and_contains_smaller_draws():
     split = coloured(200)
     small, large = (draw(split, 3, size, seed=1) for size in (5, 20))
     assert np.bincount(small.labels).tolist() == [5, 5, 5] and np.bincount(large.labels).tolist() == [20, 20, 20]
@@ -68,7 +68,7 @@ def test_a_draw_has_as_many_of_each_class_and_holds_the_smaller_ones():
         draw(split, 3, 67, seed=1)
 
 
-def test_cells_are_computed_once_and_again_for_other_settings_or_data(registered, tmp_path):
+def test_cells_are_recomputed_only_for_other_settings_or_data(registered, tmp_path):
     first = list(study(tmp_path, "sizes=[8]", "steps=[4]", "seeds=1").run())
     assert [cell.place.seed for cell in first] == [0] and len(list((tmp_path / CELLS).iterdir())) == 1
     assert list(study(tmp_path, "sizes=[8]", "steps=[4]", "seeds=1").run()) == []
@@ -82,7 +82,7 @@ def test_cells_are_computed_once_and_again_for_other_settings_or_data(registered
 
 
 @pytest.mark.slow
-def test_a_study_that_was_killed_goes_on_from_its_last_cell(tmp_path):
+def test_a_killed_study_continues_after_its_last_cell(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
@@ -108,7 +108,7 @@ if __name__ == "__main__":
     assert (tmp_path / "out" / CELLS / done).stat().st_mtime_ns == before
 
 
-def test_what_cannot_be_trained_is_said_before_anything_is(registered, tmp_path):
+def test_invalid_settings_are_rejected_before_training(registered, tmp_path):
     with pytest.raises(SettingsError, match="no architecture tou"):
         make_arms(settings("architectures=[tou]"), None)
     with pytest.raises(SettingsError, match="rarest class has 30"):
@@ -124,12 +124,12 @@ def test_what_cannot_be_trained_is_said_before_anything_is(registered, tmp_path)
         register("resnet-20", ARCHITECTURES["resnet-20"])
 
 
-def test_every_budget_is_one_that_can_be_run():
+def test_every_budget_is_valid():
     for budget in BUDGETS:
         assert make_arms(study_settings(budget), None)
 
 
-def test_a_cell_is_evaluated_with_the_statistics_of_its_training():
+def test_evaluation_uses_the_batch_statistics_of_training():
     built = []
 
     def build(*given):
@@ -149,7 +149,7 @@ def test_a_cell_is_evaluated_with_the_statistics_of_its_training():
 
 
 @pytest.mark.slow
-def test_models_of_keras_are_fitted_to_small_images():
+def test_keras_applications_are_adapted_to_small_images():
     for build, sizes, features in (
         (resnet50, [32, 16, 8, 4], 2048),
         (small_efficientnet, [32, 16, 8, 4, 2], 640),
@@ -165,7 +165,7 @@ def test_models_of_keras_are_fitted_to_small_images():
     assert rescaling.scale == 1  # pixels come normalised
 
 
-def test_resnet20_is_that_of_the_paper_but_for_its_shortcuts():
+def test_resnet20_has_the_size_of_the_paper():
     model = resnet20(32, 10, *GREY)
     assert round(model.count_params(), -4) == 270_000  # the paper: 0.27 million
     kernels = [
@@ -180,7 +180,7 @@ def test_resnet20_is_that_of_the_paper_but_for_its_shortcuts():
     assert multiply_adds(model, 32) == by_hand + 640
 
 
-def test_products_of_attention_are_counted():
+def test_multiply_adds_include_attention():
     model = ARCHITECTURES["vit-small"].build(32, 5, *GREY)
     tokens, width = 65, 64
     block = tokens * 12 * width**2 + 2 * tokens**2 * width
@@ -188,7 +188,7 @@ def test_products_of_attention_are_counted():
     assert multiply_adds(model, 32) == 64 * 48 * width + 4 * block - only_cls + 5 * width
 
 
-def test_a_shifted_depthwise_convolution_is_one():
+def test_shifted_depthwise_equals_depthwise_convolution():
     images = np.random.default_rng(0).normal(size=(2, 9, 9, 4)).astype("float32")
     for kernel, stride, padding in (3, 1, "same"), (5, 1, "same"), (5, 2, "valid"), (3, 2, "valid"):
         theirs, ours = (
@@ -201,7 +201,7 @@ def test_a_shifted_depthwise_convolution_is_one():
         np.testing.assert_allclose(ours(images), theirs(images), atol=1e-5)
 
 
-def test_moments_are_of_each_channel():
+def test_moments_are_computed_for_each_channel():
     images = np.zeros((2, 4, 4, 3), "uint8")
     images[1, ..., 2] = 200
     assert moments(images) == ((0, 0, 100), (1, 1, 100))
@@ -221,7 +221,7 @@ def cell(name, size, seed, right, steps=10, seconds=12.0):
     return cells.Cell(place=place, result=result)
 
 
-def test_means_have_the_interval_of_student():
+def test_means_have_confidence_intervals_by_students_t():
     found = results.make_rows(
         {"b": "B", "a": "A"}, [cell("a", 50, seed, 40 + seed) for seed in range(3)] + [cell("b", 9, 0, 7)]
     )
@@ -231,13 +231,13 @@ def test_means_have_the_interval_of_student():
     assert results.confidence_interval([0.0, 0.9]) == (0, 1)
 
 
-def test_the_time_left_is_by_the_cells_done():
+def test_the_remaining_time_is_estimated_from_finished_cells():
     done = [cell("a", 50, 0, 1), cell("b", 50, 0, 1, seconds=3.0)]
     assert expected_seconds(cell("a", 250, 0, 1, steps=100).place, done) == pytest.approx(10 + 20)
     assert expected_seconds(cell("c", 250, 0, 1, steps=100).place, done) == pytest.approx(5.5 + 20)
 
 
-def test_the_page_has_every_line_and_its_table(tmp_path):
+def test_the_page_has_all_rows_escaped(tmp_path):
     rows = results.make_rows(
         {"a": "Alpha <b>", "c": "Gamma"}, [cell(n, s, k, 40) for n in "ac" for s in (50, 250) for k in (0, 1)]
     )
