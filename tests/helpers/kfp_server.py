@@ -1,8 +1,8 @@
-"""Kubeflow Pipelines for tests: the part of its REST API that is used, over a real socket, with a memory.
+"""Server of Kubeflow Pipelines for tests: the used part of its REST API, over a real socket, with its state in memory.
 
-Paths, bodies and statuses are those of its API server (backend/src/apiserver of kubeflow/pipelines 2.17). Whatever is
-asked or answered in version 2 of the API is compared with its definition, as kfp_server_api has it, so that neither
-side can drift from it. A run does what a test lets it do: see `play`.
+Paths, bodies and statuses are those of its API server (backend/src/apiserver of kubeflow/pipelines 2.17). Requests and
+answers of version 2 of the API are compared with its definition in kfp_server_api, so that neither side can deviate
+from it. Tests set the states of runs with `play`.
 """
 
 import contextlib
@@ -26,15 +26,15 @@ from dateutil.parser import isoparse
 
 GONE_ON = {"PENDING", "RUNNING"}
 NEVER = "1970-01-01T00:00:00Z"
-NOT_YET = "0001-01-01T00:00:00Z"  # of a step
+NOT_YET = "0001-01-01T00:00:00Z"  # end of a step that has not ended
 GROUP = "exit-handler-1"
-# Templates of a step, by the metadata of its pods: no annotation and one label.
+# Templates of a step. Their names contain the metadata of its pods: no annotation and one label.
 EXECUTOR, IMPL = "metadata-0-1-retry-system-container-executor", "metadata-0-1-retry-system-container-impl"
 PHASES = {"SUCCEEDED": "Succeeded", "FAILED": "Failed", "RUNNING": "Running", "SKIPPED": "Skipped"}
 
 
 class Refused(Exception):
-    """status: of HTTP; code: of gRPC, which stands in the body."""
+    """An error answer: `status` is that of HTTP, `code` that of gRPC in the body."""
 
     def __init__(self, status, code, message):
         super().__init__(message)
@@ -43,32 +43,34 @@ class Refused(Exception):
 
 @dataclass
 class Failure:
-    """Of the next `times` requests whose `METHOD /path` has a match for `pattern`."""
+    """Failure of the next `times` requests whose `METHOD /path` matches `pattern`."""
 
     pattern: str
-    status: int = 0  # none: the connection breaks off
+    status: int = 0  # 0: the connection is closed without an answer
     times: int = 1
     body: str = '{"code": 14, "message": "out of order"}'
     kind: str = "application/json"
     headers: dict = field(default_factory=dict)
-    done: bool = False  # the server does what it was asked, and the answer gets lost
-    delay_s: float = 0.0  # before all that; status -1: and then answers as always
+    done: bool = False  # the server carries the request out before it fails
+    delay_s: float = 0.0  # delay before the failure; with status -1, the request succeeds after the delay
 
 
 class Kfp:
+    """State of the server, with a method for each route."""
+
     def __init__(self, *, token="", multi_user=False, page=True):
         self.token, self.multi_user = token, multi_user
-        self.page = page  # the address is that of the page, which has no /apis/v1alpha1
+        self.page = page  # whether the address is that of the web page, which has no /apis/v1alpha1
         self.pipelines, self.versions, self.experiments = {}, {}, {}
         self.runs, self.recurring = {}, {}
         self.packages = {}  # text by version
-        self.steps = {}  # of a run, in the order they were played: task -> how
+        self.steps = {}  # tasks by run, with their states, in the order of `play`
         self.logs = {}  # text by pod
         self.ended_with_their_schedule = []  # runs that Kubernetes deleted
         self.failures, self.requests = [], []
         self._clock = datetime(2026, 1, 1, tzinfo=UTC)
 
-    # What a test lets happen.
+    # Methods for tests.
 
     def fail(self, pattern, status=0, **how):
         self.failures.append(Failure(pattern, status, **how))
@@ -77,7 +79,7 @@ class Kfp:
         return [line for line in self.requests if re.search(pattern, line)]
 
     def play(self, run_id, task, state="SUCCEEDED", log="", *, attempts=1, seconds=3):
-        """A step of a run comes to be in a state; the last attempt has this log."""
+        """Set the state of a step. The last attempt has this log."""
         run = self.runs[run_id]
         run["state"] = "RUNNING"
         self.steps[run_id][task] = {
@@ -94,13 +96,13 @@ class Kfp:
         self.logs[pods[-1]] = log
 
     def end(self, run_id, state):
-        """CANCELED: after a person terminated it, which the server's history of the run tells from a failure."""
+        """End a run. The state of a canceled run is FAILED; only its history shows that a user terminated it."""
         before, last = ("CANCELING", "FAILED") if state == "CANCELED" else ("RUNNING", state)
         history = [{"update_time": self.now(), "state": one} for one in (before, last)]
         self.runs[run_id] |= {"state": last, "finished_at": self.now(), "state_history": history}
 
     def tick(self, recurring_id):
-        """The moment of a schedule comes."""
+        """Let a schedule start a run. Returns the id of the run, or None if it starts none."""
         one = self.recurring[recurring_id]
         going_on = [
             run for run in self.runs.values() if run.get("recurring_run_id") == recurring_id and run["state"] in GONE_ON
@@ -117,7 +119,7 @@ class Kfp:
         return [_pod(self._workflow(run_id), name) for name in names if f".{task}(0).executor(" in name]
 
     def now(self):
-        """Each moment is another second, which is as fine as the server's clock is."""
+        """Return a time that is a second later at each call, because the server's times are in seconds."""
         self._clock += timedelta(seconds=1)
         return f"{self._clock:%Y-%m-%dT%H:%M:%SZ}"
 
@@ -216,10 +218,10 @@ class Kfp:
                 self.ended_with_their_schedule.append(run_id)
         return {}
 
-    # Beside it.
+    # Other routes.
 
     def get_run_v1(self, query, body, run_id):
-        """apiRunDetail of backend/api/v1beta1/swagger/run.swagger.json."""
+        """Return an apiRunDetail of backend/api/v1beta1/swagger/run.swagger.json."""
         run = self._get(self.runs, run_id, "Run")
         workflow = {"metadata": {"name": self._workflow(run_id)}, "status": {"nodes": self.nodes(run_id)}}
         return {
@@ -228,16 +230,16 @@ class Kfp:
         }
 
     def log(self, run_id, pod):
-        """An error follows upon status 200. A server without users looks for pods in no namespace and finds none."""
+        """Return a log, or an error with status 200. A single-user server searches without a namespace, in vain."""
         if self.multi_user and pod in self.logs:
             return self.logs[pod]
         text = f"BadRequestError: Failed to read logs for run {run_id}: InternalServerError: Failed to read logs"
         return json.dumps({"error_message": text, "error_details": f"{text}\nat some line"}, separators=(",", ":"))
 
     def nodes(self, run_id):
-        """What Argo keeps of a run: drivers and groups beside the steps, and a step's pods below two more nodes.
+        """Return Argo's nodes of a run: steps, drivers and groups. The pods of a step are below two more nodes.
 
-        As it is with kubeflow/manifests/pipelines/retries.yaml: each node stands above its one attempt.
+        With kubeflow/manifests/pipelines/retries.yaml, each node has one attempt as its child.
         """
         name = self._workflow(run_id)
         nodes = {}
@@ -290,11 +292,11 @@ class Kfp:
                 state = how["state"] if last else "FAILED"
                 pod = add(f"{path}(0).executor({attempt})", "Pod", IMPL, f"{path}(0)", state, *times[1:])
                 retry["children"].append(pod["id"])
-                before = pod  # what comes next hangs below a pod of what came before
+                before = pod  # the next task is a child of the last pod
         return nodes
 
     def _task_details(self, run_id):
-        """As the server makes them of Argo's nodes: names and times, and no pod of a task's own."""
+        """Return task details as the server derives them from Argo's nodes. They do not name the pods of a task."""
         states = {phase: state for state, phase in PHASES.items()}
         return [
             {
@@ -371,7 +373,7 @@ class Kfp:
 
 
 _V2 = "/apis/v2beta1"
-# Method, path, what answers, the kind of the body, the kind of the answer.
+# Method, path, function, type of the body, type of the answer.
 _ROUTES = [
     ("GET", f"{_V2}/healthz", Kfp.healthz, None, "V2beta1GetHealthzResponse"),
     ("POST", f"{_V2}/pipelines", Kfp.create_pipeline, "V2beta1Pipeline", "V2beta1Pipeline"),
@@ -395,7 +397,7 @@ _UNDOCUMENTED = {"V2beta1GetHealthzResponse": {"commit_sha", "tag_name"}}  # the
 
 
 def problems(value, kind, at=""):
-    """In what a JSON value is not of a kind of the API's definition, as kfp_server_api has it."""
+    """Return the deviations of a JSON value from a type of the API's definition in kfp_server_api."""
     if match := re.fullmatch(r"list\[(.+)\]", kind):
         if not isinstance(value, list):
             return [f"{at} is no list"]
@@ -426,12 +428,12 @@ def problems(value, kind, at=""):
 
 
 @contextlib.contextmanager
-def served(kfp, certificate=None):
-    """The address under which it answers. certificate: a file with it and its key, for https."""
+def serve(kfp, certificate=None):
+    """Start the server. Yields its address. `certificate` is a file with a certificate and its key, for https."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        wbufsize = -1  # an answer as one packet: the second of two waits 40 ms
+        wbufsize = -1  # sends an answer as one packet, because a second packet would be delayed by 40 ms
 
         def handle_any(self):
             url = urlsplit(self.path)
@@ -489,7 +491,7 @@ def served(kfp, certificate=None):
                     content = None
                 answer = answers(kfp, query, content, *re.fullmatch(pattern, path).groups())
             except Refused as error:
-                if error.code is None:  # the server of uploads
+                if error.code is None:  # the upload server uses other fields
                     said = {"error_message": str(error), "error_details": f"Error: {error}"}
                 else:
                     said = {"code": error.code, "message": str(error), "details": []}
@@ -507,7 +509,7 @@ def served(kfp, certificate=None):
             return part.get_payload(decode=True).decode()
 
         def send(self, status, text, kind="application/json", headers=()):
-            with contextlib.suppress(ConnectionError):  # a client that waited long enough
+            with contextlib.suppress(ConnectionError):  # the client has timed out
                 self.send_response(status)
                 for name, value in {"Content-Type": kind, **dict(headers)}.items():
                     self.send_header(name, value)

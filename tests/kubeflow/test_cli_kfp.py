@@ -1,4 +1,4 @@
-"""`vitpipe kfp ...`: whole commands against a server, and what a person or a script sees of them."""
+"""Output and exit codes of the `vitpipe kfp` commands, run against a server."""
 
 import json
 import os
@@ -23,7 +23,7 @@ REFUSED = "vitpipe: not blessed, nothing pushed:\nvitpipe:   accuracy 0.1\nvitpi
 
 @pytest.fixture
 def vitpipe(endpoint, monkeypatch, capfd, tmp_path):
-    """Run a command in this process: its exit code, standard output and standard error."""
+    """Function that runs a command in this process. Returns exit code, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VITPIPE_KUBEFLOW__ENDPOINT", endpoint)
     monkeypatch.setenv("VITPIPE_KUBEFLOW__TOKEN", TOKEN)
@@ -250,7 +250,7 @@ def test_a_failure_prints_one_error_line_after_its_retries(vitpipe, kfp, monkeyp
 
 
 def test_output_to_a_pipe_is_plain_data(kfp, endpoint, submitted):
-    """As a script calls it: no colour, no control characters, data alone on standard output."""
+    """A script gets no colours and no control characters, and only data on standard output."""
     done = start_process(endpoint, "status", "--json", VITPIPE_KUBEFLOW__TOKEN=TOKEN)
     out, err = done.communicate(timeout=60)
     assert done.returncode == 0 and err == "" and json.loads(out)[0]["run"] == submitted
@@ -263,7 +263,7 @@ def test_an_interrupted_watch_leaves_the_run_running(kfp, endpoint, submitted):
     kfp.play(submitted, "start")
     watching = start_process(endpoint, "status", "last", "--watch", VITPIPE_KUBEFLOW__TOKEN=TOKEN)
     assert watching.stderr.readline().startswith("Start ")
-    time.sleep(0.5)  # to where it waits, which it does nearly all the time
+    time.sleep(0.5)  # until the command waits between two requests
     watching.send_signal(signal.SIGINT)
     _, err = watching.communicate(timeout=60)
     assert watching.returncode == 130
@@ -272,7 +272,7 @@ def test_an_interrupted_watch_leaves_the_run_running(kfp, endpoint, submitted):
 
 
 def test_the_command_module_imports_no_heavy_library():
-    """Nor does it take the client: a command answers at once."""
+    """The client is imported only when it is used, so that a command starts fast."""
     heavy = {"kfp", "kfp_server_api", "numpy", "tfx"}
     code = f"import sys; import vitpipe.cli.kfp; print({heavy} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)

@@ -1,4 +1,4 @@
-"""The client against a real socket: what it asks, what it makes of the answers, and what of failures."""
+"""Requests of the client over a real socket, and its handling of answers and failures."""
 
 import ipaddress
 import itertools
@@ -74,7 +74,7 @@ def test_an_equal_package_is_uploaded_once(kfp, client, packages):
 
 @pytest.mark.parametrize("path", ["POST /apis/v2beta1/pipelines$", "POST .*/upload_version", "POST .*/experiments"])
 def test_a_name_conflict_reuses_the_existing_resource(kfp, client, packages, path):
-    """409: here the answer to a request that was done after all."""
+    """The server answers 409, although it has carried out the request."""
     kfp.fail(path, 409, done=True, body='{"code": 6, "message": "Already exist error"}')
     version = client.deploy(packages[0].read_text(), "c0de")
     client.start(version, "sample-1", MANUAL)
@@ -112,7 +112,7 @@ def test_a_namespace_is_sent_only_to_a_multi_user_server(kfp, packages, settings
     assert named == ({"kubeflow"} if users else {None})
 
 
-# Runs, their steps and logs.
+# Runs, steps and logs.
 
 
 def test_the_tasks_of_a_run_are_its_containers(kfp, client, run):
@@ -130,7 +130,7 @@ def test_the_tasks_of_a_run_are_its_containers(kfp, client, run):
 
 @pytest.mark.parametrize("page", [False, True])
 def test_every_attempt_has_a_pod_with_its_log(kfp, client, run, page):
-    """page: the address is that of the page, which reads logs itself; else of a server with users."""
+    """Logs are read through the web page (`page`), or from a multi-user API server."""
     kfp.page, kfp.multi_user = page, not page
     kfp.play(run.id, "start", "SUCCEEDED", "of the start")
     kfp.play(run.id, "trainer", "SUCCEEDED", "at last", attempts=3)
@@ -186,7 +186,7 @@ def recorder(monkeypatch):
 
 
 def run_between_polls(monkeypatch, *moments):
-    """Each of these happens while the client waits."""
+    """Call one of the functions during each wait of the client."""
     left = iter(moments)
 
     def sleep(_):
@@ -262,7 +262,7 @@ CRASHED = "Trace\nvitpipe: the log: runs/x.log\nvitpipe: exit 1: crashed in Trai
             1,
             ["epoch 1", "epoch 2", "crashed in Trainer: it was killed"],
         ),
-        # A report that fails changes nothing.
+        # A report that fails does not change the result.
         (
             "FAILED",
             [("verdict", "SUCCEEDED", VERDICT), ("run-report", "FAILED", "")],
@@ -342,7 +342,7 @@ def test_moving_without_a_schedule_does_nothing(kfp, client, version):
 
 
 def test_moving_a_schedule_does_not_delete_its_run(kfp, client, version, packages):
-    """Kubernetes deletes runs along with the schedule that started them."""
+    """Kubernetes deletes running runs together with the schedule that started them."""
     schedule.put(client, version, NIGHTLY, cron="0 0 3 * * *", interval_s=0)
     [old] = kfp.recurring
     run_id = kfp.tick(old)
@@ -362,7 +362,7 @@ def test_an_interrupted_move_is_finished_by_the_next_call(kfp, client, version, 
     kfp.fail(broken, 500)
     with pytest.raises(ClusterError):
         schedule.move(client, new)
-    assert any(one["mode"] == "ENABLE" for one in kfp.recurring.values())  # never none
+    assert any(one["mode"] == "ENABLE" for one in kfp.recurring.values())  # there is always a schedule
     assert not schedule.move(client, new)
     [left] = kfp.recurring
     assert left != old and kfp.recurring[left]["mode"] == "ENABLE"
@@ -378,7 +378,7 @@ def test_a_failed_move_leaves_the_old_schedule(kfp, client, version, packages):
 
 
 def test_an_interval_continues_after_a_move(kfp, client, version, packages):
-    """From its own beginning a pipeline that is deployed often would never run, from an old one it would at once."""
+    """See `kubeflow.schedule._last_moment` for the reason."""
     schedule.put(client, version, NIGHTLY, cron="", interval_s=3600)
     [made] = kfp.recurring.values()
     began = datetime.now(UTC) - timedelta(hours=50, minutes=20)
@@ -428,7 +428,7 @@ def test_a_run_created_despite_an_error_status_is_not_created_twice(kfp, client,
     assert list(kfp.runs) == [made.id]
 
 
-# A server that does not do what it should.
+# Servers that fail or answer something unexpected.
 
 
 def test_a_busy_server_is_tried_four_times(kfp, settings, messages):
@@ -518,7 +518,7 @@ def test_a_token_is_sent_and_a_rejected_one_is_not_printed(kfp, endpoint):
 
 def test_a_token_does_not_follow_a_redirect(kfp, endpoint):
     elsewhere = kfp_server.Kfp()
-    with kfp_server.served(elsewhere) as other:
+    with kfp_server.serve(elsewhere) as other:
         kfp.fail("healthz", 307, headers={"Location": f"{other}/apis/v2beta1/healthz"})
         variables = {"VITPIPE_KUBEFLOW__TOKEN": TOKEN}
         with pytest.raises(SettingsError, match="307"):
@@ -529,7 +529,7 @@ def test_a_token_does_not_follow_a_redirect(kfp, endpoint):
 def test_a_certificate_is_trusted_if_ssl_cert_file_names_it(kfp, tmp_path, monkeypatch):
     file = tmp_path / "own.pem"
     file.write_bytes(own_certificate())
-    with kfp_server.served(kfp, file) as address:
+    with kfp_server.serve(kfp, file) as address:
         settings = load("sample", [f"kubeflow.endpoint={address}"], environment={})
         with pytest.raises(
             ClusterError, match=r"not trusted: .*self-signed certificate.* in the variable SSL_CERT_FILE"
@@ -552,7 +552,7 @@ def own_certificate():
 
 
 def test_the_test_server_detects_deviations_from_the_api_definition():
-    """It compares all it says; this is that the comparison finds something."""
+    """The server compares all its answers with the definition. The comparison must find deviations."""
     assert kfp_server.problems({"run_id": "x", "created_at": "2026-01-01T00:00:00Z"}, "V2beta1Run") == []
     for wrong in ({"runid": "x"}, {"run_id": 1}, {"created_at": "soon"}, {"state": "DONE"}, {"run_details": []}):
         assert kfp_server.problems(wrong, "V2beta1Run")

@@ -1,4 +1,4 @@
-"""The compiled package: what the cluster is told, and what is refused before it is told anything."""
+"""The compiled package, and settings that the compiler rejects."""
 
 import os
 import re
@@ -60,7 +60,7 @@ def of_kubernetes(documents, task):
 
 
 def test_the_package_equals_the_golden_file(compiled):
-    """On purpose changed: `VITPIPE_GOLDEN=1 pytest tests/kubeflow/test_compile.py`, and look at the difference."""
+    """After an intended change, run `VITPIPE_GOLDEN=1 pytest tests/kubeflow/test_compile.py` and review the diff."""
     if os.environ.get("VITPIPE_GOLDEN"):
         GOLDEN.write_text(compiled)
     assert compiled == GOLDEN.read_text()
@@ -104,12 +104,12 @@ def test_a_failed_step_is_retried_after_any_duration(tasks):
     trainer, verdict = tasks["trainer"].retry_policy, tasks[task_name(VERDICT)].retry_policy
     assert (trainer.max_retry_count, trainer.backoff_duration.seconds) == (2, 60)
     assert (verdict.max_retry_count, verdict.backoff_duration.seconds) == (1, 5)
-    for policy in trainer, verdict:  # Argo gives a task that failed up after that time
+    for policy in trainer, verdict:  # after this time, Argo does not retry a task that has failed once
         assert policy.backoff_max_duration.ToTimedelta().days == 30
 
 
 def test_the_report_is_the_exit_task(spec):
-    """As a plain task that ignores failures it would be an exit hook of every step."""
+    """The exit task also runs after a crash. A task that ignores failures would become an exit hook of every step."""
     root = spec.root.dag.tasks
     assert root.keys() == {"exit-handler-1", "run-report"}
     strategy = pipeline_spec_pb2.PipelineTaskSpec.TriggerPolicy.ALL_UPSTREAM_TASKS_COMPLETED

@@ -1,4 +1,4 @@
-"""The images: what goes into them, and rules for the Dockerfile that need no engine to check."""
+"""Content of the images, and rules for the Dockerfile that can be checked without a container engine."""
 
 import re
 import shutil
@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from docker.utils.build import exclude_paths  # .dockerignore, as Docker reads it
+from docker.utils.build import exclude_paths  # interprets .dockerignore as Docker does
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT_OUT = ("data", "runs", ".git", ".venv", ".uv", ".cache", "vitpipe.egg-info")
@@ -16,7 +16,7 @@ PATTERNS = [line for line in (ROOT / ".dockerignore").read_text().splitlines() i
 
 
 def instructions() -> list[tuple[str, str]]:
-    """(`RUN`, its text) and so on, comments left out and continued lines joined."""
+    """Return the instructions as pairs such as (`RUN`, text), without comments and with continued lines joined."""
     lines = (ROOT / "kubeflow" / "images" / "Dockerfile").read_text().splitlines()
     text = "\n".join(line for line in lines if not line.lstrip().startswith("#")).replace("\\\n", " ")
     return [
@@ -30,7 +30,7 @@ def texts(name: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory) -> Path:
-    """A checkout in use: with data, runs, an environment and what people leave lying about."""
+    """A checkout in use, which also contains data, runs, an environment and other files that must not be copied."""
     folder = tmp_path_factory.mktemp("checkout")
     caches = shutil.ignore_patterns(".*_cache", "__pycache__")
 
@@ -50,13 +50,13 @@ def checkout(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def context(checkout) -> set[str]:
-    """The files of the checkout that an image may be given."""
+    """The files of the checkout that .dockerignore allows."""
     return {name for name in exclude_paths(str(checkout), PATTERNS) if (checkout / name).is_file()}
 
 
 @pytest.fixture
 def image(checkout, context, tmp_path) -> Path:
-    """The code as it lies in an image."""
+    """A folder with the code as an image contains it."""
     for name in context:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(checkout / name, tmp_path / name)
@@ -73,7 +73,7 @@ def test_the_build_context_contains_only_the_code(checkout, context):
     }
     for_people = {name for name in code if re.match(r"kubeflow/(images|manifests|serving)/", name)}
     assert for_people
-    # Docker's build asks for its own two files by itself.
+    # Docker's build reads the Dockerfile and .dockerignore in any case.
     assert context - {".dockerignore"} == code - for_people | {"setup.py", "pyproject.toml", "README.md"}
 
 
@@ -133,7 +133,7 @@ def test_every_copied_file_is_in_the_build_context(context):
 
 
 def test_build_tools_do_not_stay_in_the_image():
-    """Its last stage takes finished folders from others, and runs nothing."""
+    """The last stage only copies folders from other stages."""
     last = instructions()[max(number for number, (name, _) in enumerate(instructions()) if name == "FROM") :]
     copied = [text for name, text in last if name == "COPY"]
     assert copied and all(

@@ -1,4 +1,4 @@
-"""kubeflow/manifests/ is right by Kubernetes' schemas, grants what is needed, and agrees with pipeline and page."""
+"""Manifests of kubeflow/manifests/: valid by Kubernetes' schemas, with minimal rights, equal to package and page."""
 
 import re
 import subprocess
@@ -26,7 +26,7 @@ real = pytest.mark.skipif(bool(kustomize.missing()), reason=kustomize.missing())
 
 
 def pods(found: list[dict]) -> dict[str, dict]:
-    """The pod templates among resources, by the name of what makes them."""
+    """Return the pod templates of resources, by the name of the resource."""
     templates = {}
     for resource in found:
         spec = resource.get("spec", {})
@@ -49,7 +49,7 @@ def environment(container: dict) -> dict[str, str]:
 
 
 def claims(template: dict) -> dict[str, str]:
-    """The claims of a pod: name of its volume, and of the claim."""
+    """Return the claims of a pod, by the name of the volume."""
     return {
         volume["name"]: volume["persistentVolumeClaim"]["claimName"]
         for volume in template["spec"].get("volumes", [])
@@ -58,7 +58,7 @@ def claims(template: dict) -> dict[str, str]:
 
 
 def blocks(name: str) -> list[str]:
-    """The files of that name that the page shows."""
+    """Return the contents of the files with this name on the page."""
     return re.findall(rf"```yaml\n# {re.escape(name)}\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 
@@ -144,7 +144,7 @@ def test_the_claim_is_owned_by_the_user_of_the_images():
 def test_pods_run_with_minimal_rights(template):
     pod = template["spec"]
     assert pod["automountServiceAccountToken"] is False
-    assert pod["enableServiceLinks"] is False  # a variable for each Service of the namespace, otherwise
+    assert pod["enableServiceLinks"] is False  # else the pod gets variables for each Service of the namespace
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     for container in containers(template):
         security = {**pod["securityContext"], **container["securityContext"]}
@@ -152,7 +152,7 @@ def test_pods_run_with_minimal_rights(template):
         assert security["readOnlyRootFilesystem"] is True
         assert security["capabilities"]["drop"] == ["ALL"]
         assert {"cpu", "memory"} == container["resources"]["limits"].keys() == container["resources"]["requests"].keys()
-        if container["name"] != "owner":  # of the claim; the test above is about it
+        if container["name"] != "owner":  # changes the owner of the claim as root, see the test above
             assert security["runAsNonRoot"] is True and security["runAsUser"] > 0
             assert "add" not in security["capabilities"]
         if container["image"] == "vitpipe":
@@ -161,7 +161,7 @@ def test_pods_run_with_minimal_rights(template):
 
 @each_pod
 def test_no_pod_sets_a_group_on_the_claim(template):
-    """For an fsGroup the kubelet may change the group of all that is on it."""
+    """With an fsGroup, the kubelet may change the group of all files on the claim."""
     assert not (claims(template) and "fsGroup" in template["spec"]["securityContext"])
 
 
@@ -182,7 +182,7 @@ def test_the_service_account_has_minimal_rights():
 
 
 def admits(caller: dict[str, str], template: dict, port: str) -> bool:
-    """Whether the policies let a pod with these labels, of the same namespace, open a port of another."""
+    """Return whether the policies let a pod with these labels connect to a port of another pod of the namespace."""
     labels = template["metadata"]["labels"].items()
     selecting = [
         resource["spec"]
@@ -280,7 +280,7 @@ def test_page_and_manifests_name_one_version_of_kubeflow_pipelines():
 
 
 def deployed(tmp_path: Path, block: str) -> list[dict]:
-    """What is sent where the page's own kustomization stands beside a checkout."""
+    """Build a kustomization of the page, with the checkout beside it."""
     (tmp_path / "vitpipe").symlink_to(KUBEFLOW.parent)
     (tmp_path / "deploy").mkdir()
     (tmp_path / "deploy" / "kustomization.yaml").write_text(block)

@@ -1,4 +1,4 @@
-"""kubeflow/serving/ is right by Kubernetes' schemas and TensorFlow Serving's messages, and its files agree."""
+"""Manifests of kubeflow/serving/: valid by Kubernetes' schemas and TensorFlow Serving's messages, and consistent."""
 
 from pathlib import Path
 
@@ -14,10 +14,10 @@ from tests.helpers.kustomize import KUBERNETES, resources
 SERVING = kustomize.KUBEFLOW / "serving"
 CONFIG = SERVING / "config"
 MODEL = "vit"
-SERVES = f"/v1/models/{MODEL}/metadata"  # answers 200 only while a version serves
+SERVES = f"/v1/models/{MODEL}/metadata"  # answers 200 only while a version is served
 ANSWERS = f"/v1/models/{MODEL}"
 
-# Messages that tensorflow-serving-api does not ship, with the fields that TensorFlow Serving's .proto files give them:
+# Messages that tensorflow-serving-api does not contain. The fields are those of TensorFlow Serving's files
 # servables/tensorflow/session_bundle_config.proto and config/monitoring_config.proto.
 MESSAGES = {
     "BatchingParameters": {
@@ -109,7 +109,7 @@ def test_an_unknown_field_fails_validation(version):
 
 @pytest.mark.parametrize("version", KUBERNETES)
 def test_the_pod_of_the_inference_service_is_valid(version):
-    """Of the rest, KServe's own fields, only the structure that its documentation gives is checked."""
+    """The pod is validated. KServe's own fields are only compared with the structure in its documentation."""
     service = one("kserve", "InferenceService")
     assert service["apiVersion"] == "serving.kserve.io/v1beta1"
     assert service["spec"].keys() == {"predictor"}
@@ -167,7 +167,7 @@ def test_all_configurations_use_one_model_name():
     assert model().name == MODEL
     assert one("kserve", "InferenceService")["metadata"]["name"] == MODEL
     assert "model_name" not in flags(plain_pod()[1])  # model.config names it
-    assert "model_name" not in flags(kserve_pod()[1])  # the runtime does, after the InferenceService
+    assert "model_name" not in flags(kserve_pod()[1])  # the runtime sets it to the name of the InferenceService
 
 
 @both
@@ -176,7 +176,7 @@ def test_probes_request_the_model(pod_and_container):
     asked = {kind: container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness", "liveness")}
     assert asked == {"startup": SERVES, "readiness": SERVES, "liveness": ANSWERS}
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    rest = int(flags(container).get("rest_api_port", 8080))  # 8080 is what KServe's runtime gives
+    rest = int(flags(container).get("rest_api_port", 8080))  # KServe's runtime sets 8080
     for kind in asked:
         port = container[f"{kind}Probe"]["httpGet"]["port"]
         assert ports.get(port, port) == rest
@@ -221,7 +221,7 @@ def test_the_server_reads_files_of_its_config_map(pod_and_container):
     read = {flag: Path(value) for flag, value in flags(container).items() if flag.endswith("_file")}
     assert all(path.parent == Path(mount["mountPath"]) and path.name in config_map["data"] for path in read.values())
     unread = config_map["data"].keys() - {path.name for path in read.values()}
-    assert unread == (set() if folder == "deployment" else {"model.config"})  # KServe names model and folder itself
+    assert unread == (set() if folder == "deployment" else {"model.config"})  # KServe sets model and folder itself
 
 
 def test_deployment_and_kserve_use_the_same_flags():
@@ -269,4 +269,4 @@ def test_selectors_match_the_pods():
         assert selector.items() <= labels.items()
     ports = {port["name"] for port in plain_pod()[1]["ports"]}
     assert {port["targetPort"] for port in service["ports"]} == ports
-    assert service.get("type", "ClusterIP") == "ClusterIP"  # TensorFlow Serving asks nobody who they are
+    assert service.get("type", "ClusterIP") == "ClusterIP"  # TensorFlow Serving does not authenticate clients

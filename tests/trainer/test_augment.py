@@ -18,7 +18,7 @@ RECIPE = AugmentSettings()
 
 
 def batch(count=64, height=8, width=8):
-    """Images in which hardly a pixel is like another, one-hot targets, draws."""
+    """Return images whose pixels differ nearly everywhere, one-hot targets, and draws."""
     rng = np.random.default_rng(0)
     images = rng.integers(1, 256, (count, height, width, 3), "uint8")
     targets = np.eye(5, dtype="float32")[rng.integers(0, 5, count)]
@@ -30,7 +30,7 @@ def uniform(*shape):
 
 
 def grid(columns, points=4):
-    """Every combination of `points` evenly spaced numbers, as draws [points**columns, columns]."""
+    """Return all combinations of `points` evenly spaced numbers, as draws [points**columns, columns]."""
     axis = (np.arange(points, dtype="float32") + 0.5) / points
     return np.stack(np.meshgrid(*[axis] * columns, indexing="ij"), axis=-1).reshape(-1, columns)
 
@@ -51,7 +51,7 @@ def test_flip_mirrors_half_of_the_images_and_leaves_the_others():
 
 
 def erased(count=20_000, probability=0.25, height=24, width=24):
-    """Where each of black images was erased, and the images."""
+    """Erase parts of black images. Returns where each was erased, and the images."""
     images = np.full((count, height, width, 3), -1, "float32")
     out = np.array(erase(images, uniform(count, 8), probability))
     return (out >= 0).all(axis=-1), out
@@ -82,8 +82,8 @@ def test_erasing_has_its_probability_area_and_shape():
     assert abs(np.median(aspect)) < 0.05 and np.abs(aspect).max() < math.log(10 / 3) + 0.5
     assert abs(np.quantile(aspect, 0.75) - math.log(10 / 3) / 2) < 0.06
     where = gone.mean(axis=0)
-    np.testing.assert_allclose(where, where[::-1, ::-1], atol=0.04)  # no side is preferred
-    assert where[0, 0] > 0.002  # and corners are reached
+    np.testing.assert_allclose(where, where[::-1, ::-1], atol=0.04)  # all sides are equally likely
+    assert where[0, 0] > 0.002  # corners are erased, too
 
 
 def test_mixup_is_the_weighted_mean_of_neighbours():
@@ -150,7 +150,7 @@ def test_images_are_mixed_with_the_given_probability_by_mixup_or_cutmix_at_even_
     )
     changed = (mixed_targets != targets).any(axis=1)
     assert (mixed[~changed] == images[~changed]).all()
-    # Some of CutMix' rectangles are empty: those whose sides round to zero.
+    # Some of CutMix's rectangles are empty, because their sides are rounded to zero.
     assert 0.3 * 0.85 < changed.mean() < 0.31
     blended = ~np.isin(mixed, (0, 200)).all(axis=(1, 2, 3))
     assert abs(blended.mean() - 0.15) < 4 * math.sqrt(0.15 * 0.85 / count)
@@ -195,7 +195,7 @@ def test_the_result_is_the_same_without_a_branch(mixing):
 
 
 def test_augmentations_use_independent_draws():
-    """A part that is turned off leaves the others as they were, and none depends on another."""
+    """Turning one augmentation off does not change the others, and their draws are not correlated."""
     images, targets, draws = batch(32)
     draws = draws[:, : draws_per_image(RECIPE.model_copy(update={"randaugment_ops": 1}))]
     parts = [{"crop_padding": 4}, {"flip": True}, {"randaugment_ops": 1}, {"erase": 0.5}, {"mixup": 1.0, "cutmix": 1.0}]
@@ -229,7 +229,7 @@ def test_splitting_a_batch_gives_the_same_images():
 
 
 def close(images, others):
-    """Equal to within a rounding error, but for a few pixels that it takes to the next whole number."""
+    """Assert equality within a rounding error, which may round a few pixels to the next integer."""
     difference = np.abs(np.array(images) - np.array(others))
     return difference.max() < 1.01 and (difference > 1e-3).mean() < 1e-3
 

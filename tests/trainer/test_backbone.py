@@ -15,7 +15,7 @@ PIXELS = FinetuneSettings(pixel_mean=(100.0, 110.0, 120.0), pixel_std=(50.0, 60.
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """One model, as each kind of backbone."""
+    """One model, saved as each kind of backbone."""
     folder = tmp_path_factory.mktemp("backbone")
     keras.utils.set_random_seed(1)
     model = vit(MODEL, 3, PIXELS.pixel_mean, PIXELS.pixel_std)

@@ -1,4 +1,4 @@
-"""Figures of attention, against cases that are known or worked out by hand."""
+"""Measures of attention, compared with known cases and calculations by hand."""
 
 import numpy as np
 import pytest
@@ -51,11 +51,11 @@ def test_attention_of_a_model_has_rows_and_flows_that_sum_to_1(pool):
 
 
 def test_rollout_of_one_head_by_hand():
-    """One patch and CLS. Halved with the identity the blocks are [[.75, .25], [0, 1]] and [[.5, .5], [.2, .8]]."""
+    """With CLS and one patch, the means of blocks and identity are [[.75, .25], [0, 1]] and [[.5, .5], [.2, .8]]."""
     blocks = np.array([[[[0.5, 0.5], [0.0, 1.0]]], [[[0.0, 1.0], [0.4, 0.6]]]], "float32")
     flows = explain.rollout(blocks)
     np.testing.assert_allclose(flows[0], [[0.75, 0.25], [0, 1]])
-    # CLS after block 2: half of what it was, [.75, .25], and half of the patch, [0, 1].
+    # After block 2, CLS is half of CLS after block 1, [.75, .25], and half of the patch, [0, 1].
     np.testing.assert_allclose(flows[1], [[0.375, 0.625], [0.15, 0.85]], rtol=1e-6)
     np.testing.assert_allclose(explain.patch_attention(flows), [[0.25], [0.625]], rtol=1e-6)
 
@@ -86,13 +86,13 @@ def test_entropy_of_one_patch_of_all_patches_and_without_cls():
 def test_distance_of_known_attention():
     itself = np.eye(5, dtype="float32")
     np.testing.assert_allclose(explain.distance(itself, 4), 0)
-    # Of 2 x 2 patches each is 0, 1, 1 and the diagonal away, in patches.
+    # In a grid of 2 x 2 patches, the distances from each patch are 0, 1, 1 and the diagonal.
     uniform = np.full((3, 5, 5), 0.2, "float32")
     np.testing.assert_allclose(explain.distance(uniform, 4), 4 * (2 + 2**0.5) / 4, rtol=1e-6)
     np.testing.assert_allclose(explain.distance(uniform[:, 1:, 1:], 4), 4 * (2 + 2**0.5) / 4, rtol=1e-6)
     to_the_right = np.zeros((5, 5), "float32")
     to_the_right[0, 0] = 1
-    to_the_right[1:, 0] = 0.5  # of CLS, which counts for nothing
+    to_the_right[1:, 0] = 0.5  # attention to CLS, which is ignored
     to_the_right[[1, 2, 3, 4], [2, 1, 4, 3]] = 0.5
     np.testing.assert_allclose(explain.distance(to_the_right, 4), 4)
     only_cls = np.zeros((5, 5))
@@ -105,7 +105,7 @@ def test_order_is_descending():
 
 
 def only_patch(number):
-    """A model of 4 x 4 pixels in 2 x 2 patches that is sure of class 1 while one patch is white."""
+    """The model, with 4 x 4 pixels in 2 x 2 patches, answers class 1 as long as one patch is white."""
 
     def answer(images):
         row, column = divmod(number, 2)

@@ -37,7 +37,7 @@ def tune(backbone, folder, finetune=FINETUNE, **training):
 
 
 def changed(one, other):
-    """The names of the layers whose weights differ."""
+    """Return the names of the layers whose weights differ."""
     pairs = zip(one.weights, other.weights, strict=True)
     return {left.path.split("/")[1] for left, right in pairs if not np.array_equal(left, right)}
 
@@ -49,7 +49,7 @@ def tuned(backbone, tmp_path_factory):
 
 
 def test_an_adapted_model_normalises_pixels_like_the_backbone(backbone):
-    """With the backbone's own mean and std, whatever the new data's are: its weights know no other pixels."""
+    """It uses the backbone's mean and standard deviation, not those of the new data."""
     images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3))
     adapted = adapt(backbone, MODEL, 2, 0)
     assert (adapted.config["mean"], adapted.config["std"]) == ([100.0, 110.0, 120.0], [50.0, 60.0, 70.0])
@@ -105,7 +105,7 @@ def test_fine_tuning_trains_the_head_and_then_the_top_blocks(backbone, tuned):
 
 @pytest.mark.slow
 def test_the_best_epoch_may_be_in_either_phase(backbone, tmp_path):
-    """A second phase that only does harm is not what is exported."""
+    """If the second phase makes the model worse, the best model of the first phase is exported."""
     harmful = FINETUNE.model_copy(update={"learning_rate": 30.0, "epochs": 2})
     best, last, rows = tune(backbone, tmp_path, harmful)
     assert max(rows, key=lambda row: row["val_accuracy"])["epoch"] <= 2
@@ -124,7 +124,7 @@ def test_a_phase_without_epochs_is_left_out(backbone, tmp_path):
 def test_finished_epochs_are_not_trained_again(backbone, tuned, caplog):
     folder, (best, last, rows) = tuned
     newest = max((folder / "checkpoints" / "course-2").iterdir())
-    newest.unlink()  # killed in the last epoch of the second phase
+    newest.unlink()  # as after a kill in the last epoch of the second phase
     caplog.set_level(logging.INFO)
     again = tune(backbone, folder)
     assert "epoch 4/5" not in caplog.text and "epoch 5/5" in caplog.text
@@ -138,7 +138,7 @@ def test_a_kill_between_the_phases_does_not_change_the_result(backbone, tuned, t
     shutil.copytree(folder / "checkpoints" / "course-1", tmp_path / "checkpoints" / "course-1")
     again = tune(backbone, tmp_path)
     assert not changed(last, again.last) and not changed(best, again.best)
-    assert again.rows[:2] == rows[:2]  # their seconds, too: the first phase was not done again
+    assert again.rows[:2] == rows[:2]  # equal seconds show that the first phase was not trained again
     assert [row["val_accuracy"] for row in again.rows] == [row["val_accuracy"] for row in rows]
 
 
@@ -146,7 +146,7 @@ def test_a_kill_between_the_phases_does_not_change_the_result(backbone, tuned, t
 def test_patience_of_the_second_phase_ignores_the_first(backbone, tmp_path):
     frozen = FINETUNE.model_copy(update={"learning_rate": 1e-12, "epochs": 4, "weight_decay": 0.0})
     _, _, rows = tune(backbone, tmp_path, frozen, patience=2)
-    assert 4 <= len(rows) <= 6  # two at least in each phase
+    assert 4 <= len(rows) <= 6  # at least two epochs in each phase
 
 
 def test_a_rebuilt_head_keeps_weights_by_class_name(backbone):

@@ -1,4 +1,4 @@
-"""A preset of KerasHub as a ViT of ours, against KerasHub itself. All weights are noise: nothing is downloaded."""
+"""Conversion of KerasHub presets, compared with KerasHub. All weights are random, so nothing is downloaded."""
 
 import sys
 
@@ -10,7 +10,7 @@ from trainer.hub import load_hub
 
 SIZES = {"image_shape": (32, 32, 3), "patch_size": 8, "num_layers": 2, "num_heads": 4, "hidden_dim": 32, "mlp_dim": 64}
 SMALL = {**SIZES, "num_layers": 1}
-# Unlike for each channel, so that no two may be mixed up.
+# The values differ for each channel, so that a swap of channels is detected.
 SCALE, OFFSET = (1 / 50, 1 / 60, 1 / 70), (-2.5, -2.0, -1.5)
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
 TOLERANCE = 2e-5
@@ -23,7 +23,7 @@ def keras_hub():
 
 @pytest.fixture(scope="module")
 def classifier(keras_hub):
-    """Every weight is noise, biases and norms too: where they start, at 0 and 1, none could be missed."""
+    """Set every weight to noise. At their initial values of 0 and 1, a missing bias or norm would not be detected."""
     converter = keras_hub.layers.ViTImageConverter(image_size=(32, 32), scale=SCALE, offset=OFFSET)
     classifier = keras_hub.models.ViTImageClassifier(
         backbone=keras_hub.models.ViTBackbone(**SIZES),
@@ -46,7 +46,7 @@ def test_a_converted_classifier_gives_the_logits_of_kerashub(classifier, tmp_pat
     expected = classifier.predict(IMAGES, verbose=0)
     vit = load_hub(str(tmp_path))
     logits, attention = vit.explain(IMAGES)
-    assert np.ptp(expected, axis=0).max() > 1000 * TOLERANCE  # else any constant would do
+    assert np.ptp(expected, axis=0).max() > 1000 * TOLERANCE  # else a constant answer would pass
     np.testing.assert_allclose(softmax(vit(IMAGES)), expected, atol=TOLERANCE)
     np.testing.assert_allclose(softmax(logits), expected, atol=TOLERANCE)
     assert attention.shape == (3, 2, 4, 17, 17)
@@ -59,7 +59,7 @@ def test_the_pixel_scale_is_that_of_the_preset(classifier, tmp_path):
     vit = load_hub(str(tmp_path))
     np.testing.assert_allclose(vit.config["mean"], [125, 120, 105])
     np.testing.assert_allclose(vit.config["std"], [50, 60, 70])
-    # What either answers to pixels that were scaled to 0 to 1 first is something else.
+    # Both models give other answers for pixels that were scaled to the range from 0 to 1.
     assert np.abs(softmax(vit(IMAGES / 255)) - expected).max() > 1000 * TOLERANCE
     assert np.abs(classifier(IMAGES / 255) - expected).max() > 1000 * TOLERANCE
 

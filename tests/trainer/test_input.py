@@ -25,7 +25,7 @@ def labels_of(batches):
 
 @pytest.fixture
 def files(tmp_path, split):
-    """The split as transformed examples, out of order, in two files."""
+    """Two files with the transformed examples of the split, out of order."""
 
     def feature(value):
         if isinstance(value, bytes):
@@ -72,7 +72,7 @@ def test_each_epoch_visits_every_image_once_in_another_order(split):
     assert sorted(first) == sorted(second) == list(range(10))
     assert list(first) != list(second)
     for images, labels, uniform in batches:
-        np.testing.assert_array_equal(images[:, 0, 0, 0], labels)  # each with its own label
+        np.testing.assert_array_equal(images[:, 0, 0, 0], labels)  # each image has its own label
         assert uniform.shape == (2, 3) and (uniform >= 0).all() and (uniform < 1).all()
 
 

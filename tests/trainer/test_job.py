@@ -1,4 +1,4 @@
-"""Trainings as processes of their own: killed and started again, spread over devices, and over workers."""
+"""Trainings in separate processes: killed and started again, distributed over devices, and over workers."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from tests.helpers import job
 pytestmark = pytest.mark.slow
 JOB = Path(job.__file__)
 ROOT = Path(__file__).parents[2]
-# All that draws in the data and the augmentation takes part, so that a difference in any draw shows.
+# All random parts of the augmentation are used, so that a difference in any draw is detected.
 SETTINGS = {"augment": {"randaugment_ops": 1, "mixup": 0.8, "cutmix": 1.0, "erase": 0.5, "mixing_epochs": 0.5}}
 
 
@@ -47,7 +47,7 @@ def curve(folder):
 
 
 def assert_alike(one, two):
-    """Within float32 rounding: what XLA computes on two cores differs in its last digit from process to process."""
+    """Assert equality within float32 rounding: on two cores, XLA's results differ slightly between processes."""
     for left, right in zip(curve(one), curve(two), strict=True):
         assert left == pytest.approx(right, rel=1e-4)
     for name, weight in weights(one).items():
@@ -55,7 +55,7 @@ def assert_alike(one, two):
 
 
 def test_a_killed_training_continues_and_ends_with_the_same_weights(tmp_path):
-    chance = {"dropout": 0.1, "stochastic_depth": 0.5, "depth": 2}  # the model's own, whose state must be kept
+    chance = {"dropout": 0.1, "stochastic_depth": 0.5, "depth": 2}  # the random state of the model must be restored
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     unbroken.mkdir()
     broken.mkdir()

@@ -9,7 +9,7 @@ from trainer.vit import ViT
 def test_the_schedule_rises_to_its_peak_and_falls_to_its_floor():
     schedule = WarmupCosine(peak=1.0, total_steps=100, warmup_steps=10, floor=0.01)
     rates = [float(schedule(step)) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1)  # the first step learns already
+    assert rates[0] == pytest.approx(0.1)  # the rate of the first step is not 0
     assert rates[9] == pytest.approx(1.0) == max(rates)
     assert rates[99] == pytest.approx(0.01) == min(rates)
     assert rates[10:] == sorted(rates[10:], reverse=True)

@@ -38,11 +38,11 @@ def test_another_size_is_resized_with_antialiasing():
     stripes[:, ::2] = 255
     small = decode(tf.constant(encoded(stripes)), 8).numpy()
     assert small.shape == (8, 8, 3) and small.dtype == np.uint8
-    assert ((small > 120) & (small < 136)).all()  # sampled without antialiasing it would be black or white
+    assert ((small > 120) & (small < 136)).all()  # without antialiasing, the pixels would be black or white
 
 
 def run_transform(images, output):
-    """Transform run on encoded images, labelled and named by their number: its graph and examples go under `output`."""
+    """Run Transform on encoded images, whose labels and ids are their numbers. Its outputs are written to `output`."""
     spec = {
         "image": tf.io.FixedLenFeature([1], tf.string),
         "label": tf.io.FixedLenFeature([1], tf.int64),
@@ -51,7 +51,7 @@ def run_transform(images, output):
     metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
     rows = [{"image": [image], "label": [index], "id": [b"%02d" % index]} for index, image in enumerate(images)]
     with beam.Pipeline() as pipeline, tft_beam.Context(str(output / "tmp")):
-        # Out of order, as Beam may leave them.
+        # The examples are out of order, because Beam does not keep the order.
         raw = (pipeline | beam.Create(rows[::-1]), metadata)
         (data, out_metadata), graph = raw | tft_beam.AnalyzeAndTransformDataset(
             lambda inputs: preprocessing_fn(inputs, {"image_size": 8})
@@ -84,7 +84,7 @@ def test_training_reads_the_pixels_that_serving_decodes(transformed, pixels):
 
 
 def odd_images():
-    """Of every colour mode of the two formats, in sizes that are not the model's."""
+    """Return images of every colour mode of PNG and JPEG, in other sizes than the model's."""
     rng = np.random.default_rng(1)
     colour = Image.fromarray(rng.integers(0, 256, (21, 13, 3), "uint8"))
     images = {f"JPEG {mode}": (colour.convert(mode), "JPEG", {}) for mode in ("RGB", "L", "CMYK")}
@@ -100,10 +100,10 @@ def odd_images():
 
 
 def test_training_evaluation_and_serving_see_the_same_pixels(tmp_path):
-    """The same files through Transform, through a raw example as the Evaluator gives it, and as bytes: equal bits."""
+    """The pixels are bitwise equal through Transform, through a raw example of the Evaluator, and through bytes."""
     images = list(odd_images())
     for image in images:
-        check(image)  # `data prepare` takes them all
+        check(image)  # `data prepare` accepts all of them
     run_transform(images, tmp_path)
     trained_on = load([str(tmp_path / "examples*")], 8, memory_gib=1).images
 
@@ -119,7 +119,7 @@ def test_training_evaluation_and_serving_see_the_same_pixels(tmp_path):
     for answer in evaluated, served:
         assert answer["valid"].numpy().all()
         np.testing.assert_array_equal(answer["probabilities"], trained["probabilities"])
-    assert len(np.unique(trained["probabilities"].numpy(), axis=0)) > len(images) / 2  # the model tells them apart
+    assert len(np.unique(trained["probabilities"].numpy(), axis=0)) > len(images) / 2  # the model's answers differ
 
 
 def test_missing_examples_are_an_error_that_names_the_files(tmp_path):

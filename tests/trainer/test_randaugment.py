@@ -1,4 +1,4 @@
-"""Every operation against Pillow, and how they are drawn."""
+"""Every operation compared with Pillow, and the distribution of the draws."""
 
 import math
 from statistics import NormalDist
@@ -16,7 +16,7 @@ EXACT = {"Equalize", "Invert", "PosterizeIncreasing", "SolarizeIncreasing", "Sol
 
 
 def pictures():
-    """uint8 [6, HEIGHT, WIDTH, 3]: noise, a dark and a narrow range, two values, one value, a gradient."""
+    """Return uint8 [6, HEIGHT, WIDTH, 3]: noise, a dark and a narrow range, two values, one value, a gradient."""
     rng = np.random.default_rng(0)
     shape = (HEIGHT, WIDTH, 3)
     gradient = np.add.outer(np.arange(HEIGHT) * 5, np.arange(WIDTH) * 3)[..., None] + np.array([0, 20, 35])
@@ -33,7 +33,7 @@ def pictures():
 
 
 def pillow(name, image, level, sign):
-    """What timm does to a Pillow image."""
+    """Transform a Pillow image as timm does."""
     factor = max(0.1, 1 + sign * level * 0.9)
 
     grey = (128, 128, 128)
@@ -77,7 +77,7 @@ def pillow(name, image, level, sign):
 
 @pytest.fixture(scope="module")
 def ours():
-    """What `transform` does to all of them at once: [operations, images, levels, signs, height, width, 3]."""
+    """Transform all images with all parameters: [operations, images, levels, signs, height, width, 3]."""
     images = pictures().astype("float32")
     grid = np.meshgrid(np.arange(len(OPERATIONS)), np.arange(len(images)), LEVELS, [-1, 1], indexing="ij")
     operation, image, level, sign = (axis.ravel() for axis in grid)
@@ -99,7 +99,7 @@ def test_operations_equal_those_of_pillow(index, ours):
 
 
 def test_each_image_has_its_own_operation():
-    noise = np.floor(pictures()[:1] * 0.9).astype("float32") + 5  # that leaves a contrast to stretch
+    noise = np.floor(pictures()[:1] * 0.9).astype("float32") + 5  # its contrast can still be stretched
     images = np.repeat(noise, len(OPERATIONS) + 1, axis=0)
     operations = np.arange(-1, len(OPERATIONS), dtype="int32")
     out = np.array(transform(images, operations, np.full(len(images), 0.9, "float32"), np.ones(len(images), "float32")))
@@ -112,7 +112,7 @@ def test_each_image_has_its_own_operation():
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """Lets `randaugment` draw and records (operation, level, sign) instead of changing images."""
+    """List of the (operation, level, sign) that `randaugment` draws. Images are not changed."""
     steps = []
 
     def record(images, *drawn):
@@ -152,7 +152,7 @@ def test_probabilities_of_0_and_1_are_exact(drawn, probability):
 
 def test_magnitudes_are_normally_distributed_and_clipped(drawn):
     draws = draw()
-    draws[0], draws[1] = 0.0, np.nextafter(np.float32(1), np.float32(0))  # the ends of what is drawn
+    draws[0], draws[1] = 0.0, np.nextafter(np.float32(1), np.float32(0))  # the smallest and the largest draw
     randaugment.randaugment(np.zeros((COUNT, 1, 1, 3), "float32"), draws, 9.0, 0.5, 0.5)
     level = drawn[0][1] * 10
     assert level.min() == 0 and level.max() == 10

@@ -1,4 +1,4 @@
-"""The SavedModel, asked the way a model server asks it."""
+"""The exported SavedModel, called as a model server calls it."""
 
 import io
 import struct
@@ -128,7 +128,9 @@ def test_an_invalid_row_does_not_affect_the_others(signatures, model, pixels):
 
 def test_a_small_file_with_huge_dimensions_is_not_decoded(signatures, pixels):
     small = bomb(5_000)
-    hidden = small[:8] + b"\0\0\0\0abCd" + struct.pack(">I", zlib.crc32(b"abCd")) + small[8:]  # a chunk before the size
+    hidden = (
+        small[:8] + b"\0\0\0\0abCd" + struct.pack(">I", zlib.crc32(b"abCd")) + small[8:]
+    )  # a chunk before the header
     rows = [encoded(pixels[0]), bomb(30_000), small, hidden, b"GIF89a" + bytes(100), encoded(pixels[1])]
     answer = signatures["serving_bytes"](image_bytes=tf.constant(rows))
     assert answer["valid"].numpy().tolist() == [True, False, False, False, False, True]

@@ -15,7 +15,7 @@ MODEL = ModelSettings(image_size=8, depth=1, width=16, heads=2)
 
 
 def run(tmp_path, training=None, augment=None, name="run", **arguments):
-    """The best model and the last."""
+    """Run a training. Returns the best model and the last one."""
     return train(
         partial(vit, MODEL, 2, [128.0] * 3, [64.0] * 3),
         2,
@@ -101,11 +101,11 @@ def test_gradient_accumulation_gives_the_same_curve(trained, tmp_path):
 
 @pytest.mark.slow
 def test_the_averaged_weights_are_evaluated_and_exported(tmp_path):
-    """With a horizon so long that the average hardly leaves the first step's weights."""
+    """The horizon of the average is so long that it stays close to the weights of the first step."""
     _, slow = run(tmp_path, {"ema_epochs": 1000.0}, name="slow")
     _, raw = run(tmp_path, {"ema_epochs": 0.0}, name="raw")
     change = [np.abs(np.array(model.head.kernel)).max() for model in (raw, slow)]
-    assert change[1] < 0.1 * change[0]  # a new head is zero
+    assert change[1] < 0.1 * change[0]  # a new head has zero weights
     losses = [history(tmp_path, name)[-1]["val_loss"] for name in ("raw", "slow")]
     assert losses[1] > 1.2 * losses[0]
     assert history(tmp_path, "slow")[-1]["loss"] == pytest.approx(history(tmp_path, "raw")[-1]["loss"], rel=1e-4)
@@ -113,7 +113,7 @@ def test_the_averaged_weights_are_evaluated_and_exported(tmp_path):
 
 @pytest.mark.slow
 def test_float16_recovers_from_an_overflow(tmp_path, monkeypatch):
-    """At a scale that no gradient bears the first steps change nothing, and the scale comes down until they do."""
+    """With a loss scale at which every gradient overflows, steps change nothing until the scale is low enough."""
     from trainer.learner import Learner
 
     plain = Learner.__init__
@@ -141,7 +141,7 @@ def test_training_stops_if_val_does_not_improve(tmp_path):
     rows = history(tmp_path)
     best = max(rows, key=lambda row: row["val_accuracy"])
     assert len(rows) == best["epoch"] + 3 < 40
-    run(tmp_path, {"epochs": 40, "patience": 3})  # and stays stopped
+    run(tmp_path, {"epochs": 40, "patience": 3})  # a second call does not continue
     assert len(history(tmp_path)) == len(rows)
 
 

@@ -43,13 +43,13 @@ def images():
 
 
 def random_head(model):
-    """A new head is all zeros; give it weights, so that outputs differ."""
+    """Give the head random weights, so that outputs differ. A new head has zero weights."""
     model.head.kernel.assign(keras.random.normal(model.head.kernel.shape, seed=1))
     return model
 
 
 def parameters(image_size, patch_size, classes, depth, width, mlp_ratio=4, pool="cls", conv_stem=False, **_):
-    """How many parameters a ViT has, by the closed formula."""
+    """Return the number of parameters of a ViT by a formula."""
     tokens = (image_size // patch_size) ** 2 + (pool == "cls")
     if conv_stem:  # 3x3 kernels, biases and LayerNorms, then a 1x1 convolution
         channels = [width >> i for i in range(patch_size.bit_length() - 1)][::-1]
@@ -90,7 +90,7 @@ def test_the_number_of_parameters_follows_the_formula(shape, switches):
 def test_every_size_has_its_known_number_of_parameters(size, image_size, patch_size, classes, known):
     config = {"image_size": image_size, "patch_size": patch_size, "classes": classes, **SIZES[size]}
     assert parameters(**config) == known
-    # One block is enough to build: the others are like it, and a whole huge model takes gigabytes.
+    # Only one block is built, because all blocks are equal and a whole huge model needs gigabytes of memory.
     model = ViT(**config | {"depth": 1})
     block = model.blocks[0].count_params()
     assert model.count_params() + (config["depth"] - 1) * block == known
@@ -197,7 +197,7 @@ def test_logits_are_float32_under_mixed_precision(images, switches, policy):
 def test_pixels_are_not_rounded_to_the_compute_type():
     model = random_head(ViT(**TINY, mean=[200] * 3, std=[1] * 3, dtype=keras.DTypePolicy("mixed_bfloat16")))
     images = np.full((2, 8, 8, 3), 200.0, "float32")
-    images[1] += 0.25  # between two numbers of bfloat16
+    images[1] += 0.25  # bfloat16 cannot represent this difference
     logits = np.array(model(images))
     assert not np.allclose(logits[0], logits[1], atol=1e-3)
 
@@ -212,7 +212,7 @@ def test_stochastic_depth_drops_a_whole_branch_of_an_image():
     block = EncoderBlock(heads=2, stochastic_depth=0.5)
     x = np.random.default_rng(0).normal(size=(64, 5, 8)).astype("float32")
     block(x)
-    block.mlp_out.kernel.assign(np.zeros((32, 8)))  # leaves the attention branch alone to look at
+    block.mlp_out.kernel.assign(np.zeros((32, 8)))  # only the attention branch has an effect
     branch = np.array(block(x)) - x
     trained = np.array(block(x, training=True)) - x
     dropped = np.abs(trained).max(axis=(1, 2)) == 0
@@ -228,7 +228,7 @@ def test_stochastic_depth_rises_over_the_blocks():
 
 @pytest.mark.parametrize("pool", ["mean", "seqpool"])
 def test_pooling_without_a_cls_token_reads_every_token(images, pool):
-    """Written out in numpy, on the tokens that the last block gives."""
+    """Pooling is compared with NumPy, on the output tokens of the last block."""
     model = random_head(ViT(**TINY, pool=pool))
     x = model.tokens(keras.ops.reshape(model.patches(model.normalization(images)), (4, 4, 8)))
     assert x.shape == (4, 4, 8)  # no CLS token
@@ -293,7 +293,7 @@ def test_sincos_positions_are_unique_and_nearest_to_their_neighbours():
     assert positions.shape == (16, 16)
     likeness = positions @ positions.T
     assert (likeness.argmax(axis=1) == np.arange(16)).all()
-    assert likeness[0, 1] == pytest.approx(likeness[0, 4])  # one to the right is as near as one below
+    assert likeness[0, 1] == pytest.approx(likeness[0, 4])  # the right neighbour is as similar as the lower one
     assert likeness[0, 1] > likeness[0, 2] > likeness[0, 15]
 
 
@@ -324,7 +324,7 @@ def test_explain_agrees_with_the_fused_path_under_mixed_precision(images, policy
 
 
 def test_the_attention_is_the_softmax_of_the_scores():
-    """In plain numpy, on the block's own weights, with scores far apart."""
+    """Compared with plain NumPy on the weights of the block, with scores that differ strongly."""
     block = EncoderBlock(heads=2)
     x = np.random.default_rng(0).normal(size=(3, 5, 8)).astype("float32")
     block(x)
@@ -335,7 +335,7 @@ def test_the_attention_is_the_softmax_of_the_scores():
 
 
 def test_the_block_agrees_with_the_formula_written_out():
-    """Pre-norm attention and MLP in plain numpy, on the block's own weights."""
+    """Compared with pre-norm attention and MLP in plain NumPy on the weights of the block."""
     block = EncoderBlock(heads=2)
     x = np.random.default_rng(0).normal(size=(3, 5, 8)).astype("float32")
     got = np.array(block(x))
@@ -410,7 +410,9 @@ def test_weights_are_copied_by_name_for_any_model_name():
 def test_positions_are_resized_to_another_grid(pool):
     source, target = (ViT(**TINY | {"image_size": size}, pool=pool) for size in (16, 32))
     cls = int(pool == "cls")
-    wave = np.cos(np.pi * (np.arange(8) + 0.5) / 8)  # half a wave over the image, sampled at 8 and at 4 centres
+    wave = np.cos(
+        np.pi * (np.arange(8) + 0.5) / 8
+    )  # half a wave over the image, sampled at the centres of 8 and 4 patches
     coarse = np.cos(np.pi * (np.arange(4) + 0.5) / 4)
     positions = np.random.default_rng(0).normal(size=(1, 16 + cls, 8)).astype("float32")
     positions[0, cls:, 0] = np.repeat(coarse, 4)  # changes from row to row
@@ -432,7 +434,7 @@ def test_positions_of_a_larger_grid_are_downsampled_by_averaging():
     noise = np.random.default_rng(0).normal(size=(1, 257, 4)).astype("float32")
     small = np.array(resize_positions(noise, 16, 4))
     assert small.shape == (1, 17, 4)
-    assert small[:, 1:].std() < 0.5  # picking every fourth would leave the noise at 1
+    assert small[:, 1:].std() < 0.5  # without averaging, the deviation of the noise would stay 1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The ViT against one built from PyTorch's own encoder layers, an independent implementation, on the same weights."""
+"""The ViT compared with an independent implementation from PyTorch's encoder layers, with the same weights."""
 
 from functools import partial
 
@@ -15,7 +15,7 @@ TOLERANCE = 2e-5
 
 
 class TorchViT(torch.nn.Module):
-    """Patches as flat rows [N, patches, pixels] to logits, with what a Keras ViT holds in its weights."""
+    """ViT from flat patches [N, patches, pixels] to logits, with the weights of a Keras ViT."""
 
     def __init__(self, pixels, tokens, classes, head, epsilon=1e-6, gelu="none"):
         super().__init__()
@@ -29,7 +29,7 @@ class TorchViT(torch.nn.Module):
                 HEADS,
                 4 * WIDTH,
                 dropout=0.0,
-                # As a function that PyTorch does not know, or its fast path takes the exact GELU whatever is asked for.
+                # A function that PyTorch does not recognise, because its fast path always uses the exact GELU.
                 activation=partial(torch.nn.functional.gelu, approximate=gelu),
                 layer_norm_eps=epsilon,
                 batch_first=True,
@@ -52,7 +52,7 @@ class TorchViT(torch.nn.Module):
 
     @torch.no_grad()
     def take(self, model):
-        """The weights of a Keras ViT. Kernels of Keras are [in, out], those of PyTorch [out, in]."""
+        """Copy the weights of a Keras ViT. Kernels of Keras are [in, out], those of PyTorch [out, in]."""
 
         def put(target, value):
             value = torch.from_numpy(np.array(value))
@@ -85,7 +85,7 @@ class TorchViT(torch.nn.Module):
 
 @pytest.fixture(params=["cls", "mean"])
 def model(request):
-    """A ViT in which no weight is at a start that would hide it, and the tokens vary as little as epsilon matters."""
+    """A ViT with random weights in every layer, whose tokens vary so little that the epsilon of LayerNorm matters."""
     model = ViT(image_size=8, patch_size=4, classes=3, depth=DEPTH, width=WIDTH, heads=HEADS, pool=request.param)
     rng = np.random.default_rng(0)
     for weight in model.weights:
@@ -94,7 +94,7 @@ def model(request):
         if weight.name == "gamma":
             noise, scale = 1 + 0.3 * noise, 1.0
         elif weight.path.split("/")[1] in ("patches", "tokens"):
-            scale = 3e-3  # variances near 1e-5, so that an epsilon of another size shows
+            scale = 3e-3  # variances are near 1e-5, so that another epsilon changes the logits
         weight.assign(scale * noise)
     return model
 
@@ -116,7 +116,7 @@ def answer(model, images, **options):
 
 def test_an_independent_implementation_gives_the_same_logits(model, images):
     got, wanted = np.array(model(images)), answer(model, images)
-    assert np.ptp(wanted, axis=0).min() > 0.01  # the images are told apart
+    assert np.ptp(wanted, axis=0).min() > 0.01  # the logits of the images differ
     np.testing.assert_allclose(got, wanted, atol=TOLERANCE)
 
 

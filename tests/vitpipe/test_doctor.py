@@ -1,4 +1,4 @@
-"""The doctor in environments that are really broken, by what comes first on PYTHONPATH."""
+"""The doctor in working and in broken environments. Broken libraries are placed first on PYTHONPATH."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ app.command()(command.doctor)
 
 @pytest.fixture
 def first_on_path(tmp_path, monkeypatch):
-    """A folder ahead of everything installed, for the processes that the doctor starts."""
+    """Folder that the processes of the doctor search before all installed packages."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return tmp_path
 

@@ -1,4 +1,4 @@
-"""Inputs that a user names."""
+"""Lookup of inputs that a user names."""
 
 import pytest
 

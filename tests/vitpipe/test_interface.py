@@ -1,4 +1,4 @@
-"""The Python interface: what `import vitpipe` costs, and what its functions return."""
+"""The Python interface: imports of `import vitpipe`, and results of its functions."""
 
 import ast
 import contextlib
@@ -60,7 +60,7 @@ def test_every_name_resolves_and_type_checkers_see_the_same_names():
 
 @pytest.fixture
 def runs(tmp_path):
-    """The folder of a run whose model has accuracy 0.6, while the gate wanted 0.9."""
+    """Folder of run folders, with runs whose models have accuracy 0.6 while the gate requires 0.9."""
     folder = tmp_path / "runs" / "pets"
     folder.mkdir(parents=True)
     judgement = judge(GateSettings(accuracy=0.9), FIGURES)
@@ -95,7 +95,7 @@ def test_an_empty_store_of_another_pipeline_does_not_prevent_blessing(runs):
 
 @pytest.mark.parametrize("place", ["elsewhere", "pets/root/Trainer/model/../../elsewhere", "pets/root"])
 def test_a_model_outside_the_root_of_its_pipeline_is_not_blessed(runs, place):
-    """Others can write to a shared store, and the push copies whatever is in the recorded folder."""
+    """Other users can write to a shared store, and a push copies everything in the recorded folder."""
     uri = runs / place
     (uri / "Format-Serving").mkdir(parents=True, exist_ok=True)
     (uri / "Format-Serving" / "saved_model.pb").write_text("secret")

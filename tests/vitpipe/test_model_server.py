@@ -1,4 +1,4 @@
-"""A model server, asked over real sockets in its own protocols."""
+"""The client of a model server, over real sockets with both protocols."""
 
 import contextlib
 import json
@@ -61,7 +61,7 @@ def served(signatures):
 
 @pytest.fixture(params=["rest", "grpc"])
 def server(request, served):
-    """`served` by a server that is asked without patience."""
+    """Server of `served` with short time limits, once for each protocol."""
     over = model_server.rest if request.param == "rest" else model_server.over_grpc
     with over(served) as address:
         yield quick(address, grpc=request.param == "grpc")
@@ -280,7 +280,7 @@ def test_another_grpc_server_is_not_a_model_server(images):
 
 
 def test_a_large_body_may_take_longer_than_the_time_limit_to_connect(served, images):
-    """Over a link that never stops for connect_s, but needs more than that for the whole body."""
+    """The connection transfers data all the time, but needs more than `connect_s` for the whole body."""
 
     def forward():
         with contextlib.suppress(OSError):  # the listener was closed
@@ -314,7 +314,7 @@ def files(images, tmp_path):
 
 @pytest.fixture
 def vitpipe(monkeypatch, capfd):
-    """vitpipe(arguments) runs the command in this process: exit code, standard output, standard error."""
+    """Function that runs a command in this process. Returns exit code, standard output and standard error."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["vitpipe", *arguments])
@@ -345,7 +345,7 @@ def test_the_command_prints_the_problems_of_an_image(vitpipe, served, folder, tm
     exif[0x0112] = 6
     turned.write_bytes(encoded(picture(0), "JPEG", exif=exif))
     whole = encoded(picture(1), "JPEG")
-    halved.write_bytes(whole[: len(whole) - 200] + bytes(198) + whole[-2:])  # TensorFlow decodes it
+    halved.write_bytes(whole[: len(whole) - 200] + bytes(198) + whole[-2:])  # TensorFlow would decode it
     webp.write_bytes(encoded(picture(2), "WEBP"))
     files = [str(file) for file in (turned, halved, webp)]
     with model_server.rest(served) as address:

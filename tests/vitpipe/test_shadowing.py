@@ -1,4 +1,4 @@
-"""Foreign packages that Python finds before ours: each is named, with the fix."""
+"""Messages about foreign packages that Python finds before ours."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ def vitpipe(module, path, cwd, *arguments):
 def test_a_package_on_pythonpath_that_hides_ours_is_named(tmp_path, file, module):
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text("raise RuntimeError('another project')\n" if "pipeline" not in file else "")
-    if module == "vitpipe":  # in the checkout nothing is hidden: the current folder comes first on the path
+    if module == "vitpipe":  # in the checkout nothing is hidden, because the current folder is first on the path
         assert vitpipe(module, [tmp_path, ROOT], ROOT, "--help").returncode == 0
     done = vitpipe(module, [tmp_path, ROOT], tmp_path.parent, "models", "list")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
@@ -38,7 +38,7 @@ def test_a_package_on_pythonpath_that_hides_ours_is_named(tmp_path, file, module
 
 
 def test_a_module_in_the_current_folder_that_hides_ours_is_named(tmp_path):
-    """Such a folder hides an editable installation from `python -m` in the current folder."""
+    """`python -m` searches the current folder before an editable installation."""
     (tmp_path / "trainer.py").write_text("")
     done = vitpipe("vitpipe", [ROOT], tmp_path, "doctor")
     assert done.returncode == 2 and "run from another folder" in done.stderr

@@ -1,4 +1,4 @@
-"""When a span is trained on, and when it is not: real spans, a real store, and runs that cost nothing."""
+"""The watcher's choice of spans to train on, with real spans, a real store, and runs that are only recorded."""
 
 import json
 import signal
@@ -24,22 +24,22 @@ FAST = Pace(every=0.01, settle=0.05, retry=0.01, longest_retry=0.04, attempts=4)
 
 
 class StopWatching(Exception):
-    """Ends a watcher that would go on for ever."""
+    """Ends a watcher, which otherwise never ends."""
 
 
 @dataclass
 class Pipeline:
-    """A pipeline whose runs end as `ends` says, and then with 0. They are recorded as real ones are."""
+    """A pipeline whose runs end with the exit codes in `ends`, and then with 0. They are recorded like real runs."""
 
     settings: Settings
     ends: list[int] = field(default_factory=list)
     trained: list[tuple[int, str]] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
-    until: str = "waiting for another span"  # what the watcher says when the test is over
+    until: str = "waiting for another span"  # the message that ends the test
     times: int = 1
 
     def add_span(self, span):
-        """A span that holds other images than the rest, by one rename."""
+        """Add a span with new images to the data folder, by one rename."""
         image = encoded(picture(span))
         records = {
             split: [tfrecord.example(image, label, b"%d" % label) for label in range(3)] for split in ("train", "val")
@@ -48,7 +48,7 @@ class Pipeline:
         write_span(data / ".tmp", span, {**records, "test": records["val"]}).rename(data / f"span-{span}")
 
     def record_run(self, span, end, **facts):
-        """A run on a span, by whomever; `end` None for one that has not messages how it ended."""
+        """Record a run on a span. With `end` None, the run has not recorded its end."""
         folder = self.settings.data.dir / f"span-{span}"
         facts = {
             "settings": self.settings.resolved(span),
@@ -99,7 +99,9 @@ def test_a_span_is_trained_on_once(pipeline):
     assert pipeline.once() == 0
     assert pipeline.trained == [(1, "span 1 appeared; there was no training before")]
     assert pipeline.once() == 0 and pipeline.spans == [1]
-    assert "nothing to do: run run-" in pipeline.messages[-1] and pipeline.messages[-1].endswith("on span 1 ended: done")
+    assert "nothing to do: run run-" in pipeline.messages[-1] and pipeline.messages[-1].endswith(
+        "on span 1 ended: done"
+    )
     pipeline.add_span(2)
     pipeline.add_span(3)
     assert pipeline.once() == 0
@@ -323,7 +325,7 @@ def test_an_interrupt_ends_the_child(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert parent.stdout.readline() == "here\n"  # the output of the child passes through
+    assert parent.stdout.readline() == "here\n"  # the output of the child is that of the parent
     parent.send_signal(signal.SIGINT)
     _, stderr = parent.communicate(timeout=30)
     assert "KeyboardInterrupt" in stderr and (tmp_path / "ended").exists()

@@ -1,4 +1,4 @@
-"""Single steps as the processes that a cluster starts."""
+"""Single steps that run a node, as processes like those of a cluster."""
 
 import os
 import subprocess
@@ -67,7 +67,7 @@ def test_a_restarted_step_that_fails_again_records_its_exit_code(settings, tmp_p
     begin(settings, "run-1")
     [shard] = (settings.data.dir / "span-2" / "train").glob("*.tfrecord")
     shard.write_bytes(shard.read_bytes()[:-1])
-    record(MetadataStore(settings.store.connection_config()), "run-1", **{EXIT: "1"})  # as the report says it
+    record(MetadataStore(settings.store.connection_config()), "run-1", **{EXIT: "1"})  # as the report records it
     assert ended(step(settings, tmp_path, "ImportExampleGen"))[0] == 3
     with reader(settings.store) as store:
         assert store.run("run-1").facts[EXIT] == "3"

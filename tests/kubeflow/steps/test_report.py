@@ -1,4 +1,4 @@
-"""The last step of a run on a cluster, after a step that was killed for good."""
+"""The last step of a run on a cluster, after a step was killed and not retried."""
 
 import json
 import os
@@ -81,7 +81,7 @@ def test_a_killed_step_is_reported_as_a_crash(started_run, tmp_path):
     [metrics] = executor_output["artifacts"]["metrics"]["artifacts"]
     assert metrics == {"name": "metrics", "uri": "minio://x/metrics", "metadata": {}}
 
-    # A person has Kubeflow try the failed steps of the same run again, and now they end well.
+    # A user restarts the failed steps of the same run, and now they succeed.
     done = step("kubeflow.steps.node", started_run, tmp_path, "ImportSchemaGen")
     assert done.returncode == 0, done.stdout + done.stderr
     assert summarise(RunResult(run(started_run))).state is RunState.RUNNING

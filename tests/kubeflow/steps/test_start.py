@@ -1,4 +1,4 @@
-"""The first step of a run on a cluster: one run of a pipeline at a time, and what the others find."""
+"""The first step of a run on a cluster: it allows one run at a time, and writes what the other steps read."""
 
 import http.server
 import json
@@ -24,7 +24,7 @@ from tests.helpers.model_records import record as model_record
 
 @pytest.fixture
 def api():
-    """Kubeflow Pipelines' answer to what became of a run."""
+    """Address of a server that answers with the states of runs, and these states."""
     states = {}
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -97,7 +97,7 @@ def test_a_terminated_or_deleted_run_is_taken_over(settings, api):
     states["run-1"] = "CANCELED"
     begin(settings, "run-2", api=address)
     assert summarise(RunResult(run(settings, "run-1"))).state is RunState.FAILED
-    begin(settings, "run-3", api=address)  # run-2 was deleted there, with all its traces
+    begin(settings, "run-3", api=address)  # Kubeflow Pipelines does not know run-2, as after its deletion
 
 
 def test_a_version_that_a_killed_run_pushed_is_recorded(settings, tmp_path):

@@ -1,4 +1,4 @@
-"""A study of tiny images: which are drawn, what is trained once, and what a toy architecture learns."""
+"""A study with tiny images and a toy architecture."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ GREY = (120.0, 120.0, 120.0), (60.0, 60.0, 60.0)
 
 
 def coloured(count, classes=3, seed=0):
-    """Images of 8 pixels a side whose colour says their class, most of the time."""
+    """Return images of 8 x 8 pixels, most of which can be classified by their colour."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % classes
     images = rng.integers(0, 120, (count, 8, 8, 3), "uint8")
@@ -99,7 +99,7 @@ if __name__ == "__main__":
     start = {"args": [sys.executable, str(script)], "env": {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}}
     process = subprocess.Popen(**start, stdout=subprocess.PIPE, text=True, start_new_session=True)
     done = process.stdout.readline().strip()
-    time.sleep(1)  # into the next cell
+    time.sleep(1)  # until the next cell is being trained
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     before = (tmp_path / "out" / CELLS / done).stat().st_mtime_ns
@@ -158,11 +158,11 @@ def test_keras_applications_are_adapted_to_small_images():
         model = build(32, 5, *GREY)
         backbone = next(layer for layer in model.layers if isinstance(layer, keras.Model))
         seen = {layer.output.shape[1] for layer in backbone.layers if isinstance(layer, keras.layers.Conv2D)}
-        assert sorted(seen - {1}, reverse=True) == sizes  # 1: squeeze and excite
+        assert sorted(seen - {1}, reverse=True) == sizes  # outputs of size 1 are those of squeeze and excite
         assert backbone.output.shape[1:] == (sizes[-1], sizes[-1], features)
         assert {one.momentum for one in backbone.layers if hasattr(one, "momentum")} == {0.9}
     rescaling = next(layer for layer in backbone.layers if layer.name == "rescaling")
-    assert rescaling.scale == 1  # pixels come normalised
+    assert rescaling.scale == 1  # its inputs are normalised
 
 
 def test_resnet20_has_the_size_of_the_paper():
@@ -171,7 +171,7 @@ def test_resnet20_has_the_size_of_the_paper():
     kernels = [
         layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D) and layer.kernel_size == (3, 3)
     ]
-    assert len(kernels) == 19  # and the classifier
+    assert len(kernels) == 19  # the 20th layer is the classifier
     by_hand = sum(
         np.prod(layer.output.shape[1:]) * np.prod(layer.kernel.shape[:3])
         for layer in model.layers
@@ -184,7 +184,7 @@ def test_multiply_adds_include_attention():
     model = ARCHITECTURES["vit-small"].build(32, 5, *GREY)
     tokens, width = 65, 64
     block = tokens * 12 * width**2 + 2 * tokens**2 * width
-    only_cls = 64 * 9 * width**2 + 2 * 64 * tokens * width  # the last block answers for no patch
+    only_cls = 64 * 9 * width**2 + 2 * 64 * tokens * width  # the last block computes only the CLS token
     assert multiply_adds(model, 32) == 64 * 48 * width + 4 * block - only_cls + 5 * width
 
 
@@ -260,7 +260,7 @@ def test_the_page_has_all_rows_escaped(tmp_path):
 
 @pytest.mark.slow
 def test_a_pretrained_vit_is_fine_tuned_in_the_same_number_of_steps(tmp_path, monkeypatch):
-    """Its head for a share of the steps, then with it the last blocks; what lies below stays the backbone's."""
+    """The head is trained for a share of the steps, then the head and the last blocks. Lower layers do not change."""
     from trainer.settings import ModelSettings
     from trainer.train import vit
     from vitpipe.study import training
