@@ -195,7 +195,7 @@ def test_the_result_is_the_same_without_a_branch(mixing):
 
 
 def test_augmentations_use_independent_draws():
-    """Turning one augmentation off does not change the others, and their draws are not correlated."""
+    """Each column of the draws is used by exactly one augmentation, so turning one off does not change the others."""
     images, targets, draws = batch(32)
     draws = draws[:, : draws_per_image(RECIPE.model_copy(update={"randaugment_ops": 1}))]
     parts = [{"crop_padding": 4}, {"flip": True}, {"randaugment_ops": 1}, {"erase": 0.5}, {"mixup": 1.0, "cutmix": 1.0}]
