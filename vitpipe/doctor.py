@@ -26,7 +26,7 @@ from vitpipe.shadowing import shadows
 LOCK = Path(__file__).resolve().parents[1] / "requirements" / "base.txt"
 GIB = 1 << 30
 REINSTALL = "rm -r .venv && make setup"  # without the rm, make considers .venv up to date and does nothing
-GPU_LOCK = "make setup LOCK=gpu; in a container, the GPU image"
+GPU_LOCK = "run `make setup LOCK=gpu`, or use the GPU image in a container"
 
 
 class Health(StrEnum):
@@ -63,7 +63,11 @@ def host() -> Diagnosis:
     libc, version = platform.libc_ver()
     found = f"{platform.system()} {platform.machine()} {libc} {version}".rstrip()
     if (platform.system(), platform.machine(), libc) != ("Linux", "x86_64", "glibc"):
-        return Diagnosis(Health.WARNING, found, "TFDV and ML Metadata have wheels for Linux x86-64 with glibc only")
+        return Diagnosis(
+            Health.WARNING,
+            found,
+            "use Linux x86-64 with glibc: TFDV and ML Metadata have no wheels for other platforms",
+        )
     if tuple(map(int, version.split(".")[:2])) >= (2, 39):
         return Diagnosis(Health.OK, found)
     for name in ("tensorflow-data-validation", "ml-metadata"):
@@ -88,7 +92,7 @@ def disk() -> Diagnosis:
     """Check the free space of the disk that holds the current folder."""
     free = shutil.disk_usage(Path.cwd()).free / GIB
     verdict = Health.PROBLEM if free < 1 else Health.WARNING if free < 5 else Health.OK
-    return Diagnosis(verdict, f"{free:.1f} GiB free here", "" if free >= 5 else "make room, or use another disk")
+    return Diagnosis(verdict, f"{free:.1f} GiB free here", "" if free >= 5 else "free some space, or use another disk")
 
 
 def memory(cgroup: Path = Path("/sys/fs/cgroup")) -> Diagnosis:

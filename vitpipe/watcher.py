@@ -145,7 +145,7 @@ class Watcher:
             return False
 
     def _run_with_verdict(self, span: int) -> Run | None:
-        """Return the newest run that came to a verdict on the span as it is now."""
+        """Return the newest run that came to a verdict on the span with its current data."""
         digest = manifest.read(ingest.span_folder(self.settings.data.dir, span)).digest()
         for run in _runs_with_verdict(self.settings):
             if (_span(run), run.facts.get("data_digest")) == (span, digest):

@@ -33,7 +33,7 @@ EXECUTOR, IMPL = "metadata-0-1-retry-system-container-executor", "metadata-0-1-r
 PHASES = {"SUCCEEDED": "Succeeded", "FAILED": "Failed", "RUNNING": "Running", "SKIPPED": "Skipped"}
 
 
-class Refused(Exception):
+class ErrorAnswer(Exception):
     """An error answer: `status` is that of HTTP, `code` that of gRPC in the body."""
 
     def __init__(self, status, code, message):
@@ -135,7 +135,7 @@ class Kfp:
 
     def create_pipeline(self, query, body):
         if any(one["display_name"] == body["display_name"] for one in self.pipelines.values()):
-            raise Refused(409, 6, f"Already exist error: The name {body['display_name']} already exist")
+            raise ErrorAnswer(409, 6, f"Already exist error: The name {body['display_name']} already exist")
         return self._add(self.pipelines, "pipeline_id", {"name": body["display_name"], **body})
 
     def list_pipelines(self, query, body):
@@ -144,9 +144,9 @@ class Kfp:
     def upload_version(self, query, body):
         pipeline, name = query["pipelineid"], query["name"]
         if not any(self._is_spec(one) for one in yaml.safe_load_all(body)):
-            raise Refused(400, None, "Failed to read a pipeline spec file")
+            raise ErrorAnswer(400, None, "Failed to read a pipeline spec file")
         if any(one["name"] == name and one["pipeline_id"] == pipeline for one in self.versions.values()):
-            raise Refused(409, None, "Failed to create a pipeline version")
+            raise ErrorAnswer(409, None, "Failed to create a pipeline version")
         documents = list(yaml.safe_load_all(body))
         [spec] = [one for one in documents if self._is_spec(one)]
         platform = [one for one in documents if not self._is_spec(one)]
@@ -172,7 +172,7 @@ class Kfp:
 
     def create_experiment(self, query, body):
         if any(one["display_name"] == body["display_name"] for one in self.experiments.values()):
-            raise Refused(409, 6, f"Already exist error: The name {body['display_name']} already exists")
+            raise ErrorAnswer(409, 6, f"Already exist error: The name {body['display_name']} already exists")
         return self._add(self.experiments, "experiment_id", {**body, "storage_state": "AVAILABLE"})
 
     def list_experiments(self, query, body):
@@ -191,9 +191,9 @@ class Kfp:
     def create_recurring(self, query, body):
         trigger = body["trigger"]
         if "cron_schedule" in trigger and len(trigger["cron_schedule"]["cron"].split()) != 6:
-            raise Refused(400, 3, "Invalid input error: Schedule cron is not as robfig/cron reads it")
+            raise ErrorAnswer(400, 3, "Invalid input error: Schedule cron is not as robfig/cron reads it")
         if not 1 <= int(body["max_concurrency"]) <= 10:
-            raise Refused(400, 3, "Invalid input error: The max concurrency must be between 1 and 10")
+            raise ErrorAnswer(400, 3, "Invalid input error: The max concurrency must be between 1 and 10")
         self._check_source(body)
         status = {"ENABLE": "ENABLED", "DISABLE": "DISABLED"}[body["mode"]]
         return self._add(self.recurring, "recurring_run_id", {**body, "status": status, "namespace": "kubeflow"})
@@ -330,15 +330,17 @@ class Kfp:
         reference = body["pipeline_version_reference"]
         version = self.versions.get(reference["pipeline_version_id"])
         if version is None:
-            raise Refused(500, 13, "InternalServerError: Failed to create a run due to error fetching manifest")
+            raise ErrorAnswer(500, 13, "InternalServerError: Failed to create a run due to error fetching manifest")
         if version["pipeline_id"] != reference["pipeline_id"]:
-            raise Refused(400, 3, "Invalid input error: Pipeline version belongs to another pipeline")
+            raise ErrorAnswer(400, 3, "Invalid input error: Pipeline version belongs to another pipeline")
         if body["experiment_id"] not in self.experiments:
-            raise Refused(404, 5, "Experiment not found")
+            raise ErrorAnswer(404, 5, "Experiment not found")
         spec = version["pipeline_spec"].get("pipeline_spec", version["pipeline_spec"])
         known = spec["root"].get("inputDefinitions", {}).get("parameters", {})
         if unknown := body.get("runtime_config", {}).get("parameters", {}).keys() - known.keys():
-            raise Refused(400, 3, f"Invalid input error: parameters {sorted(unknown)} are not in the pipeline's inputs")
+            raise ErrorAnswer(
+                400, 3, f"Invalid input error: parameters {sorted(unknown)} are not in the pipeline's inputs"
+            )
 
     def _add(self, into, key, content):
         made = {key: str(uuid.uuid4()), "created_at": self.now(), **content}
@@ -348,7 +350,7 @@ class Kfp:
     @staticmethod
     def _get(of, key, what):
         if key not in of:
-            raise Refused(404, 5, f"Failed to get: ResourceNotFoundError: {what} {key} not found.")
+            raise ErrorAnswer(404, 5, f"Failed to get: ResourceNotFoundError: {what} {key} not found.")
         return of[key]
 
     @staticmethod
@@ -361,11 +363,11 @@ class Kfp:
         for predicate in json.loads(query.get("filter", "{}")).get("predicates", []):
             key, value = predicate["key"], predicate["string_value"]
             if key not in filtered:
-                raise Refused(400, 3, f"Invalid input error: invalid filter key {key}")
+                raise ErrorAnswer(400, 3, f"Invalid input error: invalid filter key {key}")
             holds = {"EQUALS": str.__eq__, "IS_SUBSTRING": str.__contains__}[predicate["operation"]]
             rows = [row for row in rows if holds(row.get(key, ""), value)]
         if query.get("sort_by", "created_at desc") != "created_at desc":
-            raise Refused(400, 3, f"Invalid input error: Invalid sorting field: {query['sort_by']}")
+            raise ErrorAnswer(400, 3, f"Invalid input error: Invalid sorting field: {query['sort_by']}")
         rows.sort(key=lambda row: row["created_at"], reverse=True)
         first, size = int(query.get("page_token") or 0), int(query.get("page_size") or 20)
         answer = {field: rows[first : first + size], "total_size": len(rows)}
@@ -486,16 +488,16 @@ def serve(kfp, certificate=None):
                 elif takes:
                     content = json.loads(body)
                     if found := problems(content, takes):
-                        raise Refused(400, 3, f"proto: {found[0]}")
+                        raise ErrorAnswer(400, 3, f"proto: {found[0]}")
                 else:
                     content = None
                 answer = answers(kfp, query, content, *re.fullmatch(pattern, path).groups())
-            except Refused as error:
+            except ErrorAnswer as error:
                 if error.code is None:  # the upload server uses other fields
-                    said = {"error_message": str(error), "error_details": f"Error: {error}"}
+                    content = {"error_message": str(error), "error_details": f"Error: {error}"}
                 else:
-                    said = {"code": error.code, "message": str(error), "details": []}
-                return error.status, json.dumps(said)
+                    content = {"code": error.code, "message": str(error), "details": []}
+                return error.status, json.dumps(content)
             if gives != "v1":
                 found = problems(answer, gives)
                 assert not found, found

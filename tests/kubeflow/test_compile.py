@@ -207,7 +207,7 @@ def test_the_package_contains_no_secret(compiled):
 
 
 @pytest.mark.parametrize(
-    ("flag", "says"),
+    ("flag", "message"),
     [
         ("data.dir=s3://bucket/data", "data.dir s3:/bucket/data: TensorFlow 2.21 reads local paths and gs://"),
         ("runs=gs://bucket/runs", "Mount the bucket as the claim"),
@@ -222,8 +222,8 @@ def test_the_package_contains_no_secret(compiled):
         ("kubeflow.metadata=/vitpipe/metadata.db", "write mysql://USER@HOST"),
     ],
 )
-def test_settings_that_cannot_work_on_a_cluster_are_rejected(flag, says):
-    with pytest.raises(SettingsError, match=re.escape(says)):
+def test_settings_that_cannot_work_on_a_cluster_are_rejected(flag, message):
+    with pytest.raises(SettingsError, match=re.escape(message)):
         package(settings(flag))
 
 

@@ -71,7 +71,7 @@ def quick(address, **options):
     return Server(address, "vit", **options, connect_s=2, answer_s=5, back_off_s=0.01)
 
 
-def refused(server, images):
+def server_error(server, images):
     with pytest.raises(ServerError) as caught:
         list(ask(server, images))
     assert "\n" not in str(caught.value)
@@ -121,43 +121,43 @@ def test_a_busy_server_is_tried_again(server, served, images, failures):
 
 def test_a_server_is_tried_four_times(server, served, images):
     served.failures = [grpc.StatusCode.UNAVAILABLE if server.grpc else 503] * 10
-    assert f"tried 4 times: no model server answers at {server.address} (" in refused(server, images)
+    assert f"tried 4 times: no model server answers at {server.address} (" in server_error(server, images)
     assert len(served.batches) == TRIES
 
 
 def test_an_invalid_request_is_not_repeated(server, served, images):
     served.failures = [grpc.StatusCode.INVALID_ARGUMENT if server.grpc else 400] * 10
-    refused(server, images)
+    server_error(server, images)
     assert len(served.batches) == 1
 
 
 def test_an_unknown_model_name_is_reported(server, served, images):
-    message = refused(server._replace(model="cat/../vit?"), images)
+    message = server_error(server._replace(model="cat/../vit?"), images)
     assert "serves no model 'cat/../vit?' (" in message and "Servable not found" in message and "--name" in message
     assert len(served.batches) == 1
 
 
 def test_a_missing_signature_is_reported(server, served, images):
     served.signatures = {"serving_default": None}
-    message = refused(server, images)
+    message = server_error(server, images)
     assert "model 'vit' at" in message and "has no signature serving_bytes" in message
     assert len(served.batches) == 1
 
 
 def test_unexpected_outputs_are_reported(server, served, images):
     served.predict = lambda signature, images: {"scores": tf.zeros([len(images), 2]).numpy()}
-    assert "is not that of signature serving_bytes (KeyError(" in refused(server, images)
+    assert "is not that of signature serving_bytes (KeyError(" in server_error(server, images)
 
 
 def test_missing_rows_are_reported(server, served, images):
     whole = served.predict
     served.predict = lambda signature, images: whole(signature, images[1:])
-    assert "(4 rows for 5 images)" in refused(server, images)
+    assert "(4 rows for 5 images)" in server_error(server, images)
 
 
 def test_a_slow_server_times_out(server, served, images):
     served.delay_s = 0.6
-    message = refused(server._replace(answer_s=0.25), images)
+    message = server_error(server._replace(answer_s=0.25), images)
     assert f"tried 4 times: {server.address} did not answer within 0.25 s" in message
     assert 1 < len(served.batches) <= TRIES
 
@@ -165,7 +165,7 @@ def test_a_slow_server_times_out(server, served, images):
 @pytest.mark.parametrize("over_grpc", [False, True])
 def test_a_refused_connection_is_reported(over_grpc, images):
     address = f"127.0.0.1:{free_port()}"
-    message = refused(quick(address, grpc=over_grpc), images)
+    message = server_error(quick(address, grpc=over_grpc), images)
     assert f"tried 4 times: no model server answers at {address} (" in message
     assert "Connection refused" in message and ("8500" if over_grpc else "8501") in message
 
@@ -209,7 +209,7 @@ def test_a_broken_connection_is_tried_again(images):
 
         thread = threading.Thread(target=reset)
         thread.start()
-        assert "tried 4 times: no model server answers" in refused(
+        assert "tried 4 times: no model server answers" in server_error(
             quick(f"127.0.0.1:{listener.getsockname()[1]}"), images
         )
         thread.join()
@@ -252,30 +252,32 @@ def refused_by_web_server(status, kind, text, images):
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        message = refused(quick(f"127.0.0.1:{server.server_port}"), images)
+        message = server_error(quick(f"127.0.0.1:{server.server_port}"), images)
         server.shutdown()
     return message
 
 
 def test_a_message_too_large_for_grpc_is_reported(served):
     with model_server.over_grpc(served) as address:
-        message = refused(quick(address, grpc=True), [bytes(5 << 20)])
+        message = server_error(quick(address, grpc=True), [bytes(5 << 20)])
     assert f"{address} rejects the message of 5,24" in message and "1 image(s)" in message
 
 
 def test_mixed_up_protocols_are_reported(served, images):
     with model_server.rest(served) as address:
-        message = refused(quick(address, grpc=True), images)
+        message = server_error(quick(address, grpc=True), images)
         assert f"no model server answers at {address} (" in message and "gRPC port (8500 by default)" in message
     with model_server.over_grpc(served) as address:
-        assert f"{address} is not a model server (it does not speak HTTP): name" in refused(quick(address), images)
+        assert f"{address} is not a model server (it does not speak HTTP): name" in server_error(quick(address), images)
 
 
 def test_another_grpc_server_is_not_a_model_server(images):
     other = grpc.server(futures.ThreadPoolExecutor(1))
     address = f"127.0.0.1:{other.add_insecure_port('127.0.0.1:0')}"
     other.start()
-    assert f"{address} is not a model server (it answered UNIMPLEMENTED" in refused(quick(address, grpc=True), images)
+    assert f"{address} is not a model server (it answered UNIMPLEMENTED" in server_error(
+        quick(address, grpc=True), images
+    )
     other.stop(None)
 
 
