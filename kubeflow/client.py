@@ -99,7 +99,7 @@ class ClusterRun:
 
     @property
     def ended(self) -> bool:
-        """Whether the run has ended."""
+        """True if the run has ended."""
         return self.state in ENDED
 
 
@@ -234,6 +234,9 @@ class Client:
             version: the version of the pipeline.
             name: a unique name. If the server does not answer, the run is looked up by this name.
             parameters: the parameters of the run.
+
+        Returns:
+            The run, without its tasks.
 
         Raises:
             OutcomeUnknownError: if the server did not answer, and the run is not found.
@@ -374,6 +377,9 @@ class Client:
             run_id: the id of the run.
             pod: the name of the pod.
 
+        Returns:
+            The text of the log.
+
         Raises:
             ClusterError: if neither address returns the log.
         """
@@ -438,6 +444,9 @@ class Client:
             interval_s: the interval in seconds, if `cron` is empty.
             since: the moment from which intervals are counted.
             enabled: False to create a paused schedule.
+
+        Returns:
+            The schedule as the server created it.
         """
         trigger = (
             api.V2beta1Trigger(cron_schedule=api.V2beta1CronSchedule(cron=cron))

@@ -133,6 +133,9 @@ def read_ending(client: Client, run: ClusterRun) -> Ending:
     Args:
         client: the client of the pipeline.
         run: the run, with its tasks.
+
+    Returns:
+        The result. Without a readable log, its lines are an explanation.
     """
     if not (task := _deciding_task(run)):
         if run.state == "CANCELED":

@@ -39,7 +39,7 @@ class ExplainedImage:
 
     @property
     def valid(self) -> bool:
-        """Whether the image decodes."""
+        """True if the image decodes."""
         return bool(self.figures)
 
 

@@ -64,6 +64,9 @@ def draw(split: Split, classes: int, size: int, seed: int) -> Split:
         size: number of images of each class.
         seed: seed of the random draw, which depends on nothing else.
 
+    Returns:
+        The drawn images and labels, in the order of `split`.
+
     Raises:
         SettingsError: if a class has fewer images.
     """

@@ -46,6 +46,9 @@ def train_logged(
         test_split: the images to evaluate on.
         classes: number of classes.
 
+    Returns:
+        The result of the cell.
+
     Raises:
         FloatingPointError: if the loss is not finite.
     """
@@ -72,6 +75,9 @@ def train(
         train_split: the images to train on.
         test_split: the images to evaluate on.
         classes: number of classes.
+
+    Returns:
+        The result of the cell.
 
     Raises:
         FloatingPointError: if the loss is not finite.
