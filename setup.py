@@ -1,4 +1,7 @@
-"""What Beam ships to remote workers: it runs `python setup.py sdist` here. The metadata is in pyproject.toml."""
+"""Setup script for Beam, which runs `python setup.py sdist` to ship this package to remote workers.
+
+The metadata of the package is in pyproject.toml.
+"""
 
 from setuptools import setup
 

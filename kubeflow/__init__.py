@@ -1,1 +1,1 @@
-"""The same graph on Kubeflow Pipelines."""
+"""Runs of the graph on Kubeflow Pipelines."""

@@ -1,4 +1,4 @@
-"""All that is asked of Kubeflow Pipelines about one pipeline: its versions, runs, their logs, and its schedule."""
+"""Client of Kubeflow Pipelines for one pipeline: its versions, runs, logs and schedules."""
 
 import hashlib
 import json
@@ -14,44 +14,79 @@ import kfp_server_api as api
 
 from components.errors import ClusterError, NotFound, SettingsError
 from components.suggestions import nearest
-from kubeflow.connection import TIMEOUTS, ClusterConnection, OutcomeUnknown, ResourceExists, ResourceNotFound, Timeouts
+from kubeflow.connection import (
+    TIMEOUTS,
+    ClusterConnection,
+    OutcomeUnknownError,
+    ResourceExistsError,
+    ResourceNotFoundError,
+    Timeouts,
+)
 from kubeflow.steps.step import ENDED
 from pipeline.settings import Settings
 
-_PAGE = 100
+_PAGE = 100  # items in one page of a listing
 _DIGEST = 12  # characters of a package's sha256 in the name of its version
-_NAMED = "EQUALS"
 _ATTEMPT = re.compile(r"\(\d+\)$")
 _POD_NAMES = "workflows.argoproj.io/pod-name-format"
 
 
 class PipelineVersion(NamedTuple):
-    """Of the pipeline: one package."""
+    """One uploaded package of the pipeline.
+
+    Attributes:
+        id: the id of the version.
+        pipeline: the id of the pipeline.
+        name: the code version and a digest of the package.
+        new: whether this call uploaded it.
+    """
 
     id: str
     pipeline: str
     name: str
-    new: bool = False  # just uploaded
+    new: bool = False
 
 
 @dataclass(frozen=True)
 class Task:
-    """A step of a run."""
+    """One step of a run.
 
-    node: str  # as in the graph: Trainer
-    name: str  # on the cluster: trainer
+    Attributes:
+        node: the id of the node in the graph, such as `ImportExampleGen`.
+        name: the name of the task on the cluster, such as `import-example-gen`.
+        state: the state in the API of Kubeflow Pipelines.
+        started: when the task started; None before.
+        finished: when the task ended; None before.
+    """
+
+    node: str
+    name: str
     state: str = "PENDING"
     started: datetime | None = None
     finished: datetime | None = None
 
     @property
     def seconds(self) -> float | None:
-        """From the start to the end, or to now; with the waiting for a machine, and every attempt."""
+        """Seconds since the start, up to the end of the task. Includes all attempts and the waits for a machine."""
         return ((self.finished or datetime.now(UTC)) - self.started).total_seconds() if self.started else None
 
 
 @dataclass(frozen=True)
 class ClusterRun:
+    """One run on the cluster.
+
+    Attributes:
+        id: the id of the run.
+        name: the name that it was submitted with.
+        state: the state in the API of Kubeflow Pipelines.
+        created: when it was submitted.
+        finished: when it ended; None before.
+        parameters: the parameters that it was submitted with.
+        version: the id of the version of the pipeline.
+        error: the error that Kubeflow Pipelines reports; empty without one.
+        tasks: the steps, in the order of their start. A listing of runs leaves them out.
+    """
+
     id: str
     name: str
     state: str
@@ -60,21 +95,34 @@ class ClusterRun:
     parameters: Mapping[str, Any]
     version: str
     error: str = ""
-    tasks: tuple[Task, ...] = ()  # in the order of their start; none in a list of runs
+    tasks: tuple[Task, ...] = ()
 
     @property
     def ended(self) -> bool:
+        """True if the run has ended."""
         return self.state in ENDED
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A recurring run, as Kubeflow has it."""
+    """One recurring run of Kubeflow Pipelines.
+
+    Attributes:
+        id: the id of the recurring run.
+        cron: the cron expression of six fields, in UTC; empty if there is an interval.
+        interval_s: the interval in seconds; 0 if there is a cron expression.
+        since: the moment from which intervals are counted.
+        enabled: False if the schedule is paused.
+        version: the id of the version of the pipeline.
+        parameters: the parameters of the runs that it starts.
+        service_account: the service account of these runs.
+        created: when the schedule was created.
+    """
 
     id: str
-    cron: str  # six fields, in UTC; or empty
-    interval_s: int  # 0 where there is a cron
-    since: datetime | None  # the moment that intervals are counted from
+    cron: str
+    interval_s: int
+    since: datetime | None
     enabled: bool
     version: str
     parameters: Mapping[str, Any]
@@ -83,67 +131,82 @@ class Schedule:
 
 
 class Client:
-    """One pipeline on one server.
+    """Client for one pipeline on one server.
 
-    Raises SettingsError for what a person set wrong, ClusterError for what the server does not give, NotFound.
+    Every method that sends a request raises `SettingsError` if the server rejects the token or the rights of its user,
+    and `ClusterError` if the server does not answer or gives an unexpected answer. The methods' docstrings name only
+    other errors.
+
+    Args:
+        settings: the settings of the pipeline. `name` and `kubeflow` are used.
+        report: called with a message before each repetition of a request.
+        timeouts: the time limits of a request.
     """
 
-    def __init__(self, settings: Settings, say: Callable[[str], None], timeouts: Timeouts = TIMEOUTS):
+    def __init__(self, settings: Settings, report: Callable[[str], None], timeouts: Timeouts = TIMEOUTS) -> None:
         self.pipeline, self._cluster = settings.name, settings.kubeflow
         self.service_account = settings.kubeflow.service_account
-        self._server = ClusterConnection(settings.kubeflow, say, timeouts)
+        self._server = ClusterConnection(settings.kubeflow, report, timeouts)
         self._pipelines = api.PipelineServiceApi(self._server)
         self._experiments = api.ExperimentServiceApi(self._server)
         self._runs = api.RunServiceApi(self._server)
         self._recurring = api.RecurringRunServiceApi(self._server)
-        # A server without users refuses or ignores a namespace, whichever its version does.
+        # A single-user server rejects or ignores a namespace, depending on its version.
         self._namespace = {"namespace": settings.kubeflow.namespace} if self._server.is_multi_user() else {}
 
     def link(self, run: str) -> str:
-        """The page of a run."""
+        """Return the address of the page that shows a run."""
         return f"{self._server.endpoint}/#/runs/details/{run}"
 
     # Versions.
 
     def deploy(self, package: str, code_version: str) -> PipelineVersion:
-        """The version with this package, as YAML: an equal one that is there already, or a new one."""
+        """Upload a package as a version of the pipeline, unless an equal package was uploaded before.
+
+        Args:
+            package: the compiled package, as YAML.
+            code_version: the version of the code, which begins the name of a new version.
+
+        Returns:
+            The version that has this package.
+        """
         digest = hashlib.sha256(package.encode()).hexdigest()[:_DIGEST]
-        pipeline = self._pipeline()
-        if found := self._version(pipeline, digest):
+        pipeline = self._find_or_create_pipeline()
+        if found := self._find_version(pipeline, digest):
             return found
         name = f"{code_version}-{digest}"
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder, "package.yaml")  # the server goes by the ending
+            file = Path(folder, "package.yaml")  # the server recognises the format by the file extension
             file.write_text(package, "utf-8")
             try:
-                made = api.PipelineUploadServiceApi(self._server).upload_pipeline_version(
+                created = api.PipelineUploadServiceApi(self._server).upload_pipeline_version(
                     str(file), name=name, display_name=name, pipelineid=pipeline
                 )
-            except ResourceExists:  # another client was faster
-                if found := self._version(pipeline, digest):
+            except ResourceExistsError:  # another client was faster
+                if found := self._find_version(pipeline, digest):
                     return found
                 raise
-        return PipelineVersion(made.pipeline_version_id, pipeline, name, new=True)
+        return PipelineVersion(created.pipeline_version_id, pipeline, name, new=True)
 
-    def _pipeline(self) -> str:
-        """The id of the pipeline of this name, which is made where there is none."""
-        if found := self._named_pipeline():
+    def _find_or_create_pipeline(self) -> str:
+        """Return the id of the pipeline."""
+        if found := self._find_pipeline():
             return found
         try:
-            made = api.V2beta1Pipeline(name=self.pipeline, display_name=self.pipeline, **self._namespace)
-            return str(self._pipelines.pipeline_service_create_pipeline(made).pipeline_id)
-        except ResourceExists:
-            if found := self._named_pipeline():
+            pipeline = api.V2beta1Pipeline(name=self.pipeline, display_name=self.pipeline, **self._namespace)
+            return str(self._pipelines.pipeline_service_create_pipeline(pipeline).pipeline_id)
+        except ResourceExistsError:  # another client was faster
+            if found := self._find_pipeline():
                 return found
             raise
 
-    def _named_pipeline(self) -> str | None:
-        query = _filter("display_name", _NAMED, self.pipeline)
+    def _find_pipeline(self) -> str | None:
+        query = _filter("display_name", "EQUALS", self.pipeline)
         for found in self._pipelines.pipeline_service_list_pipelines(filter=query, **self._namespace).pipelines or []:
             return str(found.pipeline_id)
         return None
 
-    def _version(self, pipeline: str, digest: str) -> PipelineVersion | None:
+    def _find_version(self, pipeline: str, digest: str) -> PipelineVersion | None:
         query = _filter("display_name", "IS_SUBSTRING", digest)
         answer = self._pipelines.pipeline_service_list_pipeline_versions(
             pipeline, filter=query, sort_by="created_at desc"
@@ -153,8 +216,8 @@ class Client:
         return None
 
     def version_names(self) -> dict[str, str]:
-        """The name of each version, by its id."""
-        if not (pipeline := self._named_pipeline()):
+        """Return the name of each version, by its id."""
+        if not (pipeline := self._find_pipeline()):
             return {}
         pages = _pages(
             lambda **page: self._pipelines.pipeline_service_list_pipeline_versions(pipeline, **page),
@@ -165,80 +228,113 @@ class Client:
     # Runs.
 
     def start(self, version: PipelineVersion, name: str, parameters: Mapping[str, Any]) -> ClusterRun:
-        """A run of the version. name: unique, so that a run is known again whose making was not answered."""
+        """Start a run.
+
+        Args:
+            version: the version of the pipeline.
+            name: a unique name. If the server does not answer, the run is looked up by this name.
+            parameters: the parameters of the run.
+
+        Returns:
+            The run, without its tasks.
+
+        Raises:
+            OutcomeUnknownError: if the server did not answer, and the run is not found.
+        """
         run = api.V2beta1Run(
             display_name=name,
-            experiment_id=self._experiment(),
+            experiment_id=self._find_or_create_experiment(),
             pipeline_version_reference=_reference(version),
             runtime_config=api.V2beta1RuntimeConfig(parameters=dict(parameters)),
             service_account=self.service_account,
         )
         try:
-            return _run(self._runs.run_service_create_run(run))
-        except OutcomeUnknown as error:
-            for found in self.runs(_filter("display_name", _NAMED, name)):
+            return _parse_run(self._runs.run_service_create_run(run))
+        except OutcomeUnknownError as error:
+            for found in self.runs(_filter("display_name", "EQUALS", name)):
                 return found
-            raise OutcomeUnknown(
-                f"{error}: the run may have been made, or not; `vitpipe kfp status` shows it, a while later"
+            raise OutcomeUnknownError(
+                f"{error}: it is unknown whether the run was started. Check with `vitpipe kfp status` in a while"
             ) from error
 
     def runs(self, query: str | None = None, limit: int = _PAGE) -> list[ClusterRun]:
-        """The newest runs first, without their tasks."""
-        if not (experiment := self._named_experiment()):
+        """List runs of the pipeline, newest first, without their tasks.
+
+        Args:
+            query: a filter in the form of the API; None for all runs.
+            limit: the largest number of runs to return.
+        """
+        if not (experiment := self._find_experiment()):
             return []
         more = {} if query is None else {"filter": query}
         answer = self._runs.run_service_list_runs(
             experiment_id=experiment, sort_by="created_at desc", page_size=limit, **self._namespace, **more
         )
-        return [_run(run) for run in answer.runs or []]
+        return [_parse_run(run) for run in answer.runs or []]
 
     def find(self, name: str) -> ClusterRun:
-        """The run of this id or name, or the first characters of either; or `last`. Raises NotFound."""
+        """Find a run.
+
+        Args:
+            name: the id or name of a run, the first characters of either, or `last`.
+
+        Returns:
+            The run with its tasks.
+
+        Raises:
+            NotFound: if no run has this name, or several names begin with it.
+        """
         recent = self.runs()
-        wanted = [run for run in recent if name in (run.id, run.name)] or [
+        matches = [run for run in recent if name in (run.id, run.name)] or [
             run for run in recent if run.id.startswith(name) or run.name.startswith(name)
         ]
         if name == "last":
-            wanted = recent[:1]
-        if len(wanted) == 1:
-            return self.run(wanted[0].id)
-        if len(wanted) > 1:
-            raise NotFound(f"{name} is the beginning of {len(wanted)} runs: {', '.join(run.name for run in wanted)}")
+            matches = recent[:1]
+        if len(matches) == 1:
+            return self.run(matches[0].id)
+        if len(matches) > 1:
+            raise NotFound(f"{name} is the beginning of {len(matches)} runs: {', '.join(run.name for run in matches)}")
         if re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", name):
             try:
-                return self.run(name)  # an older one, or one of another pipeline
-            except ResourceNotFound:
+                return self.run(name)  # an older run, or a run of another pipeline
+            except ResourceNotFoundError:
                 pass
         if not recent:
             raise NotFound(
-                f"{self.pipeline} has no run at {self._server.endpoint}: `vitpipe kfp submit` starts one; another "
-                "pipeline is named with -c PRESET or --set name="
+                f"{self.pipeline} has no run at {self._server.endpoint}: start one with `vitpipe kfp submit`, or name "
+                "another pipeline with -c PRESET or --set name="
             )
-        named = [run.name for run in recent]
-        like = nearest(name, [*named, *(run.id for run in recent)], most=3) or named[:3]
+        names = [run.name for run in recent]
+        suggestions = nearest(name, [*names, *(run.id for run in recent)], most=3) or names[:3]
         raise NotFound(
-            f"no run {name} of {self.pipeline} at {self._server.endpoint}: the nearest are {', '.join(like)}"
+            f"no run {name} of {self.pipeline} at {self._server.endpoint}: the nearest are {', '.join(suggestions)}"
         )
 
     def run(self, run_id: str) -> ClusterRun:
-        """Return a run with its tasks. Raises ResourceNotFound."""
+        """Return a run with its tasks.
+
+        Raises:
+            NotFound: if the run was not started from a version of a pipeline.
+            ResourceNotFoundError: if there is no such run.
+        """
         answer = self._runs.run_service_get_run(run_id)
-        run = _run(answer)
-        steps = self._steps(answer.pipeline_version_reference)
+        run = _parse_run(answer)
+        nodes = self._nodes_by_task(answer.pipeline_version_reference)
         details = answer.run_details.task_details if answer.run_details else None
-        known = {one.display_name: one for one in details or [] if one.display_name in steps}
-        tasks = [_task(node, name, known.get(name)) for name, node in steps.items()]
+        started = {detail.display_name: detail for detail in details or [] if detail.display_name in nodes}
+        tasks = [_parse_task(node, name, started.get(name)) for name, node in nodes.items()]
         tasks.sort(key=lambda task: task.started or datetime.max.replace(tzinfo=UTC))
         return replace(run, tasks=tuple(tasks))
 
-    def _steps(self, reference: api.V2beta1PipelineVersionReference | None) -> dict[str, str]:
-        """The node of each task that is a container: the cluster lists drivers and groups of tasks beside them."""
+    def _nodes_by_task(self, reference: api.V2beta1PipelineVersionReference | None) -> dict[str, str]:
+        """Return the node of each task that runs a container. Leaves out drivers and groups of tasks."""
         if reference is None:
-            raise NotFound("this run is of no version of a pipeline, so vitpipe did not start it: look at its page")
+            raise NotFound("the run belongs to no version of a pipeline, so vitpipe did not start it: open its page")
         version = self._pipelines.pipeline_service_get_pipeline_version(
             reference.pipeline_id, reference.pipeline_version_id
         )
-        spec = version.pipeline_spec.get("pipeline_spec", version.pipeline_spec)  # one level down beside a platform's
+        # A package with a platform specification has the pipeline's specification one level deeper.
+        spec = version.pipeline_spec.get("pipeline_spec", version.pipeline_spec)
         components = spec["components"]
         return {
             name: task["taskInfo"]["name"]
@@ -250,58 +346,76 @@ class Client:
     # Logs.
 
     def pods(self, run_id: str) -> dict[str, list[str]]:
-        """The pods of each task that has any, one an attempt. Raises ClusterError.
+        """Return the names of the pods of each task, one pod for each attempt, oldest first.
 
-        Version 2 of the API does not name them; version 1 shows the workflow as Argo has it.
+        The names are read from Argo's workflow, which version 1 of the API returns. Version 2 does not name pods.
         """
         path = f"/apis/v1beta1/runs/{run_id}"
-        text, _ = self._server.text(path)
+        text, _ = self._server.get_text(path)
         try:
             workflow = json.loads(json.loads(text)["pipeline_runtime"]["workflow_manifest"])
             nodes = list(workflow["status"].get("nodes", {}).values())
         except (ValueError, KeyError, TypeError) as error:
-            raise ClusterError(f"{self._server.endpoint}{path} shows no workflow") from error
-        # Each attempt at a pod is in the group of its task; where a cluster retries by itself, groups have attempts.
+            raise ClusterError(f"{self._server.endpoint}{path} does not contain a workflow of Argo") from error
+        # The pods of all attempts belong to the group of their task. If the cluster itself retries tasks, there is a
+        # group for each attempt, whose name ends in the number of the attempt.
         task_of = {node["id"]: _ATTEMPT.sub("", node["displayName"]) for node in nodes if node["type"] == "DAG"}
         pods: dict[str, list[str]] = {}
         for node in sorted(nodes, key=lambda node: (node.get("startedAt") or "", node["name"])):
             if node["type"] == "Pod" and node.get("boundaryID") in task_of:
-                pods.setdefault(task_of[node["boundaryID"]], []).append(_pod(workflow, node))
+                pods.setdefault(task_of[node["boundaryID"]], []).append(_pod_name(workflow, node))
         return pods
 
     def log(self, run_id: str, pod: str) -> str:
-        """Return the log of a pod so far. Raises ClusterError.
+        """Return what a pod has logged so far.
 
-        The server has no way to follow a log. Behind the address of the page its own log is out of reach, and the
-        page's own is there. Without users, the server of 2.17 looks for pods in no namespace and finds none.
+        The log is requested at two addresses. The first is that of the API server: it is not reachable through the
+        address of the web page, and a single-user server of version 2.17 finds no pods there, because it searches
+        without a namespace. The second is that of the web page. Neither of them can follow a log.
+
+        Args:
+            run_id: the id of the run.
+            pod: the name of the pod.
+
+        Returns:
+            The text of the log.
+
+        Raises:
+            ClusterError: if neither address returns the log.
         """
-        answers: list[ClusterError] = []
+        errors: list[ClusterError] = []
         for path, query in (
             (f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log", {}),
             ("/k8s/pod/logs", {"podname": pod, "runid": run_id, "podnamespace": self._cluster.namespace}),
         ):
             try:
-                text, kind = self._server.text(path, **query)
-            except (ClusterError, SettingsError) as error:  # the one may be refused and the other not
-                answers.append(error if isinstance(error, ClusterError) else ClusterError(str(error)))
+                text, kind = self._server.get_text(path, **query)
+            except (ClusterError, SettingsError) as error:  # the other address may still allow it
+                errors.append(error if isinstance(error, ClusterError) else ClusterError(str(error)))
                 continue
-            if text.startswith('{"error_message":'):  # with status 200, for the log has begun
-                answers.append(ClusterError(json.loads(text)["error_message"]))
+            if text.startswith('{"error_message":'):  # the status is 200 if the error occurs after the log has begun
+                errors.append(ClusterError(json.loads(text)["error_message"]))
             elif "html" not in kind:
                 return text
-        # The address has one of the two; what the other answers is only that it is not there.
-        raise next((one for one in answers if not isinstance(one, ResourceNotFound)), ClusterError(str(answers[-1])))
+        # Usually only one of the two addresses exists, and its error is the one to report.
+        existing = (error for error in errors if not isinstance(error, ResourceNotFoundError))
+        raise next(existing, ClusterError(str(errors[-1])))
 
     def kubectl(self, run_id: str, pod: str = "") -> str:
-        """How to read a log past the server."""
-        which = pod or f"-l pipeline/runid={run_id} --prefix --tail=-1"
-        return f"kubectl logs -n {self._cluster.namespace} {which} -c main"
+        """Return a command that reads logs from Kubernetes, without Kubeflow Pipelines.
 
-    # Schedules. The newest is the one that counts; `kubeflow/schedule.py` sees to the others.
+        Args:
+            run_id: the id of the run.
+            pod: the name of a pod; empty for all pods of the run.
+        """
+        selection = pod or f"-l pipeline/runid={run_id} --prefix --tail=-1"
+        return f"kubectl logs -n {self._cluster.namespace} {selection} -c main"
+
+    # Schedules. Only the newest one of a pipeline is in effect; kubeflow/schedule.py removes the others.
 
     def schedules(self) -> list[Schedule]:
-        """Of this pipeline, the newest first."""
-        if not (experiment := self._named_experiment()):
+        """List the schedules of this pipeline, newest first."""
+        if not (experiment := self._find_experiment()):
             return []
         pages = _pages(
             lambda **page: self._recurring.recurring_run_service_list_recurring_runs(
@@ -309,7 +423,7 @@ class Client:
             ),
             "recurring_runs",
         )
-        return [_schedule(one) for one in pages if one.display_name == self.pipeline]
+        return [_parse_schedule(recurring) for recurring in pages if recurring.display_name == self.pipeline]
 
     def add_schedule(
         self,
@@ -321,7 +435,19 @@ class Client:
         since: datetime | None = None,
         enabled: bool = True,
     ) -> Schedule:
-        """At the moments of `cron`, or every so many seconds: one run at a time, and one for all that were missed."""
+        """Create a schedule. It starts one run at a time, and a single run for all start times that were missed.
+
+        Args:
+            version: the version of the pipeline.
+            parameters: the parameters of the runs.
+            cron: a cron expression of six fields, in UTC; empty for an interval.
+            interval_s: the interval in seconds, if `cron` is empty.
+            since: the moment from which intervals are counted.
+            enabled: False to create a paused schedule.
+
+        Returns:
+            The schedule as the server created it.
+        """
         trigger = (
             api.V2beta1Trigger(cron_schedule=api.V2beta1CronSchedule(cron=cron))
             if cron
@@ -329,9 +455,9 @@ class Client:
                 periodic_schedule=api.V2beta1PeriodicSchedule(interval_second=str(interval_s), start_time=since)
             )
         )
-        made = api.V2beta1RecurringRun(
+        recurring = api.V2beta1RecurringRun(
             display_name=self.pipeline,
-            experiment_id=self._experiment(),
+            experiment_id=self._find_or_create_experiment(),
             pipeline_version_reference=_reference(version),
             runtime_config=api.V2beta1RuntimeConfig(parameters=dict(parameters)),
             service_account=self.service_account,
@@ -340,35 +466,38 @@ class Client:
             max_concurrency="1",
             no_catchup=True,
         )
-        return _schedule(self._recurring.recurring_run_service_create_recurring_run(made))
+        return _parse_schedule(self._recurring.recurring_run_service_create_recurring_run(recurring))
 
     def enable(self, schedule: Schedule) -> None:
+        """Let a paused schedule start runs again."""
         self._recurring.recurring_run_service_enable_recurring_run(schedule.id)
 
     def disable(self, schedule: Schedule) -> None:
+        """Pause a schedule."""
         self._recurring.recurring_run_service_disable_recurring_run(schedule.id)
 
     def delete(self, schedule: Schedule) -> None:
+        """Delete a schedule. Kubernetes deletes its running runs with it."""
         self._recurring.recurring_run_service_delete_recurring_run(schedule.id)
 
     def running(self, schedule: Schedule) -> list[ClusterRun]:
         """Return the runs that a schedule started and that have not ended."""
-        return [run for run in self.runs(_filter("recurring_run_id", _NAMED, schedule.id)) if not run.ended]
+        return [run for run in self.runs(_filter("recurring_run_id", "EQUALS", schedule.id)) if not run.ended]
 
-    def _experiment(self) -> str:
-        """The id of the experiment with the runs of the pipeline, which is made where there is none."""
-        if found := self._named_experiment():
+    def _find_or_create_experiment(self) -> str:
+        """Return the id of the experiment that contains the runs of the pipeline."""
+        if found := self._find_experiment():
             return found
         try:
-            made = api.V2beta1Experiment(display_name=self.pipeline, **self._namespace)
-            return str(self._experiments.experiment_service_create_experiment(made).experiment_id)
-        except ResourceExists:
-            if found := self._named_experiment():
+            experiment = api.V2beta1Experiment(display_name=self.pipeline, **self._namespace)
+            return str(self._experiments.experiment_service_create_experiment(experiment).experiment_id)
+        except ResourceExistsError:  # another client was faster
+            if found := self._find_experiment():
                 return found
             raise
 
-    def _named_experiment(self) -> str | None:
-        query = _filter("display_name", _NAMED, self.pipeline)
+    def _find_experiment(self) -> str | None:
+        query = _filter("display_name", "EQUALS", self.pipeline)
         answer = self._experiments.experiment_service_list_experiments(filter=query, **self._namespace)
         for found in answer.experiments or []:
             return str(found.experiment_id)
@@ -392,39 +521,39 @@ def _reference(version: PipelineVersion) -> api.V2beta1PipelineVersionReference:
     return api.V2beta1PipelineVersionReference(pipeline_id=version.pipeline, pipeline_version_id=version.id)
 
 
-def _run(answer: api.V2beta1Run) -> ClusterRun:
+def _parse_run(answer: api.V2beta1Run) -> ClusterRun:
     reference = answer.pipeline_version_reference
     return ClusterRun(
         answer.run_id,
         answer.display_name,
-        _state(answer),
+        _parse_state(answer),
         answer.created_at,
-        _moment(answer.finished_at),
+        _parse_time(answer.finished_at),
         (answer.runtime_config.parameters if answer.runtime_config else None) or {},
         reference.pipeline_version_id if reference else "",
         (answer.error.message if answer.error else None) or "",
     )
 
 
-def _state(answer: api.V2beta1Run) -> str:
-    """A run that a person terminated ends as FAILED, and only its history says so."""
-    history = [one.state for one in answer.state_history or []]
+def _parse_state(answer: api.V2beta1Run) -> str:
+    """Return the state of a run. A run that a user terminated is FAILED; its history shows that it was canceled."""
+    history = [status.state for status in answer.state_history or []]
     return "CANCELED" if history[-2:] == ["CANCELING", "FAILED"] else answer.state or "PENDING"
 
 
-def _task(node: str, name: str, detail: api.V2beta1PipelineTaskDetail | None) -> Task:
+def _parse_task(node: str, name: str, detail: api.V2beta1PipelineTaskDetail | None) -> Task:
     if detail is None:
         return Task(node, name)
-    return Task(node, name, detail.state or "PENDING", _moment(detail.start_time), _moment(detail.end_time))
+    return Task(node, name, detail.state or "PENDING", _parse_time(detail.start_time), _parse_time(detail.end_time))
 
 
-def _schedule(answer: api.V2beta1RecurringRun) -> Schedule:
+def _parse_schedule(answer: api.V2beta1RecurringRun) -> Schedule:
     cron, periodic = answer.trigger.cron_schedule, answer.trigger.periodic_schedule
     return Schedule(
         answer.recurring_run_id,
         cron.cron if cron else "",
         int(periodic.interval_second) if periodic else 0,
-        _moment(periodic.start_time) if periodic else None,
+        _parse_time(periodic.start_time) if periodic else None,
         answer.mode == api.RecurringRunMode.ENABLE,
         answer.pipeline_version_reference.pipeline_version_id,
         (answer.runtime_config.parameters if answer.runtime_config else None) or {},
@@ -433,13 +562,13 @@ def _schedule(answer: api.V2beta1RecurringRun) -> Schedule:
     )
 
 
-def _moment(answer: datetime | None) -> datetime | None:
-    """The server writes 1970, and Go's year 1, for what has not happened."""
+def _parse_time(answer: datetime | None) -> datetime | None:
+    """Return a time. The server writes 1970, or year 1 (Go's zero time), for an event that has not happened."""
     return answer if answer and answer.year > 1970 else None
 
 
-def _pod(workflow: dict[str, Any], node: dict[str, Any]) -> str:
-    """As Argo names it: by its id, or since 3.4 also by its template."""
+def _pod_name(workflow: dict[str, Any], node: dict[str, Any]) -> str:
+    """Return the name that Argo gives to a pod: the id of the node or, since version 3.4, with the template's name."""
     meta = workflow["metadata"]
     if meta.get("annotations", {}).get(_POD_NAMES) == "v1":
         return str(node["id"])

@@ -1,7 +1,8 @@
-"""The graph as a package for Kubeflow Pipelines 2.14 or newer: one task a node, with TFX's own launcher in each.
+"""Compilation of the graph to a package for Kubeflow Pipelines 2.14 or newer. Each node becomes one task.
 
-The cluster only schedules. Drivers, resolvers, the cache and the conditions are TFX's, as on one machine, so nothing of
-the graph is translated but its edges. (TFX's own KubeflowV2DagRunner writes what only Vertex AI runs.)
+Each task runs its node with TFX's launcher, so drivers, resolvers, cache and conditions are the same as on one machine.
+The cluster only schedules the tasks: only the edges of the graph are translated. TFX's KubeflowV2DagRunner is not used,
+because only Vertex AI can run its packages.
 """
 
 import inspect
@@ -25,26 +26,27 @@ from pipeline.outcome import REPORT
 from pipeline.settings import MetadataSettings, Settings
 from pipeline.settings.cluster import StepSettings
 
-START, VERDICT = "Start", "Verdict"  # the steps that are no nodes of the graph
-_SOON = 5  # seconds
-_LABEL = "app.kubernetes.io/part-of", "vitpipe"  # of every pod: what the network policies go by
-# What Kubeflow's SDK calls the longest back-off, Argo takes for the time after which a task that once failed is over,
-# however many attempts it has left. The SDK allows an hour at most, and a training may last for days.
+START, VERDICT = "Start", "Verdict"  # steps that are not nodes of the graph
+_VERDICT_BACKOFF = 5  # seconds
+_LABEL = "app.kubernetes.io/part-of", "vitpipe"  # every pod has this label, by which network policies select pods
+# Argo uses the value that Kubeflow's SDK calls the longest back-off as a deadline: a task that has failed once is not
+# retried after it, even if it has attempts left. The SDK allows at most an hour, but a training may take days.
 _DEADLINE, _NO_DEADLINE = "backoffMaxDuration: 3600s", f"backoffMaxDuration: {30 * 24 * 3600}s"
 _PARAMETERS = {
     "span": "Span of the data to train on; -1 for the newest.",
     **{f"gate_{name}": f"The setting gate.{name}." for name in GateSettings.model_fields},
     "trigger": "What started the run: manual, schedule or span.",
-    "reason": "Why, in words: kept in ML Metadata.",
-    "accept": "Checks of the data gate that shall not stop the run, with commas; takes a reason.",
-    "take_over": "A run of this pipeline that seems to go on and does not.",
+    "reason": "Why the run was started; recorded in ML Metadata.",
+    "accept": "Checks of the data gate that do not stop the run, separated by commas; requires a reason.",
+    "take_over": "Id of a run of this pipeline that is recorded as running, but has ended.",
 }
 
 
 def package(settings: Settings) -> str:
-    """The compiled pipeline as two YAML documents, equal for equal settings and code. No secret is in it.
+    """Compile the graph to a package: two YAML documents, equal for equal settings and code, without any secret.
 
-    Raises SettingsError for what cannot work on a cluster.
+    Raises:
+        SettingsError: if the settings cannot work on a cluster.
     """
     check(settings)
     edges = _edges(settings)
@@ -56,32 +58,37 @@ def package(settings: Settings) -> str:
 
 
 def task_name(step: str) -> str:
-    """Of a step as the cluster has it: `ImportExampleGen` is `import-example-gen`."""
+    """Return the name of a step's task on the cluster: `import-example-gen` for `ImportExampleGen`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", step).lower()
 
 
 def check(settings: Settings) -> None:
-    """Raises SettingsError for what would fail on the cluster, or work there and not do what was meant."""
+    """Check that the settings work on a cluster.
+
+    Raises:
+        SettingsError: if a path is outside the shared volume, ML Metadata is not on a server, or the Trainer requires a
+            GPU that its step does not get.
+    """
     cluster, mount = settings.kubeflow, PurePosixPath(settings.kubeflow.mount)
     paths = {"data.dir": settings.data.dir, "runs": settings.runs, "finetune.source": Path(settings.finetune.source)}
     for key, path in paths.items():
         scheme, cut, _ = str(path).partition(":/")
         if cut:
-            raise SettingsError(f"{key} {path}: {_why_not(scheme)}")
+            raise SettingsError(f"{key} {path}: {_scheme_problem(scheme)}")
         if ".." in path.parts or (path.is_absolute() and not PurePosixPath(path).is_relative_to(mount)):
             raise SettingsError(
-                f"{key} {path}: the steps share what lies below kubeflow.mount, {mount}, and no other folder: move it "
-                "there, or give a path that is relative to it"
+                f"{key} {path} is outside kubeflow.mount, {mount}, the only folder that the steps share. Move it "
+                "there, and write a path relative to that folder"
             )
     try:
         if Address.parse(cluster.metadata, password="").file:
-            raise StoreError("several machines write at the same time, and no SQLite file on a volume bears that")
+            raise StoreError("an SQLite file on a volume does not support several machines that write at the same time")
     except StoreError as error:
         raise SettingsError(f"kubeflow.metadata: {error}; write mysql://USER@HOST[:PORT]/DATABASE") from None
     if settings.training.require_gpu and not cluster.step_of("Trainer").gpus:
         raise SettingsError(
-            "training.require_gpu is true and kubeflow.steps.Trainer.gpus is 0: --set kubeflow.steps.Trainer.gpus=1, "
-            "or --set training.require_gpu=false"
+            "training.require_gpu is true, but kubeflow.steps.Trainer.gpus is 0. Use "
+            "--set kubeflow.steps.Trainer.gpus=1 or --set training.require_gpu=false"
         )
 
 
@@ -90,41 +97,41 @@ def _check_steps(settings: Settings, steps: Sequence[str]) -> None:
     for name in cluster.steps:
         if name not in steps:
             raise SettingsError(
-                f"kubeflow.steps.{name}: no such step; {did_you_mean(name, steps)}the steps are {', '.join(steps)}"
+                f"kubeflow.steps.{name} is not a step: {did_you_mean(name, steps)}the steps are {', '.join(steps)}"
             )
     for name in steps:
         step = cluster.step_of(name)
         claims = [cluster.claim, *step.volumes.values()]
-        if len({*claims}) < len(claims):  # Kubeflow names a volume of the pod after its claim
+        if len({*claims}) < len(claims):  # Kubeflow names each volume of a pod after its claim
             raise SettingsError(
-                f"kubeflow.steps.{name}.volumes: a claim can be mounted once in a step, and {', '.join(claims)} names "
-                f"one twice ({cluster.claim} is at {cluster.mount} in every step)"
+                f"kubeflow.steps.{name}.volumes: {', '.join(claims)} contains a claim twice, but a step can mount a "
+                f"claim only once ({cluster.claim} is mounted at {cluster.mount} in every step)"
             )
         key = "kubeflow.gpu_image" if step.gpus else "kubeflow.image"
         if not _image(settings, step):
             raise SettingsError(
-                f"{key} is not set, and {name} runs in it: build it as kubeflow/images/README.md says, push it to a "
-                f"registry that the cluster reaches, and --set {key}=REGISTRY/NAME:TAG"
+                f"{key} is not set, but {name} runs in this image. Build it as described in kubeflow/images/README.md, "
+                f"push it to a registry that the cluster can reach, and use --set {key}=REGISTRY/NAME:TAG"
             )
 
 
-def _why_not(scheme: str) -> str:
+def _scheme_problem(scheme: str) -> str:
     if scheme == "gs":
         return (
-            "a span and a pushed model appear whole by the rename of a folder, which no bucket alone has: mount "
-            "it as the claim (kubeflow/manifests/gcs), and give a path that is relative to kubeflow.mount"
+            "spans and pushed models are published by renaming a folder, which a bucket alone does not support. Mount "
+            "the bucket as the claim (kubeflow/manifests/gcs), and write a path relative to kubeflow.mount"
         )
     return (
-        f"TensorFlow 2.21 reads local paths and gs:// and not {scheme}://: use a ReadWriteMany volume, and a path that "
-        "is relative to kubeflow.mount"
+        f"TensorFlow 2.21 reads local paths and gs://, but not {scheme}://. Use a ReadWriteMany volume, and write a "
+        "path relative to kubeflow.mount"
     )
 
 
 def _edges(settings: Settings) -> dict[str, list[str]]:
-    """The nodes before each node of the graph, in an order that it can run in."""
+    """Return the direct predecessors of each node. The nodes are in an order in which they can run."""
     from pipeline.graph import compile_graph
 
-    # Which span it is decides nothing about the edges; a run asks for it when it starts.
+    # The edges do not depend on the span, which a run chooses when it starts.
     graph = compile_graph(settings, span=1)
     return {node.pipeline_node.node_info.id: list(node.pipeline_node.upstream_nodes) for node in graph.nodes}
 
@@ -144,11 +151,11 @@ def _pipeline(settings: Settings, edges: dict[str, list[str]]) -> BaseComponent:
         "take_over": "",
     }
     types = {name: type(value) for name, value in defaults.items()}
-    before_another = {before for name in edges if name != REPORT for before in edges[name]}
-    last = sorted(edges.keys() - before_another - {REPORT})
+    with_successor = {before for name in edges if name != REPORT for before in edges[name]}
+    last = sorted(edges.keys() - with_successor - {REPORT})
 
-    def steps(*channels: Any) -> None:
-        given = dict(zip(types, channels, strict=True))
+    def steps(*channels: object) -> None:
+        parameters = dict(zip(types, channels, strict=True))
         report = _report_task(settings, in_run)
         with dsl.ExitHandler(report, name="steps"):
             start = _task(
@@ -157,7 +164,7 @@ def _pipeline(settings: Settings, edges: dict[str, list[str]]) -> BaseComponent:
                 "kubeflow.steps.start",
                 [root, f"--nodes={','.join(edges)}", f"--api={cluster.api}", f"--settings={text}"],
                 {**types, "due": str},
-                {**given, "due": dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER},
+                {**parameters, "due": dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER},
             )
             tasks: dict[str, PipelineTask] = {}
             for name in edges:
@@ -169,7 +176,7 @@ def _pipeline(settings: Settings, edges: dict[str, list[str]]) -> BaseComponent:
     _declare(steps, types, defaults)
     steps.__doc__ = "\n".join(
         [
-            "Trains a ViT, gates it and pushes it.",
+            "Check the data, train a ViT, check the model and push it.",
             "",
             "Args:",
             *(f"    {name}: {text}" for name, text in _PARAMETERS.items()),
@@ -179,14 +186,14 @@ def _pipeline(settings: Settings, edges: dict[str, list[str]]) -> BaseComponent:
 
 
 def _report_task(settings: Settings, arguments: list[str]) -> PipelineTask:
-    """It shows the figures and the page of the report on the page of the run."""
+    """Return the task of the report. Its outputs let Kubeflow show the report and its figures on the run's page."""
 
     def command(run_id: str, metrics: dsl.Metrics, report: dsl.HTML) -> dsl.ContainerSpec:
         outputs = [f"--page={report.path}", f"--executor-input={dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER}"]
         return _container(settings, REPORT, "kubeflow.steps.report", [f"--run-id={run_id}", *arguments, *outputs])
 
     outputs = {"metrics": dsl.Output[dsl.Metrics], "report": dsl.Output[dsl.HTML]}
-    return _configured(settings, REPORT, command, outputs, {})
+    return _configure_task(settings, REPORT, command, outputs, {})
 
 
 def _task(
@@ -195,16 +202,24 @@ def _task(
     module: str,
     arguments: list[str],
     types: Mapping[str, Any] = MappingProxyType({}),
-    given: Mapping[str, Any] = MappingProxyType({}),
+    inputs: Mapping[str, Any] = MappingProxyType({}),
 ) -> PipelineTask:
-    """A step that is `python -m MODULE` with its inputs as flags."""
+    """Return the task of a step that runs `python -m MODULE`.
 
-    def command(*inputs: Any) -> dsl.ContainerSpec:
-        named = zip(["run_id", *types], inputs, strict=True)
-        flags = [f"--{name.replace('_', '-')}={value}" for name, value in named]
+    Args:
+        settings: the settings of the run.
+        step: the name of the step.
+        module: the module.
+        arguments: its arguments.
+        types: the types of the task's inputs, by name. Each input becomes one more argument.
+        inputs: the values of these inputs.
+    """
+
+    def command(*values: object) -> dsl.ContainerSpec:
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in zip(["run_id", *types], values, strict=True)]
         return _container(settings, step, module, [*flags, *arguments])
 
-    return _configured(settings, step, command, types, given)
+    return _configure_task(settings, step, command, types, inputs)
 
 
 def _container(settings: Settings, step: str, module: str, arguments: list[str]) -> dsl.ContainerSpec:
@@ -212,27 +227,35 @@ def _container(settings: Settings, step: str, module: str, arguments: list[str])
     return dsl.ContainerSpec(image=image, command=["python", "-m", module], args=arguments)
 
 
-def _configured(
+def _configure_task(
     settings: Settings,
     step: str,
     command: Callable[..., dsl.ContainerSpec],
     types: Mapping[str, Any],
-    given: Mapping[str, Any],
+    inputs: Mapping[str, Any],
 ) -> PipelineTask:
-    """The task of a step, with all that the cluster is to know of its container."""
+    """Return the task of a step, with resources, volumes, secrets and placement from the settings.
+
+    Args:
+        settings: the settings of the run.
+        step: the name of the step.
+        command: returns the container for the values of the inputs.
+        types: the types of the inputs, by name, in the order of the command's arguments.
+        inputs: the values of the inputs.
+    """
     cluster, own = settings.kubeflow, settings.kubeflow.step_of(step)
-    command.__name__ = task_name(step).replace("-", "_")  # names the component, and so the task
+    command.__name__ = task_name(step).replace("-", "_")  # kfp names the component and the task after it
     _declare(command, {"run_id": str, **types})
-    task = dsl.container_component(command)(run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER, **given)
+    task = dsl.container_component(command)(run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER, **inputs)
     task.set_display_name(step)
-    task.set_caching_options(False)  # TFX's cache knows the code and the data
-    # The verdict fails where the run was stopped, and would again: it is tried once more for a pod that was lost.
-    retries, seconds = (1, _SOON) if step == VERDICT else (cluster.retries, cluster.backoff_seconds)
+    task.set_caching_options(False)  # TFX has a cache of its own, whose keys include code and data
+    # If a gate stopped the run, the verdict fails on every attempt. One retry is enough for a pod that was lost.
+    retries, seconds = (1, _VERDICT_BACKOFF) if step == VERDICT else (cluster.retries, cluster.backoff_seconds)
     task.set_retry(retries, backoff_duration=f"{seconds}s", backoff_factor=2, backoff_max_duration="3600s")
     task.set_cpu_request(own.cpu).set_memory_request(own.memory).set_memory_limit(own.memory)
     if own.gpus:
         task.set_accelerator_type(own.gpu_type).set_accelerator_limit(own.gpus)
-    kubernetes.empty_dir_mount(task, "tmp", "/tmp")  # for who forbids containers to write to their root
+    kubernetes.empty_dir_mount(task, "tmp", "/tmp")  # needed if a policy makes the containers' root read-only
     if own.shared_memory:
         kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", medium="Memory", size_limit=own.shared_memory)
     for claim, folder in {cluster.claim: cluster.mount, **{name: at for at, name in own.volumes.items()}}.items():
@@ -242,9 +265,13 @@ def _configured(
         kubernetes.use_secret_as_env(task, secret, {key: variable})
     for label, value in own.node_selector.items():
         kubernetes.add_node_selector(task, label, value)
-    for one in own.tolerations:
+    for toleration in own.tolerations:
         kubernetes.add_toleration(
-            task, key=one.key or None, operator=one.operator, value=one.value or None, effect=one.effect or None
+            task,
+            key=toleration.key or None,
+            operator=toleration.operator,
+            value=toleration.value or None,
+            effect=toleration.effect or None,
         )
     kubernetes.set_image_pull_policy(task, cluster.image_pull_policy)
     if cluster.image_pull_secrets:
@@ -262,10 +289,16 @@ def _image(settings: Settings, step: StepSettings) -> str:
 def _declare(
     function: Callable[..., Any], types: Mapping[str, Any], defaults: Mapping[str, Any] = MappingProxyType({})
 ) -> None:
-    """Give a function the parameters that kfp is to read from it."""
+    """Set the signature of a function, from which kfp reads the inputs of a component.
+
+    Args:
+        function: the function to change.
+        types: the types of the parameters, by name.
+        defaults: the default values of all parameters; empty if they have none.
+    """
     parameters = [
         inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=types[name]) for name in types
     ]
     if defaults:
-        parameters = [one.replace(default=defaults[one.name]) for one in parameters]
-    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # kfp reads it by `inspect`
+        parameters = [parameter.replace(default=defaults[parameter.name]) for parameter in parameters]
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # read by `inspect`

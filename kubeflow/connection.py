@@ -1,7 +1,8 @@
-"""Requests to Kubeflow Pipelines: how long one may take, what is tried again, and what a failure means.
+"""Connection to Kubeflow Pipelines: time limits, repetition of failed requests, and error messages.
 
-They go through kfp_server_api, the client of the REST API that kfp.Client wraps. kfp.Client itself sets no timeout,
-prints to stdout, takes namespace and cookies from what was last left in ~/.config/kfp, and takes a second to import.
+Requests are sent with kfp_server_api, the client of the REST API that kfp.Client wraps. kfp.Client is not used because
+it sets no time limit, prints to stdout, reads a namespace and cookies of earlier sessions from ~/.config/kfp, and takes
+a second to import.
 """
 
 import json
@@ -20,86 +21,110 @@ from pipeline.settings import TOKEN
 from pipeline.settings.cluster import KubeflowSettings
 
 TRIES = 4
-_LONGEST_MESSAGE = 400  # of the server's: some carry their stack trace
-_PASSING = (429, 502, 503, 504)
+_LONGEST_MESSAGE = 400  # characters; some messages of the server contain a stack trace
+_TRANSIENT = (429, 502, 503, 504)  # status codes of failures after which a request may be repeated
 _FORWARD = "kubectl port-forward -n kubeflow service/ml-pipeline-ui 8080:80"
 
 Parameters = list[tuple[str, Any]]
 
 
 class Timeouts(NamedTuple):
-    """Seconds that a request may take, and that pass before it is tried again."""
+    """Time limits of a request, in seconds.
+
+    Attributes:
+        connect_s: seconds within which a connection must be made.
+        answer_s: seconds within which the server must answer.
+        back_off_s: seconds to wait before the second try. The wait doubles with each further try, and a random time of
+            up to `back_off_s` is added to it.
+    """
 
     connect_s: float = 5
     answer_s: float = 30
-    back_off_s: float = 0.5  # before the second try, then doubled; chance adds up to as much as this to each
+    back_off_s: float = 0.5
 
 
 TIMEOUTS = Timeouts()
 
 
-class ResourceNotFound(ClusterError):
+class ResourceNotFoundError(ClusterError):
     """Status 404: the server has no such resource."""
 
 
-class ResourceExists(ClusterError):
+class ResourceExistsError(ClusterError):
     """Status 409: a resource of this name exists."""
 
 
-class ServerUnavailable(ClusterError):
+class ServerUnavailableError(ClusterError):
     """The server did not answer, despite several tries. It may answer later."""
 
 
-class _Passing(ClusterError):
-    """What may be over at the next try, and was not done at this one."""
+class _TransientError(ClusterError):
+    """The request failed without an effect, and may succeed if it is repeated."""
 
 
-class OutcomeUnknown(ServerUnavailable):
+class OutcomeUnknownError(ServerUnavailableError):
     """The server did not answer a request that changes something, and may or may not have carried it out."""
 
 
 class ClusterConnection(kfp_server_api.ApiClient):
-    """To one server. `say` is told of what a person waits for.
+    """Connection to one server.
 
-    Raises SettingsError for an endpoint or a token that cannot be used, else ClusterError.
+    Args:
+        settings: the address of the server and its token.
+        report: called with a message before each repetition of a request.
+        timeouts: the time limits of a request.
+
+    Raises:
+        SettingsError: if the address or the token is invalid. Requests raise it if the server rejects the token.
+        ClusterError: raised by requests, if the server does not answer or gives an unexpected answer.
     """
 
-    def __init__(self, settings: KubeflowSettings, say: Callable[[str], None], timeouts: Timeouts = TIMEOUTS):
-        self.endpoint = _checked(settings.endpoint)
+    def __init__(
+        self, settings: KubeflowSettings, report: Callable[[str], None], timeouts: Timeouts = TIMEOUTS
+    ) -> None:
+        self.endpoint = _check_endpoint(settings.endpoint)
         self._token = settings.token.get_secret_value().strip()
         if not (self._token.isascii() and self._token.isprintable()):
-            raise SettingsError(f"{TOKEN} holds what no token has: characters beyond ASCII, or several lines")
-        self._say, self._timeout = say, (timeouts.connect_s, timeouts.answer_s)
+            raise SettingsError(f"{TOKEN} is not a token: it has characters beyond ASCII, or several lines")
+        self._report, self._timeout = report, (timeouts.connect_s, timeouts.answer_s)
         configuration = kfp_server_api.Configuration(host=self.endpoint)
-        configuration.retries = False  # urllib3's own know nothing of what may be done twice
+        configuration.retries = False  # urllib3 would also repeat requests that must not be sent twice
         configuration.ssl_ca_cert = os.environ.get("SSL_CERT_FILE")
         if self._token:
             configuration.api_key = {"authorization": self._token}
             configuration.api_key_prefix = {"authorization": "Bearer"}
         super().__init__(configuration)
         self._retry = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_Passing),
+            retry=tenacity.retry_if_exception_type(_TransientError),
             stop=tenacity.stop_after_attempt(TRIES),
             wait=tenacity.wait_exponential_jitter(initial=timeouts.back_off_s, jitter=timeouts.back_off_s),
-            before_sleep=self._say_again,
+            before_sleep=self._report_retry,
             reraise=True,
         )
 
     def is_multi_user(self) -> bool:
-        """Whether the server keeps users apart, each in a namespace. The first question to any server."""
+        """Return whether each user of the server has a namespace.
+
+        This is the first request to a server, so it also checks that the server is Kubeflow Pipelines 2.
+        """
         try:
             answer = kfp_server_api.HealthzServiceApi(self).healthz_service_get_healthz()
-        except ResourceNotFound:
+        except ResourceNotFoundError:
             raise ClusterError(
-                f"{self.endpoint} has no API of Kubeflow Pipelines 2 (no /apis/v2beta1/healthz): it is older, or "
-                "kubeflow.endpoint lacks a path"
+                f"{self.endpoint} does not have the API of Kubeflow Pipelines 2 (no /apis/v2beta1/healthz): the "
+                "server is older, or kubeflow.endpoint lacks a path"
             ) from None
         if answer.multi_user is None:
-            raise self._not_kfp("a health report that is none of its")
+            raise self._not_kfp("an unknown health report")
         return bool(answer.multi_user)
 
-    def text(self, path: str, **query: str) -> tuple[str, str]:
-        """What the server holds at `path`, and of which content type."""
+    def get_text(self, path: str, **query: str) -> tuple[str, str]:
+        """Return what the server holds at a path, with its content type.
+
+        Args:
+            path: the path below the endpoint.
+            **query: the parameters of the query.
+        """
         text = self.call_api(
             path,
             "GET",
@@ -117,16 +142,41 @@ class ClusterConnection(kfp_server_api.ApiClient):
         query_params: Parameters | None = None,
         headers: dict[str, str] | None = None,
         post_params: Parameters | None = None,
-        body: Any = None,
+        body: object = None,
         _preload_content: bool = True,
         _request_timeout: tuple[float, float] | None = None,
     ) -> RESTResponse:
-        try:
-            return self._retry(self._once, method, url, query_params, headers, post_params, body)
-        except _Passing as error:
-            raise ServerUnavailable(f"tried {TRIES} times: {error}") from error
+        """Send a request, and repeat it while it fails without an effect. The other classes of the client call this.
 
-    def deserialize(self, response: RESTResponse, response_type: str) -> Any:
+        Args:
+            method: the HTTP method.
+            url: the full address.
+            query_params: the parameters of the query.
+            headers: the headers.
+            post_params: the fields of a form, for an upload.
+            body: the body.
+            _preload_content: unused; the whole answer is always read.
+            _request_timeout: unused; the time limits of this connection hold for all requests.
+
+        Raises:
+            SettingsError: if the server rejects the token.
+            ClusterError: if the server does not answer, or rejects the request.
+        """
+        try:
+            return self._retry(self._request_once, method, url, query_params, headers, post_params, body)
+        except _TransientError as error:
+            raise ServerUnavailableError(f"tried {TRIES} times: {error}") from error
+
+    def deserialize(self, response: RESTResponse, response_type: str) -> object:
+        """Return an answer as an object of the API, or as text for the type "bytes".
+
+        Args:
+            response: the answer.
+            response_type: the name of its type.
+
+        Raises:
+            ClusterError: if the answer is not JSON.
+        """
         if response_type == "bytes":
             return response.data.decode("utf-8", "replace")
         try:
@@ -135,92 +185,95 @@ class ClusterConnection(kfp_server_api.ApiClient):
             raise self._not_kfp(response.getheader("Content-Type") or "something without a content type") from None
         return super().deserialize(response, response_type)
 
-    def _once(
+    def _request_once(
         self,
         method: str,
         url: str,
         query_params: Parameters | None,
         headers: dict[str, str] | None,
         post_params: Parameters | None,
-        body: Any,
+        body: object,
     ) -> RESTResponse:
         try:
             return super().request(
                 method, url, query_params, headers, post_params, body, _request_timeout=self._timeout
             )
         except kfp_server_api.ApiException as error:
-            raise self._refused(method, error) from error
+            raise self._error(method, error) from error
         except (urllib3.exceptions.ConnectTimeoutError, urllib3.exceptions.NewConnectionError) as error:
-            raise _Passing(self._unreachable(_cause(error))) from error
+            raise _TransientError(self._unreachable(_root_cause(error))) from error
         except urllib3.exceptions.ReadTimeoutError as error:
-            raise self._unanswered(method, f"{self.endpoint} gave no answer within {self._timeout[1]:g} s") from error
+            raise self._unanswered(method, f"{self.endpoint} did not answer within {self._timeout[1]:g} s") from error
         except urllib3.exceptions.HTTPError as error:
-            raise self._unanswered(method, f"{self.endpoint} broke off: {_cause(error)}") from error
+            raise self._unanswered(method, f"{self.endpoint} closed the connection: {_root_cause(error)}") from error
 
-    def _refused(self, method: str, error: kfp_server_api.ApiException) -> Exception:
-        if not error.status:  # urllib3's SSLError, as kfp_server_api wraps it
+    def _error(self, method: str, error: kfp_server_api.ApiException) -> Exception:
+        """Return the error of this project that corresponds to an error answer of the server."""
+        if not error.status:  # an SSLError of urllib3, which kfp_server_api wraps
             return ClusterError(
-                f"{self.endpoint} shows a certificate that is not trusted: {str(error.reason).splitlines()[-1]}; the "
-                "variable SSL_CERT_FILE names a file with the certificates to trust"
+                f"{self.endpoint} shows a certificate that is not trusted: {str(error.reason).splitlines()[-1]}; name "
+                "a file with the certificates to trust in the variable SSL_CERT_FILE"
             )
-        said = f"{error.status} {error.reason}: {_message(error.body)}"
+        answer = f"{error.status} {error.reason}: {_message(error.body)}"
         if error.status == 401 or 300 <= error.status < 400:
-            what = "refuses the token" if self._token else "wants a token"
+            problem = "rejects the token" if self._token else "requires a token"
             return SettingsError(
-                f"{self.endpoint} {what} ({error.status} {error.reason}): put a valid one in {TOKEN}, for example from "
-                "kubectl create token SERVICE_ACCOUNT -n NAMESPACE --audience pipelines.kubeflow.org"
+                f"{self.endpoint} {problem} ({error.status} {error.reason}): put a valid token in {TOKEN}, for example "
+                "from kubectl create token SERVICE_ACCOUNT -n NAMESPACE --audience pipelines.kubeflow.org"
             )
         if error.status == 403:
             return SettingsError(
-                f"{self.endpoint} does not allow it ({said}): the token in {TOKEN} needs more rights, or "
-                "kubeflow.namespace is not yours"
+                f"{self.endpoint} forbids the request ({answer}): use a token with more rights in {TOKEN}, or name "
+                "your own namespace in kubeflow.namespace"
             )
         if error.status == 404:
-            return ResourceNotFound(f"{self.endpoint}: {said}")
+            return ResourceNotFoundError(f"{self.endpoint}: {answer}")
         if error.status == 409:
-            return ResourceExists(f"{self.endpoint}: {said}")
-        if error.status in _PASSING:
-            text = f"{self.endpoint} is not ready: {said}"
-            # A proxy may say so of a request that the server behind it has carried out.
-            return _Passing(text) if error.status == 429 else self._unanswered(method, text)
-        return ClusterError(f"{self.endpoint} refuses the request: {said}")
+            return ResourceExistsError(f"{self.endpoint}: {answer}")
+        if error.status in _TRANSIENT:
+            text = f"{self.endpoint} is not ready: {answer}"
+            # A proxy may answer with 502 to 504 although the server behind it has carried out the request.
+            return _TransientError(text) if error.status == 429 else self._unanswered(method, text)
+        return ClusterError(f"{self.endpoint} rejects the request: {answer}")
 
     def _unanswered(self, method: str, text: str) -> ClusterError:
-        return _Passing(text) if method == "GET" else OutcomeUnknown(text)
+        return _TransientError(text) if method == "GET" else OutcomeUnknownError(text)
 
     def _unreachable(self, cause: str) -> str:
         return (
-            f"no Kubeflow Pipelines at {self.endpoint}: {cause}; --set kubeflow.endpoint=http://HOST:PORT, or forward "
-            f"it there: {_FORWARD}"
+            f"no Kubeflow Pipelines at {self.endpoint}: {cause}. Name its address with "
+            f"--set kubeflow.endpoint=http://HOST:PORT, or forward it to this machine: {_FORWARD}"
         )
 
-    def _not_kfp(self, sent: str) -> ClusterError:
+    def _not_kfp(self, content: str) -> ClusterError:
         return ClusterError(
-            f"{self.endpoint} does not answer as Kubeflow Pipelines does, it sent {sent}: kubeflow.endpoint is where "
-            f"its page or its API answers, and a page to log in wants a token in {TOKEN}"
+            f"{self.endpoint} does not answer like Kubeflow Pipelines, it sent {content}: set kubeflow.endpoint to the "
+            f"address of its web page or its API. If there is a login page, put a token in {TOKEN}"
         )
 
-    def _say_again(self, state: tenacity.RetryCallState) -> None:
+    def _report_retry(self, state: tenacity.RetryCallState) -> None:
         assert state.outcome is not None and state.next_action is not None
         error, wait = state.outcome.exception(), state.next_action.sleep
-        self._say(f"{error}; trying again in {wait:.1f} s ({state.attempt_number + 1} of {TRIES})")
+        self._report(f"{error}; trying again in {wait:.1f} s ({state.attempt_number + 1} of {TRIES})")
 
 
-def _checked(endpoint: str) -> str:
-    if "@" in endpoint:  # and is not repeated
-        raise SettingsError(f"kubeflow.endpoint: a password does not belong there; a token goes into {TOKEN}")
+def _check_endpoint(endpoint: str) -> str:
+    if "@" in endpoint:  # the message does not repeat the address, because it contains a password
+        raise SettingsError(f"kubeflow.endpoint must not contain a password. Put a token in {TOKEN} instead")
     try:
         url = urlsplit(endpoint)
-        known = url.scheme in ("http", "https") and url.hostname and url.port != 0
+        valid = url.scheme in ("http", "https") and url.hostname and url.port != 0
     except ValueError:
-        known = False
-    if not known:
-        raise SettingsError(f"kubeflow.endpoint {endpoint}: write http://HOST:PORT or https://HOST/PATH")
+        valid = False
+    if not valid:
+        raise SettingsError(
+            f"kubeflow.endpoint {endpoint} is not an address: write http://HOST:PORT or https://HOST/PATH"
+        )
     return endpoint.rstrip("/")
 
 
-def _message(body: Any) -> str:
-    """What the server says, in one line. Its pipelines API has `message`, its upload and log servers have others."""
+def _message(body: object) -> str:
+    """Return the server's error message in one line. Its API, upload and log servers use different fields for it."""
     text = body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body or "")
     try:
         answer = json.loads(text)
@@ -231,7 +284,7 @@ def _message(body: Any) -> str:
     return line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]} ..."
 
 
-def _cause(error: BaseException) -> str:
+def _root_cause(error: BaseException) -> str:
     while cause := error.__cause__ or error.__context__:
         error = cause
     return str(error) or type(error).__name__

@@ -1,9 +1,10 @@
-"""The schedule of a pipeline: one, of the version that was deployed last.
+"""Schedule of a pipeline. A pipeline has one schedule, which starts the version that was deployed last.
 
-Kubeflow's recurring runs cannot be changed, and each is bound to a version. So a schedule is moved by making a new one,
-and the newest counts. The ones before it are disabled after that: two for a moment rather than none, since the first
-step of a run refuses a second one at the same time, while nobody notices a run that does not come. A call that was
-killed in between leaves two; the next one finds that.
+A recurring run of Kubeflow cannot be changed, and is bound to one version. So a changed schedule is a new recurring
+run, and the newest one is in effect. Older ones are disabled only after the new one exists. For a moment there may be
+two schedules, which does no harm: the first step of a run rejects a second run at the same time. Without any schedule,
+a run could be missed, and nobody would notice. If a call is killed before it disables the old schedule, the next call
+does so.
 """
 
 import contextlib
@@ -13,19 +14,30 @@ from typing import Any
 
 from components.errors import AnotherRun
 from kubeflow.client import Client, PipelineVersion, Schedule
-from kubeflow.connection import ResourceNotFound
+from kubeflow.connection import ResourceNotFoundError
 
 
 def current(client: Client) -> Schedule | None:
-    """The one that counts; what is left of others goes."""
-    found = client.schedules()
-    for other in found[1:]:
-        _retire(client, other)
-    return found[0] if found else None
+    """Return the schedule of the pipeline, and remove older ones that an interrupted call has left."""
+    schedules = client.schedules()
+    for older in schedules[1:]:
+        _retire(client, older)
+    return schedules[0] if schedules else None
 
 
 def put(client: Client, version: PipelineVersion, parameters: Mapping[str, Any], *, cron: str, interval_s: int) -> bool:
-    """From now on at the moments of `cron`, or every so many seconds; False where it was so already."""
+    """Set the schedule of the pipeline.
+
+    Args:
+        client: the client of the pipeline.
+        version: the version of the pipeline that its runs use.
+        parameters: the parameters of its runs.
+        cron: a cron expression of six fields, in UTC; empty for an interval.
+        interval_s: the interval in seconds, if `cron` is empty.
+
+    Returns:
+        False if an equal schedule was already in effect, else True.
+    """
     before = current(client)
     if before:
         same_times = (before.cron, before.interval_s, before.enabled) == (cron, interval_s, True)
@@ -40,7 +52,15 @@ def put(client: Client, version: PipelineVersion, parameters: Mapping[str, Any],
 
 
 def move(client: Client, version: PipelineVersion) -> bool:
-    """To a version, at the same times, paused where it is; False where there is none to move."""
+    """Let the schedule start another version, at the same times. A paused schedule stays paused.
+
+    Args:
+        client: the client of the pipeline.
+        version: the version of the pipeline that its runs use from now on.
+
+    Returns:
+        False if there is no schedule, or it already starts this version; else True.
+    """
     before = current(client)
     if before is None or (before.version, before.service_account) == (version.id, client.service_account):
         return False
@@ -57,28 +77,28 @@ def move(client: Client, version: PipelineVersion) -> bool:
 
 
 def delete(client: Client) -> None:
-    """Delete all schedules of the pipeline: an older one that is left would take effect again.
+    """Delete all schedules of the pipeline. An older schedule that is left would take effect again.
 
     Raises:
         AnotherRun: if a run that one of them started is running, because Kubernetes would delete that run with its
             schedule. All schedules are paused then.
     """
-    found = client.schedules()
-    for schedule in found:
+    schedules = client.schedules()
+    for schedule in schedules:
         client.disable(schedule)
-    for schedule in found:
+    for schedule in schedules:
         if runs := client.running(schedule):
             raise AnotherRun(
                 f"the schedule is paused, but not deleted: its run {runs[0].id} is running, and Kubernetes would "
-                "delete that run with it; delete the schedule again when the run has ended"
+                "delete that run with it. Delete the schedule when the run has ended"
             )
-    for schedule in found:
+    for schedule in schedules:
         client.delete(schedule)
 
 
 def _retire(client: Client, schedule: Schedule) -> None:
-    """Disable a schedule, and delete it unless one of its runs is running: Kubernetes would delete that run with it."""
-    with contextlib.suppress(ResourceNotFound):  # another client was faster
+    """Disable a schedule. Delete it unless one of its runs is running, because Kubernetes would delete that run too."""
+    with contextlib.suppress(ResourceNotFoundError):  # another client was faster
         if schedule.enabled:
             client.disable(schedule)
         if not client.running(schedule):
@@ -86,10 +106,10 @@ def _retire(client: Client, schedule: Schedule) -> None:
 
 
 def _last_moment(schedule: Schedule) -> datetime | None:
-    """The last moment of an interval, from which a new schedule counts on; none where there is a cron.
+    """Return the start of the current interval, from which a new schedule continues. None for a cron expression.
 
-    Counted from its own beginning, a pipeline that is deployed often would never run; from the old one's, it would at
-    once, since Kubeflow makes up for one missed moment.
+    If a new schedule began its intervals when it is created, a pipeline that is deployed often would never run. If it
+    used the beginning of the old schedule, it would run at once, because Kubeflow makes up for one missed start.
     """
     if not schedule.interval_s:
         return None

@@ -1,4 +1,4 @@
-"""Watch a run on a cluster as if it ran here: its nodes as they end, their logs, the verdict, the exit code."""
+"""Watching of a run on a cluster as if it ran here: outcomes of nodes, logs, verdict and exit code."""
 
 import contextlib
 import time
@@ -7,33 +7,40 @@ from dataclasses import dataclass
 
 from components.errors import ClusterError, Exit, SettingsError
 from kubeflow.client import Client, ClusterRun, Task
-from kubeflow.connection import ServerUnavailable
+from kubeflow.connection import ServerUnavailableError
 from kubeflow.steps import step
 from kubeflow.steps.step import ENDED
 from pipeline.outcome import NodeState, Outcome
 
-POLL_S = 3.0
-_AWAY_S = 600.0  # a server that is replaced, a laptop that slept
-_VERDICT, _REPORT = "verdict", "run-report"  # tasks of kubeflow/compile.py, which takes a second to import
-_LAST_LINES = 20
+POLL_S = 3.0  # seconds between two requests
+_UNAVAILABLE_S = 600.0  # a server may be unavailable this long, for example while it is replaced
+# Names of tasks that kubeflow/compile.py defines. They are repeated here because importing it takes a second.
+_VERDICT, _REPORT = "verdict", "run-report"
+_LAST_LINES = 20  # lines of the log that are shown of a step that was killed
 
 
 @dataclass(frozen=True)
 class Ending:
-    """What a run came to."""
+    """Result of a run that has ended.
+
+    Attributes:
+        exit: the exit code that the run would have had on this machine.
+        lines: the lines of its verdict.
+        look: a command that shows more; empty if the lines say everything.
+    """
 
     exit: Exit
     lines: list[str]
-    look: str = ""  # a command that shows more
+    look: str = ""
 
 
 def watch(
     client: Client, run_id: str, *, started: Callable[[str], None], ended: Callable[[Outcome], None]
 ) -> ClusterRun:
-    """Wait for the end of a run. A server that does not answer is asked again for ten minutes.
+    """Wait for the end of a run.
 
     Args:
-        client: the client of the server.
+        client: the client of the pipeline.
         run_id: the id of the run.
         started: called with the names of the nodes that are running, or "waiting".
         ended: called with the outcome of each node that has ended.
@@ -42,22 +49,22 @@ def watch(
         The run after its end, with its tasks.
 
     Raises:
-        ServerUnavailable: if the server did not answer for ten minutes.
+        ServerUnavailableError: if the server did not answer for ten minutes.
     """
-    told: set[str] = set()
-    answered = time.monotonic()
+    reported: set[str] = set()
+    last_answer = time.monotonic()
     while True:
         try:
             run = client.run(run_id)
-        except ServerUnavailable as error:
-            if time.monotonic() - answered > _AWAY_S:
-                raise ServerUnavailable(f"{error}; the run itself continues") from error
+        except ServerUnavailableError as error:
+            if time.monotonic() - last_answer > _UNAVAILABLE_S:
+                raise ServerUnavailableError(f"{error}; the run itself continues") from error
             time.sleep(POLL_S)
             continue
-        answered = time.monotonic()
-        new = [task for task in run.tasks if task.state in ENDED and task.name not in told]
+        last_answer = time.monotonic()
+        new = [task for task in run.tasks if task.state in ENDED and task.name not in reported]
         for task in sorted(new, key=lambda task: task.finished or run.created):
-            told.add(task.name)
+            reported.add(task.name)
             ended(_outcome(client, run_id, task))
         if run.ended:
             return run
@@ -65,40 +72,54 @@ def watch(
         time.sleep(POLL_S)
 
 
-def written(
+def read_logs(
     client: Client, run: ClusterRun, node: str | None, *, follow: bool, unread: Callable[[str], None]
 ) -> Iterator[tuple[str, str]]:
-    """What the attempts at a node, or at all of them, have written: the attempt, and whole lines that are new.
+    """Read the logs of a run.
 
-    follow: until the node, or the run, has ended. unread: is told of each log that cannot be read.
-    Raises ClusterError where no pods are known.
+    Args:
+        client: the client of the pipeline.
+        run: the run.
+        node: the node to read the logs of; None for all nodes.
+        follow: continue until the node, or without a node the run, has ended.
+        unread: called with a message for each log that cannot be read.
+
+    Yields:
+        The name of a node, with the number of the attempt after the first one, and the text that is new in its log.
+        While the node is running, the text ends with a complete line.
+
+    Raises:
+        ClusterError: if the server does not name the pods of the run.
     """
-    told: dict[str, int] = {}  # characters, by pod
-    whole: set[str] = set()  # pods that write no more
+    read: dict[str, int] = {}  # number of characters that were yielded, by pod
+    complete: set[str] = set()  # pods whose log was read to its end
     while True:
         try:
             pods = client.pods(run.id)
         except ClusterError as error:
-            raise ClusterError(f"{error}; past the server: {client.kubectl(run.id)}") from error
+            raise ClusterError(f"{error}; to read the logs without the server: {client.kubectl(run.id)}") from error
         tasks = [task for task in run.tasks if node in (None, task.node)]
         for task in tasks:
             done = run.ended or task.state in ENDED
             for attempt, pod in enumerate(pods.get(task.name, []), start=1):
                 title = task.node if attempt == 1 else f"{task.node}, attempt {attempt}"
-                if pod in whole:
+                if pod in complete:
                     continue
                 if done:
-                    whole.add(pod)
+                    complete.add(pod)
                 try:
                     text = client.log(run.id, pod)
                 except ClusterError as error:
-                    if done or not follow:  # else it has hardly begun
-                        unread(f"the log of {title} cannot be read: {error}; {client.kubectl(run.id, pod)}")
+                    if done or not follow:  # while following, a pod that has just started may have no log yet
+                        unread(
+                            f"the log of {title} cannot be read: {error}; to read it without the server: "
+                            f"{client.kubectl(run.id, pod)}"
+                        )
                     continue
                 if follow and not done:
                     text = text[: text.rfind("\n") + 1]
-                if new := text[told.get(pod, 0) :]:
-                    told[pod] = len(text)
+                if new := text[read.get(pod, 0) :]:
+                    read[pod] = len(text)
                     yield title, new.removesuffix("\n")
         if not follow or run.ended or (node and all(task.state in ENDED for task in tasks)):
             return
@@ -106,49 +127,60 @@ def written(
         run = client.run(run.id)
 
 
-def ending(client: Client, run: ClusterRun) -> Ending:
-    """What a run that has ended came to, from the log of a step: with the exit code that it would have had here."""
-    if not (task := _telling(run)):
+def read_ending(client: Client, run: ClusterRun) -> Ending:
+    """Read the result of a run that has ended from the log of the step that decided it.
+
+    Args:
+        client: the client of the pipeline.
+        run: the run, with its tasks.
+
+    Returns:
+        The result. Without a readable log, its lines are an explanation.
+    """
+    if not (task := _deciding_task(run)):
         if run.state == "CANCELED":
             return Ending(Exit.CRASHED, ["terminated on the cluster before it came to a verdict"])
-        why = f": {run.error}" if run.error else ""
-        return Ending(Exit.CRASHED, [f"crashed before its steps, or between them{why}"], client.kubectl(run.id))
+        reason = f": {run.error}" if run.error else ""
+        return Ending(Exit.CRASHED, [f"crashed before its steps, or between them{reason}"], client.kubectl(run.id))
     pod = ""
     try:
         pod = _last_pod(client, run.id, task)
         log = client.log(run.id, pod)
     except ClusterError as error:
-        unread = f"its log cannot be read: {error}"
         if task.state == "SUCCEEDED":
-            return Ending(Exit.OK, [f"done; {task.node} says more, and {unread}"], client.kubectl(run.id, pod))
-        return Ending(Exit.CRASHED, [f"{task.node} failed, and {unread}"], client.kubectl(run.id, pod))
-    if found := step.said(log):
+            return Ending(
+                Exit.OK, [f"done, but the log of {task.node} cannot be read: {error}"], client.kubectl(run.id, pod)
+            )
+        return Ending(
+            Exit.CRASHED, [f"{task.node} failed, and its log cannot be read: {error}"], client.kubectl(run.id, pod)
+        )
+    if found := step.parse_end(log):
         code, lines = found
-        # The last line of a verdict is one word for all the others.
+        # The last line of a verdict is only its name, which the other lines explain.
         return Ending(_exit(code), lines[:-1] or lines if task.name == _VERDICT else lines)
     last = log.splitlines()[-_LAST_LINES:]
     return Ending(Exit.CRASHED, [*last, f"crashed in {task.node}: it was killed"], client.kubectl(run.id, pod))
 
 
-def _telling(run: ClusterRun) -> Task | None:
-    """The step that says what the run came to: the verdict, or what failed first. A report changes nothing."""
+def _deciding_task(run: ClusterRun) -> Task | None:
+    """Return the task that decided the result: the verdict, or else the first one that failed, except the report."""
     for task in run.tasks:
         if task.name == _VERDICT and task.state in ("SUCCEEDED", "FAILED"):
             return task
-    if run.state == "CANCELED":  # by a person; its steps failed of that
+    if run.state == "CANCELED":  # a user terminated the run, and its steps failed because of that
         return None
     failed = [task for task in run.tasks if task.state == "FAILED" and task.name != _REPORT]
     return min(failed, key=lambda task: task.finished or run.created, default=None)
 
 
 def _outcome(client: Client, run_id: str, task: Task) -> Outcome:
-    """The cluster knows that a step succeeded; whether it was cached or skipped, only its log says."""
+    """Return the outcome of a task. Only its log shows whether a node that succeeded was cached or skipped."""
     state = NodeState.FAILED if task.state in ("FAILED", "CANCELED") else NodeState.SKIPPED
     if task.state == "SUCCEEDED":
         state = NodeState.COMPLETE
         with contextlib.suppress(ClusterError, SettingsError):
-            found = step.said(client.log(run_id, _last_pod(client, run_id, task)))
-            state = next((one for one in NodeState if found and found[1][-1] == f"{task.node} is {one}"), state)
+            found = step.parse_end(client.log(run_id, _last_pod(client, run_id, task)))
+            state = next((other for other in NodeState if found and found[1][-1] == f"{task.node} is {other}"), state)
     return Outcome(task.node, state, task.seconds or 0.0)
 
 
@@ -160,4 +192,4 @@ def _last_pod(client: Client, run_id: str, task: Task) -> str:
 
 
 def _exit(code: int) -> Exit:
-    return Exit(code) if code in {*Exit} else Exit.CRASHED  # as where a signal ended it
+    return Exit(code) if code in {*Exit} else Exit.CRASHED  # for example if a signal ended the step

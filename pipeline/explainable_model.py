@@ -49,7 +49,7 @@ def open_model(path: Path, names: Sequence[str] | None = None) -> Model:
     """Load a model.
 
     Args:
-        path: folder of a SavedModel, or a `.keras` file, as `vitpipe.inputs.model` returns it.
+        path: folder of a SavedModel, or a `.keras` file, as `vitpipe.inputs.find_model` returns it.
         names: class names in index order, for a model that does not record them. Without names, the indices are used.
 
     Raises:

@@ -16,18 +16,18 @@ from tests.helpers import mariadb as servers
 from tests.helpers.command import SHORT, prepare_sample, vitpipe, with_settings
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
-# A suite started in the background inherits an ignored Ctrl-C, and so would the commands that tests interrupt.
+# If the suite is started in the background, Ctrl-C is ignored. The commands that tests interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Tiny models are compiled for longer than they run: let XLA spend less on each program.
+# Compiling a tiny model takes longer than running it, so XLA optimizes less.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores, each of which has one of them at work
+if "PYTEST_XDIST_WORKER" in os.environ:  # there is one worker for each core
     for threads in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(threads, "1")
 
-# Property tests draw the same examples every time, so that no run fails by chance. `thorough` draws many others: choose
-# it with HYPOTHESIS_PROFILE=thorough or --hypothesis-profile=thorough.
+# Property tests draw the same examples every time, so that no run fails by chance. The profile `thorough` draws many
+# other examples: choose it with HYPOTHESIS_PROFILE=thorough or --hypothesis-profile=thorough.
 hypothesis.settings.register_profile(
     "ci",
     max_examples=100,
@@ -55,7 +55,7 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items):
-    """Run the longest files first: one that started last would keep a single worker busy."""
+    """Run the longest files first. A long file that starts last would keep a single worker busy."""
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
@@ -65,7 +65,7 @@ CIFAR10 = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar10-ima
 
 @pytest.fixture
 def in_this_process(monkeypatch, capfd):
-    """A function that runs the command in a folder without the seconds that a process needs to import everything."""
+    """Function that runs the command in this process, which saves the time in which a new process imports TFX."""
 
     def run(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
         monkeypatch.chdir(folder)
@@ -84,7 +84,7 @@ def in_this_process(monkeypatch, capfd):
 
 @pytest.fixture(scope="session")
 def cifar10_archive() -> Path:
-    """The real images, where they are at hand."""
+    """Archive with the real images. Tests that need it are skipped if it is missing."""
     if not CIFAR10.is_file():
         pytest.skip(f"no CIFAR-10 at {CIFAR10}")
     return CIFAR10
@@ -92,7 +92,7 @@ def cifar10_archive() -> Path:
 
 @pytest.fixture(scope="session")
 def built_once(tmp_path_factory):
-    """A function that builds a folder in the first worker that needs it, for all workers."""
+    """Function that builds a folder in the first worker that needs it, for all workers."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
@@ -100,7 +100,7 @@ def built_once(tmp_path_factory):
         folder, done = shared / name, shared / f"{name}.done"
         with filelock.FileLock(shared / f"{name}.lock"):
             if not done.exists():
-                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+                shutil.rmtree(folder, ignore_errors=True)  # left by a worker that failed
                 folder.mkdir()
                 build(folder)
                 done.touch()
@@ -117,7 +117,7 @@ def sample_data(built_once):
 
 @pytest.fixture(scope="session")
 def run_once(built_once):
-    """Function that runs the command in a copy of a folder, once for all workers. Returns the copy and the process."""
+    """Function that runs a command in a copy of a folder, once for all workers. Returns the copy and the process."""
 
     def run(name: str, begin: Path, *arguments: str) -> tuple[Path, subprocess.CompletedProcess[str]]:
         def build(folder: Path) -> None:
@@ -147,7 +147,7 @@ def short_run(run_once, sample_data):
 
 @pytest.fixture(scope="session")
 def mariadb():
-    """A server of the tests' own."""
+    """MariaDB server for the tests."""
     if reason := servers.missing():
         pytest.skip(reason)
     server = servers.Server()
@@ -157,6 +157,7 @@ def mariadb():
 
 @pytest.fixture(scope="session")
 def chromium():
+    """Headless browser."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:

@@ -12,7 +12,7 @@ from components.data.ingest import prepare
 from components.data.ingest.manifest import Recipe
 from components.errors import SettingsError
 from components.model.serving_folder import ModelId, ModelRecord, push
-from kubeflow.steps.start import NEWEST, settings_of
+from kubeflow.steps.start import NEWEST, resolve_settings
 from pipeline.metadata.records import Run
 from pipeline.report.model import Report
 from pipeline.result.differences import differences
@@ -96,4 +96,4 @@ def test_a_report_is_read(recorded, tmp_path):
 
 def test_a_compiled_package_starts_with_its_settings(recorded):
     text = json.dumps({**json.loads(recorded[1]), "metadata": {}})
-    assert settings_of(text, NEWEST, {}).model.pool == "mean"
+    assert resolve_settings(text, NEWEST, {}).model.pool == "mean"

@@ -79,7 +79,7 @@ def story(tmp_path_factory):
     (folder / "data" / "digits").mkdir(parents=True)
 
     watching = Watching(folder)
-    watching.until("waiting for another span in data/digits, looking every 0.2 s")
+    watching.until("waiting for another span in data/digits, checking every 0.2 s")
     land(folder, 1, slice(0, 900))
     watching.until("epoch 3/25")
     said["ended"] = watching.end(signal.SIGTERM)  # as when a machine is restarted
@@ -101,16 +101,16 @@ def test_a_good_span_is_pushed_by_a_training_that_went_on_where_it_was_ended(sto
     code, rest = said["ended"]
     assert code == 0 and rest.endswith("stopped\n") and "Traceback" not in rest
     assert "continuing from" in said[1] and "epoch 25/25" in said[1] and "epoch 2/" not in said[1]
-    assert "span 1 landed, none was trained on before: a run starts" in said[1]
+    assert "span 1 appeared; there was no training before: a run starts" in said[1]
     assert "pushed version 1 to runs/digits/serving/1" in said[1]
     # Though another model serves now, from which a warm start would begin.
     again = said["another look"]
-    assert again.returncode == 0 and "span 1 and ended: done" in again.stderr, again.stderr
+    assert again.returncode == 0 and "on span 1 ended: done" in again.stderr, again.stderr
 
 
 def test_a_span_that_drifted_is_stopped_by_the_data_gate(story):
     _, said = story
-    assert "span 2 landed, 1 was the last one trained on: a run starts" in said[2]
+    assert "span 2 appeared; the last training was on span 1: a run starts" in said[2]
     assert "data refused, nothing trained:" in said[2] and "drift_brightness: brightness changed by" in said[2]
     assert said["interrupted"][0] == 0
 
@@ -118,7 +118,7 @@ def test_a_span_that_drifted_is_stopped_by_the_data_gate(story):
 def test_a_span_that_makes_a_worse_model_is_stopped_by_the_gate(story):
     _, said = story
     assert said[3].returncode == 4, said[3].stdout + said[3].stderr
-    assert "span 3 landed, 1 was the last one trained on: a run starts" in said[3].stderr
+    assert "span 3 appeared; the last training was on span 1: a run starts" in said[3].stderr
     assert "not blessed, nothing pushed:" in said[3].stdout
     assert "accuracy against the serving model -0." in said[3].stdout
 
@@ -127,7 +127,7 @@ def test_the_first_model_serves_and_no_span_is_trained_on_again(story):
     folder, _ = story
     again = vitpipe(folder, *watch("--once"))
     assert again.returncode == 0 and "nothing to do: run" in again.stderr, again.stderr
-    assert "span 3 and ended: not blessed" in again.stderr
+    assert "on span 3 ended: not blessed" in again.stderr
     [serving] = (folder / "runs" / "digits" / "serving").iterdir()
     record = json.loads((serving / "model.json").read_text())
     assert (record["version"], record["span"]) == (1, 1)
@@ -144,7 +144,7 @@ def test_each_run_says_what_started_it_and_why(story):
     ]
     assert "Trainer\tfailed" in vitpipe(folder, "runs", "show", runs[-1]["run"]).stdout  # asked to end, it said so
     shown = vitpipe(folder, "runs", "show", "last").stdout
-    assert "trigger: span" in shown and "reason: span 3 landed, 1 was the last one trained on" in shown
+    assert "trigger: span" in shown and "reason: span 3 appeared; the last training was on span 1" in shown
     # A warm start: from the model that serves.
     [trainer] = [line for line in shown.splitlines() if line.startswith("Trainer\t")]
     assert "base_model:" in trainer

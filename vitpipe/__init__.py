@@ -1,14 +1,14 @@
-"""Training pipeline for Vision Transformers: the Python interface.
+r"""Training pipeline for Vision Transformers: the Python interface.
 
     import vitpipe
 
     settings = vitpipe.load("cifar10-cpu", ["training.epochs=20"])
     result = vitpipe.run(settings)
-    print(*vitpipe.verdict(result).lines, sep="\\n")
+    print(*vitpipe.verdict(result).lines, sep="\n")
 
-Each function does the work of a command and returns what the command prints. Where the command ends with an error
-message, the function raises an error of `components.errors`. Names are imported when they are first used, so that
-`import vitpipe` is quick and works without TensorFlow.
+Each function does the work of one command and returns the result that the command prints. Where the command would
+print an error message, the function raises a subclass of `VitpipeError`. A name is imported when it is first used, so
+that `import vitpipe` is quick and does not import TensorFlow.
 """
 
 from importlib import import_module

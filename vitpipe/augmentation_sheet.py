@@ -1,4 +1,4 @@
-"""Sheet of training images, each beside the augmented versions that the model sees in training."""
+"""Picture of some training images, each beside its augmented versions."""
 
 import os
 from collections import Counter
@@ -13,21 +13,24 @@ from components.data.ingest import manifest
 from components.errors import UsageError
 from pipeline.console.logs import redirected
 from pipeline.settings import Settings
-from vitpipe.inputs import examples
+from vitpipe.inputs import read_examples
 
-_ROWS = 8  # images; even, because neighbours are mixed
-_LOOKED_AT = 1000  # images from which they are chosen, the first of the span
-_PLAIN, _MIXED = 6, 3  # augmented versions of each, without and with Mixup and CutMix
-_TILE = 96  # pixels a side, at least
-_LINE = 14  # pixels, of a line of text
-_GAP = 6
+_ROWS = 8  # images on the sheet; an even number, because Mixup and CutMix mix pairs of images
+_CANDIDATES = 1000  # the images are chosen from the first ones of the span
+_PLAIN, _MIXED = 6, 3  # augmented versions of each image, without and with Mixup and CutMix
+_TILE = 96  # minimum side of a tile, in pixels
+_LINE = 14  # height of a line of text, in pixels
+_GAP = 6  # pixels between tiles
 
 
 def draw(settings: Settings) -> Image.Image:
-    """Draw training images beside what the model sees of them in training: a row for each image.
+    """Draw some training images beside their augmented versions, one row for each image.
 
     Args:
-        settings: they name the span and the augmentation.
+        settings: the settings of a run. `data`, `augment`, `model.image_size` and `training.seed` are used.
+
+    Returns:
+        The picture, in RGB.
 
     Raises:
         SettingsError: if the data or the span are missing.
@@ -36,27 +39,28 @@ def draw(settings: Settings) -> Image.Image:
     """
     span = ingest.span_folder(settings.data.dir, settings.chosen_span())
     names = manifest.read(span).class_names
-    images, labels = _some_images(span, settings.model.image_size)
-    columns = _augmented(images, np.eye(len(names), dtype="float32")[labels], settings)
+    images, labels = _choose_images(span, settings.model.image_size)
+    columns = _augment_images(images, np.eye(len(names), dtype="float32")[labels], settings)
     grid = [("original", images, [names[label] for label in labels])]
     for number, (pixels, targets) in enumerate(columns):
         mixed = number >= _PLAIN
-        captions = [_targets(target, names) for target in targets] if mixed else [""] * len(labels)
+        captions = [_target_text(target, names) for target in targets] if mixed else [""] * len(labels)
         grid.append(("mixed" if mixed else "augmented", pixels, captions))
-    return _sheet(grid)
+    return _draw_sheet(grid)
 
 
-def _some_images(span: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Training images of a span, of as many classes as there are: uint8 [N, size, size, 3]; labels int64 [N]."""
+def _choose_images(span: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return training images of as many classes as possible: uint8 [N, size, size, 3], and labels int64 [N]."""
     with redirected(Path(os.devnull)):
         from trainer.preprocessing import decode
 
-        rows = list(islice(examples(span, "train"), _LOOKED_AT))
-        before: Counter[int] = Counter()
-        turns = []  # the first image of every class comes before the second of any
+        rows = list(islice(read_examples(span, "train"), _CANDIDATES))
+        # Take the first image of every class before the second image of any class.
+        counts: Counter[int] = Counter()
+        turns = []
         for row in rows:
-            turns.append(before[row.label])
-            before[row.label] += 1
+            turns.append(counts[row.label])
+            counts[row.label] += 1
         chosen = np.argsort(turns, kind="stable")[: min(_ROWS, len(rows) // 2 * 2)]
         if len(chosen):
             images = np.stack([decode(rows[row].image, size).numpy() for row in chosen])
@@ -64,8 +68,8 @@ def _some_images(span: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
     raise UsageError(f"{span} has fewer than two training images: name another folder with --data")
 
 
-def _augmented(images: np.ndarray, targets: np.ndarray, settings: Settings) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Versions of the images and their targets, the last ones mixed, where the settings mix at all."""
+def _augment_images(images: np.ndarray, targets: np.ndarray, settings: Settings) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return versions of all images with their targets. The last `_MIXED` versions are mixed if the settings mix."""
     with redirected(Path(os.devnull)):
         from keras import ops
 
@@ -81,14 +85,14 @@ def _augmented(images: np.ndarray, targets: np.ndarray, settings: Settings) -> l
     return versions
 
 
-def _targets(target: np.ndarray, names: tuple[str, ...]) -> str:
-    """Classes and their shares, the largest first, a line each."""
+def _target_text(target: np.ndarray, names: tuple[str, ...]) -> str:
+    """Return a line for each class with its share of the target, largest share first."""
     shares = [(share, name) for share, name in zip(target, names, strict=True) if share >= 0.005]
     return "\n".join(f"{share:.2f} {name}" for share, name in sorted(shares, reverse=True))
 
 
-def _sheet(columns: list[tuple[str, np.ndarray, list[str]]]) -> Image.Image:
-    """Tiles in columns of (heading, images, captions), a caption of up to two lines below each."""
+def _draw_sheet(columns: list[tuple[str, np.ndarray, list[str]]]) -> Image.Image:
+    """Draw columns of (heading, images, captions). Each image has its caption of up to two lines below it."""
     height, width = columns[0][1].shape[1:3]
     scale = max(1, -(-_TILE // width))
     tile_width, tile_height = width * scale, height * scale
@@ -97,17 +101,17 @@ def _sheet(columns: list[tuple[str, np.ndarray, list[str]]]) -> Image.Image:
     sheet = Image.new("RGB", (_GAP + len(columns) * step_x, _GAP + _LINE + rows * step_y), "white")
     for column, (heading, images, captions) in enumerate(columns):
         x = _GAP + column * step_x
-        sheet.paste(_text(heading, tile_width, _LINE), (x, _GAP // 2))
+        sheet.paste(_draw_text(heading, tile_width, _LINE), (x, _GAP // 2))
         for row, (pixels, caption) in enumerate(zip(images, captions, strict=True)):
             y = _GAP + _LINE + row * step_y
             tile = Image.fromarray(np.round(pixels).astype("uint8"))
             sheet.paste(tile.resize((tile_width, tile_height), Image.Resampling.NEAREST), (x, y))
-            sheet.paste(_text(caption, tile_width, 2 * _LINE), (x, y + tile_height))
+            sheet.paste(_draw_text(caption, tile_width, 2 * _LINE), (x, y + tile_height))
     return sheet
 
 
-def _text(text: str, width: int, height: int) -> Image.Image:
-    """Text on white, cut where it does not fit."""
+def _draw_text(text: str, width: int, height: int) -> Image.Image:
+    """Draw black text on white. Text that does not fit is cut off."""
     image = Image.new("RGB", (width, height), "white")
     ImageDraw.Draw(image).multiline_text((0, 0), text, "black", ImageFont.load_default(11), spacing=2)
     return image

@@ -1,6 +1,7 @@
-"""Ask a server that speaks TensorFlow Serving's protocols: REST, or gRPC.
+"""Client of a model server that speaks TensorFlow Serving's REST or gRPC protocol.
 
-Each protocol imports its library when it is used. REST needs no TensorFlow; the messages of gRPC bring it along.
+The library of a protocol is imported when the protocol is used. REST works without TensorFlow; the message types of
+gRPC import it.
 """
 
 import base64
@@ -16,37 +17,68 @@ import tenacity
 
 from components.errors import ServerError
 
-SIGNATURE = "serving_bytes"  # trainer/serving.py
+SIGNATURE = "serving_bytes"  # defined in trainer/serving.py
 BATCH_IMAGES = 32
-BATCH_BYTES = 2 << 20  # 2.7 MiB in base64; a gRPC server that sets no limit of its own takes no message above 4
+BATCH_BYTES = 2 << 20  # 2.7 MiB in base64; the default limit of a gRPC server is 4 MiB a message
 TRIES = 4
 
 
-class _Passing(ServerError):
-    """What may be over at the next try."""
+class _TransientError(ServerError):
+    """The request failed, but may succeed if it is repeated."""
 
 
 class Server(NamedTuple):
-    address: str  # HOST:PORT
+    """Address of a model on a server, and the time limits of a request.
+
+    Attributes:
+        address: HOST:PORT.
+        model: the name of the model on the server.
+        grpc: use gRPC instead of REST.
+        connect_s: seconds within which a connection must be made.
+        answer_s: seconds within which the server must answer.
+        back_off_s: seconds to wait before the second try. The wait doubles with each further try, and a random time of
+            up to `back_off_s` is added to it.
+    """
+
+    address: str
     model: str
     grpc: bool = False
     connect_s: float = 5
     answer_s: float = 30
-    back_off_s: float = 0.5  # before the second try, then doubled; chance adds up to as much as this to each
+    back_off_s: float = 0.5
 
 
 class Answer(NamedTuple):
+    """Answer of a model for one image.
+
+    Attributes:
+        valid: whether the image decodes.
+        name: the name of the class; empty if the image is not valid.
+        probabilities: the probability of each class, in index order.
+    """
+
     valid: bool
-    name: str  # of the class; empty when not valid
+    name: str
     probabilities: list[float]
 
 
 def ask(server: Server, images: Iterable[bytes]) -> Iterator[Answer]:
-    """An answer for each image, PNG or JPEG bytes, in their order. Raises ServerError."""
-    call = _grpc if server.grpc else _rest
-    # One policy for both protocols. gRPC's own has one deadline for all tries, and never repeats more than 256 KiB.
+    """Query a model server for the class of images. Requests that may succeed on a repetition are tried four times.
+
+    Args:
+        server: the model to query.
+        images: the bytes of PNG or JPEG files.
+
+    Yields:
+        An answer for each image, in the order of `images`.
+
+    Raises:
+        ServerError: if the server does not answer, rejects the request, or gives an unexpected answer.
+    """
+    call = _call_grpc if server.grpc else _call_rest
+    # Both protocols use this policy. gRPC's own retries share one deadline, and repeat no message over 256 KiB.
     retry = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(_Passing),
+        retry=tenacity.retry_if_exception_type(_TransientError),
         stop=tenacity.stop_after_attempt(TRIES),
         wait=tenacity.wait_exponential_jitter(initial=server.back_off_s, jitter=server.back_off_s),
         reraise=True,
@@ -54,15 +86,15 @@ def ask(server: Server, images: Iterable[bytes]) -> Iterator[Answer]:
     for batch in batches(images):
         try:
             answers = retry(call, server, batch)
-        except _Passing as error:
+        except _TransientError as error:
             raise ServerError(f"tried {TRIES} times: {error}") from error
         if len(answers) != len(batch):
-            raise _unusable(server, f"{len(answers)} rows for {len(batch)} images")
+            raise _unexpected_answer(server, f"{len(answers)} rows for {len(batch)} images")
         yield from answers
 
 
 def batches(images: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Up to BATCH_IMAGES images of up to BATCH_BYTES together; a larger image goes alone."""
+    """Yield batches of at most `BATCH_IMAGES` images and `BATCH_BYTES` bytes. A larger image is a batch by itself."""
     batch: list[bytes] = []
     for image in images:
         if batch and (len(batch) == BATCH_IMAGES or sum(map(len, batch)) + len(image) > BATCH_BYTES):
@@ -73,8 +105,8 @@ def batches(images: Iterable[bytes]) -> Iterator[list[bytes]]:
         yield batch
 
 
-def _rest(server: Server, images: list[bytes]) -> list[Answer]:
-    """https://www.tensorflow.org/tfx/serving/api_rest, in its row format."""
+def _call_rest(server: Server, images: list[bytes]) -> list[Answer]:
+    """Query a server in the row format of https://www.tensorflow.org/tfx/serving/api_rest."""
     from http.client import BadStatusLine
 
     import requests
@@ -84,17 +116,18 @@ def _rest(server: Server, images: list[bytes]) -> list[Answer]:
     try:
         response = requests.post(
             f"http://{server.address}/v1/models/{quote(server.model, safe='')}:predict",
-            # A file leaves in blocks that have connect_s each; bytes would have to leave within it as a whole.
+            # The time limit to connect also limits each send. A file is sent in blocks, bytes would be sent at once.
             data=io.BytesIO(body),
             headers={"Content-Type": "application/json"},
             timeout=(server.connect_s, server.answer_s),
             allow_redirects=False,
         )
     except requests.ReadTimeout as error:
-        raise _silent(server) from error
+        raise _timed_out(server) from error
     except requests.RequestException as error:
-        cause = _root(error)
-        if isinstance(cause, BadStatusLine) and not isinstance(cause, ConnectionError):  # bytes came, but not HTTP
+        cause = _root_cause(error)
+        # A BadStatusLine that is not a ConnectionError means that bytes came, but not HTTP.
+        if isinstance(cause, BadStatusLine) and not isinstance(cause, ConnectionError):
             raise _not_a_model_server(server, "it does not speak HTTP") from error
         raise _unreachable(server, str(cause)) from error
 
@@ -103,28 +136,28 @@ def _rest(server: Server, images: list[bytes]) -> list[Answer]:
         answer = response.json()
     except requests.JSONDecodeError:
         answer = None
-    said = str(answer["error"]) if isinstance(answer, dict) and "error" in answer else None
+    message = str(answer["error"]) if isinstance(answer, dict) and "error" in answer else None
     if response.status_code in (502, 503, 504):
-        raise _unreachable(server, f"{status}: {said}" if said else status)
+        raise _unreachable(server, f"{status}: {message}" if message else status)
     if response.status_code == 413:
         raise _too_large(server, len(images), len(body))
-    if said is not None:
-        raise _refused(server, status, said, no_model=response.status_code == 404)
+    if message is not None:
+        raise _rejected(server, status, message, no_model=response.status_code == 404)
     if not response.ok or not isinstance(answer, dict) or "predictions" not in answer:
         kind = response.headers.get("Content-Type", "no content type")
         raise _not_a_model_server(server, f"it answered {status}, {kind}")
     try:
-        # The decimals stand for float32 numbers: back to those, for the digits a SavedModel called in process gives.
+        # The server writes float32 numbers as decimals. Converting them back gives the exact values of the model.
         return [
             Answer(row["valid"], row["class"], array("f", row["probabilities"]).tolist())
             for row in answer["predictions"]
         ]
     except (KeyError, TypeError) as error:
-        raise _unusable(server, repr(error)) from error
+        raise _unexpected_answer(server, repr(error)) from error
 
 
-def _grpc(server: Server, images: list[bytes]) -> list[Answer]:
-    """tensorflow_serving/apis/prediction_service.proto"""
+def _call_grpc(server: Server, images: list[bytes]) -> list[Answer]:
+    """Query a server by the protocol of tensorflow_serving/apis/prediction_service.proto."""
     import grpc
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
@@ -136,24 +169,24 @@ def _grpc(server: Server, images: list[bytes]) -> list[Answer]:
     tensor.dtype = tf.string.as_datatype_enum
     tensor.tensor_shape.dim.add(size=len(images))
     tensor.string_val.extend(images)
-    options = [("grpc.min_reconnect_backoff_ms", int(server.connect_s * 1000))]  # gRPC's time-out to connect
-    # A channel a try: one that failed to connect does not connect anew before a back-off of its own is over.
+    options = [("grpc.min_reconnect_backoff_ms", int(server.connect_s * 1000))]  # gRPC's time limit to connect
+    # Each try opens a new channel, because a channel that failed to connect first waits for a back-off of its own.
     with grpc.insecure_channel(server.address, options) as channel:
         try:
             response = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(
                 request, timeout=server.answer_s
             )
         except grpc.RpcError as error:
-            code, said = error.code(), error.details() or ""
+            code, message = error.code(), error.details() or ""
             if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise _silent(server) from error
+                raise _timed_out(server) from error
             if code == grpc.StatusCode.UNAVAILABLE:
-                raise _unreachable(server, said) from error
-            if code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in said:
+                raise _unreachable(server, message) from error
+            if code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in message:
                 raise _too_large(server, len(images), request.ByteSize()) from error
             if code == grpc.StatusCode.UNIMPLEMENTED:
-                raise _not_a_model_server(server, f"it answered {code.name}: {said}") from error
-            raise _refused(server, code.name, said, no_model=code == grpc.StatusCode.NOT_FOUND) from error
+                raise _not_a_model_server(server, f"it answered {code.name}: {message}") from error
+            raise _rejected(server, code.name, message, no_model=code == grpc.StatusCode.NOT_FOUND) from error
     outputs = dict(response.outputs)
     try:
         valid, names, probabilities = (
@@ -161,64 +194,67 @@ def _grpc(server: Server, images: list[bytes]) -> list[Answer]:
         )
         return [Answer(*row) for row in zip(valid, [name.decode() for name in names], probabilities, strict=True)]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _unusable(server, repr(error)) from error
+        raise _unexpected_answer(server, repr(error)) from error
 
 
-def _root(error: BaseException) -> BaseException:
-    """What the operating system said, below what the libraries made of it."""
-    while below := error.__cause__ or error.__context__:
-        error = below
+def _root_cause(error: BaseException) -> BaseException:
+    """Return the error of the operating system that the libraries have wrapped."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
     return error
 
 
-def _where(server: Server) -> str:
+def _address_hint(server: Server) -> str:
     if server.grpc:
-        return "HOST:PORT of its gRPC side (port 8500 by default)"
-    return "HOST:PORT of its REST side (port 8501 by default), or add --grpc for its gRPC side (8500)"
+        return "HOST:PORT of its gRPC port (8500 by default)"
+    return "HOST:PORT of its REST port (8501 by default), or add --grpc for its gRPC port (8500)"
 
 
-def _short(said: str) -> str:
-    return textwrap.shorten(said, 300, placeholder=" ...")  # one line; a server may repeat the request in its answer
+def _shorten(message: str) -> str:
+    """Return a message in one line. A server may repeat the whole request in its message."""
+    return textwrap.shorten(message, 300, placeholder=" ...")
 
 
-def _silent(server: Server) -> ServerError:
-    return _Passing(
+def _timed_out(server: Server) -> ServerError:
+    return _TransientError(
         f"{server.address} did not answer within {server.answer_s:g} s: "
-        "it may be overloaded or still be loading the model; its log tells"
+        "it may be overloaded or still be loading the model; read its log"
     )
 
 
-def _unreachable(server: Server, said: str) -> ServerError:
-    return _Passing(f"no model server answers at {server.address} ({_short(said)}): start it, or give {_where(server)}")
+def _unreachable(server: Server, message: str) -> ServerError:
+    return _TransientError(
+        f"no model server answers at {server.address} ({_shorten(message)}): start it, or name {_address_hint(server)}"
+    )
 
 
-def _not_a_model_server(server: Server, why: str) -> ServerError:
-    return ServerError(f"{server.address} is not a model server ({_short(why)}): give {_where(server)}")
+def _not_a_model_server(server: Server, reason: str) -> ServerError:
+    return ServerError(f"{server.address} is not a model server ({_shorten(reason)}): name {_address_hint(server)}")
 
 
-def _refused(server: Server, status: str, said: str, *, no_model: bool) -> ServerError:
-    answered = f"{status}: {_short(said)}"
+def _rejected(server: Server, status: str, message: str, *, no_model: bool) -> ServerError:
+    answer = f"{status}: {_shorten(message)}"
     if no_model:
         return ServerError(
-            f"{server.address} serves no model {server.model!r} ({answered}): give the name it serves it by with --name"
+            f"{server.address} serves no model {server.model!r} ({answer}): name the model of the server with --name"
         )
-    if SIGNATURE in said and "not found" in said:
+    if SIGNATURE in message and "not found" in message:
         return ServerError(
-            f"model {server.model!r} at {server.address} has no signature {SIGNATURE} ({answered}): "
+            f"model {server.model!r} at {server.address} has no signature {SIGNATURE} ({answer}): "
             "serve a model that `vitpipe run` pushed"
         )
-    return ServerError(f"{server.address} refused the request ({answered}): the log of the server may say why")
+    return ServerError(f"{server.address} rejected the request ({answer}): the log of the server may say why")
 
 
 def _too_large(server: Server, images: int, size: int) -> ServerError:
     return ServerError(
-        f"{server.address} takes no message of {size:,} bytes, {images} image(s): "
+        f"{server.address} rejects the message of {size:,} bytes with {images} image(s) as too large: "
         "send smaller images, or raise the limit of the server or of the proxy before it"
     )
 
 
-def _unusable(server: Server, why: str) -> ServerError:
+def _unexpected_answer(server: Server, reason: str) -> ServerError:
     return ServerError(
-        f"model {server.model!r} at {server.address} does not answer as signature {SIGNATURE} does ({_short(why)}): "
-        "serve a model that `vitpipe run` pushed"
+        f"the answer of model {server.model!r} at {server.address} is not that of signature {SIGNATURE} "
+        f"({_shorten(reason)}): serve a model that `vitpipe run` pushed"
     )

@@ -1,4 +1,4 @@
-"""Predictions of a pushed model, or of a model server, for image files."""
+"""Predictions for image files, by a pushed model or a model server."""
 
 import os
 import re
@@ -17,19 +17,29 @@ _BATCH = 32  # images in one call of the model
 
 @dataclass(frozen=True)
 class Prediction:
-    """Answer of a model for one image. If the image is not valid, `label` is empty and `reason` says why."""
+    """Answer of a model for one image.
+
+    Attributes:
+        image: the file.
+        model: the folder of the model, or its name and the address of its server.
+        valid: whether the image can be used.
+        reason: why the image is not valid; empty if it is.
+        remarks: names of `components.data.ingest.images.REMARKS` that apply to the image.
+        label: the name of the most probable class; empty if the image is not valid.
+        probabilities: the probability of each class, in index order.
+    """
 
     image: Path
-    model: str  # the folder of the model, or its name and the address of its server
+    model: str
     valid: bool
     reason: str
-    remarks: tuple[str, ...]  # names of `components.data.ingest.images.REMARKS`
-    label: str  # name of the class
-    probabilities: list[float]  # by class, in index order
+    remarks: tuple[str, ...]
+    label: str
+    probabilities: list[float]
 
     @property
     def probability(self) -> float:
-        """Probability of the class."""
+        """Probability of the most probable class."""
         return max(self.probabilities)
 
 
@@ -43,21 +53,24 @@ def predict(
     name: str = MODEL_NAME,
     trust_model: bool = False,
 ) -> list[Prediction]:
-    """Return the class of each image, and its probability.
+    """Classify images with a pushed model, or with a model server.
 
     Args:
         images: PNG or JPEG files.
-        model: folder of a SavedModel; None for the newest pushed one below `runs`.
+        model: folder of a SavedModel. None: the newest pushed model below `runs`.
         runs: folder of the run folders.
-        server: HOST:PORT of a model server to query instead, by TensorFlow Serving's REST API.
-        grpc: query the server by gRPC instead of REST.
+        server: HOST:PORT of a model server to query instead, with TensorFlow Serving's REST API.
+        grpc: query the server with gRPC instead of REST.
         name: name of the model on the server.
         trust_model: load a SavedModel even if it was not pushed here. Such a model can read and write files as it runs.
+
+    Returns:
+        A prediction for each image, in the order of `images`.
 
     Raises:
         UsageError: if a file or model is missing, a model is not trusted, or arguments contradict each other.
         DataRefused: if the model was changed after its push, or does not load.
-        ServerError: if the server does not answer, or gives an unexpected answer.
+        ServerError: if the server does not answer, rejects the request, or gives an unexpected answer.
     """
     files = [Path(image) for image in images]
     for file in files:
@@ -65,18 +78,19 @@ def predict(
             raise UsageError(f"{file} is not a file: name PNG or JPEG files")
     from components.data.ingest.images import UNDECODABLE, examine
 
-    # The model alone would answer for images that `data prepare` rejects, for example a JPEG without its second half.
+    # Images that `data prepare` rejects are rejected here too. The model itself accepts some of them, for example a
+    # JPEG whose second half is missing.
     examined = [examine(file.read_bytes()) for file in files]
     usable = [None if reason else file for file, (reason, _) in zip(files, examined, strict=True)]
     if server is None:
         if grpc or name != MODEL_NAME:
-            raise UsageError("--grpc and --name are for a model server: name it with --server HOST:PORT")
+            raise UsageError("--grpc and --name need a model server: name it with --server HOST:PORT")
         folder = model or newest_pushed(runs)
-        source, answers = str(folder), _from_folder(folder, usable, trust_model)
+        source, answers = str(folder), _ask_folder(folder, usable, trust_model)
     else:
         if model is not None:
             raise UsageError("--server and --model cannot be used together: leave one of them out")
-        source, answers = f"{name} at {server}", _from_server(Server(_address(server), name, grpc), usable)
+        source, answers = f"{name} at {server}", _ask_server(Server(_check_address(server), name, grpc), usable)
     return [
         Prediction(
             image=file,
@@ -91,7 +105,7 @@ def predict(
     ]
 
 
-def _from_folder(folder: Path, images: list[Path | None], trusted: bool) -> list[Answer]:
+def _ask_folder(folder: Path, images: list[Path | None], trusted: bool) -> list[Answer]:
     check(folder, trusted)
     answers = []
     with redirected(Path(os.devnull)):
@@ -105,31 +119,32 @@ def _from_folder(folder: Path, images: list[Path | None], trusted: bool) -> list
             raise DataRefused(f"{error}: push or restore it again, or name another folder with --model") from None
         for start in range(0, len(images), _BATCH):
             batch = images[start : start + _BATCH]
-            answer = loaded.signatures["serving_bytes"](image_bytes=tf.constant([_content(image) for image in batch]))
+            encoded = tf.constant([_read_image(image) for image in batch])
+            answer = loaded.signatures["serving_bytes"](image_bytes=encoded)
             columns = (answer[output].numpy().tolist() for output in ("valid", "class", "probabilities"))
             for valid, name, probabilities in zip(*columns, strict=True):
                 answers.append(Answer(valid, name.decode(), probabilities))
     return answers
 
 
-def _content(image: Path | None) -> bytes:
-    """Return the bytes of an image; empty for an unusable image, which makes the model answer that it is invalid."""
+def _read_image(image: Path | None) -> bytes:
+    """Return the bytes of an image. An unusable image is replaced by no bytes, which the model reports as invalid."""
     return b"" if image is None else image.read_bytes()
 
 
-def _from_server(server: Server, images: list[Path | None]) -> list[Answer]:
-    contents = (_content(image) for image in images)
+def _ask_server(server: Server, images: list[Path | None]) -> list[Answer]:
+    contents = (_read_image(image) for image in images)
     if not server.grpc:
         return list(ask(server, contents))
-    with redirected(Path(os.devnull)):  # the gRPC messages import TensorFlow, which prints
+    with redirected(Path(os.devnull)):  # gRPC's message types import TensorFlow, which prints
         return list(ask(server, contents))
 
 
-def _address(server: str) -> str:
+def _check_address(server: str) -> str:
     match = re.fullmatch(r"(?:[\w.-]+|\[[0-9a-fA-F:.]+\]):(\d{1,5})", server, re.ASCII)
     if not match or not 1 <= int(match[1]) <= 65535:
         raise UsageError(
             f"--server {server!r} is not HOST:PORT with a port from 1 to 65535: "
-            "write it like localhost:8501 or [::1]:8501"
+            "write for example localhost:8501 or [::1]:8501"
         )
     return server

@@ -1,6 +1,7 @@
-"""Detection of foreign packages that hide ours: Python imports the first package of a name that it finds.
+"""Detection of foreign packages that hide ours, because Python imports the first package of a name that it finds.
 
-Importing this module ends the process if the command could not be imported. It imports none of our modules.
+Importing this module ends the process if a package that every command needs is hidden. The module imports none of our
+other modules.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ _NEEDED = ("components", "pipeline", "trainer")
 
 
 def shadows(names: tuple[str, ...] = ("components", "kubeflow", "pipeline", "trainer", "vitpipe")) -> list[str]:
-    """Return a sentence for each of our packages that another hides: which file, and what to do."""
+    """Return a message for each of our packages that another package hides. It names the file and what to do."""
     return [
-        _sentence(name, path) for name in names if (path := _imported_path(name)) != _ROOT / name and path is not None
+        _message(name, path) for name in names if (path := _imported_path(name)) != _ROOT / name and path is not None
     ]
 
 
 def _imported_path(name: str) -> Path | None:
-    """Return the path of the package or module that Python imports under a name."""
+    """Return the path of the package or module that Python imports under this name."""
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
@@ -35,19 +36,19 @@ def _imported_path(name: str) -> Path | None:
     return Path(spec.origin).resolve() if spec.origin else None
 
 
-def _sentence(name: str, path: Path) -> str:
+def _message(name: str, path: Path) -> str:
     folder = path.parent
     file = path / "__init__.py" if (path / "__init__.py").is_file() else path
-    named = {Path(entry).resolve() for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry}
-    if folder in named:
+    python_path = {Path(entry).resolve() for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry}
+    if folder in python_path:
         advice = f"take {folder} out of PYTHONPATH (`unset PYTHONPATH`)"
     elif folder == Path.cwd():
         advice = "run from another folder"
     else:
-        advice = f"move the contents of {folder} to an environment of their own"
+        advice = f"move the contents of {folder} to a separate environment"
     return f"{file} shadows {_ROOT / name}, which vitpipe needs: {advice}, or rename it"
 
 
-if _lines := shadows(_NEEDED):
-    print("\n".join(f"error: {line}" for line in _lines), file=sys.stderr)
+if _messages := shadows(_NEEDED):
+    print("\n".join(f"error: {message}" for message in _messages), file=sys.stderr)
     sys.exit(2)

@@ -1,4 +1,8 @@
-"""Retraining when a new span appears. ML Metadata records which spans are done; each run is a child process."""
+"""Retraining when a new span appears.
+
+Each span is trained on once. ML Metadata keeps the record of the spans that are done, so a watcher can be stopped and
+started again at any time. Each run is a child process.
+"""
 
 import contextlib
 import os
@@ -21,126 +25,151 @@ from pipeline.result.run_result import RunResult, RunState
 from pipeline.run_lock import lock_for_run
 from pipeline.settings import Settings
 
-TRIGGER = "span"  # of the runs that are started here, as they record it
-# Another run on the same data would end in the same way. One that crashed might not.
+TRIGGER = "span"  # recorded with each run that the watcher starts
+# Another run on the same data would end with the same code. After a crash, another run may succeed.
 VERDICTS = (Exit.OK, Exit.DATA_REFUSED, Exit.NOT_BLESSED, Exit.NOT_SERVABLE)
-_GRACE = 60.0  # seconds that a run which is asked to end may take
+_GRACE = 60.0  # seconds that an interrupted run has to end
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds, and how often."""
+    """Polling and retry intervals of the watcher.
 
-    every: float = 10.0  # between two looks at the data folder: a network volume does not say when something lands
-    settle: float = 30.0  # after a span has landed, in case another one follows
-    retry: float = 60.0  # after a first failure; doubled with each further one
+    Attributes:
+        every: seconds between two checks of the data folder. It is polled, because a network volume sends no events.
+        settle: seconds to wait after a span has appeared, in case another one follows.
+        retry: seconds to wait after the first failure. The wait doubles with each further failure.
+        longest_retry: longest wait after a failure, in seconds.
+        attempts: number of runs on one span before the watcher gives up on it.
+    """
+
+    every: float = 10.0
+    settle: float = 30.0
+    retry: float = 60.0
     longest_retry: float = 3600.0
-    attempts: int = 8  # at one span
+    attempts: int = 8
 
 
 @dataclass(frozen=True)
 class Watcher:
-    """Trains on the newest span of the data folder, once.
+    """Trains once on each span that becomes the newest of the data folder.
 
-    train: trains on that span for that reason, and gives the exit code of the run. say: tells a person.
+    Attributes:
+        settings: the settings of the runs.
+        train: called with a span and a reason. It runs the pipeline on the span and returns the exit code of the run.
+        report: called with each message for the user.
+        pace: the intervals of polling and retries.
     """
 
     settings: Settings
     train: Callable[[int, str], int]
-    say: Callable[[str], None]
+    report: Callable[[str], None]
     pace: Pace = Pace()
 
     def once(self) -> int:
-        """One look, without any waiting: the exit code of the run, and 0 where there was nothing to do.
+        """Check the data folder once, and train on the newest span if it is not done. Does not wait.
 
-        Raises DataRefused for a span without a manifest, StoreError, and SettingsError for a store that is not the one
-        of the run folder.
+        Returns:
+            The exit code of the run; 0 if there was nothing to do.
+
+        Raises:
+            DataRefused: if the span has no manifest.
+            SettingsError: if the run folder belongs to another store of ML Metadata.
+            StoreError: if the store cannot be read.
         """
         span = self._newest()
         if span is None:
-            self.say(f"nothing to do: no span in {self.settings.data.dir} yet")
+            self.report(f"nothing to do: no span in {self.settings.data.dir} yet")
             return Exit.OK
-        if not self._due(span):
+        if not self._reason_to_train(span):
             return Exit.OK
-        if _another_run(self.settings):
-            self.say(f"span {span} is postponed: another run of {self.settings.name} is running")
+        if _is_another_running(self.settings):
+            self.report(f"span {span} is postponed: another run of {self.settings.name} is running")
             return Exit.OK
-        reason = self._due(span)  # again: what another run came to is in the store before it lets go of the folder
+        # Ask again: a run that has just ended recorded its verdict before it released the lock of the run folder.
+        reason = self._reason_to_train(span)
         return self.train(span, reason) if reason else Exit.OK
 
     def forever(self) -> None:
-        """Look again and again, until this process is interrupted."""
+        """Watch the data folder and train on each new span, until this process is interrupted.
+
+        Raises:
+            SettingsError: if the run folder belongs to another store of ML Metadata.
+        """
         span = self._newest()
         if span is not None:
-            self._attend(span, wait=0)
+            self._train_with_retries(span, wait=0)
         while True:
             if self._newest() in (None, span):
                 every = duration(self.pace.every)
-                self.say(f"waiting for another span in {self.settings.data.dir}, looking every {every}")
-            while (landed := self._newest()) in (None, span):
+                self.report(f"waiting for another span in {self.settings.data.dir}, checking every {every}")
+            while (newest := self._newest()) in (None, span):
                 time.sleep(self.pace.every)
-            assert landed is not None
-            span = landed
-            self.say(f"span {span} landed: {duration(self.pace.settle)} to see whether another follows")
-            self._attend(span, wait=self.pace.settle)
+            assert newest is not None
+            span = newest
+            self.report(f"span {span} appeared: waiting {duration(self.pace.settle)}, in case another one follows")
+            self._train_with_retries(span, wait=self.pace.settle)
 
-    def _attend(self, span: int, wait: float) -> None:
-        """Try until there is a verdict, a newer span, or the last attempt was one too many."""
+    def _train_with_retries(self, span: int, wait: float) -> None:
+        """Wait, then run until there is a verdict, a newer span appears, or no attempt is left."""
         for attempt in range(self.pace.attempts):
-            if not self._stays_newest(span, wait) or self._settled(span):
+            if not self._wait_while_newest(span, wait) or self._train_if_due(span):
                 return
             wait = min(self.pace.retry * 2**attempt, self.pace.longest_retry)
             if attempt + 1 < self.pace.attempts:
-                self.say(
-                    f"span {span}: attempt {attempt + 1} of {self.pace.attempts} failed, again in {duration(wait)}"
+                self.report(
+                    f"span {span}: attempt {attempt + 1} of {self.pace.attempts} failed, trying again in "
+                    f"{duration(wait)}"
                 )
-        self.say(f"span {span}: given up after {self.pace.attempts} attempts; `vitpipe run --span {span}` tries again")
+        self.report(
+            f"span {span}: given up after {self.pace.attempts} attempts; `vitpipe run --span {span}` tries again"
+        )
 
-    def _settled(self, span: int) -> bool:
-        """Train on it if that is to be done, once no other run goes on. False where it failed."""
-        said = False
+    def _train_if_due(self, span: int) -> bool:
+        """Wait until no other run is running, then train on the span if it is not done. Return False on failure."""
+        reported = False
         try:
-            while self._due(span):
-                if not _another_run(self.settings):
-                    reason = self._due(span)  # again, as in `once`
-                    # A run that was refused before it was one leaves nothing in the store.
-                    return not reason or (self.train(span, reason) in VERDICTS and bool(self._verdict_on(span)))
-                if not said:
-                    self.say(f"span {span} waits for another run of {self.settings.name} to end")
-                    said = True
-                if not self._stays_newest(span, self.pace.every):
+            while self._reason_to_train(span):
+                if not _is_another_running(self.settings):
+                    reason = self._reason_to_train(span)  # again, as in `once`
+                    # A run that ends before it is registered leaves no verdict in the store, and counts as a failure.
+                    return not reason or (self.train(span, reason) in VERDICTS and bool(self._run_with_verdict(span)))
+                if not reported:
+                    self.report(f"span {span} waits for another run of {self.settings.name} to end")
+                    reported = True
+                if not self._wait_while_newest(span, self.pace.every):
                     return True
             return True
         except (DataRefused, StoreError, OSError) as error:
-            self.say(str(error))
+            self.report(str(error))
             return False
 
-    def _verdict_on(self, span: int) -> Run | None:
-        """The newest run that had its verdict on a span."""
+    def _run_with_verdict(self, span: int) -> Run | None:
+        """Return the newest run that came to a verdict on the span with its current data."""
         digest = manifest.read(ingest.span_folder(self.settings.data.dir, span)).digest()
-        for run in _with_verdict(self.settings):
+        for run in _runs_with_verdict(self.settings):
             if (_span(run), run.facts.get("data_digest")) == (span, digest):
                 return run
         return None
 
-    def _due(self, span: int) -> str:
-        """Why to train on a span. Empty, which is said, where a run has had its verdict on it."""
-        if run := self._verdict_on(span):
-            self.say(f"nothing to do: run {run.name} was on span {span} and ended: {RunResult(run).state}")
+    def _reason_to_train(self, span: int) -> str:
+        """Return why to train on a span. If the span is done, report that and return an empty string."""
+        if run := self._run_with_verdict(span):
+            self.report(f"nothing to do: run {run.name} on span {span} ended: {RunResult(run).state}")
             return ""
-        runs = _with_verdict(self.settings)
+        runs = _runs_with_verdict(self.settings)
         trained = [_span(run) for run in runs if RunResult(run).state is not RunState.REFUSED]
-        last = f"{trained[0]} was the last one trained on" if trained else "none was trained on before"
-        return f"span {span} landed, {last}"
+        last = f"the last training was on span {trained[0]}" if trained else "there was no training before"
+        return f"span {span} appeared; {last}"
 
     def _newest(self) -> int | None:
         try:
             return max(ingest.spans(self.settings.data.dir), default=None)
-        except OSError:  # a network volume that is away for a while
+        except OSError:  # a network volume may be unavailable for a while
             return None
 
-    def _stays_newest(self, span: int, seconds: float) -> bool:
-        """Wait so long. False, and at once, when another span is the newest."""
+    def _wait_while_newest(self, span: int, seconds: float) -> bool:
+        """Wait `seconds` and return True, or return False as soon as another span is the newest."""
         until = time.monotonic() + seconds
         while self._newest() in (span, None):
             if (left := until - time.monotonic()) <= 0:
@@ -149,12 +178,19 @@ class Watcher:
         return False
 
 
-def run_child(command: Sequence[str], say: Callable[[str], None]) -> int:
-    """Run a command to its end, and end it when this process is interrupted. 1 where a signal ended it, which is said.
+def run_child(command: Sequence[str], report: Callable[[str], None]) -> int:
+    """Run a command to its end. If this process is interrupted, terminate the command and wait for its end.
 
-    Interrupted again while it ends, it is killed.
+    The command is killed if it does not end within a minute, or if this process is interrupted again.
+
+    Args:
+        command: the program and its arguments.
+        report: called with a message if a signal ended the command.
+
+    Returns:
+        The exit code of the command if it is one of `Exit`, else `Exit.CRASHED`.
     """
-    # In a group of its own: a terminal interrupts this process alone, and not the run as well, in the midst of its end.
+    # With a process group of its own, the child does not get the Ctrl-C of a terminal in addition to our SIGTERM.
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
     try:
         code = child.wait()
@@ -169,25 +205,30 @@ def run_child(command: Sequence[str], say: Callable[[str], None]) -> int:
                 child.wait()
         raise
     if code < 0:
-        say(f"the run was ended by {signal.Signals(-code).name}")
+        report(f"the run was ended by {signal.Signals(-code).name}")
     return code if code in list(Exit) else Exit.CRASHED
 
 
 def check(settings: Settings) -> None:
-    """Raise SettingsError for a setting that a watcher cannot follow, and UsageError if the folder is missing."""
+    """Check that a watcher can use these settings.
+
+    Raises:
+        SettingsError: if `data.span` is set, because a watcher trains on the newest span.
+        UsageError: if the data folder is missing.
+    """
     data: Path = settings.data.dir
     if settings.data.span is not None:
         raise SettingsError(f"data.span is {settings.data.span}: `watch` trains on the newest span; leave it out")
     if not data.is_dir():
-        raise UsageError(f"no folder {data}: name another with --data, or make it, and spans may land later")
+        raise UsageError(f"folder {data} does not exist: name another with --data, or create it and add spans later")
 
 
-def _with_verdict(settings: Settings) -> list[Run]:
-    """The runs of this pipeline, the newest first, that ended with one: here, on a cluster, by hand or not."""
+def _runs_with_verdict(settings: Settings) -> list[Run]:
+    """Return the runs of this pipeline that came to a verdict, newest first, no matter who started them or where."""
     try:
         with reader(settings.store) as store:
             runs = store.runs(settings.name, details=False)
-    except NoStoreError:  # which the first run makes
+    except NoStoreError:  # the first run creates the store
         return []
     return [run for run in runs if RunResult(run).exit in VERDICTS]
 
@@ -198,7 +239,7 @@ def _span(run: Run) -> int | None:
     return None
 
 
-def _another_run(settings: Settings) -> bool:
+def _is_another_running(settings: Settings) -> bool:
     try:
         with lock_for_run(settings):
             return False

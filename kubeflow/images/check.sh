@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Builds the CPU image on a Debian 13 that debootstrap makes in place of debian:13-slim, and runs the sample in it as a
-# cluster would: user 10001, read-only root, no capabilities, no network. Of the GPU image it resolves the lock. It asks
-# no registry of images for anything.
+# Build the CPU image and run the sample in it under the conditions of a cluster: user 10001, read-only root, no
+# capabilities, no network. For the GPU image, only resolve the lock file. No image registry is used: instead of
+# debian:13-slim, the base image is a Debian 13 that debootstrap installs.
 #
 #     apt-get install --no-install-recommends debootstrap buildah podman runc
 #     kubeflow/images/check.sh [FOLDER]       as root
 #
-# FOLDER takes 10 GB and stays, so that a next time builds only what changed; without it a temporary one is used. Where
-# SSL_CERT_FILE is set, the build trusts those certificates, too.
+# FOLDER needs 10 GB. It is kept, so that the next call builds only what has changed. Without FOLDER, a temporary folder
+# is used. If SSL_CERT_FILE is set, the build also trusts those certificates.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -32,10 +32,10 @@ fi
 STORE=(--root "$FOLDER/images" --runroot "$FOLDER/running")
 
 clean_up() {
-    buildah "${STORE[@]}" rm --all >/dev/null # of a build that failed
-    umount --quiet "$FOLDER/images/overlay" || true # of the engine itself
+    buildah "${STORE[@]}" rm --all >/dev/null # containers of a build that failed
+    umount --quiet "$FOLDER/images/overlay" || true # a mount that the engine itself has made
     if ((!KEEP)) && grep -qF " $FOLDER/" /proc/mounts; then
-        echo "$FOLDER is left as it is: something is mounted below it" >&2
+        echo "$FOLDER is not removed, because something is mounted below it" >&2
     elif ((!KEEP)); then
         rm -rf --one-file-system "$FOLDER"
     fi
@@ -45,7 +45,7 @@ trap clean_up EXIT
 step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
 
 build() {
-    # chroot: a step of the build then needs no namespaces, which a machine may not allow.
+    # With chroot isolation the build needs no namespaces, which some machines do not allow.
     if ! buildah "${STORE[@]}" build --pull-never --isolation=chroot --layers --file kubeflow/images/Dockerfile \
         --build-arg=CODE_VERSION="$CODE_VERSION" "$@" . >"$FOLDER/build.log" 2>&1; then
         tail -n 40 "$FOLDER/build.log"
@@ -55,7 +55,7 @@ build() {
 }
 
 run() {
-    # The limits are those of this machine: an engine asks for more, and may not get it.
+    # Use the limits of this machine. The defaults of the engine are higher, and may not be allowed.
     podman "${STORE[@]}" --runtime=runc run --rm --read-only --read-only-tmpfs=false --tmpfs=/tmp --cap-drop=all \
         --security-opt=no-new-privileges --ulimit=nofile="$(ulimit -n):$(ulimit -n)" --ulimit=nproc=8192:8192 "$@"
 }
@@ -63,9 +63,9 @@ run() {
 in_image() { run --network=none --volume="$FOLDER/vitpipe:/vitpipe" "$@"; }
 
 if ! buildah "${STORE[@]}" images --quiet debian:13-slim >/dev/null 2>&1; then
-    step "a Debian 13, from debootstrap"
+    step "installing Debian 13 with debootstrap"
     debootstrap --variant=minbase trixie "$FOLDER/debian" >"$FOLDER/debootstrap.log"
-    # As the images of Debian have it: apt keeps nothing.
+    # Debian's own images configure apt the same way: it keeps no downloaded files.
     cat >"$FOLDER/debian/etc/apt/apt.conf.d/keep-nothing" <<'CONF'
 APT::Keep-Downloaded-Packages "false";
 Dir::Cache::pkgcache "";
@@ -81,14 +81,14 @@ CONF
     rm -r --one-file-system "$FOLDER/debian"
 fi
 
-step "the GPU image's lock, resolved and not installed"
+step "resolving the lock file of the GPU image"
 build --target=uv --tag=check-uv
 run --network=host --volume="$PWD/requirements:/requirements:ro" check-uv sh -c '
     /uv/bin/uv venv --quiet --no-cache /tmp/venv &&
     /uv/bin/uv pip sync --no-cache --dry-run --require-hashes --python /tmp/venv /requirements/gpu.txt' \
     2>&1 | grep -iE '^(error|would)|nvidia|tensorflow=='
 
-step "the CPU image"
+step "building the CPU image"
 build --tag=vitpipe
 podman "${STORE[@]}" image inspect vitpipe --format 'user {{.User}}, {{.Size}} bytes, {{json .Labels}}'
 podman "${STORE[@]}" history vitpipe --format 'table {{.Size}} {{.CreatedBy}}' | cut -c 1-120
@@ -96,8 +96,8 @@ podman "${STORE[@]}" history vitpipe --format 'table {{.Size}} {{.CreatedBy}}' |
 rm -rf --one-file-system "$FOLDER/vitpipe"
 install --directory --owner=10001 --group=10001 "$FOLDER/vitpipe"
 
-step "what is left in it"
-# shellcheck disable=SC2016 # expands inside
+step "checking for leftover tools, caches and write permissions"
+# shellcheck disable=SC2016 # the container expands it
 in_image --user=0 --cap-add=DAC_READ_SEARCH --entrypoint=sh vitpipe -euc '
     for tool in pip pip3 uv gcc cc make git; do ! command -v $tool || exit 1; done
     echo "no pip, uv, compiler, make or git"
@@ -106,9 +106,9 @@ in_image --user=0 --cap-add=DAC_READ_SEARCH --entrypoint=sh vitpipe -euc '
     echo "no caches"
     loose=$(find /opt /usr /etc -xdev ! -type l \( -perm -o+w -o -user 10001 -o -group 10001 \))
     [ -z "$loose" ] || { echo "$loose"; exit 1; }
-    echo "the user owns and may write nothing below /opt, /usr and /etc"'
+    echo "the user owns nothing below /opt, /usr and /etc, and cannot write there"'
 
-step "the code in it is that of the checkout"
+step "comparing the code in the image with the checkout"
 ask='from pipeline.provenance import code_version, digest; print(code_version(), digest("pipeline.run"))'
 inside=$(in_image --entrypoint=python vitpipe -c "$ask")
 outside=$(in_image --volume="$PWD:/checkout:ro" --env=PYTHONPATH=/checkout --entrypoint=python vitpipe -c "$ask")
@@ -118,15 +118,15 @@ echo "image $inside, checkout $outside"
 step "vitpipe doctor"
 in_image vitpipe doctor
 
-step "a step names its own command"
-# shellcheck disable=SC2016 # expands inside
+step "starting the commands of the steps"
+# shellcheck disable=SC2016 # the container expands it
 in_image --entrypoint=sh vitpipe -euc '
     for step in start node verdict report; do python -m kubeflow.steps.$step --help >/dev/null; done
-    echo "python -m kubeflow.steps.start, node, verdict and report are found"'
+    echo "python -m kubeflow.steps.start, node, verdict and report start"'
 
-step "a sample run"
+step "running the sample"
 in_image vitpipe data prepare sample --out data/sample
 in_image vitpipe run -c sample
 in_image vitpipe runs list
 
-step "done; not checked: debian:13-slim itself, Docker's own builder, the GPU image on a GPU"
+step "done. Not checked: debian:13-slim itself, Docker's own builder, the GPU image on a GPU"

@@ -1,8 +1,8 @@
-"""`python -m kubeflow.steps.node NODE`: one node of the graph, through TFX's launcher.
+"""`python -m kubeflow.steps.node NODE`: run one node of the graph with TFX's launcher.
 
-Ends with 0 where the node is complete, cached or skipped, 3 where it found the data unfit, 1 where it failed, and 143
-where it was asked to end, as on a machine that is drained. In a pod that leaves it a second before it is killed, so
-nothing depends on what it does then: started again, it goes on.
+The exit code is 0 if the node is complete, cached or skipped, 3 if it refused the data, 1 if it failed, and 143 if
+SIGTERM ended it, for example because its machine is drained. Kubernetes kills the pod soon after SIGTERM, so nothing
+depends on what the step does then: when it is started again, it continues its work.
 """
 
 import signal
@@ -19,7 +19,7 @@ from pipeline.outcome import NodeState
 from pipeline.result.run_result import EXIT
 
 _TERMINATED = 128 + signal.SIGTERM
-_LAST_LINES = 60  # of the log of a node that failed
+_LAST_LINES = 60  # lines of the log that are shown of a node that failed
 
 
 def main() -> None:
@@ -43,9 +43,9 @@ def main() -> None:
         from pipeline import node
         from pipeline.metadata.writer import MetadataStore, record, remove_fact
 
-        # If a person has tried failed steps again, the run is running again: its recorded exit code is outdated.
+        # If the run has recorded an exit code, a user has restarted its failed steps. That code is outdated now.
         store = MetadataStore(address.connection_config())
-        tried_again = remove_fact(store, arguments.run_id, EXIT)
+        restarted = remove_fact(store, arguments.run_id, EXIT)
         with Display(stderr) as display:
             display.started(arguments.node)
             outcome = node.launch(graph, arguments.node, address.connection_config())
@@ -53,15 +53,15 @@ def main() -> None:
     if outcome.state is NodeState.FAILED:
         _show_end(log)
         code = Exit.DATA_REFUSED if outcome.data_refused else Exit.CRASHED
-        if tried_again:  # kubeflow/steps/report.py has told how the run ended, and does not a second time
+        if restarted:  # Kubeflow does not restart the report, which recorded the exit code the first time
             record(store, arguments.run_id, **{EXIT: str(int(code))})
-        what = "data refused" if outcome.data_refused else f"crashed in {outcome.node}"
-        step.end(code, f"the log: {log}", f"{what}: {outcome.error}")
+        problem = "data refused" if outcome.data_refused else f"crashed in {outcome.node}"
+        step.end(code, f"the log: {log}", f"{problem}: {outcome.error}")
     step.end(Exit.OK, f"{outcome.node} is {outcome.state}")
 
 
 def _show_end(log: Path) -> None:
-    """For who has the log of the pod and not the volume."""
+    """Print the end of a log for users who can read the log of the pod, but not the volume."""
     with log.open(errors="replace") as file:
         for line in deque(file, _LAST_LINES):
             print(line, end="")

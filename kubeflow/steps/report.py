@@ -1,7 +1,8 @@
-"""`python -m kubeflow.steps.report`: the last step, whatever became of the ones before it.
+"""`python -m kubeflow.steps.report`: write the report of a run. This is the last step, which also runs after a failure.
 
-It says in ML Metadata how a run ended that did not come to a verdict, launches the node RunReport, and puts the page
-and the figures where Kubeflow Pipelines shows them. A RunReport that fails changes nothing in what the run came to.
+If the run did not come to a verdict, the step records in ML Metadata how it ended. Then it launches the node RunReport,
+and copies the page and the figures to where Kubeflow Pipelines shows them. If RunReport fails, the result of the run
+does not change.
 """
 
 import json
@@ -24,23 +25,23 @@ from pipeline.result.run_result import EXIT, RunResult
 def main() -> None:
     """Run the step."""
     parser = step.run_parser(__doc__)
-    parser.add_argument("--page", type=Path, required=True, help="where Kubeflow takes the report from")
-    parser.add_argument("--executor-input", required=True, help="where it takes the figures from")
+    parser.add_argument("--page", type=Path, required=True, help="file from which Kubeflow reads the report")
+    parser.add_argument("--executor-input", required=True, help="message ExecutorInput of Kubeflow Pipelines, as JSON")
     arguments = step.parse(parser)
     logs = arguments.folder / "logs" / arguments.run_id
     address = Address.parse(arguments.store)
-    # The first step makes this folder right before it registers the run.
+    # The first step creates this folder right before it registers the run.
     if not logs.exists() or (run := step.read_run(address, arguments.run_id)) is None:
         step.end(Exit.OK, f"run {arguments.run_id} did not start, so there is nothing to report")
-    _end_what_died(MetadataStore(address.connection_config()), run)
+    _record_crash(MetadataStore(address.connection_config()), run)
     with redirected(logs / f"{REPORT}.log"):
         from pipeline import node
 
         graph = step.read_graph(logs)
         outcome = node.launch(graph, REPORT, address.connection_config()) if graph else None
     if outcome is None or outcome.state is NodeState.FAILED:
-        why = outcome.error if outcome else f"{logs / step.GRAPH} is missing"
-        step.end(Exit.OK, f"warning: there is no report: {why}; look in {logs / REPORT}.log")
+        reason = outcome.error if outcome else f"{logs / step.GRAPH} is missing"
+        step.end(Exit.OK, f"warning: there is no report: {reason}; read {logs / REPORT}.log")
     run = step.read_run(address, arguments.run_id)
     assert run is not None
     file = RunResult(run).report
@@ -49,25 +50,33 @@ def main() -> None:
     step.end(Exit.OK, f"the report: {file}")
 
 
-def write_again(address: Address, run: Run, folder: Path) -> None:
-    """What came of steps that a person has had tried again, into the report that there is: nothing where there is none.
+def rewrite_report(address: Address, run: Run, folder: Path) -> None:
+    """Update the report of a run whose failed steps were restarted. Do nothing if the run has no report.
 
-    Kubeflow Pipelines tries again what failed, and so not the report.
+    Kubeflow Pipelines restarts only steps that failed, so it does not restart the report.
+
+    Args:
+        address: the address of the store.
+        run: the run, with its new exit code.
+        folder: the run folder of the pipeline.
     """
     if (page := run.output(REPORT, "report")) is None:
         return
     from pipeline.report.component import write
 
     with reader(address) as store:
-        # The report is written where it belongs, and not wherever a shared store says that it is.
+        # Other pipelines share the store, so its addresses are not trusted: only folders of this pipeline are written.
         folders = [folder / "reports" / run.name]
         if is_own_folder(page.uri, folder.resolve() / "root"):
             folders.append(Path(page.uri))
         write(store, run, folders)
 
 
-def _end_what_died(store: MetadataStore, run: Run) -> None:
-    """All other steps have ended by now: what still runs in the store was killed, and without a verdict it crashed."""
+def _record_crash(store: MetadataStore, run: Run) -> None:
+    """Mark executions as failed whose steps were killed, and record an exit code if the run has none.
+
+    All other steps have ended by now, so an execution that is still running in the store was killed.
+    """
     for execution in run.executions:
         if execution.state in ("new", "running") and execution.node != REPORT:
             mark_failed(store, execution.id)
@@ -78,22 +87,26 @@ def _end_what_died(store: MetadataStore, run: Run) -> None:
 
 
 def publish(run: Run, page: Path, target: Path, executor_input: dict[str, Any]) -> None:
-    """Copy the page to where Kubeflow takes the artifact `report` from, and name the figures of `metrics`.
+    """Give Kubeflow Pipelines the page as its artifact `report`, and the figures as its artifact `metrics`.
 
-    executor_input: the message ExecutorInput of Kubeflow Pipelines' pipeline_spec.proto, as JSON.
+    Args:
+        run: the run.
+        page: the page of the report.
+        target: the file from which Kubeflow reads the artifact `report`.
+        executor_input: the message ExecutorInput of Kubeflow Pipelines' pipeline_spec.proto, as JSON.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(page, target)
     outputs = executor_input["outputs"]
     [metrics] = outputs["artifacts"]["metrics"]["artifacts"]
-    told = {"artifacts": {"metrics": {"artifacts": [{**metrics, "metadata": figures(run)}]}}}
+    executor_output = {"artifacts": {"metrics": {"artifacts": [{**metrics, "metadata": figures(run)}]}}}
     file = Path(outputs["outputFile"])
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(told), "utf-8")
+    file.write_text(json.dumps(executor_output), "utf-8")
 
 
 def figures(run: Run) -> dict[str, float]:
-    """What the gate measured of the candidate; nothing where no model came so far."""
+    """Return the figures that the model gate measured. Empty if no model was evaluated."""
     candidate = RunResult(run).figures
     if not candidate:
         return {}

@@ -1,6 +1,6 @@
-"""`python -m kubeflow.steps.start`: the first step of a run on a cluster.
+"""`python -m kubeflow.steps.start`: start a run. This is the first step of a run on a cluster.
 
-Chooses the span once for all steps, refuses a second run of the same pipeline, registers the run in ML Metadata and
+It chooses the span once for all steps, rejects a second run of the same pipeline, registers the run in ML Metadata, and
 writes its graph beside its logs, where the other steps find it.
 """
 
@@ -24,31 +24,32 @@ from pipeline.run import node_names, plan, record_start
 from pipeline.run_lock import lock_run_folder, running_on_cluster
 from pipeline.settings import Settings, settings_error
 
-NEWEST = -1  # as a span: a parameter of a pipeline on Kubeflow has no way to say "none"
+NEWEST = -1  # the span number that stands for the newest, because a parameter of Kubeflow cannot be null
 
 
 def main() -> None:
     """Run the step."""
     parser = step.parser(__doc__)
-    parser.add_argument("--settings", required=True, help="all of them as JSON, without a secret")
-    parser.add_argument("--span", type=int, default=NEWEST, help=f"to train on; {NEWEST} for the newest")
+    parser.add_argument("--settings", required=True, help="all settings as JSON, without secrets")
+    parser.add_argument("--span", type=int, default=NEWEST, help=f"span to train on; {NEWEST} for the newest")
     for name in GateSettings.model_fields:
-        parser.add_argument(f"--gate-{name.replace('_', '-')}", type=float, help=f"instead of the setting gate.{name}")
-    parser.add_argument("--nodes", required=True, help="of the graph as it was compiled, with commas")
-    parser.add_argument("--trigger", choices=run_facts.TRIGGERS, default="manual")
-    parser.add_argument("--reason", default="")
-    parser.add_argument("--accept", default="", help="checks of the data gate that shall not stop it, with commas")
-    parser.add_argument("--due", default="", help="when a schedule wanted the run")
+        parser.add_argument(f"--gate-{name.replace('_', '-')}", type=float, help=f"overrides the setting gate.{name}")
+    parser.add_argument("--nodes", required=True, help="ids of the compiled graph's nodes, separated by commas")
+    parser.add_argument("--trigger", choices=run_facts.TRIGGERS, default="manual", help="what started the run")
+    parser.add_argument("--reason", default="", help="why the run was started")
+    parser.add_argument("--accept", default="", help="checks of the data gate that do not stop the run, with commas")
+    parser.add_argument("--due", default="", help="time at which a schedule had to start the run")
     parser.add_argument("--take-over", default="", help="id of a run that is recorded as running but has ended")
-    parser.add_argument("--api", default="", help="address of Kubeflow Pipelines' REST API, asked for other runs")
+    parser.add_argument("--api", default="", help="address of Kubeflow Pipelines' REST API, to look up other runs")
     arguments = step.parse(parser)
-    given = {name: getattr(arguments, f"gate_{name}") for name in GateSettings.model_fields}
-    gate = {name: value for name, value in given.items() if value is not None}
+    overrides = {name: getattr(arguments, f"gate_{name}") for name in GateSettings.model_fields}
+    gate = {name: value for name, value in overrides.items() if value is not None}
     reason = arguments.reason
-    if arguments.trigger == "schedule" and not reason and not arguments.due.startswith("{{"):  # before KFP 2.16
+    # Kubeflow Pipelines before 2.16 leaves the placeholder of the time as it is.
+    if arguments.trigger == "schedule" and not reason and not arguments.due.startswith("{{"):
         reason = f"due {arguments.due}"
     try:
-        settings = settings_of(arguments.settings, arguments.span, gate)
+        settings = resolve_settings(arguments.settings, arguments.span, gate)
         accepted = run_facts.accepted_checks(
             [name.strip() for name in arguments.accept.split(",") if name.strip()], reason
         )
@@ -74,10 +75,16 @@ def main() -> None:
     )
 
 
-def settings_of(text: str, span: int, gate: Mapping[str, float]) -> Settings:
-    """The settings as compiled, with what this run was started with, and the password from the environment.
+def resolve_settings(text: str, span: int, gate: Mapping[str, float]) -> Settings:
+    """Return the compiled settings with the parameters of this run, and the password from the environment.
 
-    Raises SettingsError for a value out of its bounds.
+    Args:
+        text: the compiled settings, as JSON.
+        span: the span to train on; `NEWEST` keeps the compiled value.
+        gate: settings of the model gate that the run overrides.
+
+    Raises:
+        SettingsError: if a value is out of its bounds.
     """
     settings = current_settings(json.loads(text))
     if span != NEWEST:
@@ -101,12 +108,27 @@ def begin(
     take_over: str = "",
     api: str = "",
 ) -> int:
-    """Register the run and write its graph; its span. Once more does no harm.
+    """Register a run and write its graph. A second call for the same run changes nothing.
 
-    nodes: that the cluster has a task for. accepted: see `create_pipeline`. take_over: a run that does not go on,
-    whatever it seems. api: of Kubeflow Pipelines, to ask what became of another run.
-    Raises AnotherRun while another run of the pipeline is running, UsageError for other nodes, StoreError where ML
-    Metadata is away, and what `run_facts.choose_span` raises.
+    Args:
+        settings: the settings of the run.
+        run_id: the id of the run.
+        nodes: the nodes for which the cluster has a task.
+        trigger: what started the run, one of `run_facts.TRIGGERS`.
+        reason: why the run was started.
+        accepted: the checks of the data gate that do not stop the run, each with the reason.
+        take_over: the id of a run that is recorded as running, but has ended.
+        api: the address of Kubeflow Pipelines, where the states of other runs are looked up.
+
+    Returns:
+        The span that the run trains on.
+
+    Raises:
+        AnotherRun: if another run of the pipeline is running.
+        UsageError: if `nodes` are not those of the graph.
+        SettingsError: if the span does not exist, or the run folder belongs to another store of ML Metadata.
+        DataRefused: if the span is damaged.
+        StoreError: if the store cannot be reached.
     """
     logs = run_facts.logs_folder(settings, run_id)
     address = settings.store
@@ -129,14 +151,14 @@ def begin(
                     f"they differ in {', '.join(sorted(here ^ {*nodes}))}. Compile it with the version of the image"
                 )
             connection = address.connection_config()
-            store = MetadataStore(connection)  # makes the tables
+            store = MetadataStore(connection)  # creates the tables of a new store
             with reader(address) as read:
                 others = [name for name in running_on_cluster(read, settings.name) if name != run_id]
             for other in others:
                 if other != take_over and not _has_ended(api, other):
                     raise AnotherRun(
-                        f"run {other} of {settings.name} is running: wait for it. If it is not, start this one again "
-                        f"with take_over={other}"
+                        f"run {other} of {settings.name} is running: wait for it to end. If it has ended, start this "
+                        f"run again with take_over={other}"
                     )
                 record(store, other, **{EXIT: str(int(Exit.CRASHED)), TAKEN_OVER: run_id})
             process = json.dumps({"kubeflow": run_id})
@@ -147,7 +169,10 @@ def begin(
 
 
 def _has_ended(api: str, run_id: str) -> bool:
-    """Whether Kubeflow Pipelines says so, or knows no such run. A run that was deleted had no last step."""
+    """Return whether a run has ended or was deleted, as far as Kubeflow Pipelines answers.
+
+    A terminated or deleted run never reached its last step, so ML Metadata does not know its end.
+    """
     try:
         answer = requests.get(f"{api}/apis/v2beta1/runs/{run_id}", timeout=10)
         if answer.status_code == requests.codes.not_found:

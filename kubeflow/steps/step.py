@@ -1,4 +1,4 @@
-"""What the steps of a run on a cluster share: where the graph of the run is, and how they end."""
+"""Functions that the steps of a run on a cluster share: arguments, the graph of the run, and the last lines of logs."""
 
 import argparse
 import os
@@ -17,31 +17,31 @@ from trainer.disk import atomic_write
 if TYPE_CHECKING:
     from tfx.proto.orchestration import pipeline_pb2
 
-# States of a run and of its tasks that are an end, in Kubeflow Pipelines' REST API.
+# States of a run or task that has ended, in Kubeflow Pipelines' REST API.
 ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
-GRAPH = "graph.json"  # beside the logs of a run: the graph as its steps run it
-_SAYS = "vitpipe: "  # before what a step says of itself, for its log holds more: of libraries, and of the launcher
-_EXIT = re.compile(rf"{_SAYS}exit (\d+): (.*)")
+GRAPH = "graph.json"  # file beside the logs of a run, with the graph that its steps run
+_PREFIX = "vitpipe: "  # distinguishes the lines of a step from those of libraries and of the launcher
+_EXIT = re.compile(rf"{_PREFIX}exit (\d+): (.*)")
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """With what every step is told."""
-    made = argparse.ArgumentParser(description=description)
-    made.add_argument("--root", type=Path, required=True, help="folder that relative paths start from")
-    made.add_argument("--run-id", required=True)
-    return made
+    """Return a parser of the arguments that all steps have."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--root", type=Path, required=True, help="folder that relative paths start from")
+    parser.add_argument("--run-id", required=True, help="id of the run")
+    return parser
 
 
 def run_parser(description: str) -> argparse.ArgumentParser:
-    """With what every step of a run that has started is told."""
-    made = parser(description)
-    made.add_argument("--folder", type=Path, required=True, help="of the pipeline: runs/<name>")
-    made.add_argument("--store", required=True, help="address of ML Metadata, without a password")
-    return made
+    """Return a parser of the arguments that all steps after the first one have."""
+    run_parser = parser(description)
+    run_parser.add_argument("--folder", type=Path, required=True, help="run folder of the pipeline: runs/<name>")
+    run_parser.add_argument("--store", required=True, help="address of ML Metadata, without a password")
+    return run_parser
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The arguments of this process, which goes to its root."""
+    """Parse the arguments of this process, and change to the folder that `--root` names."""
     escape_output()
     arguments = parser.parse_args()
     os.chdir(arguments.root)
@@ -49,10 +49,10 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def read_graph(logs: Path) -> "pipeline_pb2.Pipeline | None":
-    """The graph of a run, bound to it; None where the run has not started."""
+    """Return the graph of a run, with the run's id in it. None if the run has not started."""
     from google.protobuf import json_format
 
-    # The first two are packed in the graph: what is not imported is not known.
+    # The graph contains messages of the first two modules, which can be parsed only if the modules are imported.
     from tfx.proto.orchestration import executable_spec_pb2, local_deployment_config_pb2, pipeline_pb2  # noqa: F401
 
     try:
@@ -63,7 +63,12 @@ def read_graph(logs: Path) -> "pipeline_pb2.Pipeline | None":
 
 
 def write_graph(ir: "pipeline_pb2.Pipeline", logs: Path) -> None:
-    """Whole or not at all."""
+    """Write the graph of a run, completely or not at all.
+
+    Args:
+        ir: the compiled graph.
+        logs: the folder of the run's logs.
+    """
     from google.protobuf import json_format
 
     with atomic_write(logs / GRAPH) as file:
@@ -71,7 +76,15 @@ def write_graph(ir: "pipeline_pb2.Pipeline", logs: Path) -> None:
 
 
 def read_run(address: Address, run_id: str) -> Run | None:
-    """The run as ML Metadata knows it. Ends the step where that is away."""
+    """Read a run from ML Metadata. If the store cannot be read, end the step.
+
+    Args:
+        address: the address of the store.
+        run_id: the id of the run.
+
+    Returns:
+        The run, or None if it is not recorded.
+    """
     try:
         with reader(address) as store:
             return store.run(run_id)
@@ -80,20 +93,24 @@ def read_run(address: Address, run_id: str) -> Run | None:
 
 
 def end(code: int, *lines: str) -> NoReturn:
-    """Say what became of the step and leave. `said` finds it in the log of the pod.
+    """Print the exit code and the result of the step, and end the process. `parse_end` reads them from the pod's log.
 
-    The launcher of Kubeflow Pipelines makes 1 of every code that is not 0.
+    The exit code is printed because the launcher of Kubeflow Pipelines turns every code except 0 into 1.
+
+    Args:
+        code: the exit code.
+        *lines: the result of the step. The last line says in short how the step ended.
     """
     for line in "\n".join(lines[:-1]).splitlines():
-        print(f"{_SAYS}{line}")
-    print(f"{_SAYS}exit {int(code)}: {' '.join(lines[-1].splitlines())}", flush=True)
+        print(f"{_PREFIX}{line}")
+    print(f"{_PREFIX}exit {int(code)}: {' '.join(lines[-1].splitlines())}", flush=True)
     sys.exit(int(code))
 
 
-def said(log: str) -> tuple[int, list[str]] | None:
-    """The code and the lines, the last one included, of the `end` in a log; None where the step did not come to it."""
-    ours = [line for line in log.splitlines() if line.startswith(_SAYS)]
-    for at in reversed(range(len(ours))):
-        if found := _EXIT.fullmatch(ours[at]):
-            return int(found[1]), [*(line.removeprefix(_SAYS) for line in ours[:at]), found[2]]
+def parse_end(log: str) -> tuple[int, list[str]] | None:
+    """Return the exit code and the lines that `end` printed to a log. None if the step did not call it."""
+    lines = [line for line in log.splitlines() if line.startswith(_PREFIX)]
+    for last in reversed(range(len(lines))):
+        if found := _EXIT.fullmatch(lines[last]):
+            return int(found[1]), [*(line.removeprefix(_PREFIX) for line in lines[:last]), found[2]]
     return None

@@ -1,13 +1,13 @@
-"""`python -m kubeflow.steps.verdict`: what the run came to, as the exit code that `vitpipe run` would end with.
+"""`python -m kubeflow.steps.verdict`: end with the exit code that `vitpipe run` would end with.
 
-Comes after all nodes, so it is reached only where none of them failed. A run that was stopped fails here.
+This step comes after all nodes, so it runs only if none of them failed. A run that a gate stopped fails here.
 """
 
 from dataclasses import replace
 
 from components.errors import Exit, StoreError
 from kubeflow.steps import step
-from kubeflow.steps.report import write_again
+from kubeflow.steps.report import rewrite_report
 from pipeline.console.logs import redirected
 from pipeline.metadata.address import Address
 from pipeline.metadata.writer import MetadataStore, record
@@ -22,7 +22,7 @@ def main() -> None:
     address = Address.parse(arguments.store)
     run = step.read_run(address, arguments.run_id)
     assert run is not None  # its first step recorded it
-    # Whatever an earlier attempt at the run came to, before a person had its failed steps tried again.
+    # The run has an exit code if a user has restarted its failed steps. That code is outdated, and left out here.
     facts = {name: value for name, value in run.facts.items() if name != EXIT}
     try:
         result = verdict(RunResult(replace(run, facts=facts)))
@@ -30,7 +30,7 @@ def main() -> None:
         step.end(Exit.CRASHED, str(error))
     record(MetadataStore(address.connection_config()), run.name, **{EXIT: str(int(result.exit))})
     with redirected(arguments.folder / "logs" / arguments.run_id / f"{REPORT}.log"):
-        write_again(address, replace(run, facts={**run.facts, EXIT: str(int(result.exit))}), arguments.folder)
+        rewrite_report(address, replace(run, facts={**run.facts, EXIT: str(int(result.exit))}), arguments.folder)
     step.end(result.exit, *result.lines, STATE_OF_EXIT[result.exit])
 
 

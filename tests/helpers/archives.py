@@ -1,4 +1,4 @@
-"""Archives written byte by byte, so that any of their fields can hold anything."""
+"""Archives written byte by byte, so that each field can have any value."""
 
 import resource
 import signal
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-END = bytes(10240)  # of a tar archive
+END = bytes(10240)  # the end of a tar archive
 
 
 def padded(data: bytes) -> bytes:
@@ -21,12 +21,12 @@ def octal(number: int) -> bytes:
 
 
 def binary(number: int) -> bytes:
-    """A number as GNU tar writes one that octal digits cannot hold."""
+    """Encode a number as GNU tar does if it does not fit into octal digits."""
     return b"\x80" + number.to_bytes(11, "big") if number >= 0 else (2**96 + number).to_bytes(12, "big")
 
 
 def header(name: bytes = b"a/1.png", size: bytes = octal(3), kind: bytes = b"0", **more: bytes) -> bytes:
-    """The 512 bytes of a header; more: other bytes by their place, as at386=b"..."."""
+    """Return the 512 bytes of a header. `more` has other bytes by their offset, for example `at386=b"..."`."""
     block = bytearray(512)
     fields = {0: name, 124: size, 156: kind, 257: b"ustar\x0000", **{int(at[2:]): data for at, data in more.items()}}
     for at, data in fields.items():
@@ -35,7 +35,7 @@ def header(name: bytes = b"a/1.png", size: bytes = octal(3), kind: bytes = b"0",
 
 
 def with_checksum(block: bytes) -> bytes:
-    """A header whose checksum holds, so that its fields are believed."""
+    """Return a header with a valid checksum."""
     total = sum(block[:148]) + 8 * ord(" ") + sum(block[156:])
     return bytes(block[:148] + b"%06o\0 " % total + block[156:])
 
@@ -58,7 +58,7 @@ def sparse_1(numbers: bytes) -> bytes:
 
 
 class ZipMember(NamedTuple):
-    """A member of a zip archive; None for a field that says the truth."""
+    """Member of a zip archive. A field that is None is written with its true value."""
 
     name: bytes
     data: bytes = b""
@@ -73,7 +73,7 @@ class ZipMember(NamedTuple):
 
 
 def zip_archive(members: list[ZipMember], count: int | None = None, comment: bytes = b"") -> bytes:
-    """A zip archive; `count`: of members, as the directory says."""
+    """Return a zip archive. `count` is the number of members in its directory; None for the true number."""
     body = directory = b""
     for name, data, method, flags, crc, packed_size, size, offset, mode, extra in members:
         packed = zlib.compress(data, wbits=-15) if method == 8 else data
@@ -91,7 +91,7 @@ def zip_archive(members: list[ZipMember], count: int | None = None, comment: byt
 
 @contextmanager
 def within(seconds: int, mib: int):
-    """Fails when the block takes longer, or more memory of Python's."""
+    """Fail if the block takes longer, or allocates more memory in Python."""
 
     def stop(*_):
         raise TimeoutError(f"more than {seconds} s")
@@ -110,7 +110,7 @@ def within(seconds: int, mib: int):
 
 @contextmanager
 def limited_memory(mib: int):
-    """Lets the process have so much more memory than it has."""
+    """Limit the memory of the process to `mib` MiB more than it uses now."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + mib * 2**20, before[1]))

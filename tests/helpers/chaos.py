@@ -26,7 +26,7 @@ TIMEOUT_S = 300  # for any one command
 OPEN_GATE = {"gate.accuracy": 0, "gate.class_accuracy": 0, "gate.calibration": 1, "gate.tolerance": 1}
 SHORT = {"training.epochs": 2, "training.warmup_epochs": 0, "model.depth": 1, "training.checkpoint_seconds": 0}
 
-# Runs in a process of its own: one start of Python serves all commands that read.
+# This code runs in a separate process, so that Python starts only once for all commands that read.
 READ_EVERYTHING = """
 import contextlib, io, json, sys, traceback
 from pathlib import Path
@@ -88,7 +88,7 @@ print(json.dumps({"faults": faults, "versions": versions, "runs": len(runs)}))
 
 @dataclass(frozen=True)
 class Moment:
-    """When to kill: `seconds` after a line that starts with `line` was printed, or after the start."""
+    """Time of a kill: `seconds` after a line that starts with `line` was printed, or after the start."""
 
     line: str
     seconds: float
@@ -102,7 +102,7 @@ class Counts:
     """Numbers of kills and checks, and the faults that they showed."""
 
     kills: Counter[str] = field(default_factory=Counter)  # by command and phase
-    late: Counter[str] = field(default_factory=Counter)  # the command had printed its result before the kill
+    late: Counter[str] = field(default_factory=Counter)  # kills after the command had printed its result
     checks: int = 0
     faults: list[str] = field(default_factory=list)
 
@@ -121,11 +121,11 @@ class Counts:
 
 
 class Chaos:
-    """A folder with two pushed models and one that was not blessed, to which every kill returns.
+    """A folder with two pushed models and a model that was not blessed. It is restored before every kill.
 
     Args:
         folder: an empty folder.
-        seed: of the moments.
+        seed: seed of the times of the kills.
     """
 
     def __init__(self, folder: Path, seed: int):
@@ -147,7 +147,7 @@ class Chaos:
         return ["run", "-c", NAME, *(word for key, value in every.items() for word in ("--set", f"{key}={value}"))]
 
     def commands(self) -> dict[str, tuple[list[str], Callable[[list[dict]], bool]]]:
-        """Return each command that changes something, and what the pushed models must be once it has ended."""
+        """Return each command that changes something, with a check of the pushed models after it has ended."""
 
         def third(**expected: object) -> Callable[[list[dict]], bool]:
             return lambda versions: (
@@ -163,7 +163,7 @@ class Chaos:
         }
 
     def rehearse(self, name: str) -> list[Moment]:
-        """Run a command once unbroken, and return the lines that it printed, each with the seconds until the next."""
+        """Run a command without a kill. Returns the lines that it printed, each with the seconds until the next."""
         arguments, _ = self.commands()[name]
         self._reset()
         started = time.monotonic()
@@ -171,7 +171,7 @@ class Chaos:
         with self._start(arguments) as process:
             assert process.stderr
             for line in process.stderr:
-                if line[:1].isalpha():  # of a node; the epochs are indented
+                if line[:1].isalpha():  # a line of a node; those of the epochs are indented
                     marks.append((line.split()[0], time.monotonic()))
             assert process.wait(TIMEOUT_S) == 0
         marks.append(("the end", time.monotonic()))
@@ -185,7 +185,7 @@ class Chaos:
         """
         arguments, expected = self.commands()[name]
         chosen = self.random.choice(moments)
-        # Short phases get a little more time: a push takes milliseconds.
+        # Short phases are extended, because a push takes only milliseconds.
         moment = Moment(chosen.line, self.random.uniform(0, max(chosen.seconds, 0.3) * 1.05))
         self._reset()
         phase = f"{name}: after {chosen.line or 'its start'}"
@@ -244,7 +244,7 @@ class Chaos:
                 if line.startswith(moment.line):
                     break
         time.sleep(moment.seconds)
-        with contextlib.suppress(ProcessLookupError):  # nothing of the group is left
+        with contextlib.suppress(ProcessLookupError):  # all processes of the group have ended
             os.killpg(process.pid, signal.SIGKILL)
         process.stderr.close()
         if process.wait(TIMEOUT_S) not in (0, -signal.SIGKILL):
@@ -252,7 +252,7 @@ class Chaos:
         return self.stdout.read_text()
 
     def _check(self, after: str) -> list[dict]:
-        """Ask every command that reads. Returns the pushed versions."""
+        """Run every command that reads. Returns the pushed versions."""
         self.counts.checks += 1
         done = subprocess.run(
             [sys.executable, "-c", READ_EVERYTHING],

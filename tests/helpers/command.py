@@ -1,4 +1,4 @@
-"""Run `vitpipe` in a process of its own, as a user does, and read what its runs leave."""
+"""Run `vitpipe` in a separate process, as a user does, and read the results of its runs."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# Settings of a small model that is trained for a short time and blessed whatever its accuracy.
+# Settings of a small model that is trained for a short time, and blessed with any accuracy.
 SHORT = {
     "model.depth": 1,
     "training.epochs": 6,

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for bytes that were damaged."""
+"""Hypothesis strategies for damaged bytes."""
 
 from hypothesis import strategies as st
 
@@ -7,7 +7,7 @@ _FILLINGS = st.sampled_from([b"", b"\0", b"\xff", b"7", b"-", b"\n", b"\x80"])
 
 @st.composite
 def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
-    """Bytes with up to four parts cut, repeated, or filled with something else."""
+    """Draw the bytes `whole` with up to four changes: parts are cut, repeated or overwritten."""
     data = bytearray(whole)
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(data)))
@@ -27,16 +27,18 @@ def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
 
 
 def mostly(usual: object, other: st.SearchStrategy) -> st.SearchStrategy:
-    """The usual value, and one in six times another: an input that is wrong everywhere is refused for its first fault.
+    """Draw the usual value five times out of six, and else another one.
+
+    If all values of an input were wrong, it would always be rejected for the first one.
 
     Args:
         usual: a value, or a strategy.
-        other: a strategy for the rest.
+        other: a strategy for other values.
     """
     usual = usual if isinstance(usual, st.SearchStrategy) else st.just(usual)
     return st.sampled_from([True] * 5 + [False]).flatmap(lambda as_usual: usual if as_usual else other)
 
 
 def maybe_damaged(whole: bytes) -> st.SearchStrategy[bytes]:
-    """The bytes, damaged in half of the examples."""
+    """Draw the bytes, damaged in half of the examples."""
     return st.one_of(st.just(whole), damaged(whole))

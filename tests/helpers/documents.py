@@ -1,4 +1,4 @@
-"""Hypothesis strategies for JSON documents that somebody has changed."""
+"""Hypothesis strategies for changed JSON documents."""
 
 import json
 from typing import Any
@@ -48,7 +48,7 @@ _ALIKE: dict[type, st.SearchStrategy] = {
 
 
 def _places(value: Any, place: tuple = ()) -> list[tuple]:
-    """Where values are in a document: the keys and positions that lead to each."""
+    """Return the path of each value of a document, as a tuple of keys and indices."""
     found = [place]
     if isinstance(value, dict):
         found += [deeper for key, child in value.items() for deeper in _places(child, (*place, key))]
@@ -59,7 +59,7 @@ def _places(value: Any, place: tuple = ()) -> list[tuple]:
 
 @st.composite
 def changed(draw: st.DrawFn, document: Any) -> str:
-    """A document with one value replaced, removed, renamed or duplicated."""
+    """Draw a document with one value replaced, removed, renamed or duplicated."""
     place = draw(st.sampled_from(_places(document)))
     document = json.loads(json.dumps(document))
     parent, value = None, document
@@ -85,10 +85,10 @@ def changed(draw: st.DrawFn, document: Any) -> str:
 
 
 def any_document(document: Any) -> st.SearchStrategy[bytes]:
-    """A document, changed by somebody who knows its fields, or damaged, or no document at all.
+    """Draw a document with a changed value, a damaged document, or arbitrary bytes.
 
     Args:
-        document: a valid one, of dictionaries and lists.
+        document: a valid document of dictionaries and lists.
     """
     whole = json.dumps(document)
     return st.one_of(

@@ -1,7 +1,8 @@
-"""A tiny training as a process of its own: `python job.py FOLDER SETTINGS`, with FOLDER/checkpoints shared by all.
+"""Script of a tiny training: `python job.py FOLDER SETTINGS`.
 
-SETTINGS is JSON: "model", "training" and "augment" over the defaults below, "replicas" on this machine.
-Writes the weights to FOLDER/weights-<worker>.npz and its history under FOLDER/log; prints the trainer's log lines.
+SETTINGS is JSON. Its "model", "training" and "augment" override the defaults below; "replicas" is the number of devices
+on this machine. The script writes the weights to FOLDER/weights-<worker>.npz, checkpoints to FOLDER/checkpoints and the
+history to FOLDER/log, and prints the log of the trainer.
 """
 
 import json
@@ -19,7 +20,7 @@ PLAIN = {"crop_padding": 1, "randaugment_ops": 0, "mixup": 0.0, "cutmix": 0.0, "
 
 
 def split(count, seed):
-    """Two classes that anybody can tell apart: dark and bright images."""
+    """Return images of two classes that are easy to distinguish: dark and bright."""
     from trainer.input import Split
 
     rng = np.random.default_rng(seed)

@@ -1,8 +1,8 @@
-"""Kubeflow Pipelines for tests: the part of its REST API that is used, over a real socket, with a memory.
+"""Server of Kubeflow Pipelines for tests: the used part of its REST API, over a real socket, with its state in memory.
 
-Paths, bodies and statuses are those of its API server (backend/src/apiserver of kubeflow/pipelines 2.17). Whatever is
-asked or answered in version 2 of the API is compared with its definition, as kfp_server_api has it, so that neither
-side can drift from it. A run does what a test lets it do: see `play`.
+Paths, bodies and statuses are those of its API server (backend/src/apiserver of kubeflow/pipelines 2.17). Requests and
+answers of version 2 of the API are compared with its definition in kfp_server_api, so that neither side can deviate
+from it. Tests set the states of runs with `play`.
 """
 
 import contextlib
@@ -26,15 +26,15 @@ from dateutil.parser import isoparse
 
 GONE_ON = {"PENDING", "RUNNING"}
 NEVER = "1970-01-01T00:00:00Z"
-NOT_YET = "0001-01-01T00:00:00Z"  # of a step
+NOT_YET = "0001-01-01T00:00:00Z"  # end of a step that has not ended
 GROUP = "exit-handler-1"
-# Templates of a step, by the metadata of its pods: no annotation and one label.
+# Templates of a step. Their names contain the metadata of its pods: no annotation and one label.
 EXECUTOR, IMPL = "metadata-0-1-retry-system-container-executor", "metadata-0-1-retry-system-container-impl"
 PHASES = {"SUCCEEDED": "Succeeded", "FAILED": "Failed", "RUNNING": "Running", "SKIPPED": "Skipped"}
 
 
-class Refused(Exception):
-    """status: of HTTP; code: of gRPC, which stands in the body."""
+class ErrorAnswer(Exception):
+    """An error answer: `status` is that of HTTP, `code` that of gRPC in the body."""
 
     def __init__(self, status, code, message):
         super().__init__(message)
@@ -43,32 +43,34 @@ class Refused(Exception):
 
 @dataclass
 class Failure:
-    """Of the next `times` requests whose `METHOD /path` has a match for `pattern`."""
+    """Failure of the next `times` requests whose `METHOD /path` matches `pattern`."""
 
     pattern: str
-    status: int = 0  # none: the connection breaks off
+    status: int = 0  # 0: the connection is closed without an answer
     times: int = 1
     body: str = '{"code": 14, "message": "out of order"}'
     kind: str = "application/json"
     headers: dict = field(default_factory=dict)
-    done: bool = False  # the server does what it was asked, and the answer gets lost
-    delay_s: float = 0.0  # before all that; status -1: and then answers as always
+    done: bool = False  # the server carries the request out before it fails
+    delay_s: float = 0.0  # delay before the failure; with status -1, the request succeeds after the delay
 
 
 class Kfp:
+    """State of the server, with a method for each route."""
+
     def __init__(self, *, token="", multi_user=False, page=True):
         self.token, self.multi_user = token, multi_user
-        self.page = page  # the address is that of the page, which has no /apis/v1alpha1
+        self.page = page  # whether the address is that of the web page, which has no /apis/v1alpha1
         self.pipelines, self.versions, self.experiments = {}, {}, {}
         self.runs, self.recurring = {}, {}
         self.packages = {}  # text by version
-        self.steps = {}  # of a run, in the order they were played: task -> how
+        self.steps = {}  # tasks by run, with their states, in the order of `play`
         self.logs = {}  # text by pod
         self.ended_with_their_schedule = []  # runs that Kubernetes deleted
         self.failures, self.requests = [], []
         self._clock = datetime(2026, 1, 1, tzinfo=UTC)
 
-    # What a test lets happen.
+    # Methods for tests.
 
     def fail(self, pattern, status=0, **how):
         self.failures.append(Failure(pattern, status, **how))
@@ -77,7 +79,7 @@ class Kfp:
         return [line for line in self.requests if re.search(pattern, line)]
 
     def play(self, run_id, task, state="SUCCEEDED", log="", *, attempts=1, seconds=3):
-        """A step of a run comes to be in a state; the last attempt has this log."""
+        """Set the state of a step. The last attempt has this log."""
         run = self.runs[run_id]
         run["state"] = "RUNNING"
         self.steps[run_id][task] = {
@@ -94,13 +96,13 @@ class Kfp:
         self.logs[pods[-1]] = log
 
     def end(self, run_id, state):
-        """CANCELED: after a person terminated it, which the server's history of the run tells from a failure."""
+        """End a run. The state of a canceled run is FAILED; only its history shows that a user terminated it."""
         before, last = ("CANCELING", "FAILED") if state == "CANCELED" else ("RUNNING", state)
         history = [{"update_time": self.now(), "state": one} for one in (before, last)]
         self.runs[run_id] |= {"state": last, "finished_at": self.now(), "state_history": history}
 
     def tick(self, recurring_id):
-        """The moment of a schedule comes."""
+        """Let a schedule start a run. Returns the id of the run, or None if it starts none."""
         one = self.recurring[recurring_id]
         going_on = [
             run for run in self.runs.values() if run.get("recurring_run_id") == recurring_id and run["state"] in GONE_ON
@@ -117,7 +119,7 @@ class Kfp:
         return [_pod(self._workflow(run_id), name) for name in names if f".{task}(0).executor(" in name]
 
     def now(self):
-        """Each moment is another second, which is as fine as the server's clock is."""
+        """Return a time that is a second later at each call, because the server's times are in seconds."""
         self._clock += timedelta(seconds=1)
         return f"{self._clock:%Y-%m-%dT%H:%M:%SZ}"
 
@@ -133,7 +135,7 @@ class Kfp:
 
     def create_pipeline(self, query, body):
         if any(one["display_name"] == body["display_name"] for one in self.pipelines.values()):
-            raise Refused(409, 6, f"Already exist error: The name {body['display_name']} already exist")
+            raise ErrorAnswer(409, 6, f"Already exist error: The name {body['display_name']} already exist")
         return self._add(self.pipelines, "pipeline_id", {"name": body["display_name"], **body})
 
     def list_pipelines(self, query, body):
@@ -142,9 +144,9 @@ class Kfp:
     def upload_version(self, query, body):
         pipeline, name = query["pipelineid"], query["name"]
         if not any(self._is_spec(one) for one in yaml.safe_load_all(body)):
-            raise Refused(400, None, "Failed to read a pipeline spec file")
+            raise ErrorAnswer(400, None, "Failed to read a pipeline spec file")
         if any(one["name"] == name and one["pipeline_id"] == pipeline for one in self.versions.values()):
-            raise Refused(409, None, "Failed to create a pipeline version")
+            raise ErrorAnswer(409, None, "Failed to create a pipeline version")
         documents = list(yaml.safe_load_all(body))
         [spec] = [one for one in documents if self._is_spec(one)]
         platform = [one for one in documents if not self._is_spec(one)]
@@ -170,7 +172,7 @@ class Kfp:
 
     def create_experiment(self, query, body):
         if any(one["display_name"] == body["display_name"] for one in self.experiments.values()):
-            raise Refused(409, 6, f"Already exist error: The name {body['display_name']} already exists")
+            raise ErrorAnswer(409, 6, f"Already exist error: The name {body['display_name']} already exists")
         return self._add(self.experiments, "experiment_id", {**body, "storage_state": "AVAILABLE"})
 
     def list_experiments(self, query, body):
@@ -189,9 +191,9 @@ class Kfp:
     def create_recurring(self, query, body):
         trigger = body["trigger"]
         if "cron_schedule" in trigger and len(trigger["cron_schedule"]["cron"].split()) != 6:
-            raise Refused(400, 3, "Invalid input error: Schedule cron is not as robfig/cron reads it")
+            raise ErrorAnswer(400, 3, "Invalid input error: Schedule cron is not as robfig/cron reads it")
         if not 1 <= int(body["max_concurrency"]) <= 10:
-            raise Refused(400, 3, "Invalid input error: The max concurrency must be between 1 and 10")
+            raise ErrorAnswer(400, 3, "Invalid input error: The max concurrency must be between 1 and 10")
         self._check_source(body)
         status = {"ENABLE": "ENABLED", "DISABLE": "DISABLED"}[body["mode"]]
         return self._add(self.recurring, "recurring_run_id", {**body, "status": status, "namespace": "kubeflow"})
@@ -216,10 +218,10 @@ class Kfp:
                 self.ended_with_their_schedule.append(run_id)
         return {}
 
-    # Beside it.
+    # Other routes.
 
     def get_run_v1(self, query, body, run_id):
-        """apiRunDetail of backend/api/v1beta1/swagger/run.swagger.json."""
+        """Return an apiRunDetail of backend/api/v1beta1/swagger/run.swagger.json."""
         run = self._get(self.runs, run_id, "Run")
         workflow = {"metadata": {"name": self._workflow(run_id)}, "status": {"nodes": self.nodes(run_id)}}
         return {
@@ -228,16 +230,16 @@ class Kfp:
         }
 
     def log(self, run_id, pod):
-        """An error follows upon status 200. A server without users looks for pods in no namespace and finds none."""
+        """Return a log, or an error with status 200. A single-user server searches without a namespace, in vain."""
         if self.multi_user and pod in self.logs:
             return self.logs[pod]
         text = f"BadRequestError: Failed to read logs for run {run_id}: InternalServerError: Failed to read logs"
         return json.dumps({"error_message": text, "error_details": f"{text}\nat some line"}, separators=(",", ":"))
 
     def nodes(self, run_id):
-        """What Argo keeps of a run: drivers and groups beside the steps, and a step's pods below two more nodes.
+        """Return Argo's nodes of a run: steps, drivers and groups. The pods of a step are below two more nodes.
 
-        As it is with kubeflow/manifests/pipelines/retries.yaml: each node stands above its one attempt.
+        With kubeflow/manifests/pipelines/retries.yaml, each node has one attempt as its child.
         """
         name = self._workflow(run_id)
         nodes = {}
@@ -290,11 +292,11 @@ class Kfp:
                 state = how["state"] if last else "FAILED"
                 pod = add(f"{path}(0).executor({attempt})", "Pod", IMPL, f"{path}(0)", state, *times[1:])
                 retry["children"].append(pod["id"])
-                before = pod  # what comes next hangs below a pod of what came before
+                before = pod  # the next task is a child of the last pod
         return nodes
 
     def _task_details(self, run_id):
-        """As the server makes them of Argo's nodes: names and times, and no pod of a task's own."""
+        """Return task details as the server derives them from Argo's nodes. They do not name the pods of a task."""
         states = {phase: state for state, phase in PHASES.items()}
         return [
             {
@@ -328,15 +330,17 @@ class Kfp:
         reference = body["pipeline_version_reference"]
         version = self.versions.get(reference["pipeline_version_id"])
         if version is None:
-            raise Refused(500, 13, "InternalServerError: Failed to create a run due to error fetching manifest")
+            raise ErrorAnswer(500, 13, "InternalServerError: Failed to create a run due to error fetching manifest")
         if version["pipeline_id"] != reference["pipeline_id"]:
-            raise Refused(400, 3, "Invalid input error: Pipeline version belongs to another pipeline")
+            raise ErrorAnswer(400, 3, "Invalid input error: Pipeline version belongs to another pipeline")
         if body["experiment_id"] not in self.experiments:
-            raise Refused(404, 5, "Experiment not found")
+            raise ErrorAnswer(404, 5, "Experiment not found")
         spec = version["pipeline_spec"].get("pipeline_spec", version["pipeline_spec"])
         known = spec["root"].get("inputDefinitions", {}).get("parameters", {})
         if unknown := body.get("runtime_config", {}).get("parameters", {}).keys() - known.keys():
-            raise Refused(400, 3, f"Invalid input error: parameters {sorted(unknown)} are not in the pipeline's inputs")
+            raise ErrorAnswer(
+                400, 3, f"Invalid input error: parameters {sorted(unknown)} are not in the pipeline's inputs"
+            )
 
     def _add(self, into, key, content):
         made = {key: str(uuid.uuid4()), "created_at": self.now(), **content}
@@ -346,7 +350,7 @@ class Kfp:
     @staticmethod
     def _get(of, key, what):
         if key not in of:
-            raise Refused(404, 5, f"Failed to get: ResourceNotFoundError: {what} {key} not found.")
+            raise ErrorAnswer(404, 5, f"Failed to get: ResourceNotFoundError: {what} {key} not found.")
         return of[key]
 
     @staticmethod
@@ -359,11 +363,11 @@ class Kfp:
         for predicate in json.loads(query.get("filter", "{}")).get("predicates", []):
             key, value = predicate["key"], predicate["string_value"]
             if key not in filtered:
-                raise Refused(400, 3, f"Invalid input error: invalid filter key {key}")
+                raise ErrorAnswer(400, 3, f"Invalid input error: invalid filter key {key}")
             holds = {"EQUALS": str.__eq__, "IS_SUBSTRING": str.__contains__}[predicate["operation"]]
             rows = [row for row in rows if holds(row.get(key, ""), value)]
         if query.get("sort_by", "created_at desc") != "created_at desc":
-            raise Refused(400, 3, f"Invalid input error: Invalid sorting field: {query['sort_by']}")
+            raise ErrorAnswer(400, 3, f"Invalid input error: Invalid sorting field: {query['sort_by']}")
         rows.sort(key=lambda row: row["created_at"], reverse=True)
         first, size = int(query.get("page_token") or 0), int(query.get("page_size") or 20)
         answer = {field: rows[first : first + size], "total_size": len(rows)}
@@ -371,7 +375,7 @@ class Kfp:
 
 
 _V2 = "/apis/v2beta1"
-# Method, path, what answers, the kind of the body, the kind of the answer.
+# Method, path, function, type of the body, type of the answer.
 _ROUTES = [
     ("GET", f"{_V2}/healthz", Kfp.healthz, None, "V2beta1GetHealthzResponse"),
     ("POST", f"{_V2}/pipelines", Kfp.create_pipeline, "V2beta1Pipeline", "V2beta1Pipeline"),
@@ -395,7 +399,7 @@ _UNDOCUMENTED = {"V2beta1GetHealthzResponse": {"commit_sha", "tag_name"}}  # the
 
 
 def problems(value, kind, at=""):
-    """In what a JSON value is not of a kind of the API's definition, as kfp_server_api has it."""
+    """Return the deviations of a JSON value from a type of the API's definition in kfp_server_api."""
     if match := re.fullmatch(r"list\[(.+)\]", kind):
         if not isinstance(value, list):
             return [f"{at} is no list"]
@@ -426,12 +430,12 @@ def problems(value, kind, at=""):
 
 
 @contextlib.contextmanager
-def served(kfp, certificate=None):
-    """The address under which it answers. certificate: a file with it and its key, for https."""
+def serve(kfp, certificate=None):
+    """Start the server. Yields its address. `certificate` is a file with a certificate and its key, for https."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        wbufsize = -1  # an answer as one packet: the second of two waits 40 ms
+        wbufsize = -1  # sends an answer as one packet, because a second packet would be delayed by 40 ms
 
         def handle_any(self):
             url = urlsplit(self.path)
@@ -484,16 +488,16 @@ def served(kfp, certificate=None):
                 elif takes:
                     content = json.loads(body)
                     if found := problems(content, takes):
-                        raise Refused(400, 3, f"proto: {found[0]}")
+                        raise ErrorAnswer(400, 3, f"proto: {found[0]}")
                 else:
                     content = None
                 answer = answers(kfp, query, content, *re.fullmatch(pattern, path).groups())
-            except Refused as error:
-                if error.code is None:  # the server of uploads
-                    said = {"error_message": str(error), "error_details": f"Error: {error}"}
+            except ErrorAnswer as error:
+                if error.code is None:  # the upload server uses other fields
+                    content = {"error_message": str(error), "error_details": f"Error: {error}"}
                 else:
-                    said = {"code": error.code, "message": str(error), "details": []}
-                return error.status, json.dumps(said)
+                    content = {"code": error.code, "message": str(error), "details": []}
+                return error.status, json.dumps(content)
             if gives != "v1":
                 found = problems(answer, gives)
                 assert not found, found
@@ -507,7 +511,7 @@ def served(kfp, certificate=None):
             return part.get_payload(decode=True).decode()
 
         def send(self, status, text, kind="application/json", headers=()):
-            with contextlib.suppress(ConnectionError):  # a client that waited long enough
+            with contextlib.suppress(ConnectionError):  # the client has timed out
                 self.send_response(status)
                 for name, value in {"Content-Type": kind, **dict(headers)}.items():
                     self.send_header(name, value)

@@ -1,4 +1,4 @@
-"""Processes that are killed right after one of their renames, or in the middle of a change of a store."""
+"""Processes that are killed right after a rename, or in the middle of a change of a store."""
 
 import signal
 import subprocess
@@ -22,7 +22,7 @@ _KILL = """
         return rename
     Path.rename, Path.replace = dying(Path.rename), dying(Path.replace)
 """
-# The change is larger than SQLite's cache: half of it is in the file, the rest in a journal.
+# The change is larger than SQLite's cache, so one half of it is in the file and the other half in a journal.
 _KILL_WRITER = """
 import os, signal, sqlite3, sys
 writer = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -36,7 +36,15 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def killed_after(rename: int, code: str) -> bool:
-    """Run `code`, and return whether it was killed after rename number `rename`, from 1."""
+    """Run code that is killed after a number of renames.
+
+    Args:
+        rename: the number of renames, from 1.
+        code: Python code.
+
+    Returns:
+        False if the code ended before that rename.
+    """
     script = textwrap.dedent(_KILL).format(rename=rename) + textwrap.dedent(code)
     done = subprocess.run([sys.executable, "-c", script], cwd=_ROOT, capture_output=True, text=True)
     assert done.returncode in (0, 2, -signal.SIGKILL), done.stderr

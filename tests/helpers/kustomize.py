@@ -1,7 +1,7 @@
-"""What kustomize makes of the folders below kubeflow/, as far as the tests need it.
+"""Resources that kustomize builds from the folders below kubeflow/.
 
-`resources` reads the files here, and knows of kustomize what it needs for that: resources, and a ConfigMap from files.
-`build` asks the real one, where there is one.
+`resources` reads the files in Python, and supports only lists of resources and ConfigMaps from files. `build` calls
+kustomize, if it is installed.
 """
 
 import shutil
@@ -11,11 +11,11 @@ from pathlib import Path
 import yaml
 
 KUBEFLOW = Path(__file__).resolve().parents[2] / "kubeflow"
-KUBERNETES = ["1.30", "1.37"]  # whose schemas the manifests are held against
+KUBERNETES = ["1.30", "1.37"]  # the manifests are validated by the schemas of these versions
 
 
 def resources(folder: Path) -> list[dict]:
-    """What `kubectl apply -k folder` would send, without a namespace and the digest in the ConfigMap's name."""
+    """Return what `kubectl apply -k` would send, without a namespace and the digest in the ConfigMap's name."""
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
     found = []
     for name in kustomization.get("resources", []):
@@ -29,7 +29,7 @@ def resources(folder: Path) -> list[dict]:
 
 
 def one(found: list[dict], kind: str, name: str | None = None) -> dict:
-    """The only resource of a kind, or the one of that name."""
+    """Return the only resource of a kind, or the resource of that kind and name."""
     (match,) = [
         resource for resource in found if resource["kind"] == kind and name in (None, resource["metadata"]["name"])
     ]
@@ -37,12 +37,12 @@ def one(found: list[dict], kind: str, name: str | None = None) -> dict:
 
 
 def missing() -> str:
-    """Why `build` cannot work here; empty where it can."""
+    """Return why `build` cannot work here; empty if it can."""
     return "" if _program() else "no kubectl and no kustomize"
 
 
 def build(folder: Path) -> list[dict]:
-    """What kustomize itself makes of a folder."""
+    """Build a folder with kustomize."""
     done = subprocess.run([*_program(), str(folder)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return list(yaml.safe_load_all(done.stdout))

@@ -1,4 +1,4 @@
-"""A MariaDB server of the tests' own, on a data folder that goes with it."""
+"""MariaDB server for tests, with a temporary data folder."""
 
 import os
 import shutil
@@ -10,21 +10,23 @@ from pathlib import Path
 
 import pymysql
 
-PASSWORD = "s3cret /'\"@:%#\\ ü"  # what shells, addresses, SQL, YAML and ASCII would each make something else of
-_ACCOUNT = ["--user=mysql"] if os.getuid() == 0 else []  # the server refuses to run as root
+PASSWORD = "s3cret /'\"@:%#\\ ü"  # has characters that are special in shells, addresses, SQL and YAML, and not ASCII
+_ACCOUNT = ["--user=mysql"] if os.getuid() == 0 else []  # the server does not run as root
 
 
 def missing() -> str:
-    """Why there can be no server here; empty where there can be."""
+    """Return why no server can be started here; empty if it can."""
     programs = [name for name in ("mariadbd", "mariadb-install-db") if not _program(name)]
     return f"no {' and '.join(programs)}: apt-get install mariadb-server" if programs else ""
 
 
 class Server:
-    """A user `vitpipe` with PASSWORD, who may do everything in databases named vitpipe_..."""
+    """Server with a user `vitpipe` with PASSWORD, who has all rights in databases named vitpipe_..."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="mariadb-"))  # short: the path of a socket has 107 characters
+        self.folder = Path(
+            tempfile.mkdtemp(prefix="mariadb-")
+        )  # short, because the path of a socket has at most 107 characters
         if _ACCOUNT:
             shutil.chown(self.folder, "mysql")
         with socket.socket() as any_port:
@@ -74,7 +76,7 @@ class Server:
         self._process.wait()
 
     def database(self, name: str) -> str:
-        """The address of an empty database, which another of that name makes room for."""
+        """Create an empty database, in place of an existing one of that name. Returns its address."""
         with self._root() as root, root.cursor() as cursor:
             cursor.execute(f"CREATE OR REPLACE DATABASE vitpipe_{name}")
         return f"mysql://vitpipe@127.0.0.1:{self.port}/vitpipe_{name}"

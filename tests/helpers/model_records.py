@@ -6,8 +6,9 @@ from components.model.serving_folder import ModelId, ModelRecord
 
 
 def record(version=1, model="/m", **changes):
+    """Return a record, with `changes` instead of some of its values."""
     model = model if isinstance(model, ModelId) else ModelId(uri=model, created_ms=version)
-    given = {
+    values = {
         "version": version,
         "pushed_at": datetime(2026, 1, 1, tzinfo=UTC),
         "run_id": f"run-{version}",
@@ -20,4 +21,4 @@ def record(version=1, model="/m", **changes):
         "signatures": ["serving_bytes"],
         "classes": ["a", "b"],
     }
-    return ModelRecord(**(given | changes))
+    return ModelRecord(**(values | changes))

@@ -1,7 +1,7 @@
-"""A model server for tests: TensorFlow Serving's REST and gRPC over real sockets, answered by a SavedModel.
+"""Model server for tests: TensorFlow Serving's REST and gRPC protocols over real sockets, with a SavedModel behind.
 
-Statuses, messages and the decimals of floats are those of TensorFlow Serving (http_rest_api_handler.cc,
-json_tensor.cc, predict_util.cc).
+Statuses, messages and the format of floats are those of TensorFlow Serving (http_rest_api_handler.cc, json_tensor.cc,
+predict_util.cc).
 """
 
 import base64
@@ -20,13 +20,13 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 
 class Served:
-    """One model under one name, and how its server misbehaves."""
+    """A model with its name, and the failures of its server."""
 
     def __init__(self, signatures, name="vit"):
         self.signatures, self.name = signatures, name
-        self.failures = []  # statuses that the next requests get, HTTP's numbers or gRPC's codes
+        self.failures = []  # statuses of the next answers, as numbers of HTTP or codes of gRPC
         self.delay_s = 0.0
-        self.batches = []  # images of each request that came, answered or not
+        self.batches = []  # number of images of each request, answered or not
 
     def predict(self, signature, images):
         return {
@@ -36,7 +36,7 @@ class Served:
 
 @contextlib.contextmanager
 def rest(served, port=0):
-    """The address of a server that speaks `served` over REST."""
+    """Start a server of `served` with the REST protocol. Yields its address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
@@ -56,7 +56,7 @@ def rest(served, port=0):
             else:
                 columns = served.predict(signature, [base64.b64decode(row["b64"]) for row in body["instances"]])
                 rows = [
-                    dict(zip(columns, map(written, row), strict=True)) for row in zip(*columns.values(), strict=True)
+                    dict(zip(columns, map(_format, row), strict=True)) for row in zip(*columns.values(), strict=True)
                 ]
                 objects = ("{" + ", ".join(f'"{key}": {value}' for key, value in row.items()) + "}" for row in rows)
                 self.answer(200, '{\n"predictions": [' + ", ".join(objects) + "\n]}")
@@ -82,7 +82,7 @@ def rest(served, port=0):
 
 @contextlib.contextmanager
 def over_grpc(served, port=0):
-    """The address of a server that speaks `served` over gRPC."""
+    """Start a server of `served` with the gRPC protocol. Yields its address."""
 
     class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
         def Predict(self, request, context):
@@ -111,10 +111,10 @@ def over_grpc(served, port=0):
         server.stop(None).wait()
 
 
-def written(value):
-    """A value as TensorFlow Serving writes it: six digits where they are enough for the same float32, else nine."""
+def _format(value):
+    """Format a value like TensorFlow Serving, which writes six digits if they give the same float32, else nine."""
     if isinstance(value, np.ndarray):
-        return "[" + ", ".join(map(written, value)) + "]"
+        return "[" + ", ".join(map(_format, value)) + "]"
     if isinstance(value, bytes):
         return json.dumps(value.decode())
     if isinstance(value, np.float32):

@@ -1,4 +1,4 @@
-"""Pictures, and spans that hold whatever a test puts in them."""
+"""Images, and spans with any content."""
 
 import contextlib
 import hashlib
@@ -16,19 +16,20 @@ from components.data.ingest.source import SPLITS
 
 
 def encoded(pixels, kind="PNG", **options):
+    """Return pixels as an encoded image."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 def picture(seed, size=32):
-    """Smooth noise, every seed another."""
+    """Return smooth noise that depends on the seed."""
     small = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), "uint8")
     return np.asarray(Image.fromarray(small).resize((size, size), Image.Resampling.BICUBIC))
 
 
 def bomb(side=30_000):
-    """A whole PNG of side x side black pixels, in a few hundred kB."""
+    """Return a valid PNG of side x side black pixels, in a few hundred kB."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -43,17 +44,24 @@ def bomb(side=30_000):
 def write_span(
     data: Path, number: int, records: dict[str, list[bytes]], names: tuple[str, ...] = ("cat", "dog", "fox")
 ) -> Path:
-    """Writes serialized examples, {split: [record]}: one shard a split, and a manifest that agrees as far as it can."""
+    """Write a span with one shard for each split, and a manifest that matches the valid records.
+
+    Args:
+        data: the data folder.
+        number: the number of the span.
+        records: the serialized examples, by split.
+        names: the names of the classes.
+    """
     folder = data / f"span-{number}"
     counts = {split: dict.fromkeys(names, 0) for split in SPLITS}
     shards = {}
-    for split, of in records.items():
+    for split, examples in records.items():
         name = f"{split}/part-00000-of-00001.tfrecord"
         (folder / split).mkdir(parents=True, exist_ok=True)
-        content = b"".join(map(tfrecord.frame, of))
+        content = b"".join(map(tfrecord.frame, examples))
         (folder / name).write_bytes(content)
-        shards[name] = Shard(examples=len(of), sha256=hashlib.sha256(content).hexdigest())
-        for record in of:
+        shards[name] = Shard(examples=len(examples), sha256=hashlib.sha256(content).hexdigest())
+        for record in examples:
             with contextlib.suppress(ValueError, IndexError):
                 counts[split][names[tfrecord.parse(record).label]] += 1
     manifest.write(

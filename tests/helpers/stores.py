@@ -1,4 +1,4 @@
-"""A store of ML Metadata as TFX and the project fill it, without running anything."""
+"""Stores of ML Metadata with the content that real runs write, without running them."""
 
 import functools
 import json
@@ -54,7 +54,7 @@ class _Store:
         return artifact
 
     def node(self, run: str, name: str, state: str, inputs: dict, outputs: dict) -> dict:
-        """Outputs by name, with their ids."""
+        """Record an execution. Returns its outputs by name, with their ids."""
         execution = mlmd.Execution(
             type_id=self._type(mlmd.ExecutionType, f"components.{name}"), last_known_state=_STATES[state]
         )
@@ -77,9 +77,16 @@ class _Store:
 
 
 def make_store(file: Path, pipeline: str = "sample", runs: int = 30, process: str | None = None) -> list[str]:
-    """A run a day: every 7th fails, every 5th trains nothing, every 3rd of the rest is not blessed. Their names.
+    """Write a store with one run a day. Of the runs, every 7th fails and every 5th is cached; every 3rd is not blessed.
 
-    process: who is at the last run, which has not ended then.
+    Args:
+        file: the file of the store.
+        pipeline: the name of the pipeline.
+        runs: the number of runs.
+        process: the process that executes the last run, which then has not ended; None if it has.
+
+    Returns:
+        The names of the runs.
     """
     content, root, names = _built(pipeline, runs, process)
     file.parent.mkdir(parents=True)
@@ -92,7 +99,7 @@ def make_store(file: Path, pipeline: str = "sample", runs: int = 30, process: st
 
 @functools.cache
 def _built(pipeline: str, runs: int, process: str | None) -> tuple[bytes, str, list[str]]:
-    """Build a store once: ML Metadata waits for the disk after each of its hundreds of writes."""
+    """Build a store once, because ML Metadata waits for the disk after each of its hundreds of writes."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "metadata.db")
         names = _build(file, pipeline, runs, process)
@@ -145,10 +152,10 @@ def _build(file: Path, pipeline: str, runs: int, process: str | None) -> list[st
         blessing = taken(
             "blessing", "ModelBlessing", "Evaluator", blessed=int(blessed), judgement=json.dumps(judgement)
         )
-        weighed = {"examples": examples, "model": model}
+        inputs = {"examples": examples, "model": model}
         if "served" in last and not cached:
-            weighed["baseline_model"] = last["served"]
-        made.node(name, "Evaluator", state, weighed, {"blessing": blessing})
+            inputs["baseline_model"] = last["served"]
+        made.node(name, "Evaluator", state, inputs, {"blessing": blessing})
         if blessed and not cached:
             pushed = made.artifact("PushedModel", f"Pusher/{number}", pushed=1, pushed_version=str(number))
             made.node(name, "Pusher", state, {"model": model, "model_blessing": blessing}, {"pushed_model": pushed})
@@ -159,7 +166,7 @@ def _build(file: Path, pipeline: str, runs: int, process: str | None) -> list[st
 
 
 def put_run(file: Path, pipeline: str, name: str, facts: Mapping[str, str]) -> None:
-    """One more run, of a single node."""
+    """Add a run with a single node to a store."""
     made = _Store(file, pipeline)
     made.store.put_contexts([made.context("pipeline_run", name, dict(facts))])
     made.node(name, "ImportExampleGen", "complete", {}, {})
@@ -192,7 +199,7 @@ def put_unblessed_run(file: Path, pipeline: str, name: str, judgement: Judgement
 
 
 def questions(address: Address) -> dict:
-    """What the reader answers of a store with one run, but for what differs by run: ids, names and times."""
+    """Return the reader's answers for a store with one run, without ids, names and times, which differ by run."""
     with reader(address) as store:
         [run] = store.runs()
         artifacts = store.artifacts()
@@ -206,7 +213,7 @@ def questions(address: Address) -> dict:
 
 
 def answers(store: Reader, name: str) -> dict:
-    """The same of one run of a store."""
+    """Return the reader's answers for one run of a store, without ids, names and times."""
     run = store.run(name)
     up = store.lineage(run.output("Pusher", "pushed_model").id)
     down = store.lineage(run.output("ImportExampleGen", "examples").id, "down")
@@ -254,7 +261,7 @@ def _findings(number: int) -> list[dict]:
 
 
 def _spread(file: Path) -> None:
-    """Let a day pass between runs, and some seconds in a node: ML Metadata stamps everything with now."""
+    """Set the times of runs a day apart, and give nodes durations: ML Metadata records the time of the write."""
     with sqlite3.connect(file) as database:
         database.execute(
             "UPDATE Context SET create_time_since_epoch = ? + id * ? WHERE type_id = "

@@ -1,7 +1,7 @@
-"""Walks a compiled package without a cluster: kfp's local runner, with each container's command as a process here.
+"""Run a compiled package without a cluster, with kfp's local runner. The command of each container is a local process.
 
-The local runner reads the package, resolves its placeholders and keeps its order. What it has no notion of is done
-here: the retries that a task is allowed, and the exit task of a pipeline whose steps failed. Placement has no effect.
+The local runner reads the package, resolves its placeholders and keeps the order of its tasks. This module adds what it
+does not support: retries, and the exit task after a failure. Placement has no effect.
 """
 
 import json
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass
 class Attempt:
-    """A container that was started, and how it ended."""
+    """One start of a container, with its result."""
 
     module: str
     arguments: list[str]
@@ -33,7 +33,7 @@ class Attempt:
 
     @property
     def name(self) -> str:
-        """The node, or the module of a step that is no node."""
+        """The node, or the module if the step is not a node."""
         return self.arguments[-1] if self.module == "kubeflow.steps.node" else self.module
 
     @property
@@ -43,7 +43,7 @@ class Attempt:
 
 @dataclass
 class Walk:
-    """What a walk did, in order."""
+    """The attempts of a walk, in order."""
 
     attempts: list[Attempt] = field(default_factory=list)
 
@@ -61,9 +61,17 @@ def walk(
     watch: Callable[[subprocess.Popen, list[str], int], None] | None = None,
     **parameters: object,
 ) -> Walk:
-    """Run a package to its end; `watch` sees each process with its arguments and the number of the attempt."""
+    """Run a package to its end.
+
+    Args:
+        package: the compiled package.
+        folder: the folder for the outputs.
+        environment: variables for the processes.
+        watch: called with each process, its arguments and the number of the attempt, from 0.
+        **parameters: the parameters of the run.
+    """
     done = Walk()
-    # The one placeholder of ours that the local runner does not know.
+    # The local runner does not support this placeholder.
     text = package.replace("{{$.pipeline_job_schedule_time_utc}}", "2026-01-01T00:00:00Z")
     spec = next(yaml.safe_load_all(text))
     limits = _retries(spec)
@@ -96,7 +104,7 @@ def walk(
             return status.Status.FAILURE
 
     def report() -> None:
-        """What the backend runs after the steps whatever became of them; the local runner stops before it."""
+        """Run the exit task, which the local runner leaves out after a failure."""
         spec_of_report = spec["deploymentSpec"]["executors"]["exec-run-report"]["container"]
         outputs = {"metrics": {"artifacts": [{"name": "metrics", "uri": str(folder / "metrics")}]}}
         values = {
@@ -118,7 +126,7 @@ def walk(
 
 
 def _retries(spec: dict) -> dict[str, int]:
-    """Allowed to each task, by the node or module that it runs."""
+    """Return the number of retries of each task, by the node or module that it runs."""
     found = {}
     for component in spec["components"].values():
         for task in component.get("dag", {}).get("tasks", {}).values():

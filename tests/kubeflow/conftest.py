@@ -10,7 +10,7 @@ from tests.helpers.spans import encoded, picture, write_span
 
 @pytest.fixture
 def settings(tmp_path):
-    """A pipeline with two spans, and its ML Metadata in a file."""
+    """Settings of a pipeline with two spans, whose ML Metadata is in a file."""
     records = [example(label, seed) for label in range(3) for seed in range(4)]
     for span in 1, 2:
         write_span(tmp_path / "data", span, {"train": records, "val": records, "test": records})
@@ -24,7 +24,7 @@ def example(label, seed):
 
 @pytest.fixture(scope="session")
 def packages(tmp_path_factory):
-    """Two packages of one pipeline, in files: like those of kubeflow/compile.py, with four steps and no TFX."""
+    """Files with two packages of one pipeline. They resemble those of kubeflow/compile.py, but have only four steps."""
 
     def task(node, word):
         def step():
@@ -55,5 +55,5 @@ def kfp():
 
 @pytest.fixture
 def endpoint(kfp):
-    with kfp_server.served(kfp) as address:
+    with kfp_server.serve(kfp) as address:
         yield address

@@ -1,4 +1,4 @@
-"""`vitpipe kfp ...`: whole commands against a server, and what a person or a script sees of them."""
+"""Output and exit codes of the `vitpipe kfp` commands, run against a server."""
 
 import json
 import os
@@ -23,7 +23,7 @@ REFUSED = "vitpipe: not blessed, nothing pushed:\nvitpipe:   accuracy 0.1\nvitpi
 
 @pytest.fixture
 def vitpipe(endpoint, monkeypatch, capfd, tmp_path):
-    """Run a command in this process: its exit code, standard output and standard error."""
+    """Function that runs a command in this process. Returns exit code, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VITPIPE_KUBEFLOW__ENDPOINT", endpoint)
     monkeypatch.setenv("VITPIPE_KUBEFLOW__TOKEN", TOKEN)
@@ -52,7 +52,7 @@ def submitted(vitpipe, kfp, packages):
     return re.match(r"run (\S+)\n", out)[1]
 
 
-def in_process_of_its_own(endpoint, *arguments, **variables):
+def start_process(endpoint, *arguments, **variables):
     line = [sys.executable, "-m", "vitpipe", "kfp", *map(str, arguments)]
     environment = {
         "PYTHONPATH": str(ROOT),
@@ -63,7 +63,7 @@ def in_process_of_its_own(endpoint, *arguments, **variables):
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
 
 
-def test_submit_names_the_run_and_its_page(vitpipe, kfp, packages, endpoint):
+def test_submit_prints_the_run_and_its_page(vitpipe, kfp, packages, endpoint):
     code, out, err = vitpipe("submit", "--package", packages[0], "--span", 2, "--reason", "the new camera")
     [run_id] = kfp.runs
     assert code == 0 and out == f"run {run_id}\n{endpoint}/#/runs/details/{run_id}\n"
@@ -85,7 +85,7 @@ def test_submit_names_the_run_and_its_page(vitpipe, kfp, packages, endpoint):
     }
 
 
-def test_submit_compiles_what_it_is_given_no_package_of(vitpipe, kfp):
+def test_submit_compiles_the_settings_without_a_package(vitpipe, kfp):
     code, _, err = vitpipe("submit")
     assert code == 2 and "kubeflow.image is not set" in err and not kfp.versions
     code, out, _ = vitpipe("submit", "--set", "kubeflow.image=registry.example/vitpipe:1")
@@ -94,7 +94,7 @@ def test_submit_compiles_what_it_is_given_no_package_of(vitpipe, kfp):
     assert {"Start", "ImportExampleGen", "DataGate", "Trainer", "Pusher", "Verdict", "RunReport"} < nodes
 
 
-def test_watching_shows_nodes_and_ends_with_the_code_of_the_run(vitpipe, kfp, packages, monkeypatch):
+def test_watching_prints_outcomes_and_ends_with_the_exit_code_of_the_run(vitpipe, kfp, packages, monkeypatch):
     def sleep(_):
         [run_id] = kfp.runs
         kfp.play(run_id, "trainer", "SUCCEEDED", "vitpipe: exit 0: Trainer is cached\n")
@@ -109,7 +109,7 @@ def test_watching_shows_nodes_and_ends_with_the_code_of_the_run(vitpipe, kfp, pa
     assert code == 4 and json.loads(out)["state"] == "FAILED"
 
 
-def test_status(vitpipe, kfp, submitted, endpoint):
+def test_status_lists_runs_and_the_nodes_of_one_run(vitpipe, kfp, submitted, endpoint):
     kfp.play(submitted, "start")
     code, out, err = vitpipe("status")
     assert (code, err) == (0, "")
@@ -124,19 +124,19 @@ def test_status(vitpipe, kfp, submitted, endpoint):
     ]
     assert out.endswith(f"run {submitted}: running\n{endpoint}/#/runs/details/{submitted}\n")
     [listed] = json.loads(vitpipe("status", "--json")[1])
-    told = json.loads(vitpipe("status", submitted[:8], "--json")[1])
-    nodes = told.pop("nodes")
-    assert listed == told and told["parameters"] == {"trigger": "manual", "reason": ""}
+    details = json.loads(vitpipe("status", submitted[:8], "--json")[1])
+    nodes = details.pop("nodes")
+    assert listed == details and details["parameters"] == {"trigger": "manual", "reason": ""}
     assert nodes[0] == {"node": "Start", "state": "SUCCEEDED", "started": "2026-01-01T00:00:05+00:00", "seconds": 3.0}
 
 
-def test_without_a_run(vitpipe):
+def test_status_without_any_run_suggests_submit(vitpipe):
     code, out, err = vitpipe("status")
-    assert code == 2 and not out and "`vitpipe kfp submit` starts one" in err and err.count("\n") == 1
+    assert code == 2 and not out and "start one with `vitpipe kfp submit`" in err and err.count("\n") == 1
     assert vitpipe("status", "--json")[:2] == (0, "[]\n")
 
 
-def test_logs(vitpipe, kfp, submitted):
+def test_logs_prints_each_attempt_under_its_name(vitpipe, kfp, submitted):
     kfp.play(submitted, "start", "SUCCEEDED", "span 1\n")
     kfp.play(submitted, "trainer", "SUCCEEDED", "epoch 1\nepoch 2", attempts=2)
     code, out, err = vitpipe("logs", "last")
@@ -149,10 +149,15 @@ def test_logs(vitpipe, kfp, submitted):
     del kfp.logs[kfp.pods(submitted, "start")[0]]
     code, out, err = vitpipe("logs", "last")
     assert (code, out) == (0, trainer)
-    assert re.search("the log of Start cannot be read: .*; kubectl logs -n kubeflow", err)
+    assert re.search(
+        "the log of Start cannot be read: .*; to read it without the server: kubectl logs -n kubeflow", err
+    )
     kfp.fail("/apis/v1beta1", 404)
     code, out, err = vitpipe("logs", "last")
-    assert (code, out) == (1, "") and f"past the server: kubectl logs -n kubeflow -l pipeline/runid={submitted}" in err
+    assert (code, out) == (
+        1,
+        "",
+    ) and f"to read the logs without the server: kubectl logs -n kubeflow -l pipeline/runid={submitted}" in err
 
 
 def test_following_a_log_prints_each_part_once(vitpipe, kfp, submitted, monkeypatch):
@@ -172,7 +177,7 @@ def test_following_a_log_prints_each_part_once(vitpipe, kfp, submitted, monkeypa
     assert code == 0 and out == "==> Trainer <==\nepoch 1\nepoch 2\nepoch 3\n"
 
 
-def test_a_schedule_from_the_first_to_the_last(vitpipe, kfp, packages):
+def test_schedule_creates_pauses_moves_changes_and_deletes(vitpipe, kfp, packages):
     def schedule(*arguments):
         return vitpipe("schedule", *arguments)
 
@@ -191,9 +196,9 @@ def test_a_schedule_from_the_first_to_the_last(vitpipe, kfp, packages):
     _, _, err = vitpipe("submit", "--package", packages[1])
     assert f"the schedule of sample is moved to {list(kfp.versions.values())[-1]['name']}" in err
     assert schedule("--resume")[0] == 0
-    [told] = json.loads(schedule("--list", "--json")[1])
-    assert told["version"] == list(kfp.versions.values())[-1]["name"] and told["enabled"]
-    assert told["cron"] == "0 0 3 * * *" and told["parameters"] == {"trigger": "schedule", "reason": "nightly"}
+    [details] = json.loads(schedule("--list", "--json")[1])
+    assert details["version"] == list(kfp.versions.values())[-1]["name"] and details["enabled"]
+    assert details["cron"] == "0 0 3 * * *" and details["parameters"] == {"trigger": "schedule", "reason": "nightly"}
 
     assert schedule("--every", "6h", *package)[1] == "sample runs every 6 h 0 min\n"
     assert len(kfp.recurring) == 1
@@ -206,7 +211,7 @@ def test_a_schedule_from_the_first_to_the_last(vitpipe, kfp, packages):
     [
         (["schedule"], "give one of --cron, --every, --list, --pause, --resume, --delete\n"),
         (["schedule", "--cron", "0 3 * * *", "--pause"], "--delete, and not --cron and --pause"),
-        (["schedule", "--cron", "nightly"], "it has 1 fields"),
+        (["schedule", "--cron", "nightly"], "wrong number of fields, 1"),
         (["submit", "--package", "missing.yaml"], "--package missing.yaml: No such file"),
         (["submit", "--package", "x.yaml"], "--package x.yaml: no package"),
         (["submit", "--accept", "drift_colour"], "--accept CHECK and --reason"),
@@ -214,14 +219,14 @@ def test_a_schedule_from_the_first_to_the_last(vitpipe, kfp, packages):
         (["logs", "x"], "sample has no run"),
     ],
 )
-def test_usage(vitpipe, kfp, tmp_path, arguments, message):
+def test_wrong_usage_ends_with_exit_code_2(vitpipe, kfp, tmp_path, arguments, message):
     (tmp_path / "x.yaml").write_text("no: package\n")
     code, out, err = vitpipe(*arguments)
     assert (code, out) == (2, "") and message in err and err.count("\n") == 1
     assert not kfp.versions
 
 
-def test_a_package_of_another_pipeline(vitpipe, packages):
+def test_submit_rejects_a_package_of_another_pipeline(vitpipe, packages):
     code, _, err = vitpipe("submit", "--package", packages[0], "-c", "cifar10")
     assert code == 2 and "is of pipeline sample, the settings are of cifar10" in err
 
@@ -229,13 +234,13 @@ def test_a_package_of_another_pipeline(vitpipe, packages):
 @pytest.mark.parametrize(
     ("failure", "code", "message"),
     [
-        ({"status": 401}, 2, "refuses the token (401"),
+        ({"status": 401}, 2, "rejects the token (401"),
         ({"status": 403}, 2, "more rights"),
         ({"status": 503, "times": 9}, 1, "tried 4 times"),
-        ({"status": 200, "body": "<html>", "kind": "text/html"}, 1, "does not answer as Kubeflow Pipelines does"),
+        ({"status": 200, "body": "<html>", "kind": "text/html"}, 1, "does not answer like Kubeflow Pipelines"),
     ],
 )
-def test_a_failure_is_one_line_after_what_was_tried(vitpipe, kfp, monkeypatch, failure, code, message):
+def test_a_failure_prints_one_error_line_after_its_retries(vitpipe, kfp, monkeypatch, failure, code, message):
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
     kfp.fail("healthz", **failure)
     ended, out, err = vitpipe("status")
@@ -244,21 +249,21 @@ def test_a_failure_is_one_line_after_what_was_tried(vitpipe, kfp, monkeypatch, f
     assert all("trying again" in line for line in tried)
 
 
-def test_a_process_of_its_own_into_a_pipe(kfp, endpoint, submitted):
-    """As a script calls it: no colour, no control characters, data alone on standard output."""
-    done = in_process_of_its_own(endpoint, "status", "--json", VITPIPE_KUBEFLOW__TOKEN=TOKEN)
+def test_output_to_a_pipe_is_plain_data(kfp, endpoint, submitted):
+    """A script gets no colours and no control characters, and only data on standard output."""
+    done = start_process(endpoint, "status", "--json", VITPIPE_KUBEFLOW__TOKEN=TOKEN)
     out, err = done.communicate(timeout=60)
     assert done.returncode == 0 and err == "" and json.loads(out)[0]["run"] == submitted
-    done = in_process_of_its_own(endpoint, "status")
+    done = start_process(endpoint, "status")
     out, err = done.communicate(timeout=60)
-    assert (done.returncode, out) == (2, "") and err.startswith(f"error: {endpoint} wants a token (401")
+    assert (done.returncode, out) == (2, "") and err.startswith(f"error: {endpoint} requires a token (401")
 
 
-def test_who_stops_watching_leaves_the_run_going(kfp, endpoint, submitted):
+def test_an_interrupted_watch_leaves_the_run_running(kfp, endpoint, submitted):
     kfp.play(submitted, "start")
-    watching = in_process_of_its_own(endpoint, "status", "last", "--watch", VITPIPE_KUBEFLOW__TOKEN=TOKEN)
+    watching = start_process(endpoint, "status", "last", "--watch", VITPIPE_KUBEFLOW__TOKEN=TOKEN)
     assert watching.stderr.readline().startswith("Start ")
-    time.sleep(0.5)  # to where it waits, which it does nearly all the time
+    time.sleep(0.5)  # until the command waits between two requests
     watching.send_signal(signal.SIGINT)
     _, err = watching.communicate(timeout=60)
     assert watching.returncode == 130
@@ -266,8 +271,8 @@ def test_who_stops_watching_leaves_the_run_going(kfp, endpoint, submitted):
     assert kfp.runs[submitted]["state"] == "RUNNING"
 
 
-def test_help_takes_no_heavy_import():
-    """Nor does it take the client: a command answers at once."""
+def test_the_command_module_imports_no_heavy_library():
+    """The client is imported only when it is used, so that a command starts fast."""
     heavy = {"kfp", "kfp_server_api", "numpy", "tfx"}
     code = f"import sys; import vitpipe.cli.kfp; print({heavy} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)

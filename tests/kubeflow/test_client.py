@@ -1,4 +1,4 @@
-"""The client against a real socket: what it asks, what it makes of the answers, and what of failures."""
+"""Requests of the client over a real socket, and its handling of answers and failures."""
 
 import ipaddress
 import itertools
@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from components.errors import ClusterError, Exit, NotFound, SettingsError, UsageError
 from kubeflow import schedule, watch
 from kubeflow.client import Client
-from kubeflow.connection import OutcomeUnknown, ServerUnavailable, Timeouts
+from kubeflow.connection import OutcomeUnknownError, ServerUnavailableError, Timeouts
 from pipeline.outcome import NodeState
 from pipeline.settings import load
 from tests.helpers import kfp_server
@@ -24,7 +24,7 @@ NIGHTLY = {"trigger": "schedule", "reason": ""}
 
 
 @pytest.fixture
-def said():
+def messages():
     return []
 
 
@@ -34,13 +34,13 @@ def settings(endpoint):
 
 
 @pytest.fixture
-def client(settings, said):
-    return connected(settings, said)
+def client(settings, messages):
+    return connected(settings, messages)
 
 
-def connected(settings, said=None, answer_s=2):
+def connected(settings, messages=None, answer_s=2):
     timeouts = Timeouts(connect_s=2, answer_s=answer_s, back_off_s=0.01)
-    return Client(settings, (said if said is not None else []).append, timeouts)
+    return Client(settings, (messages if messages is not None else []).append, timeouts)
 
 
 @pytest.fixture
@@ -53,8 +53,8 @@ def run(client, version):
     return client.start(version, "sample-1", MANUAL)
 
 
-def steps(kfp, run, *played):
-    for task, state, *log in played:
+def steps(kfp, run, *tasks):
+    for task, state, *log in tasks:
         kfp.play(run.id, task, state, *log)
 
 
@@ -73,15 +73,15 @@ def test_an_equal_package_is_uploaded_once(kfp, client, packages):
 
 
 @pytest.mark.parametrize("path", ["POST /apis/v2beta1/pipelines$", "POST .*/upload_version", "POST .*/experiments"])
-def test_a_name_that_somebody_else_took_meanwhile_is_theirs(kfp, client, packages, path):
-    """409: here the answer to a request that was done after all."""
+def test_a_name_conflict_reuses_the_existing_resource(kfp, client, packages, path):
+    """The server answers 409, although it has carried out the request."""
     kfp.fail(path, 409, done=True, body='{"code": 6, "message": "Already exist error"}')
     version = client.deploy(packages[0].read_text(), "c0de")
     client.start(version, "sample-1", MANUAL)
     assert (len(kfp.pipelines), len(kfp.versions), len(kfp.experiments)) == (1, 1, 1)
 
 
-def test_a_run_is_of_the_version_and_has_what_it_was_given(kfp, client, version):
+def test_a_run_has_the_version_and_parameters_it_was_started_with(kfp, client, version):
     run = client.start(version, "sample-1", {**MANUAL, "span": 2})
     made = kfp.runs[run.id]
     assert made["pipeline_version_reference"]["pipeline_version_id"] == version.id
@@ -90,21 +90,21 @@ def test_a_run_is_of_the_version_and_has_what_it_was_given(kfp, client, version)
     assert kfp.experiments[made["experiment_id"]]["display_name"] == "sample"
 
 
-def test_a_run_whose_making_was_not_answered_is_found_and_not_made_twice(kfp, client, version):
+def test_a_run_is_found_if_the_answer_to_its_creation_was_lost(kfp, client, version):
     kfp.fail("POST .*/runs", 0, done=True)
     run = client.start(version, "sample-1", MANUAL)
     assert list(kfp.runs) == [run.id]
 
 
-def test_a_run_that_may_have_been_made_is_not_asked_for_again(kfp, client, version):
+def test_a_creation_with_unknown_outcome_is_not_repeated(kfp, client, version):
     kfp.fail("POST .*/runs", 504)
-    with pytest.raises(OutcomeUnknown, match=r"504.*may have been made, or not; `vitpipe kfp status`"):
+    with pytest.raises(OutcomeUnknownError, match=r"504.*unknown whether the run was started.*`vitpipe kfp status`"):
         client.start(version, "sample-1", MANUAL)
     assert len(kfp.asked("POST .*/runs")) == 1
 
 
 @pytest.mark.parametrize("users", [False, True])
-def test_a_namespace_is_named_where_the_server_has_users(kfp, packages, settings, users):
+def test_a_namespace_is_sent_only_to_a_multi_user_server(kfp, packages, settings, users):
     kfp.multi_user = users
     client = connected(settings)
     client.start(client.deploy(packages[0].read_text(), "c0de"), "sample-1", MANUAL)
@@ -112,10 +112,10 @@ def test_a_namespace_is_named_where_the_server_has_users(kfp, packages, settings
     assert named == ({"kubeflow"} if users else {None})
 
 
-# Runs, their steps and logs.
+# Runs, steps and logs.
 
 
-def test_the_steps_of_a_run_are_its_containers(kfp, client, run):
+def test_the_tasks_of_a_run_are_its_containers(kfp, client, run):
     steps(kfp, run, ("start", "SUCCEEDED"), ("trainer", "RUNNING"))
     found = client.run(run.id)
     assert [(task.node, task.state) for task in found.tasks] == [
@@ -129,8 +129,8 @@ def test_the_steps_of_a_run_are_its_containers(kfp, client, run):
 
 
 @pytest.mark.parametrize("page", [False, True])
-def test_the_log_is_that_of_the_last_attempt(kfp, client, run, page):
-    """page: the address is that of the page, which reads logs itself; else of a server with users."""
+def test_every_attempt_has_a_pod_with_its_log(kfp, client, run, page):
+    """Logs are read through the web page (`page`), or from a multi-user API server."""
     kfp.page, kfp.multi_user = page, not page
     kfp.play(run.id, "start", "SUCCEEDED", "of the start")
     kfp.play(run.id, "trainer", "SUCCEEDED", "at last", attempts=3)
@@ -139,7 +139,7 @@ def test_the_log_is_that_of_the_last_attempt(kfp, client, run, page):
     assert [client.log(run.id, pod) for pod in pods] == ["an attempt that failed\n"] * 2 + ["at last"]
 
 
-def test_a_pod_that_is_gone_has_no_log(kfp, client, run):
+def test_the_log_of_a_deleted_pod_is_an_error(kfp, client, run):
     with pytest.raises(ClusterError, match="Could not get main container logs"):
         client.log(run.id, "gone")
     kfp.page = False
@@ -147,7 +147,7 @@ def test_a_pod_that_is_gone_has_no_log(kfp, client, run):
         client.log(run.id, "gone")
 
 
-def test_a_run_is_found_by_what_a_person_has_of_it(kfp, client, version):
+def test_a_run_is_found_by_id_name_prefix_or_last(kfp, client, version):
     runs = [client.start(version, name, MANUAL) for name in ("sample-a1", "sample-a2", "sample-b1")]
     assert client.find(runs[0].id).id == client.find(runs[0].id[:8]).id == client.find("sample-a1").id == runs[0].id
     assert client.find("last").id == client.find("sample-b").id == runs[2].id
@@ -163,15 +163,15 @@ def test_a_run_of_another_pipeline_is_found_by_its_id(client, run, endpoint):
     assert elsewhere.find(run.id).name == "sample-1"
 
 
-def test_where_nothing_was_started_it_says_how(client, endpoint):
-    with pytest.raises(NotFound, match=f"sample has no run at {endpoint}: `vitpipe kfp submit`"):
+def test_without_runs_the_error_suggests_submit(client, endpoint):
+    with pytest.raises(NotFound, match=f"sample has no run at {endpoint}: start one with `vitpipe kfp submit`"):
         client.find("last")
 
 
 # Watching.
 
 
-class Seen:
+class Recorder:
     def __init__(self):
         self.started, self.ended = [], []
 
@@ -180,13 +180,13 @@ class Seen:
 
 
 @pytest.fixture
-def seen(monkeypatch):
+def recorder(monkeypatch):
     monkeypatch.setattr(watch, "POLL_S", 0.01)
-    return Seen()
+    return Recorder()
 
 
-def between_polls(monkeypatch, *moments):
-    """Each of these happens while the client waits."""
+def run_between_polls(monkeypatch, *moments):
+    """Call one of the functions during each wait of the client."""
     left = iter(moments)
 
     def sleep(_):
@@ -198,7 +198,7 @@ def between_polls(monkeypatch, *moments):
 NOISE = 'I1125 10:00:00.000000      1 launcher_v2.go:206] ExecutorOutput: {\n\t"parameters": {}\n}\n'
 
 
-def test_each_node_is_told_of_once_as_it_ends(kfp, client, run, seen, monkeypatch):
+def test_each_outcome_is_reported_once(kfp, client, run, recorder, monkeypatch):
     def first():
         steps(kfp, run, ("start", "SUCCEEDED", "vitpipe: exit 0: run x: span 1 of data\n"), ("trainer", "RUNNING"))
 
@@ -207,29 +207,29 @@ def test_each_node_is_told_of_once_as_it_ends(kfp, client, run, seen, monkeypatc
         steps(kfp, run, ("trainer", "SUCCEEDED", log), ("verdict", "SKIPPED"), ("run-report", "FAILED"))
         kfp.end(run.id, "FAILED")
 
-    between_polls(monkeypatch, first, lambda: None, then)
-    assert seen.watch(client, run).state == "FAILED"
-    assert [(one.node, one.state, one.seconds) for one in seen.ended] == [
+    run_between_polls(monkeypatch, first, lambda: None, then)
+    assert recorder.watch(client, run).state == "FAILED"
+    assert [(one.node, one.state, one.seconds) for one in recorder.ended] == [
         ("Start", NodeState.COMPLETE, 3),
         ("Trainer", NodeState.CACHED, 3),
         ("Verdict", NodeState.SKIPPED, 3),
         ("RunReport", NodeState.FAILED, 3),
     ]
-    assert [activity for activity, _ in itertools.groupby(seen.started)] == ["waiting", "Trainer"]
+    assert [activity for activity, _ in itertools.groupby(recorder.started)] == ["waiting", "Trainer"]
 
 
-def test_a_server_that_is_away_for_a_while_is_waited_for(kfp, client, run, seen, said, monkeypatch):
+def test_watching_continues_after_a_short_outage(kfp, client, run, recorder, messages, monkeypatch):
     kfp.fail(f"GET .*/runs/{run.id}", 503, times=7)
-    between_polls(monkeypatch, lambda: kfp.end(run.id, "SUCCEEDED"))
-    assert seen.watch(client, run).state == "SUCCEEDED"
-    assert "is not ready: 503" in said[0] and said[0].endswith("(2 of 4)") and len(said) == 6
+    run_between_polls(monkeypatch, lambda: kfp.end(run.id, "SUCCEEDED"))
+    assert recorder.watch(client, run).state == "SUCCEEDED"
+    assert "is not ready: 503" in messages[0] and messages[0].endswith("(2 of 4)") and len(messages) == 6
 
 
-def test_a_server_that_stays_away_is_given_up(kfp, client, run, seen, monkeypatch):
-    monkeypatch.setattr(watch, "_AWAY_S", 0)
+def test_watching_ends_after_a_long_outage(kfp, client, run, recorder, monkeypatch):
+    monkeypatch.setattr(watch, "_UNAVAILABLE_S", 0)
     kfp.fail(f"GET .*/runs/{run.id}", 503, times=99)
-    with pytest.raises(ServerUnavailable, match=r"tried 4 times: .* the run itself continues"):
-        seen.watch(client, run)
+    with pytest.raises(ServerUnavailableError, match=r"tried 4 times: .* the run itself continues"):
+        recorder.watch(client, run)
 
 
 VERDICT = "vitpipe: blessed: accuracy 0.97\nvitpipe: pushed version 2\nvitpipe: exit 0: done\n"
@@ -238,7 +238,7 @@ CRASHED = "Trace\nvitpipe: the log: runs/x.log\nvitpipe: exit 1: crashed in Trai
 
 
 @pytest.mark.parametrize(
-    ("state", "played", "code", "lines"),
+    ("state", "tasks", "code", "lines"),
     [
         (
             "SUCCEEDED",
@@ -262,7 +262,7 @@ CRASHED = "Trace\nvitpipe: the log: runs/x.log\nvitpipe: exit 1: crashed in Trai
             1,
             ["epoch 1", "epoch 2", "crashed in Trainer: it was killed"],
         ),
-        # A report that fails changes nothing.
+        # A report that fails does not change the result.
         (
             "FAILED",
             [("verdict", "SUCCEEDED", VERDICT), ("run-report", "FAILED", "")],
@@ -278,28 +278,28 @@ CRASHED = "Trace\nvitpipe: the log: runs/x.log\nvitpipe: exit 1: crashed in Trai
         ("FAILED", [], 1, ["crashed before its steps, or between them"]),
     ],
 )
-def test_the_exit_code_is_that_of_a_run_on_one_machine(kfp, client, run, state, played, code, lines):
-    steps(kfp, run, *played)
+def test_a_run_ends_with_the_exit_code_of_a_local_run(kfp, client, run, state, tasks, code, lines):
+    steps(kfp, run, *tasks)
     kfp.end(run.id, state)
-    end = watch.ending(client, client.run(run.id))
+    end = watch.read_ending(client, client.run(run.id))
     assert (end.exit, end.lines) == (Exit(code), lines)
 
 
-def test_where_the_log_is_gone_it_says_how_to_look(kfp, client, run):
+def test_a_missing_log_suggests_kubectl(kfp, client, run):
     steps(kfp, run, ("trainer", "FAILED", "x"))
     kfp.end(run.id, "FAILED")
     [pod] = kfp.pods(run.id, "trainer")
     kfp.logs.clear()
-    end = watch.ending(client, client.run(run.id))
+    end = watch.read_ending(client, client.run(run.id))
     assert end.exit is Exit.CRASHED and end.lines[0].startswith("Trainer failed, and its log cannot be read: ")
     assert end.look == f"kubectl logs -n kubeflow {pod} -c main"
 
 
-def test_a_server_without_version_1_of_its_api_shows_no_log_and_all_else(kfp, client, run):
+def test_a_result_without_logs_suggests_kubectl_for_all_pods(kfp, client, run):
     steps(kfp, run, ("verdict", "SUCCEEDED", VERDICT))
     kfp.end(run.id, "SUCCEEDED")
     kfp.fail("/apis/v1beta1", 404, times=99)
-    end = watch.ending(client, client.run(run.id))
+    end = watch.read_ending(client, client.run(run.id))
     assert end.exit is Exit.OK and "cannot be read" in end.lines[0]
     assert end.look == f"kubectl logs -n kubeflow -l pipeline/runid={run.id} --prefix --tail=-1 -c main"
 
@@ -307,7 +307,7 @@ def test_a_server_without_version_1_of_its_api_shows_no_log_and_all_else(kfp, cl
 # Schedules.
 
 
-def test_a_schedule_runs_one_at_a_time_and_makes_nothing_up(kfp, client, version):
+def test_a_schedule_starts_one_run_at_a_time_without_catchup(kfp, client, version):
     assert schedule.put(client, version, NIGHTLY, cron="0 0 3 * * *", interval_s=0)
     [made] = kfp.recurring.values()
     assert made["trigger"] == {"cron_schedule": {"cron": "0 0 3 * * *"}}
@@ -317,7 +317,7 @@ def test_a_schedule_runs_one_at_a_time_and_makes_nothing_up(kfp, client, version
     assert len(kfp.asked("POST .*/recurringruns$")) == 1
 
 
-def test_there_is_one_schedule(kfp, client, version):
+def test_a_new_schedule_replaces_the_old_one(kfp, client, version):
     schedule.put(client, version, NIGHTLY, cron="0 0 3 * * *", interval_s=0)
     assert schedule.put(client, version, NIGHTLY, cron="", interval_s=3600)
     [made] = kfp.recurring.values()
@@ -325,7 +325,7 @@ def test_there_is_one_schedule(kfp, client, version):
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_a_new_version_takes_the_schedule_over_as_it_is(kfp, client, version, packages, enabled):
+def test_moving_a_schedule_keeps_its_times_and_state(kfp, client, version, packages, enabled):
     schedule.put(client, version, NIGHTLY, cron="0 0 3 * * *", interval_s=0)
     if not enabled:
         client.disable(schedule.current(client))
@@ -337,12 +337,12 @@ def test_a_new_version_takes_the_schedule_over_as_it_is(kfp, client, version, pa
     assert made["mode"] == ("ENABLE" if enabled else "DISABLE")
 
 
-def test_without_a_schedule_there_is_none_to_move(kfp, client, version):
+def test_moving_without_a_schedule_does_nothing(kfp, client, version):
     assert not schedule.move(client, version) and not kfp.recurring
 
 
-def test_a_run_of_the_schedule_survives_its_move(kfp, client, version, packages):
-    """Kubernetes deletes runs along with the schedule that started them."""
+def test_moving_a_schedule_does_not_delete_its_run(kfp, client, version, packages):
+    """Kubernetes deletes running runs together with the schedule that started them."""
     schedule.put(client, version, NIGHTLY, cron="0 0 3 * * *", interval_s=0)
     [old] = kfp.recurring
     run_id = kfp.tick(old)
@@ -355,30 +355,30 @@ def test_a_run_of_the_schedule_survives_its_move(kfp, client, version, packages)
 
 
 @pytest.mark.parametrize("broken", ["POST .*:disable", "GET .*/runs$", "DELETE "])
-def test_a_move_that_was_cut_off_is_finished_by_the_next_call(kfp, client, version, packages, broken):
+def test_an_interrupted_move_is_finished_by_the_next_call(kfp, client, version, packages, broken):
     schedule.put(client, version, NIGHTLY, cron="0 0 3 * * *", interval_s=0)
     [old] = kfp.recurring
     new = client.deploy(packages[1].read_text(), "c0de")
     kfp.fail(broken, 500)
     with pytest.raises(ClusterError):
         schedule.move(client, new)
-    assert any(one["mode"] == "ENABLE" for one in kfp.recurring.values())  # never none
+    assert any(one["mode"] == "ENABLE" for one in kfp.recurring.values())  # there is always a schedule
     assert not schedule.move(client, new)
     [left] = kfp.recurring
     assert left != old and kfp.recurring[left]["mode"] == "ENABLE"
 
 
-def test_a_schedule_that_cannot_be_made_leaves_the_one_before(kfp, client, version, packages):
+def test_a_failed_move_leaves_the_old_schedule(kfp, client, version, packages):
     schedule.put(client, version, NIGHTLY, cron="0 0 3 * * *", interval_s=0)
     before = dict(kfp.recurring)
     kfp.fail("POST .*/recurringruns$", 503, times=9)
-    with pytest.raises(ServerUnavailable, match="is not ready: 503"):
+    with pytest.raises(ServerUnavailableError, match="is not ready: 503"):
         schedule.move(client, client.deploy(packages[1].read_text(), "c0de"))
     assert kfp.recurring == before
 
 
-def test_an_interval_keeps_its_beat_over_moves(kfp, client, version, packages):
-    """From its own beginning a pipeline that is deployed often would never run, from an old one it would at once."""
+def test_an_interval_continues_after_a_move(kfp, client, version, packages):
+    """See `kubeflow.schedule._last_moment` for the reason."""
     schedule.put(client, version, NIGHTLY, cron="", interval_s=3600)
     [made] = kfp.recurring.values()
     began = datetime.now(UTC) - timedelta(hours=50, minutes=20)
@@ -389,14 +389,14 @@ def test_an_interval_keeps_its_beat_over_moves(kfp, client, version, packages):
     assert since == began + timedelta(hours=50)
 
 
-def test_a_schedule_of_somebody_else_in_the_experiment_is_left_alone(kfp, client, version):
+def test_a_schedule_with_another_name_is_ignored(kfp, client, version):
     schedule.put(client, version, NIGHTLY, cron="0 0 3 * * *", interval_s=0)
     [ours] = kfp.recurring.values()
     kfp.recurring["theirs"] = {**ours, "recurring_run_id": "theirs", "display_name": "by hand", "created_at": kfp.now()}
     assert schedule.current(client).id == ours["recurring_run_id"] and "theirs" in kfp.recurring
 
 
-def test_deleting_does_not_end_a_run(kfp, client, version):
+def test_deleting_a_schedule_waits_for_its_run(kfp, client, version):
     schedule.put(client, version, NIGHTLY, cron="0 0 3 * * *", interval_s=0)
     [one] = kfp.recurring
     run_id = kfp.tick(one)
@@ -408,7 +408,7 @@ def test_deleting_does_not_end_a_run(kfp, client, version):
     assert not kfp.recurring and not kfp.ended_with_their_schedule
 
 
-def test_a_schedule_that_was_moved_in_the_midst_of_a_run_is_gone_once_it_is_deleted(kfp, client, version, packages):
+def test_deleting_removes_schedules_left_by_a_move_during_a_run(kfp, client, version, packages):
     schedule.put(client, version, NIGHTLY, cron="0 0 3 * * *", interval_s=0)
     [old] = kfp.recurring
     run_id = kfp.tick(old)
@@ -422,36 +422,36 @@ def test_a_schedule_that_was_moved_in_the_midst_of_a_run_is_gone_once_it_is_dele
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
-def test_a_run_that_was_made_all_the_same_is_not_made_twice(kfp, client, version, status):
+def test_a_run_created_despite_an_error_status_is_not_created_twice(kfp, client, version, status):
     kfp.fail("POST .*/runs$", status, done=True)
     made = client.start(version, "sample-1", {})
     assert list(kfp.runs) == [made.id]
 
 
-# A server that does not do what it should.
+# Servers that fail or answer something unexpected.
 
 
-def test_a_busy_server_is_asked_four_times(kfp, settings, said):
+def test_a_busy_server_is_tried_four_times(kfp, settings, messages):
     kfp.fail("healthz", 503, times=3)
-    connected(settings, said)
-    assert len(kfp.requests) == 4 and [line[-8:] for line in said] == ["(2 of 4)", "(3 of 4)", "(4 of 4)"]
+    connected(settings, messages)
+    assert len(kfp.requests) == 4 and [line[-8:] for line in messages] == ["(2 of 4)", "(3 of 4)", "(4 of 4)"]
     kfp.fail("healthz", 503, times=4)
-    with pytest.raises(ServerUnavailable, match=r"tried 4 times: http\S+ is not ready: 503 .*out of order"):
+    with pytest.raises(ServerUnavailableError, match=r"tried 4 times: http\S+ is not ready: 503 .*out of order"):
         connected(settings)
 
 
-def test_a_slow_server_is_waited_for_as_long_as_is_said(kfp, settings, said):
+def test_a_slow_server_times_out_after_the_answer_limit(kfp, settings, messages):
     kfp.fail("healthz", -1, delay_s=0.5)
-    connected(settings, said, answer_s=0.2)
-    assert "gave no answer within 0.2 s; trying again" in said[0]
+    connected(settings, messages, answer_s=0.2)
+    assert "did not answer within 0.2 s; trying again" in messages[0]
     kfp.fail("healthz", -1, times=4, delay_s=0.5)
-    with pytest.raises(ServerUnavailable, match=r"tried 4 times: \S+ gave no answer within 0.2 s"):
+    with pytest.raises(ServerUnavailableError, match=r"tried 4 times: \S+ did not answer within 0.2 s"):
         connected(settings, answer_s=0.2)
 
 
-def test_what_changes_something_is_not_asked_twice(kfp, client, version):
+def test_a_change_with_unknown_outcome_is_not_repeated(kfp, client, version):
     kfp.fail("POST .*/recurringruns$", 0, done=True)
-    with pytest.raises(OutcomeUnknown, match="broke off"):
+    with pytest.raises(OutcomeUnknownError, match="closed the connection"):
         schedule.put(client, version, NIGHTLY, cron="0 0 3 * * *", interval_s=0)
     assert len(kfp.recurring) == len(kfp.asked("POST .*/recurringruns$")) == 1
 
@@ -460,50 +460,54 @@ def test_what_changes_something_is_not_asked_twice(kfp, client, version):
     ("failure", "error", "message"),
     [
         ({"status": 403, "body": '{"code": 7, "message": "not yours"}'}, SettingsError, "403 .*not yours.*more rights"),
-        ({"status": 302, "headers": {"Location": "http://login.example/"}}, SettingsError, "wants a token .302"),
+        ({"status": 302, "headers": {"Location": "http://login.example/"}}, SettingsError, "requires a token .302"),
         ({"status": 200, "body": "<html>log in</html>", "kind": "text/html"}, ClusterError, "it sent text/html"),
-        ({"status": 200, "body": '{"status": "up"}'}, ClusterError, "a health report that is none of its"),
-        ({"status": 404, "body": "404 page not found"}, ClusterError, "no API of Kubeflow Pipelines 2 .* it is older"),
-        ({"status": 500, "body": "<html>oops</html>"}, ClusterError, "refuses the request: 500"),
+        ({"status": 200, "body": '{"status": "up"}'}, ClusterError, "an unknown health report"),
+        (
+            {"status": 404, "body": "404 page not found"},
+            ClusterError,
+            "does not have the API of Kubeflow Pipelines 2 .* server is older",
+        ),
+        ({"status": 500, "body": "<html>oops</html>"}, ClusterError, "rejects the request: 500"),
         ({"status": 500, "body": '{"message": "' + 900 * "x" + '"}'}, ClusterError, "x{400} ...$"),
     ],
 )
-def test_what_is_wrong_is_said(kfp, settings, failure, error, message):
+def test_an_unexpected_answer_names_its_cause(kfp, settings, failure, error, message):
     kfp.fail("healthz", **failure)
     with pytest.raises(error, match=message):
         connected(settings)
     assert len(kfp.requests) == 1
 
 
-def test_no_server(said):
+def test_an_unreachable_server_suggests_its_address(messages):
     with pytest.raises(
-        ServerUnavailable, match=r"tried 4 times: no Kubeflow Pipelines at http://127.0.0.1:9: .*port-forward"
+        ServerUnavailableError, match=r"tried 4 times: no Kubeflow Pipelines at http://127.0.0.1:9: .*port-forward"
     ):
-        connected(load("sample", ["kubeflow.endpoint=http://127.0.0.1:9"], environment={}), said)
-    with pytest.raises(ServerUnavailable, match=r"no Kubeflow Pipelines at http://nowhere\.invalid: "):
+        connected(load("sample", ["kubeflow.endpoint=http://127.0.0.1:9"], environment={}), messages)
+    with pytest.raises(ServerUnavailableError, match=r"no Kubeflow Pipelines at http://nowhere\.invalid: "):
         connected(load("sample", ["kubeflow.endpoint=http://nowhere.invalid"], environment={}))
 
 
 @pytest.mark.parametrize("address", ["localhost:8080", "ftp://h", "http://"])
-def test_an_endpoint_that_is_none(address):
-    with pytest.raises(SettingsError, match=r"kubeflow\.endpoint .*: write http://HOST:PORT"):
+def test_an_invalid_endpoint_is_rejected(address):
+    with pytest.raises(SettingsError, match=r"kubeflow\.endpoint .* is not an address: write http://HOST:PORT"):
         connected(load("sample", [f"kubeflow.endpoint={address}"], environment={}))
 
 
-def test_a_password_in_the_endpoint_is_not_shown():
+def test_a_password_in_the_endpoint_is_not_printed():
     with pytest.raises(SettingsError, match="VITPIPE_KUBEFLOW__TOKEN") as raised:
         connected(load("sample", ["kubeflow.endpoint=http://me:s3cret@h"], environment={}))
     assert "s3cret" not in str(raised.value)
 
 
-def test_a_token_is_sent_and_a_wrong_one_told(kfp, endpoint):
+def test_a_token_is_sent_and_a_rejected_one_is_not_printed(kfp, endpoint):
     def settings(token):
         variables = {"VITPIPE_KUBEFLOW__TOKEN": token}
         return load("sample", [f"kubeflow.endpoint={endpoint}"], environment=variables)
 
     kfp.token = TOKEN
     connected(settings(f"{TOKEN}\n"))
-    for token, what in (("", "wants a token"), ("wr0ng", "refuses the token")):
+    for token, what in (("", "requires a token"), ("wr0ng", "rejects the token")):
         with pytest.raises(SettingsError, match=what) as raised:
             connected(settings(token))
         assert "VITPIPE_KUBEFLOW__TOKEN" in str(raised.value) and TOKEN not in str(raised.value)
@@ -514,7 +518,7 @@ def test_a_token_is_sent_and_a_wrong_one_told(kfp, endpoint):
 
 def test_a_token_does_not_follow_a_redirect(kfp, endpoint):
     elsewhere = kfp_server.Kfp()
-    with kfp_server.served(elsewhere) as other:
+    with kfp_server.serve(elsewhere) as other:
         kfp.fail("healthz", 307, headers={"Location": f"{other}/apis/v2beta1/healthz"})
         variables = {"VITPIPE_KUBEFLOW__TOKEN": TOKEN}
         with pytest.raises(SettingsError, match="307"):
@@ -522,12 +526,14 @@ def test_a_token_does_not_follow_a_redirect(kfp, endpoint):
     assert elsewhere.requests == []
 
 
-def test_a_certificate_that_nobody_trusts_and_one_that_a_file_names(kfp, tmp_path, monkeypatch):
+def test_a_certificate_is_trusted_if_ssl_cert_file_names_it(kfp, tmp_path, monkeypatch):
     file = tmp_path / "own.pem"
     file.write_bytes(own_certificate())
-    with kfp_server.served(kfp, file) as address:
+    with kfp_server.serve(kfp, file) as address:
         settings = load("sample", [f"kubeflow.endpoint={address}"], environment={})
-        with pytest.raises(ClusterError, match=r"not trusted: .*self-signed certificate.*; the variable SSL_CERT_FILE"):
+        with pytest.raises(
+            ClusterError, match=r"not trusted: .*self-signed certificate.* in the variable SSL_CERT_FILE"
+        ):
             connected(settings)
         monkeypatch.setenv("SSL_CERT_FILE", str(file))
         connected(settings)
@@ -545,8 +551,8 @@ def own_certificate():
     return certificate.public_bytes(pem) + own
 
 
-def test_the_server_of_these_tests_speaks_as_the_definition_has_it():
-    """It compares all it says; this is that the comparison finds something."""
+def test_the_test_server_detects_deviations_from_the_api_definition():
+    """The server compares all its answers with the definition. The comparison must find deviations."""
     assert kfp_server.problems({"run_id": "x", "created_at": "2026-01-01T00:00:00Z"}, "V2beta1Run") == []
     for wrong in ({"runid": "x"}, {"run_id": 1}, {"created_at": "soon"}, {"state": "DONE"}, {"run_details": []}):
         assert kfp_server.problems(wrong, "V2beta1Run")

@@ -1,4 +1,4 @@
-"""The compiled package: what the cluster is told, and what is refused before it is told anything."""
+"""The compiled package, and settings that the compiler rejects."""
 
 import os
 import re
@@ -59,15 +59,15 @@ def of_kubernetes(documents, task):
     return json_format.ParseDict(executors[f"exec-{task}"], kubernetes_pb2.KubernetesExecutorConfig())
 
 
-def test_the_package_is_as_it_was(compiled):
-    """On purpose changed: `VITPIPE_GOLDEN=1 pytest tests/kubeflow/test_compile.py`, and look at the difference."""
+def test_the_package_equals_the_golden_file(compiled):
+    """After an intended change, run `VITPIPE_GOLDEN=1 pytest tests/kubeflow/test_compile.py` and review the diff."""
     if os.environ.get("VITPIPE_GOLDEN"):
         GOLDEN.write_text(compiled)
     assert compiled == GOLDEN.read_text()
 
 
 @pytest.mark.slow
-def test_the_command_writes_it(tmp_path):
+def test_the_command_writes_the_package(tmp_path):
     words = [word for flag in IMAGES for word in ("--set", flag)]
     line = [sys.executable, "-m", "vitpipe", "kfp", "compile", "-c", "cifar10", *words]
     options = {"cwd": tmp_path, "capture_output": True, "text": True, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
@@ -79,7 +79,7 @@ def test_the_command_writes_it(tmp_path):
     assert "runs gs:/bucket/runs" in refused.stderr and "Traceback" not in refused.stderr
 
 
-def test_there_is_a_task_for_each_node_and_its_edges_are_those_of_the_graph(spec, tasks):
+def test_tasks_and_edges_are_those_of_the_graph(spec, tasks):
     graph = {entry.pipeline_node.node_info.id: entry.pipeline_node for entry in compile_graph(settings(), 1).nodes}
     names = {task_name(node): node for node in graph if node != REPORT}
     assert tasks.keys() == {*names, task_name(START), task_name(VERDICT)}
@@ -100,16 +100,16 @@ def test_the_verdict_comes_after_every_node(tasks):
     assert reached == tasks.keys() - {task_name(VERDICT)}
 
 
-def test_a_step_is_tried_again_however_long_it_took(tasks):
+def test_a_failed_step_is_retried_after_any_duration(tasks):
     trainer, verdict = tasks["trainer"].retry_policy, tasks[task_name(VERDICT)].retry_policy
     assert (trainer.max_retry_count, trainer.backoff_duration.seconds) == (2, 60)
     assert (verdict.max_retry_count, verdict.backoff_duration.seconds) == (1, 5)
-    for policy in trainer, verdict:  # Argo gives a task that failed up after that time
+    for policy in trainer, verdict:  # after this time, Argo does not retry a task that has failed once
         assert policy.backoff_max_duration.ToTimedelta().days == 30
 
 
-def test_the_report_is_the_exit_task_so_that_a_crash_has_one_too(spec):
-    """As a plain task that ignores failures it would be an exit hook of every step."""
+def test_the_report_is_the_exit_task(spec):
+    """The exit task also runs after a crash. A task that ignores failures would become an exit hook of every step."""
     root = spec.root.dag.tasks
     assert root.keys() == {"exit-handler-1", "run-report"}
     strategy = pipeline_spec_pb2.PipelineTaskSpec.TriggerPolicy.ALL_UPSTREAM_TASKS_COMPLETED
@@ -122,16 +122,16 @@ def test_the_report_is_the_exit_task_so_that_a_crash_has_one_too(spec):
     }
 
 
-def test_tfx_caches_and_the_cluster_does_not(tasks):
+def test_the_cache_of_kubeflow_is_off(tasks):
     assert not any(task.caching_options.enable_cache for task in tasks.values())
 
 
-def test_names_are_such_that_argo_takes_them(spec, tasks):
+def test_names_are_valid_in_argo(spec, tasks):
     for name in [*tasks, *spec.root.dag.tasks, *spec.components, spec.pipeline_info.name]:
         assert re.fullmatch(ARGO_NAME, name)
 
 
-def test_a_run_is_given_its_span_and_its_gate(spec):
+def test_parameters_default_to_the_settings(spec):
     inputs = spec.root.input_definitions.parameters
     defaults = {name: json_format.MessageToDict(one.default_value) for name, one in inputs.items()}
     assert defaults == {
@@ -148,7 +148,7 @@ def test_a_run_is_given_its_span_and_its_gate(spec):
     }
 
 
-def test_a_step_has_the_volume_and_the_password_by_reference(documents):
+def test_every_step_mounts_the_volume_and_refers_to_the_password(documents):
     for task in "start", "trainer", "verdict", "run-report":
         config = of_kubernetes(documents, task)
         [mount] = config.pvc_mount
@@ -163,7 +163,7 @@ def test_a_step_has_the_volume_and_the_password_by_reference(documents):
         assert config.pod_metadata.labels == {"app.kubernetes.io/part-of": "vitpipe"}
 
 
-def test_the_trainer_alone_has_a_gpu_and_its_image(spec, documents):
+def test_only_the_trainer_has_a_gpu_and_the_gpu_image(spec, documents):
     trainer, evaluator = container(spec, "trainer"), container(spec, "evaluator")
     assert trainer["resources"]["accelerator"]["resourceType"] == "nvidia.com/gpu"
     assert trainer["image"] == "registry.example/vitpipe-gpu:1"
@@ -202,32 +202,32 @@ def test_placement_comes_from_the_settings_of_a_step():
         assert config.pod_metadata.annotations == {"gke-gcsfuse/volumes": "true"}
 
 
-def test_no_secret_is_in_it(compiled):
+def test_the_package_contains_no_secret(compiled):
     assert STORE_PASSWORD not in compiled
 
 
 @pytest.mark.parametrize(
-    ("flag", "says"),
+    ("flag", "message"),
     [
         ("data.dir=s3://bucket/data", "data.dir s3:/bucket/data: TensorFlow 2.21 reads local paths and gs://"),
-        ("runs=gs://bucket/runs", "mount it as the claim"),
-        ("runs=/home/me/runs", "the steps share what lies below kubeflow.mount, /vitpipe"),
-        ("kubeflow.image=''", "kubeflow.image is not set, and Start runs in it"),
-        ("kubeflow.gpu_image=''", "kubeflow.gpu_image is not set, and Trainer runs in it"),
-        ("runs=../runs", "the steps share what lies below kubeflow.mount, /vitpipe"),
-        ("finetune.source=/home/me/vit.keras", "finetune.source /home/me/vit.keras: the steps share what lies below"),
-        ("kubeflow.steps.Transform.volumes={/scratch: vitpipe}", "a claim can be mounted once in a step"),
+        ("runs=gs://bucket/runs", "Mount the bucket as the claim"),
+        ("runs=/home/me/runs", "runs /home/me/runs is outside kubeflow.mount, /vitpipe"),
+        ("kubeflow.image=''", "kubeflow.image is not set, but Start runs in this image"),
+        ("kubeflow.gpu_image=''", "kubeflow.gpu_image is not set, but Trainer runs in this image"),
+        ("runs=../runs", "runs ../runs is outside kubeflow.mount, /vitpipe"),
+        ("finetune.source=/home/me/vit.keras", "finetune.source /home/me/vit.keras is outside kubeflow.mount"),
+        ("kubeflow.steps.Transform.volumes={/scratch: vitpipe}", "a step can mount a claim only once"),
         ("kubeflow.steps.Trainer.gpus=0", "training.require_gpu is true"),
         ("kubeflow.steps.Trianer.gpus=1", "did you mean Trainer?"),
         ("kubeflow.metadata=/vitpipe/metadata.db", "write mysql://USER@HOST"),
     ],
 )
-def test_what_cannot_work_there_is_refused_here(flag, says):
-    with pytest.raises(SettingsError, match=re.escape(says)):
+def test_settings_that_cannot_work_on_a_cluster_are_rejected(flag, message):
+    with pytest.raises(SettingsError, match=re.escape(message)):
         package(settings(flag))
 
 
-def test_a_password_in_the_address_is_refused_and_not_repeated():
+def test_a_password_in_the_address_is_rejected_and_not_printed():
     with pytest.raises(SettingsError, match="a password does not belong there") as refused:
         package(settings("kubeflow.metadata=mysql://vitpipe:s3cret@host/db"))
     assert "s3cret" not in str(refused.value)

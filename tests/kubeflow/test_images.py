@@ -1,4 +1,4 @@
-"""The images: what goes into them, and rules for the Dockerfile that need no engine to check."""
+"""Content of the images, and rules for the Dockerfile that can be checked without a container engine."""
 
 import re
 import shutil
@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from docker.utils.build import exclude_paths  # .dockerignore, as Docker reads it
+from docker.utils.build import exclude_paths  # interprets .dockerignore as Docker does
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT_OUT = ("data", "runs", ".git", ".venv", ".uv", ".cache", "vitpipe.egg-info")
@@ -16,7 +16,7 @@ PATTERNS = [line for line in (ROOT / ".dockerignore").read_text().splitlines() i
 
 
 def instructions() -> list[tuple[str, str]]:
-    """(`RUN`, its text) and so on, comments left out and continued lines joined."""
+    """Return the instructions as pairs such as (`RUN`, text), without comments and with continued lines joined."""
     lines = (ROOT / "kubeflow" / "images" / "Dockerfile").read_text().splitlines()
     text = "\n".join(line for line in lines if not line.lstrip().startswith("#")).replace("\\\n", " ")
     return [
@@ -30,7 +30,7 @@ def texts(name: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory) -> Path:
-    """A checkout in use: with data, runs, an environment and what people leave lying about."""
+    """A checkout in use, which also contains data, runs, an environment and other files that must not be copied."""
     folder = tmp_path_factory.mktemp("checkout")
     caches = shutil.ignore_patterns(".*_cache", "__pycache__")
 
@@ -50,20 +50,20 @@ def checkout(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def context(checkout) -> set[str]:
-    """The files of the checkout that an image may be given."""
+    """The files of the checkout that .dockerignore allows."""
     return {name for name in exclude_paths(str(checkout), PATTERNS) if (checkout / name).is_file()}
 
 
 @pytest.fixture
 def image(checkout, context, tmp_path) -> Path:
-    """The code as it lies in an image."""
+    """A folder with the code as an image contains it."""
     for name in context:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(checkout / name, tmp_path / name)
     return tmp_path
 
 
-def test_an_image_is_given_the_code_and_nothing_else(checkout, context):
+def test_the_build_context_contains_only_the_code(checkout, context):
     folders = "components", "configs", "kubeflow", "pipeline", "requirements", "trainer", "vitpipe"
     code = {
         str(file.relative_to(checkout))
@@ -73,11 +73,11 @@ def test_an_image_is_given_the_code_and_nothing_else(checkout, context):
     }
     for_people = {name for name in code if re.match(r"kubeflow/(images|manifests|serving)/", name)}
     assert for_people
-    # Docker's build asks for its own two files by itself.
+    # Docker's build reads the Dockerfile and .dockerignore in any case.
     assert context - {".dockerignore"} == code - for_people | {"setup.py", "pyproject.toml", "README.md"}
 
 
-def test_a_step_has_the_same_digest_in_an_image_as_in_a_checkout(image):
+def test_digests_are_equal_in_an_image_and_a_checkout(image):
     script = (
         "from pipeline.provenance import digest, lock_digest;"
         "print(lock_digest(), *map(digest, ['trainer.preprocessing', 'components.model.trainer',"
@@ -92,7 +92,7 @@ def test_a_step_has_the_same_digest_in_an_image_as_in_a_checkout(image):
     assert len(set(found[0].split())) == 6
 
 
-def test_an_image_has_what_beam_packs_for_its_workers(image):
+def test_an_image_can_build_the_package_for_beam_workers(image):
     subprocess.run([sys.executable, "setup.py", "--quiet", "sdist"], cwd=image, check=True, capture_output=True)
     (package,) = (image / "dist").glob("vitpipe-*.tar.gz")
     with tarfile.open(package) as opened:
@@ -100,7 +100,7 @@ def test_an_image_has_what_beam_packs_for_its_workers(image):
     assert {"trainer/train.py", "kubeflow/steps/node.py", "pipeline/report/page.html", "pyproject.toml"} <= names
 
 
-def test_the_base_is_pinned_by_tag():
+def test_the_base_image_is_pinned_by_tag():
     stages: list[str] = []
     for text in texts("FROM"):
         base, _, name = text.partition(" AS ")
@@ -108,13 +108,13 @@ def test_the_base_is_pinned_by_tag():
         stages.append(name)
 
 
-def test_it_runs_as_the_user_that_owns_the_volume():
+def test_the_image_runs_as_user_10001():
     assert texts("USER") == ["10001:10001"]
     names = [name for name, _ in instructions()]
     assert "RUN" not in names[names.index("USER") :]
 
 
-def test_every_library_is_held_against_its_hash():
+def test_every_library_is_installed_with_hashes():
     installed = [
         part for text in texts("RUN") for part in text.split(" && ") if re.search(r"\bpip (install|sync)\b", part)
     ]
@@ -124,7 +124,7 @@ def test_every_library_is_held_against_its_hash():
         assert ours or "--require-hashes" in command, command
 
 
-def test_what_is_copied_is_there(context):
+def test_every_copied_file_is_in_the_build_context(context):
     for text in texts("COPY"):
         *sources, _ = text.split()
         if not sources[0].startswith("--from="):
@@ -132,8 +132,8 @@ def test_what_is_copied_is_there(context):
                 assert source == "." or source in context, source
 
 
-def test_what_builds_the_image_does_not_stay_in_it():
-    """Its last stage takes finished folders from others, and runs nothing."""
+def test_build_tools_do_not_stay_in_the_image():
+    """The last stage only copies folders from other stages."""
     last = instructions()[max(number for number, (name, _) in enumerate(instructions()) if name == "FROM") :]
     copied = [text for name, text in last if name == "COPY"]
     assert copied and all(

@@ -1,4 +1,4 @@
-"""kubeflow/manifests/ is right by Kubernetes' schemas, grants what is needed, and agrees with pipeline and page."""
+"""Manifests of kubeflow/manifests/: valid by Kubernetes' schemas, with minimal rights, equal to package and page."""
 
 import re
 import subprocess
@@ -26,7 +26,7 @@ real = pytest.mark.skipif(bool(kustomize.missing()), reason=kustomize.missing())
 
 
 def pods(found: list[dict]) -> dict[str, dict]:
-    """The pod templates among resources, by the name of what makes them."""
+    """Return the pod templates of resources, by the name of the resource."""
     templates = {}
     for resource in found:
         spec = resource.get("spec", {})
@@ -49,7 +49,7 @@ def environment(container: dict) -> dict[str, str]:
 
 
 def claims(template: dict) -> dict[str, str]:
-    """The claims of a pod: name of its volume, and of the claim."""
+    """Return the claims of a pod, by the name of the volume."""
     return {
         volume["name"]: volume["persistentVolumeClaim"]["claimName"]
         for volume in template["spec"].get("volumes", [])
@@ -58,7 +58,7 @@ def claims(template: dict) -> dict[str, str]:
 
 
 def blocks(name: str) -> list[str]:
-    """The files of that name that the page shows."""
+    """Return the contents of the files with this name on the page."""
     return re.findall(rf"```yaml\n# {re.escape(name)}\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 
@@ -68,7 +68,7 @@ def blocks(name: str) -> list[str]:
     [*resources(MANIFESTS / "base"), *resources(MANIFESTS / "gcs")],
     ids=lambda resource: f"{resource['kind']}-{resource['metadata']['name']}",
 )
-def test_kubernetes_accepts(resource, version):
+def test_manifests_are_valid_by_the_schemas_of_kubernetes(resource, version):
     kubernetes_validate.validate(resource, version, strict=True)
 
 
@@ -80,7 +80,7 @@ def test_every_manifest_belongs_to_a_kustomization():
 
 
 @real
-def test_kustomize_builds_what_the_other_tests_read():
+def test_kustomize_builds_the_resources_that_the_tests_read():
     built = kustomize.build(MANIFESTS / "standalone")
     assert {resource["metadata"]["namespace"] for resource in built} == {SETTINGS.kubeflow.namespace}
     (subject,) = one(built, "RoleBinding")["subjects"]
@@ -89,7 +89,7 @@ def test_kustomize_builds_what_the_other_tests_read():
     assert names == {(resource["kind"], resource["metadata"]["name"].removesuffix("-serving")) for resource in ALL}
 
 
-def test_steps_find_what_the_manifests_make():
+def test_names_in_the_package_exist_in_the_manifests():
     metadata = one(ALL, "Service", "vitpipe-metadata")
     address = Address.parse(SETTINGS.kubeflow.metadata, password="")
     (port,) = metadata["spec"]["ports"]
@@ -111,7 +111,7 @@ def test_steps_find_what_the_manifests_make():
 
 
 @each_pod
-def test_every_pod_has_the_claim_where_the_steps_have_it(template):
+def test_every_pod_mounts_the_claim_where_the_steps_do(template):
     for volume, claim in claims(template).items():
         assert claim == SETTINGS.kubeflow.claim
         for container in containers(template):
@@ -120,7 +120,7 @@ def test_every_pod_has_the_claim_where_the_steps_have_it(template):
             assert "subPath" not in mount
 
 
-def test_data_and_models_are_where_the_preset_has_them():
+def test_data_and_models_are_in_the_folders_of_the_preset():
     (data,) = PODS["vitpipe-data"]["spec"]["containers"]
     assert data["workingDir"] == SETTINGS.kubeflow.mount
     assert data["command"][-2:] == ["--out", str(SETTINGS.data.dir)]
@@ -131,7 +131,7 @@ def test_data_and_models_are_where_the_preset_has_them():
     assert environment(shell)["VITPIPE_METADATA__ADDRESS"] == SETTINGS.kubeflow.metadata
 
 
-def test_the_claim_is_given_to_the_user_of_the_images():
+def test_the_claim_is_owned_by_the_user_of_the_images():
     owner, folders = containers(PODS["vitpipe-prepare"])
     mount = SETTINGS.kubeflow.mount
     assert owner["command"] == ["chown", f"{IMAGES_USER}:{IMAGES_USER}", mount]
@@ -141,10 +141,10 @@ def test_the_claim_is_given_to_the_user_of_the_images():
 
 
 @each_pod
-def test_pods_have_no_rights_they_do_not_need(template):
+def test_pods_run_with_minimal_rights(template):
     pod = template["spec"]
     assert pod["automountServiceAccountToken"] is False
-    assert pod["enableServiceLinks"] is False  # a variable for each Service of the namespace, otherwise
+    assert pod["enableServiceLinks"] is False  # else the pod gets variables for each Service of the namespace
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     for container in containers(template):
         security = {**pod["securityContext"], **container["securityContext"]}
@@ -152,7 +152,7 @@ def test_pods_have_no_rights_they_do_not_need(template):
         assert security["readOnlyRootFilesystem"] is True
         assert security["capabilities"]["drop"] == ["ALL"]
         assert {"cpu", "memory"} == container["resources"]["limits"].keys() == container["resources"]["requests"].keys()
-        if container["name"] != "owner":  # of the claim; the test above is about it
+        if container["name"] != "owner":  # changes the owner of the claim as root, see the test above
             assert security["runAsNonRoot"] is True and security["runAsUser"] > 0
             assert "add" not in security["capabilities"]
         if container["image"] == "vitpipe":
@@ -160,12 +160,12 @@ def test_pods_have_no_rights_they_do_not_need(template):
 
 
 @each_pod
-def test_a_group_is_never_set_on_the_claim(template):
-    """For an fsGroup the kubelet may change the group of all that is on it."""
+def test_no_pod_sets_a_group_on_the_claim(template):
+    """With an fsGroup, the kubelet may change the group of all files on the claim."""
     assert not (claims(template) and "fsGroup" in template["spec"]["securityContext"])
 
 
-def test_the_service_account_may_do_what_a_run_asks_for_and_no_more():
+def test_the_service_account_has_minimal_rights():
     rules = {
         (*rule["apiGroups"], *rule["resources"], *rule.get("resourceNames", [])): set(rule["verbs"])
         for rule in one(ALL, "Role")["rules"]
@@ -182,7 +182,7 @@ def test_the_service_account_may_do_what_a_run_asks_for_and_no_more():
 
 
 def admits(caller: dict[str, str], template: dict, port: str) -> bool:
-    """Whether the policies let a pod with these labels, of the same namespace, open a port of another."""
+    """Return whether the policies let a pod with these labels connect to a port of another pod of the namespace."""
     labels = template["metadata"]["labels"].items()
     selecting = [
         resource["spec"]
@@ -199,7 +199,7 @@ def admits(caller: dict[str, str], template: dict, port: str) -> bool:
     )
 
 
-def test_the_database_answers_pods_of_vitpipe_and_nobody_else():
+def test_only_pods_of_vitpipe_can_connect_to_the_database():
     database = PODS["vitpipe-metadata"]
     for step in STEPS:
         assert admits(step["podMetadata"]["labels"], database, "mysql")
@@ -209,7 +209,7 @@ def test_the_database_answers_pods_of_vitpipe_and_nobody_else():
     assert "Egress" in policy["policyTypes"] and "egress" not in policy
 
 
-def test_the_model_server_answers_the_namespace_and_nothing_else_answers_anybody():
+def test_only_the_model_server_accepts_other_pods_of_the_namespace():
     anybody = {"app": "a-client"}
     for name, template in PODS.items():
         for container in containers(template):
@@ -220,7 +220,7 @@ def test_the_model_server_answers_the_namespace_and_nothing_else_answers_anybody
         assert not admits(anybody, {"metadata": {"labels": step["podMetadata"]["labels"]}}, "any")
 
 
-def test_no_secret_is_in_the_manifests():
+def test_the_manifests_contain_no_secret():
     assert not [resource for resource in ALL if resource["kind"] == "Secret"]
     for template in PODS.values():
         for container in containers(template):
@@ -229,7 +229,7 @@ def test_no_secret_is_in_the_manifests():
                 assert ("value" in variable) is not secret, variable
 
 
-def test_the_secret_that_the_page_makes_is_the_one_that_is_read():
+def test_the_secret_on_the_page_has_the_keys_that_pods_read():
     made = re.search(r"kubectl create secret generic (.*?)\n```", PAGE.read_text(), re.DOTALL)
     assert made
     assert " vitpipe-metadata " in made[1]
@@ -249,7 +249,7 @@ def test_the_secret_that_the_page_makes_is_the_one_that_is_read():
 
 @pytest.mark.mysql
 @pytest.mark.skipif(bool(mariadb.missing()), reason=mariadb.missing())
-def test_the_server_knows_its_arguments():
+def test_mariadb_accepts_its_arguments():
     (server,) = PODS["vitpipe-metadata"]["spec"]["containers"]
 
     def check(*arguments: str) -> int:
@@ -260,7 +260,7 @@ def test_the_server_knows_its_arguments():
     assert check("--ignore-db-folders=lost+found") != 0
 
 
-def test_selectors_find_their_pods():
+def test_selectors_match_their_pods():
     for resource in ALL:
         if resource["kind"] == "Service":
             name = resource["metadata"]["name"]
@@ -272,7 +272,7 @@ def test_selectors_find_their_pods():
             assert selector.items() <= resource["spec"]["template"]["metadata"]["labels"].items()
 
 
-def test_one_version_of_kubeflow_pipelines():
+def test_page_and_manifests_name_one_version_of_kubeflow_pipelines():
     (resource,) = yaml.safe_load((MANIFESTS / "pipelines" / "kustomization.yaml").read_text())["resources"]
     version = resource.partition("?ref=")[2]
     assert set(re.findall(r"\?ref=([\w.]+)", PAGE.read_text())) == {version}
@@ -280,7 +280,7 @@ def test_one_version_of_kubeflow_pipelines():
 
 
 def deployed(tmp_path: Path, block: str) -> list[dict]:
-    """What is sent where the page's own kustomization stands beside a checkout."""
+    """Build a kustomization of the page, with the checkout beside it."""
     (tmp_path / "vitpipe").symlink_to(KUBEFLOW.parent)
     (tmp_path / "deploy").mkdir()
     (tmp_path / "deploy" / "kustomization.yaml").write_text(block)
@@ -289,7 +289,7 @@ def deployed(tmp_path: Path, block: str) -> list[dict]:
 
 @real
 @pytest.mark.parametrize("version", KUBERNETES)
-def test_the_kustomization_on_the_page(tmp_path, version):
+def test_the_kustomization_on_the_page_is_valid(tmp_path, version):
     on_volume, _ = blocks("deploy/kustomization.yaml")
     found = deployed(tmp_path, on_volume)
     for resource in found:
@@ -301,7 +301,7 @@ def test_the_kustomization_on_the_page(tmp_path, version):
 
 @real
 @pytest.mark.parametrize("version", KUBERNETES)
-def test_the_kustomization_on_the_page_for_a_bucket(tmp_path, version):
+def test_the_kustomization_for_a_bucket_is_valid(tmp_path, version):
     _, on_bucket = blocks("deploy/kustomization.yaml")
     found = deployed(tmp_path, on_bucket)
     for resource in found:
@@ -320,7 +320,7 @@ def test_the_kustomization_on_the_page_for_a_bucket(tmp_path, version):
         assert not template["spec"].get("initContainers")  # a bucket has no owner to change
 
 
-def test_the_settings_on_the_page(tmp_path):
+def test_the_settings_on_the_page_are_valid(tmp_path):
     on_volume, on_bucket = blocks("deploy/cifar10.yaml")
     file = tmp_path / "cifar10.yaml"
     file.write_text(on_volume)
@@ -330,6 +330,6 @@ def test_the_settings_on_the_page(tmp_path):
     assert load(str(file), environment={}).kubeflow.pod_annotations == {"gke-gcsfuse/volumes": "true"}
 
 
-def test_the_page_names_files_that_are_there():
+def test_files_on_the_page_exist():
     for name in re.findall(r"kubeflow/(?:manifests|serving)[\w./-]*", PAGE.read_text()):
         assert (KUBEFLOW.parent / name.rstrip(".")).exists(), name

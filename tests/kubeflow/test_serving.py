@@ -1,4 +1,4 @@
-"""kubeflow/serving/ is right by Kubernetes' schemas and TensorFlow Serving's messages, and its files agree."""
+"""Manifests of kubeflow/serving/: valid by Kubernetes' schemas and TensorFlow Serving's messages, and consistent."""
 
 from pathlib import Path
 
@@ -14,10 +14,10 @@ from tests.helpers.kustomize import KUBERNETES, resources
 SERVING = kustomize.KUBEFLOW / "serving"
 CONFIG = SERVING / "config"
 MODEL = "vit"
-SERVES = f"/v1/models/{MODEL}/metadata"  # answers 200 only while a version serves
+SERVES = f"/v1/models/{MODEL}/metadata"  # answers 200 only while a version is served
 ANSWERS = f"/v1/models/{MODEL}"
 
-# Messages that tensorflow-serving-api does not ship, with the fields that TensorFlow Serving's .proto files give them:
+# Messages that tensorflow-serving-api does not contain. The fields are those of TensorFlow Serving's files
 # servables/tensorflow/session_bundle_config.proto and config/monitoring_config.proto.
 MESSAGES = {
     "BatchingParameters": {
@@ -95,12 +95,12 @@ def model():
 
 @pytest.mark.parametrize("version", KUBERNETES)
 @pytest.mark.parametrize("resource", resources(SERVING / "deployment"), ids=lambda resource: resource["kind"])
-def test_kubernetes_accepts_the_plain_deployment(resource, version):
+def test_the_deployment_is_valid_by_the_schemas_of_kubernetes(resource, version):
     kubernetes_validate.validate(resource, version, strict=True)
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
-def test_a_field_that_kubernetes_does_not_know_is_found(version):
+def test_an_unknown_field_fails_validation(version):
     deployment = one("deployment", "Deployment")
     deployment["spec"]["template"]["spec"]["containers"][0]["readinesProbe"] = {}
     with pytest.raises(kubernetes_validate.ValidationError, match="readinesProbe"):
@@ -108,8 +108,8 @@ def test_a_field_that_kubernetes_does_not_know_is_found(version):
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
-def test_the_pod_in_the_inference_service_is_one_to_kubernetes(version):
-    """Of the rest, KServe's own fields, only the structure that its documentation gives is checked."""
+def test_the_pod_of_the_inference_service_is_valid(version):
+    """The pod is validated. KServe's own fields are only compared with the structure in its documentation."""
     service = one("kserve", "InferenceService")
     assert service["apiVersion"] == "serving.kserve.io/v1beta1"
     assert service["spec"].keys() == {"predictor"}
@@ -139,7 +139,7 @@ def test_every_manifest_belongs_to_a_kustomization():
         assert named - {"../config"} == {path.name for path in (SERVING / folder).iterdir()} - {"kustomization.yaml"}
 
 
-def test_kustomize_is_told_where_an_inference_service_names_its_config_map():
+def test_kustomize_finds_the_config_map_of_the_inference_service():
     (reference,) = yaml.safe_load((SERVING / "kserve" / "names.yaml").read_text())["nameReference"]
     (field,) = reference["fieldSpecs"]
     assert (reference["kind"], field["kind"]) == ("ConfigMap", "InferenceService")
@@ -150,7 +150,7 @@ def test_kustomize_is_told_where_an_inference_service_names_its_config_map():
     assert found == [one("kserve", "ConfigMap")["metadata"]["name"]]
 
 
-def test_the_model_server_watches_the_folder_the_pipeline_pushes_to():
+def test_the_model_server_watches_the_serving_folder():
     assert model().model_platform == "tensorflow"
     assert model().model_version_policy.latest.num_versions == 1
     pod, container = plain_pod()
@@ -163,20 +163,20 @@ def test_the_model_server_watches_the_folder_the_pipeline_pushes_to():
     assert uri == f"pvc://{claim['persistentVolumeClaim']['claimName']}/{below}"
 
 
-def test_the_model_has_one_name():
+def test_all_configurations_use_one_model_name():
     assert model().name == MODEL
     assert one("kserve", "InferenceService")["metadata"]["name"] == MODEL
     assert "model_name" not in flags(plain_pod()[1])  # model.config names it
-    assert "model_name" not in flags(kserve_pod()[1])  # the runtime does, after the InferenceService
+    assert "model_name" not in flags(kserve_pod()[1])  # the runtime sets it to the name of the InferenceService
 
 
 @both
-def test_probes_ask_for_the_model(pod_and_container):
+def test_probes_request_the_model(pod_and_container):
     _, container = pod_and_container()
     asked = {kind: container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness", "liveness")}
     assert asked == {"startup": SERVES, "readiness": SERVES, "liveness": ANSWERS}
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    rest = int(flags(container).get("rest_api_port", 8080))  # 8080 is what KServe's runtime gives
+    rest = int(flags(container).get("rest_api_port", 8080))  # KServe's runtime sets 8080
     for kind in asked:
         port = container[f"{kind}Probe"]["httpGet"]["port"]
         assert ports.get(port, port) == rest
@@ -185,7 +185,7 @@ def test_probes_ask_for_the_model(pod_and_container):
 
 
 @both
-def test_pods_have_no_rights_they_do_not_need(pod_and_container):
+def test_pods_run_with_minimal_rights(pod_and_container):
     pod, container = pod_and_container()
     assert pod["automountServiceAccountToken"] is False
     security = pod["securityContext"]
@@ -204,14 +204,14 @@ def test_pods_have_no_rights_they_do_not_need(pod_and_container):
     assert {"cpu", "memory"} == container["resources"]["limits"].keys() == container["resources"]["requests"].keys()
 
 
-def test_the_image_is_pinned():
+def test_the_image_is_pinned_by_tag():
     name, _, tag = plain_pod()[1]["image"].partition(":")
     assert name == "tensorflow/serving"
     assert tag.count(".") == 2 and tag.replace(".", "").isdecimal()
 
 
 @both
-def test_the_server_reads_files_that_its_config_map_has(pod_and_container):
+def test_the_server_reads_files_of_its_config_map(pod_and_container):
     pod, container = pod_and_container()
     folder = "deployment" if pod_and_container is plain_pod else "kserve"
     config_map = one(folder, "ConfigMap")
@@ -221,10 +221,10 @@ def test_the_server_reads_files_that_its_config_map_has(pod_and_container):
     read = {flag: Path(value) for flag, value in flags(container).items() if flag.endswith("_file")}
     assert all(path.parent == Path(mount["mountPath"]) and path.name in config_map["data"] for path in read.values())
     unread = config_map["data"].keys() - {path.name for path in read.values()}
-    assert unread == (set() if folder == "deployment" else {"model.config"})  # KServe names model and folder itself
+    assert unread == (set() if folder == "deployment" else {"model.config"})  # KServe sets model and folder itself
 
 
-def test_both_ways_to_serve_differ_only_where_kserve_decides():
+def test_deployment_and_kserve_use_the_same_flags():
     theirs = flags(kserve_pod()[1])
     ours = flags(plain_pod()[1])
     assert {flag: value for flag, value in ours.items() if flag in theirs} == theirs
@@ -233,7 +233,7 @@ def test_both_ways_to_serve_differ_only_where_kserve_decides():
         assert kserve_pod()[1][field] == plain_pod()[1][field]
 
 
-def test_threads_fit_the_limit_and_the_batch():
+def test_threads_fit_cpu_limit_and_batch_size():
     limit = plain_pod()[1]["resources"]["limits"]["cpu"]
     given = flags(plain_pod()[1])
     assert limit == given["tensorflow_intra_op_parallelism"] == given["tensorflow_inter_op_parallelism"]
@@ -244,13 +244,13 @@ def test_threads_fit_the_limit_and_the_batch():
     assert not parameters.allowed_batch_sizes or parameters.allowed_batch_sizes[-1] == parameters.max_batch_size.value
 
 
-def test_a_field_that_tensorflow_serving_does_not_know_is_found():
+def test_an_unknown_field_of_tensorflow_serving_fails_to_parse():
     with pytest.raises(text_format.ParseError, match="max_batch"):
         text_format.Parse("max_batch { value: 1 }", message("BatchingParameters"))
 
 
 @pytest.mark.parametrize("annotated", [("deployment", "Deployment"), ("kserve", "InferenceService")])
-def test_prometheus_is_sent_where_the_server_exports(annotated):
+def test_prometheus_scrapes_the_path_of_the_metrics(annotated):
     assert monitoring().prometheus_config.enable
     resource = one(*annotated)
     metadata = resource["spec"]["template"]["metadata"] if annotated[1] == "Deployment" else resource["metadata"]
@@ -260,7 +260,7 @@ def test_prometheus_is_sent_where_the_server_exports(annotated):
     assert metadata["annotations"]["prometheus.io/port"] == rest
 
 
-def test_the_service_and_the_disruption_budget_find_the_pods():
+def test_selectors_match_the_pods():
     deployment = one("deployment", "Deployment")["spec"]
     labels = deployment["template"]["metadata"]["labels"]
     service = one("deployment", "Service")["spec"]
@@ -269,4 +269,4 @@ def test_the_service_and_the_disruption_budget_find_the_pods():
         assert selector.items() <= labels.items()
     ports = {port["name"] for port in plain_pod()[1]["ports"]}
     assert {port["targetPort"] for port in service["ports"]} == ports
-    assert service.get("type", "ClusterIP") == "ClusterIP"  # TensorFlow Serving asks nobody who they are
+    assert service.get("type", "ClusterIP") == "ClusterIP"  # TensorFlow Serving does not authenticate clients

@@ -1,4 +1,4 @@
-"""Whole runs of compiled packages without a cluster, each step a process of its own, on a MariaDB server."""
+"""Whole runs of compiled packages without a cluster. Each step is a process; ML Metadata is on a MariaDB server."""
 
 import json
 import multiprocessing
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.mysql, pytest.mark.
 
 
 def stop_first_training(process, arguments, attempt, how, folder):
-    """Once it has a checkpoint."""
+    """Send the signal `how` to the first training once it has written a checkpoint."""
     if arguments[-1] != "Trainer" or attempt:
         return
     while not list(folder.glob("runs/*/checkpoints/*/epoch-*.npz")) and process.poll() is None:
@@ -35,7 +35,7 @@ def stop_first_training(process, arguments, attempt, how, folder):
 
 
 class Stop:
-    """What a walk is watched by; goes to another process, so it is no closure."""
+    """Callable that stops the first training of a walk. It is a class, because a closure cannot be pickled."""
 
     def __init__(self, how, folder):
         self._how, self._folder = how, folder
@@ -46,12 +46,15 @@ class Stop:
 
 @pytest.fixture(scope="module")
 def walks(mariadb, sample_data, tmp_path_factory):
-    """Two pipelines at once on one store, the first training of each stopped: one is pushed, one is not blessed."""
+    """Two pipelines that run at the same time on one store. A signal stops the first training of each.
+
+    The first pipeline pushes its model, the model of the second is not blessed.
+    """
     first, second = (
         shutil.copytree(sample_data, tmp_path_factory.mktemp("walks"), dirs_exist_ok=True) for _ in range(2)
     )
     address = mariadb.database("walks")
-    begun = []
+    results = []
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         for folder, name, accuracy, how in (first, "sample", 0, signal.SIGKILL), (second, "other", 1, signal.SIGTERM):
             settings = SHORT | {
@@ -63,8 +66,8 @@ def walks(mariadb, sample_data, tmp_path_factory):
             }
             flags = [f"{key}={value}" for key, value in settings.items()]
             text = package(load("sample", flags, environment={}))
-            begun.append(pool.submit(walk, text, folder / "kfp", {VARIABLE: PASSWORD}, Stop(how, folder)))
-        pushed, stopped = (walked.result() for walked in begun)
+            results.append(pool.submit(walk, text, folder / "kfp", {VARIABLE: PASSWORD}, Stop(how, folder)))
+        pushed, stopped = (result.result() for result in results)
     return (first, pushed), (second, stopped), Address.parse(address, PASSWORD)
 
 
@@ -73,7 +76,7 @@ def run_of(address, done):
         return store.run(done.attempts[0].run_id)
 
 
-def test_a_run_goes_on_from_a_checkpoint_after_a_kill_and_pushes_a_model(walks):
+def test_a_killed_training_continues_from_its_checkpoint_and_is_pushed(walks):
     (folder, done), _, address = walks
     assert [one.name for one in done.attempts if one.code] == ["Trainer"], done.attempts
     assert done.codes("Trainer") == [-signal.SIGKILL, 0]
@@ -86,31 +89,31 @@ def test_a_run_goes_on_from_a_checkpoint_after_a_kill_and_pushes_a_model(walks):
     assert {one.state for one in run.executions} == {"complete"}
 
 
-def test_a_run_that_is_stopped_fails_with_the_code_of_a_run_on_one_machine_and_is_reported(walks):
+def test_a_run_that_is_not_blessed_ends_with_exit_code_4_and_a_report(walks):
     _, (folder, done), address = walks
     assert done.codes("Trainer") == [128 + signal.SIGTERM, 0]
     assert "continuing from" in done.last("Trainer").output
     assert done.last("Pusher").output.rstrip().endswith("vitpipe: exit 0: Pusher is skipped")
-    assert done.codes("kubeflow.steps.verdict") == [4, 4]  # and once more, in case its pod was lost
+    assert done.codes("kubeflow.steps.verdict") == [4, 4]  # the verdict is retried once, in case its pod was lost
     assert "accuracy 0." in done.last("kubeflow.steps.verdict").output
     assert done.last("kubeflow.steps.verdict").output.rstrip().endswith("vitpipe: exit 4: not blessed")
     assert not (folder / "runs" / "other" / "serving").exists()
     assert summarise(RunResult(run_of(address, done))).state is RunState.NOT_BLESSED
     page = (folder / "kfp" / "report.html").read_text()
     assert "not blessed, nothing pushed" in page
-    told = json.loads((folder / "kfp" / "output.json").read_text())
-    [metrics] = told["artifacts"]["metrics"]["artifacts"]
+    executor_output = json.loads((folder / "kfp" / "output.json").read_text())
+    [metrics] = executor_output["artifacts"]["metrics"]["artifacts"]
     assert 0 < metrics["metadata"]["accuracy"] < 1
 
 
-def test_the_store_says_the_same_as_after_a_run_with_localdagrunner(walks, short_run):
+def test_the_store_equals_that_of_a_local_run(walks, short_run):
     (_, done), _, address = walks
     with reader(address) as server, reader(Address(short_run[0] / "runs/sample/metadata.db")) as file:
         [run_id] = file.run_names()
         assert answers(server, done.attempts[0].run_id) == answers(file, run_id)
 
 
-def test_no_password_is_in_what_the_steps_leave(walks):
+def test_no_password_is_in_logs_and_run_folders(walks):
     for folder, done in walks[:2]:
         texts = [one.output for one in done.attempts] + [
             path.read_text(errors="replace") for path in Path(folder, "runs").rglob("*") if path.is_file()

@@ -26,7 +26,7 @@ def test_a_warmup_longer_than_the_training_is_rejected():
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
-def test_decay_shrinks_matrices_only(name):
+def test_weight_decay_affects_only_matrices(name):
     model = ViT(image_size=8, depth=1, width=8, heads=2)
     for weight in model.trainable_weights:
         weight.assign(np.ones(weight.shape))

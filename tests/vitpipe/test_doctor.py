@@ -1,4 +1,4 @@
-"""The doctor in environments that are really broken, by what comes first on PYTHONPATH."""
+"""The doctor in working and in broken environments. Broken libraries are placed first on PYTHONPATH."""
 
 import contextlib
 import json
@@ -20,8 +20,8 @@ app.command()(command.doctor)
 
 
 @pytest.fixture
-def front(tmp_path, monkeypatch):
-    """A folder ahead of everything installed, for the processes that the doctor starts."""
+def first_on_path(tmp_path, monkeypatch):
+    """Folder that the processes of the doctor search before all installed packages."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return tmp_path
 
@@ -36,7 +36,7 @@ def add_distribution(folder, name: str, version: str) -> None:
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
 
 
-def test_a_sound_environment_has_no_problem():
+def test_a_working_environment_has_no_problem():
     result = CliRunner().invoke(app, ["--json"], env={"TF_USE_LEGACY_KERAS": None})
     findings = json.loads(result.stdout)
     assert set(findings[0]) == {"check", "verdict", "found", "fix"}
@@ -46,13 +46,13 @@ def test_a_sound_environment_has_no_problem():
     by_check = {finding["check"]: finding["found"] for finding in findings}
     assert by_check["TensorFlow"].startswith("2.21.")
     assert by_check["Keras"].endswith("on tensorflow")
-    assert by_check["ML Metadata"].endswith("puts and gets")
+    assert by_check["ML Metadata"].endswith("writes and reads")
     assert by_check["TFDV"].endswith("measures and validates")
 
 
-def test_broken_libraries_are_findings_and_the_table_says_what_cures_them(front):
-    (front / "tensorflow.py").write_text("raise ImportError('libcudart.so.99: cannot open')")
-    (front / "ml_metadata.py").write_text("raise RuntimeError('half an installation')")
+def test_broken_libraries_are_problems_with_a_fix(first_on_path):
+    (first_on_path / "tensorflow.py").write_text("raise ImportError('libcudart.so.99: cannot open')")
+    (first_on_path / "ml_metadata.py").write_text("raise RuntimeError('half an installation')")
     result = CliRunner().invoke(app, env={"COLUMNS": "200"})
     assert result.exit_code == 1
     assert isinstance(result.exception, SystemExit)
@@ -64,9 +64,9 @@ def test_broken_libraries_are_findings_and_the_table_says_what_cures_them(front)
     assert "Traceback" not in result.output
 
 
-def test_a_library_that_takes_its_process_down_does_not_hide_the_checks_after_it(front):
-    (front / "ml_metadata.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
-    (front / "apache_beam.py").write_text("import sys; sys.exit('no coders here')")
+def test_checks_continue_after_a_library_crashes_the_process(first_on_path):
+    (first_on_path / "ml_metadata.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+    (first_on_path / "apache_beam.py").write_text("import sys; sys.exit('no coders here')")
     findings = examine("Python", "ML Metadata", "Beam", "Disk")
     assert list(findings) == ["Python", "ML Metadata", "Beam", "Disk"]
     assert findings["ML Metadata"] == Diagnosis(
@@ -76,13 +76,13 @@ def test_a_library_that_takes_its_process_down_does_not_hide_the_checks_after_it
     assert findings["Disk"].found.endswith("free here")
 
 
-def test_what_a_library_prints_does_not_mix_with_the_findings(front):
-    (front / "apache_beam.py").write_text("__version__ = '9.9'; print('{not json', flush=True)")
+def test_output_of_a_library_does_not_mix_with_the_findings(first_on_path):
+    (first_on_path / "apache_beam.py").write_text("__version__ = '9.9'; print('{not json', flush=True)")
     assert examine("Beam") == {"Beam": Diagnosis(Health.OK, "9.9")}
 
 
-def test_without_kfp_local_runs_still_work(front):
-    (front / "kfp.py").write_text("raise ImportError('gone')")
+def test_without_kfp_local_runs_still_work(first_on_path):
+    (first_on_path / "kfp.py").write_text("raise ImportError('gone')")
     assert examine("Kubeflow Pipelines")["Kubeflow Pipelines"].verdict == Health.WARNING
 
 
@@ -93,29 +93,29 @@ def test_legacy_keras_is_a_problem(monkeypatch, value):
     assert (finding.verdict, finding.fix) == (Health.PROBLEM, "unset TF_USE_LEGACY_KERAS")
 
 
-def test_the_kubeflow_sdk_beside_us_is_a_problem(front):
+def test_an_installed_kubeflow_sdk_is_a_problem(first_on_path):
     assert examine("Kubeflow SDK")["Kubeflow SDK"].verdict == Health.OK
-    add_distribution(front, "kubeflow", "0.3.0")
+    add_distribution(first_on_path, "kubeflow", "0.3.0")
     finding = examine("Kubeflow SDK")["Kubeflow SDK"]
     assert finding.verdict == Health.PROBLEM
-    assert finding.found == "0.3.0 is installed and claims our package name"
+    assert finding.found == "0.3.0 is installed: its package kubeflow hides that of vitpipe"
 
 
-def test_a_version_that_differs_from_the_lock_is_named(front):
-    add_distribution(front, "rich", "0.0.1")
+def test_a_version_that_differs_from_the_lock_is_a_warning(first_on_path):
+    add_distribution(first_on_path, "rich", "0.0.1")
     finding = examine("Lock")["Lock"]
     assert finding.verdict == Health.WARNING
     assert "rich 0.0.1 (lock ==" in finding.found
 
 
-def test_in_a_container_its_limit_is_the_memory_that_counts(tmp_path):
+def test_the_memory_limit_of_a_container_is_respected(tmp_path):
     gib = 1 << 30
     (tmp_path / "memory.current").write_text(f"{gib}\n")
     (tmp_path / "memory.stat").write_text(f"anon 1\ninactive_file {gib // 2}\nactive_file 1\n")
     (tmp_path / "memory.max").write_text(f"{gib * 3 // 2}\n")
     finding = doctor.memory(tmp_path)
     assert finding.verdict == Health.WARNING
-    assert finding.found == "1.0 GiB available of this container's 1.5"  # files that nobody reads make room
+    assert finding.found == "1.0 GiB available of this container's 1.5 GiB"  # inactive file cache counts as available
     assert "container" in finding.fix
 
     machine = doctor.memory(tmp_path / "no-such-group").found
@@ -136,7 +136,7 @@ def test_a_moved_run_folder_is_reported(tmp_path, monkeypatch):
     assert f"was moved or copied from {tmp_path}/before/runs/sample" in finding.found and "are gone" in finding.found
 
 
-def test_an_address_that_is_none_is_a_problem(monkeypatch):
+def test_an_invalid_store_address_is_a_problem(monkeypatch):
     monkeypatch.setenv(ADDRESS, "mysql://nobody")
     finding = doctor.runs()
     assert finding.verdict is Health.PROBLEM and ADDRESS in finding.fix

@@ -1,4 +1,4 @@
-"""The Python interface: what `import vitpipe` costs, and what its functions return."""
+"""The Python interface: imports of `import vitpipe`, and results of its functions."""
 
 import ast
 import contextlib
@@ -38,7 +38,7 @@ FIGURES = ModelFigures(
 )
 
 
-def test_importing_it_imports_no_library_and_no_other_package_of_ours():
+def test_importing_vitpipe_imports_no_other_package():
     script = "import sys; before = {*sys.modules}; import vitpipe; print(*{*sys.modules} - before)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     loaded = {*done.stdout.split()}
@@ -60,7 +60,7 @@ def test_every_name_resolves_and_type_checkers_see_the_same_names():
 
 @pytest.fixture
 def runs(tmp_path):
-    """The folder of a run whose model has accuracy 0.6, while the gate wanted 0.9."""
+    """Folder of run folders, with runs whose models have accuracy 0.6 while the gate requires 0.9."""
     folder = tmp_path / "runs" / "pets"
     folder.mkdir(parents=True)
     judgement = judge(GateSettings(accuracy=0.9), FIGURES)
@@ -71,7 +71,7 @@ def runs(tmp_path):
     return tmp_path / "runs"
 
 
-def test_a_model_is_blessed_once_and_the_run_says_so(runs):
+def test_a_model_is_blessed_once_and_the_run_records_it(runs):
     before = vitpipe.read_run("run-1", runs)
     assert (before.state, before.blessed, before.servable) == (RunState.NOT_BLESSED, False, True)
     assert vitpipe.verdict(before).exit is Exit.NOT_BLESSED
@@ -86,7 +86,7 @@ def test_a_model_is_blessed_once_and_the_run_says_so(runs):
     assert vitpipe.bless("run-1", reason="again", runs=runs) is None
 
 
-def test_an_empty_store_of_another_pipeline_does_not_keep_a_model_from_being_blessed(runs):
+def test_an_empty_store_of_another_pipeline_does_not_prevent_blessing(runs):
     (runs / "birds").mkdir()
     (runs / "birds" / "metadata.db").touch()
     assert vitpipe.bless("run-1", reason="shown tonight", runs=runs).version == 1
@@ -95,7 +95,7 @@ def test_an_empty_store_of_another_pipeline_does_not_keep_a_model_from_being_ble
 
 @pytest.mark.parametrize("place", ["elsewhere", "pets/root/Trainer/model/../../elsewhere", "pets/root"])
 def test_a_model_outside_the_root_of_its_pipeline_is_not_blessed(runs, place):
-    """Others can write to a shared store, and the push copies whatever is in the recorded folder."""
+    """Other users can write to a shared store, and a push copies everything in the recorded folder."""
     uri = runs / place
     (uri / "Format-Serving").mkdir(parents=True, exist_ok=True)
     (uri / "Format-Serving" / "saved_model.pb").write_text("secret")
@@ -107,7 +107,7 @@ def test_a_model_outside_the_root_of_its_pipeline_is_not_blessed(runs, place):
     assert not (runs / "pets" / "serving").exists()
 
 
-def test_what_cannot_be_blessed(runs):
+def test_bless_rejects_unservable_models_empty_reasons_and_running_pipelines(runs):
     with pytest.raises(NotServable) as refused:
         vitpipe.bless("run-2", reason="why not", runs=runs)
     assert refused.value.exit is Exit.NOT_SERVABLE
@@ -151,7 +151,7 @@ def test_rolling_back_returns_the_version_that_serves(tmp_path):
         vitpipe.roll_back(pipeline="cars", runs=tmp_path / "runs")
 
 
-def test_garbage_is_returned_by_pipeline(tmp_path):
+def test_collect_garbage_returns_a_result_for_each_pipeline(tmp_path):
     for pipeline in ("cats", "dogs"):
         make_store(tmp_path / pipeline / "metadata.db", pipeline, runs=4)
         for run in vitpipe.list_runs(tmp_path, pipeline=pipeline).runs:
@@ -169,7 +169,7 @@ def test_garbage_is_returned_by_pipeline(tmp_path):
         vitpipe.collect_garbage(0, runs=tmp_path)
 
 
-def test_predictions_are_values(tmp_path):
+def test_predict_returns_a_prediction_for_each_image(tmp_path):
     from trainer import serving
     from trainer.vit import ViT
 

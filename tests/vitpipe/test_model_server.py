@@ -1,4 +1,4 @@
-"""A model server, asked over real sockets in its own protocols."""
+"""The client of a model server, over real sockets with both protocols."""
 
 import contextlib
 import json
@@ -61,7 +61,7 @@ def served(signatures):
 
 @pytest.fixture(params=["rest", "grpc"])
 def server(request, served):
-    """`served` by a server that is asked without patience."""
+    """Server of `served` with short time limits, once for each protocol."""
     over = model_server.rest if request.param == "rest" else model_server.over_grpc
     with over(served) as address:
         yield quick(address, grpc=request.param == "grpc")
@@ -71,7 +71,7 @@ def quick(address, **options):
     return Server(address, "vit", **options, connect_s=2, answer_s=5, back_off_s=0.01)
 
 
-def refused(server, images):
+def server_error(server, images):
     with pytest.raises(ServerError) as caught:
         list(ask(server, images))
     assert "\n" not in str(caught.value)
@@ -83,7 +83,7 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def test_the_answers_are_those_of_the_savedmodel_to_the_last_bit(server, signatures, images):
+def test_answers_equal_those_of_the_savedmodel_exactly(server, signatures, images):
     asked = [images[0], BROKEN, b"", *images[1:], images[0] + b"\0\0"]
     called = signatures["serving_bytes"](image_bytes=tf.constant(asked))
     answers = list(ask(server, asked))
@@ -92,7 +92,7 @@ def test_the_answers_are_those_of_the_savedmodel_to_the_last_bit(server, signatu
     assert [answer.valid for answer in answers] == [True, False, False, True, True, True, True, True]
 
 
-def test_many_images_go_in_batches_and_keep_their_order(server, served, signatures, images):
+def test_many_images_are_sent_in_batches_and_keep_their_order(server, served, signatures, images):
     asked = (images * 14)[:70]
     answers = list(ask(server, asked))
     assert served.batches == [32, 32, 6]
@@ -100,7 +100,7 @@ def test_many_images_go_in_batches_and_keep_their_order(server, served, signatur
     assert max(abs(called - [answer.probabilities for answer in answers]).flatten()) < 1e-6
 
 
-def test_a_batch_has_a_bound_in_bytes():
+def test_batches_are_limited_in_bytes():
     large, small = bytes(BATCH_BYTES + 1), bytes(BATCH_BYTES // 2)
     assert list(batches([small, small, small, large, small])) == [[small, small], [small], [large], [small]]
     assert list(batches([])) == []
@@ -113,65 +113,65 @@ def test_a_batch_has_a_bound_in_bytes():
         {False: [502, 504], True: [grpc.StatusCode.DEADLINE_EXCEEDED] * 2},
     ],
 )
-def test_a_server_that_is_busy_is_asked_again(server, served, images, failures):
+def test_a_busy_server_is_tried_again(server, served, images, failures):
     served.failures = failures[server.grpc]
     assert len(list(ask(server, images))) == 5
     assert served.batches == [5, 5, 5]
 
 
-def test_it_is_asked_four_times(server, served, images):
+def test_a_server_is_tried_four_times(server, served, images):
     served.failures = [grpc.StatusCode.UNAVAILABLE if server.grpc else 503] * 10
-    assert f"tried 4 times: no model server answers at {server.address} (" in refused(server, images)
+    assert f"tried 4 times: no model server answers at {server.address} (" in server_error(server, images)
     assert len(served.batches) == TRIES
 
 
-def test_what_stays_wrong_is_not_asked_again(server, served, images):
+def test_an_invalid_request_is_not_repeated(server, served, images):
     served.failures = [grpc.StatusCode.INVALID_ARGUMENT if server.grpc else 400] * 10
-    refused(server, images)
+    server_error(server, images)
     assert len(served.batches) == 1
 
 
-def test_another_model_name(server, served, images):
-    message = refused(server._replace(model="cat/../vit?"), images)
+def test_an_unknown_model_name_is_reported(server, served, images):
+    message = server_error(server._replace(model="cat/../vit?"), images)
     assert "serves no model 'cat/../vit?' (" in message and "Servable not found" in message and "--name" in message
     assert len(served.batches) == 1
 
 
-def test_a_model_without_the_signature(server, served, images):
+def test_a_missing_signature_is_reported(server, served, images):
     served.signatures = {"serving_default": None}
-    message = refused(server, images)
+    message = server_error(server, images)
     assert "model 'vit' at" in message and "has no signature serving_bytes" in message
     assert len(served.batches) == 1
 
 
-def test_a_model_whose_signature_answers_something_else(server, served, images):
+def test_unexpected_outputs_are_reported(server, served, images):
     served.predict = lambda signature, images: {"scores": tf.zeros([len(images), 2]).numpy()}
-    assert "does not answer as signature serving_bytes does (KeyError(" in refused(server, images)
+    assert "is not that of signature serving_bytes (KeyError(" in server_error(server, images)
 
 
-def test_rows_that_are_missing(server, served, images):
+def test_missing_rows_are_reported(server, served, images):
     whole = served.predict
     served.predict = lambda signature, images: whole(signature, images[1:])
-    assert "(4 rows for 5 images)" in refused(server, images)
+    assert "(4 rows for 5 images)" in server_error(server, images)
 
 
-def test_a_slow_server(server, served, images):
+def test_a_slow_server_times_out(server, served, images):
     served.delay_s = 0.6
-    message = refused(server._replace(answer_s=0.25), images)
+    message = server_error(server._replace(answer_s=0.25), images)
     assert f"tried 4 times: {server.address} did not answer within 0.25 s" in message
     assert 1 < len(served.batches) <= TRIES
 
 
 @pytest.mark.parametrize("over_grpc", [False, True])
-def test_nothing_listens(over_grpc, images):
+def test_a_refused_connection_is_reported(over_grpc, images):
     address = f"127.0.0.1:{free_port()}"
-    message = refused(quick(address, grpc=over_grpc), images)
+    message = server_error(quick(address, grpc=over_grpc), images)
     assert f"tried 4 times: no model server answers at {address} (" in message
     assert "Connection refused" in message and ("8500" if over_grpc else "8501") in message
 
 
 @pytest.mark.parametrize("over_grpc", [False, True])
-def test_a_server_that_comes_up_meanwhile(over_grpc, served, images):
+def test_a_server_that_starts_during_the_retries_is_used(over_grpc, served, images):
     start = model_server.over_grpc if over_grpc else model_server.rest
     port, answered = free_port(), threading.Event()
     server = quick(f"127.0.0.1:{port}", grpc=over_grpc)._replace(back_off_s=0.1)
@@ -197,7 +197,7 @@ def pump(source, target, pause_s=0.0):
     target.shutdown(socket.SHUT_WR)
 
 
-def test_a_connection_that_breaks_is_set_up_again(images):
+def test_a_broken_connection_is_tried_again(images):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         accepted = []
 
@@ -209,7 +209,7 @@ def test_a_connection_that_breaks_is_set_up_again(images):
 
         thread = threading.Thread(target=reset)
         thread.start()
-        assert "tried 4 times: no model server answers" in refused(
+        assert "tried 4 times: no model server answers" in server_error(
             quick(f"127.0.0.1:{listener.getsockname()[1]}"), images
         )
         thread.join()
@@ -229,12 +229,12 @@ def test_a_connection_that_breaks_is_set_up_again(images):
 def test_a_web_server_is_not_a_model_server(status, kind, text, images):
     message = refused_by_web_server(status, kind, text, images)
     assert "is not a model server" in message and f"{status} " in message and kind in message
-    assert "REST side (port 8501 by default), or add --grpc" in message
+    assert "REST port (8501 by default), or add --grpc" in message
 
 
-def test_a_message_that_a_proxy_finds_too_large(images):
+def test_a_message_too_large_for_a_proxy_is_reported(images):
     message = refused_by_web_server(413, "text/html", "<html>", images)
-    assert "takes no message of" in message and "send smaller images" in message
+    assert "as too large" in message and "send smaller images" in message
 
 
 def refused_by_web_server(status, kind, text, images):
@@ -252,35 +252,37 @@ def refused_by_web_server(status, kind, text, images):
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        message = refused(quick(f"127.0.0.1:{server.server_port}"), images)
+        message = server_error(quick(f"127.0.0.1:{server.server_port}"), images)
         server.shutdown()
     return message
 
 
-def test_a_message_that_grpc_finds_too_large(served):
+def test_a_message_too_large_for_grpc_is_reported(served):
     with model_server.over_grpc(served) as address:
-        message = refused(quick(address, grpc=True), [bytes(5 << 20)])
-    assert f"{address} takes no message of 5,24" in message and "1 image(s)" in message
+        message = server_error(quick(address, grpc=True), [bytes(5 << 20)])
+    assert f"{address} rejects the message of 5,24" in message and "1 image(s)" in message
 
 
-def test_the_protocols_mixed_up(served, images):
+def test_mixed_up_protocols_are_reported(served, images):
     with model_server.rest(served) as address:
-        message = refused(quick(address, grpc=True), images)
-        assert f"no model server answers at {address} (" in message and "gRPC side (port 8500 by default)" in message
+        message = server_error(quick(address, grpc=True), images)
+        assert f"no model server answers at {address} (" in message and "gRPC port (8500 by default)" in message
     with model_server.over_grpc(served) as address:
-        assert f"{address} is not a model server (it does not speak HTTP): give" in refused(quick(address), images)
+        assert f"{address} is not a model server (it does not speak HTTP): name" in server_error(quick(address), images)
 
 
-def test_a_grpc_server_of_something_else(images):
+def test_another_grpc_server_is_not_a_model_server(images):
     other = grpc.server(futures.ThreadPoolExecutor(1))
     address = f"127.0.0.1:{other.add_insecure_port('127.0.0.1:0')}"
     other.start()
-    assert f"{address} is not a model server (it answered UNIMPLEMENTED" in refused(quick(address, grpc=True), images)
+    assert f"{address} is not a model server (it answered UNIMPLEMENTED" in server_error(
+        quick(address, grpc=True), images
+    )
     other.stop(None)
 
 
-def test_a_large_body_may_take_longer_than_a_connection(served, images):
-    """Over a link that never stops for connect_s, but needs more than that for the whole body."""
+def test_a_large_body_may_take_longer_than_the_time_limit_to_connect(served, images):
+    """The connection transfers data all the time, but needs more than `connect_s` for the whole body."""
 
     def forward():
         with contextlib.suppress(OSError):  # the listener was closed
@@ -314,7 +316,7 @@ def files(images, tmp_path):
 
 @pytest.fixture
 def vitpipe(monkeypatch, capfd):
-    """vitpipe(arguments) runs the command in this process: exit code, standard output, standard error."""
+    """Function that runs a command in this process. Returns exit code, standard output and standard error."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["vitpipe", *arguments])
@@ -327,7 +329,7 @@ def vitpipe(monkeypatch, capfd):
     return run
 
 
-def test_the_command_prints_what_it_prints_for_a_folder(vitpipe, served, folder, files):
+def test_the_command_prints_the_same_for_a_folder_and_a_server(vitpipe, served, folder, files):
     code, local, _ = vitpipe("predict", *files, "--model", str(folder), "--trust-model", "--json")
     assert code == 3
     _, lines, _ = vitpipe("predict", *files, "--model", str(folder), "--trust-model")
@@ -345,7 +347,7 @@ def test_the_command_prints_the_problems_of_an_image(vitpipe, served, folder, tm
     exif[0x0112] = 6
     turned.write_bytes(encoded(picture(0), "JPEG", exif=exif))
     whole = encoded(picture(1), "JPEG")
-    halved.write_bytes(whole[: len(whole) - 200] + bytes(198) + whole[-2:])  # TensorFlow decodes it
+    halved.write_bytes(whole[: len(whole) - 200] + bytes(198) + whole[-2:])  # TensorFlow would decode it
     webp.write_bytes(encoded(picture(2), "WEBP"))
     files = [str(file) for file in (turned, halved, webp)]
     with model_server.rest(served) as address:
@@ -364,7 +366,7 @@ def test_the_command_prints_the_problems_of_an_image(vitpipe, served, folder, tm
     assert f"{halved}\tcut or damaged\t" in out and f"{turned}: the Exif" in errors
 
 
-def test_the_command_ends_with_1_and_one_line(vitpipe, served, files):
+def test_an_error_of_the_server_is_one_line_and_exit_code_1(vitpipe, served, files):
     with model_server.rest(served) as address:
         code, out, errors = vitpipe("predict", *files, "--server", address, "--name", "other")
     assert (code, out) == (1, "")
@@ -385,13 +387,13 @@ def test_the_command_ends_with_1_and_one_line(vitpipe, served, files):
         (["--name", "cat"], "name it with --server"),
     ],
 )
-def test_bad_usage_ends_with_2(vitpipe, files, arguments, message):
+def test_bad_usage_ends_with_exit_code_2(vitpipe, files, arguments, message):
     code, out, errors = vitpipe("predict", files[0], *arguments)
     assert (code, out) == (2, "")
     assert message in errors and "Traceback" not in errors
 
 
-def test_rest_needs_no_tensorflow(served, files):
+def test_rest_works_without_tensorflow(served, files):
     script = (
         "import sys; sys.modules.update(tensorflow=None, grpc=None, tfx=None); from vitpipe.cli import main; main()"
     )

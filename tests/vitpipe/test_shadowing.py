@@ -1,4 +1,4 @@
-"""Foreign packages that Python finds before ours: each is named, with the fix."""
+"""Messages about foreign packages that Python finds before ours."""
 
 import os
 import subprocess
@@ -26,10 +26,10 @@ def vitpipe(module, path, cwd, *arguments):
         ("pipeline/__init__.py", "vitpipe"),
     ],
 )
-def test_a_package_on_the_path_that_hides_ours_is_named(tmp_path, file, module):
+def test_a_package_on_pythonpath_that_hides_ours_is_named(tmp_path, file, module):
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text("raise RuntimeError('another project')\n" if "pipeline" not in file else "")
-    if module == "vitpipe":  # in the checkout nothing is hidden: the current folder comes first on the path
+    if module == "vitpipe":  # in the checkout nothing is hidden, because the current folder is first on the path
         assert vitpipe(module, [tmp_path, ROOT], ROOT, "--help").returncode == 0
     done = vitpipe(module, [tmp_path, ROOT], tmp_path.parent, "models", "list")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
@@ -37,14 +37,14 @@ def test_a_package_on_the_path_that_hides_ours_is_named(tmp_path, file, module):
     assert f"{tmp_path / name}" in done.stderr and "shadows" in done.stderr and "PYTHONPATH" in done.stderr
 
 
-def test_a_folder_without_code_that_comes_first_is_named(tmp_path):
-    """Such a folder hides an editable installation from `python -m` in the current folder."""
+def test_a_module_in_the_current_folder_that_hides_ours_is_named(tmp_path):
+    """`python -m` searches the current folder before an editable installation."""
     (tmp_path / "trainer.py").write_text("")
     done = vitpipe("vitpipe", [ROOT], tmp_path, "doctor")
     assert done.returncode == 2 and "run from another folder" in done.stderr
 
 
-def test_a_foreign_kubeflow_hides_one_group_of_commands(tmp_path):
+def test_a_foreign_kubeflow_package_affects_only_the_kfp_commands(tmp_path):
     (tmp_path / "kubeflow").mkdir()
     (tmp_path / "kubeflow" / "__init__.py").write_text("raise RuntimeError('another project')\n")
     done = vitpipe("vitpipe", [tmp_path, ROOT], tmp_path.parent, "models", "list")

@@ -1,4 +1,4 @@
-"""When a span is trained on, and when it is not: real spans, a real store, and runs that cost nothing."""
+"""The watcher's choice of spans to train on, with real spans, a real store, and runs that are only recorded."""
 
 import json
 import signal
@@ -23,23 +23,23 @@ from vitpipe.watcher import Pace, Watcher, check, run_child
 FAST = Pace(every=0.01, settle=0.05, retry=0.01, longest_retry=0.04, attempts=4)
 
 
-class Enough(Exception):
-    """Ends a watcher that would go on for ever."""
+class StopWatching(Exception):
+    """Ends a watcher, which otherwise never ends."""
 
 
 @dataclass
 class Pipeline:
-    """A pipeline whose runs end as `ends` says, and then with 0. They are recorded as real ones are."""
+    """A pipeline whose runs end with the exit codes in `ends`, and then with 0. They are recorded like real runs."""
 
     settings: Settings
     ends: list[int] = field(default_factory=list)
     trained: list[tuple[int, str]] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
-    until: str = "waiting for another span"  # what the watcher says when the test is over
+    messages: list[str] = field(default_factory=list)
+    until: str = "waiting for another span"  # the message that ends the test
     times: int = 1
 
-    def land(self, span):
-        """A span that holds other images than the rest, by one rename."""
+    def add_span(self, span):
+        """Add a span with new images to the data folder, by one rename."""
         image = encoded(picture(span))
         records = {
             split: [tfrecord.example(image, label, b"%d" % label) for label in range(3)] for split in ("train", "val")
@@ -47,8 +47,8 @@ class Pipeline:
         data = self.settings.data.dir
         write_span(data / ".tmp", span, {**records, "test": records["val"]}).rename(data / f"span-{span}")
 
-    def ran(self, span, end, **facts):
-        """A run on a span, by whomever; `end` None for one that has not said how it ended."""
+    def record_run(self, span, end, **facts):
+        """Record a run on a span. With `end` None, the run has not recorded its end."""
         folder = self.settings.data.dir / f"span-{span}"
         facts = {
             "settings": self.settings.resolved(span),
@@ -64,18 +64,18 @@ class Pipeline:
     def train(self, span, reason):
         self.trained.append((span, reason))
         end = self.ends.pop(0) if self.ends else Exit.OK
-        self.ran(span, end)
+        self.record_run(span, end)
         return end
 
     def say(self, line):
-        self.said.append(line)
+        self.messages.append(line)
         if self.until in line:
             self.times -= 1
             if not self.times:
-                raise Enough
+                raise StopWatching
 
     def watch(self, pace=FAST):
-        with pytest.raises(Enough):
+        with pytest.raises(StopWatching):
             Watcher(self.settings, self.train, self.say, pace).forever()
 
     def once(self):
@@ -92,56 +92,58 @@ def pipeline(tmp_path):
     return Pipeline(Settings(name="cats", runs=tmp_path / "runs", data={"dir": tmp_path / "data"}))
 
 
-def test_a_span_is_trained_on_once_and_a_later_look_reads_that_from_the_store(pipeline):
+def test_a_span_is_trained_on_once(pipeline):
     assert pipeline.once() == 0 and pipeline.spans == []
-    assert "no span in" in pipeline.said[-1]
-    pipeline.land(1)
+    assert "no span in" in pipeline.messages[-1]
+    pipeline.add_span(1)
     assert pipeline.once() == 0
-    assert pipeline.trained == [(1, "span 1 landed, none was trained on before")]
+    assert pipeline.trained == [(1, "span 1 appeared; there was no training before")]
     assert pipeline.once() == 0 and pipeline.spans == [1]
-    assert "nothing to do: run run-" in pipeline.said[-1] and pipeline.said[-1].endswith("span 1 and ended: done")
-    pipeline.land(2)
-    pipeline.land(3)
+    assert "nothing to do: run run-" in pipeline.messages[-1] and pipeline.messages[-1].endswith(
+        "on span 1 ended: done"
+    )
+    pipeline.add_span(2)
+    pipeline.add_span(3)
     assert pipeline.once() == 0
-    assert pipeline.trained[1:] == [(3, "span 3 landed, 1 was the last one trained on")]
+    assert pipeline.trained[1:] == [(3, "span 3 appeared; the last training was on span 1")]
 
 
 @pytest.mark.parametrize("verdict", [Exit.DATA_REFUSED, Exit.NOT_BLESSED, Exit.NOT_SERVABLE])
-def test_a_verdict_is_an_end_and_the_exit_code_of_one_look(pipeline, verdict):
-    pipeline.land(1)
+def test_once_returns_the_exit_code_and_a_verdict_is_final(pipeline, verdict):
+    pipeline.add_span(1)
     pipeline.ends = [verdict]
     assert pipeline.once() == verdict
     assert pipeline.once() == 0
     assert pipeline.spans == [1]
 
 
-def test_refused_data_are_not_called_trained_on(pipeline):
-    pipeline.land(1)
-    pipeline.land(2)
-    pipeline.ran(1, Exit.NOT_BLESSED)
-    pipeline.ran(2, Exit.DATA_REFUSED)
-    pipeline.land(3)
+def test_a_refused_span_is_not_reported_as_trained_on(pipeline):
+    pipeline.add_span(1)
+    pipeline.add_span(2)
+    pipeline.record_run(1, Exit.NOT_BLESSED)
+    pipeline.record_run(2, Exit.DATA_REFUSED)
+    pipeline.add_span(3)
     pipeline.once()
-    assert pipeline.trained == [(3, "span 3 landed, 1 was the last one trained on")]
+    assert pipeline.trained == [(3, "span 3 appeared; the last training was on span 1")]
 
 
-def test_what_crashed_or_died_is_no_end(pipeline):
-    pipeline.land(1)
-    pipeline.ran(1, Exit.CRASHED)
+def test_a_crashed_or_killed_run_does_not_count(pipeline):
+    pipeline.add_span(1)
+    pipeline.record_run(1, Exit.CRASHED)
     gone = subprocess.run(
         [sys.executable, "-c", "from pipeline.result.run_result import this_process; print(this_process())"],
         capture_output=True,
         text=True,
         check=True,
     )
-    pipeline.ran(1, None, process=gone.stdout.strip())
+    pipeline.record_run(1, None, process=gone.stdout.strip())
     pipeline.once()
     assert pipeline.spans == [1]
 
 
-def test_runs_of_other_pipelines_and_other_data_of_that_number_do_not_count(pipeline):
-    pipeline.land(1)
-    pipeline.ran(1, Exit.OK, data_digest="0" * 64)
+def test_runs_of_other_pipelines_or_other_data_do_not_count(pipeline):
+    pipeline.add_span(1)
+    pipeline.record_run(1, Exit.OK, data_digest="0" * 64)
     file = pipeline.settings.folder / "metadata.db"
     digest = manifest.read(pipeline.settings.data.dir / "span-1").digest()
     other = {"settings": json.dumps({"name": "dogs", "data": {"span": 1}}), "data_digest": digest, "exit": "0"}
@@ -150,50 +152,50 @@ def test_runs_of_other_pipelines_and_other_data_of_that_number_do_not_count(pipe
     assert pipeline.spans == [1]
 
 
-def test_spans_that_land_together_make_one_run(pipeline):
-    pipeline.land(1)
+def test_spans_that_appear_together_start_one_run(pipeline):
+    pipeline.add_span(1)
 
-    def land():
-        while not any("waiting for another span" in line for line in pipeline.said):
+    def add_span():
+        while not any("waiting for another span" in line for line in pipeline.messages):
             time.sleep(0.01)
         for span in 2, 3, 4:
-            pipeline.land(span)
+            pipeline.add_span(span)
             time.sleep(0.1)
 
-    thread = threading.Thread(target=land)
+    thread = threading.Thread(target=add_span)
     thread.start()
     pipeline.times = 2
     pipeline.watch(Pace(every=0.01, settle=1.0))
     thread.join()
     assert pipeline.spans == [1, 4]
-    assert pipeline.trained[1][1] == "span 4 landed, 1 was the last one trained on"
+    assert pipeline.trained[1][1] == "span 4 appeared; the last training was on span 1"
 
 
-def test_what_fails_is_tried_again_and_then_no_more(pipeline):
-    pipeline.land(1)
+def test_a_failing_run_is_retried_a_limited_number_of_times(pipeline):
+    pipeline.add_span(1)
     pipeline.ends = [1, 1, 2, 1, 1]
     pipeline.watch()
     assert pipeline.spans == [1] * FAST.attempts
-    assert any("given up after 4 attempts" in line for line in pipeline.said)
+    assert any("given up after 4 attempts" in line for line in pipeline.messages)
 
 
-def test_waits_double_up_to_the_longest(pipeline):
-    pipeline.land(1)
+def test_waits_double_up_to_the_maximum(pipeline):
+    pipeline.add_span(1)
     pipeline.ends = [1] * 4
     pipeline.watch(Pace(every=0.1, retry=0.2, longest_retry=0.5, attempts=4))
-    assert [line.rpartition(" in ")[2] for line in pipeline.said if "failed" in line] == ["0.2 s", "0.4 s", "0.5 s"]
+    assert [line.rpartition(" in ")[2] for line in pipeline.messages if "failed" in line] == ["0.2 s", "0.4 s", "0.5 s"]
 
 
 def test_a_new_span_ends_the_wait_after_a_failure(pipeline):
-    pipeline.land(1)
+    pipeline.add_span(1)
     pipeline.ends = [1]
 
-    def land():
-        while not any("failed" in line for line in pipeline.said):
+    def add_span():
+        while not any("failed" in line for line in pipeline.messages):
             time.sleep(0.01)
-        pipeline.land(2)
+        pipeline.add_span(2)
 
-    thread = threading.Thread(target=land)
+    thread = threading.Thread(target=add_span)
     thread.start()
     began = time.monotonic()
     pipeline.watch(Pace(every=0.01, settle=0.01, retry=300))
@@ -201,17 +203,17 @@ def test_a_new_span_ends_the_wait_after_a_failure(pipeline):
     assert pipeline.spans == [1, 2] and time.monotonic() - began < 100
 
 
-def test_a_run_that_goes_on_is_waited_for_and_its_verdict_counts(pipeline):
-    pipeline.land(1)
+def test_another_run_is_waited_for_and_its_verdict_counts(pipeline):
+    pipeline.add_span(1)
     pipeline.settings.folder.mkdir(parents=True)
     lock = filelock.FileLock(pipeline.settings.folder / ".lock", thread_local=False)
     lock.acquire()
-    assert pipeline.once() == 0 and "another run of cats is running" in pipeline.said[-1]
+    assert pipeline.once() == 0 and "another run of cats is running" in pipeline.messages[-1]
 
     def other():
-        while not any("waits for another run of cats" in line for line in pipeline.said):
+        while not any("waits for another run of cats" in line for line in pipeline.messages):
             time.sleep(0.01)
-        pipeline.ran(1, Exit.OK)
+        pipeline.record_run(1, Exit.OK)
         lock.release()
 
     thread = threading.Thread(target=other)
@@ -221,15 +223,15 @@ def test_a_run_that_goes_on_is_waited_for_and_its_verdict_counts(pipeline):
     assert pipeline.spans == []
 
 
-def test_a_run_on_a_cluster_is_waited_for_as_well(pipeline):
-    pipeline.land(1)
-    pipeline.ran(1, None, process=json.dumps({"kubeflow": "run-on-cluster"}))
+def test_a_run_on_a_cluster_is_waited_for(pipeline):
+    pipeline.add_span(1)
+    pipeline.record_run(1, None, process=json.dumps({"kubeflow": "run-on-cluster"}))
     assert pipeline.once() == 0 and pipeline.spans == []
-    assert "another run of cats is running" in pipeline.said[-1]
+    assert "another run of cats is running" in pipeline.messages[-1]
 
 
-def test_a_store_that_cannot_be_read_is_asked_again(pipeline):
-    pipeline.land(1)
+def test_reading_a_damaged_store_is_retried(pipeline):
+    pipeline.add_span(1)
     pipeline.settings.folder.mkdir(parents=True)
     file = pipeline.settings.folder / "metadata.db"
     file.write_text("no database at all, and longer than a header of one would be" * 20)
@@ -237,7 +239,7 @@ def test_a_store_that_cannot_be_read_is_asked_again(pipeline):
         pipeline.once()
 
     def mend():
-        while not any("failed" in line for line in pipeline.said):
+        while not any("failed" in line for line in pipeline.messages):
             time.sleep(0.01)
         file.unlink()
 
@@ -249,21 +251,21 @@ def test_a_store_that_cannot_be_read_is_asked_again(pipeline):
 
 
 def test_a_store_whose_writer_was_killed_is_read_and_training_continues(pipeline):
-    pipeline.land(1)
-    pipeline.ran(1, Exit.OK, **{f"fact {number}": "x" * 500 for number in range(100)})  # more than a page
+    pipeline.add_span(1)
+    pipeline.record_run(1, Exit.OK, **{f"fact {number}": "x" * 500 for number in range(100)})  # more than a page
     store = pipeline.settings.folder / "metadata.db"
     kill_a_writer(store)
     journal = Path(f"{store}-journal")
     assert journal.stat().st_size > 0 and b"half" in store.read_bytes()
     assert pipeline.once() == 0 and pipeline.spans == []
-    assert pipeline.said[-1].endswith("span 1 and ended: done") and not journal.exists()
+    assert pipeline.messages[-1].endswith("on span 1 ended: done") and not journal.exists()
     kill_a_writer(store)
-    pipeline.land(2)
+    pipeline.add_span(2)
     assert pipeline.once() == 0 and pipeline.spans == [2]
 
 
-def test_a_run_folder_of_another_store_is_a_fault_and_nothing_to_wait_for(pipeline):
-    pipeline.land(1)
+def test_a_run_folder_of_another_store_is_an_error_without_retries(pipeline):
+    pipeline.add_span(1)
     (pipeline.settings.folder / "root").mkdir(parents=True)
     for look in pipeline.once, Watcher(pipeline.settings, pipeline.train, pipeline.say, FAST).forever:
         with pytest.raises(SettingsError, match="another store of ML Metadata"):
@@ -276,15 +278,15 @@ def test_a_span_without_a_manifest_is_refused(pipeline):
     with pytest.raises(DataRefused, match=r"manifest.json: missing"):
         pipeline.once()
     pipeline.watch()
-    assert pipeline.spans == [] and any("given up" in line for line in pipeline.said)
+    assert pipeline.spans == [] and any("given up" in line for line in pipeline.messages)
 
 
-def test_what_cannot_be_watched_is_said(pipeline):
+def test_check_rejects_a_fixed_span_and_a_missing_folder(pipeline):
     check(pipeline.settings)
     data = pipeline.settings.data
     with pytest.raises(SettingsError, match=r"data\.span is 3"):
         check(pipeline.settings.model_copy(update={"data": data.model_copy(update={"span": 3})}))
-    with pytest.raises(UsageError, match="no folder"):
+    with pytest.raises(UsageError, match="does not exist"):
         check(pipeline.settings.model_copy(update={"data": data.model_copy(update={"dir": data.dir / "not"})}))
 
 
@@ -292,16 +294,16 @@ def python(*lines):
     return [sys.executable, "-c", "\n".join(lines)]
 
 
-def test_the_exit_code_of_a_child_and_one_for_a_child_that_was_killed():
-    said = []
-    assert run_child(python("raise SystemExit(4)"), said.append) == Exit.NOT_BLESSED
-    assert run_child(python("raise SystemExit(143)"), said.append) == Exit.CRASHED
-    assert said == []
-    assert run_child(python("import os; os.kill(os.getpid(), 9)"), said.append) == Exit.CRASHED
-    assert said == ["the run was ended by SIGKILL"]
+def test_run_child_returns_the_exit_code():
+    messages = []
+    assert run_child(python("raise SystemExit(4)"), messages.append) == Exit.NOT_BLESSED
+    assert run_child(python("raise SystemExit(143)"), messages.append) == Exit.CRASHED
+    assert messages == []
+    assert run_child(python("import os; os.kill(os.getpid(), 9)"), messages.append) == Exit.CRASHED
+    assert messages == ["the run was ended by SIGKILL"]
 
 
-def test_interrupted_it_ends_its_child_too(tmp_path):
+def test_an_interrupt_ends_the_child(tmp_path):
     child = python(
         "import pathlib, signal, sys, time",
         "def end(*_):",
@@ -323,7 +325,7 @@ def test_interrupted_it_ends_its_child_too(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert parent.stdout.readline() == "here\n"  # the output of the child passes through
+    assert parent.stdout.readline() == "here\n"  # the output of the child is that of the parent
     parent.send_signal(signal.SIGINT)
     _, stderr = parent.communicate(timeout=30)
     assert "KeyboardInterrupt" in stderr and (tmp_path / "ended").exists()

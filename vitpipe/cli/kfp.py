@@ -137,7 +137,7 @@ def logs(
 ) -> None:
     """What the steps of a run write: each attempt at a node under its name."""
     with _client(load(config, overrides)) as (client, display):
-        from kubeflow.watch import written
+        from kubeflow.watch import read_logs
 
         display.started("looking for the run")
         found = client.find(run)
@@ -145,7 +145,7 @@ def logs(
         if node is not None and node not in nodes:
             raise NotFound(f"no node {node} in run {found.id}; it has {', '.join(nodes)}")
         heading = ""
-        for title, text in written(client, found, node, follow=follow, unread=display.line):
+        for title, text in read_logs(client, found, node, follow=follow, unread=display.line):
             display.idle()
             if title != heading:
                 print_line(f"==> {title} <==")
@@ -258,13 +258,13 @@ def _again(config: str, overrides: list[str] | None) -> str:
 
 
 def _watch(client: "Client", run_id: str, display: Display, again: str, as_json: bool = False) -> Exit:
-    from kubeflow.watch import ending, watch
+    from kubeflow.watch import read_ending, watch
 
     go_on = f"vitpipe kfp status {run_id} --watch {again}"
     try:
         run = watch(client, run_id, started=display.started, ended=display.ended)
         display.started("reading the verdict")
-        end = ending(client, run)
+        end = read_ending(client, run)
     except KeyboardInterrupt:
         display.line(f"the run goes on; to go on watching: {go_on}")
         raise typer.Exit(_INTERRUPTED) from None

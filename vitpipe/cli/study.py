@@ -133,13 +133,13 @@ class _Display(StudyProgress):
         self._bar.add_task("", left="")
 
     def started(self, place: Place) -> None:
-        self._show(place.words)
+        self._show(place.label)
 
     def ended(self, cell: Cell) -> None:
         self._cells.append(cell)
         result, more = cell.result, self._left()
         line = (
-            f"{len(self._cells)}/{len(self._places)}  {cell.place.words}: {result.accuracy:.1%} in "
+            f"{len(self._cells)}/{len(self._places)}  {cell.place.label}: {result.accuracy:.1%} in "
             f"{duration(result.seconds)}"
         )
         self.line(line + (f", about {duration(more)} left" if more else ""))

@@ -1,1 +1,1 @@
-"""Study of how much data architectures need: each is trained at several training-set sizes and seeds."""
+"""Study of how much data architectures need. Each one is trained at several training-set sizes and seeds."""

@@ -1,4 +1,4 @@
-"""The page of a study, its figures and its chart as a picture."""
+"""The page of a study with its chart, and its figures as JSON."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,13 +8,21 @@ import plotly.graph_objects as go
 from pipeline.drawing.charts import MORE_COLOURS, html
 from pipeline.drawing.document import document
 from trainer.disk import atomic_write
-from vitpipe.study.results import Found, Row
+from vitpipe.study.results import Row, StudyFigures
 
 PAGE, DATA = "study.html", "study.json"
 
 
-def write(found: Found, out: Path) -> Path:
-    """Both files, each whole or not at all. Gives the page."""
+def write(found: StudyFigures, out: Path) -> Path:
+    """Write the page and the JSON file, each completely or not at all.
+
+    Args:
+        found: the figures of the study.
+        out: the folder to write to; created if missing.
+
+    Returns:
+        The path of the page.
+    """
     out.mkdir(parents=True, exist_ok=True)
     for name, text in (DATA, found.model_dump_json(indent=1) + "\n"), (PAGE, render(found)):
         with atomic_write(out / name) as file:
@@ -22,15 +30,16 @@ def write(found: Found, out: Path) -> Path:
     return out / PAGE
 
 
-def render(found: Found) -> str:
+def render(found: StudyFigures) -> str:
+    """Return the page of a study as HTML."""
     by_title: dict[str, list[Row]] = {}
     for row in found.rows:
         by_title.setdefault(row.title, []).append(row)
-    return document(Path(__file__).with_suffix(".html"), found=found, chart=data_regime(by_title))
+    return document(Path(__file__).with_suffix(".html"), found=found, chart=draw_chart(by_title))
 
 
-def data_regime(lines: Mapping[str, Sequence[Row]]) -> str:
-    """Accuracy over the images a class: by title its rows, a line through the means and a point for each seed."""
+def draw_chart(lines: Mapping[str, Sequence[Row]]) -> str:
+    """Draw accuracy over images a class as HTML: by title, a line through the means and a circle for each seed."""
     chart = go.Figure()
     for place, (title, rows) in enumerate(lines.items()):
         colour = MORE_COLOURS[place % len(MORE_COLOURS)]
@@ -51,7 +60,7 @@ def data_regime(lines: Mapping[str, Sequence[Row]]) -> str:
         )
         chart.add_scatter(
             x=[row.size for row in rows for _ in row.accuracies],
-            y=[one for row in rows for one in row.accuracies],
+            y=[accuracy for row in rows for accuracy in row.accuracies],
             mode="markers",
             marker={"color": colour, "symbol": "circle-open", "size": 7},
             name=title,

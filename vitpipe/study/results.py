@@ -17,27 +17,53 @@ from vitpipe.study.cells import Cell
 
 
 class Row(BaseModel):
-    """One architecture at one size. `interval`: 95 % by Student's t over the seeds, None for a single seed.
+    """Results of one architecture at one size: means over the seeds.
 
-    A seed stands for a draw of the training images, initial weights, shuffles and augmentation together; the test
-    images are the same for all.
+    A seed determines the draw of the training images, the initial weights, the shuffling and the augmentation. The test
+    images are the same for all seeds.
+
+    Attributes:
+        architecture: the name of the architecture.
+        title: its name in the legend of the chart.
+        size: number of training images of each class.
+        steps: number of optimizer steps.
+        accuracy: mean accuracy on the test split.
+        interval: 95 % confidence interval of `accuracy` by Student's t; None for a single seed.
+        accuracies: the accuracy of each seed.
+        log_loss: mean cross-entropy, in nats.
+        parameters: number of parameters of the model.
+        multiply_adds: multiply-adds of convolutions and matrix products, for one image.
+        seconds: duration of one training with its evaluation.
+        seconds_per_step: duration of one step.
     """
 
     architecture: str
     title: str
-    size: int  # images a class
+    size: int
     steps: int
     accuracy: float
     interval: tuple[float, float] | None
-    accuracies: list[float]  # by seed
+    accuracies: list[float]
     log_loss: float
     parameters: int
     multiply_adds: int
-    seconds: float  # a cell
+    seconds: float
     seconds_per_step: float
 
 
-class Found(BaseModel):
+class StudyFigures(BaseModel):
+    """Figures of a study, with what they were measured on.
+
+    Attributes:
+        data: the folder of the span.
+        classes: names of the classes, in index order.
+        test_images: number of images that the models were evaluated on.
+        pretrained: source of the pretrained ViT's backbone; None without one.
+        settings: the resolved settings of the study.
+        machine: processor, memory, GPU and versions.
+        rows: the results, by architecture and then by size.
+    """
+
     data: str
     classes: list[str]
     test_images: int
@@ -47,23 +73,32 @@ class Found(BaseModel):
     rows: list[Row]
 
 
-def rows(titles: Mapping[str, str], cells: Sequence[Cell]) -> list[Row]:
-    """By architecture, in the order of `titles`, then by size, of the cells there are."""
-    found = []
+def make_rows(titles: Mapping[str, str], cells: Sequence[Cell]) -> list[Row]:
+    """Summarize cells as one row for each architecture and size.
+
+    Args:
+        titles: the titles of the architectures, by their names.
+        cells: the cells to summarize.
+
+    Returns:
+        The rows, in the order of `titles` and then by size.
+    """
+    rows = []
     for name, title in titles.items():
-        of_arm = [cell for cell in cells if cell.place.architecture == name]
-        for size in sorted({cell.place.size for cell in of_arm}):
-            here = sorted((cell for cell in of_arm if cell.place.size == size), key=lambda cell: cell.place.seed)
-            results = [cell.result for cell in here]
+        of_architecture = [cell for cell in cells if cell.place.architecture == name]
+        for size in sorted({cell.place.size for cell in of_architecture}):
+            of_size = [cell for cell in of_architecture if cell.place.size == size]
+            of_size.sort(key=lambda cell: cell.place.seed)
+            results = [cell.result for cell in of_size]
             accuracies = [result.accuracy for result in results]
-            found.append(
+            rows.append(
                 Row(
                     architecture=name,
                     title=title,
                     size=size,
-                    steps=here[0].place.steps,
+                    steps=of_size[0].place.steps,
                     accuracy=float(np.mean(accuracies)),
-                    interval=interval(accuracies),
+                    interval=confidence_interval(accuracies),
                     accuracies=accuracies,
                     log_loss=float(np.mean([result.log_loss for result in results])),
                     parameters=results[0].parameters,
@@ -72,11 +107,11 @@ def rows(titles: Mapping[str, str], cells: Sequence[Cell]) -> list[Row]:
                     seconds_per_step=float(np.mean([result.seconds_per_step for result in results])),
                 )
             )
-    return found
+    return rows
 
 
-def interval(accuracies: Sequence[float]) -> tuple[float, float] | None:
-    """95 % for the mean, by Student's t, cut off at 0 and 1."""
+def confidence_interval(accuracies: Sequence[float]) -> tuple[float, float] | None:
+    """Return the 95 % confidence interval of the mean by Student's t, clipped to 0 and 1. None for a single value."""
     if len(accuracies) < 2:
         return None
     half = float(stats.t.ppf(0.975, len(accuracies) - 1) * stats.sem(accuracies))
@@ -84,8 +119,8 @@ def interval(accuracies: Sequence[float]) -> tuple[float, float] | None:
     return max(mean - half, 0.0), min(mean + half, 1.0)
 
 
-def machine() -> dict[str, str]:
-    """What the figures were measured on."""
+def describe_machine() -> dict[str, str]:
+    """Return the hardware and software that the figures were measured on, as text by name."""
     import tensorflow as tf
 
     gpus = [

@@ -1,4 +1,4 @@
-"""Settings of a study: what it trains, and for how long."""
+"""Settings of a study: its architectures, training-set sizes, steps and seeds."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -9,9 +9,9 @@ from pipeline.settings import LayeredSettings, Source, flag_source, merge_source
 from trainer.settings import AugmentSettings, FinetuneSettings
 from trainer.sizes import check_batch
 
-PRETRAINED = "vit-pretrained"  # takes its sizes from the backbone, so it is no registered architecture
+PRETRAINED = "vit-pretrained"  # not a registered architecture, because it takes its sizes from the backbone
 
-_SHORT = AugmentSettings(randaugment_ops=0, mixup=0, cutmix=0, erase=0)  # crops and flips
+_SHORT = AugmentSettings(randaugment_ops=0, mixup=0, cutmix=0, erase=0)  # for short trainings: only crops and flips
 
 _Images = Annotated[int, Field(ge=1, le=1_000_000_000)]
 _Steps = Annotated[int, Field(ge=2, le=100_000_000)]
@@ -19,11 +19,11 @@ _Rate = Annotated[float, Field(gt=0, le=1_000)]
 
 
 class StudySettings(LayeredSettings):
-    """Settings of a study. They hold for every architecture but for its registered learning rate and weight decay."""
+    """Settings of a study, common to all architectures. Learning rate and weight decay come with each architecture."""
 
     architectures: tuple[str, ...] = Field(min_length=1, description="Names of the registered architectures to train.")
     sizes: tuple[_Images | None, ...] = Field(
-        min_length=1, description="Numbers of training images a class. null: as many as the rarest class has."
+        min_length=1, description="Numbers of training images a class. null: the number of images of the rarest class."
     )
     steps: tuple[_Steps, ...] = Field(description="Numbers of optimizer steps, one for each size.")
     seeds: int = Field(gt=0, le=1_000, description="How often each training is repeated, each time with another seed.")
@@ -56,7 +56,8 @@ class StudySettings(LayeredSettings):
     )
 
     @model_validator(mode="after")
-    def can_be_run(self) -> Self:
+    def check_sizes(self) -> Self:
+        """Check that sizes, steps and architectures fit each other."""
         if len(self.steps) != len(self.sizes):
             raise ValueError(f"steps {list(self.steps)} must have one number for each of the sizes {list(self.sizes)}")
         if len(set(self.sizes)) < len(self.sizes) or len(set(self.architectures)) < len(self.architectures):
@@ -73,10 +74,10 @@ BUDGETS: dict[str, dict[str, Any]] = {
         "steps": (150, 300, 600),
         "seeds": 3,
         "batch_size": 64,
-        # All of the model, and faster than the article's 1e-5, which hardly moves so small a ViT: chosen on val.
+        # Trains the whole model. The usual 1e-5 hardly changes so small a ViT, so a higher rate was chosen on val.
         "finetune": {"blocks": None, "learning_rate": 1e-3},
     },
-    # A GPU. Of CIFAR-10, 200 epochs at the largest size and more at the others.
+    # A GPU. On CIFAR-10 the steps make 200 epochs at the largest size, and more at the others.
     "full": {
         "architectures": ("vit-tiny", "resnet-50", "efficientnet-b0"),
         "sizes": (50, 250, 1000, 2500, None),
@@ -91,7 +92,16 @@ BUDGETS: dict[str, dict[str, Any]] = {
 
 
 def study_settings(budget: str, flags: list[str] | None = None) -> StudySettings:
-    """Of a budget, with `a.b=c` flags over it. Raises UsageError if there is no such budget, and SettingsError."""
+    """Return the settings of a budget, changed by flags.
+
+    Args:
+        budget: a key of `BUDGETS`.
+        flags: settings to change, each as `a.b=c`. A later flag overrides an earlier one.
+
+    Raises:
+        UsageError: if the budget does not exist.
+        SettingsError: if a flag or a value is invalid.
+    """
     if budget not in BUDGETS:
         raise UsageError(f"no budget {budget}: use one of {', '.join(BUDGETS)}")
     return merge_sources(StudySettings, [*map(flag_source, reversed(flags or [])), Source(BUDGETS[budget])])

@@ -1,4 +1,4 @@
-"""The training of one cell."""
+"""Training of one cell of a study."""
 
 import math
 import time
@@ -34,7 +34,24 @@ def train_logged(
     test_split: Split,
     classes: int,
 ) -> Result:
-    """`train` in a process of its own, whose libraries write into a file."""
+    """Call `train`, with everything that libraries print appended to a file.
+
+    Args:
+        log: the file.
+        architecture: see `train`, like all other arguments.
+        settings: the settings of the study.
+        steps: number of optimizer steps.
+        seed: the seed of the training.
+        train_split: the images to train on.
+        test_split: the images to evaluate on.
+        classes: number of classes.
+
+    Returns:
+        The result of the cell.
+
+    Raises:
+        FloatingPointError: if the loss is not finite.
+    """
     with redirected(log):
         return train(architecture, settings, steps, seed, train_split, test_split, classes)
 
@@ -48,10 +65,22 @@ def train(
     test_split: Split,
     classes: int,
 ) -> Result:
-    """Train for `steps` steps, then look at the test split once: no epoch is selected.
+    """Train a model, then evaluate its last weights on the test split. No epoch is selected.
 
-    architecture: a registered one, or the source of a pretrained ViT. Raises FloatingPointError when a loss is not
-    finite.
+    Args:
+        architecture: a registered architecture, or the source of a pretrained ViT's backbone.
+        settings: the settings of the study.
+        steps: number of optimizer steps.
+        seed: seed of the initial weights, the shuffling and the augmentation.
+        train_split: the images to train on.
+        test_split: the images to evaluate on.
+        classes: number of classes.
+
+    Returns:
+        The result of the cell.
+
+    Raises:
+        FloatingPointError: if the loss is not finite.
     """
     started = time.monotonic()
     keras.utils.set_random_seed(seed)
@@ -65,7 +94,7 @@ def train(
             mean, std = moments(train_split.images)
             warmup = min(round(settings.warmup * steps), steps - 1)
             schedule = WarmupCosine(architecture.learning_rate, steps, warmup, 0.0)
-            learner = _learner(
+            learner = _make_learner(
                 lambda: architecture.build(settings.image_size, classes, mean, std),
                 settings,
                 schedule,
@@ -74,7 +103,7 @@ def train(
                 train_split,
                 classes,
             )
-            per_step = _take(learner, train_split, steps, settings, 0, steps)
+            per_step = _train_steps(learner, train_split, steps, settings, 0, steps)
         loss, accuracy = learner.evaluate(test_split)
     finally:
         keras.config.set_dtype_policy(before)
@@ -94,7 +123,11 @@ def train(
 def _train_pretrained(
     source: str, settings: StudySettings, steps: int, seed: int, train_split: Split, classes: int
 ) -> tuple[Learner, float]:
-    """The head alone, then with it the last blocks; the second phase goes on from the last step of the first."""
+    """Train the head alone, then the head and the last blocks. The second phase continues with the first one's weights.
+
+    Returns:
+        The learner of the second phase, and the mean duration of a step in seconds.
+    """
     backbone = load_backbone(source, finetune=settings.finetune)
     model = ModelSettings(image_size=settings.image_size, patch_size=backbone.config["patch_size"])
     plan = phases(settings.finetune)
@@ -106,16 +139,16 @@ def _train_pretrained(
         build = partial(adapt, backbone, model, classes, phase.blocks, keras.config.dtype_policy().name)
         schedule = WarmupCosine(phase.learning_rate, count, 0, 0.0)
         weights = learner.model.get_weights() if learner else None
-        learner = _learner(build, settings, schedule, phase.weight_decay, seed, train_split, classes)
+        learner = _make_learner(build, settings, schedule, phase.weight_decay, seed, train_split, classes)
         if weights:
             learner.model.set_weights(weights)
-        seconds += count * _take(learner, train_split, count, settings, done, steps)
+        seconds += count * _train_steps(learner, train_split, count, settings, done, steps)
         done += count
-    assert learner is not None  # the settings ask for an epoch
+    assert learner is not None  # the settings require at least one phase
     return learner, seconds / steps
 
 
-def _learner(
+def _make_learner(
     build: Callable[[], keras.Model],
     settings: StudySettings,
     schedule: WarmupCosine,
@@ -124,7 +157,7 @@ def _learner(
     train_split: Split,
     classes: int,
 ) -> Learner:
-    # Not the weight average: batch norm's statistics are of the weights as they are, and all are treated alike.
+    # No architecture uses averaged weights, because the statistics of batch normalisation do not belong to them.
     training = TrainingSettings(
         batch_size=settings.batch_size,
         weight_decay=weight_decay,
@@ -136,8 +169,20 @@ def _learner(
     return Learner(build, classes, schedule, training, settings.augment, per_epoch, tf.distribute.get_strategy())
 
 
-def _take(learner: Learner, split: Split, steps: int, settings: StudySettings, first: int, total: int) -> float:
-    """Take `steps` steps, of which `first` of `total` are done. Gives the seconds of one, without the first."""
+def _train_steps(learner: Learner, split: Split, steps: int, settings: StudySettings, first: int, total: int) -> float:
+    """Take optimizer steps.
+
+    Args:
+        learner: the learner.
+        split: the images to train on.
+        steps: number of steps to take.
+        settings: the settings of the study.
+        first: number of steps of this cell that were taken before.
+        total: number of all steps of this cell.
+
+    Returns:
+        The mean duration of a step in seconds, without the first step.
+    """
     per_epoch = learner.steps_per_epoch
     batches = learner.batches(split, first_epoch=-(-first // per_epoch))
     mixed = min(max(round(settings.augment.mixing_epochs * total) - first, 0), steps)  # steps that mix images
@@ -153,28 +198,35 @@ def _take(learner: Learner, split: Split, steps: int, settings: StudySettings, f
 
 
 def moments(images: np.ndarray) -> tuple[Moments, Moments]:
-    """Mean and standard deviation of each channel, over all pixels of the training images."""
+    """Return mean and standard deviation of each channel over all pixels. The deviation is at least 1."""
     return tuple(images.mean((0, 1, 2)).tolist()), tuple(np.maximum(images.std((0, 1, 2)), 1.0).tolist())
 
 
 def multiply_adds(model: keras.Model, size: int) -> int:
-    """Of the convolutions and matrix products that answer one image, counted in the traced graph."""
+    """Count the multiply-adds of convolutions and matrix products for one image, in the traced graph.
+
+    Args:
+        model: the model.
+        size: side of the image, in pixels.
+    """
     pixels = tf.TensorSpec((1, size, size, 3), tf.float32)
     graph = tf.function(lambda images: model(images, training=False)).get_concrete_function(pixels).graph
     shifted: int = sum(
         math.prod(layer.output.shape[1:]) * math.prod(layer.kernel_size)
-        for layer in _layers(model)
+        for layer in _leaf_layers(model)
         if isinstance(layer, ShiftedDepthwise)
     )
-    return shifted + sum(_products(operation) for operation in graph.get_operations())
+    return shifted + sum(_count_products(operation) for operation in graph.get_operations())
 
 
-def _layers(model: keras.Model) -> Iterator[keras.Layer]:
+def _leaf_layers(model: keras.Model) -> Iterator[keras.Layer]:
     for layer in model.layers:
-        yield from _layers(layer) if isinstance(layer, keras.Model) else (layer,)
+        yield from _leaf_layers(layer) if isinstance(layer, keras.Model) else (layer,)
 
 
-def _products(operation: tf.Operation) -> int:
+def _count_products(operation: tf.Operation) -> int:
+    """Return the multiply-adds of one operation; 0 if it is not a convolution or a matrix product."""
+
     def shape(tensor: tf.Tensor) -> list[int]:
         return list(tensor.shape.as_list())
 

@@ -1,4 +1,4 @@
-"""Single steps as the processes that a cluster starts."""
+"""Single steps that run a node, as processes like those of a cluster."""
 
 import os
 import subprocess
@@ -37,7 +37,7 @@ def ended(process):
 
 @pytest.mark.mysql
 @pytest.mark.slow
-def test_nodes_that_start_at_the_same_moment_are_not_in_each_others_way(settings, tmp_path, mariadb):
+def test_nodes_can_start_at_the_same_moment(settings, tmp_path, mariadb):
     address = MetadataSettings(address=mariadb.database("together"), password=PASSWORD)
     settings = settings.model_copy(update={"metadata": address})
     begin(settings, "run-1")
@@ -50,7 +50,7 @@ def test_nodes_that_start_at_the_same_moment_are_not_in_each_others_way(settings
         assert {one.node: one.state for one in store.run("run-1").executions} == dict.fromkeys(nodes, "complete")
 
 
-def test_unfit_data_are_told_from_a_crash_and_the_log_is_in_the_output(settings, tmp_path):
+def test_damaged_data_ends_with_exit_code_3_and_prints_the_log(settings, tmp_path):
     begin(settings, "run-1")
     [shard] = (settings.data.dir / "span-2" / "train").glob("*.tfrecord")
     shard.write_bytes(shard.read_bytes()[:-1])
@@ -63,23 +63,23 @@ def test_unfit_data_are_told_from_a_crash_and_the_log_is_in_the_output(settings,
 
 
 @pytest.mark.slow
-def test_a_run_whose_failed_step_a_person_tries_again_ends_where_that_fails_again(settings, tmp_path):
+def test_a_restarted_step_that_fails_again_records_its_exit_code(settings, tmp_path):
     begin(settings, "run-1")
     [shard] = (settings.data.dir / "span-2" / "train").glob("*.tfrecord")
     shard.write_bytes(shard.read_bytes()[:-1])
-    record(MetadataStore(settings.store.connection_config()), "run-1", **{EXIT: "1"})  # as the report says it
+    record(MetadataStore(settings.store.connection_config()), "run-1", **{EXIT: "1"})  # as the report records it
     assert ended(step(settings, tmp_path, "ImportExampleGen"))[0] == 3
     with reader(settings.store) as store:
         assert store.run("run-1").facts[EXIT] == "3"
 
 
-def test_a_step_of_a_run_that_has_not_started_says_so(settings, tmp_path):
+def test_a_step_before_the_start_of_its_run_fails(settings, tmp_path):
     settings.folder.mkdir(parents=True)
     code, lines = ended(step(settings, tmp_path, "Trainer"))
     assert code == 1 and "run run-1 has not started" in lines[-1]
 
 
-def test_a_store_that_is_away_is_named(settings, tmp_path):
+def test_an_unreachable_store_is_named(settings, tmp_path):
     away = MetadataSettings(address="mysql://vitpipe@127.0.0.1:1/vitpipe")
     code, lines = ended(step(settings.model_copy(update={"metadata": away}), tmp_path, "Trainer"))
     assert code == 1 and "mysql://vitpipe@127.0.0.1:1/vitpipe" in lines[-1]

@@ -1,4 +1,4 @@
-"""The first step of a run on a cluster: one run of a pipeline at a time, and what the others find."""
+"""The first step of a run on a cluster: it allows one run at a time, and writes what the other steps read."""
 
 import http.server
 import json
@@ -11,7 +11,7 @@ from ml_metadata import MetadataStore
 from components.errors import AnotherRun, DataRefused, SettingsError, UsageError
 from components.model.serving_folder import push
 from kubeflow.steps import start
-from kubeflow.steps.start import NEWEST, settings_of
+from kubeflow.steps.start import NEWEST, resolve_settings
 from kubeflow.steps.step import read_graph
 from pipeline.metadata.reader import reader
 from pipeline.metadata.writer import record
@@ -24,7 +24,7 @@ from tests.helpers.model_records import record as model_record
 
 @pytest.fixture
 def api():
-    """Kubeflow Pipelines' answer to what became of a run."""
+    """Address of a server that answers with the states of runs, and these states."""
     states = {}
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -49,7 +49,7 @@ def run(settings, name):
         return store.run(name)
 
 
-def test_the_other_steps_find_the_graph_and_every_type(settings):
+def test_start_writes_the_graph_and_registers_every_type(settings):
     assert begin(settings, "run-1", trigger="schedule", reason="due at three") == 2  # the newest span
     graph = read_graph(logs_folder(settings, "run-1"))
     assert graph.runtime_spec.pipeline_run_id.field_value.string_value == "run-1"
@@ -65,14 +65,14 @@ def test_the_other_steps_find_the_graph_and_every_type(settings):
     assert summarise(RunResult(found)).state is RunState.RUNNING
 
 
-def test_started_once_more_it_is_the_same_run(settings):
+def test_a_second_start_of_a_run_changes_nothing(settings):
     begin(settings, "run-1")
     before = (logs_folder(settings, "run-1") / "graph.json").read_text()
     begin(settings, "run-1")
     assert (logs_folder(settings, "run-1") / "graph.json").read_text() == before
 
 
-def test_a_second_run_is_refused_until_the_first_has_ended(settings):
+def test_a_second_run_is_rejected_until_the_first_has_ended(settings):
     begin(settings, "run-1")
     with pytest.raises(UsageError, match=r"run run-1 of cifar10 is running.*take_over=run-1"):
         begin(settings, "run-2")
@@ -81,14 +81,14 @@ def test_a_second_run_is_refused_until_the_first_has_ended(settings):
     begin(settings, "run-2")
 
 
-def test_a_run_that_a_person_says_is_dead_is_taken_over(settings):
+def test_take_over_replaces_a_run_that_is_recorded_as_running(settings):
     begin(settings, "run-1")
     begin(settings, "run-2", take_over="run-1")
     assert summarise(RunResult(run(settings, "run-1"))).state is RunState.FAILED
     assert run(settings, "run-1").facts["taken_over_by"] == "run-2"
 
 
-def test_a_run_that_kubeflow_terminated_is_taken_over(settings, api):
+def test_a_terminated_or_deleted_run_is_taken_over(settings, api):
     address, states = api
     states["run-1"] = "RUNNING"
     begin(settings, "run-1", api=address)
@@ -97,7 +97,7 @@ def test_a_run_that_kubeflow_terminated_is_taken_over(settings, api):
     states["run-1"] = "CANCELED"
     begin(settings, "run-2", api=address)
     assert summarise(RunResult(run(settings, "run-1"))).state is RunState.FAILED
-    begin(settings, "run-3", api=address)  # run-2 was deleted there, with all its traces
+    begin(settings, "run-3", api=address)  # Kubeflow Pipelines does not know run-2, as after its deletion
 
 
 def test_a_version_that_a_killed_run_pushed_is_recorded(settings, tmp_path):
@@ -110,13 +110,13 @@ def test_a_version_that_a_killed_run_pushed_is_recorded(settings, tmp_path):
     assert PUSHED not in run(settings, "run-2").facts
 
 
-def test_another_pipeline_is_not_in_the_way(settings):
+def test_a_run_of_another_pipeline_does_not_block_a_run(settings):
     begin(settings, "run-1")
     other = settings.model_copy(update={"name": "other"})
     assert begin(other, "run-2") == 2
 
 
-def test_a_run_on_one_machine_is_in_the_way(settings):
+def test_a_local_run_blocks_a_run_on_the_cluster(settings):
     settings.folder.mkdir(parents=True)
     with filelock.FileLock(settings.folder / ".lock"), pytest.raises(AnotherRun, match="another run of cifar10"):
         begin(settings, "run-1")
@@ -128,27 +128,27 @@ def test_a_broken_span_is_refused(settings):
         begin(settings, "run-1")
 
 
-def test_what_a_run_is_started_with_takes_the_place_of_the_settings(settings):
+def test_parameters_of_a_run_override_its_settings(settings):
     text = settings.model_dump_json(exclude={"metadata": {"password"}, "kubeflow": True})
-    assert settings_of(text, NEWEST, {}).data.span is None
+    assert resolve_settings(text, NEWEST, {}).data.span is None
     with pytest.raises(SettingsError, match=r"gate.accuracy: .*2\.0"):
-        settings_of(text, 1, {"accuracy": 2.0})
-    changed = settings_of(text, 1, {"accuracy": 0.5})
+        resolve_settings(text, 1, {"accuracy": 2.0})
+    changed = resolve_settings(text, 1, {"accuracy": 0.5})
     assert (changed.data.span, changed.gate.accuracy) == (1, 0.5)
     assert changed.gate.class_accuracy == settings.gate.class_accuracy
 
 
-def test_a_check_that_a_person_accepts_is_a_fact_of_the_run(settings):
+def test_an_accepted_check_is_recorded(settings):
     begin(settings, "run-1", reason="new camera", accepted={"drift_colour": "new camera"})
     assert json.loads(run(settings, "run-1").facts["accepted"]) == {"drift_colour": "new camera"}
 
 
-def test_a_package_of_another_graph_than_that_of_the_image_is_refused(settings):
+def test_a_package_with_another_graph_than_the_image_is_rejected(settings):
     with pytest.raises(UsageError, match=r"they differ in .*Trainer.*Compile it with the version of the image"):
         start.begin(settings, "run-1", nodes=["ImportExampleGen"])
 
 
-def test_a_folder_with_artifacts_of_another_store_is_refused(settings):
+def test_a_run_folder_of_another_store_is_rejected(settings):
     (settings.folder / "root").mkdir(parents=True)
     with pytest.raises(SettingsError, match="holds artifacts of another store of ML Metadata"):
         begin(settings, "run-1")

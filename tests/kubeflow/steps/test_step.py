@@ -4,17 +4,17 @@ from components.errors import Exit
 from kubeflow.steps import step
 
 
-def test_what_a_step_says_is_found_in_a_log_with_other_things(capsys):
+def test_parse_end_finds_the_lines_of_a_step_among_others(capsys):
     with pytest.raises(SystemExit) as ended:
         step.end(Exit.NOT_BLESSED, "not blessed, nothing pushed:\n  accuracy 0.1", "the report: r.html", "not\nblessed")
     assert ended.value.code == 4
     log = f"a library\n{capsys.readouterr().out}I1125 10:00:00.0 1 launcher.go:206] done {{\n  }}\n"
-    assert step.said(log) == (
+    assert step.parse_end(log) == (
         4,
         ["not blessed, nothing pushed:", "  accuracy 0.1", "the report: r.html", "not blessed"],
     )
 
 
 @pytest.mark.parametrize("log", ["", "Killed\n", "vitpipe: half a line\n", "it says vitpipe: exit 0: in the middle\n"])
-def test_a_step_that_was_killed_says_nothing(log):
-    assert step.said(log) is None
+def test_parse_end_returns_none_for_a_killed_step(log):
+    assert step.parse_end(log) is None

@@ -1,4 +1,4 @@
-"""A study of tiny images: which are drawn, what is trained once, and what a toy architecture learns."""
+"""A study with tiny images and a toy architecture."""
 
 import os
 import signal
@@ -24,16 +24,16 @@ from vitpipe.study.architectures import (
     resnet50,
     small_efficientnet,
 )
-from vitpipe.study.draw import draw, whole_size
+from vitpipe.study.draw import draw, largest_size
 from vitpipe.study.settings import BUDGETS, study_settings
-from vitpipe.study.study import CELLS, Study, arms, expected_seconds
+from vitpipe.study.study import CELLS, Study, expected_seconds, make_arms
 from vitpipe.study.training import moments, multiply_adds, train
 
 GREY = (120.0, 120.0, 120.0), (60.0, 60.0, 60.0)
 
 
 def coloured(count, classes=3, seed=0):
-    """Images of 8 pixels a side whose colour says their class, most of the time."""
+    """Return images of 8 x 8 pixels, most of which can be classified by their colour."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % classes
     images = rng.integers(0, 120, (count, 8, 8, 3), "uint8")
@@ -53,36 +53,36 @@ def settings(*flags):
 
 def study(out, *flags, seed=0):
     chosen = settings(*flags)
-    return Study(chosen, arms(chosen, None), coloured(90, seed=seed), coloured(30, seed=9), 3, out)
+    return Study(chosen, make_arms(chosen, None), coloured(90, seed=seed), coloured(30, seed=9), 3, out)
 
 
-def test_a_draw_has_as_many_of_each_class_and_holds_the_smaller_ones():
+def test_a_draw_is_balanced_and_contains_smaller_draws():
     split = coloured(200)
     small, large = (draw(split, 3, size, seed=1) for size in (5, 20))
     assert np.bincount(small.labels).tolist() == [5, 5, 5] and np.bincount(large.labels).tolist() == [20, 20, 20]
     rows = {image.tobytes() for image in large.images}
     assert len(rows) == 60 and {image.tobytes() for image in small.images} < rows
     assert draw(split, 3, 5, seed=1).digest() == small.digest() != draw(split, 3, 5, seed=2).digest()
-    assert whole_size(split, 3) == 66
-    with pytest.raises(SettingsError, match=r"size 67: class 2 has 66"):
+    assert largest_size(split, 3) == 66
+    with pytest.raises(SettingsError, match=r"size 67: class 2 has only 66"):
         draw(split, 3, 67, seed=1)
 
 
-def test_cells_are_computed_once_and_again_for_other_settings_or_data(registered, tmp_path):
+def test_cells_are_recomputed_only_for_other_settings_or_data(registered, tmp_path):
     first = list(study(tmp_path, "sizes=[8]", "steps=[4]", "seeds=1").run())
     assert [cell.place.seed for cell in first] == [0] and len(list((tmp_path / CELLS).iterdir())) == 1
     assert list(study(tmp_path, "sizes=[8]", "steps=[4]", "seeds=1").run()) == []
     more = study(tmp_path, "sizes=[8, 16]")
-    assert more.kept() == first and len(more.places) == 4  # more sizes leave those at hand as they are
+    assert more.stored_cells() == first and len(more.places) == 4  # stored cells stay valid when sizes are added
     for other in study(tmp_path, "label_smoothing=0.1"), study(tmp_path, seed=5), study(tmp_path, "steps=[5, 6]"):
-        assert other.kept() == []
+        assert other.stored_cells() == []
     broken = tmp_path / CELLS / first[0].place.file
     broken.write_text(broken.read_text()[:50])
-    assert more.kept() == []
+    assert more.stored_cells() == []
 
 
 @pytest.mark.slow
-def test_a_study_that_was_killed_goes_on_from_its_last_cell(tmp_path):
+def test_a_killed_study_continues_after_its_last_cell(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
@@ -99,7 +99,7 @@ if __name__ == "__main__":
     start = {"args": [sys.executable, str(script)], "env": {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}}
     process = subprocess.Popen(**start, stdout=subprocess.PIPE, text=True, start_new_session=True)
     done = process.stdout.readline().strip()
-    time.sleep(1)  # into the next cell
+    time.sleep(1)  # until the next cell is being trained
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     before = (tmp_path / "out" / CELLS / done).stat().st_mtime_ns
@@ -108,9 +108,9 @@ if __name__ == "__main__":
     assert (tmp_path / "out" / CELLS / done).stat().st_mtime_ns == before
 
 
-def test_what_cannot_be_trained_is_said_before_anything_is(registered, tmp_path):
+def test_invalid_settings_are_rejected_before_training(registered, tmp_path):
     with pytest.raises(SettingsError, match="no architecture tou"):
-        arms(settings("architectures=[tou]"), None)
+        make_arms(settings("architectures=[tou]"), None)
     with pytest.raises(SettingsError, match="rarest class has 30"):
         study(tmp_path, "sizes=[8, 31]")
     with pytest.raises(SettingsError, match="batch_size 32 is more than the 24"):
@@ -124,12 +124,12 @@ def test_what_cannot_be_trained_is_said_before_anything_is(registered, tmp_path)
         register("resnet-20", ARCHITECTURES["resnet-20"])
 
 
-def test_every_budget_is_one_that_can_be_run():
+def test_every_budget_is_valid():
     for budget in BUDGETS:
-        assert arms(study_settings(budget), None)
+        assert make_arms(study_settings(budget), None)
 
 
-def test_a_cell_is_evaluated_with_the_statistics_of_its_training():
+def test_evaluation_uses_the_batch_statistics_of_training():
     built = []
 
     def build(*given):
@@ -149,7 +149,7 @@ def test_a_cell_is_evaluated_with_the_statistics_of_its_training():
 
 
 @pytest.mark.slow
-def test_models_of_keras_are_fitted_to_small_images():
+def test_keras_applications_are_adapted_to_small_images():
     for build, sizes, features in (
         (resnet50, [32, 16, 8, 4], 2048),
         (small_efficientnet, [32, 16, 8, 4, 2], 640),
@@ -158,20 +158,20 @@ def test_models_of_keras_are_fitted_to_small_images():
         model = build(32, 5, *GREY)
         backbone = next(layer for layer in model.layers if isinstance(layer, keras.Model))
         seen = {layer.output.shape[1] for layer in backbone.layers if isinstance(layer, keras.layers.Conv2D)}
-        assert sorted(seen - {1}, reverse=True) == sizes  # 1: squeeze and excite
+        assert sorted(seen - {1}, reverse=True) == sizes  # outputs of size 1 are those of squeeze and excite
         assert backbone.output.shape[1:] == (sizes[-1], sizes[-1], features)
         assert {one.momentum for one in backbone.layers if hasattr(one, "momentum")} == {0.9}
     rescaling = next(layer for layer in backbone.layers if layer.name == "rescaling")
-    assert rescaling.scale == 1  # pixels come normalised
+    assert rescaling.scale == 1  # its inputs are normalised
 
 
-def test_resnet20_is_that_of_the_paper_but_for_its_shortcuts():
+def test_resnet20_has_the_size_of_the_paper():
     model = resnet20(32, 10, *GREY)
     assert round(model.count_params(), -4) == 270_000  # the paper: 0.27 million
     kernels = [
         layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D) and layer.kernel_size == (3, 3)
     ]
-    assert len(kernels) == 19  # and the classifier
+    assert len(kernels) == 19  # the 20th layer is the classifier
     by_hand = sum(
         np.prod(layer.output.shape[1:]) * np.prod(layer.kernel.shape[:3])
         for layer in model.layers
@@ -180,15 +180,15 @@ def test_resnet20_is_that_of_the_paper_but_for_its_shortcuts():
     assert multiply_adds(model, 32) == by_hand + 640
 
 
-def test_products_of_attention_are_counted():
+def test_multiply_adds_include_attention():
     model = ARCHITECTURES["vit-small"].build(32, 5, *GREY)
     tokens, width = 65, 64
     block = tokens * 12 * width**2 + 2 * tokens**2 * width
-    only_cls = 64 * 9 * width**2 + 2 * 64 * tokens * width  # the last block answers for no patch
+    only_cls = 64 * 9 * width**2 + 2 * 64 * tokens * width  # the last block computes only the CLS token
     assert multiply_adds(model, 32) == 64 * 48 * width + 4 * block - only_cls + 5 * width
 
 
-def test_a_shifted_depthwise_convolution_is_one():
+def test_shifted_depthwise_equals_depthwise_convolution():
     images = np.random.default_rng(0).normal(size=(2, 9, 9, 4)).astype("float32")
     for kernel, stride, padding in (3, 1, "same"), (5, 1, "same"), (5, 2, "valid"), (3, 2, "valid"):
         theirs, ours = (
@@ -201,7 +201,7 @@ def test_a_shifted_depthwise_convolution_is_one():
         np.testing.assert_allclose(ours(images), theirs(images), atol=1e-5)
 
 
-def test_moments_are_of_each_channel():
+def test_moments_are_computed_for_each_channel():
     images = np.zeros((2, 4, 4, 3), "uint8")
     images[1, ..., 2] = 200
     assert moments(images) == ((0, 0, 100), (1, 1, 100))
@@ -221,46 +221,46 @@ def cell(name, size, seed, right, steps=10, seconds=12.0):
     return cells.Cell(place=place, result=result)
 
 
-def test_means_have_the_interval_of_student():
-    found = results.rows(
+def test_means_have_confidence_intervals_by_students_t():
+    found = results.make_rows(
         {"b": "B", "a": "A"}, [cell("a", 50, seed, 40 + seed) for seed in range(3)] + [cell("b", 9, 0, 7)]
     )
     assert [(row.title, row.size, row.accuracy) for row in found] == [("B", 9, 0.07), ("A", 50, pytest.approx(0.41))]
     assert found[0].interval is None
     assert found[1].interval == pytest.approx((0.41 - 4.3027 * 0.01 / 3**0.5, 0.41 + 4.3027 * 0.01 / 3**0.5), abs=1e-6)
-    assert results.interval([0.0, 0.9]) == (0, 1)
+    assert results.confidence_interval([0.0, 0.9]) == (0, 1)
 
 
-def test_the_time_left_is_by_the_cells_done():
+def test_the_remaining_time_is_estimated_from_finished_cells():
     done = [cell("a", 50, 0, 1), cell("b", 50, 0, 1, seconds=3.0)]
     assert expected_seconds(cell("a", 250, 0, 1, steps=100).place, done) == pytest.approx(10 + 20)
     assert expected_seconds(cell("c", 250, 0, 1, steps=100).place, done) == pytest.approx(5.5 + 20)
 
 
-def test_the_page_has_every_line_and_its_table(tmp_path):
-    rows = results.rows(
+def test_the_page_has_all_rows_escaped(tmp_path):
+    rows = results.make_rows(
         {"a": "Alpha <b>", "c": "Gamma"}, [cell(n, s, k, 40) for n in "ac" for s in (50, 250) for k in (0, 1)]
     )
-    found = results.Found(
+    found = results.StudyFigures(
         data="here",
         classes=["cat", "dog"],
         test_images=100,
         pretrained=None,
         settings=settings().model_dump(mode="json"),
-        machine=results.machine(),
+        machine=results.describe_machine(),
         rows=rows,
     )
     text = page.write(found, tmp_path).read_text()
     body = text[text.index("<body>") :]
     assert body.count("<td>Alpha &lt;b&gt;</td>") == 2 and "Alpha <b></td>" not in body
-    assert "40.00%" in body and "5.6 M" in body and "which so few make wide" in body
-    assert results.Found.model_validate_json((tmp_path / page.DATA).read_text()) == found
+    assert "40.00%" in body and "5.6 M" in body and "with so few seeds they are wide" in body
+    assert results.StudyFigures.model_validate_json((tmp_path / page.DATA).read_text()) == found
     assert found.machine["processor"] in body and "src=" not in body
 
 
 @pytest.mark.slow
 def test_a_pretrained_vit_is_fine_tuned_in_the_same_number_of_steps(tmp_path, monkeypatch):
-    """Its head for a share of the steps, then with it the last blocks; what lies below stays the backbone's."""
+    """The head is trained for a share of the steps, then the head and the last blocks. Lower layers do not change."""
     from trainer.settings import ModelSettings
     from trainer.train import build_vit
     from vitpipe.study import training
@@ -271,10 +271,10 @@ def test_a_pretrained_vit_is_fine_tuned_in_the_same_number_of_steps(tmp_path, mo
 
     def watched(learner, *arguments):
         taken.append((learner, arguments[1]))
-        return take(learner, *arguments)
+        return train_steps(learner, *arguments)
 
-    take = training._take
-    monkeypatch.setattr(training, "_take", watched)
+    train_steps = training._train_steps
+    monkeypatch.setattr(training, "_train_steps", watched)
     chosen = settings("finetune.blocks=1", "finetune.learning_rate=0.01")
     result = train(str(tmp_path / "vit.keras"), chosen, 8, 0, coloured(24), coloured(30, seed=1), 3)
     assert [steps for _, steps in taken] == [2, 6]
