@@ -106,7 +106,7 @@ def test_a_part_of_a_source_says_which_class_is_smaller_than_asked_for(vitpipe, 
     done = vitpipe("prepare", "images", "--source", source, *part)
     assert done.stdout.endswith("span-1: 11 train, 5 val, 3 test images of 2 classes in 3 shards\n")
     said = [line for line in done.stderr.splitlines() if "not 9" in line]
-    assert said == [f"{name} has 8 images for train and val, not 9" for name in ("cat", "dog")]
+    assert said == [f"{name} has only 8 images for train and val, not 9" for name in ("cat", "dog")]
 
 
 def test_stray_files_and_the_bound_on_rejected_images(vitpipe, pets, tmp_path):
@@ -120,7 +120,7 @@ def test_stray_files_and_the_bound_on_rejected_images(vitpipe, pets, tmp_path):
     assert "--max-rejected" in refused.stderr
     allowed = vitpipe("prepare", "images", "--source", source, "--out", tmp_path / "out", "--max-rejected", 0.05)
     assert allowed.returncode == 0
-    assert "passed over 3 files that are no images (first: Thumbs.db)\n" in allowed.stderr
+    assert "ignored 3 files that are not images (first: Thumbs.db)\n" in allowed.stderr
     for share in (5, -1, "nan"):
         bad = vitpipe("prepare", "images", "--source", source, "--out", tmp_path / "out", "--max-rejected", share)
         assert bad.returncode == 2 and "use a share from 0 to 1" in bad.stderr and "Traceback" not in bad.stderr

@@ -64,7 +64,7 @@ def test_a_record_that_is_none(vitpipe, folder):
 
 def test_a_pushed_model_without_its_artifact_is_named(vitpipe, folder):
     done = vitpipe(folder, "models", "verify")
-    assert done.returncode == 0 and "2 pushed version(s), every file as it was pushed" in done.stdout
+    assert done.returncode == 0 and "2 pushed version(s), all files are unmodified" in done.stdout
     assert "serving/1 can be served, but its Model artifact /1 is gone or unknown to" in done.stderr
     assert done.stderr.count("warning: ") == 2
 

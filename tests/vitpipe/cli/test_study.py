@@ -63,7 +63,7 @@ def test_a_study_shows_how_far_it_is_prints_a_table_and_is_not_computed_twice(pe
     assert "ViT, 4 blocks 64 wide" in printed and printed.splitlines()[-1] == "out/study.html"
 
     again = vitpipe(tmp_path, *study(pets, tmp_path / "out", "--json"))
-    assert "1 of 1 cells are there already" in again.stderr
+    assert "1 of 1 cells are already trained" in again.stderr
     [row] = json.loads(again.stdout)["rows"]
     assert f"{row['accuracy']:.1%}" in printed and row["steps"] == 2
 
