@@ -85,7 +85,11 @@ _add(watch, gc)
 
 @app.callback()
 def vitpipe() -> None:
-    """Train Vision Transformers with TFX, check the models, and push those that pass."""
+    """Train Vision Transformers with TFX, check the models, and push those that pass.
+
+    A *span* is one numbered version of the training data. *Pushing* a model publishes it in the folder that a model
+    server watches. A model is *blessed* if it meets its bounds and is not worse than the serving model.
+    """
 
 
 class _WarningHandler(logging.Handler):

@@ -45,7 +45,10 @@ def list_artifacts(
         typer.Option(metavar="STATE", help="Only artifacts in this state, such as `live` or `deleted`."),
     ] = None,
     since: Annotated[
-        datetime | None, typer.Option(metavar="TIME", help="Only artifacts created at this time or later.")
+        datetime | None,
+        typer.Option(
+            metavar="TIME", help="Only artifacts created at this time or later, such as `2026-07-31T09:30:00`."
+        ),
     ] = None,
     until: Annotated[
         datetime | None, typer.Option(metavar="TIME", help="Only artifacts created before this time.")

@@ -63,11 +63,11 @@ def prepare(
         ),
     ] = None,
 ) -> None:
-    """Convert a source of images to a span of TFRecord shards.
+    """Convert images to a span, which is one numbered version of the training data.
 
-    Every image is decoded once. Images that cannot be used are rejected and listed in the span's `manifest.json`. A
-    source that equals the newest span is not written again. An image keeps the split (train, val or test) that it has
-    in earlier spans of the data folder.
+    A span consists of TFRecord shards for the splits train, val and test. Every image is decoded once. Images that
+    cannot be used are rejected and listed in the span's `manifest.json`. A source that equals the newest span is not
+    written again. An image keeps the split that it has in earlier spans of the data folder.
     """
     from pydantic import ValidationError
 

@@ -94,7 +94,7 @@ def submit(
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why the run is started. Recorded in ML Metadata.")] = "",
     take_over: Annotated[
         str,
-        typer.Option(metavar="RUN", help="Start even if this run still seems to be running. Use it after a crash."),
+        typer.Option(metavar="RUN", help="Start although this run is recorded as running, for example after a crash."),
     ] = "",
     package: Package = None,
     watch: Watch = False,
@@ -173,7 +173,7 @@ def logs(
     run: RunName,
     node: Annotated[
         str | None,
-        typer.Argument(metavar="NODE", help="Name of a node, as `status` shows it.", show_default="all"),
+        typer.Argument(metavar="NODE", help="Name of a node, as `vitpipe kfp status` shows it.", show_default="all"),
     ] = None,
     config: Config = "sample",
     overrides: Overrides = None,

@@ -11,4 +11,5 @@ MAINTAIN = "Maintain"
 
 def example(*lines: str) -> str:
     """Return an epilog with shell commands as Markdown, which suits both the terminal and the documentation."""
-    return "\n".join(["Example:", "", "```shell", *lines, "```"])
+    title = "Example:" if len(lines) == 1 else "Examples:"
+    return "\n".join([title, "", "```shell", *lines, "```"])

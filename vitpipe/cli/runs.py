@@ -32,13 +32,24 @@ app = typer.Typer(
 )
 def list_runs(
     pipeline: OnlyPipeline = None,
-    state: Annotated[RunState | None, typer.Option(help="Only runs in this state.")] = None,
-    blessed: Annotated[bool | None, typer.Option(help="Only runs whose model was, or was not, blessed.")] = None,
+    state: Annotated[
+        RunState | None, typer.Option(metavar="STATE", help=f"Only runs in this state: {', '.join(RunState)}.")
+    ] = None,
+    blessed: Annotated[bool | None, typer.Option(help="Only runs whose model was blessed, or was not blessed.")] = None,
     since: Annotated[
-        datetime | None, typer.Option(metavar="TIME", help="Only runs that started at this time or later.")
+        datetime | None,
+        typer.Option(
+            metavar="TIME",
+            help="Only runs that started at this time or later, such as `2026-07-31` or `2026-07-31T09:30:00`.",
+        ),
     ] = None,
     sort: Annotated[
-        Order, typer.Option(help="Order: the newest, the most accurate or the longest run first.")
+        Order,
+        typer.Option(
+            metavar="ORDER",
+            help="Order: `when` (the newest first), `accuracy` (the most accurate first) or `duration` (the longest "
+            "first).",
+        ),
     ] = Order.WHEN,
     limit: Limit = 20,
     runs: Runs = Path("runs"),

@@ -20,12 +20,7 @@ from vitpipe.study.run import StudyProgress, run_study
 if TYPE_CHECKING:
     from vitpipe.study.study import Study
 
-app = typer.Typer(name="study", no_args_is_help=True, rich_help_panel=RUN)
-
-
-@app.callback()
-def study() -> None:
-    """Compare architectures by measurement."""  # the callback keeps `data-regime` a subcommand although it is alone
+app = typer.Typer(name="study", help="Compare architectures by measurement.", no_args_is_help=True, rich_help_panel=RUN)
 
 
 @app.command(

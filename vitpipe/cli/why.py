@@ -101,7 +101,7 @@ def _model(result: RunResult) -> list[str]:
         of_run = f", the model of run {backbone.run}" if backbone.run else ""
         lines.append(f"The model was fine-tuned from {backbone.source}{of_run}.")
     if start := result.warm_start:
-        lines.append(f"Its training: {start}.")
+        lines.append(f"The training was a {start}.")
     if override := result.override:
         lines.append(f"A person blessed the model at {override.at}: {override.reason}")
     baseline = result.baseline
@@ -123,7 +123,7 @@ def _serving(result: RunResult) -> list[str]:
 
 
 def _words(check: Check, confidence: float) -> str:
-    verdict = "passed" if check.kept else "below the bound, but within chance" if check.noise else "failed"
+    verdict = "passed" if check.kept else "below the bound, which may be noise" if check.noise else "failed"
     interval = ""
     if check.interval:
         interval = f", {check.interval[0]:.4f} to {check.interval[1]:.4f} with {confidence:.0%} confidence"
