@@ -65,7 +65,7 @@ def explain(
             min=0,
             max=1_000_000,
             metavar="N",
-            help="Number of test images for the deletion and insertion curves; 0 leaves the curves out.",
+            help="Number of test images for the deletion and insertion curves, which check the maps; 0 for none.",
             show_default=str(explanation.CURVES),
         ),
     ] = None,
@@ -74,8 +74,8 @@ def explain(
 ) -> None:
     """Show what a model attends to, in some images or over its test set.
 
-    With images, one page shows the attention of every block and head over them. Without images, the page is about the
-    model: it shows figures of the attention over many test images.
+    With images, one page shows the attention of every block and head over them. Without images, a page about the model
+    shows statistics of its attention over many test images, and whether the attention maps can be trusted.
     """
     if images and (count, curves) != (None, None):
         raise UsageError("--images and --curves are for the page about the model: leave them out, or name no image")

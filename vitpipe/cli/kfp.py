@@ -30,7 +30,11 @@ if TYPE_CHECKING:
     from kubeflow.client import Client, PipelineVersion
 
 app = typer.Typer(
-    name="kfp", help="Run the pipeline on Kubeflow Pipelines.", no_args_is_help=True, rich_help_panel=DEPLOY
+    name="kfp",
+    help="Run the pipeline on Kubeflow Pipelines.\n\nThe settings of the group `kubeflow` describe the cluster: see "
+    "`vitpipe settings kubeflow`.",
+    no_args_is_help=True,
+    rich_help_panel=DEPLOY,
 )
 
 Package = Annotated[

@@ -27,8 +27,9 @@ def contexts(command=ROOT, parent=None) -> Iterator[typer.Context]:
 
 
 def examples(context):
-    """Return the command lines of an epilog, each as a list of words."""
-    return [token.content for token in MarkdownIt().parse(context.command.epilog or "") if token.type == "fence"]
+    """Return the command lines in the code blocks of a command's epilog."""
+    blocks = [token.content for token in MarkdownIt().parse(context.command.epilog or "") if token.type == "fence"]
+    return [line for block in blocks for line in block.splitlines()]
 
 
 def parse(line):
@@ -58,14 +59,16 @@ def problems_of(context):
             yield f"{parameter.opts} has no sentence of help"
     if context.parent and isinstance(command, TyperGroup):
         return
-    lines = [line for block in examples(context) for line in block.splitlines()]
-    if not lines:
+    if not examples(context):
         yield "it has no example"
-    for line in lines:
-        if context.parent is None:
-            parse(line)
-        elif parse(line) != context.command_path:
-            yield f"its example {line!r} is of another command"
+    for line in examples(context):
+        try:
+            path = parse(line)
+        except Exception as error:
+            yield f"its example {line!r} is not valid: {error!r}"
+        else:
+            if context.parent and path != context.command_path:
+                yield f"its example {line!r} is of another command"
 
 
 def test_every_command_has_a_sentence_a_panel_help_for_its_options_and_examples_that_parse():
