@@ -465,7 +465,7 @@ def test_bad_usage_is_said_before_anything_starts(tmp_path):
 def test_what_a_person_may_accept_is_said(unused):
     for arguments, message in [
         (["--accept", "near_leaks"], "--accept CHECK and --reason"),
-        (["--reason", "so"], "--accept CHECK and --reason"),
+        (["--reason", "so"], "has no effect without --accept CHECK"),
         (
             ["--accept", "near_leak", "--reason", "so"],
             "no such check; did you mean near_leaks? the checks are anomalies,",
