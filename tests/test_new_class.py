@@ -47,7 +47,7 @@ def test_the_command_and_the_report_name_what_was_taken_over(story):
     assert done.stderr.splitlines()[0] == words
     assert words in done.stdout
     why = vitpipe(folder, "why", run_id(done))
-    assert f"Its training: {words}." in why.stdout
+    assert f"The training was a {words}." in why.stdout
     assert "the classes that both know (zero, one)." in why.stdout
     assert read_report(folder, done)["warm_start"] == words
     assert words in report_page(folder, done).read_text()

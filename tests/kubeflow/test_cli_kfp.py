@@ -76,7 +76,7 @@ def test_submit_prints_the_run_and_its_page(vitpipe, kfp, packages, endpoint):
     code, _, err = vitpipe(
         "submit", "--package", packages[0], "--accept", "drift_colour", "--reason", "darker", "--take-over", run_id
     )
-    assert code == 0 and "deployed before: version" in err and len(kfp.versions) == 1
+    assert code == 0 and "already deployed: version" in err and len(kfp.versions) == 1
     assert list(kfp.runs.values())[-1]["runtime_config"]["parameters"] == {
         "trigger": "manual",
         "reason": "darker",
@@ -209,11 +209,11 @@ def test_schedule_creates_pauses_moves_changes_and_deletes(vitpipe, kfp, package
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["schedule"], "give one of --cron, --every, --list, --pause, --resume, --delete\n"),
-        (["schedule", "--cron", "0 3 * * *", "--pause"], "--delete, and not --cron and --pause"),
+        (["schedule"], "use exactly one of --cron, --every, --list, --pause, --resume, --delete\n"),
+        (["schedule", "--cron", "0 3 * * *", "--pause"], "--cron and --pause cannot be used together"),
         (["schedule", "--cron", "nightly"], "wrong number of fields, 1"),
         (["submit", "--package", "missing.yaml"], "--package missing.yaml: No such file"),
-        (["submit", "--package", "x.yaml"], "--package x.yaml: no package"),
+        (["submit", "--package", "x.yaml"], "--package x.yaml is not a pipeline package"),
         (["submit", "--accept", "drift_colour"], "--accept CHECK and --reason"),
         (["submit", "--set", "kubeflow.token=x"], "only the environment variable VITPIPE_KUBEFLOW__TOKEN"),
         (["logs", "x"], "sample has no run"),
@@ -228,7 +228,7 @@ def test_wrong_usage_ends_with_exit_code_2(vitpipe, kfp, tmp_path, arguments, me
 
 def test_submit_rejects_a_package_of_another_pipeline(vitpipe, packages):
     code, _, err = vitpipe("submit", "--package", packages[0], "-c", "cifar10")
-    assert code == 2 and "is of pipeline sample, the settings are of cifar10" in err
+    assert code == 2 and "belongs to pipeline sample, but the settings are for cifar10" in err
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_an_interrupted_watch_leaves_the_run_running(kfp, endpoint, submitted):
     watching.send_signal(signal.SIGINT)
     _, err = watching.communicate(timeout=60)
     assert watching.returncode == 130
-    assert err == f"the run goes on; to go on watching: vitpipe kfp status {submitted} --watch -c sample\n"
+    assert err == f"the run continues; watch it again with: vitpipe kfp status {submitted} --watch -c sample\n"
     assert kfp.runs[submitted]["state"] == "RUNNING"
 
 

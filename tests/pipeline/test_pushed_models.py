@@ -29,7 +29,7 @@ def killed(tmp_path):
 
 def test_the_run_that_a_version_names_is_shown_as_its_source(killed, monkeypatch, capsys):
     runs, name = killed
-    for command, words in (["runs", "list"], "version 9"), (["why", name], "It was pushed as version 9."):
+    for command, words in (["runs", "list"], "version 9"), (["why", name], "The model was pushed as version 9."):
         monkeypatch.setattr(sys, "argv", ["vitpipe", *command, "--runs", str(runs)])
         with pytest.raises(SystemExit) as ended:
             main()

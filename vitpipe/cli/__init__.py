@@ -5,6 +5,7 @@ Nothing here imports TensorFlow or TFX at module level: `vitpipe --help` answers
 
 import logging
 import sys
+from types import ModuleType
 
 import typer
 from rich.text import Text
@@ -25,9 +26,11 @@ from vitpipe.cli import (
     explain,
     finetune,
     gc,
+    lineage,
     models,
     predict,
     report,
+    rollback,
     run,
     runs,
     settings,
@@ -36,71 +39,73 @@ from vitpipe.cli import (
     watch,
     why,
 )
+from vitpipe.cli.panels import example
 from vitpipe.cli.tables import print_warnings
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
-app.command()(doctor.doctor)
-app.add_typer(data.app, name="data")
-app.command()(settings.settings)
-app.command()(augment.augment)
-app.command()(run.run)
-app.command()(finetune.finetune)
-app.command()(watch.watch)
-app.add_typer(runs.app, name="runs")
-app.add_typer(study.app, name="study")
-app.add_typer(artifacts.app, name="artifacts")
-app.command()(artifacts.lineage)
-app.command()(gc.gc)
-app.command()(ui.ui)
-app.command()(why.why)
-app.command()(bless.bless)
-app.command()(report.report)
-app.command()(predict.predict)
-app.command()(explain.explain)
-app.add_typer(models.app, name="models")
-app.command()(models.rollback)
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    epilog=example("vitpipe data prepare sample", "vitpipe run -c sample", "vitpipe report last"),
+)
+
+
+def _add(*modules: ModuleType) -> None:
+    for module in modules:
+        # Typer does not read the panel of a group from the group itself.
+        app.add_typer(module.app, rich_help_panel=module.app.rich_help_panel)
 
 
 def _add_kfp() -> None:
-    """Add the commands of a cluster, unless a foreign package `kubeflow`, as the Kubeflow SDK is, hides ours."""
+    """Add the commands of a cluster, unless a foreign package `kubeflow`, such as the Kubeflow SDK, hides ours."""
     if hidden := shadows(("kubeflow",)):
-        _unavailable("kfp", "; ".join(hidden))
+        _add_unavailable("kfp", "; ".join(hidden))
     else:
         from vitpipe.cli import kfp
 
-        app.add_typer(kfp.app, name="kfp")
+        _add(kfp)
 
 
-def _unavailable(name: str, why: str) -> None:
+def _add_unavailable(name: str, why: str) -> None:
     def command() -> None:
         raise UsageError(f"vitpipe {name}: {why}")
 
-    anything = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-    app.command(name, hidden=True, context_settings=anything)(command)
+    accept_anything = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    app.command(name, hidden=True, context_settings=accept_anything)(command)
 
 
+# The help shows panels and commands in this order.
+_add(doctor, data, settings, augment)
+_add(run, finetune, study)
+_add(runs, why, report, explain, ui, artifacts, lineage)
+_add(models, predict, bless, rollback)
 _add_kfp()
+_add(watch, gc)
 
 
 @app.callback()
 def vitpipe() -> None:
-    """A production training pipeline for Vision Transformers on TFX."""
+    """Train Vision Transformers with TFX, check the models, and push those that pass.
+
+    A *span* is one numbered version of the training data. *Pushing* a model publishes it in the folder that a model
+    server watches. A model is *blessed* if it meets its bounds and is not worse than the serving model.
+    """
 
 
-class _Warnings(logging.Handler):
+class _WarningHandler(logging.Handler):
     """Handler that prints logged warnings in the same way as those of the commands."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print_warnings([record.getMessage()])
 
 
-_WARNINGS = _Warnings(logging.WARNING)
+_WARNING_HANDLER = _WarningHandler(logging.WARNING)
 
 
 def main() -> None:
-    """Run the command; errors a person can mend end as one message and their exit code, not as a trace."""
+    """Run the command. An error that a user can fix ends as one message with its exit code, without a traceback."""
     escape_output()
-    logging.getLogger("pipeline.metadata").addHandler(_WARNINGS)
+    logging.getLogger("pipeline.metadata").addHandler(_WARNING_HANDLER)
     try:
         app()
     except VitpipeError as error:
@@ -108,8 +113,8 @@ def main() -> None:
     except Exception as error:
         if (text := explain_error(error)) is None:
             raise
-        named = isinstance(error, OSError) and error.filename and not is_disk_full(error)
-        _fail(text, Exit.USAGE if named else Exit.CRASHED)
+        names_a_file = isinstance(error, OSError) and error.filename and not is_disk_full(error)
+        _fail(text, Exit.USAGE if names_a_file else Exit.CRASHED)
 
 
 def _fail(error: object, code: Exit) -> None:

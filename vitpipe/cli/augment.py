@@ -9,15 +9,22 @@ from pipeline.console.logs import display_path
 from pipeline.console.terminal import print_line
 from pipeline.settings import load
 from vitpipe.cli.options import Config, Data, Overrides
+from vitpipe.cli.panels import PREPARE, example
+
+app = typer.Typer()
 
 
+@app.command(
+    rich_help_panel=PREPARE,
+    epilog=example("vitpipe augment -c cifar10 --set augment.mixup=0 --out augment.png"),
+)
 def augment(
     config: Config = "sample",
     data: Data = None,
     overrides: Overrides = None,
-    out: Annotated[Path, typer.Option(metavar="FILE.png", help="The picture.")] = Path("augment.png"),
+    out: Annotated[Path, typer.Option(metavar="FILE.png", help="File to write.")] = Path("augment.png"),
 ) -> None:
-    """Draw training images beside what the model sees of them in training."""
+    """Draw training images next to augmented versions of them, as the model sees them in training."""
     settings = load(config, overrides, data={} if data is None else {"dir": str(data.expanduser())})
     from vitpipe.augmentation_sheet import draw
 

@@ -1,4 +1,4 @@
-"""`vitpipe data`: images in, checked spans of TFRecord shards out."""
+"""`vitpipe data`: conversion of images to checked spans of TFRecord shards, and their verification."""
 
 import sys
 import time
@@ -12,23 +12,38 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from components.data.ingest import MAX_SPAN
 from pipeline.console.terminal import Console, print_line
+from vitpipe.cli.panels import PREPARE, example
 
-app = typer.Typer(help="Prepare and verify training data.", no_args_is_help=True)
+app = typer.Typer(name="data", help="Prepare and verify training data.", no_args_is_help=True, rich_help_panel=PREPARE)
 
 
-@app.command()
+@app.command(
+    rich_help_panel=PREPARE,
+    epilog=example(
+        "vitpipe data prepare cifar10",
+        "vitpipe data prepare images --source pets.tar.gz --out data/pets",
+    ),
+)
 def prepare(
-    kind: Annotated[str, typer.Argument(metavar="cifar10|images|sample", help="What kind of source it is.")],
+    kind: Annotated[str, typer.Argument(metavar="cifar10|images|sample", help="Kind of the source.")],
     source: Annotated[
         str | None,
-        typer.Option(help="Image folder, tar or zip archive, or URL of one; cifar10 is downloaded without it."),
+        typer.Option(
+            metavar="PATH|URL",
+            help="Folder, tar or zip archive, or URL of an archive. Required for `images`; `cifar10` is downloaded if "
+            "it is omitted.",
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Data folder.", show_default="data/<kind>")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Data folder to write to.", show_default="data/KIND")
+    ] = None,
     span: Annotated[
-        int | None, typer.Option(min=1, max=MAX_SPAN, help="Number of the span.", show_default="the next")
+        int | None,
+        typer.Option(min=1, max=MAX_SPAN, metavar="N", help="Number of the new span.", show_default="the next"),
     ] = None,
     classes: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help="Only these classes, in the source's order.")
+        str | None,
+        typer.Option(metavar="A,B,...", help="Use only these classes. They keep the order that the source has."),
     ] = None,
     per_class: Annotated[
         int | None,
@@ -36,23 +51,23 @@ def prepare(
             min=3,
             max=1_000_000_000,
             metavar="N",
-            help="At most N images of each class for train and val; test stays whole.",
+            help="Use at most N images of each class for train and val. The test split stays complete.",
         ),
     ] = None,
     max_rejected: Annotated[
         float | None,
         typer.Option(
             metavar="SHARE",
-            help="Share of records, 0 to 1, that may be left out; more refuses the source.",
+            help="Largest share of rejected images, from 0 to 1. Above it the whole source is refused.",
             show_default="0.01",
         ),
     ] = None,
 ) -> None:
-    """Write a source as a span of TFRecord shards.
+    """Convert images to a span, which is one numbered version of the training data.
 
-    Every image is decoded once; what does not decode is left out and listed in manifest.json, and too much of it
-    refuses the source. A source that is the newest span already is not written again. An image stays in the split that
-    earlier spans of the data folder have it in.
+    A span consists of TFRecord shards for the splits train, val and test. Every image is decoded once. Images that
+    cannot be used are rejected and listed in the span's `manifest.json`. A source that equals the newest span is not
+    written again. An image keeps the split that it has in earlier spans of the data folder.
     """
     from pydantic import ValidationError
 
@@ -61,12 +76,14 @@ def prepare(
     from components.data.ingest.manifest import Recipe
 
     out = out or Path("data", kind)
-    chosen = None if classes is None else sorted(name.strip() for name in classes.split(",") if name.strip())
-    if chosen is not None and not 2 <= len(chosen) == len(set(chosen)):
-        raise ingest.UsageError(f"--classes {classes}: name at least two classes, with commas, each of them once")
+    class_names = None if classes is None else sorted(name.strip() for name in classes.split(",") if name.strip())
+    if class_names is not None and not 2 <= len(class_names) == len(set(class_names)):
+        raise ingest.UsageError(
+            f"--classes {classes}: name at least two classes, separated by commas, each of them once"
+        )
     bound = {} if max_rejected is None else {"max_rejected": max_rejected}
     try:
-        recipe = Recipe(classes=chosen, per_class=per_class, **bound)
+        recipe = Recipe(classes=class_names, per_class=per_class, **bound)
     except ValidationError:
         raise ingest.UsageError(f"--max-rejected {max_rejected}: use a share from 0 to 1, such as 0.05") from None
     before = ingest.spans(out)
@@ -79,7 +96,7 @@ def prepare(
         return
     for rejection in manifest.rejected:
         advice = fix(rejection.reason)
-        line = f"left out {rejection.count:,}: {rejection.reason} (first: {rejection.ids[0]})"
+        line = f"rejected {rejection.count:,}: {rejection.reason} (first: {rejection.ids[0]})"
         print_line(line + (f": {advice}" if advice else ""), sys.stderr)
     for group in manifest.remarked:
         text, advice = REMARKS[group.remark]
@@ -87,19 +104,24 @@ def prepare(
             f"{group.remark}: in {group.count:,} of {group.images:,} images {text} (first: {group.ids[0]}): {advice}",
             sys.stderr,
         )
-    if other := manifest.passed_over:
-        print_line(f"passed over {other.count:,} files that are no images (first: {other.ids[0]})", sys.stderr)
+    if ignored := manifest.passed_over:
+        print_line(f"ignored {ignored.count:,} files that are not images (first: {ignored.ids[0]})", sys.stderr)
     for name in manifest.class_names:
-        there = manifest.counts["train"][name] + manifest.counts["val"][name]
-        if per_class is not None and there < per_class:
-            print_line(f"{name} has {there:,} images for train and val, not {per_class:,}", sys.stderr)
+        count = manifest.counts["train"][name] + manifest.counts["val"][name]
+        if per_class is not None and count < per_class:
+            print_line(f"{name} has only {count:,} images for train and val, not {per_class:,}", sys.stderr)
     sizes = ", ".join(f"{manifest.examples(split):,} {split}" for split in manifest.counts)
     print_line(f"{folder}: {sizes} images of {len(manifest.class_names)} classes in {len(manifest.shards)} shards")
 
 
-@app.command()
-def verify(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data folder, or one span of it.")]) -> None:
-    """Check every shard against its manifest. Exits with 3 when something is missing, altered or too much."""
+@app.command(rich_help_panel=PREPARE, epilog=example("vitpipe data verify data/cifar10"))
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Data folder, or one of its spans.")],
+) -> None:
+    """Check every shard of a span against the span's manifest.
+
+    Exits with 3 if a file is missing, was changed, or does not belong to the span.
+    """
     from components.data.ingest import verify as verification
 
     with _progress() as progress:
@@ -108,12 +130,12 @@ def verify(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data fo
         for problem in problems:
             print_line(problem)
         raise typer.Exit(3)
-    print_line(f"{folder}: {len(verification.span_folders(folder))} span(s), every shard as it was written")
+    print_line(f"{folder}: {len(verification.span_folders(folder))} span(s), all shards are unmodified")
 
 
 @contextmanager
 def _progress() -> Iterator["_Throttle"]:
-    """Shows progress on stderr: a bar on a terminal, a line now and then elsewhere."""
+    """Show progress on standard error: as a bar on a terminal, otherwise as a line every few seconds."""
     console = Console(stderr=True)
     if not console.is_terminal:
         lines = _Throttle(_line, every_s=5)
@@ -126,7 +148,7 @@ def _progress() -> Iterator["_Throttle"]:
         def bar(what: str, done: int, total: int | None) -> None:
             if not display.tasks or display.tasks[-1].description != what:
                 for task in display.tasks:
-                    display.update(task.id, total=task.completed)  # a bar without a total never ends by itself
+                    display.update(task.id, total=task.completed)  # a bar without a total would stay animated
                 display.add_task(what)
             display.update(display.tasks[-1].id, completed=done, total=total)
 
@@ -140,25 +162,34 @@ def _line(what: str, done: int, total: int | None) -> None:
 
 
 class _Throttle:
-    """Shows a progress that is told for every image: now and then, and the last of each thing counted."""
+    """Progress callback that forwards at most one call per period, and always the last call of each task.
+
+    The import reports its progress after every image, which is far more often than a display can use.
+
+    Args:
+        show: Callback with the name of the task, the number of finished items, and their total or None.
+        every_s: Length of a period in seconds.
+    """
 
     def __init__(self, show: Callable[[str, int, int | None], None], every_s: float) -> None:
         self._show = show
         self._every_s = every_s
-        self._untold: tuple[str, int, int | None] | None = None
+        self._pending: tuple[str, int, int | None] | None = None
         self._due: float | None = None
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
-        if self._untold and self._untold[0] != what:
+        if self._pending and self._pending[0] != what:
             self.flush()
-        self._untold = (what, done, total)
+        self._pending = (what, done, total)
         if self._due is None:
-            self._due = time.monotonic() + min(self._every_s, 0.5)  # soon, to show that a long job has begun
+            self._due = time.monotonic() + min(
+                self._every_s, 0.5
+            )  # the first line comes early, to show that the work has begun
         if time.monotonic() >= self._due:
             self.flush()
 
     def flush(self) -> None:
-        if self._untold:
-            self._show(*self._untold)
-            self._untold = None
+        if self._pending:
+            self._show(*self._pending)
+            self._pending = None
             self._due = time.monotonic() + self._every_s

@@ -1,7 +1,6 @@
 """`vitpipe doctor`: check whether a run would work here, and say what to fix."""
 
-import json as jsonlib
-from typing import Annotated
+import json
 
 import typer
 from rich.table import Column, Table
@@ -9,17 +8,23 @@ from rich.text import Text
 
 from components.errors import Exit
 from pipeline.console.terminal import Console, printable
+from vitpipe.cli.options import Json
+from vitpipe.cli.panels import PREPARE, example
 from vitpipe.doctor import CHECKS, Diagnosis, Health, examine
 
+app = typer.Typer()
 
-def doctor(
-    json: Annotated[bool, typer.Option("--json", help="A list of findings instead of a table.")] = False,
-) -> None:
-    """Check whether a run would work here, and show how to fix what would not."""
+
+@app.command(rich_help_panel=PREPARE, epilog=example("vitpipe doctor"))
+def doctor(as_json: Json = False) -> None:
+    """Check whether a run would work on this machine, and say how to fix what would not.
+
+    Exits with 1 if a run would fail.
+    """
     with Console(stderr=True).status("starting") as status:
         findings = dict(examine(list(CHECKS), lambda name: status.update(f"checking {name}")))
-    if json:
-        print(jsonlib.dumps([{"check": name, **finding._asdict()} for name, finding in findings.items()], indent=2))
+    if as_json:
+        print(json.dumps([{"check": name, **finding._asdict()} for name, finding in findings.items()], indent=2))
     else:
         Console().print(_table(findings))
     if any(finding.verdict == Health.PROBLEM for finding in findings.values()):

@@ -1,4 +1,4 @@
-"""`vitpipe explain`: what a model looks at, in some images or over the test set."""
+"""`vitpipe explain`: what a model attends to, in some images or over its test set."""
 
 import sys
 from pathlib import Path
@@ -12,31 +12,50 @@ from pipeline.console.logs import display_path, own_stderr
 from pipeline.console.terminal import print_json, print_line
 from vitpipe import explanation
 from vitpipe.cli.options import Json, Runs
+from vitpipe.cli.panels import LOOK, example
 from vitpipe.cli.predict import TrustModel
 from vitpipe.cli.tables import print_rows
 
+app = typer.Typer()
 
+
+@app.command(
+    rich_help_panel=LOOK,
+    epilog=example("vitpipe explain cat.jpg dog.png --out explain", "vitpipe explain --images 500"),
+)
 def explain(
     images: Annotated[
         list[str] | None,
-        typer.Argument(metavar="IMAGE|ID", help="PNG or JPEG files, or ids of examples; none: the model itself."),
+        typer.Argument(
+            metavar="IMAGE|ID", help="PNG or JPEG files, or ids of examples. Omit them to explain the model itself."
+        ),
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option(help="SavedModel folder, .keras file, or a Trainer's model_run; else the newest pushed model."),
+        typer.Option(
+            metavar="PATH",
+            help="Folder of a SavedModel, `.keras` file, or the `model_run` folder of a Trainer.",
+            show_default="the newest pushed model",
+        ),
     ] = None,
     runs: Runs = Path("runs"),
     data: Annotated[
-        Path | None, typer.Option(help="Data folder or one of its spans; else what the model's gate looked at.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Data folder, or one of its spans.",
+            show_default="the test data of the model gate",
+        ),
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the page and its pictures go.")] = Path("explain"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the page and its pictures.")] = Path("explain"),
     count: Annotated[
         int | None,
         typer.Option(
             "--images",
             min=1,
             max=1_000_000,
-            help="Test images that the model's page is over.",
+            metavar="N",
+            help="Number of test images for the page about the model.",
             show_default=str(explanation.IMAGES),
         ),
     ] = None,
@@ -45,16 +64,21 @@ def explain(
         typer.Option(
             min=0,
             max=1_000_000,
-            help="Test images for deletion and insertion; 0 leaves them out.",
+            metavar="N",
+            help="Number of test images for the deletion and insertion curves, which check the maps; 0 for none.",
             show_default=str(explanation.CURVES),
         ),
     ] = None,
     trust_model: TrustModel = False,
     as_json: Json = False,
 ) -> None:
-    """Draw attention over images, of every block and head, on one page; without images, the page of the model."""
+    """Show what a model attends to, in some images or over its test set.
+
+    With images, one page shows the attention of every block and head over them. Without images, a page about the model
+    shows statistics of its attention over many test images, and whether the attention maps can be trusted.
+    """
     if images and (count, curves) != (None, None):
-        raise UsageError("--images and --curves are for the model's page: leave them out, or name no image")
+        raise UsageError("--images and --curves are for the page about the model: leave them out, or name no image")
     if images:
         _explain_images(images, model, runs, data, out, trust_model, as_json)
         return
@@ -85,14 +109,20 @@ def _explain_images(
     explained = explanation.explain(images, model=model, runs=runs, data=data, out=out, trust_model=trust_model)
     from components.data.ingest.images import notes
 
-    for one in explained.images:
-        for line in notes(one.reason, one.remarks):
-            print_line(f"{one.image}: {line}", sys.stderr)
+    for image in explained.images:
+        for line in notes(image.reason, image.remarks):
+            print_line(f"{image.image}: {line}", sys.stderr)
     page = display_path(explained.page) if explained.page else None
     if as_json:
         rows = [
-            {"image": one.image, "valid": one.valid, "reason": one.reason, "remarks": one.remarks, **one.figures}
-            for one in explained.images
+            {
+                "image": image.image,
+                "valid": image.valid,
+                "reason": image.reason,
+                "remarks": image.remarks,
+                **image.figures,
+            }
+            for image in explained.images
         ]
         print_json({"model": str(explained.model), "page": page, "images": rows})
     else:
@@ -100,13 +130,13 @@ def _explain_images(
         print_rows(
             ("image", "class", "probability"),
             [
-                (one.image, one.figures["class"], f"{max(one.figures['probabilities'].values()):.3f}")
-                if one.valid
-                else (one.image, one.reason, "")
-                for one in explained.images
+                (image.image, image.figures["class"], f"{max(image.figures['probabilities'].values()):.3f}")
+                if image.valid
+                else (image.image, image.reason, "")
+                for image in explained.images
             ],
         )
         if page:
             print_line(page)
-    if not all(one.valid for one in explained.images):
+    if not all(image.valid for image in explained.images):
         raise typer.Exit(Exit.DATA_REFUSED)

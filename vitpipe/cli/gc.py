@@ -12,24 +12,40 @@ from rich.progress import Progress
 from pipeline.console.terminal import Console, print_json, print_line
 from pipeline.garbage_collection import Collection, collect_garbage
 from vitpipe.cli.options import Json, OnlyPipeline, Runs
+from vitpipe.cli.panels import MAINTAIN, example
 from vitpipe.cli.tables import print_rows
 
+app = typer.Typer()
 
+
+@app.command(
+    rich_help_panel=MAINTAIN,
+    epilog=example("vitpipe gc --keep 5 --dry-run", "vitpipe gc --keep 5"),
+)
 def gc(
     keep: Annotated[
-        int, typer.Option(min=1, max=1_000_000, help="Keep all that the newest so many runs of each pipeline need.")
+        int,
+        typer.Option(
+            min=1,
+            max=1_000_000,
+            metavar="N",
+            help="Number of runs of each pipeline, the newest ones, whose files are kept.",
+        ),
     ],
     pipeline: OnlyPipeline = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, remove nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be removed, without removing it.")
+    ] = False,
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Remove files that no kept run, no pushed model and no comparison with an earlier span needs.
+    """Remove the files of artifacts that nothing needs any more.
 
-    ML Metadata then calls their artifacts deleted, and runs do not find them in the cache.
+    Files stay if a kept run, a pushed model or a comparison with an earlier span needs them. ML Metadata marks the
+    other artifacts as deleted, and the cache no longer returns them.
     """
     console = Console(stderr=True)
-    # Rich would bring standard output to the terminal of standard error.
+    # If standard error is a terminal, Rich would by default redirect standard output to it, even out of a pipe.
     bar = Progress(
         console=console, transient=True, redirect_stdout=False, redirect_stderr=False, disable=not console.is_terminal
     )
@@ -55,7 +71,7 @@ def gc(
     finally:
         bar.stop()
     if as_json:
-        print_json([asdict(one) for collection in collections for one in collection.removed])
+        print_json([asdict(artifact) for collection in collections for artifact in collection.removed])
 
 
 def _warn(collection: Collection) -> None:
@@ -67,17 +83,17 @@ def _warn(collection: Collection) -> None:
         "changed the store or the folder. Check each of them, and remove it by hand.",
         file=sys.stderr,
     )
-    for one in collection.refused:
-        print_line(f"  {one.type} {one.id}: {one.uri!r}", sys.stderr)
+    for artifact in collection.refused:
+        print_line(f"  {artifact.type} {artifact.id}: {artifact.uri!r}", sys.stderr)
 
 
 def _print(collection: Collection, dry_run: bool) -> None:
     removed = collection.removed
     sizes: dict[str, list[int]] = {}
-    for one in removed:
-        sizes.setdefault(one.type, []).append(one.bytes)
+    for artifact in removed:
+        sizes.setdefault(artifact.type, []).append(artifact.bytes)
     rows = [(name, str(len(of_type)), decimal(sum(of_type))) for name, of_type in sorted(sizes.items())]
     print_rows(("type", "artifacts", "size"), rows)
-    total = f"{len(removed)} artifacts, {decimal(sum(one.bytes for one in removed))}"
+    total = f"{len(removed)} artifacts, {decimal(sum(artifact.bytes for artifact in removed))}"
     done = "would be removed" if dry_run else "removed"
     print_line(f"{collection.pipeline}: {total} {done}" if removed else f"{collection.pipeline}: nothing to remove")

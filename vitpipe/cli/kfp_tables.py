@@ -1,28 +1,34 @@
-"""Runs, nodes and schedules of a cluster as rows for a person, or as JSON for another program."""
+"""Runs, nodes and schedules of a cluster, as tables or as JSON."""
 
 from typing import TYPE_CHECKING, Any
 
 from pipeline.console.duration import duration
 from pipeline.console.terminal import print_json, print_line
-from vitpipe.cli.tables import print_rows, when
+from vitpipe.cli.tables import local_time, print_rows
 
 if TYPE_CHECKING:
     from kubeflow.client import Client, ClusterRun, Schedule, Task
 
 
 def print_runs(runs: list["ClusterRun"], client: "Client", as_json: bool) -> None:
-    """The newest first, as they come."""
+    """Print a list of runs.
+
+    Args:
+        runs: Runs, in the order in which to print them.
+        client: Client that knows the addresses of their pages.
+        as_json: Print JSON instead of a table.
+    """
     if as_json:
         print_json([_as_json(run, client) for run in runs])
         return
     print_rows(
-        ("run", "name", "state", "created", "took", "trigger", "reason"),
+        ("run", "name", "state", "created", "duration", "trigger", "reason"),
         [
             (
                 run.id,
                 run.name,
                 run.state.lower(),
-                when(run.created),
+                local_time(run.created),
                 duration((run.finished - run.created).total_seconds()) if run.finished else "",
                 str(run.parameters.get("trigger", "")),
                 str(run.parameters.get("reason", "")),
@@ -33,7 +39,13 @@ def print_runs(runs: list["ClusterRun"], client: "Client", as_json: bool) -> Non
 
 
 def print_run(run: "ClusterRun", client: "Client", as_json: bool) -> None:
-    """Its nodes in the order that they started in, and its page."""
+    """Print the nodes of a run in the order in which they started, and the address of its page.
+
+    Args:
+        run: Run with its tasks.
+        client: Client that knows the address of its page.
+        as_json: Print JSON instead of a table.
+    """
     if as_json:
         print_json({**_as_json(run, client), "nodes": [_task_as_json(task) for task in run.tasks]})
         return
@@ -43,7 +55,7 @@ def print_run(run: "ClusterRun", client: "Client", as_json: bool) -> None:
             (
                 task.node,
                 task.state.lower(),
-                when(task.started) if task.started else "",
+                local_time(task.started) if task.started else "",
                 "" if task.seconds is None else f"{task.seconds:.0f}",
             )
             for task in run.tasks
@@ -74,22 +86,28 @@ def _task_as_json(task: "Task") -> dict[str, Any]:
     }
 
 
-def print_schedule(client: "Client", found: "Schedule | None", as_json: bool) -> None:
-    """A list of one, or of none."""
-    names = client.version_names() if found else {}
-    rows = [found] if found else []
+def print_schedule(client: "Client", schedule: "Schedule | None", as_json: bool) -> None:
+    """Print the schedule of a pipeline as a list with one entry, or as an empty list.
+
+    Args:
+        client: Client that knows the names of the pipeline's versions.
+        schedule: Schedule to print; None if the pipeline has nrow.
+        as_json: Print JSON instead of a table.
+    """
+    names = client.version_names() if schedule else {}
+    schedules = [schedule] if schedule else []
     if as_json:
         print_json(
             [
                 {
-                    "cron": one.cron or None,
-                    "every_seconds": one.interval_s or None,
-                    "enabled": one.enabled,
-                    "version": names.get(one.version),
-                    "parameters": dict(one.parameters),
-                    "since": one.created.isoformat(),
+                    "cron": row.cron or None,
+                    "every_seconds": row.interval_s or None,
+                    "enabled": row.enabled,
+                    "version": names.get(row.version),
+                    "parameters": dict(row.parameters),
+                    "since": row.created.isoformat(),
                 }
-                for one in rows
+                for row in schedules
             ]
         )
         return
@@ -97,18 +115,23 @@ def print_schedule(client: "Client", found: "Schedule | None", as_json: bool) ->
         ("runs", "state", "version", "since"),
         [
             (
-                times(one.cron, one.interval_s),
-                "on" if one.enabled else "paused",
-                names.get(one.version, "a deleted one"),
-                when(one.created),
+                times(row.cron, row.interval_s),
+                "on" if row.enabled else "paused",
+                names.get(row.version, "(deleted)"),
+                local_time(row.created),
             )
-            for one in rows
+            for row in schedules
         ],
     )
 
 
 def times(cron: str, interval_s: int) -> str:
-    """When a schedule starts runs."""
+    """Describe the times at which a schedule starts runs.
+
+    Args:
+        cron: Cron expression with six fields, the first of which is the second; empty for an interval.
+        interval_s: Seconds between two runs.
+    """
     if cron:
         return f'at "{cron}" (second, minute, hour, day, month, weekday; UTC)'
     return f"every {duration(interval_s)}"

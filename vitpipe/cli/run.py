@@ -17,42 +17,60 @@ from pipeline.run import Plan, node_names, plan
 from pipeline.run import run as run_graph
 from pipeline.run_facts import accepted_checks, logs_folder
 from pipeline.settings import load, strict_yaml
-from vitpipe.cli.options import Config, Data, DryRun, Overrides, Span
+from vitpipe.cli.options import Accept, Config, Data, DryRun, Overrides, Span
+from vitpipe.cli.panels import RUN, example
+
+app = typer.Typer()
 
 
+@app.command(
+    rich_help_panel=RUN,
+    epilog=example("vitpipe run", "vitpipe run -c cifar10-cpu --set training.epochs=10"),
+)
 def run(
     config: Config = "sample",
     data: Data = None,
     overrides: Overrides = None,
     span: Span = None,
-    accept: Annotated[
-        list[str] | None, typer.Option(metavar="CHECK", help="A check of the data gate that shall not stop this run.")
+    accept: Accept = None,
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", help="Why the checks are accepted. Recorded in ML Metadata.")
+    ] = "",
+    force: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NODE", help="Run this node even if its result is cached. Repeatable."),
     ] = None,
-    reason: Annotated[str, typer.Option(help="Why it is accepted: kept in ML Metadata.")] = "",
-    force: Annotated[list[str] | None, typer.Option(metavar="NODE", help="Run it whatever the cache holds.")] = None,
     dry_run: DryRun = False,
     trigger: Annotated[
-        Literal["manual", "span", "schedule"], typer.Option(hidden=True, help="What started it; --reason is then why.")
+        Literal["manual", "span", "schedule"],
+        typer.Option(hidden=True, help="What started the run. `--reason` then says why."),
     ] = "manual",
 ) -> None:
-    """Train, gate and push on this machine."""
-    chosen_data: dict[str, object] = {} if data is None else {"dir": str(data.expanduser())}
+    """Train a model on this machine, check it, and push it if it passes.
+
+    The last lines of a stopped run say which check stopped it, and why. The exit code is 3 if the data was refused,
+    4 if the model was not blessed, and 5 if it failed the serving check.
+    """
+    data_settings: dict[str, object] = {} if data is None else {"dir": str(data.expanduser())}
     if span is not None:
-        chosen_data["span"] = span
-    settings, checks, flags = load(config, overrides, data=chosen_data), accept or [], overrides or []
+        data_settings["span"] = span
+    settings, checks, flags = load(config, overrides, data=data_settings), accept or [], overrides or []
     if reason and not checks and trigger == "manual":
-        raise UsageError('--accept CHECK and --reason "..." go together: name the check that shall not stop the run')
+        raise UsageError(
+            '--reason "..." has no effect without --accept CHECK: name the check of the data gate to accept, or leave '
+            "--reason out"
+        )
     accepted_checks(checks, reason, flag="--")
     if dry_run:
         _print_plan(plan(settings, overrides=flags))
         return
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, _terminate)
     result = run_graph(settings, accept=checks, reason=reason, force=force or [], trigger=trigger, overrides=flags)
     ending = verdict(result)
     for line in ending.lines:
         print_line(line)
     if ending.node:
-        print_line(f"look in {display_path(logs_folder(settings, result.name) / ending.node)}.log")
+        print_line(f"see {display_path(logs_folder(settings, result.name) / ending.node)}.log")
     raise typer.Exit(ending.exit)
 
 
@@ -66,7 +84,7 @@ def _print_plan(planned: Plan) -> None:
     print_line(f"nodes: {', '.join(nodes)}")
 
 
-def _end(*_: object) -> NoReturn:
-    """Asked to end: what is open is closed, and the node that runs has failed. Whoever asks twice changes nothing."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _terminate(*_: object) -> NoReturn:
+    """Exit on SIGTERM through Python's normal cleanup, so that the running node is recorded as failed."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal must not interrupt the cleanup
     sys.exit(128 + signal.SIGTERM)

@@ -1,5 +1,6 @@
-"""`vitpipe runs`: list runs and their outcomes, and compare two of them."""
+"""`vitpipe runs`: list, inspect, compare and export runs."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,73 +10,92 @@ import typer
 from pipeline.console.duration import duration
 from pipeline.console.terminal import json_text, print_json, print_line
 from pipeline.metadata import stores
-from pipeline.metadata.records import Execution, Run
+from pipeline.metadata.records import Artifact, Execution, Run
 from pipeline.result.differences import differences
 from pipeline.result.listing import Order, check_some_store, newest
 from pipeline.result.listing import list_runs as listing_of_runs
 from pipeline.result.run_result import EXIT, PROCESS, RunResult, RunState
 from pipeline.result.summary import summarise
-from vitpipe.cli.options import Json, OnlyPipeline, RunName, Runs
-from vitpipe.cli.tables import print_rows, print_warnings, when
+from vitpipe.cli.options import Json, Limit, OnlyPipeline, RunName, Runs
+from vitpipe.cli.panels import LOOK, example
+from vitpipe.cli.tables import local_time, print_rows, print_warnings
 
-app = typer.Typer(help="Runs of a pipeline, from ML Metadata.", no_args_is_help=True)
+app = typer.Typer(
+    name="runs", help="List, inspect, compare and export runs.", no_args_is_help=True, rich_help_panel=LOOK
+)
 
 
-@app.command("list")
+@app.command(
+    "list",
+    rich_help_panel=LOOK,
+    epilog=example("vitpipe runs list --limit 5", 'vitpipe runs list --state "not blessed" --since 2026-07-01'),
+)
 def list_runs(
     pipeline: OnlyPipeline = None,
-    state: Annotated[RunState | None, typer.Option(help="Runs in this state only.")] = None,
-    blessed: Annotated[bool | None, typer.Option(help="Runs whose model was, or was not, blessed.")] = None,
-    since: Annotated[datetime | None, typer.Option(help="Runs that began at this time or later.")] = None,
+    state: Annotated[
+        RunState | None, typer.Option(metavar="STATE", help=f"Only runs in this state: {', '.join(RunState)}.")
+    ] = None,
+    blessed: Annotated[bool | None, typer.Option(help="Only runs whose model was blessed, or was not blessed.")] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            metavar="TIME",
+            help="Only runs that started at this time or later, such as `2026-07-31` or `2026-07-31T09:30:00`.",
+        ),
+    ] = None,
     sort: Annotated[
-        Order, typer.Option(help="What comes first: the newest, the most accurate, the longest.")
+        Order,
+        typer.Option(
+            metavar="ORDER",
+            help="Order: `when` (the newest first), `accuracy` (the most accurate first) or `duration` (the longest "
+            "first).",
+        ),
     ] = Order.WHEN,
-    limit: Annotated[int, typer.Option(min=0, max=1_000_000, help="How many; 0 for all.")] = 20,
+    limit: Limit = 20,
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Runs, the newest first."""
+    """List runs and their outcomes, the newest first."""
     listing = listing_of_runs(
         runs, pipeline=pipeline, state=state, blessed=blessed, since=since, sort=sort, limit=limit
     )
-    shown = listing.runs
     print_warnings(listing.problems)
-    print_warnings(f"run {one.run}: {reason}" for one in shown for reason in one.unreadable)
+    print_warnings(f"run {summary.run}: {reason}" for summary in listing.runs for reason in summary.unreadable)
     if as_json:
-        print_json([summary.as_json() for summary in shown])
+        print_json([summary.as_json() for summary in listing.runs])
         return
     print_rows(
-        ("run", "when", "pipeline", "state", "trigger", "span", "code", "accuracy", "blessed", "pushed", "took"),
+        ("run", "started", "pipeline", "state", "trigger", "span", "code", "accuracy", "blessed", "pushed", "duration"),
         [
             (
-                one.run,
-                when(one.started),
-                one.pipeline,
-                one.state,
-                one.trigger or "",
-                str(one.span or ""),
-                one.code_version or "",
-                "" if one.accuracy is None else f"{one.accuracy:.4f}",
-                "" if one.blessed is None else "yes" if one.blessed else "no",
-                f"version {one.pushed}" if one.pushed else "",
-                duration(one.seconds),
+                summary.run,
+                local_time(summary.started),
+                summary.pipeline,
+                summary.state,
+                summary.trigger or "",
+                str(summary.span or ""),
+                summary.code_version or "",
+                "" if summary.accuracy is None else f"{summary.accuracy:.4f}",
+                "" if summary.blessed is None else "yes" if summary.blessed else "no",
+                f"version {summary.pushed}" if summary.pushed else "",
+                duration(summary.seconds),
             )
-            for one in shown
+            for summary in listing.runs
         ],
     )
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK, epilog=example("vitpipe runs show last"))
 def show(run: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> None:
-    """One run: its nodes, what went into them and came out, and what the run recorded of itself."""
-    _, found = stores.find_run(run, runs)
+    """Show one run: its nodes with their inputs and outputs, and the facts that it recorded when it started."""
+    _, record = stores.find_run(run, runs)
     if as_json:
-        print_json(_in_full(found))
+        print_json(_run_as_json(record))
         return
-    result = RunResult(found)
+    result = RunResult(record)
     summary = summarise(result)
     print_line(
-        f"run {found.name} of {summary.pipeline}: {summary.state}, began {when(found.started)}, "
+        f"run {record.name} of {summary.pipeline}: {summary.state}, started {local_time(record.started)}, "
         f"took {duration(summary.seconds)}"
     )
     for reason in summary.unreadable:
@@ -84,41 +104,44 @@ def show(run: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> None
         ("node", "state", "seconds", "inputs", "outputs"),
         [
             (
-                one.node,
-                result.state_of_node(one),
-                f"{one.seconds:.1f}",
-                _channels(one.inputs),
-                _channels(one.outputs),
+                execution.node,
+                result.state_of_node(execution),
+                f"{execution.seconds:.1f}",
+                _channels(execution.inputs),
+                _channels(execution.outputs),
             )
-            for one in found.executions
+            for execution in record.executions
         ],
     )
-    for name, value in sorted(found.facts.items()):
+    for name, value in sorted(record.facts.items()):
         if name not in ("settings", PROCESS, EXIT) and value not in ("", "{}"):
             print_line(f"{name}: {value}")
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK, epilog=example("vitpipe runs diff 20260731-094512-1f2e last"))
 def diff(first: RunName, second: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> None:
-    """What two runs differ in: settings, data, code and figures."""
-    (_, one), (_, other) = stores.find_run(first, runs), stores.find_run(second, runs)
-    rows = differences(one, other)
+    """Show the differences between two runs: settings, data, code and metrics."""
+    (_, left), (_, right) = stores.find_run(first, runs), stores.find_run(second, runs)
+    rows = differences(left, right)
     if as_json:
-        print_json([{"what": what, one.name: left, other.name: right} for what, left, right in rows])
+        print_json([{"what": what, left.name: before, right.name: after} for what, before, after in rows])
     elif not rows:
-        print_line(f"{one.name} and {other.name} are equal in settings, data, code and figures")
+        print_line(f"{left.name} and {right.name} are equal in settings, data, code and metrics")
     else:
-        print_rows(("", one.name, other.name), [(what, _text(left), _text(right)) for what, left, right in rows])
+        print_rows(("", left.name, right.name), [(what, _text(before), _text(after)) for what, before, after in rows])
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK, epilog=example("vitpipe runs export > runs.jsonl"))
 def export(pipeline: OnlyPipeline = None, runs: Runs = Path("runs")) -> None:
-    """Every run in full as a line of JSON, the newest first, for other catalogues."""
+    """Print every run with all its details as one line of JSON, the newest first.
+
+    For import into another catalogue of runs.
+    """
     check_some_store(runs)
     # Lines are printed after the stores are closed. A pager that waits for the user would keep the file locked, and a
     # run would wait to write to it.
     answers, problems = stores.ask_all(
-        runs, lambda store: [json_text(_in_full(run), indent=None) for run in newest(store, pipeline)]
+        runs, lambda store: [json_text(_run_as_json(run), indent=None) for run in newest(store, pipeline)]
     )
     print_warnings(problems)
     for _, lines in answers:
@@ -126,38 +149,40 @@ def export(pipeline: OnlyPipeline = None, runs: Runs = Path("runs")) -> None:
             print(line)
 
 
-def _in_full(run: Run) -> dict[str, Any]:
-    """The summary, the facts, and each execution with its artifacts."""
+def _run_as_json(run: Run) -> dict[str, Any]:
+    """Return the summary and facts of a run, and its executions with their artifacts."""
     result = RunResult(run)
     return {
         **summarise(result).as_json(),
         "facts": {name: value for name, value in run.facts.items() if name != "settings"},
         "settings": result.settings or None,
-        "nodes": [_node_in_full(one, result) for one in run.executions],
+        "nodes": [_execution_as_json(execution, result) for execution in run.executions],
     }
 
 
-def _node_in_full(one: Execution, result: RunResult) -> dict[str, Any]:
-    sides = {
+def _execution_as_json(execution: Execution, result: RunResult) -> dict[str, Any]:
+    artifacts = {
         side: {
-            name: [{"id": artifact.id, "type": artifact.type, "uri": artifact.uri} for artifact in artifacts]
-            for name, artifacts in channels.items()
+            name: [{"id": artifact.id, "type": artifact.type, "uri": artifact.uri} for artifact in channel]
+            for name, channel in channels.items()
         }
-        for side, channels in (("inputs", one.inputs), ("outputs", one.outputs))
+        for side, channels in (("inputs", execution.inputs), ("outputs", execution.outputs))
     }
     return {
-        "execution": one.id,
-        "node": one.node,
-        "type": one.type,
-        "state": result.state_of_node(one),
-        "seconds": one.seconds,
-        "properties": dict(one.properties),
-        **sides,
+        "execution": execution.id,
+        "node": execution.node,
+        "type": execution.type,
+        "state": result.state_of_node(execution),
+        "seconds": execution.seconds,
+        "properties": dict(execution.properties),
+        **artifacts,
     }
 
 
-def _channels(channels: Any) -> str:
-    return " ".join(f"{name}:{','.join(str(artifact.id) for artifact in of)}" for name, of in sorted(channels.items()))
+def _channels(channels: Mapping[str, Sequence[Artifact]]) -> str:
+    return " ".join(
+        f"{name}:{','.join(str(artifact.id) for artifact in channel)}" for name, channel in sorted(channels.items())
+    )
 
 
 def _text(value: object) -> str:

@@ -12,6 +12,7 @@ from pipeline.console.duration import duration
 from pipeline.console.logs import display_path, own_stderr
 from pipeline.console.terminal import Console, print_json, print_line, printable
 from vitpipe.cli.options import Json, Runs
+from vitpipe.cli.panels import RUN, example
 from vitpipe.cli.tables import print_rows
 from vitpipe.study.cells import Cell, Place
 from vitpipe.study.run import StudyProgress, run_study
@@ -19,40 +20,49 @@ from vitpipe.study.run import StudyProgress, run_study
 if TYPE_CHECKING:
     from vitpipe.study.study import Study
 
-app = typer.Typer(help="Compare architectures by measurement.", no_args_is_help=True)
+app = typer.Typer(name="study", help="Compare architectures by measurement.", no_args_is_help=True, rich_help_panel=RUN)
 
 
-@app.callback()
-def study() -> None:
-    """Compare architectures by measurement."""
-
-
-@app.command("data-regime")
+@app.command(
+    "data-regime",
+    rich_help_panel=RUN,
+    epilog=example(
+        "vitpipe study data-regime --data data/cifar10",
+        "vitpipe study data-regime --data data/cifar10 --budget full --pretrained cifar10",
+    ),
+)
 def data_regime(
-    data: Annotated[Path, typer.Option(metavar="DIR", help="A data folder that `vitpipe data prepare` wrote.")],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Data folder that `vitpipe data prepare` wrote.")],
     pretrained: Annotated[
         str | None,
         typer.Option(
             metavar="SOURCE",
-            help="Backbone of a pretrained ViT, as for `vitpipe finetune --from`; without it, that one is left out.",
+            help="Backbone of a pretrained ViT to include, as for `vitpipe finetune --from`.",
+            show_default="no pretrained ViT",
         ),
     ] = None,
-    budget: Annotated[str, typer.Option(metavar="small|full", help="small: two CPU cores; full: a GPU.")] = "small",
+    budget: Annotated[
+        str, typer.Option(metavar="small|full", help="Amount of training: `small` for two CPU cores, `full` for a GPU.")
+    ] = "small",
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting of the budget.")
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting of the budget. Repeatable.")
     ] = None,
     span: Annotated[
-        int | None, typer.Option(min=1, max=MAX_SPAN, help="Number of the span.", show_default="the newest")
+        int | None,
+        typer.Option(
+            min=1, max=MAX_SPAN, metavar="N", help="Number of the span to train on.", show_default="the newest"
+        ),
     ] = None,
     runs: Runs = Path("runs"),
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where cells and page are kept.")] = Path("study"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results and their page.")] = Path("study"),
     as_json: Json = False,
 ) -> None:
-    """How right each architecture is after training on n images a class, at several n and seeds.
+    """Measure the accuracy of several architectures after training on n images per class.
 
-    At one size every architecture takes as many steps with batches as large, under the same augmentation; the test
-    split is looked at once, after the last step (or val, with `--set split=val`, to choose settings by). Each cell is
-    computed once: the same command goes on where one was stopped.
+    Each training is repeated with several n and seeds. For each n, all architectures take the same number of steps
+    with the same batch size and augmentation. The test split is evaluated once, after the last step. To choose
+    settings, use `--set split=val`, so that the test split stays unseen. Every result is stored: repeat the command to
+    continue a study that was stopped.
     """
     with own_stderr() as stderr, _Display(Console(file=stderr, soft_wrap=True)) as progress:
         result = run_study(
@@ -65,18 +75,18 @@ def data_regime(
             out=out,
             progress=progress,
         )
-    found = result.found
+    figures = result.found
     if as_json:
-        print_json(found.model_dump(mode="json") | {"page": str(result.page)})
+        print_json(figures.model_dump(mode="json") | {"page": str(result.page)})
         return
     print_rows(
         (
             "architecture",
-            "images a class",
+            "images per class",
             "accuracy",
-            "95 % interval",
+            "95% interval",
             "steps",
-            "a cell",
+            "time per training",
             "parameters",
             "multiply-adds",
         ),
@@ -91,16 +101,16 @@ def data_regime(
                 f"{row.parameters:,}",
                 f"{row.multiply_adds / 1e6:,.1f} M",
             )
-            for row in found.rows
+            for row in figures.rows
         ],
     )
-    if (seeds := found.settings["seeds"]) > 1:
+    if (seeds := figures.settings["seeds"]) > 1:
         print(f"intervals by Student's t over {seeds} seeds", file=sys.stderr)
     print_line(display_path(result.page))
 
 
 class _Display(StudyProgress):
-    """A bar over all cells, by the time they take, on a terminal; a line for each cell there and elsewhere."""
+    """Progress of a study: a line for each trained cell and, on a terminal, a bar over the expected time of all."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -128,7 +138,7 @@ class _Display(StudyProgress):
     def planned(self, study: "Study", kept: list[Cell]) -> None:
         self._cells, self._places = kept, study.places
         if kept:
-            self._console.print(f"{len(kept)} of {len(self._places)} cells are there already")
+            self._console.print(f"{len(kept)} of {len(self._places)} cells are already trained")
         self._bar.start()
         self._bar.add_task("", left="")
 
@@ -137,20 +147,20 @@ class _Display(StudyProgress):
 
     def ended(self, cell: Cell) -> None:
         self._cells.append(cell)
-        result, more = cell.result, self._left()
+        result, left = cell.result, self._seconds_left()
         line = (
             f"{len(self._cells)}/{len(self._places)}  {cell.place.label}: {result.accuracy:.1%} in "
             f"{duration(result.seconds)}"
         )
-        self.line(line + (f", about {duration(more)} left" if more else ""))
+        self.line(line + (f", about {duration(left)} left" if left else ""))
 
-    def _left(self) -> float:
+    def _seconds_left(self) -> float:
         from vitpipe.study.study import expected_seconds
 
-        there = {cell.place for cell in self._cells}
-        return sum(expected_seconds(place, self._cells) for place in self._places if place not in there)
+        trained = {cell.place for cell in self._cells}
+        return sum(expected_seconds(place, self._cells) for place in self._places if place not in trained)
 
     def _show(self, what: str) -> None:
-        spent, more = sum(cell.result.seconds for cell in self._cells), self._left()
-        remaining = f"about {duration(more)} left" if self._cells and more else ""
-        self._bar.update(self._bar.tasks[0].id, description=what, completed=spent, total=spent + more, left=remaining)
+        spent, left = sum(cell.result.seconds for cell in self._cells), self._seconds_left()
+        text = f"about {duration(left)} left" if self._cells and left else ""
+        self._bar.update(self._bar.tasks[0].id, description=what, completed=spent, total=spent + left, left=text)

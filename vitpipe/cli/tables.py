@@ -1,4 +1,4 @@
-"""Tables for a person on a terminal, or lines with tabs for another program."""
+"""Tables for a person on a terminal, and lines with tabs for another program."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -12,12 +12,12 @@ from pipeline.console.terminal import Console, print_line, printable
 
 
 def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]], wrap: bool = False) -> None:
-    """Print a table on a terminal, and lines with tabs elsewhere.
+    """Print a table if standard output is a terminal, and lines with tabs without a header otherwise.
 
     Args:
-        columns: Their titles.
-        rows: The cells of each row.
-        wrap: Whether a cell, except those of the first column, may take several lines of a terminal.
+        columns: Titles of the columns.
+        rows: Cells of each row.
+        wrap: Break cells into several lines if the terminal is too narrow, except those of the first column.
     """
     if not Console().is_terminal:
         for row in rows:
@@ -31,22 +31,22 @@ def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]], wrap: bool
     if wrap:
         Console().print(table)
     else:
-        print_whole(table)
+        print_unwrapped(table)
 
 
 def print_warnings(problems: Iterable[object]) -> None:
-    """Print warnings about what was left out of an answer to standard error, one per line."""
+    """Print a warning about each problem to standard error, one per line."""
     for problem in problems:
         print_line(f"warning: {problem}", sys.stderr)
 
 
-def print_whole(picture: RenderableType) -> None:
-    """A table or tree with lines as long as they are, which a narrow terminal wraps: half a run's id is of no use."""
+def print_unwrapped(picture: RenderableType) -> None:
+    """Print a table or tree at its full width, even on a narrower terminal: a shortened run id would be useless."""
     console = Console()
     width = Measurement.get(console, console.options.update(max_width=10_000), picture).maximum
     Console(width=max(console.width, width)).print(picture)
 
 
-def when(moment: datetime) -> str:
-    """In the time of this place."""
+def local_time(moment: datetime) -> str:
+    """Return a moment as text, in the local time zone."""
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"

@@ -1,4 +1,4 @@
-"""`vitpipe augment` as a person runs it."""
+"""The command `vitpipe augment`."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ PLAIN = [
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """A prepared data folder of 24 training images in three classes, each image of one colour of its own."""
+    """Return a data folder with 24 training images of three classes. Each image has a single colour of its own."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("data")
     for number in range(30):
         path = source / CLASSES[number % 3] / f"{number}.png"
@@ -43,7 +43,7 @@ def sheet(data, out, *arguments) -> np.ndarray:
 
 
 def tiles(picture):
-    """The tiles [rows, columns, 96, 96, 3]."""
+    """Cut a sheet into its tiles [rows, columns, 96, 96, 3]."""
     return np.array(
         [[picture[20 + row * 130 :, 6 + column * 102 :][:96, :96] for column in range(10)] for row in range(8)]
     )
@@ -51,35 +51,35 @@ def tiles(picture):
 
 def test_without_augmentation_every_column_shows_the_originals(data, tmp_path):
     settings = [argument for part in PLAIN for argument in ("--set", f"augment.{part}")]
-    shown = tiles(sheet(data, tmp_path / "new" / "plain.png", *settings))
-    assert (shown == shown[:, :1, :1, :1]).all()
-    greys = shown[:, 0, 0, 0, 0]
+    drawn = tiles(sheet(data, tmp_path / "new" / "plain.png", *settings))
+    assert (drawn == drawn[:, :1, :1, :1]).all()
+    greys = drawn[:, 0, 0, 0, 0]
     assert len({*greys}) == 8
     classes = greys // 8 % 3
-    assert {*classes[:3]} == {*classes[3:6]} == {0, 1, 2}  # of every class, by turns
+    assert {*classes[:3]} == {*classes[3:6]} == {0, 1, 2}  # the classes take turns
 
 
-def test_each_column_is_another_version_and_a_seed_repeats_them(data, tmp_path):
+def test_each_column_is_another_version_and_the_seed_reproduces_it(data, tmp_path):
     picture = sheet(data, tmp_path / "one.png")
-    shown = tiles(picture)
-    assert (shown[:, 0] == shown[:, 0, :1, :1]).all()
-    assert len({shown[:, column].tobytes() for column in range(10)}) == 10
+    drawn = tiles(picture)
+    assert (drawn[:, 0] == drawn[:, 0, :1, :1]).all()
+    assert len({drawn[:, column].tobytes() for column in range(10)}) == 10
     np.testing.assert_array_equal(sheet(data, tmp_path / "two.png"), picture)
     assert (sheet(data, tmp_path / "three.png", "--set", "training.seed=1") != picture).any()
 
 
 def test_only_the_last_columns_are_mixed(data, tmp_path):
     mixup = [argument for part in [*PLAIN, "mixup=1"] for argument in ("--set", f"augment.{part}")]
-    shown = tiles(sheet(data, tmp_path / "mixed.png", *mixup))
-    assert (shown[:, :7] == shown[:, :1]).all()
-    greys = shown[:, :, 0, 0, 0].astype(int)
+    drawn = tiles(sheet(data, tmp_path / "mixed.png", *mixup))
+    assert (drawn[:, :7] == drawn[:, :1]).all()
+    greys = drawn[:, :, 0, 0, 0].astype(int)
     for first, second in zip(greys[::2], greys[1::2], strict=True):
         low, high = min(first[0], second[0]), max(first[0], second[0])
         assert (np.concatenate([first, second]) >= low).all() and (np.concatenate([first, second]) <= high).all()
         assert (first[7:] != first[0]).any()
 
 
-def test_it_says_where_there_is_no_data(tmp_path):
+def test_missing_data_is_an_error_that_names_the_folder(tmp_path):
     result = CliRunner().invoke(app, ["augment", "--data", str(tmp_path)])
     assert isinstance(result.exception, SettingsError)
     assert f"no data in {tmp_path}: make some with" in str(result.exception)
@@ -95,7 +95,7 @@ def test_a_broken_run_folder_does_not_matter(data, tmp_path, in_this_process, ru
     assert (tmp_path / "sheet.png").is_file() and (tmp_path / "file").read_text() == "kept"
 
 
-def test_a_picture_below_a_file_is_refused(data, tmp_path, in_this_process):
+def test_an_output_path_below_a_file_is_rejected(data, tmp_path, in_this_process):
     (tmp_path / "file").write_text("kept")
     done = in_this_process(tmp_path, "augment", *SMALL, "--data", data, "--out", "file/sheet.png")
     assert done.returncode == 2 and done.stderr.startswith("error: file") and done.stderr.count("\n") == 1, done.stderr

@@ -1,4 +1,4 @@
-"""`vitpipe data` as a person runs it."""
+"""The commands of `vitpipe data`."""
 
 import io
 import os
@@ -31,7 +31,7 @@ def vitpipe(in_this_process, monkeypatch):
 
 @pytest.fixture(scope="module")
 def pets(tmp_path_factory) -> Path:
-    """An image folder without splits: 10 images of each of two classes."""
+    """Return an image folder without splits, with 10 images of each of two classes."""
     root = tmp_path_factory.mktemp("pets")
     for seed in range(20):
         pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -81,7 +81,7 @@ def test_remarks_on_images_are_counted_and_printed(vitpipe, pets, tmp_path):
     ):
         assert f"(first: {file})" in line and fix in line
     remarked = manifest.read(tmp_path / "out" / "span-1").remarked
-    assert [(found.remark, found.count, found.images) for found in remarked] == [
+    assert [(group.remark, group.count, group.images) for group in remarked] == [
         ("narrow_range", 3, 23),
         ("one_colour", 1, 23),
         ("rotated", 2, 23),
@@ -98,15 +98,15 @@ def test_a_source_of_large_photographs_is_rejected_with_the_fix(vitpipe, pets, t
     assert "mogrify -resize '4096x4096>'" in done.stderr
 
 
-def test_a_part_of_a_source_says_which_class_is_smaller_than_asked_for(vitpipe, pets, tmp_path):
+def test_a_class_with_fewer_images_than_requested_is_reported(vitpipe, pets, tmp_path):
     source = shutil.copytree(pets, tmp_path / "pets")
     shutil.copytree(source / "cat", source / "owl")
     (source / "dog" / "0.png").unlink()
     part = ("--out", tmp_path / "out", "--classes", "dog, cat", "--per-class", 9)
     done = vitpipe("prepare", "images", "--source", source, *part)
     assert done.stdout.endswith("span-1: 11 train, 5 val, 3 test images of 2 classes in 3 shards\n")
-    said = [line for line in done.stderr.splitlines() if "not 9" in line]
-    assert said == [f"{name} has 8 images for train and val, not 9" for name in ("cat", "dog")]
+    lines = [line for line in done.stderr.splitlines() if "not 9" in line]
+    assert lines == [f"{name} has only 8 images for train and val, not 9" for name in ("cat", "dog")]
 
 
 def test_stray_files_and_the_bound_on_rejected_images(vitpipe, pets, tmp_path):
@@ -120,13 +120,13 @@ def test_stray_files_and_the_bound_on_rejected_images(vitpipe, pets, tmp_path):
     assert "--max-rejected" in refused.stderr
     allowed = vitpipe("prepare", "images", "--source", source, "--out", tmp_path / "out", "--max-rejected", 0.05)
     assert allowed.returncode == 0
-    assert "passed over 3 files that are no images (first: Thumbs.db)\n" in allowed.stderr
+    assert "ignored 3 files that are not images (first: Thumbs.db)\n" in allowed.stderr
     for share in (5, -1, "nan"):
         bad = vitpipe("prepare", "images", "--source", source, "--out", tmp_path / "out", "--max-rejected", share)
         assert bad.returncode == 2 and "use a share from 0 to 1" in bad.stderr and "Traceback" not in bad.stderr
 
 
-def test_class_named_like_a_split(vitpipe, pets, tmp_path):
+def test_a_class_named_like_a_split_is_rejected(vitpipe, pets, tmp_path):
     source = shutil.copytree(pets, tmp_path / "pets")
     shutil.copytree(source / "cat", source / "train")
     refused = vitpipe("prepare", "images", "--source", source, "--out", tmp_path / "out")
@@ -177,17 +177,17 @@ def test_a_terminal_shows_bars(pets, tmp_path):
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
     with subprocess.Popen(command, cwd=ROOT, stdin=end, stdout=subprocess.PIPE, stderr=end, env=environment) as process:
         os.close(end)
-        shown = b""
+        output = b""
         while True:
             try:
-                shown += os.read(terminal, 4096)
-            except OSError:  # how a terminal ends
+                output += os.read(terminal, 4096)
+            except OSError:  # the other end of the terminal was closed
                 break
         stdout = process.communicate()[0].decode()
     os.close(terminal)
     assert process.returncode == 0
     assert stdout.endswith("in 3 shards\n")
-    assert "images read" in shown.decode() and "━" in shown.decode() and "20/20" in shown.decode()
+    assert "images read" in output.decode() and "━" in output.decode() and "20/20" in output.decode()
 
 
 def test_ctrl_c(tmp_path):
@@ -198,7 +198,7 @@ def test_ctrl_c(tmp_path):
         for row in range(100):
             (tmp_path / "source" / name / f"{row}.png").write_bytes(photo.getvalue())
     command = [*COMMAND, "prepare", "images", "--source", str(tmp_path / "source"), "--out", str(tmp_path / "out")]
-    # A group of its own, signalled whole, as a terminal does it: the child processes are hit as well.
+    # As on a terminal, the signal goes to the whole process group, which includes the child processes.
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         while process.poll() is None and not any((tmp_path / "out").glob(".tmp-*/spool")):
             time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""`vitpipe explain` as a person runs it, on a small model that was pushed."""
+"""The command `vitpipe explain`, on a small pushed model."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def vit(**settings):
 
 
 def record_run(file, name, settings):
-    """What a run leaves in ML Metadata of its settings."""
+    """Record a run with its settings in ML Metadata."""
     config = mlmd.ConnectionConfig()
     config.sqlite.filename_uri = str(file)
     config.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
@@ -50,8 +50,8 @@ def record_run(file, name, settings):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A run folder with a pushed model, and the data of its gate: 12 test images, of which one does not decode."""
+def folder(tmp_path_factory):
+    """Return a folder with a pushed model and the data of its gate: 12 test images, one of which does not decode."""
     folder = tmp_path_factory.mktemp("explain")
     rows = [tfrecord.example(encoded(picture(i, 8)), i % 3, f"test/{i}.png".encode()) for i in range(11)]
     broken = tfrecord.example(b"\x89PNG\r\n\x1a\nbroken", 0, b"test/broken.png")
@@ -80,8 +80,8 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def explain(made, monkeypatch):
-    monkeypatch.chdir(made)
+def explain(folder, monkeypatch):
+    monkeypatch.chdir(folder)
     return lambda *arguments: CliRunner().invoke(app, ["explain", *arguments])
 
 
@@ -91,19 +91,19 @@ def done(result):
 
 
 def embedded(page):
-    """What an image page shows."""
+    """Return the data that is embedded in an image page."""
     return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[1])
 
 
 def assert_offline(page):
-    """A page loads nothing from outside itself. What stands within plotly's own script is not looked at."""
+    """Assert that a page loads nothing from other addresses. Scripts are not searched: plotly's contains addresses."""
     markup = re.sub(r"(<script[^>]*>).*?</script>", r"\1", page, flags=re.S)
     for address in re.findall(r'(?:src|href)="([^"]*)"', markup):
         assert address.startswith(("data:image/png;base64,", "#"))
     assert "<img" in markup and not re.search(r"@import|url\(", markup)
 
 
-def test_images_by_file_and_by_id_on_one_page(explain, made, tmp_path):
+def test_images_by_file_and_by_id_on_one_page(explain, folder, tmp_path):
     result = done(explain("a.png", "test/3.png", "train/0.png", "--out", str(tmp_path)))
     *rows, page = result.stdout.splitlines()
     assert [row.split("\t")[0] for row in rows] == ["a.png", "test/3.png", "train/0.png"]
@@ -111,45 +111,45 @@ def test_images_by_file_and_by_id_on_one_page(explain, made, tmp_path):
     text = Path(page).read_text()
     assert_offline(text)
     assert "http" not in text and "2 x 2 patches of 4 pixels" in text and "CLS token" in text
-    shown = embedded(text)
+    images = embedded(text)
     logits, attention = vit().explain(np.stack([picture(3, 8)]))
-    assert shown[1]["class"] == CLASSES[int(np.argmax(logits))] == rows[1].split("\t")[1]
-    np.testing.assert_allclose(list(shown[1]["probabilities"].values()), tf.nn.softmax(logits)[0], atol=1e-5)
-    assert shown[1]["columns"] == COLUMNS
-    np.testing.assert_allclose(np.array(shown[1]["patches"])[:, :2], np.asarray(attention)[0, :, :, 0, 1:], atol=1e-4)
-    assert all(uri.startswith("data:image/png;base64,") for block in shown[0]["maps"] for uri in block)
+    assert images[1]["class"] == CLASSES[int(np.argmax(logits))] == rows[1].split("\t")[1]
+    np.testing.assert_allclose(list(images[1]["probabilities"].values()), tf.nn.softmax(logits)[0], atol=1e-5)
+    assert images[1]["columns"] == COLUMNS
+    np.testing.assert_allclose(np.array(images[1]["patches"])[:, :2], np.asarray(attention)[0, :, :, 0, 1:], atol=1e-4)
+    assert all(uri.startswith("data:image/png;base64,") for block in images[0]["maps"] for uri in block)
     folders = sorted(folder.name for folder in tmp_path.iterdir() if folder.is_dir())
     assert folders == ["1-a", "2-3", "3-0"]
     wanted = {f"block-{block:02d}-{name.replace(' ', '-')}.png" for block in (1, 2) for name in COLUMNS}
     assert {file.name for file in (tmp_path / "2-3").iterdir()} == wanted | {"image.png", "patches.png"}
     for file in (tmp_path / "2-3").iterdir():
-        with Image.open(file) as shown_image:
-            assert shown_image.size == (256, 256)
+        with Image.open(file) as drawing:
+            assert drawing.size == (256, 256)
 
 
 def test_figures_of_an_image_as_json(explain, tmp_path):
-    told = json.loads(done(explain("a.png", "--out", str(tmp_path), "--json")).stdout)
-    assert told["model"] == "runs/x/serving/1" and told["page"] == str(tmp_path / "explain.html")
-    [one] = told["images"]
-    np.testing.assert_allclose(sum(one["probabilities"].values()), 1, atol=1e-5)
-    np.testing.assert_allclose(np.sum(one["patches"], -1) + one["to_itself"], 1, atol=1e-5)
-    assert np.shape(one["entropy"]) == np.shape(one["distance"]) == (2, 4)
-    assert np.min(one["entropy"]) >= 0 and np.max(one["entropy"]) <= 2
+    answer = json.loads(done(explain("a.png", "--out", str(tmp_path), "--json")).stdout)
+    assert answer["model"] == "runs/x/serving/1" and answer["page"] == str(tmp_path / "explain.html")
+    [image] = answer["images"]
+    np.testing.assert_allclose(sum(image["probabilities"].values()), 1, atol=1e-5)
+    np.testing.assert_allclose(np.sum(image["patches"], -1) + image["to_itself"], 1, atol=1e-5)
+    assert np.shape(image["entropy"]) == np.shape(image["distance"]) == (2, 4)
+    assert np.min(image["entropy"]) >= 0 and np.max(image["entropy"]) <= 2
 
 
-def test_a_broken_image_is_named_and_leaves_the_others_alone(explain, tmp_path):
+def test_a_broken_image_is_reported_and_the_others_are_explained(explain, tmp_path):
     result = explain("broken.png", "a.png", "--out", str(tmp_path))
     assert result.exit_code == 3
     assert "broken.png\tnot a PNG or JPEG image" in result.stdout
-    assert [one["image"] for one in embedded((tmp_path / "explain.html").read_text())] == ["a.png"]
-    nothing = explain("broken.png", "--out", str(tmp_path / "none"))
-    assert nothing.exit_code == 3 and not (tmp_path / "none").exists()
+    assert [image["image"] for image in embedded((tmp_path / "explain.html").read_text())] == ["a.png"]
+    result = explain("broken.png", "--out", str(tmp_path / "none"))
+    assert result.exit_code == 3 and not (tmp_path / "none").exists()
 
 
-def test_problems_of_an_image_are_printed(explain, made, tmp_path):
+def test_problems_of_an_image_are_printed(explain, folder, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 3
-    (made / "turned.jpg").write_bytes(encoded(picture(101, 20), "JPEG", exif=exif))
+    (folder / "turned.jpg").write_bytes(encoded(picture(101, 20), "JPEG", exif=exif))
     result = explain("turned.jpg", "broken.png", "--out", str(tmp_path), "--json")
     turned, broken = json.loads(result.stdout)["images"]
     assert (turned["valid"], turned["reason"], turned["remarks"]) == (True, "", ["rotated"])
@@ -157,14 +157,14 @@ def test_problems_of_an_image_are_printed(explain, made, tmp_path):
     assert "turned.jpg: the Exif orientation is ignored" in result.stderr
 
 
-def test_the_page_of_the_model_is_over_the_test_images_of_its_gate(explain, tmp_path):
-    told = json.loads(done(explain("--images", "10", "--curves", "4", "--out", str(tmp_path), "--json")).stdout)
-    assert told["data"] == "data/span-1" and told["images"] == 9  # of the first ten one does not decode
-    assert {**json.loads((tmp_path / "model.json").read_text()), "page": told["page"]} == told
-    assert np.shape(told["entropy"]) == np.shape(told["to_itself"]) == (2, 4)
-    assert np.min(told["distance"]) > 0 and np.max(told["distance"]) < 4 * 2**0.5
-    assert told["removal"]["images"] == 4
-    for curve in told["removal"]["curves"]:
+def test_the_page_about_the_model_uses_the_test_images_of_its_gate(explain, tmp_path):
+    answer = json.loads(done(explain("--images", "10", "--curves", "4", "--out", str(tmp_path), "--json")).stdout)
+    assert answer["data"] == "data/span-1" and answer["images"] == 9  # one of the first ten does not decode
+    assert {**json.loads((tmp_path / "model.json").read_text()), "page": answer["page"]} == answer
+    assert np.shape(answer["entropy"]) == np.shape(answer["to_itself"]) == (2, 4)
+    assert np.min(answer["distance"]) > 0 and np.max(answer["distance"]) < 4 * 2**0.5
+    assert answer["removal"]["images"] == 4
+    for curve in answer["removal"]["curves"]:
         areas = [curve["rollout_area"], curve["random_area"], *curve["random_areas"]]
         assert min(areas) > 0 and max(areas) < 1
         ends = curve["rollout"][:: len(curve["rollout"]) - 1]
@@ -175,7 +175,7 @@ def test_the_page_of_the_model_is_over_the_test_images_of_its_gate(explain, tmp_
     assert {"positions.png", "filters.png"} <= {file.name for file in tmp_path.iterdir()}
 
 
-def test_it_says_how_well_rollout_does_and_can_leave_that_out(explain, tmp_path):
+def test_the_curves_of_rollout_are_printed_and_can_be_left_out(explain, tmp_path):
     lines = done(explain("--curves", "3", "--out", str(tmp_path))).stdout.splitlines()
     assert [line.partition(":")[0] for line in lines[:2]] == ["deletion", "insertion"]
     assert lines[2] == str(tmp_path / "model.html")
@@ -184,10 +184,10 @@ def test_it_says_how_well_rollout_does_and_can_leave_that_out(explain, tmp_path)
     assert "Are the maps faithful?" not in (tmp_path / "model.html").read_text()
 
 
-def test_the_keras_model_of_a_training_gives_what_the_pushed_one_gives(explain, made, tmp_path):
+def test_the_keras_model_of_a_training_and_the_pushed_model_have_the_same_explanation(explain, folder, tmp_path):
     last = tmp_path / "model_run" / "last.keras"
     last.parent.mkdir()
-    shutil.copy(made / "model" / serving.KERAS_MODEL, last)
+    shutil.copy(folder / "model" / serving.KERAS_MODEL, last)
     both = [
         json.loads(done(explain("a.png", *more, "--out", str(tmp_path), "--json")).stdout)["images"][0]
         for more in ([], ["--model", str(last.parent), "--data", "data"])
@@ -197,13 +197,13 @@ def test_the_keras_model_of_a_training_gives_what_the_pushed_one_gives(explain, 
         np.testing.assert_allclose(both[0][figure], both[1][figure], atol=1e-5)
 
 
-def test_a_model_without_cls_and_without_one_filter_says_so(explain, tmp_path):
+def test_the_page_of_a_model_without_cls_token_and_with_a_conv_stem(explain, tmp_path):
     done(explain("a.png", "--model", "mean.keras", "--out", str(tmp_path)))
     page = (tmp_path / "explain.html").read_text()
     assert "has no CLS token" in page and 'id="to_itself"' not in page
-    [one] = embedded(page)
-    assert one["class"] in ("0", "1", "2")  # nobody has told it the names
-    np.testing.assert_allclose(np.sum(one["patches"], -1), 1, atol=1e-3)
+    [image] = embedded(page)
+    assert image["class"] in ("0", "1", "2")  # the model does not know the names of its classes
+    np.testing.assert_allclose(np.sum(image["patches"], -1), 1, atol=1e-3)
     arguments = ["--model", "mean.keras", "--data", "data/span-1", "--curves", "2", "--out", str(tmp_path), "--json"]
     assert json.loads(done(explain(*arguments)).stdout)["to_itself"] is None
     assert "several convolutions" in (tmp_path / "model.html").read_text()
@@ -224,68 +224,68 @@ def test_a_model_without_cls_and_without_one_filter_says_so(explain, tmp_path):
         (["test/99.png"], UsageError, "test/99.png: no file, and no id of an example in data/span-1"),
         (["a" * 300], UsageError, r"aaa cannot be read \(File name too long\): name another"),
         (["b.png", "--model", "mean.keras"], UsageError, "b.png is not a file, and cannot be looked up"),
-        (["a.png", "--images", "5"], UsageError, "--images and --curves are for the model's page"),
+        (["a.png", "--images", "5"], UsageError, "--images and --curves are for the page about the model"),
         (["--data", "runs"], UsageError, "no data in runs"),
         (["a.png", "--out", "a.png"], UsageError, "a.png cannot be written"),
         (["--data", "two"], UsageError, "has other classes than two/span-1"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_cure(explain, made, arguments, kind, words):
-    (made / "other").mkdir(exist_ok=True)
-    (made / "other" / "saved_model.pb").write_bytes(b"no graph")
-    (made / "bad.keras").write_bytes(b"no archive")
-    (made / "checkpoints").mkdir(exist_ok=True)
-    (made / "checkpoints" / "epoch-00001.npz").write_bytes(b"")
-    one = tfrecord.example(encoded(picture(1, 8)), 0, b"0")
-    write_span(made / "two", 1, {"test": [one]}, ("dog", "cat", "fox"))
+def test_an_error_names_the_problem_and_the_fix(explain, folder, arguments, kind, words):
+    (folder / "other").mkdir(exist_ok=True)
+    (folder / "other" / "saved_model.pb").write_bytes(b"no graph")
+    (folder / "bad.keras").write_bytes(b"no archive")
+    (folder / "checkpoints").mkdir(exist_ok=True)
+    (folder / "checkpoints" / "epoch-00001.npz").write_bytes(b"")
+    example = tfrecord.example(encoded(picture(1, 8)), 0, b"0")
+    write_span(folder / "two", 1, {"test": [example]}, ("dog", "cat", "fox"))
     result = explain(*arguments)
     assert isinstance(result.exception, kind), result.exception
     assert re.search(words, str(result.exception))
 
 
-def test_a_pushed_model_that_was_changed_is_not_explained(explain, made, tmp_path):
-    shutil.copytree(made / "runs" / "x" / "serving" / "1", tmp_path / "1")
+def test_a_model_that_was_changed_after_its_push_is_rejected(explain, folder, tmp_path):
+    shutil.copytree(folder / "runs" / "x" / "serving" / "1", tmp_path / "1")
     with (tmp_path / "1" / "saved_model.pb").open("ab") as file:
         file.write(b"more")
     result = explain("a.png", "--model", str(tmp_path / "1"))
     assert isinstance(result.exception, DataRefused) and "not the model that was pushed" in str(result.exception)
 
 
-def test_the_command_loads_no_library_before_it_must():
+def test_importing_the_command_imports_no_heavy_library():
     heavy = "{'tensorflow', 'keras', 'numpy', 'tfx'}"
     script = f"import sys, vitpipe.cli.explain; print({heavy} & set(sys.modules))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, cwd=ROOT)
-    assert found.stdout.strip() == "set()", found
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert done.stdout.strip() == "set()", done.stderr
 
 
 @pytest.mark.browser
-def test_a_person_moves_through_blocks_and_heads(explain, chromium, tmp_path):
+def test_the_page_can_be_navigated_by_blocks_and_heads(explain, chromium, tmp_path):
     done(explain("a.png", "test/3.png", "--out", str(tmp_path)))
     context = chromium.new_context(offline=True)
     page = context.new_page()
-    complaints = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page_errors = []
+    page.on("pageerror", lambda error: page_errors.append(str(error)))
     page.goto((tmp_path / "explain.html").as_uri())
-    shown = embedded((tmp_path / "explain.html").read_text())
+    images = embedded((tmp_path / "explain.html").read_text())
 
-    def where():
+    def position():
         return page.inner_text("#caption").split(":")[0], page.get_attribute("#map", "src")
 
-    assert where() == ("block 2, rollout", shown[0]["maps"][1][3])
+    assert position() == ("block 2, rollout", images[0]["maps"][1][3])
     page.keyboard.press("ArrowUp")
     page.keyboard.press("ArrowRight")
-    assert where() == ("block 1, head 1", shown[0]["maps"][0][0])
+    assert position() == ("block 1, head 1", images[0]["maps"][0][0])
     page.keyboard.press("n")
-    assert where() == ("block 1, head 1", shown[1]["maps"][0][0])
+    assert position() == ("block 1, head 1", images[1]["maps"][0][0])
     page.click("button[aria-label='block 2, mean']")
-    assert where() == ("block 2, mean", shown[1]["maps"][1][2])
+    assert position() == ("block 2, mean", images[1]["maps"][1][2])
     assert page.get_attribute("#choices [aria-pressed=true]", "aria-label") == "block 2, mean"
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "block 2, mean"
-    assert page.inner_text("#answer .first") == shown[1]["class"]
+    assert page.inner_text("#answer .first") == images[1]["class"]
     side = page.locator("#large").bounding_box()["width"]
     page.hover("#large", position={"x": 0.9 * side, "y": 0.1 * side})
-    value = shown[1]["patches"][1][2][1]
+    value = images[1]["patches"][1][2][1]
     assert page.inner_text("#caption").endswith(
         f"here {value:.4f}, {4 * value:.1f} times even attention, at row 1, column 2"
     )
@@ -294,4 +294,4 @@ def test_a_person_moves_through_blocks_and_heads(explain, chromium, tmp_path):
     page.keyboard.press("g")
     assert not lines.is_visible()
     context.close()
-    assert complaints == []
+    assert page_errors == []

@@ -1,4 +1,4 @@
-"""What is broken around a pushed model ends as one line that names it, and no trace."""
+"""Problems with pushed models: each ends as one line that names the file, without a traceback."""
 
 from datetime import UTC, datetime
 
@@ -16,7 +16,7 @@ def vitpipe(in_this_process):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two pushed versions of what TensorFlow cannot load."""
+    """Return a folder with two pushed versions of a model that TensorFlow cannot load."""
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "saved_model.pb").write_bytes(b"no graph")
     for version in (1, 2):
@@ -38,7 +38,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def said(done, code, *words):
+def assert_error(done, code, *words):
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr and done.stderr.count("\n") == 1
     for word in words:
@@ -47,24 +47,24 @@ def said(done, code, *words):
 
 def test_a_model_that_does_not_load(vitpipe, folder):
     done = vitpipe(folder, "predict", "some.png", "--model", "model", "--trust-model")
-    said(done, 3, "model does not load", "another folder with --model")
-    said(vitpipe(folder, "predict", "some.png"), 3, "runs/x/serving/2 does not load")
+    assert_error(done, 3, "model does not load", "another folder with --model")
+    assert_error(vitpipe(folder, "predict", "some.png"), 3, "runs/x/serving/2 does not load")
 
 
-def test_a_folder_that_cannot_be_written(vitpipe, folder):
-    (folder / "runs" / "x" / ".lock").mkdir()  # root, too, cannot open it for writing
-    said(vitpipe(folder, "rollback"), 2, "x/.lock cannot be written", "then roll back again")
+def test_a_lock_that_cannot_be_written(vitpipe, folder):
+    (folder / "runs" / "x" / ".lock").mkdir()  # not even root can open it for writing
+    assert_error(vitpipe(folder, "rollback"), 2, "x/.lock cannot be written", "then roll back again")
 
 
-def test_a_record_that_is_none(vitpipe, folder):
+def test_an_invalid_record(vitpipe, folder):
     (folder / "runs" / "x" / "serving" / "2" / "model.json").write_text("{")
     for arguments in (["models", "list"], ["models", "verify"], ["predict", "some.png"]):
-        said(vitpipe(folder, *arguments), 3, "serving/2/model.json does not say where the model came from")
+        assert_error(vitpipe(folder, *arguments), 3, "serving/2/model.json does not say where the model came from")
 
 
-def test_a_pushed_model_without_its_artifact_is_named(vitpipe, folder):
+def test_a_pushed_model_without_its_artifact_is_reported(vitpipe, folder):
     done = vitpipe(folder, "models", "verify")
-    assert done.returncode == 0 and "2 pushed version(s), every file as it was pushed" in done.stdout
+    assert done.returncode == 0 and "2 pushed version(s), all files are unmodified" in done.stdout
     assert "serving/1 can be served, but its Model artifact /1 is gone or unknown to" in done.stderr
     assert done.stderr.count("warning: ") == 2
 
@@ -73,7 +73,7 @@ def test_one_bad_record_does_not_hide_the_others(vitpipe, folder):
     (folder / "runs" / "x" / "serving" / "1" / "model.json").write_text("{")
     for arguments in (["models", "list"], ["models", "list", "--json"]):
         done = vitpipe(folder, *arguments)
-        said(done, 3, "serving/1/model.json does not say where the model came from")
+        assert_error(done, 3, "serving/1/model.json does not say where the model came from")
         assert "2026-01-01" in done.stdout
 
 
@@ -97,7 +97,7 @@ def test_a_folder_that_looks_like_a_version_is_not_listed(vitpipe, folder):
 def test_a_model_without_a_record_is_loaded_only_if_trusted(vitpipe, folder):
     for command in "predict", "explain":
         done = vitpipe(folder, command, "some.png", "--model", "model")
-        said(done, 2, "model has no model.json", "read and write files", "--trust-model")
+        assert_error(done, 2, "model has no model.json", "read and write files", "--trust-model")
 
 
 def test_repeating_a_killed_roll_back_does_not_go_further_back(vitpipe, folder):

@@ -1,4 +1,4 @@
-"""The reference of settings holds all of them, with the defaults and bounds that are in force."""
+"""The command `vitpipe settings`: it lists every setting with the default and bounds that are in force."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""`vitpipe study` as a person runs it."""
+"""The command `vitpipe study`."""
 
 import json
 import os
@@ -31,46 +31,46 @@ def vitpipe(cwd: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def pets(tmp_path_factory) -> Path:
-    """A prepared folder: 20 images of each of two classes."""
+    """Return a data folder with 20 images of each of two classes."""
     root = tmp_path_factory.mktemp("pets")
     for seed in range(40):
         pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
         path = root / "images" / ("cat" if seed % 2 else "dog") / f"{seed}.png"
         path.parent.mkdir(exist_ok=True, parents=True)
         Image.fromarray(pixels).save(path)
-    made = vitpipe(root, "data", "prepare", "images", "--source", root / "images", "--out", root / "data")
-    assert not made.returncode, made.stderr
+    prepared = vitpipe(root, "data", "prepare", "images", "--source", root / "images", "--out", root / "data")
+    assert not prepared.returncode, prepared.stderr
     return root / "data"
 
 
 @pytest.mark.slow
-def test_a_study_shows_how_far_it_is_prints_a_table_and_is_not_computed_twice(pets, tmp_path):
+def test_a_study_shows_its_progress_prints_a_table_and_is_not_computed_twice(pets, tmp_path):
     terminal, end = pty.openpty()
-    line, shown = command(*study(pets, tmp_path / "out")), b""
+    line, output = command(*study(pets, tmp_path / "out")), b""
     with subprocess.Popen(line, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=end) as process:
         os.close(end)
         while True:
             try:
-                shown += os.read(terminal, 4096)
-            except OSError:  # how a terminal ends
+                output += os.read(terminal, 4096)
+            except OSError:  # the other end of the terminal was closed
                 break
         printed = process.communicate()[0].decode()
     os.close(terminal)
-    assert not process.returncode, shown
-    said = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
-    assert "vit-small, 4 a class, seed 0 " in said and re.search(r"done ━+ +0:\d\d:\d\d", said)
-    assert re.search(r"1/1  vit-small, 4 a class, seed 0: \d+\.\d% in (\d+ min )?[\d.]+ s\s", said)
+    assert not process.returncode, output
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", output.decode())
+    assert "vit-small, 4 a class, seed 0 " in text and re.search(r"done ━+ +0:\d\d:\d\d", text)
+    assert re.search(r"1/1  vit-small, 4 a class, seed 0: \d+\.\d% in (\d+ min )?[\d.]+ s\s", text)
     assert "ViT, 4 blocks 64 wide" in printed and printed.splitlines()[-1] == "out/study.html"
 
     again = vitpipe(tmp_path, *study(pets, tmp_path / "out", "--json"))
-    assert "1 of 1 cells are there already" in again.stderr
+    assert "1 of 1 cells are already trained" in again.stderr
     [row] = json.loads(again.stdout)["rows"]
     assert f"{row['accuracy']:.1%}" in printed and row["steps"] == 2
 
 
-def test_what_is_wrong_is_said_in_one_line(in_this_process, pets, tmp_path):
+def test_an_error_is_one_line(in_this_process, pets, tmp_path):
     (tmp_path / "file").touch()
-    for arguments, wanted in (
+    for arguments, message in (
         (study(pets, tmp_path / "file"), r"--out .*file cannot be written \(File exists\): name another folder"),
         (study(tmp_path / "none", tmp_path / "out"), r"no data in .*none: name a folder that `vitpipe data prepare`"),
         (study(pets, tmp_path / "out", "--budget=huge"), r"no budget huge: use one of small, full"),
@@ -78,5 +78,5 @@ def test_what_is_wrong_is_said_in_one_line(in_this_process, pets, tmp_path):
         (study(pets, tmp_path / "out", "--pretrained=nobody"), r"no backbone nobody"),
     ):
         refused = in_this_process(tmp_path, *arguments)
-        assert refused.returncode == 2 and re.search(wanted, refused.stderr), refused.stderr
+        assert refused.returncode == 2 and re.search(message, refused.stderr), refused.stderr
         assert "Traceback" not in refused.stderr

@@ -1,3 +1,5 @@
+"""The command `vitpipe ui`."""
+
 import re
 import socket
 import subprocess
@@ -11,7 +13,7 @@ from tests.helpers.stores import make_store
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
-def test_the_command_serves_what_it_prints(tmp_path, host):
+def test_the_printed_address_is_served(tmp_path, host):
     make_store(tmp_path / "sample" / "metadata.db", runs=1)
     command = [sys.executable, "-m", "vitpipe", "ui", "--runs", tmp_path, "--host", host, "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -28,7 +30,7 @@ def test_the_command_serves_what_it_prints(tmp_path, host):
             process.terminate()
 
 
-def test_a_port_that_is_taken_is_said(tmp_path):
+def test_a_port_in_use_is_an_error(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
