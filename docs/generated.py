@@ -1,0 +1,110 @@
+"""Text of the reference pages that is generated from the code and from the benchmarks' record."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+from click import Command, Context, Group, Option
+
+from components import errors
+from pipeline.settings import Settings
+from pipeline.settings.reference import reference
+from vitpipe.cli import app
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results.jsonl"
+
+
+def text(name: str) -> str:
+    """Return the Markdown for the marker `<!-- generated: NAME -->`."""
+    if name == "settings":
+        return settings_reference()
+    if name == "commands":
+        return command_reference()
+    if name == "errors":
+        return error_reference()
+    if name.startswith("benchmark "):
+        return measurements(name.removeprefix("benchmark "))
+    raise ValueError(f"nothing generates {name!r}")
+
+
+def settings_reference() -> str:
+    """Return one table for each group of settings, with the names that `vitpipe settings` shows."""
+    groups: dict[str, list[Sequence[str]]] = {}
+    for row in reference(Settings()):
+        group, _, _ = row.name.rpartition(".")
+        group = group.partition(".")[0]
+        default = json.dumps(row.default)
+        kind = f"{row.type}; {row.bounds}" if row.bounds else row.type
+        groups.setdefault(group, []).append([f"`{row.name}`", kind, f"`{default}`", row.description])
+    columns = ["setting", "type and bounds", "default", "description"]
+    return "\n\n".join(
+        f"## {group or 'Top level'}\n\n{table(columns, (map(escape, row) for row in rows))}"
+        for group, rows in groups.items()
+    )
+
+
+def command_reference() -> str:
+    """Return a section for each command, from its declaration."""
+    root = typer.main.get_command(app)
+    return "\n\n".join(_command_sections(root, Context(root, info_name="vitpipe"), 1))
+
+
+def _command_sections(command: Command, context: Context, level: int) -> Iterable[str]:
+    if level > 1:
+        yield f"{'#' * level} {context.command_path}"
+        yield f"```text\n{' '.join([context.command_path, *command.collect_usage_pieces(context)])}\n```"
+        yield (command.help or "").strip()
+        rows = [
+            [f"`{record[0]}`", record[1]]
+            for parameter in command.get_params(context)
+            if parameter.name != "help"
+            for record in [_parameter(parameter, context)]
+        ]
+        if rows:
+            yield table(["option", "description"], ([escape(cell) for cell in row] for row in rows))
+    if isinstance(command, Group):
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            if child is not None and not child.hidden:
+                yield from _command_sections(child, Context(child, info_name=name, parent=context), level + 1)
+
+
+def _parameter(parameter: Any, context: Context) -> tuple[str, str]:
+    if isinstance(parameter, Option):
+        record = parameter.get_help_record(context)
+        return (record[0], record[1]) if record else (parameter.opts[0], "")
+    return parameter.make_metavar(context), getattr(parameter, "help", "") or ""
+
+
+def error_reference() -> str:
+    """Return a table of the errors that a user can act on, with their exit codes."""
+    found = [errors.VitpipeError]
+    for error in found:
+        found.extend(error.__subclasses__())
+    rows = [[f"`{error.__name__}`", str(int(error.exit)), (error.__doc__ or "").split("\n\n")[0]] for error in found]
+    return table(["error", "exit code", "meaning"], rows)
+
+
+def measurements(topic: str) -> str:
+    """Return every measurement of a topic, in the order of the record."""
+    found = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    chosen = [one for one in found if one["topic"] == topic]
+    if not chosen:
+        raise ValueError(f"{RESULTS} has no measurement of {topic!r}")
+    return "\n\n".join(
+        f"{one['date']}, {one['machine']}: `{one['command']}`\n\n{table(one['columns'], one['rows'])}\n\n{one['note']}"
+        for one in chosen
+    )
+
+
+def table(columns: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def escape(cell: str) -> str:
+    """Return the text of a cell, so that a bar in it does not end the cell."""
+    return " ".join(cell.split()).replace("|", "\\|")
