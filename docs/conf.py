@@ -29,7 +29,7 @@ highlight_language = "none"
 
 myst_heading_anchors = 3
 myst_enable_extensions = ["deflist"]
-autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 napoleon_google_docstring = True

@@ -3,16 +3,11 @@
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
-
-import typer
-from click import Command, Context, Group, Option
 
 import vitpipe
 from components import errors
 from pipeline.settings import Settings
 from pipeline.settings.reference import reference
-from vitpipe.cli import app
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results.jsonl"
 
@@ -22,6 +17,8 @@ def text(name: str) -> str:
     if name == "settings":
         return settings_reference()
     if name == "commands":
+        from vitpipe.cli.reference import command_reference
+
         return command_reference()
     if name == "interface":
         return interface()
@@ -47,39 +44,6 @@ def settings_reference() -> str:
         f"## {group or 'Top level'}\n\n{table(columns, (map(escape, row) for row in rows))}"
         for group, rows in groups.items()
     )
-
-
-def command_reference() -> str:
-    """Return a section for each command, from its declaration."""
-    root = typer.main.get_command(app)
-    return "\n\n".join(_command_sections(root, Context(root, info_name="vitpipe"), 1))
-
-
-def _command_sections(command: Command, context: Context, level: int) -> Iterable[str]:
-    if level > 1:
-        yield f"{'#' * level} {context.command_path}"
-        yield f"```text\n{' '.join([context.command_path, *command.collect_usage_pieces(context)])}\n```"
-        yield (command.help or "").strip()
-        rows = [
-            [f"`{record[0]}`", record[1]]
-            for parameter in command.get_params(context)
-            if parameter.name != "help"
-            for record in [_parameter(parameter, context)]
-        ]
-        if rows:
-            yield table(["option", "description"], ([escape(cell) for cell in row] for row in rows))
-    if isinstance(command, Group):
-        for name in command.list_commands(context):
-            child = command.get_command(context, name)
-            if child is not None and not child.hidden:
-                yield from _command_sections(child, Context(child, info_name=name, parent=context), level + 1)
-
-
-def _parameter(parameter: Any, context: Context) -> tuple[str, str]:
-    if isinstance(parameter, Option):
-        record = parameter.get_help_record(context)
-        return (record[0], record[1]) if record else (parameter.opts[0], "")
-    return parameter.make_metavar(context), getattr(parameter, "help", "") or ""
 
 
 def interface() -> str:

@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import click
 import numpy as np
 import pytest
 import typer
 from PIL import Image
+from typer.core import TyperGroup
 
 from components.data.ingest.sources.cifar10 import CLASS_NAMES
 from vitpipe.cli import app
@@ -147,6 +147,6 @@ NOT_RUN = {
 def test_commands_that_do_not_run_here_have_known_options(line):
     _, *words = shlex.split(line, comments=True)
     command = typer.main.get_command(app)
-    while isinstance(command, click.Group):
+    while isinstance(command, TyperGroup):
         command = command.commands[words.pop(0)]
-    command.make_parser(click.Context(command)).parse_args(words)
+    command.make_context(line, words)
