@@ -30,20 +30,14 @@ def text(name: str) -> str:
 
 
 def settings_reference() -> str:
-    """Return one table for each group of settings, with the names that `vitpipe settings` shows."""
-    groups: dict[str, list[Sequence[str]]] = {}
+    """Return a section for each group of settings, with the names that `vitpipe settings` shows."""
+    sections: dict[str, list[str]] = {"": ["## Top level"]}
     for row in reference(Settings()):
-        group, _, _ = row.name.rpartition(".")
-        group = group.partition(".")[0]
-        bounds = f"`{row.bounds}`" if row.bounds else ""
-        groups.setdefault(group, []).append(
-            [f"`{row.name}`", row.type, f"`{json.dumps(row.default)}`", bounds, row.description]
-        )
-    columns = ["setting", "type", "default", "bounds", "description"]
-    return "\n\n".join(
-        f"## {group or 'Top level'}\n\n{table(columns, (map(escape, row) for row in rows))}"
-        for group, rows in groups.items()
-    )
+        group = row.name.partition(".")[0] if "." in row.name else ""
+        facts = [row.type, f"default `{json.dumps(row.default)}`", *([f"`{row.bounds}`"] if row.bounds else [])]
+        entry = f"`{row.name}`\n: {'; '.join(facts)}\n\n  {' '.join(row.description.split())}"
+        sections.setdefault(group, [f"## {group}"]).append(entry)
+    return "\n\n".join(block for blocks in sections.values() for block in blocks)
 
 
 def interface() -> str:
@@ -80,8 +74,3 @@ def table(columns: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
     """Return a table in Markdown."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def escape(cell: str) -> str:
-    """Return the text of a cell, so that a bar in it does not end the cell."""
-    return " ".join(cell.split()).replace("|", "\\|")
