@@ -6,11 +6,7 @@ Every kill starts from a copy of the same folder, with two pushed models and one
 gets SIGKILL in a phase chosen at random; then every command that reads is asked, the same command runs again, and
 everything is asked once more. `tests/helpers/chaos.py` says what must be true.
 
-Measured on two busy cores with seed 0:
-
-                         rollback  bless  gc  run  kills  checks  faults
-    benchmarks/chaos.py        12     12  12   13     49      97       0
-    tests/test_chaos.py         6      6   6    6     24               0
+`docs/benchmarks.md` has the figures.
 """
 
 import argparse

@@ -12,38 +12,7 @@ nothing is told to TFX but where the data lie, and Transform puts out float32 pi
 Each run is a process of its own with an empty folder, so that no node finds its result in a cache. Seconds are those of
 the launches of the nodes, without the import of TFX; peak memory is that of the process, TFX in it.
 
-60,000 images of 32x32 as JPEG, two cores with AVX-512, medians of three (least to most):
-
-| seconds                                     | ours                 | naive                | ratio |
-| ------------------------------------------- | -------------------- | -------------------- | ----- |
-| ImportExampleGen                            |        0.4 (0.4-0.4) |        3.4 (3.4-3.4) |  8.29 |
-| TestExampleGen                              |        0.1 (0.1-0.1) |                    - |     - |
-| ImageStatistics                             |     10.9 (10.7-12.2) |                    - |     - |
-| StatisticsGen                               |        3.6 (3.5-3.9) |        4.5 (4.4-4.8) |  1.26 |
-| DataGate                                    |        0.8 (0.8-0.8) |                    - |     - |
-| Transform                                   |     11.7 (11.6-12.1) |     45.3 (42.7-45.5) |  3.89 |
-| ingestion + StatisticsGen + Transform       |     15.6 (15.6-16.4) |     53.4 (50.6-53.5) |  3.41 |
-| ImportExampleGen to DataGate, and Transform |     27.5 (27.3-29.7) |                    - |     - |
-| peak memory, GiB                            |     1.31 (1.30-1.32) |     3.89 (3.88-3.95) |  2.96 |
-
-A good part of naive's Transform are the statistics of 3,072 floats an image, which are on when nothing is said. Of our
-Transform 3.5 s are TFX's gzip.
-
-285,000 images, every one of train six times under other ids:
-
-| seconds                                     | once | 6 times | ratio |
-| ------------------------------------------- | ---- | ------- | ----- |
-| ImportExampleGen                            |  0.4 |     1.8 |  4.28 |
-| ImageStatistics                             | 11.9 |    42.7 |  3.58 |
-| StatisticsGen                               |  3.9 |     9.1 |  2.35 |
-| DataGate                                    |  0.8 |     2.3 |  2.73 |
-| Transform                                   | 12.1 |    42.6 |  3.51 |
-| ImportExampleGen to DataGate, and Transform | 29.3 |    98.7 |  3.36 |
-| peak memory, GiB                            | 1.30 |    1.99 |  1.53 |
-
-So 0.3 ms an image, and 3 KiB of memory: in memory Beam keeps what a step holds. From about a million images of this
-size on (5 minutes and 4 GiB by this line) give the steps a Beam engine. Only the search for near twins takes the
-product of two splits: 1.6 ns a pair, 1.2 s here; with ten times as many different images it would be two minutes.
+`docs/benchmarks.md` has the figures; with RECORD=1 a measurement is added to them.
 """
 
 import hashlib
@@ -56,6 +25,8 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import median
+
+import record
 
 from components.data.ingest import manifest, span_folder, tfrecord
 from pipeline.console.logs import redirected
@@ -175,6 +146,7 @@ def print_table(columns: dict[str, list[dict[str, float]]]) -> None:
     print(f"| {'seconds':43} | {' | '.join(f'{name:20}' for name in columns)} | ratio |")
     print(f"| {'-' * 43} | {'-' * 20} | {'-' * 20} | ----- |")
     last = (ALIKE, WHOLE, PEAK)
+    rows = []
     nodes = dict.fromkeys(name for runs in columns.values() for name in runs[0] if name not in last)
     for name in (*nodes, *last):
         digits = 2 if name == PEAK else 1
@@ -183,6 +155,8 @@ def print_table(columns: dict[str, list[dict[str, float]]]) -> None:
         cells = [f"{'{} ({}-{})'.format(*three) if three else '-':>20}" for three in figures]
         ratio = f"{median(found[1]) / median(found[0]):.2f}" if all(found) else "-"
         print(f"| {name:43} | {' | '.join(cells)} | {ratio:>5} |")
+        rows.append([name, *map(str.strip, cells), ratio])
+    record.write("data", ["seconds", *columns, "ratio"], rows, "Medians (least-most).")
 
 
 def main(data: str = "data/sample", repeats: str = "3", times: str = "") -> None:

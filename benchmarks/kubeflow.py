@@ -8,32 +8,7 @@ other, on a MariaDB server of its own. So what a cluster adds (scheduling a pod,
 and launcher) is not in it. "whole" is the process, "node" what TFX's launcher took in it; the difference is Python,
 TensorFlow, Beam and TFX starting.
 
-cifar10-cpu on CIFAR-10 re-encoded as JPEG, two cores with AVX-512 on which other jobs ran, one walk: compiled in 7.7 s,
-pushed after 575 s, test accuracy 0.5777.
-
-| step             | whole, s | node, s |
-| ---------------- | -------- | ------- |
-| Start            |     11.3 |         |
-| ImportExampleGen |     10.8 |     0.5 |
-| ImportSchemaGen  |     10.4 |     0.1 |
-| TestExampleGen   |     10.4 |     0.2 |
-| ImageStatistics  |     26.8 |    16.2 |
-| StatisticsGen    |     17.2 |     6.2 |
-| ExampleValidator |     10.2 |     0.1 |
-| PreviousSpan     |     10.8 |     0.0 |
-| DataGate         |     11.6 |     1.2 |
-| Baseline         |     10.7 |     0.0 |
-| Transform        |     24.5 |    13.0 |
-| Trainer          |    324.9 |   313.4 |
-| Evaluator        |     35.6 |    21.6 |
-| ServingCheck     |     33.6 |     8.0 |
-| Pusher           |     12.7 |     0.1 |
-| Verdict          |      0.4 |         |
-| RunReport        |     12.4 |         |
-
-So a step costs 10.1 to 11.5 s of a core before its node begins. On the quieter machine TFX's launcher alone takes 8.6 s
-to import: 3.9 of them TensorFlow, 2.5 `tfx.components` (which the launcher imports, and TFMA and Kubernetes' client
-with it), 1.6 Beam. What the node itself needs of this project adds less than 0.1.
+`docs/benchmarks.md` has the figures.
 """
 
 import re

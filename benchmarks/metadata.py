@@ -4,19 +4,9 @@
 
 The commands as a person waits for them, with the start of Python, nine times each. 2,000 runs are 28,000 executions and
 14,000 artifacts (96 MB of SQLite), each run with a model of its own; one in ten is on a new span, the others find the
-steps before the training in the cache. Written one run after the other, in 25 s to SQLite and in 49 s to MariaDB.
+steps before the training in the cache. The runs are written one after the other.
 
-Two cores with AVX-512, nothing else running; seconds that passed, the middle one and the range:
-
-| store            | runs list          | lineage of the newest model |
-| ---------------- | ------------------ | --------------------------- |
-| SQLite, 200      | 0.32, 0.29 to 0.37 | 0.31, 0.28 to 0.37          |
-| SQLite, 2,000    | 0.35, 0.32 to 0.36 | 0.37, 0.34 to 0.40          |
-| MariaDB, 200     | 0.46, 0.40 to 0.50 | 0.44, 0.41 to 0.48          |
-| MariaDB, 2,000   | 0.45, 0.41 to 0.47 | 0.41, 0.39 to 0.43          |
-
-Nearly all of it is the start: of 2,000 runs the queries take 9 ms and 5 ms in SQLite, 30 ms and 11 ms in MariaDB
-(measured while others ran).
+`docs/benchmarks.md` has the figures.
 """
 
 import functools

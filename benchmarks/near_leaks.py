@@ -7,21 +7,7 @@ repository, with images by their number in the official files. A span from the o
 its ids. For one from an image folder, whose files are numbered within their class, `labels.npz` must hold the labels in
 the official order, as `train` and `test`.
 
-On CIFAR-10 re-encoded as JPEG (249 test images have a near-duplicate, says ciFAIR; ours is distance 10 and edges 0.40):
-
-| distance | edges | test images flagged | of ciFAIR's found | share |
-| -------- | ----- | ------------------- | ----------------- | ----- |
-| 6        | any   | 181                 | 105               | 0.42  |
-| 8        | any   | 366                 | 138               | 0.55  |
-| 8        | 0.40  | 221                 | 132               | 0.53  |
-| 10       | any   | 929                 | 174               | 0.70  |
-| 10       | 0.40  | 284                 | 153               | 0.61  |
-| 12       | any   | 3,190               | 206               | 0.83  |
-| 12       | 0.40  | 357                 | 164               | 0.66  |
-
-ciFAIR's list is not complete. Of 36 flagged pairs that it does not list, 32 were the same photograph to one person's
-eye, which makes about 95 of 100 flagged images right. With any edges that was so for 90 to 93 of 100 at distance 6, two
-thirds at 8, one third at 10. What is not found was zoomed, shifted or framed.
+`docs/benchmarks.md` has the figures; with RECORD=1 a measurement is added to them.
 """
 
 import csv
@@ -52,6 +38,7 @@ def main(span: str, duplicates: str, labels: str = "") -> None:
 
     hashes = {split: phash(images) for split, images in thumbnails.items()}
     print(f"{len(near)} test images have a near-duplicate in train, says ciFAIR")
+    rows = []
     print("distance  edges  test images flagged  of ciFAIR's found  share")
     for distance in (2, 4, 6, 8, DISTANCE, 12):
         i, j = close_pairs(hashes["test"], hashes["train"], distance)
@@ -65,6 +52,8 @@ def main(span: str, duplicates: str, labels: str = "") -> None:
             found = len(flagged & near)
             rule = "any" if edges is None else f"{edges:.2f}"
             print(f"{distance:8}  {rule:>5}  {len(flagged):19,}  {found:17}  {found / len(near):5.2f}")
+            rows.append([distance, rule, f"{len(flagged):,}", found, f"{found / len(near):.2f}"])
+    record.write("near leaks", ["distance", "edges", "test images flagged", "of ciFAIR's found", "share"], rows)
 
 
 def _numbers_within_classes(labels: str) -> dict[tuple[str, str], list[int]]:

@@ -7,21 +7,10 @@
 Models have random weights: they compute as much as trained ones. Images are JPEG of 32x32 pixels. "bare" calls the
 model, compiled as a graph, with ready arrays; "served" gives JPEG bytes to `serving_bytes`, decoding included.
 
-Two cores with AVX-512, two runs:
-
-| model                | batch 1: half below | 99 of 100 below | batch 32 served | bare             | ratio      |
-| -------------------- | ------------------- | --------------- | --------------- | ---------------- | ---------- |
-| ViT-Tiny (cifar10)   | 6.0 to 6.2 ms       | 7.7 to 7.9 ms   | 483 to 500 /s   | 406 to 520 /s    | 0.96, 0.97 |
-| cifar10-cpu's        | 1.4 to 1.5 ms       | 2.0 ms          | 3,025 to 3,284  | 3,533 to 3,995   | 0.82, 0.86 |
-
-Decoding takes 0.07 ms an image, which shows beside the small model. 100,000 requests of one image: 932 MiB before the
-first, 965 after 20,000 and after 100,000.
-
 `push`: a trained model is to be pushed within 1.5 times the bare inference of every model evaluated, and 20 s. Here
 "bare" calls `serving_images`, compiled as a graph, with ready arrays in batches of 256; it compiles before it is timed.
-cifar10-cpu's second version, same machine: 20.7 s (Evaluator 14.6 of them, ServingCheck 6.1, Pusher 0.0) for two
-models. Both bare, in three processes of five rounds: 4.9, 4.9 and 5.0 s, which makes bounds of 27.4 to 27.6 s and
-ratios of 0.75 and 0.76.
+
+`docs/benchmarks.md` has the figures.
 """
 
 import io

@@ -5,23 +5,11 @@
     python benchmarks/ui.py --image FILE       # and an image, explained by the newest pushed model
 
 It asks for the newest run, the oldest artifact (from which most has come) and the newest one (which most has led to).
-Every question opens the store anew. Medians of 20 in milliseconds on two cores that other work kept busy (a load of 6).
-The 30 runs are those that `tests/helpers/stores.py` makes, with up to 5 nodes each; cifar10-cpu has two true runs with
-14; the 1,000 with 14 are those that `generate` of `benchmarks/metadata.py` writes:
+Every question opens the store anew. Medians of 20 in milliseconds. The 30 runs of the published figures are those
+that `tests/helpers/stores.py` makes, with up to 5 nodes each; cifar10-cpu has two true runs with 14; the 1,000 with 14
+are those that `generate` of `benchmarks/metadata.py` writes.
 
-| page                                   | 30 runs | cifar10-cpu | 1,000 runs |
-| -------------------------------------- | ------- | ----------- | ---------- |
-| runs, newest first                     |       8 |           6 |         23 |
-| runs, a state that none has: reads all |       3 |           1 |        318 |
-| a run                                  |       7 |          13 |          3 |
-| artifacts                              |       2 |           6 |          2 |
-| an artifact                            |       1 |           4 |          5 |
-| lineage up                             |       6 |           8 |         26 |
-| lineage down                           |       3 |           9 |         34 |
-| charts, of 200 runs at most            |      15 |           7 |        228 |
-
-An image of CIFAR-10 explained by the pushed cifar10-cpu model, on two cores with a load below 1: the first 5.1 s, as it
-starts the process and loads the model, later ones 0.09 s. A JPEG of 4096x4096 pixels and 8.6 MiB: 5.6 s and 0.36 s.
+`docs/benchmarks.md` has the figures; with RECORD=1 a measurement is added to them.
 """
 
 import argparse
@@ -29,6 +17,7 @@ import statistics
 import time
 from pathlib import Path
 
+import record
 from flask.testing import FlaskClient
 
 from pipeline.metadata.reader import reader
@@ -44,6 +33,7 @@ def main() -> None:
     parser.add_argument("--image", type=Path)
     arguments = parser.parse_args()
     client = create_app(arguments.runs).test_client()
+    rows = []
     for path in ["/", "/?state=running", *pages(arguments.runs)]:
         seconds = []
         for _ in range(arguments.times):
@@ -52,9 +42,13 @@ def main() -> None:
             seconds.append(time.perf_counter() - start)
             assert answer.status_code == 200, f"{path}: {answer.status}"
         print(f"{path:60} {statistics.median(seconds) * 1000:7.1f} ms  {len(answer.data) / 1024:6.0f} KiB")
+        rows.append([f"`{path}`", f"{statistics.median(seconds) * 1000:.1f}"])
     if arguments.image:
         seconds = [explained(client, arguments.image.read_bytes()) for _ in range(1 + arguments.times)]
         print(f"first image {seconds[0]:.2f} s, later ones {statistics.median(seconds[1:]):.2f} s")
+        rows.append(["first image", f"{seconds[0] * 1000:.0f}"])
+        rows.append(["a later image", f"{statistics.median(seconds[1:]) * 1000:.0f}"])
+    record.write("ui", ["page", "milliseconds, median"], rows)
 
 
 def explained(client: FlaskClient, image: bytes) -> float:
