@@ -8,11 +8,13 @@ from pathlib import Path
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import generated
+
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
-sys.path[:0] = [str(DOCS), str(ROOT)]
-
-import generated  # noqa: E402 - the line above makes it importable
 
 project = "vitpipe"
 author = "the authors of vitpipe"
