@@ -44,6 +44,9 @@ nitpick_ignore_regex = [("py:.*", ".*")]
 # Files beside `docs/`, which Sphinx does not read.
 FRONT_PAGES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"]
 _LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+_LOADED = re.compile(
+    r"<(?:script|link|img|source|iframe)\b[^>]*=\"https?://[^>]*|(?:url\(|@import )[\"']?https?://[^)]*"
+)
 _PICTURE = re.compile(r"\b(?:src|srcset)=\"([^\"]+)\"")
 
 
@@ -72,8 +75,16 @@ def copy_pictures(app: Sphinx, error: Exception | None) -> None:
         shutil.copytree(DOCS / "pictures", Path(app.outdir) / "pictures", dirs_exist_ok=True)
 
 
+def check_offline(app: Sphinx, error: Exception | None) -> None:
+    """Warn of built pages that load something from another server: the site works without a network."""
+    for path in Path(app.outdir).rglob("*"):
+        if path.suffix in (".html", ".css") and (found := _LOADED.search(path.read_text())):
+            logging.getLogger(__name__).warning("%s loads %s", path.name, found[0])
+
+
 def setup(app: Sphinx) -> None:
     """Connect what is generated and checked to the build."""
     app.connect("source-read", fill_in)
     app.connect("builder-inited", check_files)
     app.connect("build-finished", copy_pictures)
+    app.connect("build-finished", check_offline)
