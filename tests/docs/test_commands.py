@@ -120,17 +120,8 @@ def test_mistyped_command_fails(tmp_path):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_block_says_what_it_is(page):
-    kinds = {block.kind for block in blocks(page)}
-    assert kinds <= {
-        "bash",
-        "console",
-        "python",
-        "text",
-        "yaml",
-        "mermaid",
-        "{toctree}",
-        "{include} ../ARCHITECTURE.md",
-    } | {"{include} ../CHANGELOG.md"}
+    kinds = {block.kind for block in blocks(page) if not block.kind.startswith("{")}  # "{": a directive of Sphinx
+    assert kinds <= {"bash", "console", "python", "text", "yaml", "mermaid"}
 
 
 COMMANDS = {
