@@ -27,6 +27,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 QUICK = ("metadata.md",)  # its commands train nothing
 # Settings that a page does not give itself: a model that is trained for a moment and blessed whatever its accuracy.
 SMALL = {
+    "VITPIPE_MODEL__DEPTH": "1",
     "VITPIPE_TRAINING__EPOCHS": "2",
     "VITPIPE_TRAINING__WARMUP_EPOCHS": "1",
     "VITPIPE_FINETUNE__HEAD_EPOCHS": "1",
@@ -34,6 +35,7 @@ SMALL = {
     "VITPIPE_GATE__ACCURACY": "0",
     "VITPIPE_GATE__CLASS_ACCURACY": "0",
     "VITPIPE_GATE__CALIBRATION": "1",
+    "VITPIPE_GATE__TOLERANCE": "1",
 }
 _FENCE = re.compile(
     r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?```(?P<kind>[^\n]*)\n(?P<text>.*?)^```$", re.DOTALL | re.M
@@ -67,7 +69,7 @@ def to_run(page: Path) -> list[Block]:
 def execute(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a script as a person would in an activated environment."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, **SMALL, "PATH": path, "NO_COLOR": "1", "XLA_FLAGS": ""}
+    environment = {**os.environ, **SMALL, "PATH": path, "NO_COLOR": "1"}
     command = ["bash", "-euo", "pipefail", "-c", script]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
