@@ -1,5 +1,5 @@
 # make setup [LOCK=dev|base|gpu|hub] [PYTHON=python3.12]   a working .venv, from nothing but Python 3.11 to 3.13 with pip
-# make run | test | test-all | lint | bench                sets up first where needed; tests and lint want the dev lock
+# make run | test | test-all | lint | docs | bench         sets up first where needed; all but run want the dev lock
 # make lock                                                renews every lock under requirements/
 
 export UV_PYTHON_DOWNLOADS := never
@@ -36,7 +36,7 @@ ifeq ($(shell uname -sm),Linux x86_64)
 PLATFORM := --python-platform x86_64-manylinux_2_39
 endif
 
-.PHONY: setup run test test-all lint bench lock
+.PHONY: setup run test test-all lint docs bench lock
 setup: .venv/.ready
 
 run: .venv/.ready
@@ -58,6 +58,10 @@ lint: .venv/.ready
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/hadolint kubeflow/images/Dockerfile
+
+# The site in build/docs. Every warning is an error: a dead link, a page in no list, a name that does not exist.
+docs: .venv/.ready
+	.venv/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env docs build/docs
 
 bench: .venv/.ready
 	.venv/bin/vitpipe data prepare sample --out data/sample

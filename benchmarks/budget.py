@@ -8,13 +8,7 @@ to that number of steps. The time excludes compilation and this measurement. Thi
 selects its weights by it, and evaluates them on the test set once. The article has no validation split: it trains on
 all 50,000 images, and its last weights are tested. Selecting them by the test set would bias the result.
 
-On two cores of a shared machine (AMD EPYC without AVX-512), one seed, CIFAR-10 re-encoded as JPEG, 4 blocks, 64 wide,
-about twelve minutes each (one standard error of an accuracy is 0.005):
-
-| recipe  | seed | steps | images/s | seconds | test accuracy |
-| ------- | ---- | ----- | -------- | ------- | ------------- |
-| ours    |    0 |  2812 |    260.0 |   729.1 |        0.5638 |
-| article |    0 |   598 |    113.0 |   676.0 |        0.4315 |
+`docs/benchmarks.md` has the figures.
 """
 
 from __future__ import annotations

@@ -6,11 +6,7 @@ Every kill starts from a copy of the same folder, with two pushed models and one
 gets SIGKILL in a random phase. Then every command that only reads is run, the killed command is run again, and the
 commands that read are run once more. `tests/helpers/chaos.py` defines what must be true.
 
-Measured on two busy cores with seed 0:
-
-                         rollback  bless  gc  run  kills  checks  faults
-    benchmarks/chaos.py        12     12  12   13     49      97       0
-    tests/test_chaos.py         6      6   6    6     24               0
+`docs/benchmarks.md` has the figures.
 """
 
 import argparse

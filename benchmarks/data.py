@@ -12,39 +12,7 @@ for an image of 32x32. Both read the same shards and pass the same arguments to 
 Each run has its own process and an empty folder, so that no node takes its result from a cache. The seconds are those
 of the launches of the nodes, without the import of TFX. The peak memory is that of the process, and includes TFX.
 
-60,000 images of 32x32 as JPEG, two cores with AVX-512, medians of three runs (minimum to maximum):
-
-| seconds                                     | ours                 | naive                | ratio |
-| ------------------------------------------- | -------------------- | -------------------- | ----- |
-| ImportExampleGen                            |        0.4 (0.4-0.4) |        3.4 (3.4-3.4) |  8.29 |
-| TestExampleGen                              |        0.1 (0.1-0.1) |                    - |     - |
-| ImageStatistics                             |     10.9 (10.7-12.2) |                    - |     - |
-| StatisticsGen                               |        3.6 (3.5-3.9) |        4.5 (4.4-4.8) |  1.26 |
-| DataGate                                    |        0.8 (0.8-0.8) |                    - |     - |
-| Transform                                   |     11.7 (11.6-12.1) |     45.3 (42.7-45.5) |  3.89 |
-| ingestion + StatisticsGen + Transform       |     15.6 (15.6-16.4) |     53.4 (50.6-53.5) |  3.41 |
-| ImportExampleGen to DataGate, and Transform |     27.5 (27.3-29.7) |                    - |     - |
-| peak memory, GiB                            |     1.31 (1.30-1.32) |     3.89 (3.88-3.95) |  2.96 |
-
-A large part of Transform in "naive" computes statistics of 3,072 floats for each image, which are on by default. In
-"ours", TFX's gzip takes 3.5 s of Transform.
-
-285,000 images, with every image of train six times under different ids:
-
-| seconds                                     | once | 6 times | ratio |
-| ------------------------------------------- | ---- | ------- | ----- |
-| ImportExampleGen                            |  0.4 |     1.8 |  4.28 |
-| ImageStatistics                             | 11.9 |    42.7 |  3.58 |
-| StatisticsGen                               |  3.9 |     9.1 |  2.35 |
-| DataGate                                    |  0.8 |     2.3 |  2.73 |
-| Transform                                   | 12.1 |    42.6 |  3.51 |
-| ImportExampleGen to DataGate, and Transform | 29.3 |    98.7 |  3.36 |
-| peak memory, GiB                            | 1.30 |    1.99 |  1.53 |
-
-An additional image takes 0.3 ms and 3 KiB of memory, because Beam's in-memory runner keeps the data of a step in
-memory. Beyond about a million images of this size (5 minutes and 4 GiB by extrapolation), use a distributed Beam
-runner. Only the search for near-duplicates grows with the product of the sizes of two splits: it takes 1.6 ns for each
-pair, 1.2 s here, and would take two minutes for ten times as many different images.
+`docs/benchmarks.md` has the figures; with RECORD=1 a measurement is added to them.
 """
 
 from __future__ import annotations
@@ -60,6 +28,8 @@ import tempfile
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
+
+import record
 
 from components.data.ingest import manifest, span_folder, tfrecord
 from pipeline.console.logs import redirected
@@ -218,6 +188,7 @@ def print_table(columns: dict[str, list[dict[str, float]]]) -> None:
     print(f"| {'seconds':43} | {' | '.join(f'{name:20}' for name in columns)} | ratio |")
     print(f"| {'-' * 43} | {'-' * 20} | {'-' * 20} | ----- |")
     last = (ALIKE, WHOLE, PEAK)
+    rows = []
     nodes = dict.fromkeys(name for runs in columns.values() for name in runs[0] if name not in last)
     for name in (*nodes, *last):
         digits = 2 if name == PEAK else 1
@@ -226,6 +197,8 @@ def print_table(columns: dict[str, list[dict[str, float]]]) -> None:
         cells = [f"{'{} ({}-{})'.format(*three) if three else '-':>20}" for three in figures]
         ratio = f"{median(values[1]) / median(values[0]):.2f}" if all(values) else "-"
         print(f"| {name:43} | {' | '.join(cells)} | {ratio:>5} |")
+        rows.append([name, *map(str.strip, cells), ratio])
+    record.write("data", ["seconds", *columns, "ratio"], rows, "Medians (least-most).")
 
 
 def main(data: str = "data/sample", repeats: str = "3", times: str = "") -> None:

@@ -2,14 +2,7 @@
 
     python benchmarks/input.py
 
-On two cores of a shared machine (AMD EPYC without AVX-512), CPython 3.11, medians of five measurements of three
-seconds, images of 32x32 pixels:
-
-| batch | images/s | from    | to      |
-| ----- | -------- | ------- | ------- |
-|    64 |   33,462 |  31,333 |  36,370 |
-|   256 |   89,176 |  78,634 |  90,772 |
-|   512 |  111,720 | 107,825 | 130,976 |
+`docs/benchmarks.md` has the figures; with RECORD=1 a measurement is added to them.
 """
 
 import os
@@ -21,6 +14,7 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 
 import numpy as np
+import record
 
 from trainer.augment import draws_per_image
 from trainer.input import Share, Split, dataset, training_batches
@@ -36,6 +30,7 @@ def main() -> None:
     split = Split(images, generator.integers(0, 10, IMAGES))
     draws = draws_per_image(AugmentSettings())
     share = Share(first=0, replicas=1, parts=1)
+    rows = []
     for batch_size in (64, 256, 512):
 
         def generate(size: int = batch_size) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -52,6 +47,8 @@ def main() -> None:
                 taken += batch_size
             rates.append(taken / (time.perf_counter() - started))
         print(f"batches of {batch_size}: {median(rates):,.0f} images/s (from {min(rates):,.0f} to {max(rates):,.0f})")
+        rows.append([batch_size, *(f"{figure(rates):,.0f}" for figure in (median, min, max))])
+    record.write("input", ["batch", "images/s, median", "least", "most"], rows, "Images of 32x32 pixels.")
 
 
 if __name__ == "__main__":

@@ -8,32 +8,7 @@ this machine, one after the other, with a new MariaDB server. The times therefor
 scheduling of pods, pulling of images, and Kubeflow's own driver and launcher. "whole" is the time of the process, and
 "node" that of TFX's launcher in it. The difference is the start of Python, TensorFlow, Beam and TFX.
 
-cifar10-cpu on CIFAR-10 re-encoded as JPEG, two cores with AVX-512 on which other jobs ran, one run: compiled in 7.7 s,
-pushed after 575 s, test accuracy 0.5777.
-
-| step             | whole, s | node, s |
-| ---------------- | -------- | ------- |
-| Start            |     11.3 |         |
-| ImportExampleGen |     10.8 |     0.5 |
-| ImportSchemaGen  |     10.4 |     0.1 |
-| TestExampleGen   |     10.4 |     0.2 |
-| ImageStatistics  |     26.8 |    16.2 |
-| StatisticsGen    |     17.2 |     6.2 |
-| ExampleValidator |     10.2 |     0.1 |
-| PreviousSpan     |     10.8 |     0.0 |
-| DataGate         |     11.6 |     1.2 |
-| Baseline         |     10.7 |     0.0 |
-| Transform        |     24.5 |    13.0 |
-| Trainer          |    324.9 |   313.4 |
-| Evaluator        |     35.6 |    21.6 |
-| ServingCheck     |     33.6 |     8.0 |
-| Pusher           |     12.7 |     0.1 |
-| Verdict          |      0.4 |         |
-| RunReport        |     12.4 |         |
-
-A step takes 10.1 to 11.5 s of a core before its node starts. On an idle machine the import of TFX's launcher takes
-8.6 s: 3.9 s for TensorFlow, 2.5 s for `tfx.components` (which the launcher imports, with TFMA and the client of
-Kubernetes), and 1.6 s for Beam. Importing this project's modules for a node takes less than 0.1 s.
+`docs/benchmarks.md` has the figures.
 """
 
 import re

@@ -4,20 +4,9 @@
 
 The times are those that a user waits, and include the start of Python. Each command is run nine times. 2,000 runs are
 28,000 executions and 14,000 artifacts (96 MB of SQLite). Each run trains a model. One run in ten is on a new span; the
-others take the steps before the training from the cache. Writing the runs one after the other took 25 s to SQLite and
-49 s to MariaDB.
+others take the steps before the training from the cache.
 
-Two cores with AVX-512, nothing else running; elapsed seconds, median and range:
-
-| store            | runs list          | lineage of the newest model |
-| ---------------- | ------------------ | --------------------------- |
-| SQLite, 200      | 0.32, 0.29 to 0.37 | 0.31, 0.28 to 0.37          |
-| SQLite, 2,000    | 0.35, 0.32 to 0.36 | 0.37, 0.34 to 0.40          |
-| MariaDB, 200     | 0.46, 0.40 to 0.50 | 0.44, 0.41 to 0.48          |
-| MariaDB, 2,000   | 0.45, 0.41 to 0.47 | 0.41, 0.39 to 0.43          |
-
-Nearly all of this time is the start of the command. For 2,000 runs, the queries of the two commands take 9 ms and 5 ms
-in SQLite, and 30 ms and 11 ms in MariaDB (measured while other processes ran).
+`docs/benchmarks.md` has the figures.
 """
 
 import functools

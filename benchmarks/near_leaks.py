@@ -8,22 +8,9 @@ these numbers. The files of an image folder are numbered within their class. For
 `labels.npz` must hold the labels in the official order, as `train` and `test`.
 
 A rule flags a pair of images if their perceptual hashes differ in at most `distance` bits and the correlation of their
-edges is at least `edges`. The data gate uses 10 and 0.40. On CIFAR-10 re-encoded as JPEG, in which 249 test images have
-a near-duplicate according to ciFAIR:
+edges is at least `edges`. The data gate uses 10 and 0.40.
 
-| distance | edges | test images flagged | of ciFAIR's found | share |
-| -------- | ----- | ------------------- | ----------------- | ----- |
-| 6        | any   | 181                 | 105               | 0.42  |
-| 8        | any   | 366                 | 138               | 0.55  |
-| 8        | 0.40  | 221                 | 132               | 0.53  |
-| 10       | any   | 929                 | 174               | 0.70  |
-| 10       | 0.40  | 284                 | 153               | 0.61  |
-| 12       | any   | 3,190               | 206               | 0.83  |
-| 12       | 0.40  | 357                 | 164               | 0.66  |
-
-ciFAIR's list is not complete. One person looked at 36 flagged pairs that it does not list, and judged 32 of them to be
-the same photograph. So about 95 % of the flagged images are correct. With any edges, 90 to 93 % are correct at distance
-6, two thirds at 8, and one third at 10. The near-duplicates that the rule does not find were zoomed, shifted or framed.
+`docs/benchmarks.md` has the figures; with RECORD=1 a measurement is added to them.
 """
 
 import csv
@@ -61,6 +48,7 @@ def main(span: str, duplicates: str, labels: str = "") -> None:
 
     hashes = {split: phash(images) for split, images in thumbnails.items()}
     print(f"according to ciFAIR, {len(near)} test images have a near-duplicate in train")
+    rows = []
     print("distance  edges  test images flagged  of ciFAIR's found  share")
     for distance in (2, 4, 6, 8, DISTANCE, 12):
         i, j = close_pairs(hashes["test"], hashes["train"], distance)
@@ -76,6 +64,8 @@ def main(span: str, duplicates: str, labels: str = "") -> None:
             found = len(flagged & near)
             rule = "any" if edges is None else f"{edges:.2f}"
             print(f"{distance:8}  {rule:>5}  {len(flagged):19,}  {found:17}  {found / len(near):5.2f}")
+            rows.append([distance, rule, f"{len(flagged):,}", found, f"{found / len(near):.2f}"])
+    record.write("near leaks", ["distance", "edges", "test images flagged", "of ciFAIR's found", "share"], rows)
 
 
 def _numbers_within_classes(labels: str) -> dict[tuple[str, str], list[int]]:

@@ -3,17 +3,7 @@
     python benchmarks/prepare.py                       # the sample
     python benchmarks/prepare.py cifar10 images.tar.xz
 
-On two cores of a shared machine, CPython 3.11 (60,000 JPEG files of 32x32 pixels and 0.9 kB):
-
-| source                               | seconds      | images/s       | peak    |
-| ------------------------------------ | ------------ | -------------- | ------- |
-| .tar.xz, idle machine, three runs    | 13.6 to 13.7 | 4,376 to 4,419 | 119 MiB |
-| .tar.xz, both cores otherwise busy   | 26.3         | 2,283          | 119 MiB |
-| folder, one core otherwise busy      | 22.9         | 2,621          | 112 MiB |
-| .tar, every image five times         | 108.8        | 2,756          | 118 MiB |
-
-The speed is limited by one core, on which Python's tarfile takes 0.11 ms for each member. Pillow's checks run in
-parallel.
+`docs/benchmarks.md` has the figures; with RECORD=1 a measurement is added to them.
 """
 
 import sys
@@ -22,6 +12,7 @@ import time
 from pathlib import Path
 
 import psutil
+import record
 
 from components.data.ingest import manifest
 from components.data.ingest.source import SPLITS
@@ -52,6 +43,8 @@ def main(kind: str = "sample", source: str = "") -> None:
         written = manifest.read(Path(out, "span-1"))
     images = sum(written.examples(split) for split in SPLITS)
     print(f"{images:,} images in {seconds:.1f} s: {images / seconds:,.0f} images/s, peak {peak / 2**20:.0f} MiB")
+    row = [kind, f"{seconds:.1f}", f"{images / seconds:,.0f}", f"{peak / 2**20:.0f} MiB"]
+    record.write("prepare", ["source", "seconds", "images/s", "peak memory"], [row], f"{images:,} images.")
 
 
 def resident(process: psutil.Process) -> int:

@@ -8,21 +8,11 @@ The models have random weights, because their computation is the same as that of
 32x32 pixels. "bare" calls the model, compiled as a graph, with decoded arrays. "served" passes JPEG bytes to
 `serving_bytes`, and so includes decoding.
 
-Two cores with AVX-512, two runs. "p50" and "p99" are percentiles of the latency:
-
-| model                | batch 1, p50        | batch 1, p99    | batch 32 served | bare             | ratio      |
-| -------------------- | ------------------- | --------------- | --------------- | ---------------- | ---------- |
-| ViT-Tiny (cifar10)   | 6.0 to 6.2 ms       | 7.7 to 7.9 ms   | 483 to 500 /s   | 406 to 520 /s    | 0.96, 0.97 |
-| cifar10-cpu          | 1.4 to 1.5 ms       | 2.0 ms          | 3,025 to 3,284  | 3,533 to 3,995   | 0.82, 0.86 |
-
-Decoding takes 0.07 ms for each image, which matters for the small model. In 100,000 requests of one image, the process
-has 932 MiB before the first, and 965 MiB after 20,000 and after 100,000.
-
 `push` compares the time from a trained model to a pushed one with a bound: 20 s, and 1.5 times the bare inference of
 every evaluated model on the test images. Here "bare" calls `serving_images`, compiled as a graph, with decoded arrays
-in batches of 256; compilation is not timed. The second version of cifar10-cpu, on the same machine, took 20.7 s for two
-models (Evaluator 14.6 s, ServingCheck 6.1 s, Pusher 0.0 s). The bare inference of both models, in three processes of
-five rounds, took 4.9, 4.9 and 5.0 s. The bounds are 27.4 to 27.6 s, and the ratios 0.75 and 0.76.
+in batches of 256; compilation is not timed.
+
+`docs/benchmarks.md` has the figures.
 """
 
 import io

@@ -39,32 +39,7 @@ As in the pipeline, the averaged weights are evaluated on `val` after each epoch
 `--all` also trains on `val`. No images are then left to choose the weights by, so the last weights are tested.
 `--set GROUP.KEY=VALUE` overrides a setting of the preset. A learning rate fits one batch size, so set both together.
 
-Measured on one NVIDIA H200 with JAX 0.11.2 and Keras 3.15.1 in bfloat16, with one seed each, on CIFAR-10 re-encoded as
-JPEG. The three models were compiled at the same time. The last training was stopped after 144 of 200 epochs, when its
-learning rate was a fifth of the peak:
-
-|                                    | preset cifar10 | teacher: a CNN | stronger recipe |
-| ---------------------------------- | -------------- | -------------- | --------------- |
-| parameters                         |      4,771,082 |      6,577,600 |       5,123,338 |
-| epochs                             |            200 |             40 |      144 of 200 |
-| test accuracy                      |         0.6721 |         0.9097 |          0.9350 |
-| test accuracy with mirrored images |         0.6808 |         0.9147 |          0.9360 |
-| seconds of training and evaluation |          159.8 |           29.6 |           139.0 |
-| seconds of compilation             |           28.5 |           32.6 |            53.8 |
-| seconds of an epoch                |           0.73 |           0.74 |            0.96 |
-| images/s                           |         61,705 |         67,632 |          51,794 |
-| share of 790 TFLOP/s               |         13.1 % |         19.4 % |          13.3 % |
-
-With mirrored images, the logits of each test image and of its mirror image are added. The share of 790 TFLOP/s of the
-stronger recipe counts only the ViT, not the teacher's forward pass.
-
-The preset does not reach the 92 % of its gate: its loss rises while the learning rate nears its peak, and the first
-block's output ends up 25 times as large as the embeddings. The cause is not yet known.
-
-In a profile of one epoch of the preset, a step runs 659 kernels in 4.27 ms, and the device is busy for 99.6 % of that
-time. cuDNN's attention rejects 65 tokens, and also a single query, so Keras uses plain attention for the pool "cls". It
-accepts 64 tokens. The largest kernels are GELU (0.27 ms a step), and transposed copies of queries, keys and values
-(0.56 ms a step).
+`docs/benchmarks.md` has the figures.
 """
 
 from __future__ import annotations

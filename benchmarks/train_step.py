@@ -15,18 +15,7 @@ share of the GFLOP/s of a large float32 matrix product in the same rounds.
 PyTorch takes part if this Python, or that of --torch-python, has it. bfloat16 is measured if the CPU has instructions
 for it. `--contenders` selects contenders, also those that do not take part by default.
 
-On two cores of a shared machine (AMD EPYC without AVX-512), CPython 3.11, with `--steps 1` and these contenders,
-medians of five rounds:
-
-| step                | images/s | x article | x PyTorch | GFLOP/s | of peak |
-| ------------------- | -------- | --------- | --------- | ------- | ------- |
-| matrix product      |     26.2 |      2.09 |      1.38 |    50.3 |    1.00 |
-| article             |     12.5 |      1.00 |      0.66 |    24.0 |    0.48 |
-| ours                |     20.8 |      1.67 |      1.10 |    34.9 |    0.69 |
-| PyTorch             |     18.9 |      1.51 |      1.00 |    36.3 |    0.72 |
-
-"ours" spends more than four fifths of its time in matrix products, and reaches almost the peak in those of the MLP. XLA
-saves time in the other operations: exact GELU, LayerNorm and attention take two to three times as long without it.
+`docs/benchmarks.md` has the figures; with RECORD=1 a measurement is added to them.
 """
 
 from __future__ import annotations
@@ -41,6 +30,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+import record
 from flops import training_flops
 
 sys.path.append(str(Path(__file__).parent.parent))  # `trainer`, for an interpreter without vitpipe
@@ -317,12 +307,14 @@ def report(images_per_second: dict[str, float]) -> None:
 
     print("| step                | images/s | x article | x PyTorch | GFLOP/s | of peak |")
     print("| ------------------- | -------- | --------- | --------- | ------- | ------- |")
+    rows = []
     for name, speed in images_per_second.items():
         flops = speed * (training_flops() if name.startswith("ours") or name.endswith("CLS alone") else WHOLE)
-        print(
-            f"| {name:19} | {speed:8.1f} | {ratio(speed, article):>9} | {ratio(speed, torch):>9} "
-            f"| {flops / 1e9:7.1f} | {ratio(flops, peak and peak * WHOLE):>7} |"
-        )
+        of_peak = ratio(flops, peak and peak * WHOLE)
+        row = [name, f"{speed:.1f}", ratio(speed, article), ratio(speed, torch), f"{flops / 1e9:.1f}", of_peak]
+        print("| {:19} | {:>8} | {:>9} | {:>9} | {:>7} | {:>7} |".format(*row))
+        rows.append(row)
+    record.write("step", ["step", "images/s", "x article", "x PyTorch", "GFLOP/s", "of peak"], rows)
 
 
 if __name__ == "__main__":

@@ -5,27 +5,11 @@
     python benchmarks/ui.py --image FILE       # also the explanation of an image by the newest pushed model
 
 The script requests the newest run, the oldest artifact (with the most descendants) and the newest artifact (with the
-most ancestors). Every request opens the store again. The table has medians of 20 requests in milliseconds, on two cores
-that were busy with other work (a load of 6). The 30 runs, of up to 5 nodes each, are written by
-`tests/helpers/stores.py`. cifar10-cpu has two real runs of 14 nodes. The 1,000 runs, of 14 nodes each, are written by
-`generate` of `benchmarks/metadata.py`:
+most ancestors). Every request opens the store again. The figures are medians of 20 requests. The 30 runs of the
+published figures, of up to 5 nodes each, are written by `tests/helpers/stores.py`. cifar10-cpu has two real runs of 14
+nodes. The 1,000 runs, of 14 nodes each, are written by `generate` of `benchmarks/metadata.py`.
 
-| page                                   | 30 runs | cifar10-cpu | 1,000 runs |
-| -------------------------------------- | ------- | ----------- | ---------- |
-| runs, newest first                     |       8 |           6 |         23 |
-| runs in a state without runs           |       3 |           1 |        318 |
-| a run                                  |       7 |          13 |          3 |
-| artifacts                              |       2 |           6 |          2 |
-| an artifact                            |       1 |           4 |          5 |
-| lineage up                             |       6 |           8 |         26 |
-| lineage down                           |       3 |           9 |         34 |
-| charts, of at most 200 runs            |      15 |           7 |        228 |
-
-To list the runs in a state that no run has, the server reads all runs.
-
-Explaining an image of CIFAR-10 with the pushed model of cifar10-cpu, on two cores with a load below 1, takes 5.1 s for
-the first image, which starts the process and loads the model, and 0.09 s for later images. A JPEG of 4096x4096 pixels
-and 8.6 MiB takes 5.6 s and 0.36 s.
+`docs/benchmarks.md` has the figures; with RECORD=1 a measurement is added to them.
 """
 
 import argparse
@@ -33,6 +17,7 @@ import statistics
 import time
 from pathlib import Path
 
+import record
 from flask.testing import FlaskClient
 
 from pipeline.metadata.reader import reader
@@ -49,6 +34,7 @@ def main() -> None:
     parser.add_argument("--image", type=Path, help="image to explain")
     arguments = parser.parse_args()
     client = create_app(arguments.runs).test_client()
+    rows = []
     for path in ["/", "/?state=running", *pages(arguments.runs)]:
         seconds = []
         for _ in range(arguments.times):
@@ -57,9 +43,13 @@ def main() -> None:
             seconds.append(time.perf_counter() - start)
             assert answer.status_code == 200, f"{path}: {answer.status}"
         print(f"{path:60} {statistics.median(seconds) * 1000:7.1f} ms  {len(answer.data) / 1024:6.0f} KiB")
+        rows.append([f"`{path}`", f"{statistics.median(seconds) * 1000:.1f}"])
     if arguments.image:
         seconds = [time_explanation(client, arguments.image.read_bytes()) for _ in range(1 + arguments.times)]
-        print(f"first image {seconds[0]:.2f} s, later images {statistics.median(seconds[1:]):.2f} s")
+        print(f"first image {seconds[0]:.2f} s, later ones {statistics.median(seconds[1:]):.2f} s")
+        rows.append(["first image", f"{seconds[0] * 1000:.0f}"])
+        rows.append(["a later image", f"{statistics.median(seconds[1:]) * 1000:.0f}"])
+    record.write("ui", ["page", "milliseconds, median"], rows)
 
 
 def time_explanation(client: FlaskClient, image: bytes) -> float:
