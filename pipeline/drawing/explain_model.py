@@ -112,7 +112,11 @@ def measure(
         all_views = views(found.attention)
         maps = explain.patch_attention(all_views)
         of_batch = np.stack(
-            [explain.entropy(maps), explain.attention_distance(all_views, model.patch_size), explain.cls_self_attention(all_views)]
+            [
+                explain.entropy(maps),
+                explain.attention_distance(all_views, model.patch_size),
+                explain.cls_self_attention(all_views),
+            ]
         ).sum(1, dtype="float64")
         sums = of_batch if sums is None else sums + of_batch
         correct += int((found.probabilities.argmax(1) == np.array(labels[start : start + _BATCH])[found.valid]).sum())

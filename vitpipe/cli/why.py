@@ -36,7 +36,11 @@ def why(run: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> None:
         try:
             for line in lines(result):
                 print_line(line)
-        except (UnreadableError, ValueError, ArithmeticError) as error:  # the last two: figures that contradict each other
+        except (
+            UnreadableError,
+            ValueError,
+            ArithmeticError,
+        ) as error:  # the last two: figures that contradict each other
             print_line(f"{part} cannot be read: {str(error).splitlines()[0]}")
     summary = summarise(result)
     if summary.pushed:

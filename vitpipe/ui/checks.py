@@ -95,7 +95,7 @@ def _data(result: RunResult) -> Gate:
 
 def _row(check: Check) -> Row:
     fractions = 0 <= check.value <= 1 and 0 < check.bound < 1
-    level = "ok" if check.kept else "warning" if check.passed else "stop"
+    level = "ok" if check.satisfied else "warning" if check.passed else "stop"
     noise = "may be chance" if level == "warning" else ""
     return Row(
         check.name,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.metadata.properties import Unreadable
+from pipeline.metadata.properties import UnreadableError
 from pipeline.result.run_result import RunResult, RunState
 from pipeline.result.verdict import verdict
 from pipeline.settings import presets
@@ -90,7 +90,7 @@ def _reasons(result: RunResult) -> Sequence[str]:
     """Return the lines that the command printed at the end of the run."""
     try:
         return verdict(result).lines
-    except Unreadable as error:
+    except UnreadableError as error:
         return [str(error)]
 
 
