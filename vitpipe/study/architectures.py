@@ -202,6 +202,6 @@ register("vit-small", Architecture("ViT, 4 blocks 64 wide", small_vit, 1.5e-3, 0
 register("resnet-20", Architecture("ResNet-20", resnet20, 4e-3, 0.05))
 register("efficientnet-small", Architecture("EfficientNet, small", small_efficientnet, 4e-3, 0.05))
 # The full budget is not tuned: it uses the rate of the preset cifar10, and AdamW's default in Keras.
-register("vit-tiny", Architecture("ViT-Tiny", tiny_vit, 1.4e-3, 0.05))
+register("vit-tiny", Architecture("ViT-Tiny", tiny_vit, 5e-4, 0.05))
 register("resnet-50", Architecture("ResNet-50", resnet50, 1e-3, 0.05))
 register("efficientnet-b0", Architecture("EfficientNet-B0", efficientnet_b0, 1e-3, 0.05))
