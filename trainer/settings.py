@@ -195,8 +195,8 @@ class TrainingSettings(SettingsGroup):
         5e-4,
         gt=0,
         le=1_000,
-        description="Peak learning rate. The default is for ViT-Tiny with AdamW and a batch size of 256. The presets for "
-        "smaller models use three to four times as much.",
+        description="Peak learning rate. The default is for ViT-Tiny with AdamW and a batch size of 256. The presets "
+        "for smaller models use three to four times as much.",
     )
     warmup_epochs: float = Field(
         10, ge=0, le=MOST_EPOCHS, description="Epochs in which the learning rate rises linearly from 0 to its peak."
