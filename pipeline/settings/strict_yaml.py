@@ -178,7 +178,7 @@ def _refused(at: yaml.Node | yaml.Event, message: str) -> UnsupportedYamlError:
     return UnsupportedYamlError(f"{_at(at.start_mark)}: {message}")
 
 
-def _at(mark: yaml.Mark | None) -> str:
+def _at(mark: Any) -> str:
     return f"{mark.line + 1}:{mark.column + 1}" if mark else "1"
 
 
