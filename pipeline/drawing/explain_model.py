@@ -108,19 +108,21 @@ def measure(
     orders: list[np.ndarray] = []
     for start in range(0, len(encoded), _BATCH):
         progress(f"attention: {start:,} of {len(encoded):,} images")
-        found = model.explain(encoded[start : start + _BATCH])
-        all_views = views(found.attention)
+        explanation = model.explain(encoded[start : start + _BATCH])
+        all_views = views(explanation.attention)
         maps = explain.patch_attention(all_views)
         of_batch = np.stack(
             [explain.entropy(maps), explain.distance(all_views, model.patch_size), explain.to_itself(all_views)]
         ).sum(1, dtype="float64")
         sums = of_batch if sums is None else sums + of_batch
-        correct += int((found.probabilities.argmax(1) == np.array(labels[start : start + _BATCH])[found.valid]).sum())
-        seen += len(found.pixels)
+        correct += int(
+            (explanation.probabilities.argmax(1) == np.array(labels[start : start + _BATCH])[explanation.valid]).sum()
+        )
+        seen += len(explanation.pixels)
         if sum(map(len, pixels)) < curves:
-            pixels.append(found.pixels)
+            pixels.append(explanation.pixels)
             orders.append(explain.order(maps[:, -1, -1]))  # rollout through all blocks
-        heads, tokens = found.attention.shape[2:4]
+        heads, tokens = explanation.attention.shape[2:4]
     if sums is None or not seen:
         raise DataRefused(f"none of {len(encoded):,} test images of {data} decodes: name other data with --data")
     entropy, distance, to_itself = (sums / seen).tolist()
