@@ -61,8 +61,8 @@ def open_model(path: Path, names: Sequence[str] | None = None) -> Model:
 
 def _open_saved_model_folder(folder: Path, names: Sequence[str] | None) -> Model:
     try:
-        loaded = open_saved_model(folder, serving_images="images", explain="image_bytes")
-        images, explain = (loaded.signatures[name] for name in ("serving_images", "explain"))
+        saved_model = open_saved_model(folder, serving_images="images", explain="image_bytes")
+        images, explain = (saved_model.signatures[name] for name in ("serving_images", "explain"))
         size = images.structured_input_signature[1]["images"].shape[1]
         classes = images.structured_outputs["probabilities"].shape[-1]
         tokens = explain.structured_outputs["attention"].shape[-1]
@@ -72,7 +72,7 @@ def _open_saved_model_folder(folder: Path, names: Sequence[str] | None) -> Model
         ) from None
 
     def explain_batch(encoded: tf.Tensor, _: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        answer = loaded.signatures["explain"](image_bytes=encoded)
+        answer = saved_model.signatures["explain"](image_bytes=encoded)
         return answer["probabilities"].numpy(), answer["attention"].numpy()
 
     if (folder / RECORD).is_file():
@@ -86,7 +86,7 @@ def _open_saved_model_folder(folder: Path, names: Sequence[str] | None) -> Model
         classes,
         names,
         vit,
-        lambda batch: loaded.signatures["serving_images"](images=tf.constant(batch))["probabilities"].numpy(),
+        lambda batch: saved_model.signatures["serving_images"](images=tf.constant(batch))["probabilities"].numpy(),
         explain_batch,
     )
 

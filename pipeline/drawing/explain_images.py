@@ -27,13 +27,13 @@ def views(attention: np.ndarray) -> np.ndarray:
     return np.concatenate([attention, mean, rollout], axis=-3)
 
 
-def figures(model: Model, names: list[str], found: Explanation) -> list[dict[str, Any]]:
+def figures(model: Model, names: list[str], explanation: Explanation) -> list[dict[str, Any]]:
     """Return the figures of each image that decodes.
 
     Args:
         model: the model.
         names: names of the images that decode.
-        found: the model's answers and attention.
+        explanation: the model's answers and attention.
 
     Returns:
         A mapping for each image: its name, the class and probabilities of the answer, the names of the columns, and
@@ -41,7 +41,7 @@ def figures(model: Model, names: list[str], found: Explanation) -> list[dict[str
         pixels.
     """
     rows = []
-    for name, probabilities, attention in zip(names, found.probabilities, found.attention, strict=True):
+    for name, probabilities, attention in zip(names, explanation.probabilities, explanation.attention, strict=True):
         all_views = views(attention)
         rows.append(
             {
@@ -58,17 +58,17 @@ def figures(model: Model, names: list[str], found: Explanation) -> list[dict[str
     return rows
 
 
-def page(model: Model, rows: list[dict[str, Any]], found: Explanation) -> str:
+def page(model: Model, rows: list[dict[str, Any]], explanation: Explanation) -> str:
     """Return the page as HTML.
 
     Args:
         model: the model.
         rows: the figures of each image, from `figures`.
-        found: the model's answers and attention.
+        explanation: the model's answers and attention.
     """
-    grid, _ = explain.layout(found.attention.shape[-1])
+    grid, _ = explain.layout(explanation.attention.shape[-1])
     images = []
-    for row, pixels in zip(rows, found.pixels, strict=True):
+    for row, pixels in zip(rows, explanation.pixels, strict=True):
         maps = np.array(row["patches"], "float32")
         images.append(
             row
@@ -92,20 +92,20 @@ def page(model: Model, rows: list[dict[str, Any]], found: Explanation) -> str:
     )
 
 
-def write(model: Model, rows: list[dict[str, Any]], found: Explanation, out: Path) -> Path:
+def write(model: Model, rows: list[dict[str, Any]], explanation: Explanation, out: Path) -> Path:
     """Write the page, and a folder for each image with its pictures as PNG files.
 
     Args:
         model: the model.
         rows: the figures of each image, from `figures`.
-        found: the model's answers and attention.
+        explanation: the model's answers and attention.
         out: folder to write to.
 
     Returns:
         Path of the page.
     """
-    grid, _ = explain.layout(found.attention.shape[-1])
-    for number, (row, pixels) in enumerate(zip(rows, found.pixels, strict=True), start=1):
+    grid, _ = explain.layout(explanation.attention.shape[-1])
+    for number, (row, pixels) in enumerate(zip(rows, explanation.pixels, strict=True), start=1):
         folder = out / f"{number}-{Path(row['image']).stem}"
         folder.mkdir(parents=True, exist_ok=True)
         attention_maps.enlarge(pixels).save(folder / "image.png")
@@ -115,5 +115,5 @@ def write(model: Model, rows: list[dict[str, Any]], found: Explanation, out: Pat
                 name = f"block-{block:02d}-{column.replace(' ', '-')}.png"
                 attention_maps.overlay(pixels, patches).save(folder / name)
     file = out / PAGE
-    file.write_text(page(model, rows, found), "utf-8")
+    file.write_text(page(model, rows, explanation), "utf-8")
     return file

@@ -108,8 +108,8 @@ def measure(
     orders: list[np.ndarray] = []
     for start in range(0, len(encoded), _BATCH):
         progress(f"attention: {start:,} of {len(encoded):,} images")
-        found = model.explain(encoded[start : start + _BATCH])
-        all_views = views(found.attention)
+        explanation = model.explain(encoded[start : start + _BATCH])
+        all_views = views(explanation.attention)
         maps = explain.patch_attention(all_views)
         of_batch = np.stack(
             [
@@ -119,12 +119,14 @@ def measure(
             ]
         ).sum(1, dtype="float64")
         sums = of_batch if sums is None else sums + of_batch
-        correct += int((found.probabilities.argmax(1) == np.array(labels[start : start + _BATCH])[found.valid]).sum())
-        seen += len(found.pixels)
+        correct += int(
+            (explanation.probabilities.argmax(1) == np.array(labels[start : start + _BATCH])[explanation.valid]).sum()
+        )
+        seen += len(explanation.pixels)
         if sum(map(len, pixels)) < curves:
-            pixels.append(found.pixels)
+            pixels.append(explanation.pixels)
             orders.append(explain.rank_patches(maps[:, -1, -1]))  # rollout through all blocks
-        heads, tokens = found.attention.shape[2:4]
+        heads, tokens = explanation.attention.shape[2:4]
     if sums is None or not seen:
         raise DataRefused(f"none of {len(encoded):,} test images of {data} decodes: name other data with --data")
     entropy, distance, to_itself = (sums / seen).tolist()

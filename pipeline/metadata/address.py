@@ -319,9 +319,9 @@ def _check(address: Address, connection: Connection) -> None:
             raise NoStoreError(f"{address} is not a store of ML Metadata: it has no table MLMDEnv") from None
         raise
     if versions != [(_SCHEMA,)]:
-        found = ", ".join(str(version) for (version,) in versions) or "unknown"
+        version = ", ".join(str(version) for (version,) in versions) or "unknown"
         raise StoreError(
-            f"{address} has tables of ML Metadata's schema version {found}, but this version reads {_SCHEMA}: make a "
+            f"{address} has tables of ML Metadata's schema version {version}, but this version reads {_SCHEMA}: make a "
             "copy, then migrate the store with the installed ml-metadata (open it with "
             "MetadataStore(..., enable_upgrade_migration=True))"
         )

@@ -431,13 +431,13 @@ class Reader:
         }
 
     def _properties(self, of: str, condition: str, ids: Sequence[int]) -> dict[int, dict[str, Value]]:
-        found: dict[int, dict[str, Value]] = defaultdict(dict)
+        properties: dict[int, dict[str, Value]] = defaultdict(dict)
         for owner, name, *values in self._connection.rows(
             f"SELECT p.{of.lower()}_id, {_PROPERTY_COLUMNS} FROM {of}Property p WHERE {condition}", ids
         ):
             value = next((value for value in values if value is not None), None)
-            found[owner][name] = value.hex() if isinstance(value, bytes) else value
-        return found
+            properties[owner][name] = value.hex() if isinstance(value, bytes) else value
+        return properties
 
 
 def _limit(limit: int | None, offset: int = 0) -> str:

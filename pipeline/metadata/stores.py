@@ -37,8 +37,8 @@ def stores(runs: Path) -> dict[str, Address]:
         NotFound: if the folder cannot be listed.
         StoreError: if the environment names a server with a wrong address.
     """
-    if away := server():
-        return {away.database: away}
+    if address_of_server := server():
+        return {address_of_server.database: address_of_server}
     try:
         folders = sorted(runs.iterdir())
     except FileNotFoundError:
@@ -101,17 +101,17 @@ def find_run(name: str, runs: Path) -> tuple[Address, Run]:
     known: list[str] = []
     if name == "last":
         newest, problems = ask_all(runs, lambda store: store.runs(limit=1))
-        found = [(address, run) for address, of_store in newest for run in of_store]
+        matches = [(address, run) for address, of_store in newest for run in of_store]
     else:
         answers, problems = ask_all(runs, lambda store: store.run(name) or store.run_names())
-        found = [(address, answer) for address, answer in answers if isinstance(answer, Run)]
+        matches = [(address, answer) for address, answer in answers if isinstance(answer, Run)]
         known = [run_name for _, answer in answers if not isinstance(answer, Run) for run_name in answer]
-    if found and name != "last":
-        return found[0]
-    if found:
+    if matches and name != "last":
+        return matches[0]
+    if matches:
         for problem in problems:
             log.warning("%s", printable(problem))
-        return max(found, key=lambda answer: answer[1].started_ms)
+        return max(matches, key=lambda answer: answer[1].started_ms)
     if not known:
         text = f"no run below {runs}: start one with `vitpipe run`, or name another folder with --runs"
     else:
@@ -141,16 +141,16 @@ def store_of(pipeline: str | None, runs: Path) -> Address:
     Raises:
         NotFound: if there is no such store, or there are several and none is named.
     """
-    if away := server():
-        return away  # a server holds all pipelines
-    found = stores(runs)
-    if not found:
+    if address_of_server := server():
+        return address_of_server  # a server holds all pipelines
+    known = stores(runs)
+    if not known:
         raise NotFound(
             f"no store of ML Metadata below {runs}: create one with `vitpipe run`, or name another folder with --runs"
         )
-    if pipeline is None and len(found) > 1:
-        raise NotFound(f"several pipelines have a store: choose one with --pipeline {'|'.join(found)}")
-    name = pipeline or next(iter(found))
-    if name not in found:
-        raise NotFound(f"--pipeline {name}: no such store; the stores are {', '.join(found)}")
-    return found[name]
+    if pipeline is None and len(known) > 1:
+        raise NotFound(f"several pipelines have a store: choose one with --pipeline {'|'.join(known)}")
+    name = pipeline or next(iter(known))
+    if name not in known:
+        raise NotFound(f"--pipeline {name}: no such store; the stores are {', '.join(known)}")
+    return known[name]

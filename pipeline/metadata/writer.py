@@ -87,12 +87,12 @@ def mark_failed(store: MetadataStore, execution: int, **properties: str) -> None
         execution: id of the execution.
         **properties: the properties to set, in any case.
     """
-    [found] = store.get_executions_by_id([execution])
-    if found.last_known_state in (mlmd.Execution.NEW, mlmd.Execution.RUNNING):
-        found.last_known_state = mlmd.Execution.FAILED
+    [record_of_execution] = store.get_executions_by_id([execution])
+    if record_of_execution.last_known_state in (mlmd.Execution.NEW, mlmd.Execution.RUNNING):
+        record_of_execution.last_known_state = mlmd.Execution.FAILED
     for name, value in properties.items():
-        found.custom_properties[name].string_value = value
-    store.put_executions([found])
+        record_of_execution.custom_properties[name].string_value = value
+    store.put_executions([record_of_execution])
 
 
 def annotate(store: MetadataStore, artifact_id: int, **properties: int | str) -> None:

@@ -99,16 +99,16 @@ def _samples(examples: Artifact | None, classes: list[str]) -> dict[str, list[Pi
     if examples is None or not classes:
         return {}
     each = max(1, min(_SAMPLES, _MOST_SAMPLES // len(classes)))
-    found: dict[int, list[Picture]] = {label: [] for label in range(min(len(classes), _MOST_SAMPLES))}
-    missing = len(found) * each
+    samples: dict[int, list[Picture]] = {label: [] for label in range(min(len(classes), _MOST_SAMPLES))}
+    missing = len(samples) * each
     for example in _raw(examples, "train"):
-        of_class = found.get(example.label)
+        of_class = samples.get(example.label)
         if of_class is not None and len(of_class) < each:
             of_class.append(_picture("train", example.id, example.image))
             missing -= 1
             if not missing:
                 break
-    return {classes[label]: pictures for label, pictures in found.items()}
+    return {classes[label]: pictures for label, pictures in samples.items()}
 
 
 def _history(run: Run) -> list[Epoch]:

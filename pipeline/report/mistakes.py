@@ -36,13 +36,13 @@ def explain_mistakes(
     if not folder.is_dir():
         return [], f"There are no attention maps of the mistakes: the model of this run no longer exists ({model.uri})."
     try:
-        opened = open_model(folder, classes)
+        opened_model = open_model(folder, classes)
     except (DataRefused, UsageError) as error:
         return [], f"There are no attention maps of the mistakes, because the model cannot be explained: {error}."
-    found = opened.explain(images)
-    grid, _ = layout(found.attention.shape[-1])
-    rows = figures(opened, [str(place) for place in range(len(images))], found)
-    depth = found.attention.shape[1]
+    explanation = opened_model.explain(images)
+    grid, _ = layout(explanation.attention.shape[-1])
+    rows = figures(opened_model, [str(place) for place in range(len(images))], explanation)
+    depth = explanation.attention.shape[1]
     views = {"rollout": f"rollout, blocks 1 to {depth}", "mean": f"block {depth}, mean of heads"}
 
     def map_of(row: dict[str, Any], column: str) -> Map:
@@ -51,7 +51,7 @@ def explain_mistakes(
         most = divmod(int(patches.argmax()), grid)
         return Map(
             name=views[column],
-            source=attention_maps.data_uri(attention_maps.colour_map(patches, opened.size)),
+            source=attention_maps.data_uri(attention_maps.colour_map(patches, opened_model.size)),
             most=float(patches.max()),
             row=most[0] + 1,
             column=most[1] + 1,
@@ -64,5 +64,5 @@ def explain_mistakes(
             grid=grid,
             maps=[map_of(row, column) for column in views],
         )
-        for row, pixels in zip(rows, found.pixels, strict=True)
+        for row, pixels in zip(rows, explanation.pixels, strict=True)
     ], ""

@@ -76,25 +76,25 @@ def list_runs(
     since_ms = int(since.timestamp() * 1000) if since else 0
 
     def matching(store: Reader) -> list[Summary]:
-        found: list[Summary] = []
+        summaries: list[Summary] = []
         for run in newest(store, pipeline, since_ms, limit):
             summary = summarise(RunResult(run))
             if state in (None, summary.state) and blessed in (None, summary.blessed):
-                found.append(summary)
-                if sort is Order.WHEN and len(found) == limit:
+                summaries.append(summary)
+                if sort is Order.WHEN and len(summaries) == limit:
                     break
-        return found
+        return summaries
 
     answers, problems = stores.ask_all(runs, matching)
-    found = [summary for _, of_store in answers for summary in of_store]
+    summaries = [summary for _, of_store in answers for summary in of_store]
     match sort:
         case Order.WHEN:
-            found.sort(key=lambda summary: summary.started, reverse=True)
+            summaries.sort(key=lambda summary: summary.started, reverse=True)
         case Order.ACCURACY:
-            found.sort(key=lambda summary: summary.accuracy or 0.0, reverse=True)
+            summaries.sort(key=lambda summary: summary.accuracy or 0.0, reverse=True)
         case Order.DURATION:
-            found.sort(key=lambda summary: summary.seconds, reverse=True)
-    return RunListing(found[: limit or None], problems)
+            summaries.sort(key=lambda summary: summary.seconds, reverse=True)
+    return RunListing(summaries[: limit or None], problems)
 
 
 def check_some_store(runs: Path) -> None:
