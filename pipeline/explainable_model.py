@@ -43,7 +43,7 @@ class Model:
 
 
 def open_model(path: Path, names: Sequence[str] | None = None) -> Model:
-    """The model of a SavedModel folder or `.keras` file, as `vitpipe.inputs.find_model` gives it.
+    """The model of a SavedModel folder or `.keras` file, as `vitpipe.inputs.model` gives it.
 
     names: of the classes, where the model does not know them; their numbers stand in for them otherwise.
     Raises DataRefused where it does not load or cannot be explained, UsageError for names that are too many or few.

@@ -18,7 +18,7 @@ RECIPE = AugmentSettings()
 
 
 def batch(count=64, height=8, width=8):
-    """Return images whose pixels differ nearly everywhere, one-hot targets, and draws."""
+    """Images in which hardly a pixel is like another, one-hot targets, draws."""
     rng = np.random.default_rng(0)
     images = rng.integers(1, 256, (count, height, width, 3), "uint8")
     targets = np.eye(5, dtype="float32")[rng.integers(0, 5, count)]
@@ -30,12 +30,12 @@ def uniform(*shape):
 
 
 def grid(columns, points=4):
-    """Return all combinations of `points` evenly spaced numbers, as draws [points**columns, columns]."""
+    """Every combination of `points` evenly spaced numbers, as draws [points**columns, columns]."""
     axis = (np.arange(points, dtype="float32") + 0.5) / points
     return np.stack(np.meshgrid(*[axis] * columns, indexing="ij"), axis=-1).reshape(-1, columns)
 
 
-def test_crop_is_a_window_of_the_padded_image_with_uniform_position():
+def test_crop_is_a_window_of_the_padded_image_and_all_windows_are_as_likely():
     padding = 2
     images = np.repeat(batch(1, 6, 8)[0], 25, axis=0)
     out = np.array(crop(images, grid(2, points=5), padding))
@@ -51,7 +51,7 @@ def test_flip_mirrors_half_of_the_images_and_leaves_the_others():
 
 
 def erased(count=20_000, probability=0.25, height=24, width=24):
-    """Erase parts of black images. Returns where each was erased, and the images."""
+    """Where each of black images was erased, and the images."""
     images = np.full((count, height, width, 3), -1, "float32")
     out = np.array(erase(images, uniform(count, 8), probability))
     return (out >= 0).all(axis=-1), out
@@ -82,8 +82,8 @@ def test_erasing_has_its_probability_area_and_shape():
     assert abs(np.median(aspect)) < 0.05 and np.abs(aspect).max() < math.log(10 / 3) + 0.5
     assert abs(np.quantile(aspect, 0.75) - math.log(10 / 3) / 2) < 0.06
     where = gone.mean(axis=0)
-    np.testing.assert_allclose(where, where[::-1, ::-1], atol=0.04)  # all sides are equally likely
-    assert where[0, 0] > 0.002  # corners are erased, too
+    np.testing.assert_allclose(where, where[::-1, ::-1], atol=0.04)  # no side is preferred
+    assert where[0, 0] > 0.002  # and corners are reached
 
 
 def test_mixup_is_the_weighted_mean_of_neighbours():
@@ -150,7 +150,7 @@ def test_images_are_mixed_with_the_given_probability_by_mixup_or_cutmix_at_even_
     )
     changed = (mixed_targets != targets).any(axis=1)
     assert (mixed[~changed] == images[~changed]).all()
-    # Some of CutMix's rectangles are empty, because their sides are rounded to zero.
+    # Some of CutMix' rectangles are empty: those whose sides round to zero.
     assert 0.3 * 0.85 < changed.mean() < 0.31
     blended = ~np.isin(mixed, (0, 200)).all(axis=(1, 2, 3))
     assert abs(blended.mean() - 0.15) < 4 * math.sqrt(0.15 * 0.85 / count)
@@ -164,7 +164,7 @@ def test_augment_mixes_with_the_probability_of_the_settings():
     np.testing.assert_array_equal(np.array(out_targets), targets)
 
 
-def test_disabled_augmentation_changes_nothing():
+def test_nothing_set_is_nothing_done():
     images, targets, draws = batch()
     out, out_targets = augment(images, targets, draws, NOTHING, 1.0)
     np.testing.assert_array_equal(out, images)
@@ -172,7 +172,7 @@ def test_disabled_augmentation_changes_nothing():
     assert np.array(out).dtype == np.float32
 
 
-def test_mixing_can_be_switched_by_a_tensor():
+def test_mixing_is_switched_by_a_value():
     images, targets, draws = batch()
     settings = NOTHING.model_copy(update={"mixup": 0.8, "cutmix": 1.0})
     compiled = tf.function(lambda mixing: augment(images, targets, draws, settings, mixing), jit_compile=True)
@@ -186,7 +186,7 @@ def test_mixing_can_be_switched_by_a_tensor():
 
 
 @pytest.mark.parametrize("mixing", [0.0, 1.0])
-def test_the_result_is_the_same_without_a_branch(mixing):
+def test_without_a_branch_the_result_is_the_same(mixing):
     images, targets, draws = batch()
     settings = NOTHING.model_copy(update={"mixup": 0.8, "cutmix": 1.0, "erase": 0.5})
     expected = augment(images, targets, draws, settings, mixing)
@@ -194,8 +194,8 @@ def test_the_result_is_the_same_without_a_branch(mixing):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_augmentations_use_independent_draws():
-    """Each column of the draws is used by exactly one augmentation, so turning one off does not change the others."""
+def test_no_two_parts_use_the_same_draw():
+    """A part that is turned off leaves the others as they were, and none depends on another."""
     images, targets, draws = batch(32)
     draws = draws[:, : draws_per_image(RECIPE.model_copy(update={"randaugment_ops": 1}))]
     parts = [{"crop_padding": 4}, {"flip": True}, {"randaugment_ops": 1}, {"erase": 0.5}, {"mixup": 1.0, "cutmix": 1.0}]
@@ -211,7 +211,7 @@ def test_augmentations_use_independent_draws():
     assert sorted(used) == list(range(draws.shape[1]))
 
 
-def test_pixels_stay_in_range_and_images_differ():
+def test_images_stay_in_range_and_each_goes_its_own_way():
     one = batch(1, 16, 16)[0]
     images, targets, draws = np.repeat(one, 200, axis=0), np.ones((200, 1), "float32"), batch(200)[2]
     out = np.array(augment(images, targets, draws, RECIPE, 1.0)[0])
@@ -220,7 +220,7 @@ def test_pixels_stay_in_range_and_images_differ():
     assert len({image.tobytes() for image in out}) > 190
 
 
-def test_splitting_a_batch_gives_the_same_images():
+def test_a_split_batch_gives_the_same_images():
     images, targets, draws = batch(12)
     whole = augment(images, targets, draws, RECIPE, 1.0)
     parts = [augment(images[at], targets[at], draws[at], RECIPE, 1.0) for at in (slice(0, 4), slice(4, 12))]
@@ -229,12 +229,12 @@ def test_splitting_a_batch_gives_the_same_images():
 
 
 def close(images, others):
-    """Assert equality within a rounding error, which may round a few pixels to the next integer."""
+    """Equal to within a rounding error, but for a few pixels that it takes to the next whole number."""
     difference = np.abs(np.array(images) - np.array(others))
     return difference.max() < 1.01 and (difference > 1e-3).mean() < 1e-3
 
 
-def test_compiled_with_a_dynamic_batch_size_the_result_is_the_same():
+def test_compiled_for_any_number_of_images_it_is_the_same():
     images, targets, draws = batch(64, 24, 24)
     signature = [tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in (images, targets, draws)]
     compiled = tf.function(lambda *rows: augment(*rows, RECIPE, 1.0), input_signature=signature, jit_compile=True)
@@ -259,7 +259,7 @@ np.savez(sys.argv[2], images=images, targets=targets)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
-def test_the_result_is_the_same_on_jax(tmp_path):
+def test_on_jax_it_is_the_same(tmp_path):
     images, targets, draws = batch(64, 24, 24)
     np.savez(tmp_path / "in.npz", images=images, targets=targets, draws=draws)
     environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}

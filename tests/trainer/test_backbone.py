@@ -15,7 +15,7 @@ PIXELS = FinetuneSettings(pixel_mean=(100.0, 110.0, 120.0), pixel_std=(50.0, 60.
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """One model, saved as each kind of backbone."""
+    """One model, as each kind of backbone."""
     folder = tmp_path_factory.mktemp("backbone")
     keras.utils.set_random_seed(1)
     model = vit(MODEL, 3, PIXELS.pixel_mean, PIXELS.pixel_std)
@@ -36,7 +36,7 @@ def test_every_kind_of_backbone_is_the_same_model(folder, name):
     assert digest(backbone) == digest(expected)
 
 
-def test_the_digest_depends_on_weights_and_normalisation():
+def test_the_digest_is_of_weights_and_normalisation():
     model = vit(MODEL, 3, [128.0] * 3, [64.0] * 3)
     other = vit(MODEL, 3, [128.0] * 3, [65.0] * 3)
     other.set_weights(model.get_weights())
@@ -46,19 +46,19 @@ def test_the_digest_depends_on_weights_and_normalisation():
     assert digest(model) != first
 
 
-def test_weights_without_normalisation_are_rejected(folder):
+def test_weights_without_their_normalisation_are_refused(folder):
     with pytest.raises(ValueError, match=r"does not say how its model normalised pixels: set finetune.pixel_mean"):
         load_backbone(str(folder / "vit.weights.h5"), MODEL, FinetuneSettings())
 
 
-def test_the_image_size_is_read_from_the_weights(folder):
+def test_weights_know_the_size_of_their_images(folder):
     other = MODEL.model_copy(update={"image_size": 32})
     backbone = load_backbone(str(folder / "vit.weights.h5"), other, PIXELS)
     assert backbone.config["image_size"] == 8
     assert digest(backbone) == digest(load_backbone(str(folder / "vit.keras")))
 
 
-def test_weights_that_are_not_finite_are_rejected(tmp_path):
+def test_numbers_that_are_not_finite_are_refused(tmp_path):
     file = tmp_path / "vit.keras"
     model = vit(MODEL, 3, [128.0] * 3, [64.0] * 3)
     model.head.bias.assign([0.0, np.nan, 0.0])
@@ -72,13 +72,13 @@ def test_weights_that_are_not_finite_are_rejected(tmp_path):
         FinetuneSettings(pixel_std=(0.229, 0.224, 0.225))
 
 
-def test_weights_of_another_model_are_named_with_the_expected_shape(folder):
+def test_weights_of_another_model_are_named_with_what_was_expected(folder):
     deeper = MODEL.model_copy(update={"depth": 3})
     with pytest.raises(ValueError, match=r"does not hold the weights of a ViT of model.depth 3, width 16"):
         load_backbone(str(folder / "vit.weights.h5"), deeper, PIXELS)
 
 
-def test_a_file_that_holds_no_vit_is_rejected(tmp_path):
+def test_what_is_no_vit_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing.keras: no such backbone"):
         load_backbone(str(tmp_path / "nothing.keras"))
     (tmp_path / "bad.keras").write_bytes(b"no archive")

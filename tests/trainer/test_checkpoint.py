@@ -15,7 +15,7 @@ def checkpoints(tmp_path):
     return Checkpoints(tmp_path / "checkpoints" / "this")
 
 
-def test_the_newest_checkpoint_is_restored_exactly(checkpoints):
+def test_the_newest_comes_back_as_it_was(checkpoints):
     assert checkpoints.newest(like=arrays(0)) is None
     for epoch in (9, 10):
         checkpoints.save(epoch, arrays(epoch), {"history": [{"epoch": epoch}]})
@@ -27,7 +27,7 @@ def test_the_newest_checkpoint_is_restored_exactly(checkpoints):
     assert found.arrays["steps"] == 10
 
 
-def test_two_complete_checkpoints_are_kept(checkpoints):
+def test_two_are_kept_and_nothing_half_written(checkpoints):
     checkpoints.folder.mkdir(parents=True)
     (checkpoints.folder / ".tmp-epoch-00001.npz").write_bytes(b"killed while it was written")
     for epoch in range(2, 6):
@@ -56,7 +56,7 @@ def empty(path):
 
 
 @pytest.mark.parametrize("damage", [cut, flip_a_bit_of_the_pixels, claim_a_compression_that_nobody_knows, empty])
-def test_a_damaged_checkpoint_is_reported_and_the_older_one_used(checkpoints, caplog, damage):
+def test_a_damaged_one_is_named_and_the_older_one_used(checkpoints, caplog, damage):
     checkpoints.save(1, arrays(1), {})
     damage(checkpoints.save(2, arrays(2), {}))
     assert checkpoints.newest(like=arrays(0)).epoch == 1
@@ -73,7 +73,7 @@ def test_a_damaged_checkpoint_is_reported_and_the_older_one_used(checkpoints, ca
         ({"steps": np.int32(0)}, "missing or too many: model/0000-kernel"),
     ],
 )
-def test_a_foreign_checkpoint_is_reported_and_the_older_one_used(checkpoints, caplog, foreign, reason):
+def test_a_foreign_one_is_named_and_the_older_one_used(checkpoints, caplog, foreign, reason):
     checkpoints.save(1, arrays(1), {})
     checkpoints.save(2, foreign, {})
     assert checkpoints.newest(like=arrays(0)).epoch == 1
@@ -87,7 +87,7 @@ def test_pickled_objects_are_not_loaded(checkpoints, caplog):
     assert "damaged" in caplog.text and "allow_pickle" in caplog.text
 
 
-def test_the_latest_checkpoints_of_other_trainings_are_kept(tmp_path):
+def test_of_other_trainings_the_latest_are_kept(tmp_path):
     for age in range(6):
         Checkpoints(tmp_path / f"other-{age}").save(1, arrays(1), {})
         os.utime(tmp_path / f"other-{age}", (10_000 - age, 10_000 - age))

@@ -37,7 +37,7 @@ def tune(backbone, folder, finetune=FINETUNE, **training):
 
 
 def changed(one, other):
-    """Return the names of the layers whose weights differ."""
+    """The names of the layers whose weights differ."""
     pairs = zip(one.weights, other.weights, strict=True)
     return {left.path.split("/")[1] for left, right in pairs if not np.array_equal(left, right)}
 
@@ -48,8 +48,8 @@ def tuned(backbone, tmp_path_factory):
     return folder, tune(backbone, folder)
 
 
-def test_an_adapted_model_normalises_pixels_like_the_backbone(backbone):
-    """It uses the backbone's mean and standard deviation, not those of the new data."""
+def test_an_adapted_model_sees_what_the_backbone_saw(backbone):
+    """With the backbone's own mean and std, whatever the new data's are: its weights know no other pixels."""
     images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3))
     adapted = adapt(backbone, MODEL, 2, 0)
     assert (adapted.config["mean"], adapted.config["std"]) == ([100.0, 110.0, 120.0], [50.0, 60.0, 70.0])
@@ -66,12 +66,12 @@ def test_an_adapted_model_normalises_pixels_like_the_backbone(backbone):
         (None, {"head", "norm", "block_00", "block_01", "block_02", "patches", "tokens"}),
     ],
 )
-def test_only_the_head_and_the_top_blocks_are_trained(backbone, blocks, trained):
+def test_only_the_head_and_the_top_are_trained(backbone, blocks, trained):
     adapted = adapt(backbone, MODEL, 2, blocks)
     assert {weight.path.split("/")[1] for weight in adapted.trainable_weights} == trained
 
 
-def test_image_size_and_dropout_rates_come_from_the_settings(backbone):
+def test_the_size_of_images_and_the_rates_are_those_of_the_settings(backbone):
     model = MODEL.model_copy(update={"image_size": 16, "dropout": 0.1, "stochastic_depth": 0.2, "depth": 1, "width": 8})
     adapted = adapt(backbone, model, 2, 1)
     assert adapted.tokens.positions.shape == (1, 17, 16)
@@ -80,7 +80,7 @@ def test_image_size_and_dropout_rates_come_from_the_settings(backbone):
     np.testing.assert_array_equal(adapted.tokens.positions[:, 0], backbone.tokens.positions[:, 0])
 
 
-def test_frozen_blocks_have_no_dropout(backbone):
+def test_what_is_frozen_drops_nothing(backbone):
     images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3))
     model = MODEL.model_copy(update={"dropout": 0.5, "stochastic_depth": 0.5})
     noisy = {blocks: adapt(backbone, model, 7, blocks) for blocks in (0, 1)}
@@ -91,7 +91,7 @@ def test_frozen_blocks_have_no_dropout(backbone):
     assert np.abs(noisy[1](images, training=True) - noisy[1](images)).max() > 0
 
 
-def test_fine_tuning_trains_the_head_and_then_the_top_blocks(backbone, tuned):
+def test_it_learns_the_head_and_then_the_top(backbone, tuned):
     folder, (best, last, rows) = tuned
     assert changed(adapt(backbone, MODEL, 2, None), last) == {"head", "norm", "block_02"}
     test = split(100, 2)
@@ -104,8 +104,8 @@ def test_fine_tuning_trains_the_head_and_then_the_top_blocks(backbone, tuned):
 
 
 @pytest.mark.slow
-def test_the_best_epoch_may_be_in_either_phase(backbone, tmp_path):
-    """If the second phase makes the model worse, the best model of the first phase is exported."""
+def test_the_best_epoch_is_that_of_both_phases(backbone, tmp_path):
+    """A second phase that only does harm is not what is exported."""
     harmful = FINETUNE.model_copy(update={"learning_rate": 30.0, "epochs": 2})
     best, last, rows = tune(backbone, tmp_path, harmful)
     assert max(rows, key=lambda row: row["val_accuracy"])["epoch"] <= 2
@@ -121,10 +121,10 @@ def test_a_phase_without_epochs_is_left_out(backbone, tmp_path):
 
 
 @pytest.mark.slow
-def test_finished_epochs_are_not_trained_again(backbone, tuned, caplog):
+def test_what_is_done_is_not_done_again(backbone, tuned, caplog):
     folder, (best, last, rows) = tuned
     newest = max((folder / "checkpoints" / "course-2").iterdir())
-    newest.unlink()  # as after a kill in the last epoch of the second phase
+    newest.unlink()  # killed in the last epoch of the second phase
     caplog.set_level(logging.INFO)
     again = tune(backbone, folder)
     assert "epoch 4/5" not in caplog.text and "epoch 5/5" in caplog.text
@@ -133,20 +133,20 @@ def test_finished_epochs_are_not_trained_again(backbone, tuned, caplog):
 
 
 @pytest.mark.slow
-def test_a_kill_between_the_phases_does_not_change_the_result(backbone, tuned, tmp_path):
+def test_a_training_that_was_killed_between_the_phases_ends_as_if_it_was_not(backbone, tuned, tmp_path):
     folder, (best, last, rows) = tuned
     shutil.copytree(folder / "checkpoints" / "course-1", tmp_path / "checkpoints" / "course-1")
     again = tune(backbone, tmp_path)
     assert not changed(last, again.last) and not changed(best, again.best)
-    assert again.rows[:2] == rows[:2]  # equal seconds show that the first phase was not trained again
+    assert again.rows[:2] == rows[:2]  # their seconds, too: the first phase was not done again
     assert [row["val_accuracy"] for row in again.rows] == [row["val_accuracy"] for row in rows]
 
 
 @pytest.mark.slow
-def test_patience_of_the_second_phase_ignores_the_first(backbone, tmp_path):
+def test_patience_of_the_second_phase_does_not_count_the_first(backbone, tmp_path):
     frozen = FINETUNE.model_copy(update={"learning_rate": 1e-12, "epochs": 4, "weight_decay": 0.0})
     _, _, rows = tune(backbone, tmp_path, frozen, patience=2)
-    assert 4 <= len(rows) <= 6  # at least two epochs in each phase
+    assert 4 <= len(rows) <= 6  # two at least in each phase
 
 
 def test_a_rebuilt_head_keeps_weights_by_class_name(backbone):

@@ -25,7 +25,7 @@ def labels_of(batches):
 
 @pytest.fixture
 def files(tmp_path, split):
-    """Two files with the transformed examples of the split, out of order."""
+    """The split as transformed examples, out of order, in two files."""
 
     def feature(value):
         if isinstance(value, bytes):
@@ -52,13 +52,13 @@ def test_a_split_is_the_same_in_memory_and_on_disk(files, split, memory_gib):
 
 
 @pytest.mark.parametrize("memory_gib", [4.0, 1e-9])
-def test_examples_can_be_left_out(files, split, memory_gib):
+def test_examples_may_be_left_out(files, split, memory_gib):
     loaded = load(files, 2, memory_gib, leave_out=[b"00", b"07", b"no such"])
     assert loaded.labels.tolist() == [1, 2, 3, 4, 5, 6, 8, 9]
     np.testing.assert_array_equal(loaded.images, split.images[loaded.labels])
 
 
-def test_the_digest_depends_on_pixels_and_labels(split):
+def test_the_digest_sees_a_pixel_and_a_label(split):
     images, labels = split.images.copy(), split.labels.copy()
     images[3, 1, 1, 2] ^= 1
     labels[3] = 0
@@ -66,23 +66,23 @@ def test_the_digest_depends_on_pixels_and_labels(split):
     assert len(digests) == 3
 
 
-def test_each_epoch_visits_every_image_once_in_another_order(split):
+def test_an_epoch_visits_every_image_once_in_an_order_of_its_own(split):
     batches = taken(training_batches(split, 2, draws=3, seed=0, first_epoch=0, share=ALONE), 10)
     first, second = labels_of(batches[:5]), labels_of(batches[5:])
     assert sorted(first) == sorted(second) == list(range(10))
     assert list(first) != list(second)
     for images, labels, uniform in batches:
-        np.testing.assert_array_equal(images[:, 0, 0, 0], labels)  # each image has its own label
+        np.testing.assert_array_equal(images[:, 0, 0, 0], labels)  # each with its own label
         assert uniform.shape == (2, 3) and (uniform >= 0).all() and (uniform < 1).all()
 
 
-def test_an_incomplete_batch_is_left_out(split):
+def test_rows_that_fill_no_batch_are_left_out(split):
     batches = taken(training_batches(split, 4, 1, 0, 0, ALONE), 4)
     assert {len(batch[1]) for batch in batches} == {4}
     assert len(set(labels_of(batches[:2]))) == 8
 
 
-def test_batches_depend_only_on_seed_epoch_and_step(split):
+def test_what_comes_depends_on_seed_epoch_and_step_alone(split):
     whole = taken(training_batches(split, 2, 3, seed=5, first_epoch=0, share=ALONE), 15)
     later = taken(training_batches(split, 2, 3, seed=5, first_epoch=2, share=ALONE), 5)
     for one, two in zip(whole[10:], later, strict=True):
@@ -102,13 +102,13 @@ def test_workers_share_each_batch(split):
         np.testing.assert_array_equal(np.concatenate(parts), whole[index])
 
 
-def test_evaluation_reads_every_image_once_in_order(split):
+def test_evaluation_goes_through_once_in_order_in_batches_of_one_size(split):
     batches = list(evaluation_batches(split, 4, ALONE))
     assert [batch[0].shape for batch in batches] == [(4, 2, 2, 3)] * 3
     assert labels_of(batches).tolist() == [*range(10), NOBODY, NOBODY]
 
 
-def test_the_dataset_equals_the_generator(split):
+def test_the_dataset_gives_what_the_generator_gives(split):
     made = dataset(lambda: itertools.islice(training_batches(split, 4, 3, 0, 0, ALONE), 3), split, rows=4, draws=3)
     wanted = taken(training_batches(split, 4, 3, 0, 0, ALONE), 3)
     for got, want in zip(made.as_numpy_iterator(), wanted, strict=True):

@@ -1,4 +1,4 @@
-"""Trainings in separate processes: killed and started again, distributed over devices, and over workers."""
+"""Trainings as processes of their own: killed and started again, spread over devices, and over workers."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from tests.helpers import job
 pytestmark = pytest.mark.slow
 JOB = Path(job.__file__)
 ROOT = Path(__file__).parents[2]
-# All random parts of the augmentation are used, so that a difference in any draw is detected.
+# All that draws in the data and the augmentation takes part, so that a difference in any draw shows.
 SETTINGS = {"augment": {"randaugment_ops": 1, "mixup": 0.8, "cutmix": 1.0, "erase": 0.5, "mixing_epochs": 0.5}}
 
 
@@ -47,15 +47,15 @@ def curve(folder):
 
 
 def assert_alike(one, two):
-    """Assert equality within float32 rounding: on two cores, XLA's results differ slightly between processes."""
+    """Within float32 rounding: what XLA computes on two cores differs in its last digit from process to process."""
     for left, right in zip(curve(one), curve(two), strict=True):
         assert left == pytest.approx(right, rel=1e-4)
     for name, weight in weights(one).items():
         np.testing.assert_allclose(weights(two)[name], weight, atol=1e-4, err_msg=name)
 
 
-def test_a_killed_training_continues_and_ends_with_the_same_weights(tmp_path):
-    chance = {"dropout": 0.1, "stochastic_depth": 0.5, "depth": 2}  # the random state of the model must be restored
+def test_a_killed_training_goes_on_and_ends_with_the_same_weights(tmp_path):
+    chance = {"dropout": 0.1, "stochastic_depth": 0.5, "depth": 2}  # the model's own, whose state must be kept
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     unbroken.mkdir()
     broken.mkdir()
@@ -83,13 +83,13 @@ def alone(tmp_path_factory):
     return folder
 
 
-def test_two_devices_train_the_same_weights_as_one(alone, tmp_path):
+def test_two_devices_learn_what_one_learns(alone, tmp_path):
     out = finish(start(tmp_path, replicas=2))
     assert "on 2 CPUs" in out
     assert_alike(alone, tmp_path)
 
 
-def test_two_devices_train_the_same_weights_as_one_with_muon(tmp_path):
+def test_two_devices_learn_what_one_learns_with_muon(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
     two.mkdir()
@@ -99,7 +99,7 @@ def test_two_devices_train_the_same_weights_as_one_with_muon(tmp_path):
     assert_alike(one, two)
 
 
-def test_two_workers_end_with_equal_weights_and_only_one_writes(alone, tmp_path):
+def test_two_workers_end_with_equal_weights_and_one_writes(alone, tmp_path):
     def free_port():
         with socket.socket() as probe:
             probe.bind(("localhost", 0))

@@ -29,7 +29,7 @@ def pixels():
     return np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), "uint8")
 
 
-def test_an_image_of_the_right_size_is_not_changed(pixels):
+def test_an_image_of_the_right_size_is_not_touched(pixels):
     np.testing.assert_array_equal(decode(tf.constant(encoded(pixels[0])), 8), pixels[0])
 
 
@@ -38,11 +38,11 @@ def test_another_size_is_resized_with_antialiasing():
     stripes[:, ::2] = 255
     small = decode(tf.constant(encoded(stripes)), 8).numpy()
     assert small.shape == (8, 8, 3) and small.dtype == np.uint8
-    assert ((small > 120) & (small < 136)).all()  # without antialiasing, the pixels would be black or white
+    assert ((small > 120) & (small < 136)).all()  # sampled without antialiasing it would be black or white
 
 
 def run_transform(images, output):
-    """Run Transform on encoded images, whose labels and ids are their numbers. Its outputs are written to `output`."""
+    """Transform run on encoded images, labelled and named by their number: its graph and examples go under `output`."""
     spec = {
         "image": tf.io.FixedLenFeature([1], tf.string),
         "label": tf.io.FixedLenFeature([1], tf.int64),
@@ -51,7 +51,7 @@ def run_transform(images, output):
     metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
     rows = [{"image": [image], "label": [index], "id": [b"%02d" % index]} for index, image in enumerate(images)]
     with beam.Pipeline() as pipeline, tft_beam.Context(str(output / "tmp")):
-        # The examples are out of order, because Beam does not keep the order.
+        # Out of order, as Beam may leave them.
         raw = (pipeline | beam.Create(rows[::-1]), metadata)
         (data, out_metadata), graph = raw | tft_beam.AnalyzeAndTransformDataset(
             lambda inputs: preprocessing_fn(inputs, {"image_size": 8})
@@ -67,14 +67,14 @@ def transformed(pixels, tmp_path_factory):
     return run_transform([encoded(image) for image in pixels], tmp_path_factory.mktemp("transform"))
 
 
-def test_transform_measures_the_moments_of_all_pixels(transformed, pixels):
+def test_the_moments_are_those_of_all_pixels(transformed, pixels):
     mean, std = read_moments(tft.TFTransformOutput(str(transformed / "graph")))
     flat = pixels.reshape(-1, 3).astype("float64")
     np.testing.assert_allclose(mean, flat.mean(0), rtol=1e-6)
     np.testing.assert_allclose(std, flat.std(0), rtol=1e-5)
 
 
-def test_training_reads_the_pixels_that_serving_decodes(transformed, pixels):
+def test_what_training_reads_is_what_serving_decodes(transformed, pixels):
     split = load([str(transformed / "examples*")], 8, memory_gib=1)
     assert split.labels.tolist() == list(range(12))  # in the order of the ids
     served, valid = decode_batch(tf.constant([encoded(image) for image in pixels]), 8)
@@ -84,7 +84,7 @@ def test_training_reads_the_pixels_that_serving_decodes(transformed, pixels):
 
 
 def odd_images():
-    """Return images of every colour mode of PNG and JPEG, in other sizes than the model's."""
+    """Of every colour mode of the two formats, in sizes that are not the model's."""
     rng = np.random.default_rng(1)
     colour = Image.fromarray(rng.integers(0, 256, (21, 13, 3), "uint8"))
     images = {f"JPEG {mode}": (colour.convert(mode), "JPEG", {}) for mode in ("RGB", "L", "CMYK")}
@@ -100,10 +100,10 @@ def odd_images():
 
 
 def test_training_evaluation_and_serving_see_the_same_pixels(tmp_path):
-    """The pixels are bitwise equal through Transform, through a raw example of the Evaluator, and through bytes."""
+    """The same files through Transform, through a raw example as the Evaluator gives it, and as bytes: equal bits."""
     images = list(odd_images())
     for image in images:
-        check(image)  # `data prepare` accepts all of them
+        check(image)  # `data prepare` takes them all
     run_transform(images, tmp_path)
     trained_on = load([str(tmp_path / "examples*")], 8, memory_gib=1).images
 
@@ -119,9 +119,9 @@ def test_training_evaluation_and_serving_see_the_same_pixels(tmp_path):
     for answer in evaluated, served:
         assert answer["valid"].numpy().all()
         np.testing.assert_array_equal(answer["probabilities"], trained["probabilities"])
-    assert len(np.unique(trained["probabilities"].numpy(), axis=0)) > len(images) / 2  # the model's answers differ
+    assert len(np.unique(trained["probabilities"].numpy(), axis=0)) > len(images) / 2  # the model tells them apart
 
 
-def test_missing_examples_are_an_error_that_names_the_files(tmp_path):
+def test_no_examples_is_an_error_that_names_the_files(tmp_path):
     with pytest.raises(ValueError, match="nothing-here"):
         load([str(tmp_path / "nothing-here*")], 8, memory_gib=1)

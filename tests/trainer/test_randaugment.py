@@ -1,4 +1,4 @@
-"""Every operation compared with Pillow, and the distribution of the draws."""
+"""Every operation against Pillow, and how they are drawn."""
 
 import math
 from statistics import NormalDist
@@ -16,7 +16,7 @@ EXACT = {"Equalize", "Invert", "PosterizeIncreasing", "SolarizeIncreasing", "Sol
 
 
 def pictures():
-    """Return uint8 [6, HEIGHT, WIDTH, 3]: noise, a dark and a narrow range, two values, one value, a gradient."""
+    """uint8 [6, HEIGHT, WIDTH, 3]: noise, a dark and a narrow range, two values, one value, a gradient."""
     rng = np.random.default_rng(0)
     shape = (HEIGHT, WIDTH, 3)
     gradient = np.add.outer(np.arange(HEIGHT) * 5, np.arange(WIDTH) * 3)[..., None] + np.array([0, 20, 35])
@@ -33,7 +33,7 @@ def pictures():
 
 
 def pillow(name, image, level, sign):
-    """Transform a Pillow image as timm does."""
+    """What timm does to a Pillow image."""
     factor = max(0.1, 1 + sign * level * 0.9)
 
     grey = (128, 128, 128)
@@ -77,7 +77,7 @@ def pillow(name, image, level, sign):
 
 @pytest.fixture(scope="module")
 def ours():
-    """Transform all images with all parameters: [operations, images, levels, signs, height, width, 3]."""
+    """What `transform` does to all of them at once: [operations, images, levels, signs, height, width, 3]."""
     images = pictures().astype("float32")
     grid = np.meshgrid(np.arange(len(OPERATIONS)), np.arange(len(images)), LEVELS, [-1, 1], indexing="ij")
     operation, image, level, sign = (axis.ravel() for axis in grid)
@@ -86,7 +86,7 @@ def ours():
 
 
 @pytest.mark.parametrize("index", range(len(OPERATIONS)), ids=OPERATIONS)
-def test_operations_equal_those_of_pillow(index, ours):
+def test_it_does_what_pillow_does(index, ours):
     name = OPERATIONS[index]
     wanted = [
         [[np.array(pillow(name, Image.fromarray(image), level, sign)) for sign in (-1, 1)] for level in LEVELS]
@@ -98,8 +98,8 @@ def test_operations_equal_those_of_pillow(index, ours):
     np.testing.assert_array_equal(ours[index], np.round(ours[index]))
 
 
-def test_each_image_has_its_own_operation():
-    noise = np.floor(pictures()[:1] * 0.9).astype("float32") + 5  # its contrast can still be stretched
+def test_each_image_has_its_own_operation_and_the_others_stay():
+    noise = np.floor(pictures()[:1] * 0.9).astype("float32") + 5  # that leaves a contrast to stretch
     images = np.repeat(noise, len(OPERATIONS) + 1, axis=0)
     operations = np.arange(-1, len(OPERATIONS), dtype="int32")
     out = np.array(transform(images, operations, np.full(len(images), 0.9, "float32"), np.ones(len(images), "float32")))
@@ -112,7 +112,7 @@ def test_each_image_has_its_own_operation():
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """List of the (operation, level, sign) that `randaugment` draws. Images are not changed."""
+    """Lets `randaugment` draw and records (operation, level, sign) instead of changing images."""
     steps = []
 
     def record(images, *drawn):
@@ -145,14 +145,14 @@ def test_operations_are_drawn_evenly_at_the_given_probability(drawn):
 
 
 @pytest.mark.parametrize("probability", [0.0, 1.0])
-def test_probabilities_of_0_and_1_are_exact(drawn, probability):
+def test_a_sure_probability_is_sure(drawn, probability):
     randaugment.randaugment(np.zeros((COUNT, 1, 1, 3), "float32"), draw(), 9.0, 0.5, probability)
     assert ((drawn[0][0] >= 0) == bool(probability)).all()
 
 
-def test_magnitudes_are_normally_distributed_and_clipped(drawn):
+def test_magnitudes_are_normal_and_stay_within_ten(drawn):
     draws = draw()
-    draws[0], draws[1] = 0.0, np.nextafter(np.float32(1), np.float32(0))  # the smallest and the largest draw
+    draws[0], draws[1] = 0.0, np.nextafter(np.float32(1), np.float32(0))  # the ends of what is drawn
     randaugment.randaugment(np.zeros((COUNT, 1, 1, 3), "float32"), draws, 9.0, 0.5, 0.5)
     level = drawn[0][1] * 10
     assert level.min() == 0 and level.max() == 10
@@ -162,6 +162,6 @@ def test_magnitudes_are_normally_distributed_and_clipped(drawn):
         assert abs(np.quantile(level, quantile) - normal.inv_cdf(quantile)) < 0.02
 
 
-def test_without_spread_all_magnitudes_are_equal(drawn):
+def test_without_spread_every_magnitude_is_the_given_one(drawn):
     randaugment.randaugment(np.zeros((COUNT, 1, 1, 3), "float32"), draw(), 7.0, 0.0, 0.5)
     np.testing.assert_array_equal(drawn[0][1], np.float32(0.7))

@@ -1,4 +1,4 @@
-"""The exported SavedModel, called as a model server calls it."""
+"""The SavedModel, asked the way a model server asks it."""
 
 import io
 import struct
@@ -58,7 +58,7 @@ def signatures(folder):
     return tf.saved_model.load(str(folder)).signatures
 
 
-def test_all_signatures_return_the_answer_of_the_model(signatures, model, pixels):
+def test_all_signatures_give_the_answer_of_the_model(signatures, model, pixels):
     wanted = tf.nn.softmax(model(pixels)).numpy()
     images = [encoded(image) for image in pixels]
     answers = [
@@ -87,7 +87,7 @@ def test_explain_adds_the_attention_of_every_block_and_head(signatures, model, p
     assert (answer["attention"].numpy()[1] == 0).all()
 
 
-def test_the_exported_keras_model_is_the_same_model(folder, model, pixels):
+def test_the_keras_model_beside_it_is_the_same_model(folder, model, pixels):
     loaded = serving.load_vit(str(folder))
     np.testing.assert_array_equal(loaded(pixels), model(pixels))
     assert loaded.get_config() == model.get_config()
@@ -98,12 +98,12 @@ def test_weights_are_written_once(folder):
     assert sum(name.endswith("VARIABLE_VALUE") for name, _ in written) == len(serving.load_vit(str(folder)).weights)
 
 
-def test_a_savedmodel_without_a_keras_model_is_rejected(tmp_path):
+def test_a_savedmodel_without_a_keras_model_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"{tmp_path}/assets.extra/vit.keras is missing.*warm_start=false"):
         serving.load_vit(str(tmp_path))
 
 
-def test_a_damaged_or_foreign_keras_model_is_rejected(tmp_path):
+def test_a_keras_model_that_is_none_or_another_is_named(tmp_path):
     file = tmp_path / serving.KERAS_MODEL
     file.parent.mkdir()
     file.write_bytes(b"no archive")
@@ -114,7 +114,7 @@ def test_a_damaged_or_foreign_keras_model_is_rejected(tmp_path):
         serving.load_vit(str(tmp_path))
 
 
-def test_an_invalid_row_does_not_affect_the_others(signatures, model, pixels):
+def test_a_row_that_does_not_decode_leaves_the_others_alone(signatures, model, pixels):
     rows = [encoded(pixels[0]), b"<html>not an image</html>", b"", encoded(pixels[1])[:-30], encoded(pixels[1])]
     answer = signatures["serving_bytes"](image_bytes=tf.constant(rows))
     assert answer["valid"].numpy().tolist() == [True, False, False, False, True]
@@ -126,17 +126,15 @@ def test_an_invalid_row_does_not_affect_the_others(signatures, model, pixels):
     assert (answer["probabilities"].numpy()[1:4] == 0).all()
 
 
-def test_a_small_file_with_huge_dimensions_is_not_decoded(signatures, pixels):
+def test_a_small_file_that_promises_huge_pictures_is_not_decoded(signatures, pixels):
     small = bomb(5_000)
-    hidden = (
-        small[:8] + b"\0\0\0\0abCd" + struct.pack(">I", zlib.crc32(b"abCd")) + small[8:]
-    )  # a chunk before the header
+    hidden = small[:8] + b"\0\0\0\0abCd" + struct.pack(">I", zlib.crc32(b"abCd")) + small[8:]  # a chunk before the size
     rows = [encoded(pixels[0]), bomb(30_000), small, hidden, b"GIF89a" + bytes(100), encoded(pixels[1])]
     answer = signatures["serving_bytes"](image_bytes=tf.constant(rows))
     assert answer["valid"].numpy().tolist() == [True, False, False, False, False, True]
 
 
-def test_invalid_example_bytes_make_an_invalid_row(signatures, pixels):
+def test_what_is_no_example_is_one_invalid_row(signatures, pixels):
     two = tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"a", b"b"]))
     number = tf.train.Feature(int64_list=tf.train.Int64List(value=[1]))
     odd = [
@@ -148,7 +146,7 @@ def test_invalid_example_bytes_make_an_invalid_row(signatures, pixels):
     assert answer["valid"].numpy().tolist() == [True, False, False, False, True]
 
 
-def test_warm_up_requests_equal_those_of_a_client(model, pixels, signatures, tmp_path):
+def test_warm_up_requests_are_those_that_a_client_sends(model, pixels, signatures, tmp_path):
     serving.export(model, NAMES, 8, str(tmp_path / "model"), warmup=pixels)
     [*records] = tf.data.TFRecordDataset(str(tmp_path / "model" / serving.WARMUP)).as_numpy_iterator()
     requests = [prediction_log_pb2.PredictionLog.FromString(record).predict_log.request for record in records]
@@ -159,7 +157,7 @@ def test_warm_up_requests_equal_those_of_a_client(model, pixels, signatures, tmp
     np.testing.assert_array_equal(signatures["serving_bytes"](image_bytes=tf.constant(rows))["probabilities"], wanted)
 
 
-def test_a_batch_may_be_invalid_or_empty(signatures):
+def test_nothing_valid_and_nothing_at_all(signatures):
     nothing_valid = signatures["serving_bytes"](image_bytes=tf.constant([b"no", b"neither"]))
     assert nothing_valid["valid"].numpy().tolist() == [False, False]
     empty = signatures["serving_bytes"](image_bytes=tf.constant([], tf.string))
@@ -168,12 +166,12 @@ def test_a_batch_may_be_invalid_or_empty(signatures):
     assert explained["attention"].shape == (0, 1, 2, 5, 5)
 
 
-def test_an_example_without_an_image_makes_an_invalid_row(signatures, pixels):
+def test_an_example_without_an_image_is_one_invalid_row(signatures, pixels):
     rows = [example(), example(encoded(pixels[0]))]
     assert signatures["serving_default"](examples=tf.constant(rows))["valid"].numpy().tolist() == [False, True]
 
 
-def test_images_of_other_sizes_modes_and_formats_are_accepted(signatures):
+def test_images_of_other_sizes_modes_and_formats_are_taken(signatures):
     rng = np.random.default_rng(0)
     rows = [
         encoded(rng.integers(0, 256, (50, 31, 3), "uint8"), "JPEG"),
@@ -184,7 +182,7 @@ def test_images_of_other_sizes_modes_and_formats_are_accepted(signatures):
     assert signatures["serving_bytes"](image_bytes=tf.constant(rows))["valid"].numpy().all()
 
 
-def test_the_savedmodel_loads_without_our_code(folder, pixels, tmp_path):
+def test_it_loads_in_a_process_without_our_code(folder, pixels, tmp_path):
     (tmp_path / "image.png").write_bytes(encoded(pixels[0]))
     script = f"""
         import sys

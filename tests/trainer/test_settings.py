@@ -4,7 +4,7 @@ from pydantic import ValidationError
 from trainer.settings import ModelSettings, TrainingSettings
 
 
-def test_a_named_size_sets_depth_width_and_heads():
+def test_a_size_gives_depth_width_and_heads_and_survives_the_way_to_the_trainer():
     small = ModelSettings(size="small")
     assert (small.depth, small.width, small.heads) == (8, 384, 6)
     assert ModelSettings.model_validate_json(small.model_dump_json()) == small
@@ -25,6 +25,6 @@ def test_a_named_size_sets_depth_width_and_heads():
         (TrainingSettings, {"seed": -1}, "greater than or equal to 0"),
     ],
 )
-def test_invalid_settings_are_rejected_before_training(group, given, message):
+def test_what_cannot_be_trained_is_said_before_anything_runs(group, given, message):
     with pytest.raises(ValidationError, match=message):
         group(**given)

@@ -15,7 +15,7 @@ MODEL = ModelSettings(image_size=8, depth=1, width=16, heads=2)
 
 
 def run(tmp_path, training=None, augment=None, name="run", **arguments):
-    """Run a training. Returns the best model and the last one."""
+    """The best model and the last."""
     return train(
         partial(vit, MODEL, 2, [128.0] * 3, [64.0] * 3),
         2,
@@ -43,7 +43,7 @@ def trained(tmp_path_factory):
     return folder, *run(folder)
 
 
-def test_training_reaches_a_high_accuracy(trained):
+def test_it_learns(trained):
     _, best, last = trained
     test = split(100, 2)
     for model in (best, last):
@@ -51,7 +51,7 @@ def test_training_reaches_a_high_accuracy(trained):
         assert model.dtype_policy.name == "float32"
 
 
-def test_the_history_has_one_row_for_each_epoch(trained):
+def test_the_history_has_a_row_an_epoch(trained):
     folder, _, _ = trained
     rows = history(folder)
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
@@ -61,7 +61,7 @@ def test_the_history_has_one_row_for_each_epoch(trained):
     assert all(row["images_per_second"] > 0 and row["seconds"] > 0 and row["val_loss"] > 0 for row in rows)
 
 
-def test_tensorboard_shows_the_curves_of_the_history(trained):
+def test_tensorboard_finds_the_same_curves(trained):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder, _, _ = trained
@@ -81,7 +81,7 @@ def test_a_finished_training_is_not_trained_again(trained, caplog):
 
 
 @pytest.mark.slow
-def test_equal_seeds_repeat_exactly(trained, tmp_path):
+def test_the_same_seed_repeats_exactly_and_another_does_not(trained, tmp_path):
     _, _, last = trained
     _, again = run(tmp_path, name="again")
     assert weights_equal(last, again)
@@ -90,7 +90,7 @@ def test_equal_seeds_repeat_exactly(trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_gradient_accumulation_gives_the_same_curve(trained, tmp_path):
+def test_a_batch_in_parts_gives_the_same_curve(trained, tmp_path):
     folder, _, last = trained
     _, parted = run(tmp_path, {"accumulate": 4})
     for whole, parts in zip(history(folder), history(tmp_path), strict=True):
@@ -100,20 +100,20 @@ def test_gradient_accumulation_gives_the_same_curve(trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_averaged_weights_are_evaluated_and_exported(tmp_path):
-    """The horizon of the average is so long that it stays close to the weights of the first step."""
+def test_the_average_is_what_is_evaluated_and_exported(tmp_path):
+    """With a horizon so long that the average hardly leaves the first step's weights."""
     _, slow = run(tmp_path, {"ema_epochs": 1000.0}, name="slow")
     _, raw = run(tmp_path, {"ema_epochs": 0.0}, name="raw")
     change = [np.abs(np.array(model.head.kernel)).max() for model in (raw, slow)]
-    assert change[1] < 0.1 * change[0]  # a new head has zero weights
+    assert change[1] < 0.1 * change[0]  # a new head is zero
     losses = [history(tmp_path, name)[-1]["val_loss"] for name in ("raw", "slow")]
     assert losses[1] > 1.2 * losses[0]
     assert history(tmp_path, "slow")[-1]["loss"] == pytest.approx(history(tmp_path, "raw")[-1]["loss"], rel=1e-4)
 
 
 @pytest.mark.slow
-def test_float16_recovers_from_an_overflow(tmp_path, monkeypatch):
-    """With a loss scale at which every gradient overflows, steps change nothing until the scale is low enough."""
+def test_float16_survives_an_overflow(tmp_path, monkeypatch):
+    """At a scale that no gradient bears the first steps change nothing, and the scale comes down until they do."""
     from trainer.learner import Learner
 
     plain = Learner.__init__
@@ -136,16 +136,16 @@ def test_mixed_precision_learns_and_exports_float32(tmp_path, precision):
 
 
 @pytest.mark.slow
-def test_training_stops_if_val_does_not_improve(tmp_path):
+def test_it_stops_when_val_gets_no_better(tmp_path):
     run(tmp_path, {"epochs": 40, "patience": 3})
     rows = history(tmp_path)
     best = max(rows, key=lambda row: row["val_accuracy"])
     assert len(rows) == best["epoch"] + 3 < 40
-    run(tmp_path, {"epochs": 40, "patience": 3})  # a second call does not continue
+    run(tmp_path, {"epochs": 40, "patience": 3})  # and stays stopped
     assert len(history(tmp_path)) == len(rows)
 
 
-def test_a_loss_that_is_not_finite_stops_the_training(tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
     # Each step multiplies the weights by a million.
     diverging = {"learning_rate": 1e3, "weight_decay": 1e3, "warmup_epochs": 0, "batch_size": 8}
     with pytest.raises(FloatingPointError, match=r"epoch 1, step [2-8], at learning rate .* none was due yet"):
@@ -154,13 +154,13 @@ def test_a_loss_that_is_not_finite_stops_the_training(tmp_path):
 
 
 @pytest.mark.slow
-def test_training_starts_from_given_weights(tmp_path, trained):
+def test_it_starts_from_the_weights_given(tmp_path, trained):
     _, best, _ = trained
     run(tmp_path, {"learning_rate": 1e-9, "final_learning_rate": 0.0}, name="warm", start=best)
     assert history(tmp_path, "warm")[0]["val_accuracy"] > 0.95
 
 
-def test_initial_weights_of_another_shape_are_rejected(tmp_path):
+def test_a_start_of_another_shape_is_named(tmp_path):
     wider = ViT(image_size=8, depth=1, width=32, heads=2, classes=2, name="vit")
     with pytest.raises(ValueError, match=r"head.*32"):
         run(tmp_path, start=wider)
@@ -173,6 +173,6 @@ def test_initial_weights_of_another_shape_are_rejected(tmp_path):
         ({"batch_size": 30, "accumulate": 4}, "batch_size 30 is not a multiple of 8"),
     ],
 )
-def test_a_batch_size_that_does_not_fit_is_rejected(tmp_path, training, message):
+def test_a_batch_that_does_not_fit_is_named(tmp_path, training, message):
     with pytest.raises(ValueError, match=message):
         run(tmp_path, training)

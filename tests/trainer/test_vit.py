@@ -43,13 +43,13 @@ def images():
 
 
 def random_head(model):
-    """Give the head random weights, so that outputs differ. A new head has zero weights."""
+    """A new head is all zeros; give it weights, so that outputs differ."""
     model.head.kernel.assign(keras.random.normal(model.head.kernel.shape, seed=1))
     return model
 
 
 def parameters(image_size, patch_size, classes, depth, width, mlp_ratio=4, pool="cls", conv_stem=False, **_):
-    """Return the number of parameters of a ViT by a formula."""
+    """How many parameters a ViT has, by the closed formula."""
     tokens = (image_size // patch_size) ** 2 + (pool == "cls")
     if conv_stem:  # 3x3 kernels, biases and LayerNorms, then a 1x1 convolution
         channels = [width >> i for i in range(patch_size.bit_length() - 1)][::-1]
@@ -90,13 +90,13 @@ def test_the_number_of_parameters_follows_the_formula(shape, switches):
 def test_every_size_has_its_known_number_of_parameters(size, image_size, patch_size, classes, known):
     config = {"image_size": image_size, "patch_size": patch_size, "classes": classes, **SIZES[size]}
     assert parameters(**config) == known
-    # Only one block is built, because all blocks are equal and a whole huge model needs gigabytes of memory.
+    # One block is enough to build: the others are like it, and a whole huge model takes gigabytes.
     model = ViT(**config | {"depth": 1})
     block = model.blocks[0].count_params()
     assert model.count_params() + (config["depth"] - 1) * block == known
 
 
-def test_patches_and_their_pixels_are_in_row_order():
+def test_patches_come_row_by_row_and_so_do_their_pixels():
     images = np.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3).astype("float32")
     patches = np.array(extract_patches(images, 2))
     assert patches.shape == (2, 6, 12)
@@ -115,7 +115,7 @@ def test_the_patch_embedding_is_a_matrix_times_each_patch():
 
 
 @every_switch
-def test_training_changes_every_weight(switches):
+def test_every_weight_learns(switches):
     rng = np.random.default_rng(0)
     model = random_head(ViT(**TINY | switches))
     before = [np.array(weight) for weight in model.trainable_weights]
@@ -129,11 +129,11 @@ def test_training_changes_every_weight(switches):
     assert still == []
 
 
-def test_a_new_model_predicts_equal_probabilities(images):
+def test_a_new_model_gives_every_class_equal_odds(images):
     assert np.array_equal(ViT(**TINY)(images), np.zeros((4, 3)))
 
 
-def test_the_model_normalises_pixels(images):
+def test_pixels_are_normalised_by_the_model_itself(images):
     mean, std = [120.0, 110.0, 100.0], [60.0, 50.0, 40.0]
     plain = random_head(ViT(**TINY, mean=[0, 0, 0], std=[1, 1, 1]))
     model = ViT(**TINY, mean=mean, std=std)
@@ -141,12 +141,12 @@ def test_the_model_normalises_pixels(images):
     np.testing.assert_allclose(model(images), plain((images - mean) / std), atol=1e-5)
 
 
-def test_integer_and_float_pixels_give_the_same_logits(images):
+def test_integer_and_float_pixels_are_the_same(images):
     model = random_head(ViT(**TINY))
     np.testing.assert_array_equal(model(images), model(images.astype("float32")))
 
 
-def test_positions_distinguish_patches(images):
+def test_positions_tell_patches_apart(images):
     model = random_head(ViT(**TINY))
     mirrored = np.concatenate([images[:, :, 4:], images[:, :, :4]], axis=2)
     assert not np.allclose(model(images), model(mirrored))
@@ -155,7 +155,7 @@ def test_positions_distinguish_patches(images):
 
 
 @every_switch
-def test_saved_loaded_and_cloned_models_give_equal_outputs(images, switches, tmp_path):
+def test_it_saves_loads_and_clones_with_equal_outputs(images, switches, tmp_path):
     model = random_head(ViT(**TINY | switches))
     out = model(images)
     model.save(tmp_path / "vit.keras")
@@ -175,7 +175,7 @@ def test_saved_loaded_and_cloned_models_give_equal_outputs(images, switches, tmp
     ],
     ids=["block", "tokens", "tokens without CLS", "conv stem"],
 )
-def test_each_layer_can_be_cloned_and_computes_its_output_shape(layer, shape):
+def test_each_layer_clones_and_knows_its_output_shape(layer, shape):
     x = np.random.default_rng(0).normal(size=shape).astype("float32")
     out = layer(x)
     assert tuple(out.shape) == tuple(layer.compute_output_shape(shape))
@@ -197,12 +197,12 @@ def test_logits_are_float32_under_mixed_precision(images, switches, policy):
 def test_pixels_are_not_rounded_to_the_compute_type():
     model = random_head(ViT(**TINY, mean=[200] * 3, std=[1] * 3, dtype=keras.DTypePolicy("mixed_bfloat16")))
     images = np.full((2, 8, 8, 3), 200.0, "float32")
-    images[1] += 0.25  # bfloat16 cannot represent this difference
+    images[1] += 0.25  # between two numbers of bfloat16
     logits = np.array(model(images))
     assert not np.allclose(logits[0], logits[1], atol=1e-3)
 
 
-def test_dropout_acts_only_in_training(images):
+def test_dropout_acts_in_training_only(images):
     model = random_head(ViT(**TINY, dropout=0.5))
     np.testing.assert_array_equal(model(images, training=False), model(images, training=False))
     assert not np.array_equal(model(images, training=True), model(images, training=True))
@@ -212,7 +212,7 @@ def test_stochastic_depth_drops_a_whole_branch_of_an_image():
     block = EncoderBlock(heads=2, stochastic_depth=0.5)
     x = np.random.default_rng(0).normal(size=(64, 5, 8)).astype("float32")
     block(x)
-    block.mlp_out.kernel.assign(np.zeros((32, 8)))  # only the attention branch has an effect
+    block.mlp_out.kernel.assign(np.zeros((32, 8)))  # leaves the attention branch alone to look at
     branch = np.array(block(x)) - x
     trained = np.array(block(x, training=True)) - x
     dropped = np.abs(trained).max(axis=(1, 2)) == 0
@@ -227,8 +227,8 @@ def test_stochastic_depth_rises_over_the_blocks():
 
 
 @pytest.mark.parametrize("pool", ["mean", "seqpool"])
-def test_pooling_without_a_cls_token_reads_every_token(images, pool):
-    """Pooling is compared with NumPy, on the output tokens of the last block."""
+def test_pools_without_a_cls_token_read_every_token(images, pool):
+    """Written out in numpy, on the tokens that the last block gives."""
     model = random_head(ViT(**TINY, pool=pool))
     x = model.tokens(keras.ops.reshape(model.patches(model.normalization(images)), (4, 4, 8)))
     assert x.shape == (4, 4, 8)  # no CLS token
@@ -251,7 +251,7 @@ def test_the_conv_stem_keeps_the_grid_and_doubles_its_channels():
     ]
 
 
-def test_mimetic_initialisation_resembles_trained_attention():
+def test_mimetic_attention_starts_as_trained_attention_looks():
     width, heads = 32, 2
     qkv, projection = mimetic_kernels(width, heads)
     queries, keys, values = np.split(qkv, 3, axis=1)
@@ -268,7 +268,7 @@ def test_mimetic_initialisation_resembles_trained_attention():
     assert off_diagonal.std() == pytest.approx(0.4 / width**0.5, rel=0.2)
 
 
-def test_a_mimetic_block_uses_the_initialisation_and_the_seed():
+def test_a_mimetic_block_has_those_kernels_and_follows_the_seed():
     def kernels():
         keras.utils.set_random_seed(3)
         block = ViT(**TINY, mimetic=True).blocks[1]
@@ -293,11 +293,11 @@ def test_sincos_positions_are_unique_and_nearest_to_their_neighbours():
     assert positions.shape == (16, 16)
     likeness = positions @ positions.T
     assert (likeness.argmax(axis=1) == np.arange(16)).all()
-    assert likeness[0, 1] == pytest.approx(likeness[0, 4])  # the right neighbour is as similar as the lower one
+    assert likeness[0, 1] == pytest.approx(likeness[0, 4])  # one to the right is as near as one below
     assert likeness[0, 1] > likeness[0, 2] > likeness[0, 15]
 
 
-def test_explain_returns_the_same_logits_and_all_attention(images):
+def test_explaining_gives_the_same_logits_and_all_the_attention(images):
     model = random_head(ViT(**TINY))
     logits, attention = model.explain(images)
     np.testing.assert_allclose(logits, model(images), atol=1e-5)
@@ -307,7 +307,7 @@ def test_explain_returns_the_same_logits_and_all_attention(images):
 
 
 @every_switch
-def test_explain_agrees_with_the_fused_path(images, switches):
+def test_explaining_agrees_with_the_fused_path(images, switches):
     model = random_head(ViT(**TINY | switches))
     logits, attention = model.explain(images)
     np.testing.assert_allclose(logits, model(images), atol=1e-4)
@@ -315,7 +315,7 @@ def test_explain_agrees_with_the_fused_path(images, switches):
 
 
 @pytest.mark.parametrize(("policy", "tolerance"), [("mixed_bfloat16", 0.04), ("mixed_float16", 0.005)])
-def test_explain_agrees_with_the_fused_path_under_mixed_precision(images, policy, tolerance):
+def test_explaining_agrees_with_the_fused_path_under_mixed_precision(images, policy, tolerance):
     model = random_head(ViT(**TINY, dtype=keras.DTypePolicy(policy)))
     logits, attention = model.explain(images)
     assert keras.backend.standardize_dtype(logits.dtype) == "float32"
@@ -324,7 +324,7 @@ def test_explain_agrees_with_the_fused_path_under_mixed_precision(images, policy
 
 
 def test_the_attention_is_the_softmax_of_the_scores():
-    """Compared with plain NumPy on the weights of the block, with scores that differ strongly."""
+    """In plain numpy, on the block's own weights, with scores far apart."""
     block = EncoderBlock(heads=2)
     x = np.random.default_rng(0).normal(size=(3, 5, 8)).astype("float32")
     block(x)
@@ -335,7 +335,7 @@ def test_the_attention_is_the_softmax_of_the_scores():
 
 
 def test_the_block_agrees_with_the_formula_written_out():
-    """Compared with pre-norm attention and MLP in plain NumPy on the weights of the block."""
+    """Pre-norm attention and MLP in plain numpy, on the block's own weights."""
     block = EncoderBlock(heads=2)
     x = np.random.default_rng(0).normal(size=(3, 5, 8)).astype("float32")
     got = np.array(block(x))
@@ -380,7 +380,7 @@ def test_tokens_put_the_cls_token_first():
         ({"pool": "max"}, "pool 'max' is not one of cls, mean, seqpool"),
     ],
 )
-def test_invalid_sizes_are_rejected(wrong, message):
+def test_what_cannot_be_built_is_named(wrong, message):
     with pytest.raises(ValueError, match=message):
         ViT(**TINY | wrong)
 
@@ -398,7 +398,7 @@ def test_weights_are_copied_exactly(images, switches):
     np.testing.assert_array_equal(target(images), source(images))
 
 
-def test_weights_are_copied_by_name_for_any_model_name():
+def test_weights_go_to_their_name_whatever_the_models_are_called():
     with keras.name_scope("outer"):
         source = random_head(ViT(**TINY, name="block"))
     target = ViT(**TINY, name="tokens")
@@ -410,9 +410,7 @@ def test_weights_are_copied_by_name_for_any_model_name():
 def test_positions_are_resized_to_another_grid(pool):
     source, target = (ViT(**TINY | {"image_size": size}, pool=pool) for size in (16, 32))
     cls = int(pool == "cls")
-    wave = np.cos(
-        np.pi * (np.arange(8) + 0.5) / 8
-    )  # half a wave over the image, sampled at the centres of 8 and 4 patches
+    wave = np.cos(np.pi * (np.arange(8) + 0.5) / 8)  # half a wave over the image, sampled at 8 and at 4 centres
     coarse = np.cos(np.pi * (np.arange(4) + 0.5) / 4)
     positions = np.random.default_rng(0).normal(size=(1, 16 + cls, 8)).astype("float32")
     positions[0, cls:, 0] = np.repeat(coarse, 4)  # changes from row to row
@@ -430,11 +428,11 @@ def test_positions_are_resized_to_another_grid(pool):
     assert all(np.array_equal(a, b) for a, b in others)
 
 
-def test_positions_of_a_larger_grid_are_downsampled_by_averaging():
+def test_positions_of_a_larger_grid_are_averaged_down():
     noise = np.random.default_rng(0).normal(size=(1, 257, 4)).astype("float32")
     small = np.array(resize_positions(noise, 16, 4))
     assert small.shape == (1, 17, 4)
-    assert small[:, 1:].std() < 0.5  # without averaging, the deviation of the noise would stay 1
+    assert small[:, 1:].std() < 0.5  # picking every fourth would leave the noise at 1
 
 
 @pytest.mark.parametrize(
@@ -448,7 +446,7 @@ def test_positions_of_a_larger_grid_are_downsampled_by_averaging():
         ({"classes": 5, "image_size": 16}, ["head/kernel"]),
     ],
 )
-def test_weights_that_do_not_fit_are_rejected_and_nothing_is_copied(other, messages):
+def test_weights_that_do_not_fit_are_named_and_nothing_is_copied(other, messages):
     source, target = random_head(ViT(**TINY)), ViT(**TINY | other)
     before = target.get_weights()
     for message in messages:

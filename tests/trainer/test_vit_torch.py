@@ -1,4 +1,4 @@
-"""The ViT compared with an independent implementation from PyTorch's encoder layers, with the same weights."""
+"""The ViT against one built from PyTorch's own encoder layers, an independent implementation, on the same weights."""
 
 from functools import partial
 
@@ -15,7 +15,7 @@ TOLERANCE = 2e-5
 
 
 class TorchViT(torch.nn.Module):
-    """ViT from flat patches [N, patches, pixels] to logits, with the weights of a Keras ViT."""
+    """Patches as flat rows [N, patches, pixels] to logits, with what a Keras ViT holds in its weights."""
 
     def __init__(self, pixels, tokens, classes, head, epsilon=1e-6, gelu="none"):
         super().__init__()
@@ -29,7 +29,7 @@ class TorchViT(torch.nn.Module):
                 HEADS,
                 4 * WIDTH,
                 dropout=0.0,
-                # A function that PyTorch does not recognise, because its fast path always uses the exact GELU.
+                # As a function that PyTorch does not know, or its fast path takes the exact GELU whatever is asked for.
                 activation=partial(torch.nn.functional.gelu, approximate=gelu),
                 layer_norm_eps=epsilon,
                 batch_first=True,
@@ -52,7 +52,7 @@ class TorchViT(torch.nn.Module):
 
     @torch.no_grad()
     def take(self, model):
-        """Copy the weights of a Keras ViT. Kernels of Keras are [in, out], those of PyTorch [out, in]."""
+        """The weights of a Keras ViT. Kernels of Keras are [in, out], those of PyTorch [out, in]."""
 
         def put(target, value):
             value = torch.from_numpy(np.array(value))
@@ -85,7 +85,7 @@ class TorchViT(torch.nn.Module):
 
 @pytest.fixture(params=["cls", "mean"])
 def model(request):
-    """A ViT with random weights in every layer, whose tokens vary so little that the epsilon of LayerNorm matters."""
+    """A ViT in which no weight is at a start that would hide it, and the tokens vary as little as epsilon matters."""
     model = ViT(image_size=8, patch_size=4, classes=3, depth=DEPTH, width=WIDTH, heads=HEADS, pool=request.param)
     rng = np.random.default_rng(0)
     for weight in model.weights:
@@ -94,7 +94,7 @@ def model(request):
         if weight.name == "gamma":
             noise, scale = 1 + 0.3 * noise, 1.0
         elif weight.path.split("/")[1] in ("patches", "tokens"):
-            scale = 3e-3  # variances are near 1e-5, so that another epsilon changes the logits
+            scale = 3e-3  # variances near 1e-5, so that an epsilon of another size shows
         weight.assign(scale * noise)
     return model
 
@@ -116,10 +116,10 @@ def answer(model, images, **options):
 
 def test_an_independent_implementation_gives_the_same_logits(model, images):
     got, wanted = np.array(model(images)), answer(model, images)
-    assert np.ptp(wanted, axis=0).min() > 0.01  # the logits of the images differ
+    assert np.ptp(wanted, axis=0).min() > 0.01  # the images are told apart
     np.testing.assert_allclose(got, wanted, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("wrong", [{"epsilon": 1e-5}, {"gelu": "tanh"}])
-def test_the_comparison_detects_another_epsilon_or_gelu(model, images, wrong):
+def test_it_would_show_another_epsilon_or_gelu(model, images, wrong):
     assert np.abs(np.array(model(images)) - answer(model, images, **wrong)).max() > 10 * TOLERANCE
