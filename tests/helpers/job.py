@@ -1,8 +1,7 @@
-"""Script of a tiny training: `python job.py FOLDER SETTINGS`.
+"""A tiny training as a process of its own: `python job.py FOLDER SETTINGS`, with FOLDER/checkpoints shared by all.
 
-SETTINGS is JSON. Its "model", "training" and "augment" override the defaults below; "replicas" is the number of devices
-on this machine. The script writes the weights to FOLDER/weights-<worker>.npz, checkpoints to FOLDER/checkpoints and the
-history to FOLDER/log, and prints the log of the trainer.
+SETTINGS is JSON: "model", "training" and "augment" over the defaults below, "replicas" on this machine.
+Writes the weights to FOLDER/weights-<worker>.npz and its history under FOLDER/log; prints the trainer's log lines.
 """
 
 import json
@@ -20,7 +19,7 @@ PLAIN = {"crop_padding": 1, "randaugment_ops": 0, "mixup": 0.0, "cutmix": 0.0, "
 
 
 def split(count, seed):
-    """Return images of two classes that are easy to distinguish: dark and bright."""
+    """Two classes that anybody can tell apart: dark and bright images."""
     from trainer.input import Split
 
     rng = np.random.default_rng(seed)

@@ -3,7 +3,7 @@ import pytest
 from trainer.disk import atomic_write
 
 
-def test_a_file_is_replaced_completely_or_not_at_all(tmp_path):
+def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path):
     path = tmp_path / "figures.json"
     with atomic_write(path) as file:
         file.write(b"first")
