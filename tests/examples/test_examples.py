@@ -18,6 +18,7 @@ from tests.helpers import model_server
 from tests.helpers.command import ROOT, pushed
 from tests.helpers.spans import encoded, picture
 
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 EXAMPLES = ROOT / "examples"
 NOTEBOOK = "python_interface.ipynb"
 # Runs a script, then prints the packages that it imported.
