@@ -79,7 +79,7 @@ def _layers(count: int, edges: Sequence[tuple[int, int]]) -> list[int]:
 def _spread(
     layers: Sequence[int], order: Sequence[float], edges: Sequence[tuple[int, int]], widths: Sequence[float]
 ) -> list[float]:
-    """Return positions within the layers: near the middle of the neighbours, in the given order and without overlaps."""
+    """Return positions within the layers: near the middle of their neighbours, in order, without overlaps."""
     above, below = defaultdict(list), defaultdict(list)
     for source, target in edges:
         above[target].append(source)
