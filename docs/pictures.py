@@ -77,7 +77,8 @@ def take_pictures(folder: Path) -> None:
 
             page.goto(report.resolve().as_uri())
             page.locator(".js-plotly-plot .main-svg").first.wait_for()
-            take(page, f"report-{scheme}", begin="#training", end="#classes")
+            page.evaluate("for (const details of document.querySelectorAll('details')) details.open = false")
+            take(page, f"report-{scheme}", end="#gate")
 
             page.goto(Path(verdict.uri, "data.html").as_uri())
             page.locator(".js-plotly-plot .main-svg").first.wait_for()
