@@ -67,6 +67,11 @@ bench: .venv/.ready
 	.venv/bin/vitpipe data prepare sample --out data/sample
 	for script in prepare data preset input train_step serving; do .venv/bin/python benchmarks/$$script.py || exit 1; done
 
+# The pictures of the documentation, taken in Chromium from a fresh run of the sample.
+.PHONY: pictures
+pictures: .venv/.ready
+	.venv/bin/python docs/pictures.py
+
 COMPILE := .uv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock"
 lock: .uv/.ready

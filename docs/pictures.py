@@ -1,6 +1,6 @@
 """Take the pictures of the documentation: pages of a run of the sample, in a light and a dark colour scheme.
 
-    python docs/pictures.py           # runs the sample in a temporary folder first, which takes a few minutes
+    make pictures                     # runs the sample in a temporary folder first, which takes a few minutes
     python docs/pictures.py FOLDER    # uses the newest pushed run of the sample in FOLDER
 
 The pictures are written to docs/pictures/<page>-<scheme>.png. The sample consists of scikit-learn's handwritten digits,
@@ -77,7 +77,8 @@ def take_pictures(folder: Path) -> None:
 
             page.goto(report.resolve().as_uri())
             page.locator(".js-plotly-plot .main-svg").first.wait_for()
-            take(page, f"report-{scheme}", begin="#training", end="#classes")
+            page.evaluate("for (const details of document.querySelectorAll('details')) details.open = false")
+            take(page, f"report-{scheme}", end="#gate")
 
             page.goto(Path(verdict.uri, "data.html").as_uri())
             page.locator(".js-plotly-plot .main-svg").first.wait_for()

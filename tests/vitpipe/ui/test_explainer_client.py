@@ -103,7 +103,7 @@ def note(answer):
 )
 def test_a_page_of_another_site_cannot_send_an_image(client, image, headers):
     answer = ask(client, image, headers)
-    assert answer.status_code == 403 and "Only the page of this server" in note(answer)
+    assert answer.status_code == 403 and "Only a page of this server" in note(answer)
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "multipart/form-data", "application/x-www-form-urlencoded", ""])
