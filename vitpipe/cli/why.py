@@ -22,8 +22,8 @@ app = typer.Typer()
 def why(run: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> None:
     """Explain why the model of a run was or was not blessed.
 
-    Lists the checks of data, model and serving that passed and failed, with their values, confidence intervals and
-    bounds.
+    Lists all checks of the model with their values, confidence intervals and bounds, and the problems that the data
+    gate and the serving check reported.
     """
     _, record = find_run(run, runs)
     result = RunResult(record)
