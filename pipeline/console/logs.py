@@ -1,6 +1,7 @@
 """Redirection of library output to a file, so that only our own output reaches the terminal."""
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -27,14 +28,16 @@ def redirected(path: Path) -> Iterator[None]:
     with path.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(_stream(2))
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     before, root.handlers, level = root.handlers, [handler], root.level
     root.setLevel(logging.INFO)
     logging.getLogger("apache_beam").setLevel(logging.WARNING)  # it tells of every type hint it reads
     try:
-        yield
+        # In a notebook sys.stdout and sys.stderr do not write to the descriptors, so they are replaced as well.
+        with contextlib.redirect_stdout(_stream(1)), contextlib.redirect_stderr(_stream(2)):
+            yield
     finally:
         root.handlers = before
         root.setLevel(level)
@@ -53,3 +56,9 @@ def display_path(path: Path) -> str:
 def _flush() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
+
+
+def _stream(descriptor: int) -> TextIO:
+    """Return an unbuffered text stream to a file descriptor, which stays open."""
+    file = io.FileIO(descriptor, "w", closefd=False)
+    return io.TextIOWrapper(cast(io.BufferedWriter, file), "utf-8", "backslashreplace", write_through=True)

@@ -1,3 +1,4 @@
+import io
 import logging
 import os
 import subprocess
@@ -42,3 +43,21 @@ def test_logging_is_put_back(tmp_path):
     with redirected(tmp_path / "log"):
         assert logging.getLogger().handlers != before
     assert logging.getLogger().handlers == before
+
+
+def test_output_of_a_notebook_goes_to_the_file(tmp_path, monkeypatch):
+    """A notebook has streams of its own, which do not write to the file descriptors."""
+    from pipeline.console.logs import redirected
+
+    stdout, stderr = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stdout)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    with redirected(tmp_path / "log"):
+        print("python")
+        print("a warning of a library", file=sys.stderr)
+        logging.getLogger("some.library").info("a log record")
+    print("after")
+    assert (stdout.getvalue(), stderr.getvalue()) == ("after\n", "")
+    written = (tmp_path / "log").read_text()
+    for line in ("python", "a warning of a library", "INFO some.library: a log record"):
+        assert line in written
