@@ -11,7 +11,7 @@ examples=$(dirname "$0")
 # 1. The pretrained model. Any pipeline that has pushed a model will do, and so does a .keras file or a preset of
 #    KerasHub.
 vitpipe data prepare sample --classes zero,one,two,three,four --out data/digits-0-4
-vitpipe run -c sample --data data/digits-0-4 --set name=digits-0-4
+vitpipe run -c sample --data data/digits-0-4 --set name=digits-0-4 --set gate.accuracy=0.8 --set gate.class_accuracy=0.5
 
 # 2. The new task: 30 images of each class for train and val.
 vitpipe data prepare sample --classes five,six,seven,eight,nine --per-class 30 --out data/digits-5-9

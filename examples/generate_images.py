@@ -13,7 +13,7 @@ PATTERNS = ("checks", "dots", "stripes")
 
 
 def draw(pattern: str, random: np.random.Generator) -> Image.Image:
-    """Return an image of a pattern with random size, scale, rotation, colours, lighting and noise."""
+    """Return an image of a pattern in two random colours, with a random size, scale, rotation and noise."""
     width, height = random.integers(48, 128, size=2)
     y, x = np.mgrid[:height, :width]
     angle = random.uniform(-0.5, 0.5)
@@ -22,9 +22,7 @@ def draw(pattern: str, random: np.random.Generator) -> Image.Image:
     along = np.sin((y * np.cos(angle) - x * np.sin(angle)) * 2 * np.pi / period + random.uniform(0, 6))
     value = {"checks": across * along, "dots": across + along - 1, "stripes": across}[pattern]
     dark, bright = random.integers(0, 100, size=3), random.integers(155, 256, size=3)
-    light = Image.fromarray(random.uniform(0.4, 1, size=(4, 4)).astype(np.float32)).resize((width, height))
-    pixels = np.where(value[..., None] > 0, bright, dark) * np.asarray(light)[..., None]
-    pixels += random.normal(0, 15, size=pixels.shape)
+    pixels = np.where(value[..., None] > 0, bright, dark) + random.normal(0, 15, size=(height, width, 3))
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 

@@ -114,7 +114,6 @@ def test_own_images(checkout):
 def test_own_images_of_a_user(checkout):
     folder = checkout / "my pictures"
     assert run(checkout, sys.executable, "examples/generate_images.py", str(folder)).returncode == 0
-    shutil.rmtree(folder / "dots")
     (folder / "notes.txt").write_text("of last summer")
     done = run(checkout, "examples/own_images.sh", "summer", str(folder))
     assert done.returncode == 0, done.stdout + done.stderr
