@@ -19,12 +19,12 @@ class Bound(SettingsGroup):
 
     warn: float | None = Field(
         None,
-        description="The check is reported if its value is past this threshold. null disables the warning.",
+        description="The check is reported if its value is past this threshold. null: no warning.",
         json_schema_extra=_NOT_NEGATIVE,
     )
     stop: float | None = Field(
         None,
-        description="The run ends if the value of the check is past this threshold. null disables the stop.",
+        description="The run ends if the value of the check is past this threshold. null: no stop.",
         json_schema_extra=_NOT_NEGATIVE,
     )
 
