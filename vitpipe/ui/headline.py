@@ -100,7 +100,7 @@ def _progress(result: RunResult, training: Training | None) -> str:
         return "The run is running."
     if "Trainer" in running and training:
         of = f" of {training.planned}" if training.planned else ""
-        return f"Trainer is running: {training.epochs[-1].epoch}{of} epochs are finished."
+        return f"Trainer is running: epoch {training.epochs[-1].epoch}{of} is finished."
     return f"{' and '.join(running)} {'is' if len(running) == 1 else 'are'} running."
 
 
