@@ -118,6 +118,7 @@ def launch_all(contender: str, data: Path, folder: Path) -> dict[str, float]:
 
     from pipeline import node
     from pipeline.metadata.address import Address
+    from pipeline.outcome import NodeState
 
     ir, names = CONTENDERS[contender](data, folder)
     runtime_parameter_utils.substitute_runtime_parameter(ir, {"pipeline-run-id": "benchmark"})
@@ -125,7 +126,7 @@ def launch_all(contender: str, data: Path, folder: Path) -> dict[str, float]:
     seconds = {}
     for name in names:
         outcome = node.launch(ir, name, connection)
-        if outcome.state is not node.State.COMPLETE:
+        if outcome.state is not NodeState.COMPLETE:
             raise RuntimeError(f"{contender}: {name} is {outcome.state}, not complete: {outcome.error}")
         seconds[name] = outcome.seconds
     sums = {ALIKE: sum(seconds[name] for name in ("ImportExampleGen", "StatisticsGen", "Transform"))}

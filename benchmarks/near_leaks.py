@@ -19,6 +19,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+import record
 
 from components.data.ingest import tfrecord
 from components.data.ingest.images import open_image
@@ -39,8 +40,8 @@ def main(span: str, duplicates: str, labels: str = "") -> None:
     official = _numbers_within_classes(labels) if labels else {}
     thumbnails = {"train": np.zeros((50_000, 32, 32), np.uint8), "test": np.zeros((10_000, 32, 32), np.uint8)}
     for shard in sorted(Path(span).glob("*/part-*")):
-        for record in tfrecord.read(shard):
-            example = tfrecord.parse(record)
+        for serialized in tfrecord.read(shard):
+            example = tfrecord.parse(serialized)
             split, number = _place(example.id.decode(), official)
             thumbnails[split][number] = thumbnail(open_image(example.image))
     with Path(duplicates).open() as file:

@@ -277,7 +277,7 @@ def a_page_for_an_image(records):
                 "data refused, nothing trained: ",
                 "/data/cut_short/span-1/train/part-",
                 "found after 'digits:",
-                "look in",
+                "see ",
             ],
         ),
         (a_page_for_an_image, ["  undecodable: 1 in train: not a PNG or JPEG image", "first: 'page.jpg'", "data.html"]),

@@ -59,6 +59,6 @@ def _flush() -> None:
 
 
 def _stream(descriptor: int) -> TextIO:
-    """Return an unbuffered text stream to a file descriptor, which stays open."""
+    """Return an unbuffered text stream that escapes control characters, to a file descriptor that stays open."""
     file = io.FileIO(descriptor, "w", closefd=False)
-    return io.TextIOWrapper(cast(io.BufferedWriter, file), "utf-8", "backslashreplace", write_through=True)
+    return cast(TextIO, Escaping(io.TextIOWrapper(cast(io.BufferedWriter, file), "utf-8", write_through=True)))

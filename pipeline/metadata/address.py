@@ -352,5 +352,6 @@ def _store_error(address: Address, error: Exception) -> StoreError:
             "the artifacts do not depend on it"
         )
     return StoreError(
-        f"{address}: {text}. Check that the server is running, and that {PASSWORD} holds the password of the user"
+        f"{address}: {text} (a server that does not answer is tried {_ATTEMPTS} times). Check that the server is "
+        f"running, and that {PASSWORD} holds the password of the user"
     )

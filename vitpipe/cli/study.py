@@ -120,7 +120,13 @@ class _Display(StudyProgress):
             TextColumn("{task.fields[left]}"),
             TimeElapsedColumn(),
         )
-        self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._bar = Progress(
+            *columns,
+            console=console,
+            disable=not console.is_terminal,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
         self._cells: list[Cell] = []
         self._places: list[Place] = []
 

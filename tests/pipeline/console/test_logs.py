@@ -56,8 +56,10 @@ def test_output_of_a_notebook_goes_to_the_file(tmp_path, monkeypatch):
         print("python")
         print("a warning of a library", file=sys.stderr)
         logging.getLogger("some.library").info("a log record")
+        logging.getLogger("some.library").info("class \x1b[2J")
     print("after")
     assert (stdout.getvalue(), stderr.getvalue()) == ("after\n", "")
     written = (tmp_path / "log").read_text()
     for line in ("python", "a warning of a library", "INFO some.library: a log record"):
         assert line in written
+    assert "class " in written and "\x1b" not in written  # control characters are escaped

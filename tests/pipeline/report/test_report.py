@@ -83,7 +83,7 @@ def test_a_report_without_the_model_has_everything_else(runs, report):
             without = collect(store, run)
     finally:
         away.rename(model)
-    assert "not there any more" in without.unexplained
+    assert "no longer exists" in without.unexplained
     assert not any(mistake.explained for mistake in without.mistakes)
     plain = [mistake.model_copy(update={"explained": None}) for mistake in report.mistakes]
     assert (without.mistakes, without.judgement, without.samples) == (plain, report.judgement, report.samples)
