@@ -6,7 +6,7 @@ from tests.helpers.chaos import Chaos
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(3600)]
 
-KILLS = {"run": 6, "rollback": 6, "bless": 6, "gc": 6}
+KILLS = {"run": 3, "rollback": 3, "bless": 3, "gc": 3}
 
 
 @pytest.fixture(scope="module")

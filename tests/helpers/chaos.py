@@ -1,6 +1,6 @@
 """Kill the sample pipeline at random moments and check what must be true after each kill.
 
-`tests/test_chaos.py` runs tens of kills, `benchmarks/chaos.py` hundreds.
+`tests/test_chaos.py` runs a dozen kills, `benchmarks/chaos.py` hundreds.
 """
 
 import contextlib
