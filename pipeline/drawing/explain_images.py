@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.console.logs import display_path
 from pipeline.drawing import attention_maps
 from pipeline.drawing.document import document
 from pipeline.explainable_model import Explanation, Model
@@ -84,6 +85,7 @@ def page(model: Model, rows: list[dict[str, Any]], explanation: Explanation) -> 
     return document(
         Path(__file__).with_suffix(".html"),
         model=model,
+        folder=display_path(model.path),
         shown=images,
         grid=grid,
         legend=attention_maps.legend(),
