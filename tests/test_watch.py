@@ -101,7 +101,7 @@ def test_a_good_span_is_pushed_by_a_training_that_went_on_where_it_was_ended(sto
     code, rest = said["ended"]
     assert code == 0 and rest.endswith("stopped\n") and "Traceback" not in rest
     assert "continuing from" in said[1] and "epoch 25/25" in said[1] and "epoch 2/" not in said[1]
-    assert "span 1 appeared; there was no training before: a run starts" in said[1]
+    assert "span 1 appeared; no span was trained on before: a run starts" in said[1]
     assert "pushed version 1 to runs/digits/serving/1" in said[1]
     # Though another model serves now, from which a warm start would begin.
     again = said["another look"]

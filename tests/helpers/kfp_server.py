@@ -419,7 +419,7 @@ def problems(value, kind, at=""):
         return [] if type(value) is basic else [f"{at} {value!r} is no {kind}"]
     model = getattr(kfp_server_api, kind)
     if hasattr(model, "allowable_values"):
-        return [] if value in model.allowable_values else [f"{at} {value!r} is none of {model.allowable_values}"]
+        return [] if value in model.allowable_values else [f"{at} {value!r} is not one of {model.allowable_values}"]
     if not isinstance(value, dict):
         return [f"{at} is no object"]
     kinds = {model.attribute_map[name]: of for name, of in model.openapi_types.items()}

@@ -67,7 +67,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             for model in artifacts_of_role
         }
         if difference := answers[_CANDIDATE].class_difference(names):
-            raise ValueError(f"the candidate cannot be judged: {difference}; train it again on these data")
+            raise ValueError(f"the candidate cannot be judged: {difference}; train it again on this data")
         labels = answers[_CANDIDATE].labels
         comparison = None
         # If a model serves but its artifact is missing, nothing is compared, and the verdict must say so.
