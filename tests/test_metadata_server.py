@@ -1,4 +1,4 @@
-"""ML Metadata on a server: whole runs, and what is said when it is away."""
+"""ML Metadata on a server: whole runs, and error messages while the server is unavailable."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def served(mariadb, sample_data, tmp_path_factory):
     seen, states = [], set()
     for text in process.stderr:
         seen.append(text)
-        if " complete " in text:  # the run goes on: others read what it has written so far
+        if " complete " in text:  # other processes can read the store while the run continues
             with reader(Address.parse(address, PASSWORD)) as store:
                 [run] = store.runs()
             states.add(summarise(RunResult(run)).state)
@@ -97,7 +97,7 @@ def test_a_wrong_password_is_refused_at_once_and_not_shown(empty):
         reader(Address.parse(str(empty), "wr0ng")),
     ):
         pass
-    assert time.monotonic() - started < 1  # without another try
+    assert time.monotonic() - started < 1  # without a second attempt
     assert str(empty) in str(refused.value) and "wr0ng" not in str(refused.value)
 
 
