@@ -44,7 +44,7 @@ run: .venv/.ready
 	.venv/bin/vitpipe data prepare sample --out data/sample
 	.venv/bin/vitpipe run -c sample
 
-# One worker for each core, up to four, because each worker loads TensorFlow and TFX. All tests of a file run in the same
+# One worker for each core, up to four, because each worker loads TensorFlow and TFX. All tests of a file run in one
 # worker, which builds their fixtures once.
 PYTEST = .venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test: .venv/.ready

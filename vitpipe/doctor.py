@@ -1,4 +1,4 @@
-"""Checks of the machine and its libraries: would a run work here, and if not, what fixes it?
+"""Checks whether a run would work on this machine with its libraries, and how to fix each problem.
 
 The checks import and use the libraries that a run uses. They run one after another in a separate process, so that a
 library that cannot be loaded, or that crashes the process, becomes a finding like any other.

@@ -77,10 +77,10 @@ class ModelRecord(Group):
     run_id: str
     model: ModelId
     span: int  # that the model was trained on
-    data_digest: str  # of the span's shards
+    data_digest: str  # digest of the span's shards
     code_version: str
     settings_digest: str  # sha256 of the resolved settings, which the run records in full
-    metrics: dict[str, float]  # on the gate's test set
+    metrics: dict[str, float]  # figures on the gate's test set
     signatures: list[str]
     classes: list[str]  # in index order
     files: dict[str, str] = Field({})  # sha256 of each file but this record, by path; `push` sets it
