@@ -329,7 +329,7 @@ def test_a_model_that_learnt_shuffled_labels_is_stopped_by_every_bound_of_accura
 
 
 @pytest.mark.slow
-def test_a_model_that_learnt_less_than_the_serving_one_is_stopped_by_the_comparison_alone(rejected):
+def test_a_model_worse_than_the_serving_model_is_stopped_by_the_comparison_alone(rejected):
     sample, _ = rejected
     done = vitpipe(sample, *another_model({"gate.tolerance": 0.01}))
     assert done.returncode == 4, done.stdout + done.stderr
@@ -349,7 +349,7 @@ def test_a_model_that_cannot_be_served_in_time_is_not_pushed(rejected):
 
 
 @pytest.mark.slow
-def test_a_person_may_overrule_the_gate_and_their_words_are_kept(rejected):
+def test_a_user_can_overrule_the_gate_and_the_reason_is_recorded(rejected):
     sample, done = rejected
     assert states(done)["ServingCheck"] == "complete" and states(done)["Pusher"] == "skipped"
     overruled = run_id(done)
@@ -374,7 +374,7 @@ def test_a_person_may_overrule_the_gate_and_their_words_are_kept(rejected):
 
 
 @pytest.mark.slow
-def test_back_to_an_older_model_and_on_from_there(rejected):
+def test_a_rollback_and_later_runs(rejected):
     """A second model is pushed and rolled back. It no longer serves, and the same run does not push it again."""
     sample, _ = rejected
     other = another_model()
@@ -403,7 +403,7 @@ def test_back_to_an_older_model_and_on_from_there(rejected):
 
 
 @pytest.mark.slow
-def test_the_runs_can_be_read_and_what_no_kept_run_needs_can_go(rejected):
+def test_runs_are_listed_and_files_that_no_kept_run_needs_are_removed(rejected):
     sample, _ = rejected
     runs = json.loads(vitpipe(sample, "runs", "list", "--json").stdout)
     assert [run["state"] for run in runs] == ["not blessed", "done"]
@@ -449,7 +449,7 @@ def test_on_a_terminal_the_libraries_stay_in_their_log(sample):
     assert "absl" in (newest / "Evaluator.log").read_text()
 
 
-def test_bad_usage_is_said_before_anything_starts(tmp_path):
+def test_wrong_usage_is_reported_before_anything_starts(tmp_path):
     for arguments, message in [
         (["run", "-c", "sample"], "no data in data/sample: make some with `vitpipe data prepare"),
         (["run", "-c", "smaple"], "did you mean sample?"),
@@ -463,7 +463,7 @@ def test_bad_usage_is_said_before_anything_starts(tmp_path):
         assert "Traceback" not in done.stderr
 
 
-def test_what_a_person_may_accept_is_said(unused):
+def test_the_checks_that_can_be_accepted_are_listed(unused):
     for arguments, message in [
         (["--accept", "near_leaks"], "--accept CHECK and --reason"),
         (["--reason", "so"], "has no effect without --accept CHECK"),
@@ -493,7 +493,7 @@ def test_a_span_without_its_manifest_is_refused(unused):
 
 
 @pytest.mark.slow
-def test_other_sizes_and_classes_by_settings_alone(tmp_path):
+def test_other_sizes_and_classes_need_only_settings(tmp_path):
     """Photographs of 64x64 pixels and three classes. One training image also appears in test, and is left out."""
     rng = np.random.default_rng(0)
     colours = {"red": (200, 60, 60), "green": (60, 200, 60), "blue": (60, 60, 200)}

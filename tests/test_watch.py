@@ -96,7 +96,7 @@ def story(tmp_path_factory):
     return folder, said
 
 
-def test_a_good_span_is_pushed_by_a_training_that_went_on_where_it_was_ended(story):
+def test_a_good_span_is_pushed_by_a_training_that_continued_after_sigterm(story):
     _, said = story
     code, rest = said["ended"]
     assert code == 0 and rest.endswith("stopped\n") and "Traceback" not in rest
@@ -133,7 +133,7 @@ def test_the_first_model_serves_and_no_span_is_trained_on_again(story):
     assert (record["version"], record["span"]) == (1, 1)
 
 
-def test_each_run_says_what_started_it_and_why(story):
+def test_each_run_records_what_started_it_and_why(story):
     folder, _ = story
     runs = json.loads(vitpipe(folder, "runs", "list", "--json").stdout)
     assert [(run["span"], run["state"], run["trigger"], run["pushed"]) for run in runs] == [
