@@ -1,12 +1,13 @@
-# make setup [LOCK=dev|base|gpu|hub] [PYTHON=python3.12]   a working .venv, from nothing but Python 3.11 to 3.13 with pip
-# make run | test | test-all | lint | docs | bench         sets up first where needed; all but run want the dev lock
-# make lock                                                renews every lock under requirements/
+# make setup [LOCK=dev|base|gpu|hub] [PYTHON=python3.12]   create .venv; needs only Python 3.11 to 3.13 with pip or uv
+# make run | test | test-all | lint | docs | bench         set up first if needed; all except `run` need LOCK=dev
+# make lock                                                renew all lock files in requirements/
 
 export UV_PYTHON_DOWNLOADS := never
-# Without its bytecode kept, TFX takes 47 s to import instead of 12, each time.
+# Python must be able to cache bytecode. Without it, each import of TFX takes 47 s instead of 12 s.
 unexport PYTHONDONTWRITEBYTECODE
 
-# What .venv was last set up with: it stays so until LOCK or PYTHON says otherwise, or the checkout was moved or copied.
+# Values of LOCK, CURDIR and PYTHON in the last setup. They stay in effect until LOCK or PYTHON is given, or the
+# checkout is moved or copied.
 READY  := $(shell cat .venv/.ready 2>/dev/null)
 LOCK   ?= $(or $(word 1,$(READY)),dev)
 PYTHON ?= $(word 3,$(READY))
@@ -14,8 +15,8 @@ ifneq ($(strip $(LOCK) $(CURDIR) $(PYTHON)),$(READY))
 .PHONY: .venv/.ready
 endif
 
-# Every Python on the path, and for one of an environment the Python that the environment was made from: an activated
-# environment may have no pip. Not every python3.12 runs: pyenv has one for each version, switched on or not.
+# All Pythons on the path, and for the Python of an environment also its base Python, because an activated environment
+# may have no pip. Not every python3.12 runs: pyenv has a script for each version, even for inactive ones.
 NAMES   = python3.11 python3.12 python3.13 python3 python
 PYTHONS = $(or $(PYTHON),$(wildcard $(foreach name,$(NAMES),$(addsuffix /$(name),$(subst :, ,$(PATH))))))
 BASE    = import sys; print(sys._base_executable)
@@ -25,13 +26,13 @@ first   = $(shell for p in $(PYTHONS); do for q in $$p $$($$p -c '$(BASE)' 2>/de
 NONE    = No Python 3.11 to 3.13 $(1)runs here (tried $(or $(PYTHONS),$(NAMES))). Install one, on Debian and Ubuntu \
           with "apt install python3 python3-pip", or name it: make setup PYTHON=/path/to/python
 FOUND   = $(or $(call first,$(VERSION)),$(error $(call NONE)))
-# A Python with pip installs uv, or else a uv that is on the path.
+# uv is installed with a Python that has pip, or else with a uv on the path.
 PIP     = $(call first,import pip; $(VERSION))
 UV      = $(shell command -v uv)
 INSTALL = $(or $(PIP:%=% -m pip install --no-user --root-user-action=ignore),$(UV:%=% pip install),\
           $(error $(call NONE,with pip )))
 
-# The wheels of TFDV and ML Metadata ask for a newer glibc than many hosts have; old_glibc.py makes them load there.
+# The wheels of TFDV and ML Metadata require a newer glibc than many hosts have. old_glibc.py patches them.
 ifeq ($(shell uname -sm),Linux x86_64)
 PLATFORM := --python-platform x86_64-manylinux_2_39
 endif
@@ -43,12 +44,13 @@ run: .venv/.ready
 	.venv/bin/vitpipe data prepare sample --out data/sample
 	.venv/bin/vitpipe run -c sample
 
-# A worker a core, up to four: each holds TensorFlow and TFX. A file's tests stay in one worker, which builds its fixtures.
+# One worker for each core, up to four, because each worker loads TensorFlow and TFX. All tests of a file run in one
+# worker, which builds their fixtures once.
 PYTEST = .venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test: .venv/.ready
 	$(PYTEST) -m "not slow"
 
-# All of them: `make test test-all` runs the quick ones once.
+# All tests. The dependency makes `make test test-all` run the quick tests only once.
 test-all: test
 	$(PYTEST) -m slow
 
@@ -59,7 +61,8 @@ lint: .venv/.ready
 	.venv/bin/lint-imports
 	.venv/bin/hadolint kubeflow/images/Dockerfile
 
-# The site in build/docs. Every warning is an error: a dead link, a page in no list, a name that does not exist.
+# Build the site in build/docs. Every warning is an error, for example a dead link, a page that no list contains, or an
+# unknown name.
 docs: .venv/.ready
 	.venv/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env docs build/docs
 
@@ -81,12 +84,12 @@ lock: .uv/.ready
 	$(COMPILE) pyproject.toml --extra dev -c requirements/base.txt -o requirements/dev.txt
 	echo uv | $(COMPILE) - -o requirements/uv.txt
 
-# Both .ready files are removed first and written last, so what was interrupted is made anew.
+# Both .ready files are removed first and written last, so that an interrupted setup is repeated.
 .venv/.ready: .uv/.ready requirements/$(LOCK).txt pyproject.toml setup.py requirements/old_glibc.py
 	@test -e $@ -a "$(wordlist 2,3,$(READY))" = "$(strip $(CURDIR) $(PYTHON))" || .uv/bin/uv venv --quiet --clear --python $(FOUND) .venv
 	@rm -f $@
 	.uv/bin/uv pip sync --python .venv/bin/python --require-hashes $(PLATFORM) requirements/$(LOCK).txt
-	@rm -rf vitpipe.egg-info # of an older state: it would hide the newer metadata from who runs in this folder
+	@rm -rf vitpipe.egg-info # outdated metadata, which would hide the new metadata in this folder
 	.uv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .
 	.venv/bin/python requirements/old_glibc.py
 	@echo $(LOCK) $(CURDIR) $(PYTHON) > $@

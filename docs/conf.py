@@ -1,4 +1,4 @@
-"""Settings of Sphinx: what `make docs` builds, and how strictly."""
+"""Settings of Sphinx, which `make docs` uses."""
 
 import re
 import shutil
@@ -70,7 +70,7 @@ def check_files(app: Sphinx) -> None:
 
 
 def copy_pictures(app: Sphinx, error: Exception | None) -> None:
-    """Copy the pictures that pages show in HTML, for light and dark screens: Sphinx does not find them there."""
+    """Copy the pictures that pages show in HTML, for light and dark screens, because Sphinx does not find them."""
     if not error and (DOCS / "pictures").is_dir():
         shutil.copytree(DOCS / "pictures", Path(app.outdir) / "pictures", dirs_exist_ok=True)
 

@@ -32,9 +32,9 @@ from vitpipe.ui.server import create_server
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ROOT / "docs" / "pictures"
-WIDTH, HEIGHT = 1280, 1000  # of the window, in pixels
-COLOURS = 256  # of a picture's palette
-MOST_BYTES = 1_000_000  # of all pictures together
+WIDTH, HEIGHT = 1280, 1000  # size of the window, in pixels
+COLOURS = 256  # size of a picture's palette
+MOST_BYTES = 1_000_000  # largest size of all pictures together
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ esac
 vitpipe data prepare images --source "$images" --out "data/$name"
 
 # 2. Run: check the data (the data gate), train, check the model (the model gate and the serving check), and push it.
-#    The exit code is 3 if the data are refused, 4 if the model misses a bound and 5 if it cannot be served. The script
+#    The exit code is 3 if the data is refused, 4 if the model misses a bound and 5 if it cannot be served. The script
 #    ends there, and `vitpipe why last` explains which check failed.
 vitpipe run -c "$examples/own_images.yaml" --set name="$name" --data "data/$name"
 

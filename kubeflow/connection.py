@@ -211,8 +211,8 @@ class ClusterConnection(kfp_server_api.ApiClient):
         """Return the error of this project that corresponds to an error answer of the server."""
         if not error.status:  # an SSLError of urllib3, which kfp_server_api wraps
             return ClusterError(
-                f"{self.endpoint} shows a certificate that is not trusted: {str(error.reason).splitlines()[-1]}; name "
-                "a file with the certificates to trust in the variable SSL_CERT_FILE"
+                f"{self.endpoint} presents a certificate that is not trusted: {str(error.reason).splitlines()[-1]}. "
+                "Set the variable SSL_CERT_FILE to a file with the certificates to trust"
             )
         answer = f"{error.status} {error.reason}: {_message(error.body)}"
         if error.status == 401 or 300 <= error.status < 400:
@@ -247,7 +247,7 @@ class ClusterConnection(kfp_server_api.ApiClient):
 
     def _not_kfp(self, content: str) -> ClusterError:
         return ClusterError(
-            f"{self.endpoint} does not answer like Kubeflow Pipelines, it sent {content}: set kubeflow.endpoint to the "
+            f"{self.endpoint} does not answer like Kubeflow Pipelines: it sent {content}. Set kubeflow.endpoint to the "
             f"address of its web page or its API. If there is a login page, put a token in {TOKEN}"
         )
 

@@ -81,7 +81,7 @@ def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionC
                 if (failed := execution_id(handle.store, ir.pipeline_info.id, run_id, node_id)) is not None:
                     # TFX does not store the message, and the report shows it.
                     mark_failed(handle.store, failed, **{REFUSED: str(error)} if refused else {})
-        except Exception:  # the same full disk may hold the store
+        except Exception:  # the store may be on a disk that is full
             log.exception("cannot record that %s failed", node_id)
         if refused:
             return Outcome(node_id, NodeState.FAILED, seconds, failed, str(error), data_refused=True)

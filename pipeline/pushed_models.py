@@ -41,7 +41,7 @@ class Verification:
 
 
 def list_models(runs: Path = Path("runs")) -> Listing:
-    """Return every pushed version of the pipelines below `runs`. Raises UsageError if there is none."""
+    """Return every pushed version of the pipelines below `runs`. Raises UsageError if there are no versions."""
     models: list[PushedModel] = []
     unreadable: list[str] = []
     for folder in serving_folders(runs):
@@ -82,7 +82,7 @@ def verify_models(runs: Path = Path("runs")) -> Verification:
 
 
 def serving_folders(runs: Path) -> list[Path]:
-    """Return the folders of pushed models below `runs`. Raises UsageError if there is none."""
+    """Return the folders of pushed models below `runs`. Raises UsageError if there are no such folders."""
     folders = [folder for folder in sorted(runs.glob("*/serving")) if versions(folder)]
     if not folders:
         raise UsageError(

@@ -25,7 +25,7 @@ class Restored:
 
     record: ModelRecord
     folder: Path  # folder of all versions
-    earlier: bool  # True if an earlier roll-back pushed it and was interrupted before it reported that
+    earlier: bool  # True if an earlier rollback pushed it and was interrupted before it reported that
 
 
 def roll_back(
@@ -41,7 +41,7 @@ def roll_back(
         version: the version to return to; None for the newest whose model neither serves nor was rolled back.
         pipeline: name of the pipeline; None if only one has pushed models.
         runs: folder of the run folders.
-        report: called with the result before this roll-back counts as done. If the process is killed before that,
+        report: called with the result before this rollback counts as done. If the process is killed before that,
             repeating the call returns the same result instead of going back one more version.
 
     Returns:

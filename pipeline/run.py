@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class Plan:
     """A run that has been checked against its data and models, but not started."""
 
-    settings: Settings  # for a fine-tuning, with the sizes of its backbone
+    settings: Settings  # the settings; those of a fine-tuning have the sizes of its backbone
     span: int  # the span to train on
     accepted: Mapping[str, str]  # checks of the data gate that do not stop the run, each with the reason
     warm_start: WarmStart | None  # weights and classes that the training takes over from the serving model

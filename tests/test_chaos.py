@@ -1,4 +1,4 @@
-"""Kills of a real pipeline at random moments: nothing is half done, and the same command ends as if unbroken."""
+"""Kills of a real pipeline at random moments: nothing is left half done, and a repeated command ends well."""
 
 import pytest
 

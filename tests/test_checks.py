@@ -1,4 +1,4 @@
-"""The places that run the checks of a change agree: Makefile, pre-commit, CI."""
+"""The Makefile, pre-commit and CI run the same checks."""
 
 import re
 import subprocess

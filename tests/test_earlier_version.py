@@ -45,7 +45,7 @@ def test_runs_are_listed_with_their_results(vitpipe):
     assert found == [(NOT_BLESSED, "not blessed", False, None, []), (PUSHED, "done", True, "1", [])]
 
 
-def test_a_run_says_what_was_weighed(vitpipe):
+def test_a_run_shows_what_was_compared(vitpipe):
     code, out = vitpipe("why", NOT_BLESSED, "--json")
     told = json.loads(out)
     assert code == 0 and told["unreadable"] == []

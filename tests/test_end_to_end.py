@@ -302,7 +302,7 @@ def test_damaged_data_end_the_run_before_anything_is_trained_and_the_old_model_s
 
 
 def shuffled_labels(records):
-    """Of training only: the model that learns them is asked about test images that are labelled right."""
+    """Shuffle the labels of training records. The labels of the test images stay correct."""
     examples = [tfrecord.parse(record) for record in records]
     labels = np.random.default_rng(0).permutation([example.label for example in examples])
     shuffled = [
@@ -329,7 +329,7 @@ def test_a_model_that_learnt_shuffled_labels_is_stopped_by_every_bound_of_accura
 
 
 @pytest.mark.slow
-def test_a_model_that_learnt_less_than_the_serving_one_is_stopped_by_the_comparison_alone(rejected):
+def test_a_model_worse_than_the_serving_model_is_stopped_by_the_comparison_alone(rejected):
     sample, _ = rejected
     done = vitpipe(sample, *another_model({"gate.tolerance": 0.01}))
     assert done.returncode == 4, done.stdout + done.stderr
@@ -349,7 +349,7 @@ def test_a_model_that_cannot_be_served_in_time_is_not_pushed(rejected):
 
 
 @pytest.mark.slow
-def test_a_person_may_overrule_the_gate_and_their_words_are_kept(rejected):
+def test_a_user_can_overrule_the_gate_and_the_reason_is_recorded(rejected):
     sample, done = rejected
     assert states(done)["ServingCheck"] == "complete" and states(done)["Pusher"] == "skipped"
     overruled = run_id(done)
@@ -374,8 +374,8 @@ def test_a_person_may_overrule_the_gate_and_their_words_are_kept(rejected):
 
 
 @pytest.mark.slow
-def test_back_to_an_older_model_and_on_from_there(rejected):
-    """A second model is pushed and rolled back: it serves no more, and the same run does not push it again."""
+def test_a_rollback_and_later_runs(rejected):
+    """A second model is pushed and rolled back. It no longer serves, and the same run does not push it again."""
     sample, _ = rejected
     other = another_model()
     assert "pushed version 2" in vitpipe(sample, *other).stdout
@@ -388,7 +388,7 @@ def test_back_to_an_older_model_and_on_from_there(rejected):
     again = vitpipe(sample, *other)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "not pushed: this model was rolled back; version 3" in again.stdout
-    assert vitpipe(sample, "run", "-c", "sample").returncode == 0  # the model of version 1 is weighed against itself
+    assert vitpipe(sample, "run", "-c", "sample").returncode == 0  # the model of version 1 is compared with itself
     assert pushed(sample, "sample") == ["1", "2", "3"]
 
     assert vitpipe(sample, "models", "verify").returncode == 0
@@ -403,7 +403,7 @@ def test_back_to_an_older_model_and_on_from_there(rejected):
 
 
 @pytest.mark.slow
-def test_the_runs_can_be_read_and_what_no_kept_run_needs_can_go(rejected):
+def test_runs_are_listed_and_files_that_no_kept_run_needs_are_removed(rejected):
     sample, _ = rejected
     runs = json.loads(vitpipe(sample, "runs", "list", "--json").stdout)
     assert [run["state"] for run in runs] == ["not blessed", "done"]
@@ -414,7 +414,8 @@ def test_the_runs_can_be_read_and_what_no_kept_run_needs_can_go(rejected):
     freed = vitpipe(sample, "gc", "--keep", "1")
     assert freed.returncode == 0 and "removed" in freed.stdout, freed.stderr
     assert "deleted" in vitpipe(sample, "artifacts", "list", "--type", "Model").stdout
-    again = vitpipe(sample, "run", "-c", "sample")  # finds all of the kept run, and the model that serves
+    # The results of the kept run are still in the cache, and the serving model still exists.
+    again = vitpipe(sample, "run", "-c", "sample")
     assert again.returncode == 0 and "nothing trained" in again.stdout, again.stdout + again.stderr
 
 
@@ -428,14 +429,14 @@ def test_one_run_at_a_time(unused):
 
 @pytest.mark.slow
 def test_on_a_terminal_the_libraries_stay_in_their_log(sample):
-    """A real terminal, where Rich draws its spinner; and a node that is forced runs again."""
+    """Run on a real terminal, on which Rich draws its spinner. A forced node runs again."""
     line, options = command(sample, "run", "-c", "sample", "--force", "Evaluator")
     terminal, other_end = pty.openpty()
     options["env"] |= {"TERM": "xterm", "COLUMNS": "200"}
     process = subprocess.Popen(line, stdin=other_end, stdout=other_end, stderr=other_end, **options)
     os.close(other_end)
     seen = b""
-    with contextlib.suppress(OSError):  # how a terminal says that the process has gone
+    with contextlib.suppress(OSError):  # a terminal raises it when the process has ended
         while some := os.read(terminal, 65536):
             seen += some
     assert process.wait() == 0
@@ -448,7 +449,7 @@ def test_on_a_terminal_the_libraries_stay_in_their_log(sample):
     assert "absl" in (newest / "Evaluator.log").read_text()
 
 
-def test_bad_usage_is_said_before_anything_starts(tmp_path):
+def test_wrong_usage_is_reported_before_anything_starts(tmp_path):
     for arguments, message in [
         (["run", "-c", "sample"], "no data in data/sample: make some with `vitpipe data prepare"),
         (["run", "-c", "smaple"], "did you mean sample?"),
@@ -462,7 +463,7 @@ def test_bad_usage_is_said_before_anything_starts(tmp_path):
         assert "Traceback" not in done.stderr
 
 
-def test_what_a_person_may_accept_is_said(unused):
+def test_the_checks_that_can_be_accepted_are_listed(unused):
     for arguments, message in [
         (["--accept", "near_leaks"], "--accept CHECK and --reason"),
         (["--reason", "so"], "has no effect without --accept CHECK"),
@@ -492,8 +493,8 @@ def test_a_span_without_its_manifest_is_refused(unused):
 
 
 @pytest.mark.slow
-def test_other_sizes_and_classes_by_settings_alone(tmp_path):
-    """64x64 photographs of three classes; one of train stands in test too, and is left out."""
+def test_other_sizes_and_classes_need_only_settings(tmp_path):
+    """Photographs of 64x64 pixels and three classes. One training image also appears in test, and is left out."""
     rng = np.random.default_rng(0)
     colours = {"red": (200, 60, 60), "green": (60, 200, 60), "blue": (60, 60, 200)}
     for split, rows in {"train": 40, "test": 10}.items():
@@ -524,7 +525,7 @@ def test_other_sizes_and_classes_by_settings_alone(tmp_path):
 
 @pytest.mark.slow
 def test_a_slice_of_the_real_cifar10(cifar10_archive, tmp_path):
-    """40 training and 10 test images a class through the whole graph; too few to learn, so the gate is left open."""
+    """Run the whole graph on 40 training and 10 test images per class, with bounds that every model satisfies."""
     counts = {}
     with tarfile.open(cifar10_archive) as archive:
         for member in archive:

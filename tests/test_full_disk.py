@@ -59,7 +59,7 @@ def test_no_space_for_the_files_of_a_node(run, tmp_path):
     assert "No space left on device" in done.stdout and "Traceback" not in done.stderr
     assert list(states(done).items())[-1] == ("ImportExampleGen", "failed")
     assert (tmp_path / "after" / "sample" / "metadata.db").is_file()
-    assert not [*(tmp_path / "after" / "sample" / "root").glob("ImportExampleGen/examples/*")]  # no half artifact
+    assert not [*(tmp_path / "after" / "sample" / "root").glob("ImportExampleGen/examples/*")]  # no incomplete artifact
 
 
 def test_no_space_halfway_through_the_graph(run, tmp_path):

@@ -1,4 +1,4 @@
-"""ML Metadata on a server: whole runs, and what is said when it is away."""
+"""ML Metadata on a server: whole runs, and error messages while the server is unavailable."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def served(mariadb, sample_data, tmp_path_factory):
     seen, states = [], set()
     for text in process.stderr:
         seen.append(text)
-        if " complete " in text:  # the run goes on: others read what it has written so far
+        if " complete " in text:  # other processes can read the store while the run continues
             with reader(Address.parse(address, PASSWORD)) as store:
                 [run] = store.runs()
             states.add(summarise(RunResult(run)).state)
@@ -57,7 +57,7 @@ def test_a_run_on_a_server_pushes_a_model_and_answers_as_one_in_a_file(served, s
 
 @pytest.mark.e2e
 @pytest.mark.slow
-def test_the_password_is_nowhere_in_what_a_run_leaves(served):
+def test_no_file_or_record_of_a_run_contains_the_password(served):
     folder, address, output = served
     needles = [PASSWORD, PASSWORD.split()[0], repr(PASSWORD), json.dumps(PASSWORD)]
     texts = [output.encode()] + [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
@@ -97,11 +97,11 @@ def test_a_wrong_password_is_refused_at_once_and_not_shown(empty):
         reader(Address.parse(str(empty), "wr0ng")),
     ):
         pass
-    assert time.monotonic() - started < 1  # without another try
+    assert time.monotonic() - started < 1  # without a second attempt
     assert str(empty) in str(refused.value) and "wr0ng" not in str(refused.value)
 
 
-def test_a_server_that_went_away_is_named_after_some_tries(mariadb, empty, sample_data, tmp_path):
+def test_an_unreachable_server_is_named_after_several_attempts(mariadb, empty, sample_data, tmp_path):
     folder = shutil.copytree(sample_data, tmp_path / "folder")
     with reader(empty) as store:
         assert store.runs() == []
@@ -130,7 +130,7 @@ def test_a_connection_that_breaks_between_two_questions_is_a_store_error(mariadb
         mariadb.start()
 
 
-def test_an_empty_database_is_no_store(mariadb):
+def test_an_empty_database_is_not_a_store(mariadb):
     address = Address.parse(mariadb.database("bare"), PASSWORD)
     with pytest.raises(StoreError, match="is not a store of ML Metadata: it has no table MLMDEnv"), reader(address):
         pass

@@ -1,4 +1,4 @@
-"""Three spans through `vitpipe watch`, as they land: a good one, one that drifted, and one that makes a worse model."""
+"""`vitpipe watch` with three spans, one after the other: a good one, one that drifted, and one with wrong labels."""
 
 import json
 import signal
@@ -25,7 +25,7 @@ SETTINGS = {
     "gate.accuracy": 0.6,
     "gate.class_accuracy": 0,
     "gate.calibration": 1,
-    "data_gate.conflicting_labels.stop": "null",  # shuffled labels contradict, and the gate shall judge the model
+    "data_gate.conflicting_labels.stop": "null",  # shuffled labels contradict each other
 }
 
 
@@ -34,7 +34,7 @@ def watch(*options):
 
 
 class Watching:
-    """The command at work, whose lines are waited for."""
+    """Running `vitpipe watch`, with methods that wait for lines of its output."""
 
     def __init__(self, folder):
         line, options = command(folder, *watch("--every", 0.2, "--settle", 1))
@@ -55,7 +55,7 @@ class Watching:
 
 
 def land(folder, span, rows, dark=False, shuffled=False):
-    """Digits as a person has them, in a folder a class; no digit is in two spans."""
+    """Write digits to an image folder with a folder for each class, and prepare it as a span. Spans share no digits."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -74,7 +74,7 @@ def land(folder, span, rows, dark=False, shuffled=False):
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory):
-    """A folder in which it has happened, and what was said to each span."""
+    """Folder in which a watcher has processed three spans, and the output for each of them."""
     folder, said = tmp_path_factory.mktemp("watch"), {}
     (folder / "data" / "digits").mkdir(parents=True)
 
@@ -86,7 +86,7 @@ def story(tmp_path_factory):
 
     watching = Watching(folder)
     said[1] = watching.until("waiting for another span")
-    said["another look"] = vitpipe(folder, *watch("--once"))  # while the other watcher is there
+    said["another look"] = vitpipe(folder, *watch("--once"))  # while the first watcher is still running
     land(folder, 2, slice(900, 1200), dark=True)
     said[2] = watching.until("waiting for another span")
     said["interrupted"] = watching.end(signal.SIGINT)
@@ -96,14 +96,14 @@ def story(tmp_path_factory):
     return folder, said
 
 
-def test_a_good_span_is_pushed_by_a_training_that_went_on_where_it_was_ended(story):
+def test_a_good_span_is_pushed_by_a_training_that_continued_after_sigterm(story):
     _, said = story
     code, rest = said["ended"]
     assert code == 0 and rest.endswith("stopped\n") and "Traceback" not in rest
     assert "continuing from" in said[1] and "epoch 25/25" in said[1] and "epoch 2/" not in said[1]
-    assert "span 1 appeared; there was no training before: a run starts" in said[1]
+    assert "span 1 appeared; no span was trained on before: a run starts" in said[1]
     assert "pushed version 1 to runs/digits/serving/1" in said[1]
-    # Though another model serves now, from which a warm start would begin.
+    # A warm start would now begin from another model, but that is no reason to train again.
     again = said["another look"]
     assert again.returncode == 0 and "on span 1 ended: done" in again.stderr, again.stderr
 
@@ -133,7 +133,7 @@ def test_the_first_model_serves_and_no_span_is_trained_on_again(story):
     assert (record["version"], record["span"]) == (1, 1)
 
 
-def test_each_run_says_what_started_it_and_why(story):
+def test_each_run_records_what_started_it_and_why(story):
     folder, _ = story
     runs = json.loads(vitpipe(folder, "runs", "list", "--json").stdout)
     assert [(run["span"], run["state"], run["trigger"], run["pushed"]) for run in runs] == [
@@ -142,10 +142,11 @@ def test_each_run_says_what_started_it_and_why(story):
         (1, "done", "span", "1"),
         (1, "died", "span", None),
     ]
-    assert "Trainer\tfailed" in vitpipe(folder, "runs", "show", runs[-1]["run"]).stdout  # asked to end, it said so
+    # After SIGTERM the Trainer still recorded that it failed.
+    assert "Trainer\tfailed" in vitpipe(folder, "runs", "show", runs[-1]["run"]).stdout
     shown = vitpipe(folder, "runs", "show", "last").stdout
     assert "trigger: span" in shown and "reason: span 3 appeared; the last training was on span 1" in shown
-    # A warm start: from the model that serves.
+    # The training was a warm start from the serving model.
     [trainer] = [line for line in shown.splitlines() if line.startswith("Trainer\t")]
     assert "base_model:" in trainer
 
@@ -156,4 +157,4 @@ def test_a_warm_start_normalises_pixels_as_its_weights_learned_them(story):
     first, warm = (read_vit(file).config for file in root.glob("Trainer/model/*/Format-Serving/assets.extra/vit.keras"))
     assert first["mean"] == warm["mean"] and first["std"] == warm["std"]
     data = {str(read_moments(TFTransformOutput(str(graph)))) for graph in root.glob("Transform/transform_graph/*")}
-    assert len(data) == 2  # each span's are its own
+    assert len(data) == 2  # each span has its own moments

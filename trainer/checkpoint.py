@@ -90,7 +90,7 @@ class Checkpoints:
                 log.warning("checkpoint skipped: %s is damaged (%s)", path, error)
                 continue
             if difference := _first_difference(arrays, like):
-                log.warning("checkpoint skipped: %s is of another training (%s)", path, difference)
+                log.warning("checkpoint skipped: %s belongs to another training (%s)", path, difference)
                 continue
             log.info("continuing from %s", path)
             return Checkpoint(path, epoch, arrays, info)

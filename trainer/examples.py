@@ -6,7 +6,7 @@ IMAGE = "image"  # raw: PNG or JPEG bytes; transformed: uint8 pixels, height x w
 LABEL = "label"  # int64, 0 to classes - 1
 ID = "id"  # bytes: origin of the example
 
-MAX_PIXELS = 4096 * 4096  # of an image, 48 MiB as RGB; checked in the image's header, before it is decoded
+MAX_PIXELS = 4096 * 4096  # 48 MiB as RGB; checked in the header of an image, before it is decoded
 MAX_SIDE = 1_000_000  # pixels on a side of an image, the limit of libpng; that of JPEG is 65,500
 
 CLASS_NAMES_DOMAIN = "class_names"  # string domain of the schema, which lists the classes in index order

@@ -51,7 +51,7 @@ class History:
         )
 
     def best(self) -> Row:
-        """Return the row of the epoch with the highest accuracy on val, the first of equal ones."""
+        """Return the row of the epoch with the highest accuracy on val; the first one if several are equal."""
         return max(self.rows, key=lambda row: row["val_accuracy"])
 
     def _keep(self, row: Row) -> None:

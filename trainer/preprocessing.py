@@ -58,9 +58,9 @@ def _check_header(encoded: tf.Tensor) -> tf.Tensor:
     def jpeg_shape() -> tf.Tensor:
         return tf.io.extract_jpeg_shape(encoded, tf.int64)[:2]
 
-    too_large = tf.fill([2], tf.constant(MAX_PIXELS, tf.int64))  # of other formats, so that both checks reject them
+    too_large = tf.fill([2], tf.constant(MAX_PIXELS, tf.int64))  # the size of other formats, which both checks reject
     shape = tf.case([(png, png_shape), (jpeg, jpeg_shape)], default=lambda: too_large)
-    checks = [  # of the sides as well, because their product may overflow
+    checks = [  # the sides are checked as well, because their product may overflow
         tf.debugging.assert_less_equal(shape, tf.cast(MAX_SIDE, tf.int64)),
         tf.debugging.assert_less_equal(tf.reduce_prod(shape), tf.cast(MAX_PIXELS, tf.int64)),
     ]

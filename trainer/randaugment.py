@@ -264,7 +264,7 @@ def smooth(images: KerasTensor) -> KerasTensor:
 
 
 def _truncate(values: KerasTensor) -> KerasTensor:
-    """Round down to whole numbers, as Pillow does, but not a whole number that float32 made slightly too small."""
+    """Round down to whole numbers, as Pillow does. A whole number that float32 made slightly too small is restored."""
     return ops.floor(values + 1e-3)
 
 

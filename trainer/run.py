@@ -119,7 +119,7 @@ def run_fn(fn_args: "FnArgs") -> None:
             log.info(str(warm_start))
             if warm_start.rebuilt:
                 start = rebuild_head(start, model_settings, old_names, names)
-            mean, std = start.config["mean"], start.config["std"]  # the weights were learned on pixels so normalised
+            mean, std = start.config["mean"], start.config["std"]  # the weights expect pixels normalised like this
             if devices.is_chief(strategy):
                 run_dir.mkdir(parents=True, exist_ok=True)
                 (run_dir / FILE).write_text(warm_start.model_dump_json() + "\n", "utf-8")

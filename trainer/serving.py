@@ -119,7 +119,7 @@ def load_vit(path: str) -> ViT:
     file = f"{path}/{KERAS_MODEL}"
     if not tf.io.gfile.exists(file):
         raise FileNotFoundError(
-            f"{file} is missing, the Keras model in the SavedModel's folder: use a SavedModel that this pipeline's "
+            f"{file} is missing, and with it the Keras model of the SavedModel. Use a SavedModel that this pipeline's "
             "Trainer wrote, or train from scratch (training.warm_start=false)"
         )
     return read_vit(file)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-MOST_PARAMETERS = 10_000_000_000  # of a model: 40 GB of weights, and four times as much with the optimizer's state
-MOST_TOKENS = 65_536  # of an image: 256 x 256 patches
+MOST_PARAMETERS = 10_000_000_000  # these take 40 GB of memory, and four times as much with the optimizer's state
+MOST_TOKENS = 65_536  # an image of 256 x 256 patches
 
 
 def check_model(model: Mapping[str, Any]) -> None:

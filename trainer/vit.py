@@ -14,7 +14,7 @@ from keras import layers, ops
 from trainer.settings import Pool, current_names
 from trainer.sizes import check_model
 
-EPSILON = 1e-6  # of every LayerNorm, as in the paper's own code
+EPSILON = 1e-6  # epsilon of every LayerNorm, as in the paper's own code
 
 ImageShape = tuple[int | None, int, int, int]  # images (None if unknown), height, width, channels
 TokenShape = tuple[int | None, int, int]  # images, tokens, width
@@ -43,8 +43,8 @@ def extract_patches(images: keras.KerasTensor, patch_size: int) -> keras.KerasTe
 def sincos_positions(grid: int, width: int) -> np.ndarray:
     """Compute position embeddings from sines and cosines (Chen et al., 2021, https://arxiv.org/abs/2104.02057).
 
-    A quarter of the width each holds sines of the column, cosines of the column, sines of the row and cosines of the
-    row, at wavelengths from 2 pi to almost 20,000 pi patches.
+    The width has four equal parts: sines of the column, cosines of the column, sines of the row and cosines of the row.
+    The wavelengths are from 2 pi to almost 20,000 pi patches.
 
     Args:
         grid: Number of patches on a side of the image.
@@ -93,8 +93,8 @@ class ConvStem(layers.Layer):
     """Patch embedding by small convolutions (Xiao et al., 2021, https://arxiv.org/abs/2106.14881).
 
     It has log2(patch_size) convolutions of size 3x3 and stride 2, each followed by LayerNorm over the channels and
-    ReLU, and then a 1x1 convolution. The last of the 3x3 convolutions has `width` channels, and each one before has
-    half as many as the next. The output is [N, height / patch_size, width / patch_size, width]: one token for each
+    ReLU, and then a 1x1 convolution. The last 3x3 convolution has `width` channels, and each earlier one has half
+    as many as the next. The output is [N, height / patch_size, width / patch_size, width]: one token for each
     patch.
 
     The paper uses BatchNorm. LayerNorm replaces it, because the statistics of BatchNorm depend on the number of devices

@@ -14,7 +14,7 @@ WARM_START = "warm_start"  # property of a Model artifact, with the content of t
 class WarmStart(Group):
     """Classes that a warm start kept, added and dropped."""
 
-    version: int | None  # of the serving model, if known
+    version: int | None  # version of the serving model, if known
     kept: list[str]
     new: list[str]
     dropped: list[str]

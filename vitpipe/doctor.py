@@ -1,4 +1,4 @@
-"""Checks of the machine and its libraries: would a run work here, and if not, what fixes it?
+"""Checks whether a run would work on this machine with its libraries, and how to fix each problem.
 
 The checks import and use the libraries that a run uses. They run one after another in a separate process, so that a
 library that cannot be loaded, or that crashes the process, becomes a finding like any other.
@@ -158,7 +158,9 @@ def packages() -> Diagnosis:
     """Check that no other package hides one of ours by having its name."""
     if hidden := shadows():
         return Diagnosis(
-            Health.PROBLEM, "; ".join(hidden), "follow this advice: Python must find all packages of vitpipe"
+            Health.PROBLEM,
+            "; ".join(hidden),
+            "follow the advice of the message: Python must find all packages of vitpipe",
         )
     return Diagnosis(Health.OK, "no other package hides one of vitpipe's")
 
@@ -404,4 +406,4 @@ def examine(
                 [f"killed by {signal.Signals(-status).name}"] if status < 0 else [f"exit status {status}", *last_words]
             )
             name = rest.pop(0)
-            yield name, _failure(name, f"ended its process: {', '.join(end)}")
+            yield name, _failure(name, f"the process of this check ended: {', '.join(end)}")

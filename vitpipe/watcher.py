@@ -159,7 +159,7 @@ class Watcher:
             return ""
         runs = _runs_with_verdict(self.settings)
         trained = [_span(run) for run in runs if RunResult(run).state is not RunState.REFUSED]
-        last = f"the last training was on span {trained[0]}" if trained else "there was no training before"
+        last = f"the last training was on span {trained[0]}" if trained else "no span was trained on before"
         return f"span {span} appeared; {last}"
 
     def _newest(self) -> int | None:

@@ -1,4 +1,4 @@
-"""The folder that a model server watches. It has a sub-folder for each version, and the highest version serves.
+"""The folder that a model server watches. It has a subfolder for each version, and the highest version serves.
 
 Imports neither TensorFlow nor TFX, so that the commands `predict`, `models` and `rollback` start quickly.
 """
@@ -60,12 +60,12 @@ class ModelId(Group):
 
 
 class Rollback(Group):
-    """Content of `.rollback.json`, which a roll-back writes before it pushes, and removes after its result was printed.
+    """Content of `.rollback.json`, which a rollback writes before it pushes, and removes after its result was printed.
 
-    With this file, repeating a killed roll-back returns its result instead of going back one more version.
+    With this file, repeating a killed rollback returns its result instead of going back one more version.
     """
 
-    version: int  # new version that the roll-back pushes
+    version: int  # new version that the rollback pushes
     restores: int  # older version that it copies
 
 
@@ -77,15 +77,15 @@ class ModelRecord(Group):
     run_id: str
     model: ModelId
     span: int  # that the model was trained on
-    data_digest: str  # of the span's shards
+    data_digest: str  # digest of the span's shards
     code_version: str
     settings_digest: str  # sha256 of the resolved settings, which the run records in full
-    metrics: dict[str, float]  # on the gate's test set
+    metrics: dict[str, float]  # figures on the gate's test set
     signatures: list[str]
     classes: list[str]  # in index order
     files: dict[str, str] = Field({})  # sha256 of each file but this record, by path; `push` sets it
     override: str | None = None  # reason of a person who overruled the gate
-    restored_from: int | None = None  # version that a roll-back copied
+    restored_from: int | None = None  # version that a rollback copied
     withdrawn: tuple[ModelId, ...] = ()  # models that were rolled back, and are not pushed again
 
 
@@ -284,7 +284,7 @@ def restore(folder: Path, version: int) -> ModelRecord:
     source = folder / str(version)
     old, now = read_record(source), read_record(folder / str(existing[-1]))
     if old.model == now.model:
-        raise ValueError(f"version {version} in {folder} is the model that serves already, as version {now.version}")
+        raise ValueError(f"version {version} in {folder} already serves, as version {now.version}")
     if lines := problems(source):
         raise DataRefused("; ".join(lines))
     withdrawn = {*now.withdrawn, now.model} - {old.model}
@@ -308,7 +308,7 @@ def restore(folder: Path, version: int) -> ModelRecord:
 
 
 def interrupted_rollback(folder: Path) -> ModelRecord | None:
-    """Return the record that a killed roll-back pushed, if that version still serves; None otherwise."""
+    """Return the record that a killed rollback pushed, if that version still serves; None otherwise."""
     try:
         note = Rollback.model_validate_json((folder / _ROLLBACK).read_text("utf-8"))
     except (OSError, ValueError):  # the note is missing or incomplete
@@ -320,7 +320,7 @@ def interrupted_rollback(folder: Path) -> ModelRecord | None:
 
 
 def acknowledge(folder: Path) -> None:
-    """Mark the last roll-back as finished, after its result was printed."""
+    """Mark the last rollback as finished, after its result was printed."""
     with contextlib.suppress(OSError):
         (folder / _ROLLBACK).unlink()
 

@@ -45,7 +45,7 @@ def main() -> None:
     overrides = {name: getattr(arguments, f"gate_{name}") for name in GateSettings.model_fields}
     gate = {name: value for name, value in overrides.items() if value is not None}
     reason = arguments.reason
-    # Kubeflow Pipelines before 2.16 leaves the placeholder of the time as it is.
+    # Kubeflow Pipelines before 2.16 does not replace the placeholder of the time.
     if arguments.trigger == "schedule" and not reason and not arguments.due.startswith("{{"):
         reason = f"due {arguments.due}"
     try:

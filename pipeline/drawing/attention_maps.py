@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from trainer.explain import upsample
 
-TICKS = (0, 1, 2, 4, 8, 16)  # of the legend: multiples of even attention; larger ones have the colour of the last
+TICKS = (0, 1, 2, 4, 8, 16)  # ticks of the legend, in multiples of even attention; larger values have the last colour
 _SIDE = 256  # smallest side of a picture, in pixels
 _GAP = 3  # pixels between tiles
 # RGBA colours from transparent yellow to nearly opaque red.

@@ -31,7 +31,7 @@ class Curve(Group):
 
     name: str  # deletion or insertion
     rollout: list[float]  # probability at each of `Removal.shares`, in the order of rollout
-    random: list[float]  # the same in random order, as a mean over the seeds
+    random: list[float]  # probability at each share in random order, as a mean over the seeds
     rollout_area: float
     random_area: float
     random_areas: list[float]  # area of each seed
@@ -177,7 +177,7 @@ def _removal(model: Model, images: np.ndarray, orders: np.ndarray, progress: Cal
 def _curve(name: str, shares: np.ndarray, rollout: np.ndarray, random: np.ndarray) -> Curve:
     """Return the curve for the probabilities rollout [images, steps + 1] and random [seeds, images, steps + 1]."""
     areas, random_areas = explain.area_under_curve(shares, rollout), explain.area_under_curve(shares, random)
-    differences = areas - random_areas.mean(0)  # each between areas of the same image
+    differences = areas - random_areas.mean(0)  # differences between areas of the same image
     # A single image gives no interval, except that areas of probabilities are between 0 and 1.
     error = differences.std(ddof=1) / len(differences) ** 0.5 if len(differences) > 1 else np.inf
     low, high = np.clip(differences.mean() + _STANDARD_ERRORS * error * np.array([-1, 1]), -1, 1)

@@ -215,7 +215,7 @@ def _with_steps(
         state = _COLOURS.get(states.get(source, ""), "")
         for name in held:
             ends = place[source], place[name]
-            # A step behind another held step needs no arrow of its own.
+            # A step that follows another step with the same condition needs no arrow from the gate.
             if not any((place[other], place[name]) in drawn for other in held):
                 classes = "stopped" if state == "failed" else "passed" if name in executions else ""
                 drawn[ends] = Arrow(*ends, title=f"{name} runs only if {source} passes", classes=f"condition {classes}")

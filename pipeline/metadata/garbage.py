@@ -60,7 +60,7 @@ def garbage(store: Reader, pipeline: str, root: Path, keep: int, pushed: Collect
     These artifacts are kept:
 
     - inputs and outputs of the newest `keep` runs of the pipeline, including the cache entries that they used or wrote;
-    - pushed models: the serving one is the baseline of the next candidate, and a roll-back can make any of them serve;
+    - pushed models: the serving one is the baseline of the next candidate, and a rollback can make any of them serve;
     - the newest passed verdict on each span, which a later span is compared with.
 
     Artifacts that an interrupted call marked for deletion are garbage, too, because no run uses them.

@@ -305,7 +305,7 @@ class Reader:
     def _runs(
         self, condition: str, values: Sequence[object], limit: int | None = None, offset: int = 0, details: bool = True
     ) -> list[Run]:
-        """Return the runs that satisfy a condition, by eight queries at most."""
+        """Return the runs that satisfy a condition, with at most eight queries."""
         rows = self._run_rows(condition, values, limit, offset)
         if not rows:
             return []

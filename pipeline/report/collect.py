@@ -29,7 +29,7 @@ _SAMPLES = 8  # pictures of each class
 _MOST_SAMPLES = 160  # pictures of all classes, which limits the size of a page with a thousand classes
 _MISTAKES = 24
 _EXPLAINED = 6  # mistakes with attention maps
-_BOXES = 120  # in the lineage, which contains all earlier models after warm starts
+_BOXES = 120  # boxes of the lineage that are shown; after warm starts it contains all earlier models
 
 
 def collect(store: Reader, run: Run) -> Report:

@@ -288,7 +288,7 @@ class RunResult:
         return read_flag(self._blessing.properties, "blessed") if self._blessing else None
 
     def recorded(self, part: Literal["data", "model", "override", "serving"]) -> Any:
-        """Return the unchanged record of a gate, in the format of any version; None if there is none.
+        """Return the unchanged record of a gate, in the format of any version; None if it is missing.
 
         Args:
             part: the record to return; `override` is a person's blessing.
@@ -326,7 +326,7 @@ class RunResult:
 
     @property
     def override(self) -> Override | None:
-        """A person's blessing of this model in this run; None if there is none."""
+        """A person's blessing of this model in this run; None if nobody blessed it."""
         return self._override_of(self._blessing)
 
     @property

@@ -15,7 +15,7 @@ class Verdict:
 
     exit: Exit
     lines: list[str]
-    node: str = ""  # id of the node whose log has details; empty if there is none
+    node: str = ""  # id of the node whose log has details; empty without such a node
 
 
 def verdict(result: RunResult) -> Verdict:

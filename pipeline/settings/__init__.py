@@ -152,7 +152,7 @@ class Settings(LayeredSettings):
         10,
         ge=1,
         le=10_000,
-        description="Number of pushed versions to keep. Older ones are removed. A roll-back needs at least two.",
+        description="Number of pushed versions to keep. Older ones are removed. A rollback needs at least two.",
     )
 
     @model_validator(mode="after")

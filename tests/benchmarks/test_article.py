@@ -24,7 +24,7 @@ def test_the_schedule_starts_at_zero_and_ends_near_it():
     schedule = article.Schedule(200)
     rates = [float(schedule(step)) for step in range(201)]
     assert rates[0] == 0
-    assert rates[5] == pytest.approx(5e-4)  # half of the ten steps of warm-up
+    assert rates[5] == pytest.approx(5e-4)  # half of the ten steps of warmup
     assert max(rates) == rates[10] == pytest.approx(1e-3)
     assert rates[200] == pytest.approx(1e-8, rel=0.1)
 

@@ -402,11 +402,11 @@ def problems(value, kind, at=""):
     """Return the deviations of a JSON value from a type of the API's definition in kfp_server_api."""
     if match := re.fullmatch(r"list\[(.+)\]", kind):
         if not isinstance(value, list):
-            return [f"{at} is no list"]
+            return [f"{at} is not a list"]
         return [problem for index, one in enumerate(value) for problem in problems(one, match[1], f"{at}[{index}]")]
     if match := re.fullmatch(r"dict\(str, (.+)\)", kind):
         if not isinstance(value, dict):
-            return [f"{at} is no object"]
+            return [f"{at} is not an object"]
         return [problem for key, one in value.items() for problem in problems(one, match[1], f"{at}.{key}")]
     if kind == "object":
         return []
@@ -414,14 +414,14 @@ def problems(value, kind, at=""):
         with contextlib.suppress(ValueError, TypeError):
             isoparse(value)
             return []
-        return [f"{at} {value!r} is no time"]
+        return [f"{at} {value!r} is not a time"]
     if basic := {"str": str, "int": int, "bool": bool}.get(kind):
-        return [] if type(value) is basic else [f"{at} {value!r} is no {kind}"]
+        return [] if type(value) is basic else [f"{at} {value!r} is not of type {kind}"]
     model = getattr(kfp_server_api, kind)
     if hasattr(model, "allowable_values"):
-        return [] if value in model.allowable_values else [f"{at} {value!r} is none of {model.allowable_values}"]
+        return [] if value in model.allowable_values else [f"{at} {value!r} is not one of {model.allowable_values}"]
     if not isinstance(value, dict):
-        return [f"{at} is no object"]
+        return [f"{at} is not an object"]
     kinds = {model.attribute_map[name]: of for name, of in model.openapi_types.items()}
     known = kinds.keys() | _UNDOCUMENTED.get(kind, set())
     return [f"{at}.{key} is not in the definition of {kind}" for key in value.keys() - known] + [

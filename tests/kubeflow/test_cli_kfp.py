@@ -194,7 +194,7 @@ def test_schedule_creates_pauses_moves_changes_and_deletes(vitpipe, kfp, package
     [version] = kfp.versions.values()
     assert row[0].startswith('at "0 0 3 * * *"') and row[1:3] == ["paused", version["name"]]
     _, _, err = vitpipe("submit", "--package", packages[1])
-    assert f"the schedule of sample is moved to {list(kfp.versions.values())[-1]['name']}" in err
+    assert f"the schedule of sample was moved to {list(kfp.versions.values())[-1]['name']}" in err
     assert schedule("--resume")[0] == 0
     [details] = json.loads(schedule("--list", "--json")[1])
     assert details["version"] == list(kfp.versions.values())[-1]["name"] and details["enabled"]

@@ -531,9 +531,7 @@ def test_a_certificate_is_trusted_if_ssl_cert_file_names_it(kfp, tmp_path, monke
     file.write_bytes(own_certificate())
     with kfp_server.serve(kfp, file) as address:
         settings = load("sample", [f"kubeflow.endpoint={address}"], environment={})
-        with pytest.raises(
-            ClusterError, match=r"not trusted: .*self-signed certificate.* in the variable SSL_CERT_FILE"
-        ):
+        with pytest.raises(ClusterError, match=r"not trusted: .*self-signed certificate.* the variable SSL_CERT_FILE"):
             connected(settings)
         monkeypatch.setenv("SSL_CERT_FILE", str(file))
         connected(settings)

@@ -106,7 +106,7 @@ def test_a_condition_that_does_not_hold_is_skipped(graph, store):
 
 
 def test_nodes_with_an_input_from_a_skipped_node_are_skipped(graph, store):
-    """TFX alone would fail it: it resolves the inputs before it looks at the conditions."""
+    """TFX alone would fail these nodes, because it resolves the inputs before it evaluates the conditions."""
     launch(graph("run-1"), "Measure", store)
     launch(graph("run-1"), "Guarded", store)
     assert launch(graph("run-1"), "Inner", store).state is NodeState.SKIPPED
@@ -157,7 +157,7 @@ def state(store, execution):
 
 
 def killed(store, execution_id):
-    """As SIGKILL leaves it."""
+    """Change an execution to the state in which SIGKILL leaves it."""
     [execution] = MetadataStore(store).get_executions_by_id([execution_id])
     execution.last_known_state = mlmd.Execution.RUNNING
     MetadataStore(store).put_executions([execution])

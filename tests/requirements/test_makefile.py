@@ -1,4 +1,4 @@
-"""The Makefile finds a Python, and what installs uv, wherever it is called."""
+"""The Makefile finds a Python, and a way to install uv, in every environment."""
 
 import shlex
 import shutil
@@ -44,7 +44,7 @@ def has_pip(python):
 
 @pytest.fixture
 def without_pip(tmp_path):
-    """An environment without pip, as uv makes them, of a Python that has one."""
+    """Environment without pip, such as uv creates, of a Python that has pip."""
     if not has_pip(sys._base_executable):
         pytest.skip("this Python has no pip")
     venv.create(tmp_path / "environment", with_pip=False, symlinks=True)
@@ -58,7 +58,7 @@ def test_in_an_environment_without_pip_its_own_base_installs_uv(checkout, withou
 
 
 def test_a_python_further_down_the_path_installs_uv(checkout, tmp_path):
-    """The first one of that name does not run, as the shims of pyenv for a version that is switched off."""
+    """The first python3.11 on the path does not run, like pyenv's scripts for inactive versions."""
     if not has_pip(sys._base_executable):
         pytest.skip("this Python has no pip")
     for folder, text in ("first", "exit 127"), ("second", f'exec {sys._base_executable} "$@"'):

@@ -1,4 +1,4 @@
-"""Shared objects linked against a newer library than the one they then meet: what old_glibc.py is for, in small."""
+"""Small shared objects that are linked against newer libraries than the host has, which old_glibc.py patches."""
 
 import importlib.util
 import shutil
@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("gcc") is None, reason="builds its shared objects with gcc"),
 ]
 
-# Two libraries of the host, which in their new version bring the functions below, both under the version name NEW_1.
+# Two libraries of the host. Their new versions define the functions below, with the version name NEW_1.
 LIBRARIES = {
     "liba.so.1": "long __isoc23_strtol(const char *s, char **e, int b) { return -1; } int future(void) { return -1; }",
     "libb.so.1": "unsigned long __isoc23_strtoul(const char *s, char **e, int b) { return 1; }",
@@ -38,7 +38,7 @@ def compile_shared(source: str, target: Path, *options: object) -> Path:
 
 
 def host_libraries(folder: Path, version: str) -> list[Path]:
-    """The two libraries, every function under the given version; without functions when it is OLD_1."""
+    """Compile the two libraries, with all functions under this version name. OLD_1 has none of the functions."""
     script = folder / "versions"
     script.write_text(f"{version} {{ global: *; }};")
     sources = LIBRARIES.items() if version == "NEW_1" else ((name, "int old(void) { return 0; }") for name in LIBRARIES)
@@ -50,7 +50,7 @@ def host_libraries(folder: Path, version: str) -> list[Path]:
 
 @pytest.fixture
 def build(tmp_path):
-    """Builds an extension against the new libraries, then leaves only the old ones."""
+    """Function that builds an extension with the new libraries, and then replaces them with the old ones."""
 
     def build_extension(source: str) -> Path:
         libraries = host_libraries(tmp_path, "NEW_1")
@@ -71,7 +71,7 @@ def new_host(soname: str) -> set[str]:
 
 
 def identity(file: Path) -> tuple[int, int, bytes]:
-    """Changes when the file is written to or replaced."""
+    """Return values that change if the file is written to or replaced."""
     return file.stat().st_ino, file.stat().st_mtime_ns, file.read_bytes()
 
 

@@ -77,7 +77,7 @@ def test_a_checkpoint_of_another_training_is_reported_and_the_older_one_used(che
     checkpoints.save(1, arrays(1), {})
     checkpoints.save(2, foreign, {})
     assert checkpoints.newest(like=arrays(0)).epoch == 1
-    assert "epoch-00002.npz is of another training" in caplog.text and reason in caplog.text
+    assert "epoch-00002.npz belongs to another training" in caplog.text and reason in caplog.text
 
 
 def test_pickled_objects_are_not_loaded(checkpoints, caplog):

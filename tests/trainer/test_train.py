@@ -56,7 +56,7 @@ def test_the_history_has_a_row_for_each_epoch(trained):
     rows = history(folder)
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     assert rows[-1]["val_accuracy"] > 0.95
-    assert rows[0]["learning_rate"] == pytest.approx(1e-2)  # the peak, at the end of the warm-up
+    assert rows[0]["learning_rate"] == pytest.approx(1e-2)  # the peak, at the end of the warmup
     assert rows[-1]["learning_rate"] == pytest.approx(1e-5)
     assert all(row["images_per_second"] > 0 and row["seconds"] > 0 and row["val_loss"] > 0 for row in rows)
 

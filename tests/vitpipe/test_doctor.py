@@ -70,9 +70,9 @@ def test_checks_continue_after_a_library_crashes_the_process(first_on_path):
     findings = examine("Python", "ML Metadata", "Beam", "Disk")
     assert list(findings) == ["Python", "ML Metadata", "Beam", "Disk"]
     assert findings["ML Metadata"] == Diagnosis(
-        Health.PROBLEM, "ended its process: killed by SIGSEGV", doctor.REINSTALL
+        Health.PROBLEM, "the process of this check ended: killed by SIGSEGV", doctor.REINSTALL
     )
-    assert findings["Beam"].found == "ended its process: exit status 1, no coders here"
+    assert findings["Beam"].found == "the process of this check ended: exit status 1, no coders here"
     assert findings["Disk"].found.endswith("free here")
 
 

@@ -97,7 +97,7 @@ def test_a_span_is_trained_on_once(pipeline):
     assert "no span in" in pipeline.messages[-1]
     pipeline.add_span(1)
     assert pipeline.once() == 0
-    assert pipeline.trained == [(1, "span 1 appeared; there was no training before")]
+    assert pipeline.trained == [(1, "span 1 appeared; no span was trained on before")]
     assert pipeline.once() == 0 and pipeline.spans == [1]
     assert "nothing to do: run run-" in pipeline.messages[-1] and pipeline.messages[-1].endswith(
         "on span 1 ended: done"

@@ -51,7 +51,7 @@ def prepare(
             min=3,
             max=1_000_000_000,
             metavar="N",
-            help="Use at most N images of each class for train and val. The test split stays complete.",
+            help="Use at most N images of each class in train and val together. The test split stays complete.",
         ),
     ] = None,
     max_rejected: Annotated[

@@ -17,7 +17,7 @@ app = typer.Typer()
 
 @app.command(rich_help_panel=PREPARE, epilog=example("vitpipe doctor"))
 def doctor(as_json: Json = False) -> None:
-    """Check whether a run would work on this machine, and say how to fix what would not.
+    """Check whether a run would work on this machine, and explain how to fix each problem.
 
     Exits with 1 if a run would fail.
     """

@@ -95,7 +95,12 @@ def submit(
         ),
     ] = None,
     accept: Accept = None,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why the run is started. Recorded in ML Metadata.")] = "",
+    reason: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT", help="Why the run is started, or why the checks are accepted. Recorded in ML Metadata."
+        ),
+    ] = "",
     take_over: Annotated[
         str,
         typer.Option(metavar="RUN", help="Start although this run is recorded as running, for example after a crash."),
@@ -105,7 +110,7 @@ def submit(
 ) -> None:
     """Deploy the pipeline if it changed, and start a run.
 
-    A schedule of the pipeline moves to the new version.
+    If the pipeline has a schedule, it starts the new version from then on.
     """
     settings = load(config, overrides)
     accepted = run_facts.accepted_checks(accept or [], reason, flag="--")
@@ -128,9 +133,11 @@ def submit(
         display.started("looking for a schedule")
         try:
             if schedule.move(client, version):
-                display.line(f"the schedule of {settings.name} is moved to {version.name}")
+                display.line(f"the schedule of {settings.name} was moved to {version.name}")
         except ClusterError as error:
-            display.line(f"the schedule is not moved, but the next submit or schedule will move it: {error}")
+            display.line(
+                f"the schedule was not moved, but the next `vitpipe kfp submit` or `schedule` will move it: {error}"
+            )
         if watch:
             raise typer.Exit(_watch(client, run.id, display, _settings_flags(config, overrides)))
 

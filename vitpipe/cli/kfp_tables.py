@@ -91,7 +91,7 @@ def print_schedule(client: "Client", schedule: "Schedule | None", as_json: bool)
 
     Args:
         client: Client that knows the names of the pipeline's versions.
-        schedule: Schedule to print; None if the pipeline has nrow.
+        schedule: Schedule to print; None if the pipeline has none.
         as_json: Print JSON instead of a table.
     """
     names = client.version_names() if schedule else {}

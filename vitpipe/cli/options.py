@@ -48,7 +48,7 @@ RunName = Annotated[
 ]
 OnlyPipeline = Annotated[
     str | None,
-    typer.Option("--pipeline", metavar="NAME", help="Name of the only pipeline to include.", show_default="all"),
+    typer.Option("--pipeline", metavar="NAME", help="Include only this pipeline.", show_default="all"),
 ]
 OnePipeline = Annotated[
     str | None,

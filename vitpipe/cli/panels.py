@@ -1,6 +1,6 @@
 """Panels that group the commands in `--help`, and the examples at the end of each command's help."""
 
-# In the order in which a user meets them.
+# In the order in which a user needs them.
 PREPARE = "Prepare"
 RUN = "Run"
 LOOK = "Look"

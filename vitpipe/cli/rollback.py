@@ -31,7 +31,7 @@ def rollback(
     """
     if roll_back(version, pipeline=pipeline, runs=runs, report=_report).earlier:
         print(
-            "an earlier roll-back, which was interrupted, had done this already; roll back again to go further back",
+            "an earlier rollback that was interrupted had done this already; run the command again to go back further",
             file=sys.stderr,
         )
 
@@ -43,4 +43,4 @@ def _report(restored: Restored) -> None:
         f"version {record.version} in {display_path(restored.folder)} is version {record.restored_from} again: "
         f"run {record.run_id}{accuracy}"
     )
-    sys.stdout.flush()  # the roll-back counts as done after this, so the user must have seen it
+    sys.stdout.flush()  # the rollback counts as done after this, so the user must have seen it

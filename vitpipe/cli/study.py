@@ -1,4 +1,4 @@
-"""`vitpipe study`: compare architectures by measurement."""
+"""`vitpipe study`: compare architectures that are trained on the same data."""
 
 import sys
 from pathlib import Path
@@ -20,7 +20,12 @@ from vitpipe.study.run import StudyProgress, run_study
 if TYPE_CHECKING:
     from vitpipe.study.study import Study
 
-app = typer.Typer(name="study", help="Compare architectures by measurement.", no_args_is_help=True, rich_help_panel=RUN)
+app = typer.Typer(
+    name="study",
+    help="Compare architectures that are trained on the same data.",
+    no_args_is_help=True,
+    rich_help_panel=RUN,
+)
 
 
 @app.command(

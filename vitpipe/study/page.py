@@ -39,7 +39,7 @@ def render(found: StudyFigures) -> str:
 
 
 def draw_chart(lines: Mapping[str, Sequence[Row]]) -> str:
-    """Draw accuracy over images a class as HTML: by title, a line through the means and a circle for each seed."""
+    """Draw accuracy over images per class as HTML: by title, a line through the means and a circle for each seed."""
     chart = go.Figure()
     for place, (title, rows) in enumerate(lines.items()):
         colour = MORE_COLOURS[place % len(MORE_COLOURS)]
@@ -70,4 +70,4 @@ def draw_chart(lines: Mapping[str, Sequence[Row]]) -> str:
     sizes = sorted({row.size for rows in lines.values() for row in rows})
     chart.update_xaxes(type="log", tickvals=sizes, ticktext=[f"{size:,}" for size in sizes])
     chart.update_yaxes(tickformat=".0%")
-    return html(chart, "Accuracy", "training images a class", "accuracy", height=480)
+    return html(chart, "Accuracy", "training images per class", "accuracy", height=480)

@@ -23,7 +23,8 @@ class StudySettings(LayeredSettings):
 
     architectures: tuple[str, ...] = Field(min_length=1, description="Names of the registered architectures to train.")
     sizes: tuple[_Images | None, ...] = Field(
-        min_length=1, description="Numbers of training images a class. null: the number of images of the rarest class."
+        min_length=1,
+        description="Numbers of training images per class. null: the number of images of the rarest class.",
     )
     steps: tuple[_Steps, ...] = Field(description="Numbers of optimizer steps, one for each size.")
     seeds: int = Field(gt=0, le=1_000, description="How often each training is repeated, each time with another seed.")

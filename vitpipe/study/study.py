@@ -104,7 +104,7 @@ class Study:
         for size in sizes:
             if size > largest:
                 raise SettingsError(
-                    f"sizes: {size} images a class are not possible, because the rarest class has {largest}. Choose "
+                    f"sizes: {size} images per class are not possible, because the rarest class has {largest}. Choose "
                     "at most that many, or null for exactly that many"
                 )
             if size * classes < settings.batch_size:

@@ -33,7 +33,7 @@ from vitpipe.ui.listing import SIZE, page_of, runs_page
 from vitpipe.ui.training import training
 
 _SERVER = "@server"  # name of a store on a server, in addresses; no pipeline can have it
-_MOST_BOXES = 120  # of a lineage, the nearest to its artifact
+_MOST_BOXES = 120  # most boxes of a lineage; those nearest to its artifact are shown
 _ARTIFACT_STATES = ("live", "pending", "marked for deletion", "deleted", "abandoned")
 
 
@@ -148,7 +148,7 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
     @app.get("/<store>/runs/<run>/report/<path:file>")
     def report(store: str, run: str, file: str) -> Response:
         folder = report_folder(store, run_of(store, run)) or abort(404, f"Run {run} has no report.")
-        if not (folder / file).resolve().is_relative_to(folder):  # also through a symbolic link
+        if not (folder / file).resolve().is_relative_to(folder):  # a symbolic link may lead out of the folder
             abort(404)
         response = send_from_directory(folder, file)
         response.headers["Content-Security-Policy"] = safety.REPORT

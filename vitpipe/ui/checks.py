@@ -89,7 +89,7 @@ def _serving(result: RunResult) -> Gate:
 
 def _data(result: RunResult) -> Gate:
     rows = [_finding(finding) for finding in result.data.findings] if result.data else []
-    verdict = {True: "The data passed.", False: "The data were refused.", None: ""}
+    verdict = {True: "The data passed.", False: "The data was refused.", None: ""}
     return Gate("Data", verdict[result.data_passed], rows)
 
 

@@ -61,7 +61,7 @@ def headline(result: RunResult, training: Training | None, runs: Path) -> Headli
             return Headline("A step failed.", _reasons(result), commands)
         case RunState.REFUSED:
             return Headline(
-                "The data were refused, so nothing was trained.",
+                "The data was refused, so nothing was trained.",
                 _reasons(result),
                 [
                     why,
@@ -69,7 +69,7 @@ def headline(result: RunResult, training: Training | None, runs: Path) -> Headli
                         "Write a new span once the images are corrected",
                         f"vitpipe data prepare images --source FOLDER --out {_data(result)}",
                     ),
-                    Command("Accept a check if the data are right", f'{run} --accept CHECK --reason "..."'),
+                    Command("Accept a check if the data is right", f'{run} --accept CHECK --reason "..."'),
                 ],
             )
         case RunState.NOT_BLESSED:

@@ -11,7 +11,7 @@ from pipeline.metadata.reader import reader
 from pipeline.result.run_result import RunResult, RunState
 from pipeline.result.summary import Summary, summarise
 
-MOST_RUNS = 200  # on the charts, the newest
+MOST_RUNS = 200  # the charts show only the newest runs
 _GREEN, _RED, _ORANGE = "#54a24b", "#e45756", "#f58518"
 _STATE_COLOURS = {
     RunState.DONE: _GREEN,

@@ -1,4 +1,4 @@
-"""Web server of the pages: waitress, with a bound on waiting connections, and no request bodies from strangers."""
+"""Web server of the pages: waitress with a limit on waiting connections, which reads no bodies of unknown clients."""
 
 import time
 from typing import Any

@@ -18,11 +18,11 @@ from components.data.ingest.images import BadImage, open_image, to_eight_bits
 from components.data.ingest.source import SPLITS
 from components.data.statistics.figures import BRIGHTNESS, SHARPNESS, SIDES, ImageFigures, SplitFigures
 
-_MAX_PIXELS = 96  # on each side of a picture on the page
-MAX_EXHIBITS = 24  # for each check
+_MAX_PIXELS = 96  # longest side of a picture on the page, in pixels
+MAX_EXHIBITS = 24  # pictures that the page shows for each check
 _MAX_BARS = 100  # classes in the chart of labels
 _MAX_CLASSES = 40  # classes with sample pictures
-_MAX_CHARACTERS = 200  # in an id or a class name
+_MAX_CHARACTERS = 200  # longest id or class name that the page shows complete
 _COLOURS = {"train": "#4c78a8", "val": "#f58518", "test": "#54a24b"}
 _PREVIOUS_COLOUR = "#9d9da3"
 _LINES = "rgba(128, 128, 128, 0.3)"  # visible on light and dark backgrounds

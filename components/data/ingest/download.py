@@ -18,7 +18,7 @@ from components.errors import DataRefused, UsageError
 
 _CHUNK = 2**18
 _MB = 1_000_000
-_TIMEOUT_S = (10, 60)  # for the connection, and for each read
+_TIMEOUT_S = (10, 60)  # seconds to connect, and seconds for each read
 
 
 def locate(source: str, cache: Path, progress: Progress) -> tuple[Path, str]:

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from trainer.examples import MAX_PIXELS, MAX_SIDE
 
-MAX_BYTES = 64 * 2**20  # of one image file
+MAX_BYTES = 64 * 2**20  # largest image file that is accepted
 
 # Reasons why an image is rejected, besides those for foreign formats. A manifest counts the images by reason.
 TOO_LARGE = f"larger than {MAX_BYTES:,} bytes"

@@ -38,11 +38,11 @@ def spool_images(source: Source, spool: Spool, recipe: Recipe, progress: Progres
             fewer than two classes, the classes are not those that the source must have, or a class name is not
             printable or has two spellings.
     """
-    numbers: dict[str, int] = {}  # of the classes, in the order in which they first appear
+    numbers: dict[str, int] = {}  # provisional numbers of the classes, in the order in which they first appear
     shapes: set[Shape] = set()
-    counts: Counter[tuple[bool, str]] = Counter()  # of rejected records, by `passed_over` and reason
+    counts: Counter[tuple[bool, str]] = Counter()  # numbers of rejected records, by `passed_over` and reason
     ids: defaultdict[tuple[bool, str], list[str]] = defaultdict(list)
-    remark_counts: Counter[str] = Counter()  # of accepted images
+    remark_counts: Counter[str] = Counter()  # numbers of accepted images, by remark
     remark_ids: defaultdict[str, list[str]] = defaultdict(list)
     done = 0
     with closing(check_images(source.records())) as results:

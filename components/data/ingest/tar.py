@@ -28,7 +28,7 @@ _MAX_GLOBAL_HEADERS = 2**16  # bytes of the global headers, which tarfile copies
 # Consecutive digits in a header. The longest file name has as many. The time of a search in tarfile grows with the
 # square of this number.
 _MAX_DIGITS = 255
-_MAX_RATIO = 10_000  # of unpacked to packed bytes; xz reaches 7,000 if all bytes are equal
+_MAX_RATIO = 10_000  # ratio of unpacked to packed bytes; xz reaches 7,000 if all bytes are equal
 _MIN_LIMIT = 2**30  # bytes that any archive may unpack to, whatever its ratio
 _MAX_AFTER_END = 64 * 2**20  # bytes after the end mark, with which tar fills its last record
 _MAX_PADDING = 2**20  # zeros after a gzip stream, which the gzip module reads one by one

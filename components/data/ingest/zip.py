@@ -19,12 +19,12 @@ from components.data.ingest.images import MAX_BYTES
 from components.data.ingest.safe_files import file_size
 from components.errors import DataRefused
 
-SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")  # of a member, and of the directory of an archive without members
+SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")  # first bytes of a member, and of an archive without members
 
 _MAX_DIRECTORY = 256 * 2**20  # bytes; the directory of 1.4 million images has 180 MiB
-_LOCAL_HEADER = 30  # bytes, at least
-_ENCRYPTED = 0x1 | 0x40  # flags
-_UTF_8 = 0x800  # flag
+_LOCAL_HEADER = 30  # smallest size of a member's header, in bytes
+_ENCRYPTED = 0x1 | 0x40  # flags of a member that is encrypted
+_UTF_8 = 0x800  # flag of a member whose name is encoded in UTF-8
 
 # Errors that zipfile raises on damaged bytes, found by changing bytes of good archives.
 _DAMAGED = (

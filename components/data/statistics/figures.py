@@ -28,7 +28,7 @@ class SplitFigures(Group):
     sizes: dict[str, int]  # number of images by width x height, for the ten most frequent sizes
     different_sizes: int
     smallest_side: int | None  # pixels; None if no image decodes
-    mean: list[float]  # of red, green and blue
+    mean: list[float]  # means of red, green and blue
     spread: list[float]  # standard deviation of red, green and blue
     brightness: list[int]  # histogram with the edges BRIGHTNESS
     sharpness: list[int]  # histogram with the edges SHARPNESS

@@ -107,7 +107,7 @@ def edge_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Compute Pearson's correlation of the edges of pairs of thumbnails.
 
     Edges are the differences between neighbouring pixels, so brightness and colour have no influence. Unlike the hash,
-    the correlation tells two different dark spots on a plain sky apart.
+    the correlation distinguishes two pictures of different dark spots on a plain sky.
 
     Args:
         first: uint8 [N, 32, 32], thumbnails.

@@ -28,7 +28,7 @@ PREDICTIONS = "predictions.parquet"  # answers of each model, one row for each e
 
 _CANDIDATE, _SERVING = "candidate", "serving"
 _LOOKS = ("brightness", "sharpness")
-_THIRDS = ("low", "middle", "high")  # of the test set, by brightness or sharpness of the images
+_THIRDS = ("low", "middle", "high")  # thirds of the test set, by brightness or sharpness of the images
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
@@ -67,13 +67,13 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             for model in artifacts_of_role
         }
         if difference := answers[_CANDIDATE].class_difference(names):
-            raise ValueError(f"the candidate cannot be judged: {difference}; train it again on these data")
+            raise ValueError(f"the candidate cannot be judged: {difference}; train it again on this data")
         labels = answers[_CANDIDATE].labels
         comparison = None
         # If a model serves but its artifact is missing, nothing is compared, and the verdict must say so.
         incomparable = exec_properties["serving"] if _SERVING not in answers else ""
         if _SERVING in answers and (difference := answers[_SERVING].class_difference(names)):
-            serving_answers = answers.pop(_SERVING)  # with other classes it has no figures on the whole test set
+            serving_answers = answers.pop(_SERVING)  # a model with other classes has no figures on the whole test set
             if sorted(serving_answers.names) == sorted(names):
                 answers[_SERVING] = serving_answers.reorder(names)
             else:

@@ -57,8 +57,8 @@ class Comparison(Group):
     gained: int  # examples that only the candidate answers correctly
     lost: int  # examples that only the serving model answers correctly
     difference: float  # accuracy of the candidate minus accuracy of the serving model
-    interval: Interval  # of the difference
-    accuracies: tuple[float, float] | None = None  # of the candidate and of the serving model, on these examples
+    interval: Interval  # interval of the difference
+    accuracies: tuple[float, float] | None = None  # candidate and serving model, on these examples
     shared: tuple[str, ...] = ()  # classes that both models know; empty if their classes are the same
 
     @property

@@ -6,7 +6,7 @@ from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 
 from components.model.evaluator.judgement import Comparison, ModelFigures
 
-_BINS = 15  # of confidence, in the calibration error
+_BINS = 15  # bins of confidence in the calibration error
 FEWEST_SHARED = 20  # smallest number of test images of shared classes for a comparison
 
 

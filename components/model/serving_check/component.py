@@ -31,7 +31,7 @@ from trainer.serving import load_vit
 SIGNATURES = ("explain", "serving_bytes", "serving_default", "serving_images")
 
 _IMAGES = 32
-_TOLERANCE = 1e-4  # of probabilities: sums are computed in another order in batches of other sizes
+_TOLERANCE = 1e-4  # for probabilities, because batches of other sizes add numbers in another order
 _TIMEOUT = 600  # seconds for all requests
 _FORBIDDEN = {"components", "pipeline", "trainer", "tfx"}  # modules that a client does not have
 

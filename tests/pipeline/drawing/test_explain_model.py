@@ -1,4 +1,4 @@
-"""Figures of a model that is known: of 8 x 8 pixels in 2 x 2 patches, sure of class 1 while one patch is bright."""
+"""Figures of a known model with 8 x 8 pixels in 2 x 2 patches. It predicts class 1 while one patch is bright."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ NEEDED = 2  # row 2, column 1
 
 
 def known_model(looks_at):
-    """One block, one head: CLS takes all from the patch `looks_at`, each patch all from itself."""
+    """Build a model of one block and one head. CLS attends only to the patch `looks_at`, and each patch to itself."""
 
     def answer(images):
         bright = images[:, 4:, :4].mean((1, 2, 3)) / 255

@@ -1,4 +1,4 @@
-"""What is said of a store that cannot be read."""
+"""Error messages for a store that cannot be read."""
 
 import contextlib
 import os

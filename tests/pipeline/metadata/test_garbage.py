@@ -24,7 +24,7 @@ RUNS = 30
 
 @pytest.fixture
 def folder(tmp_path):
-    """The run folders; every artifact is a folder with a few files, but for one that lies elsewhere."""
+    """Folder of run folders, in which every artifact has a folder with a few files."""
     make_store(tmp_path / "runs" / "sample" / "metadata.db", runs=RUNS)
     for artifact in artifacts(tmp_path / "runs"):
         Path(artifact.uri).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Questions to stores of a few runs and of some more: answers, and how many queries they take."""
+"""Results of the reader for stores of 3 and of 60 runs, and the number of queries that it needs."""
 
 import sys
 from pathlib import Path
@@ -15,12 +15,12 @@ sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))
 
 import metadata
 
-SPAN = metadata.SPAN  # runs on each span; every model is weighed against the one before
+SPAN = metadata.SPAN  # number of runs on each span; every model is compared with the previous one
 
 
 @pytest.fixture(scope="module", params=["file", pytest.param("server", marks=pytest.mark.mysql)])
 def stores(request, tmp_path_factory):
-    """By the number of runs."""
+    """Addresses of two stores, by their number of runs."""
     addresses = {}
     for runs in (3, 60):
         if request.param == "server":
@@ -94,12 +94,13 @@ def test_the_lineage_of_a_model_ends_at_the_model_that_it_was_compared_with(sixt
     newest, before = sixty.runs(limit=2)
     found = sixty.lineage(newest.output("Pusher", "pushed_model").id)
     made = {(one.type, one.uri.rpartition("/")[2]) for one in found.artifacts.values()}
-    # Of this run 59, and of the first run on its span, 50: what it took from the cache.
+    # Run 59 took results of run 50, the first run on its span, from the cache.
     assert {("Examples", "50"), ("Model", "59"), ("PushedModel", "59"), ("Examples", "0"), ("Schema", "0")} <= made
     assert {number for kind, number in made if kind == "Model"} == {"59", "58"}
     [compared] = [edge for edge in found.edges if edge.artifact == model_of(before)]
     assert compared.compared and compared.name == "baseline_model"
-    assert "anomalies" not in {edge.name for edge in found.edges}  # a condition let the training begin, no more
+    # Only a condition reads the verdict of the data gate, so its inputs are not part of the lineage.
+    assert "anomalies" not in {edge.name for edge in found.edges}
 
 
 def test_a_lineage_has_the_execution_that_ran_instead_of_cached_ones(sixty):
@@ -125,7 +126,7 @@ def test_a_span_leads_to_every_model_that_was_trained_on_it(sixty):
 def test_a_property_is_found_by_its_text_however_it_is_stored(sixty):
     [found] = sixty.artifacts("PushedModel", properties=[("pushed_version", "31"), ("pushed", "1")])
     assert found == sixty.run("run-00030").output("Pusher", "pushed_model")
-    assert len(sixty.artifacts(properties=[("span", "2")])) == 2  # examples and the verdict on them
+    assert len(sixty.artifacts(properties=[("span", "2")])) == 2  # the examples, and the verdict on them
     assert sixty.artifacts("Examples", properties=[("span", "2.5")]) == []
     assert sixty.artifacts("Model", state="deleted") == []
 

@@ -1,4 +1,4 @@
-"""What a small exported model looked at, as its run's report says it."""
+"""Attention maps of a small exported model in the report of its run."""
 
 import base64
 import io
@@ -31,7 +31,7 @@ def artifact(folder):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """As a Trainer leaves it. Its attention is drawn large, so that maps differ from even ones."""
+    """Model artifact as a Trainer writes it. Large random weights make its attention uneven."""
     keras.utils.set_random_seed(0)
     folder = tmp_path_factory.mktemp("model")
     vit = ViT(image_size=8, patch_size=4, classes=3, depth=2, width=8, heads=2)

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def runs(short_run, tmp_path_factory):
-    """A folder, and two runs in it of which the second trains nothing and misses a bound; a page each."""
+    """Folder with two runs, and the page of each. The second run trains nothing and misses a bound."""
     folder = shutil.copytree(short_run[0], tmp_path_factory.mktemp("report"), dirs_exist_ok=True)
     second = vitpipe(folder, "run", "-c", "sample", *with_settings(SHORT | {"gate.accuracy": 1}))
     assert second.returncode == 4, second.stdout + second.stderr
