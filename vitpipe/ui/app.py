@@ -22,7 +22,7 @@ from pipeline.pushed_models import all_pushed, newest_pushed
 from pipeline.result.run_result import EXIT, PROCESS, RunResult, RunState
 from pipeline.result.summary import Summary, summarise
 from vitpipe.ui import formatting, safety
-from vitpipe.ui.changes import changes
+from vitpipe.ui.changes import changes, since_earlier
 from vitpipe.ui.checks import gates, stopping_states
 from vitpipe.ui.curves import curves
 from vitpipe.ui.explainer_client import MOST_ANSWERS, BusyError, ExplainerClient, RefusedError
@@ -112,6 +112,8 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
     @app.get("/<store>/runs/<run>")
     def one_run(store: str, run: str) -> str:
         found = run_of(store, run)
+        with reader(address_of(store)) as records:
+            earlier = since_earlier(found, records)
         result = RunResult(found)
         live = result.state is RunState.RUNNING
         trained = training(result)
@@ -132,6 +134,7 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
             training=trained,
             curves={name: markupsafe.Markup(svg) for name, svg in curves(trained).items()} if trained else {},
             gates=gates(result),
+            earlier=earlier,
             picture=markupsafe.Markup(picture),
             states={one.id: result.state_of_node(one) for one in found.executions},
             model=result.model,

@@ -63,6 +63,26 @@ def test_a_run_shows_what_the_gate_measured_and_a_command_to_continue(client, ru
     assert f"vitpipe bless sample-run-028 --runs {runs} --reason" in page
 
 
+def test_a_run_is_compared_with_the_newest_earlier_run_that_measured_a_model(client):
+    page = client.get("/sample/runs/sample-run-028").text
+    part = page[page.index('id="comparison"') : page.index('id="graph"')]
+    assert 'href="/sample/runs/sample-run-026"' in part  # run 27 failed before it measured a model
+    for name, before, now in (("data.span", 27, 29), ("accuracy", "0.8889", "0.8897"), ("blessed", "true", "false")):
+        assert f'<td>{name}</td><td class="wide soft">{before}</td><td class="wide">{now}</td>' in part
+    for first_or_failed in ("sample-run-000", "sample-run-027"):
+        assert 'id="comparison"' not in client.get(f"/sample/runs/{first_or_failed}").text
+
+
+def test_a_comparison_escapes_the_values_of_settings(tmp_path):
+    file = tmp_path / "other" / "metadata.db"
+    make_store(file, "other", runs=2)
+    with contextlib.closing(sqlite3.connect(file)) as database, database:
+        changed = "UPDATE ContextProperty SET string_value = ? WHERE name = 'settings'"
+        database.execute(f"{changed} AND string_value LIKE '%1%'", ['{"data": {"dir": "<b>one</b>"}}'])
+    page = create_app(tmp_path).test_client().get("/other/runs/other-run-001").text
+    assert "&lt;b&gt;one" in page[page.index('id="comparison"') : page.index('id="graph"')] and "<b>one" not in page
+
+
 def test_a_run_shows_its_report(client):
     assert 'sandbox="allow-scripts"' in client.get("/sample/runs/sample-run-028").text
     assert "iframe" not in client.get("/sample/runs/sample-run-027").text
