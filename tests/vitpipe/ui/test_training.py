@@ -92,7 +92,7 @@ def test_curves_of_a_real_run_appear_while_it_trains(page, sample_data, tmp_path
                 time.sleep(1)
             page.locator("td a").first.wait_for(timeout=60_000)
             page.locator("td a").first.click()
-            page.get_by_text("not started").first.wait_for()
+            page.get_by_text("not started").first.wait_for(state="attached")
             page.locator("svg.curves .hint").nth(1).wait_for(state="attached", timeout=300_000)
             before = page.locator("svg.curves .hint").count()
             page.locator("svg.curves .hint").nth(before).wait_for(state="attached", timeout=60_000)
