@@ -292,7 +292,7 @@ def test_damaged_data_end_the_run_before_anything_is_trained_and_the_old_model_s
     assert states(done).get("Trainer", "skipped") == "skipped"
     report = read_report(sample, done)
     assert report["state"] == "data refused" and "data refused, nothing trained" in report["verdict"][0]
-    assert report["mistakes"] == [] and "no model" in report["unexplained"]
+    assert report["mistakes"] == [] and "did not test a model" in report["unexplained"]
     assert pushed(sample, "sample") == ["1"]
     why = vitpipe(sample, "why", run_id(done)).stdout
     assert "There is no verdict on a model" in why
