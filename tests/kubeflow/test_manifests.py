@@ -276,7 +276,7 @@ def test_page_and_manifests_name_one_version_of_kubeflow_pipelines():
     (resource,) = yaml.safe_load((MANIFESTS / "pipelines" / "kustomization.yaml").read_text())["resources"]
     version = resource.partition("?ref=")[2]
     assert set(re.findall(r"\?ref=([\w.]+)", PAGE.read_text())) == {version}
-    assert f"Version {version};" in PAGE.read_text()
+    assert f"Install version {version}." in PAGE.read_text()
 
 
 def deployed(tmp_path: Path, block: str) -> list[dict]:
