@@ -8,6 +8,7 @@ import vitpipe
 from components import errors
 from pipeline.settings import Settings
 from pipeline.settings.reference import reference
+from vitpipe.cli.reference import command_reference
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results.jsonl"
 
@@ -17,8 +18,6 @@ def text(name: str) -> str:
     if name == "settings":
         return settings_reference()
     if name == "commands":
-        from vitpipe.cli.reference import command_reference
-
         return command_reference()
     if name == "interface":
         return interface()

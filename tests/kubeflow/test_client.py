@@ -378,7 +378,7 @@ def test_a_failed_move_leaves_the_old_schedule(kfp, client, version, packages):
 
 
 def test_an_interval_continues_after_a_move(kfp, client, version, packages):
-    """See `kubeflow.schedule._last_moment` for the reason."""
+    """Moving a schedule must not shift its times; `kubeflow.schedule._last_moment` explains how."""
     schedule.put(client, version, NIGHTLY, cron="", interval_s=3600)
     [made] = kfp.recurring.values()
     began = datetime.now(UTC) - timedelta(hours=50, minutes=20)
