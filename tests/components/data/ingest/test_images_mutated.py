@@ -166,12 +166,13 @@ def compared(seed: int, count: int) -> tuple[Counter, list[bytes]]:
                 wrong.append(data)  # not mutated
             continue
         counts[name, "accepted", bool(valid[number])] += 1
-        same = (
-            image.size != (SIDE, SIDE)
-            or name == "jpeg"
-            or (np.abs(np.asarray(as_seen(image)).astype(int) - pixels[number]) <= 1).all()
-        )
-        if not valid[number] or not same:
+        # Pillow misreads the transparency of grey images of few bits, and shows that of a palette that libpng rejects.
+        differs = False
+        if image.size == (SIDE, SIDE) and name == "png" and not (image.has_transparency_data and data[24] < 8):
+            differs = (
+                np.abs(np.asarray(as_seen(image)).astype(int) - pixels[number]).max() > image.has_transparency_data
+            )
+        if not valid[number] or differs:
             wrong.append(data)
     return counts, wrong
 
