@@ -13,6 +13,7 @@ from components.data.ingest import manifest
 from components.errors import UsageError
 from pipeline.console.logs import redirected
 from pipeline.settings import Settings
+from trainer.framing import Framing
 from vitpipe.inputs import read_examples
 
 _ROWS = 8  # images on the sheet; an even number, because Mixup and CutMix mix pairs of images
@@ -27,7 +28,7 @@ def draw(settings: Settings) -> Image.Image:
     """Draw some training images beside their augmented versions, one row for each image.
 
     Args:
-        settings: the settings of a run. `data`, `augment`, `model.image_size` and `training.seed` are used.
+        settings: the settings of a run. `data`, `augment`, `model` and `training.seed` are used.
 
     Returns:
         The picture, in RGB.
@@ -39,21 +40,21 @@ def draw(settings: Settings) -> Image.Image:
     """
     span = ingest.span_folder(settings.data.dir, settings.chosen_span())
     names = manifest.read(span).class_names
-    images, labels = _choose_images(span, settings.augment.stored_size or settings.model.image_size)
+    size = settings.model.image_size
+    images, labels = _choose_images(span, settings.model.framing.at(settings.augment.stored_size or size))
     columns = _augment_images(images, np.eye(len(names), dtype="float32")[labels], settings)
     grid = [("original", images, [names[label] for label in labels])]
     for number, (pixels, targets) in enumerate(columns):
         mixed = number >= _PLAIN
         captions = [_target_text(target, names) for target in targets] if mixed else [""] * len(labels)
         grid.append(("mixed" if mixed else "augmented", pixels, captions))
-    size = settings.model.image_size
     # Whole multiples keep the pixels of small images equally large.
     side = min(size * -(-_TILE // size), _LARGEST_TILE)
     return _draw_sheet(grid, side)
 
 
-def _choose_images(span: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return training images of as many classes as possible: uint8 [N, size, size, 3], and labels int64 [N]."""
+def _choose_images(span: Path, framing: Framing) -> tuple[np.ndarray, np.ndarray]:
+    """Return training images of as many classes as possible: uint8 [N, S, S, 3], and labels int64 [N]."""
     with redirected(Path(os.devnull)):
         from trainer.preprocessing import decode
 
@@ -66,7 +67,7 @@ def _choose_images(span: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
             counts[row.label] += 1
         chosen = np.argsort(turns, kind="stable")[: min(_ROWS, len(rows) // 2 * 2)]
         if len(chosen):
-            images = np.stack([decode(rows[row].image, size).numpy() for row in chosen])
+            images = np.stack([decode(rows[row].image, framing).numpy() for row in chosen])
             return images, np.array([rows[row].label for row in chosen])
     raise UsageError(f"{span} has fewer than two training images: name another folder with --data")
 
