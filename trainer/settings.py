@@ -174,7 +174,8 @@ class AugmentSettings(SettingsGroup):
         gt=0,
         le=4096,
         description="Side in pixels at which training images are kept. Resized crops of images that are larger than "
-        "the model's input keep more detail, but the images take more memory. null: the size of the model's input.",
+        "the model's input keep more detail, but the images take more room in TMPDIR. null: the size of the model's "
+        "input.",
     )
     resized_crop_scale: tuple[_Share, _Share] | None = Field(
         None,
