@@ -184,7 +184,7 @@ class _Throttle:
         self._pending = (what, done, total)
         if self._due is None:
             self._due = time.monotonic() + min(
-                self._every_s, 0.1
+                self._every_s, 0.05
             )  # the first line comes early, to show that the work has begun
         if time.monotonic() >= self._due:
             self.flush()

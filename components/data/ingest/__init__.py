@@ -34,8 +34,10 @@ def prepare(
     `span` is None, the newest span is compared. Downloads are kept in `<out>/.download`. If an error is raised, the
     data folder keeps its spans and gets no incomplete span.
 
-    Memory holds a few batches of images that are being checked (see `checkers`), and 45 bytes for each image (see
-    `spool`). The disk holds the images twice while they are written.
+    Memory holds a few batches of images that are being checked (see `checkers`), and about 250 bytes for each image:
+    its row in the spool, its history, and copies of both while they are sorted. The largest folder of a source needs
+    about as much again for each of its files, whose names are sorted. The disk holds the images twice while they are
+    written.
 
     Args:
         kind: a name in `components.data.ingest.sources.SOURCES`.
