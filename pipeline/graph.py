@@ -198,8 +198,9 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
         beam_pipeline_args=[
             # Beam's in-process runner is faster than its multi-processing one at every step of this graph.
             "--direct_running_mode=in_memory",
-            # The package that a remote worker would install. Without this argument TFX packages itself for every step.
-            f"--setup_file={provenance.ROOT / 'setup.py'}",
+            # The runner in this process does not start an image, but without such an argument TFX would package itself
+            # for each step, and with `--setup_file` Beam would package this project.
+            "--sdk_container_image=none",
         ],
     )
 

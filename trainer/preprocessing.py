@@ -111,7 +111,7 @@ def _fit(image: tf.Tensor, framing: Framing) -> tf.Tensor:
     size = framing.size
 
     def resize(height: tf.Tensor | int, width: tf.Tensor | int, part: tf.Tensor) -> tf.Tensor:
-        return tf.clip_by_value(tf.round(tf.image.resize(part, (height, width), antialias=True)), 0, 255)
+        return tf.round(tf.image.resize(part, (height, width), antialias=True))  # a mean of pixels, from 0 to 255
 
     def stretch() -> tf.Tensor:
         return resize(size, size, image)
@@ -154,6 +154,7 @@ def read_image(example: tf.Tensor) -> tf.Tensor:
     return tf.io.parse_single_example(example, {IMAGE: feature})[IMAGE]
 
 
+@tf.autograph.experimental.do_not_convert  # there is nothing to convert, and looking for it takes a second
 def decode_batch(
     encoded: tf.Tensor, framing: Framing, read: Callable[[tf.Tensor], tf.Tensor] = tf.identity
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -190,6 +191,7 @@ def decode_batch(
         return tf.ensure_shape(tf.gather(pixels, places), (None, *pixels.shape[1:])), places < last
 
 
+@tf.autograph.experimental.do_not_convert
 def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]) -> dict[str, tf.Tensor]:
     """Turn raw examples into pixels, for TFX's Transform.
 

@@ -144,7 +144,7 @@ def remarks(data: bytes, low: Sequence[int], high: Sequence[int]) -> tuple[str, 
         high: largest value of red, green and blue.
     """
     applies = {
-        "one_colour": low == high,
+        "one_colour": tuple(low) == tuple(high),
         "narrow_range": _is_png(data) and data[24] == 16 and max(high) < 64,
     }
     return tuple(name for name in REMARKS if applies[name])

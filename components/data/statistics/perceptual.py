@@ -18,12 +18,11 @@ _PAIRS = 4096  # pairs whose edges are compared at a time
 _BLOCK = 8  # rows of distances that are computed at a time, few enough to stay in the cache of a core
 
 
-def thumbnail(image: Image.Image) -> np.ndarray:
-    """Return uint8 [32, 32]: an RGB image in grey, resized for pHash."""
-    grey = image.convert("L")
-    if grey.size != (SIDE, SIDE):
-        grey = grey.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-    return np.asarray(grey)
+def thumbnail(grey: np.ndarray) -> np.ndarray:
+    """Resize a grey image, uint8 [H, W], to uint8 [32, 32], as pHash does."""
+    if grey.shape == (SIDE, SIDE):
+        return grey
+    return np.asarray(Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.LANCZOS))
 
 
 def stack_thumbnails(thumbnails: Iterable[bytes]) -> np.ndarray:
