@@ -96,7 +96,7 @@ def _measure(split: str, examples: list[tfrecord.RawExample], framing: Framing) 
     inspected = _threads().map(_inspect, images)  # they work while TensorFlow decodes
     measures = {name: tensor.numpy() for name, tensor in _measurer(framing)(tf.constant(images)).items()}
     digests = list(_threads().map(_digest, measures["pixels"]))
-    small = stack_thumbnails(_threads().map(thumbnail, measures["grey"]))
+    small = [grey.tobytes() for grey in _threads().map(thumbnail, measures["grey"])]
     headers = list(inspected)
     reasons = [
         header.reason or ("" if valid else UNDECODABLE)
@@ -119,8 +119,8 @@ def _measure(split: str, examples: list[tfrecord.RawExample], framing: Framing) 
     }
     measured = {
         "digest": digests,
-        "hash": phash(small),
-        "thumbnail": [image.tobytes() for image in small],
+        "hash": phash(stack_thumbnails(small)),
+        "thumbnail": small,
         "remarks": marks,
         "mean": list(measures["mean"]),
         "mean_square": list(measures["mean_square"]),
@@ -153,7 +153,7 @@ def _inspect(image: bytes) -> _Header:
 
 
 def _digest(pixels: np.ndarray) -> bytes:
-    return hashlib.blake2b(pixels, digest_size=16).digest()
+    return hashlib.blake2b(pixels.data, digest_size=16).digest()
 
 
 @cache
