@@ -85,7 +85,7 @@ def naive(data: Path, folder: Path) -> tuple[Pipeline, list[str]]:
         pipeline_root=str(folder / "root"),
         components=[example_gen, statistics, schema, transform],
         # The same arguments as in `ours`.
-        beam_pipeline_args=["--direct_running_mode=in_memory", f"--setup_file={ROOT / 'setup.py'}"],
+        beam_pipeline_args=["--direct_running_mode=in_memory", "--sdk_container_image=none"],
     )
     ir = Compiler().compile(pipeline)
     return ir, [node.pipeline_node.node_info.id for node in ir.nodes]
