@@ -74,6 +74,7 @@ def prepare(
     import components.data.ingest as ingest
     from components.data.ingest.images import REMARKS, fix
     from components.data.ingest.manifest import Recipe
+    from vitpipe.advice import advise, has_nvidia_gpu, read_facts
 
     out = out or Path("data", kind)
     class_names = None if classes is None else sorted(name.strip() for name in classes.split(",") if name.strip())
@@ -112,6 +113,10 @@ def prepare(
             print_line(f"{name} has only {count:,} images for train and val, not {per_class:,}", sys.stderr)
     sizes = ", ".join(f"{manifest.examples(split):,} {split}" for split in manifest.counts)
     print_line(f"{folder}: {sizes} images of {len(manifest.class_names)} classes in {len(manifest.shards)} shards")
+    if not before and kind not in ("cifar10", "sample"):
+        advice = advise(read_facts(out), has_nvidia_gpu())
+        print_line(f"to train on it: {advice.command(out)}", sys.stderr)
+        print_line(f"why {advice.preset}: {advice.reason}", sys.stderr)
 
 
 @app.command(rich_help_panel=PREPARE, epilog=example("vitpipe data verify data/cifar10"))
