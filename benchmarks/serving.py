@@ -59,7 +59,7 @@ def speed(preset: str) -> None:
     """Measure and print latency and throughput of a preset's model."""
     model = build_model(preset)
     with tempfile.TemporaryDirectory() as folder:
-        serving.export(model, list("abcdefghij"), 32, folder)
+        serving.export(model, list("abcdefghij"), folder)
         loaded = tf.saved_model.load(folder)
         served = loaded.signatures["serving_bytes"]
         rows = random_jpegs(BATCH)
@@ -95,7 +95,7 @@ def memory(predictions: int) -> None:
     """Print the memory of this process while it answers a number of requests."""
     model = build_model("cifar10-cpu")
     with tempfile.TemporaryDirectory() as folder:
-        serving.export(model, list("abcdefghij"), 32, folder)
+        serving.export(model, list("abcdefghij"), folder)
         loaded = tf.saved_model.load(folder)
         served = loaded.signatures["serving_bytes"]
         rows = random_jpegs(BATCH)

@@ -10,6 +10,7 @@ import tensorflow as tf
 from components.errors import DataRefused, UsageError
 from components.model.serving_folder import RECORD, read_record
 from trainer.explain import layout
+from trainer.framing import Framing
 from trainer.preprocessing import decode_batch
 from trainer.saved_model import open_saved_model
 from trainer.serving import KERAS_MODEL, read_vit
@@ -81,7 +82,7 @@ def _open_saved_model_folder(folder: Path, names: Sequence[str] | None) -> Model
     vit = _load(file) if file.is_file() else None
     return _model(
         folder,
-        size,
+        Framing.of(vit.config) if vit else Framing(size),
         tokens,
         classes,
         names,
@@ -110,7 +111,7 @@ def _open_keras(file: Path, names: Sequence[str] | None) -> Model:
 
     return _model(
         file,
-        vit.config["image_size"],
+        Framing.of(vit.config),
         tokens,
         vit.config["classes"],
         names,
@@ -122,7 +123,7 @@ def _open_keras(file: Path, names: Sequence[str] | None) -> Model:
 
 def _model(
     path: Path,
-    size: int,
+    framing: Framing,
     tokens: int,
     classes: int,
     names: Sequence[str] | None,
@@ -143,13 +144,13 @@ def _model(
         parts = []
         for start in range(0, len(encoded), _IMAGES):
             batch = tf.constant(list(encoded[start : start + _IMAGES]), tf.string)
-            pixels, valid = (tensor.numpy() for tensor in decode_batch(batch, size))
+            pixels, valid = (tensor.numpy() for tensor in decode_batch(batch, framing))
             probabilities, attention = explain_batch(batch, tf.constant(pixels))
             parts.append((valid, pixels[valid], probabilities[valid], attention[valid]))
         return Explanation(*map(np.concatenate, zip(*parts, strict=True)))
 
     class_names = list(names) if names is not None else [str(number) for number in range(classes)]
-    return Model(path, size, size / grid, has_cls, class_names, vit, answer, explain)
+    return Model(path, framing.size, framing.size / grid, has_cls, class_names, vit, answer, explain)
 
 
 def _load(file: Path) -> ViT:

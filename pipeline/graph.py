@@ -37,6 +37,7 @@ from pipeline.backbone import content
 from pipeline.outcome import REPORT
 from pipeline.report.component import RunReport
 from pipeline.settings import Settings
+from trainer.framing import FRAMING
 
 DIGEST = "digest"  # property of a step: the digest of its code
 
@@ -51,6 +52,7 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
     """
     data, serving = str(settings.data.dir.resolve()), str(settings.folder / "serving")
     schema_file = settings.data.dir.resolve() / "schema.pbtxt"
+    framing = settings.model.model_dump_json(include=FRAMING)
 
     examples = SpanExampleGen(data, span, ["train", "val"]).with_id("ImportExampleGen")
     test_examples = SpanExampleGen(data, settings.data.gate_span, ["test"]).with_id("TestExampleGen")
@@ -62,7 +64,7 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
         examples=examples.outputs["examples"],
         test_examples=test_examples.outputs["examples"],
         schema=schema.outputs["schema"],
-        image_size=settings.model.image_size,
+        framing=framing,
     )
     previous = Resolver(
         strategy_class=PreviousSpan,
@@ -88,21 +90,28 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
             examples=examples.outputs["examples"],
             schema=schema.outputs["schema"],
             preprocessing_fn="trainer.preprocessing.preprocessing_fn",
-            splits_config=transform_pb2.SplitsConfig(analyze=["train"], transform=["train", "val"]),
-            custom_config={"image_size": settings.model.image_size},
-            disable_statistics=True,  # statistics of raw pixels take a minute and tell nothing about the images
+            splits_config=transform_pb2.SplitsConfig(analyze=["train"]),
+            custom_config={
+                "framing": framing,
+                "stored_size": settings.augment.stored_size or settings.model.image_size,
+            },
+            # The Trainer applies the graph. Encoded images take less room than pixels, and statistics of pixels would
+            # take a minute and tell nothing about the images.
+            materialize=False,
+            disable_statistics=True,
         )
         backbone = None
         if source := settings.finetune.source:
             backbone = Backbone(source, content(source), settings.model, settings.finetune)
         trainer = Trainer(
             run_fn="trainer.run.run_fn",
-            examples=transform.outputs["transformed_examples"],
+            examples=examples.outputs["examples"],
             transform_graph=transform.outputs["transform_graph"],
             schema=schema.outputs["schema"],
             # These inputs are passed only if they are used. Otherwise a push would change the cache key of the next
             # training, which would run again for nothing.
             base_model=baseline.outputs["model"] if settings.training.warm_start else None,
+            image_statistics=image_statistics.outputs["statistics"],
             verdict=verdict if settings.data_gate.leave_out_leaks else None,
             backbone=backbone.outputs["backbone"] if backbone else None,
             train_args=trainer_pb2.TrainArgs(splits=["train"]),

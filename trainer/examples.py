@@ -2,11 +2,13 @@
 
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-IMAGE = "image"  # raw: PNG or JPEG bytes; transformed: uint8 pixels, height x width x 3, row by row
+IMAGE = "image"  # PNG or JPEG bytes
 LABEL = "label"  # int64, 0 to classes - 1
 ID = "id"  # bytes: origin of the example
 
-MAX_PIXELS = 4096 * 4096  # 48 MiB as RGB; checked in the header of an image, before it is decoded
+# Both are checked in the header of an image, before it is decoded.
+MAX_PIXELS = 4096 * 4096  # decoded pixels; they take 48 MiB as RGB
+MAX_JPEG_PIXELS = 2**27  # pixels of a JPEG, which is decoded at a reduced scale if it has more than MAX_PIXELS
 MAX_SIDE = 1_000_000  # pixels on a side of an image, the limit of libpng; that of JPEG is 65,500
 
 CLASS_NAMES_DOMAIN = "class_names"  # string domain of the schema, which lists the classes in index order

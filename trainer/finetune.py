@@ -16,7 +16,8 @@ from trainer.vit import ViT, copy_weights
 
 log = logging.getLogger(__name__)
 
-OWN = {"image_size", "dropout", "stochastic_depth"}  # settings of the model that apply; the backbone decides the rest
+# Settings of the model that apply; the backbone decides the rest.
+OWN = {"image_size", "resize", "background", "dropout", "stochastic_depth"}
 _HEAD = ("head", "score")  # layers of the head: the classifier, and the scores by which seqpool weights the tokens
 
 
@@ -112,8 +113,7 @@ def adapt(backbone: ViT, model: ModelSettings, classes: int, blocks: int | None,
 
     Args:
         backbone: The pretrained ViT.
-        model: Settings of the new model, of which image size, dropout and stochastic depth apply. The backbone decides
-            all others.
+        model: Settings of the new model, of which those in `OWN` apply.
         classes: Number of classes of the new head.
         blocks: Number of last blocks that are trainable, together with the head and the final norm. 0: only the head
             is trainable. None: all layers are.

@@ -1,23 +1,34 @@
-"""Input of a training: reads transformed examples, and makes batches of pixels, labels and random numbers."""
+"""Input of a training: decodes raw examples once, and makes batches of pixels, labels and random numbers."""
 
 import errno
 import hashlib
+import logging
+import os
+import shutil
+import struct
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_transform as tft
 
-from trainer.examples import ID, IMAGE, LABEL
+from trainer.examples import ID, LABEL
+
+log = logging.getLogger(__name__)
 
 PADDING_LABEL = -1  # label of a row that only fills up a batch
+
+_DECODED_IMAGES = 64  # images that a thread decodes at a time
+_REPORT_SECONDS = 5
 
 
 @dataclass(frozen=True)
 class Split:
-    """A decoded split: images, uint8 [N, size, size, 3], in memory or mapped from a file, and labels, int64 [N]."""
+    """A decoded split: images, uint8 [N, size, size, 3], often mapped from a file, and labels, int64 [N]."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -33,16 +44,18 @@ class Split:
         return digest.hexdigest()
 
 
-def load(patterns: list[str], size: int, memory_gib: float, leave_out: Set[bytes] = frozenset()) -> Split:
-    """Read all transformed examples of a split, sorted by id.
+def load(
+    patterns: list[str], transform: tft.TFTransformOutput, pixels: str, size: int, leave_out: Set[bytes] = frozenset()
+) -> Split:
+    """Decode all images of a split, in the order of the files, to a temporary file in TMPDIR.
 
-    Beam writes records in no fixed order. Sorting by id makes an exact repeat of a training possible.
+    The file is mapped into memory, so the operating system holds in memory what fits.
 
     Args:
-        patterns: Glob patterns of the gzipped TFRecord files.
-        size: Pixels on a side of an image.
-        memory_gib: GiB of pixels to hold in memory. The pixels of a larger split stay in a temporary file in TMPDIR,
-            which is mapped into memory.
+        patterns: Glob patterns of the TFRecord files of raw examples.
+        transform: Graph that Transform made from `trainer.preprocessing.preprocessing_fn`.
+        pixels: Feature of the graph that holds the pixels.
+        size: Pixels on a side of these images.
         leave_out: Ids of examples to leave out.
 
     Returns:
@@ -50,58 +63,59 @@ def load(patterns: list[str], size: int, memory_gib: float, leave_out: Set[bytes
 
     Raises:
         ValueError: If there are no examples.
-        OSError: If TMPDIR is full, or a file cannot be read.
+        OSError: If TMPDIR has no room for the pixels, or a file cannot be read.
+        InvalidArgumentError: If an image does not decode. The data gate stops a run before.
     """
-    features = {
-        IMAGE: tf.io.FixedLenFeature([], tf.string),
-        LABEL: tf.io.FixedLenFeature([], tf.int64),
-        ID: tf.io.FixedLenFeature([], tf.string),
-    }
-
-    def parse(records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        batch = tf.io.parse_example(records, features)
-        pixels = tf.ensure_shape(tf.io.decode_raw(batch[IMAGE], tf.uint8), (None, size * size * 3))
-        return pixels, batch[LABEL], batch[ID]
-
     files = sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
-    batches = (
-        tf.data.TFRecordDataset(files, compression_type="GZIP", num_parallel_reads=2)
-        .batch(1024)
-        .map(parse, num_parallel_calls=2)
-        .prefetch(2)
+    total = sum(map(_count_records, files))
+    if not total:
+        raise ValueError(f"no examples in {', '.join(patterns)}")
+    folder, needed = tempfile.gettempdir(), total * size * size * 3
+    full = OSError(
+        errno.ENOSPC,
+        f"the pixels of {total:,} images take {needed / 2**30:.2f} GiB, and {folder} has "
+        f"{shutil.disk_usage(folder).free / 2**30:.2f} GiB left: set TMPDIR to a folder with more room",
     )
-    labels, ids = [], []
+    if needed > shutil.disk_usage(folder).free:
+        raise full
+    log.info("decoding %s images to %.2f GiB in %s", f"{total:,}", needed / 2**30, folder)
+    graph, features = transform.transform_features_layer(), transform.raw_feature_spec()
+
+    def decode(records: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        batch = graph(tf.io.parse_example(records, features))
+        flat = tf.ensure_shape(tf.io.decode_raw(batch[pixels], tf.uint8), (None, size * size * 3))
+        return flat, batch[LABEL], batch[ID]
+
+    batches = tf.data.TFRecordDataset(files).batch(_DECODED_IMAGES).map(decode, num_parallel_calls=os.cpu_count())
+    labels, done, reported = [], 0, time.monotonic()
     try:
-        with tempfile.TemporaryFile() as spool:
-            for pixels, label, identity in batches.as_numpy_iterator():
-                spool.write(pixels.data)
-                labels.append(label)
-                ids.append(identity)
-            if not labels:
-                raise ValueError(f"no examples in {', '.join(patterns)}")
-            spool.flush()
-            every_id = np.concatenate(ids)
-            order = np.argsort(every_id)
-            unordered = np.memmap(spool, np.uint8, "r", shape=(len(order), size, size, 3))
-            order = order[[id not in leave_out for id in every_id[order]]]
-            shape = (len(order), size, size, 3)
-            if len(order) * unordered[0].nbytes <= memory_gib * 2**30:
-                images = unordered[order]
-            else:
-                with tempfile.TemporaryFile() as file:  # the memory map keeps its content after it is closed
-                    for start in range(0, len(order), 4096):
-                        file.write(unordered[order[start : start + 4096]].data)
-                    file.flush()
-                    images = np.memmap(file, np.uint8, "r", shape=shape)
+        with tempfile.TemporaryFile() as file:  # the map keeps its content after it is closed
+            for flat, label, ids in batches.as_numpy_iterator():
+                kept = np.array([id not in leave_out for id in ids], bool)
+                file.write(flat[kept].data)
+                labels.append(label[kept])
+                done += len(label)
+                if time.monotonic() - reported > _REPORT_SECONDS:
+                    log.info("decoded %s of %s images", f"{done:,}", f"{total:,}")
+                    reported = time.monotonic()
+            file.flush()
+            every_label = np.concatenate(labels)
+            images = np.memmap(file, np.uint8, "r", shape=(len(every_label), size, size, 3))
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise OSError(
-            error.errno,
-            f"no space left in {tempfile.gettempdir()} for the pixels of {', '.join(patterns)}: set TMPDIR to a folder "
-            f"with room for them, or with twice the room if they exceed training.memory_gib ({memory_gib:g} GiB)",
-        ) from None
-    return Split(images, np.concatenate(labels)[order])
+        raise full if error.errno == errno.ENOSPC else error from None
+    return Split(images, every_label)
+
+
+def _count_records(path: str) -> int:
+    """Return the number of records of a TFRecord file, reading no more than their lengths."""
+    count = 0
+    with tf.io.gfile.GFile(path, "rb") as file:
+        size = file.size()
+        while file.tell() < size:
+            (length,) = struct.unpack("<Q", file.read(8))
+            file.seek(file.tell() + length + 8)  # checksums of the length and of the data
+            count += 1
+    return count
 
 
 @dataclass(frozen=True)

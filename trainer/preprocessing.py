@@ -1,71 +1,143 @@
 """Decoding of encoded images to pixels. Training, evaluation and serving all use `decode`."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
-import tensorflow_transform as tft
 
-from trainer.examples import ID, IMAGE, LABEL, MAX_PIXELS, MAX_SIDE
+from trainer.examples import ID, IMAGE, LABEL, MAX_JPEG_PIXELS, MAX_PIXELS, MAX_SIDE
+from trainer.exif import orientation
+from trainer.framing import Framing
 
+PIXELS, STORED_PIXELS = "pixels", "stored_pixels"  # features of the transform graph
+
+_JPEG_SIGNATURE = b"\xff\xd8\xff"
 # The size of a PNG is in the chunk IHDR, which must be the first. Decoders also accept files with other chunks before
-# it, in which `_check_header` would not find the size. So the signature here includes the start of IHDR.
-_PNG_START, _JPEG_SIGNATURE = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\xff\xd8\xff"
-_MOMENTS = "pixel_moments"  # file in the transform graph
-_SUMS = ["images", "r", "g", "b", "rr", "gg", "bb"]  # sums in that file: number, means and mean squares of the images
+# it, in which `_shape` would not find the size. So the signature here includes the start of IHDR.
+_PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+_SCALES = (1, 2, 4, 8)  # a JPEG can be decoded with its sides divided by one of these
+# Images that may be turned or transparent: with Exif data, or a PNG with opacity in a chunk or in every pixel. `\C` is
+# any byte.
+_SPECIAL = rb"\C*(Exif\x00\x00|eXIf|tRNS|PNG\r\n\x1a\n\C{17}[\x04\x06])\C*"
 
 
-def decode(encoded: tf.Tensor, size: int) -> tf.Tensor:
-    """Decode an image, and resize it with antialiasing if it has another size.
+def decode(encoded: tf.Tensor, framing: Framing, plain: bool = False) -> tf.Tensor:
+    """Decode an image as its viewer sees it: upright, on a background, and as a square.
+
+    A JPEG is decoded at the smallest scale at which no side is shorter than the result, which saves most of the time
+    for the pictures of a camera. The scale is smaller still if the image would have more than MAX_PIXELS. An image of
+    another size than the result is resized with antialiasing.
 
     Args:
         encoded: PNG or JPEG, scalar string.
-        size: Pixels on a side of the result.
+        framing: How the image becomes a square.
+        plain: Whether the image is known to be upright and opaque. It saves operations that take more time than the
+            decoding of a small image.
 
     Returns:
         Pixels, uint8 [size, size, 3].
 
     Raises:
-        InvalidArgumentError: If the bytes do not decode.
+        InvalidArgumentError: If the bytes do not decode, or the image is too large.
     """
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    is_jpeg = tf.equal(tf.strings.substr(encoded, 0, 3), _JPEG_SIGNATURE)
+    shape = tf.cond(is_jpeg, lambda: tf.io.extract_jpeg_shape(encoded, tf.int64)[:2], lambda: _png_shape(encoded))
+    limit = tf.where(is_jpeg, tf.constant(MAX_JPEG_PIXELS, tf.int64), MAX_PIXELS)
+    is_small = tf.reduce_all(shape <= MAX_SIDE) & (tf.reduce_prod(shape) <= limit)
+    checked = tf.where(is_small, encoded, b"")  # no bytes, which do not decode, in place of those that must not be
+    if plain:
+        return _fit(_decode_at_scale(checked, is_jpeg, shape, framing.size), framing)
+    image = tf.cond(
+        is_jpeg,
+        lambda: _decode_at_scale(checked, is_jpeg, shape, framing.size),
+        lambda: _on_background(tf.io.decode_png(checked, channels=4), framing),
+    )
+    return _fit(_turn_upright(image, orientation(encoded, is_jpeg)), framing)
 
-    def resize() -> tf.Tensor:
-        pixels = tf.image.resize(image, (size, size), antialias=True)
-        return tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
 
-    fits = tf.reduce_all(tf.equal(tf.shape(image)[:2], size))
-    return tf.ensure_shape(tf.cond(fits, lambda: image, resize), (size, size, 3))
+def _png_shape(encoded: tf.Tensor) -> tf.Tensor:
+    """Return height and width of a PNG, or more than is allowed for other bytes, int64 [2]."""
+    # Width and height are the first eight bytes of the data of IHDR, big-endian.
+    start = tf.strings.join([encoded, bytes(24)])  # of at least 24 bytes
+    sides = tf.cast(tf.io.decode_raw(tf.strings.substr(start, 16, 8), tf.uint8), tf.int64)
+    sides = tf.reduce_sum(tf.reshape(sides, (2, 4)) * [1 << 24, 1 << 16, 1 << 8, 1], axis=1)
+    return tf.where(tf.equal(tf.strings.substr(encoded, 0, 16), _PNG_START), sides, MAX_SIDE + 1)
 
 
-def _check_header(encoded: tf.Tensor) -> tf.Tensor:
-    """Return the bytes if they are a PNG or JPEG whose header declares an image within MAX_PIXELS and MAX_SIDE.
-
-    The check needs no decoding, because a few kilobytes may decode to gigabytes of pixels.
-
-    Raises:
-        InvalidArgumentError: If the bytes are not such an image.
-    """
-    png = tf.equal(tf.strings.substr(encoded, 0, 16), _PNG_START)
-    jpeg = tf.equal(tf.strings.substr(encoded, 0, 3), _JPEG_SIGNATURE)
-
-    def png_shape() -> tf.Tensor:
-        # Width and height are the first eight bytes of the chunk's data, big-endian.
-        header = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.uint8)
-        return tf.reduce_sum(tf.reshape(tf.cast(header, tf.int64), (2, 4)) * [1 << 24, 1 << 16, 1 << 8, 1], axis=1)
-
-    def jpeg_shape() -> tf.Tensor:
-        return tf.io.extract_jpeg_shape(encoded, tf.int64)[:2]
-
-    too_large = tf.fill([2], tf.constant(MAX_PIXELS, tf.int64))  # the size of other formats, which both checks reject
-    shape = tf.case([(png, png_shape), (jpeg, jpeg_shape)], default=lambda: too_large)
-    checks = [  # the sides are checked as well, because their product may overflow
-        tf.debugging.assert_less_equal(shape, tf.cast(MAX_SIDE, tf.int64)),
-        tf.debugging.assert_less_equal(tf.reduce_prod(shape), tf.cast(MAX_PIXELS, tf.int64)),
+def _decode_at_scale(encoded: tf.Tensor, is_jpeg: tf.Tensor, shape: tf.Tensor, size: int) -> tf.Tensor:
+    """Decode a JPEG at the scale that `decode` describes, or a PNG at its full size."""
+    sides = shape // tf.constant(_SCALES[1:], tf.int64)[:, None]
+    chosen = tf.reduce_all(sides >= size, axis=1) | (tf.reduce_prod(sides * 2, axis=1) > MAX_PIXELS)
+    number = tf.reduce_sum(tf.cast(chosen & is_jpeg, tf.int32))
+    branches = [
+        # The decoder's usual arithmetic is a little faster and less accurate. With this one, it equals Pillow's pixel
+        # by pixel. TensorFlow's operation decodes a PNG as well.
+        lambda scale=scale: tf.io.decode_jpeg(encoded, channels=3, ratio=scale, dct_method="INTEGER_ACCURATE")
+        for scale in _SCALES
     ]
-    with tf.control_dependencies(checks):
-        return tf.identity(encoded)
+    return tf.switch_case(number, branches)
+
+
+def _on_background(image: tf.Tensor, framing: Framing) -> tf.Tensor:
+    """Compose an image, uint8 [H, W, 4], over the background."""
+    colours, opacity = image[:, :, :3], image[:, :, 3:]
+
+    def compose() -> tf.Tensor:
+        weight = tf.cast(opacity, tf.int32)
+        mixed = tf.cast(colours, tf.int32) * weight + tf.constant(framing.background) * (255 - weight)
+        return tf.cast((mixed + 127) // 255, tf.uint8)
+
+    return tf.cond(tf.reduce_all(tf.equal(opacity, 255)), lambda: colours, compose)
+
+
+def _turn_upright(image: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
+    """Turn an image according to its Exif orientation, from 1 (upright) to 8."""
+
+    def turn() -> tf.Tensor:
+        turned = tf.cond(value > 4, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
+        kind = (value - 1) % 4  # 1: mirror, 2: rotate by half a turn, 3: flip
+        return tf.reverse(turned, tf.boolean_mask([0, 1], [kind >= 2, (kind == 1) | (kind == 2)]))
+
+    return tf.cond(tf.equal(value, 1), lambda: image, turn)
+
+
+def _fit(image: tf.Tensor, framing: Framing) -> tf.Tensor:
+    """Make an image a square of the framing's size."""
+    size = framing.size
+
+    def resize(height: tf.Tensor | int, width: tf.Tensor | int, part: tf.Tensor) -> tf.Tensor:
+        return tf.clip_by_value(tf.round(tf.image.resize(part, (height, width), antialias=True)), 0, 255)
+
+    def stretch() -> tf.Tensor:
+        return resize(size, size, image)
+
+    def crop() -> tf.Tensor:
+        # The middle is cut out before it is resized: the longer side of a strip of pixels might become too long.
+        sides = tf.shape(image)[:2]
+        side = tf.reduce_min(sides)
+        top, left = tf.unstack((sides - side) // 2)
+        return resize(size, size, image[top : top + side, left : left + side])
+
+    def pad() -> tf.Tensor:
+        sides = tf.shape(image, tf.int64)[:2]
+        longer = tf.reduce_max(sides)
+        # Half a pixel is rounded up. No side becomes empty.
+        height, width = tf.unstack(tf.cast(tf.maximum((2 * sides * size + longer) // (2 * longer), 1), tf.int32))
+        top, left = (size - height) // 2, (size - width) // 2
+        background = tf.constant(framing.background, tf.float32)
+        edges = [[top, size - height - top], [left, size - width - left], [0, 0]]
+        return tf.pad(resize(height, width, image) - background, edges) + background
+
+    methods: dict[str, Callable[[], tf.Tensor]] = {"stretch": stretch, "crop": crop, "pad": pad}
+    fits = tf.reduce_all(tf.equal(tf.shape(image)[:2], size))
+    return tf.ensure_shape(
+        tf.cond(fits, lambda: image, lambda: tf.cast(methods[framing.resize](), tf.uint8)), (size, size, 3)
+    )
+
+
+def _is_any_special(encoded: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_any(tf.strings.regex_full_match(encoded, _SPECIAL))
 
 
 def read_image(example: tf.Tensor) -> tf.Tensor:
@@ -79,79 +151,75 @@ def read_image(example: tf.Tensor) -> tf.Tensor:
 
 
 def decode_batch(
-    encoded: tf.Tensor, size: int, read: Callable[[tf.Tensor], tf.Tensor] = tf.identity
+    encoded: tf.Tensor, framing: Framing, read: Callable[[tf.Tensor], tf.Tensor] = tf.identity
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Decode a batch of images. An image that does not decode, or is too large, does not affect the others.
 
     Args:
         encoded: Encoded images, string [N].
-        size: Pixels on a side of the result.
+        framing: How an image becomes a square.
         read: Function that turns a row of `encoded` into an encoded image, if the rows are not images themselves.
 
     Returns:
         Pixels, uint8 [N, size, size, 3], and whether each image is valid, bool [N]. The pixels of an invalid image are
         all 0.
     """
-    count = tf.size(encoded, tf.int64)
-    rows = tf.data.Dataset.from_tensor_slices((tf.range(count), encoded))
-    decoded = rows.map(
-        lambda row, image: (row, decode(_check_header(read(image)), size)), num_parallel_calls=tf.data.AUTOTUNE
-    )
-    # The batch gets one additional row, because it must not be empty if no image decodes.
-    past_end = tf.data.Dataset.from_tensors((count, tf.zeros((size, size, 3), tf.uint8)))
-    batch = decoded.ignore_errors().concatenate(past_end).batch(count + 1)
-    index, pixels = batch.get_single_element()
-    # The rows are scattered as int32, because TensorFlow cannot scatter uint8 on every device.
-    images = tf.scatter_nd(index[:, None], tf.cast(pixels, tf.int32), (count + 1, size, size, 3))[:-1]
-    valid = tf.scatter_nd(index[:, None], tf.ones_like(index), (count + 1,))[:-1]
-    return tf.cast(images, tf.uint8), tf.cast(valid, tf.bool)
+    with tf.device("/CPU:0"):  # where images are decoded in any case; not every GPU can gather uint8
+        rows = tf.data.Dataset.from_tensor_slices(encoded).enumerate()
+
+        def decode_rows(plain: bool) -> tuple[tf.Tensor, tf.Tensor]:
+            decoded = rows.map(
+                lambda row, image: (row, decode(read(image), framing, plain)), num_parallel_calls=tf.data.AUTOTUNE
+            )
+            # The batch gets one additional row, because it must not be empty if no image decodes. Invalid rows take
+            # their pixels from it.
+            past_end = tf.data.Dataset.from_tensors((count, tf.zeros((framing.size, framing.size, 3), tf.uint8)))
+            batch = decoded.ignore_errors().concatenate(past_end).batch(count + 1)
+            return batch.get_single_element()
+
+        count = tf.size(encoded, tf.int64)
+        index, pixels = tf.cond(
+            _is_any_special(encoded), lambda: decode_rows(plain=False), lambda: decode_rows(plain=True)
+        )
+        last = tf.size(index) - 1
+        places = tf.tensor_scatter_nd_update(tf.fill((count + 1,), last), index[:, None], tf.range(last + 1))[:-1]
+        return tf.ensure_shape(tf.gather(pixels, places), (None, *pixels.shape[1:])), places < last
 
 
 def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]) -> dict[str, tf.Tensor]:
-    """Turn raw examples into transformed examples, for TFX's Transform.
+    """Turn raw examples into pixels, for TFX's Transform.
 
-    It also writes the moments of the pixels of the analysed split to the folder of the transform graph, for
-    `read_moments`.
+    The graph needs no pass over the data, and Transform writes no examples, which would take more room than the encoded
+    images. The Trainer applies the graph to raw examples. It has no operation with a state, for which Transform would
+    read all images.
 
     Args:
         inputs: Features of a batch of raw examples.
-        custom_config: The model's image size, in pixels, as `image_size`.
+        custom_config: `framing`, the settings `trainer.framing.FRAMING` of the model as JSON, and `stored_size`, the
+            pixels on a side of training images before they are augmented.
 
     Returns:
-        Features of transformed examples: pixels as raw uint8 bytes, label and id.
+        PIXELS, the pixels at the model's size, and STORED_PIXELS, those at `stored_size` if it differs: uint8 bytes,
+        row by row. Label and id.
     """
-    size = custom_config["image_size"]
-
-    def transform_row(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        image = decode(encoded, size)
-        # The pixels are the last field of a serialized tensor, so only its end is kept.
-        raw = tf.strings.substr(tf.io.serialize_tensor(image), -size * size * 3, size * size * 3)
-        pixels = tf.cast(image, tf.int64)  # integers add up without rounding
-        sums = tf.reduce_sum([pixels, pixels**2], axis=(1, 2))
-        mean, mean_square = tf.unstack(tf.cast(sums / size**2, tf.float32))
-        return raw, mean, mean_square
-
-    raw, mean, mean_square = tf.map_fn(
-        transform_row,
-        tf.reshape(inputs[IMAGE], [-1]),
-        fn_output_signature=(
-            tf.TensorSpec((), tf.string),
-            tf.TensorSpec((3,), tf.float32),
-            tf.TensorSpec((3,), tf.float32),
-        ),
-    )
-    # Vocabularies are the only results of analyzers that TensorFlow Transform writes to files. A vocabulary with
-    # weights is used here as a table of sums.
-    sums = tf.concat([tf.ones_like(mean[:, :1]), mean, mean_square], axis=1)
-    names = tf.tile([_SUMS], [tf.shape(sums)[0], 1])
-    tft.vocabulary(names, weights=sums, store_frequency=True, vocab_filename=_MOMENTS)
-    return {IMAGE: raw, LABEL: tf.reshape(inputs[LABEL], [-1]), ID: tf.reshape(inputs[ID], [-1])}
+    encoded = tf.reshape(inputs[IMAGE], [-1])
+    framing = Framing.of(json.loads(custom_config["framing"]))
+    framings = {PIXELS: framing}
+    if custom_config["stored_size"] != framing.size:
+        framings[STORED_PIXELS] = framing.at(custom_config["stored_size"])
+    pixels = {name: _decode_to_bytes(encoded, chosen) for name, chosen in framings.items()}
+    return {**pixels, LABEL: tf.reshape(inputs[LABEL], [-1]), ID: tf.reshape(inputs[ID], [-1])}
 
 
-def read_moments(transform_output: tft.TFTransformOutput) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation of the pixels (0 to 255) that Transform measured, each float64 [3]."""
-    with tf.io.gfile.GFile(transform_output.vocabulary_file_by_name(_MOMENTS)) as file:
-        sums = {name: float(total) for total, name in (line.split() for line in file)}
-    # All images have the same number of pixels, so the mean of their means is the mean of all pixels.
-    mean, mean_square = np.array([sums.get(name, 0.0) for name in _SUMS[1:]]).reshape(2, 3) / sums["images"]
-    return mean, np.sqrt(np.maximum(mean_square - mean**2, 0.0))
+def _decode_to_bytes(encoded: tf.Tensor, framing: Framing) -> tf.Tensor:
+    """Decode images to strings [N], because transformed features cannot be uint8."""
+    size = framing.size**2 * 3
+
+    def decode_all(plain: bool) -> tf.Tensor:
+        def decode_row(image: tf.Tensor) -> tf.Tensor:
+            # The pixels are the last field of a serialized tensor, so only its end is kept.
+            return tf.strings.substr(tf.io.serialize_tensor(decode(image, framing, plain)), -size, size)
+
+        return tf.map_fn(decode_row, encoded)
+
+    return tf.cond(_is_any_special(encoded), lambda: decode_all(plain=False), lambda: decode_all(plain=True))

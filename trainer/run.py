@@ -1,4 +1,4 @@
-"""Entry point of a training for TFX's Trainer: reads transformed examples, trains, and exports a SavedModel."""
+"""Entry point of a training for TFX's Trainer: decodes the examples, trains, and exports a SavedModel."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from trainer.checkpoint import Checkpoints
 from trainer.examples import class_names
 from trainer.finetune import fine_tune, rebuild_head
 from trainer.input import load
-from trainer.preprocessing import read_moments
+from trainer.preprocessing import PIXELS, STORED_PIXELS
 from trainer.saved_model import open_saved_model
 from trainer.settings import AugmentSettings, FinetuneSettings, ModelSettings, TrainingSettings
 from trainer.train import build_vit, train
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 _WARMUP_IMAGES = 32  # images in the larger warm-up request of a model server
 
-_WITHOUT_EFFECT = {"require_gpu", "memory_gib", "checkpoint_seconds"}  # settings that do not change the result
+_WITHOUT_EFFECT = {"require_gpu", "checkpoint_seconds"}  # settings that do not change the result
 
 
 def run_fn(fn_args: "FnArgs") -> None:
@@ -46,6 +46,7 @@ def run_fn(fn_args: "FnArgs") -> None:
 
             - `model`, `augment`, `training`: settings, as JSON.
             - `checkpoints`: folder below which the checkpoints are written.
+            - `mean`, `std`: mean and standard deviation of each channel of the training images, from 0 to 255.
             - `code`: digest of this package's sources.
             - `leave_out` (optional): file with a JSON list of the ids of examples to leave out. Bytes that are not
               UTF-8 are written as surrogates.
@@ -72,16 +73,17 @@ def run_fn(fn_args: "FnArgs") -> None:
     schema = schema_pb2.Schema()
     with tf.io.gfile.GFile(fn_args.schema_path) as file:
         names = class_names(text_format.Parse(file.read(), schema))
-    mean, std = read_moments(tft.TFTransformOutput(fn_args.transform_output))
-    size = model_settings.image_size
+    mean, std = config["mean"], config["std"]
+    transform = tft.TFTransformOutput(fn_args.transform_output)
     leave_out: set[bytes] = set()
     if "leave_out" in config:
         ids = json.loads(Path(config["leave_out"]).read_text("utf-8"))
         leave_out = {id.encode("utf-8", "surrogateescape") for id in ids}
         log.info(f"{len(leave_out):,} examples that leak between splits are left out")
-    train_split, val_split = (
-        load(files, size, training.memory_gib, leave_out) for files in (fn_args.train_files, fn_args.eval_files)
-    )
+    stored = augmentation.stored_size or model_settings.image_size
+    stored_pixels = PIXELS if stored == model_settings.image_size else STORED_PIXELS
+    train_split = load(fn_args.train_files, transform, stored_pixels, stored, leave_out)
+    val_split = load(fn_args.eval_files, transform, PIXELS, model_settings.image_size, leave_out)
 
     inputs = [  # values that affect the result of every training
         config["model"],
@@ -144,7 +146,7 @@ def run_fn(fn_args: "FnArgs") -> None:
     )
     if devices.is_chief(strategy):
         trained.last.save(run_dir / "last.keras")
-        serving.export(trained.best, names, size, fn_args.serving_model_dir, warmup=val_split.images[:_WARMUP_IMAGES])
+        serving.export(trained.best, names, fn_args.serving_model_dir, warmup=val_split.images[:_WARMUP_IMAGES])
     devices.wait_for_all(strategy)  # TFX reads the export as soon as this function returns
 
 

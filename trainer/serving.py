@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer.framing import Framing
 from trainer.preprocessing import decode_batch, read_image
 from trainer.vit import ViT
 
@@ -14,7 +15,7 @@ KERAS_MODEL = "assets.extra/vit.keras"
 WARMUP = "assets.extra/tf_serving_warmup_requests"  # the path that TensorFlow Serving reads
 
 
-def export(model: ViT, class_names: list[str], size: int, path: str, warmup: np.ndarray | None = None) -> None:
+def export(model: ViT, class_names: list[str], path: str, warmup: np.ndarray | None = None) -> None:
     """Write a ViT as a SavedModel.
 
     It has these signatures, each with one input:
@@ -33,12 +34,13 @@ def export(model: ViT, class_names: list[str], size: int, path: str, warmup: np.
     Args:
         model: The ViT.
         class_names: Names of the classes, in index order.
-        size: Pixels on a side of the model's images.
         path: Folder to write.
         warmup: Images, uint8 [n, size, size, 3], from which to make the warm-up requests that TensorFlow Serving sends
             to the model before it reports it as available. None: no requests are stored.
     """
     names = tf.constant([*class_names, ""])
+    framing = Framing.of(model.config)
+    size = framing.size
 
     # The signatures share one graph of the model. A graph for each of them would take seconds and megabytes.
     @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8)])
@@ -58,17 +60,17 @@ def export(model: ViT, class_names: list[str], size: int, path: str, warmup: np.
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def serving_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        images, valid = decode_batch(image_bytes, size)
+        images, valid = decode_batch(image_bytes, framing)
         return answer(compute_logits(images), valid)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
     def serving_default(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        images, valid = decode_batch(examples, size, read=read_image)
+        images, valid = decode_batch(examples, framing, read=read_image)
         return answer(compute_logits(images), valid)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def explain(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        images, valid = decode_batch(image_bytes, size)
+        images, valid = decode_batch(image_bytes, framing)
         logits, attention = model.explain(images)
         return answer(logits, valid) | {"attention": tf.where(valid[:, None, None, None, None], attention, 0.0)}
 

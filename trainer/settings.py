@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from trainer.framing import Framing, Resize
 from trainer.sizes import check_batch, check_model
 
 SIZES = {
@@ -20,7 +21,6 @@ SIZES = {
 MOST_EPOCHS = 100_000
 
 _YEAR = 366 * 24 * 3600  # seconds
-_PEBIBYTE = 2**20  # GiB
 
 
 class Group(BaseModel):
@@ -70,6 +70,7 @@ def check_path_characters(text: str) -> str:
 
 
 Pool = Literal["cls", "mean", "seqpool"]
+_Value = Annotated[int, Field(ge=0, le=255)]  # of one colour of a pixel
 RENAMED = {"head": "pool"}  # current names of the model's settings, by their names in earlier versions
 
 
@@ -89,6 +90,14 @@ class ModelSettings(SettingsGroup):
         gt=0,
         le=4096,
         description="Side of the model's square input, in pixels. Images of another size are resized to it.",
+    )
+    resize: Resize = Field(
+        "stretch",
+        description="How an image that is not square becomes one. stretch: squash it. crop: keep the middle of its "
+        "longer side, as in the usual evaluation of ImageNet models. pad: add bars to its shorter side.",
+    )
+    background: tuple[_Value, _Value, _Value] = Field(
+        (255, 255, 255), description="Red, green and blue of the bars of pad, and behind transparent pixels."
     )
     patch_size: int = Field(
         4, gt=0, le=4096, description="Side of a patch, in pixels. image_size must be a multiple of it."
@@ -116,6 +125,11 @@ class ModelSettings(SettingsGroup):
     mimetic: bool = Field(
         False, description="Initialize attention to look like that of trained models. It helps on small data sets."
     )
+
+    @property
+    def framing(self) -> Framing:
+        """How an image becomes the model's input."""
+        return Framing.of(self.model_dump())
 
     @model_validator(mode="before")
     @classmethod
@@ -146,6 +160,13 @@ class AugmentSettings(SettingsGroup):
 
     crop_padding: int = Field(
         4, ge=0, le=4096, description="Largest shift of a random crop, in pixels. 0 turns random crops off."
+    )
+    stored_size: int | None = Field(
+        None,
+        gt=0,
+        le=4096,
+        description="Side in pixels at which training images are kept. Resized crops of images that are larger than "
+        "the model's input keep more detail, but the images take more memory. null: the size of the model's input.",
     )
     flip: bool = Field(
         True, description="Mirror half of the images. It suits most photographs, but not digits or text."
@@ -228,12 +249,6 @@ class TrainingSettings(SettingsGroup):
         "auto",
         description="Floating-point type of the computation; weights stay float32. auto: the best that the device "
         "supports.",
-    )
-    memory_gib: float = Field(
-        4.0,
-        gt=0,
-        le=_PEBIBYTE,
-        description="GiB of images that a split may hold in memory. A larger split is read from the local disk.",
     )
     warm_start: bool = Field(False, description="Start from the weights of the model that serves now, if there is one.")
     checkpoint_seconds: float = Field(

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from trainer.framing import Resize
 from trainer.settings import Pool, current_names
 from trainer.sizes import check_model
 
@@ -356,6 +357,8 @@ class ViT(keras.Model):
         mean: Mean of each channel, in units of 0 to 255, [3].
         std: Standard deviation of each channel, in units of 0 to 255, [3]. The first layer computes
             (pixels - mean) / std.
+        resize: How images became squares, as in `trainer.framing.Framing`. Like `background`, it is only recorded.
+        background: Colour of bars and behind transparent pixels, as in `trainer.framing.Framing`.
         **kwargs: Arguments of `keras.Model`, for example `dtype` and `name`.
 
     Raises:
@@ -378,6 +381,8 @@ class ViT(keras.Model):
         mimetic: bool = False,
         mean: Sequence[float] | np.ndarray = (127.5, 127.5, 127.5),
         std: Sequence[float] | np.ndarray = (127.5, 127.5, 127.5),
+        resize: Resize = "stretch",
+        background: Sequence[int] = (255, 255, 255),
         **kwargs: object,
     ) -> None:
         # Autocast is off, because it would round float pixels to the compute dtype before they are normalised.
@@ -399,6 +404,8 @@ class ViT(keras.Model):
             "mimetic": mimetic,
             "mean": [float(m) for m in mean],
             "std": [float(s) for s in std],
+            "resize": resize,
+            "background": list(background),
         }
         check_model(self.config)
         policy = self.dtype_policy

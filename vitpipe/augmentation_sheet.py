@@ -13,6 +13,7 @@ from components.data.ingest import manifest
 from components.errors import UsageError
 from pipeline.console.logs import redirected
 from pipeline.settings import Settings
+from trainer.framing import Framing
 from vitpipe.inputs import read_examples
 
 _ROWS = 8  # images on the sheet; an even number, because Mixup and CutMix mix pairs of images
@@ -39,7 +40,7 @@ def draw(settings: Settings) -> Image.Image:
     """
     span = ingest.span_folder(settings.data.dir, settings.chosen_span())
     names = manifest.read(span).class_names
-    images, labels = _choose_images(span, settings.model.image_size)
+    images, labels = _choose_images(span, settings.model.framing)
     columns = _augment_images(images, np.eye(len(names), dtype="float32")[labels], settings)
     grid = [("original", images, [names[label] for label in labels])]
     for number, (pixels, targets) in enumerate(columns):
@@ -49,8 +50,8 @@ def draw(settings: Settings) -> Image.Image:
     return _draw_sheet(grid)
 
 
-def _choose_images(span: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return training images of as many classes as possible: uint8 [N, size, size, 3], and labels int64 [N]."""
+def _choose_images(span: Path, framing: Framing) -> tuple[np.ndarray, np.ndarray]:
+    """Return training images of as many classes as possible: uint8 [N, S, S, 3], and labels int64 [N]."""
     with redirected(Path(os.devnull)):
         from trainer.preprocessing import decode
 
@@ -63,7 +64,7 @@ def _choose_images(span: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
             counts[row.label] += 1
         chosen = np.argsort(turns, kind="stable")[: min(_ROWS, len(rows) // 2 * 2)]
         if len(chosen):
-            images = np.stack([decode(rows[row].image, size).numpy() for row in chosen])
+            images = np.stack([decode(rows[row].image, framing).numpy() for row in chosen])
             return images, np.array([rows[row].label for row in chosen])
     raise UsageError(f"{span} has fewer than two training images: name another folder with --data")
 

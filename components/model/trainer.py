@@ -1,4 +1,4 @@
-"""TFX's Trainer with two more inputs: a backbone to fine-tune, and a verdict whose leaking examples are left out."""
+"""TFX's Trainer with more inputs: statistics of the images, a backbone to fine-tune, and a verdict on the data."""
 
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from tfx.types.component_spec import ChannelParameter
 
 from components import artifacts
 from components.data.gate.bounds import LEAVE_OUT
+from components.data.statistics.figures import read_figures
 from components.model.backbone import FILE as BACKBONE
 from components.model.serving_folder import serving_now
 from trainer.warm_start import WARM_START, read
@@ -23,7 +24,8 @@ _FILES = {"verdict": ("leave_out", LEAVE_OUT), "backbone": ("backbone", BACKBONE
 class Executor(executor.GenericExecutor):
     """TFX's executor with more entries in the custom config, which `trainer.run.run_fn` reads.
 
-    `leave_out` and `backbone` are the paths of files in the inputs `verdict` and `backbone`, if there are such inputs.
+    `mean` and `std` are those of the pixels of the training images, from the input `image_statistics`. `leave_out` and
+    `backbone` are the paths of files in the inputs `verdict` and `backbone`, if there are such inputs.
     `base_version` is the version of the model that a warm start begins with. After a warm start, a property of the new
     model records which classes were taken over.
     """
@@ -37,7 +39,7 @@ class Executor(executor.GenericExecutor):
         """Train the model, and record the classes of a warm start.
 
         Args:
-            input_dict: The inputs of TFX's Trainer, and `verdict` and `backbone`.
+            input_dict: The inputs of TFX's Trainer, and `image_statistics`, `verdict` and `backbone`.
             output_dict: `model` and `model_run`.
             exec_properties: The parameters of TFX's Trainer.
         """
@@ -53,6 +55,8 @@ class Executor(executor.GenericExecutor):
         exec_properties: dict[str, Any],
     ) -> FnArgs:
         arguments = super()._GetFnArgs(input_dict, output_dict, exec_properties)
+        measured = read_figures(Path(artifact_utils.get_single_uri(input_dict["image_statistics"]))).splits["train"]
+        arguments.custom_config = {**arguments.custom_config, "mean": measured.mean, "std": measured.spread}
         for name, (key, file) in _FILES.items():
             for artifact in input_dict.get(name, []):
                 arguments.custom_config = {**arguments.custom_config, key: str(Path(artifact.uri) / file)}
@@ -64,9 +68,10 @@ class Executor(executor.GenericExecutor):
 
 
 class Trainer(TfxTrainer):
-    """TFX's Trainer with the inputs `verdict` and `backbone`.
+    """TFX's Trainer with the inputs `image_statistics`, `verdict` and `backbone`.
 
     Args:
+        image_statistics: Output of ImageStatistics, with the mean and standard deviation of the pixels.
         verdict: Verdict of the data gate, with the examples to leave out. None: no example is left out.
         backbone: Backbone to fine-tune. None: training starts from scratch, or from `base_model`.
         **inputs: Arguments of TFX's Trainer.
@@ -74,9 +79,16 @@ class Trainer(TfxTrainer):
 
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
-    def __init__(self, verdict: types.BaseChannel | None, backbone: types.BaseChannel | None, **inputs: object) -> None:
+    def __init__(
+        self,
+        image_statistics: types.BaseChannel,
+        verdict: types.BaseChannel | None,
+        backbone: types.BaseChannel | None,
+        **inputs: object,
+    ) -> None:
         super().__init__(**inputs)
         kinds = {
+            "image_statistics": (image_statistics, artifacts.ImageStatisticsArtifact),
             "verdict": (verdict, artifacts.DataVerdictArtifact),
             "backbone": (backbone, artifacts.BackboneArtifact),
         }

@@ -1,4 +1,6 @@
 import io
+import json
+import struct
 
 import apache_beam as beam
 import keras
@@ -7,20 +9,21 @@ import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
-from PIL import Image
-from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
+from PIL import Image, ImageOps
+from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io, schema_utils
 
 from components.data.ingest import tfrecord
 from components.data.ingest.images import check
 from trainer import serving
+from trainer.framing import Framing
 from trainer.input import load
-from trainer.preprocessing import decode, decode_batch, preprocessing_fn, read_moments
+from trainer.preprocessing import PIXELS, STORED_PIXELS, decode, decode_batch, preprocessing_fn
 from trainer.vit import ViT
 
 
-def encoded(pixels, kind="PNG"):
+def encoded(pixels, kind="PNG", **options):
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind)
+    Image.fromarray(pixels).save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -30,57 +33,178 @@ def pixels():
 
 
 def test_an_image_of_the_right_size_is_not_changed(pixels):
-    np.testing.assert_array_equal(decode(tf.constant(encoded(pixels[0])), 8), pixels[0])
+    np.testing.assert_array_equal(decode(tf.constant(encoded(pixels[0])), Framing(8)), pixels[0])
 
 
 def test_another_size_is_resized_with_antialiasing():
     stripes = np.zeros((64, 64, 3), "uint8")
     stripes[:, ::2] = 255
-    small = decode(tf.constant(encoded(stripes)), 8).numpy()
+    small = decode(tf.constant(encoded(stripes)), Framing(8)).numpy()
     assert small.shape == (8, 8, 3) and small.dtype == np.uint8
     assert ((small > 120) & (small < 136)).all()  # without antialiasing the pixels would be black or white
 
 
-def run_transform(images, output):
-    """Run Transform on encoded images, labelled and named by their number, and write graph and examples to `output`."""
+def run_transform(images, output, stored_size=8, **framing):
+    """Run Transform, and write encoded images as raw examples, labelled and named by their number, to `output`."""
     spec = {
         "image": tf.io.FixedLenFeature([1], tf.string),
         "label": tf.io.FixedLenFeature([1], tf.int64),
         "id": tf.io.FixedLenFeature([1], tf.string),
     }
+    config = {"framing": json.dumps({"image_size": 8, **framing}), "stored_size": stored_size}
     metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
-    rows = [{"image": [image], "label": [index], "id": [b"%02d" % index]} for index, image in enumerate(images)]
     with beam.Pipeline() as pipeline, tft_beam.Context(str(output / "tmp")):
-        # Unordered, as Beam may write them.
-        raw = (pipeline | beam.Create(rows[::-1]), metadata)
-        (data, out_metadata), graph = raw | tft_beam.AnalyzeAndTransformDataset(
-            lambda inputs: preprocessing_fn(inputs, {"image_size": 8})
-        )
+        raw = (pipeline | beam.Create([]), metadata)
+        graph = raw | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, config))
         _ = graph | tft_beam.WriteTransformFn(str(output / "graph"))
-        coder = tft.coders.ExampleProtoCoder(out_metadata.schema)
-        _ = data | beam.Map(coder.encode) | beam.io.WriteToTFRecord(str(output / "examples"), file_name_suffix=".gz")
-    return output
+    metadata_io.write_metadata(metadata, str(output / "graph" / "metadata"))
+    with tf.io.TFRecordWriter(str(output / "examples")) as writer:
+        for number, image in enumerate(images):
+            writer.write(tfrecord.example(image, number, b"%02d" % number))
+    return tft.TFTransformOutput(str(output / "graph"))
 
 
-@pytest.fixture(scope="module")
-def transformed(pixels, tmp_path_factory):
-    return run_transform([encoded(image) for image in pixels], tmp_path_factory.mktemp("transform"))
+def read(output, transform, pixels=PIXELS, size=8):
+    return load([str(output / "examples*")], transform, pixels, size)
 
 
-def test_the_moments_are_those_of_all_pixels(transformed, pixels):
-    mean, std = read_moments(tft.TFTransformOutput(str(transformed / "graph")))
-    flat = pixels.reshape(-1, 3).astype("float64")
-    np.testing.assert_allclose(mean, flat.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(std, flat.std(0), rtol=1e-5)
-
-
-def test_training_reads_the_pixels_that_serving_decodes(transformed, pixels):
-    split = load([str(transformed / "examples*")], 8, memory_gib=1)
-    assert split.labels.tolist() == list(range(12))  # in the order of the ids
-    served, valid = decode_batch(tf.constant([encoded(image) for image in pixels]), 8)
+def test_training_reads_the_pixels_that_serving_decodes(pixels, tmp_path):
+    images = [encoded(image) for image in pixels]
+    split = read(tmp_path, run_transform(images, tmp_path))
+    assert split.labels.tolist() == list(range(12))
+    served, valid = decode_batch(tf.constant(images), Framing(8))
     np.testing.assert_array_equal(split.images, served)
     np.testing.assert_array_equal(split.images, pixels)
     assert valid.numpy().all()
+
+
+def test_training_images_may_be_kept_at_another_size(pixels, tmp_path):
+    images = [encoded(image) for image in pixels]
+    transform = run_transform(images, tmp_path, stored_size=6, resize="crop")
+    stored = read(tmp_path, transform, STORED_PIXELS, 6).images
+    np.testing.assert_array_equal(stored, decode_batch(tf.constant(images), Framing(6, "crop"))[0])
+    np.testing.assert_array_equal(read(tmp_path, transform).images, pixels)
+
+
+def test_transform_has_nothing_to_analyze():
+    """TFX's Transform would otherwise read and decode all training images."""
+    config = {"framing": json.dumps({"image_size": 8}), "stored_size": 10}
+    specs = {"image": tf.TensorSpec([None, 1], tf.string)} | {
+        name: tf.TensorSpec([None, 1], dtype) for name, dtype in {"label": tf.int64, "id": tf.string}.items()
+    }
+    assert tft.get_analyze_input_columns(lambda inputs: preprocessing_fn(inputs, config), specs) == []
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+@pytest.mark.parametrize("little", [True, False])
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
+def test_an_image_is_turned_upright(format, little, resize):
+    """The eight orientations of one picture give equal pixels, alone and in one batch."""
+    framing = Framing(24, resize, (9, 8, 7))
+    picture = Image.fromarray(np.random.default_rng(2).integers(0, 256, (48, 32, 3), "uint8"))
+    stored = {1: picture} | {number: picture.transpose(TO_STORED[number]) for number in TO_STORED}
+    images = [encoded(np.asarray(image), format, exif=exif(number, little)) for number, image in stored.items()]
+    upright = [encoded(np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(image))))) for image in images]
+    wanted = np.stack([decode(tf.constant(image), framing) for image in upright])
+    if format == "PNG":  # a JPEG's pixels depend on the direction of its blocks
+        assert (wanted == wanted[0]).all()
+    together, valid = decode_batch(tf.constant(images), framing)
+    np.testing.assert_array_equal(together, wanted)
+    alone = [decode_batch(tf.constant([image]), framing)[0][0] for image in images]
+    np.testing.assert_array_equal(alone, wanted)
+    assert valid.numpy().all()
+
+
+TO_STORED = {  # how the pixels of a picture with an orientation are stored
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def exif(orientation, little=True, kind=3, tag=0x0112, entries=3):
+    """Return Exif data whose middle entry is the orientation."""
+    order = "<" if little else ">"
+    other = struct.pack(order + "HHII", 0x010F, 2, 4, 0)
+    entry = struct.pack(order + "HHIHH", tag, kind, 1, orientation, 0)
+    rows = [other, entry, other][: max(entries, 2)]
+    header = (b"II*\0" if little else b"MM\0*") + struct.pack(order + "I", 8)
+    return b"Exif\0\0" + header + struct.pack(order + "H", entries) + b"".join(rows) + bytes(4)
+
+
+def test_damaged_exif_data_counts_as_upright(pixels):
+    good = exif(6)
+    damaged = [
+        exif(0),
+        exif(9),
+        exif(6, kind=4),
+        exif(6, tag=0x0113),
+        good[:6],
+        good[:20],
+        good[:10] + b"\xff\xff\xff\x7f" + good[14:],  # the directory is beyond the end
+        good[:10] + b"\xff\xff\xff\xff" + good[14:],
+        good.replace(b"II*\0", b"II+\0"),
+        b"Exif\0\0",
+    ]
+    for kind in "PNG", "JPEG":
+        plain = decode(tf.constant(encoded(pixels[0], kind)), Framing(8))
+        for content in damaged:
+            np.testing.assert_array_equal(
+                decode(tf.constant(encoded(pixels[0], kind, exif=content)), Framing(8)), plain
+            )
+    # The number of entries may be too large, as long as the entry itself is there.
+    turned = decode(tf.constant(encoded(pixels[0], "PNG", exif=exif(6, entries=999))), Framing(8))
+    np.testing.assert_array_equal(turned, np.rot90(pixels[0], -1))
+
+
+def test_a_transparent_image_is_shown_on_the_background():
+    faded = Image.new("RGBA", (8, 8), (10, 20, 30, 128))
+    palette = Image.new("P", (8, 8), 1)
+    palette.putpalette([0, 0, 0, 200, 100, 50])
+    for image, options, wanted in (
+        (faded, {}, (105, 110, 115)),
+        (faded.convert("LA"), {}, None),
+        (palette, {"transparency": 1}, (200, 200, 200)),
+        (palette, {}, (200, 100, 50)),
+    ):
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG", **options)
+        shown = decode_batch(tf.constant([buffer.getvalue()]), Framing(8, background=(200, 200, 200)))[0][0].numpy()
+        grey = round((image.convert("LA").getpixel((0, 0))[0] * 128 + 200 * 127) / 255)
+        assert (shown == (wanted or (grey,) * 3)).all()
+
+
+def test_an_image_becomes_square_as_its_framing_says():
+    picture = np.zeros((30, 60, 3), "uint8")
+    picture[:, 15:45] = 255  # the middle is white
+    image = tf.constant(encoded(picture))
+    assert (decode(image, Framing(10, "crop")).numpy() == 255).all()
+    padded = decode(image, Framing(10, "pad", (1, 2, 3))).numpy()
+    assert (padded[[0, 1, 8, 9]] == (1, 2, 3)).all() and (padded[4:6, 4:6] == 255).all()
+    stretched = decode(image, Framing(10, "stretch")).numpy()
+    assert (stretched[:, 0] == 0).all() and (stretched[:, 5] == 255).all()
+    strip = tf.constant(encoded(np.full((1, 20_000, 3), 7, "uint8")))
+    for resize in "stretch", "crop", "pad":
+        assert decode(strip, Framing(10, resize)).shape == (10, 10, 3)
+
+
+def test_a_large_jpeg_is_decoded_at_a_reduced_scale():
+    """The picture of a camera equals the one that Pillow decodes at the same scale; a PNG of its size is refused."""
+    noise = np.random.default_rng(3).integers(0, 256, (60, 80, 3), "uint8")
+    picture = Image.fromarray(noise).resize((8000, 6000))
+    image = encoded(np.asarray(picture), "JPEG")
+    assert check(image).shape == (6000, 8000, 3)
+    reduced = Image.open(io.BytesIO(image))
+    reduced.draft("RGB", (1000, 750))
+    assert reduced.size == (1000, 750)
+    batch = tf.constant([image, encoded(np.zeros((4097, 4097), "uint8"))])
+    pixels, valid = decode_batch(batch, Framing(64))
+    assert valid.numpy().tolist() == [True, False]
+    np.testing.assert_array_equal(pixels[0], decode(tf.constant(encoded(np.asarray(reduced))), Framing(64)))
 
 
 def odd_images():
@@ -104,12 +228,11 @@ def test_training_evaluation_and_serving_see_the_same_pixels(tmp_path):
     images = list(odd_images())
     for image in images:
         check(image)  # `data prepare` accepts every image
-    run_transform(images, tmp_path)
-    trained_on = load([str(tmp_path / "examples*")], 8, memory_gib=1).images
+    trained_on = read(tmp_path, run_transform(images, tmp_path)).images
 
     model = ViT(image_size=8, patch_size=4, classes=3, depth=1, width=8, heads=2)
     model.head.kernel.assign(keras.random.normal(model.head.kernel.shape, seed=1))
-    serving.export(model, ["cat", "dog", "ship"], 8, str(tmp_path / "model"))
+    serving.export(model, ["cat", "dog", "ship"], str(tmp_path / "model"))
     signatures = tf.saved_model.load(str(tmp_path / "model")).signatures
     trained, evaluated, served = (
         signatures["serving_images"](images=tf.constant(trained_on)),
@@ -122,8 +245,3 @@ def test_training_evaluation_and_serving_see_the_same_pixels(tmp_path):
     assert (
         len(np.unique(trained["probabilities"].numpy(), axis=0)) > len(images) / 2
     )  # the model distinguishes most images
-
-
-def test_no_examples_is_an_error_that_names_the_files(tmp_path):
-    with pytest.raises(ValueError, match="nothing-here"):
-        load([str(tmp_path / "nothing-here*")], 8, memory_gib=1)

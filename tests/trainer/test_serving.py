@@ -49,7 +49,7 @@ def model():
 @pytest.fixture(scope="module")
 def folder(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved") / "model"
-    serving.export(model, NAMES, 8, str(folder))
+    serving.export(model, NAMES, str(folder))
     return folder
 
 
@@ -147,7 +147,7 @@ def test_bytes_that_are_not_an_example_are_an_invalid_row(signatures, pixels):
 
 
 def test_warm_up_requests_are_those_that_a_client_sends(model, pixels, signatures, tmp_path):
-    serving.export(model, NAMES, 8, str(tmp_path / "model"), warmup=pixels)
+    serving.export(model, NAMES, str(tmp_path / "model"), warmup=pixels)
     [*records] = tf.data.TFRecordDataset(str(tmp_path / "model" / serving.WARMUP)).as_numpy_iterator()
     requests = [prediction_log_pb2.PredictionLog.FromString(record).predict_log.request for record in records]
     asked = [(request.model_spec.signature_name, *request.inputs) for request in requests]

@@ -174,7 +174,7 @@ def test_predict_returns_a_prediction_for_each_image(tmp_path):
     from trainer.vit import ViT
 
     vit = ViT(image_size=8, patch_size=4, classes=2, depth=1, width=8, heads=2)
-    serving.export(vit, ["cat", "dog"], 8, str(tmp_path / "model"))
+    serving.export(vit, ["cat", "dog"], str(tmp_path / "model"))
     (tmp_path / "a.png").write_bytes(encoded(picture(1, 8)))
     (tmp_path / "b.png").write_bytes(b"no image")
     good, bad = vitpipe.predict(

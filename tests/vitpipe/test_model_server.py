@@ -40,7 +40,7 @@ def folder(tmp_path_factory):
     model = ViT(image_size=8, patch_size=4, classes=3, depth=1, width=8, heads=2)
     model.head.kernel.assign(keras.random.normal(model.head.kernel.shape, seed=1))
     folder = tmp_path_factory.mktemp("saved") / "1"
-    serving.export(model, ["cat", "dog", "Kätzchen"], 8, str(folder))
+    serving.export(model, ["cat", "dog", "Kätzchen"], str(folder))
     return folder
 
 

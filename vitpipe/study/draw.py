@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from components.errors import DataRefused, SettingsError
+from trainer.framing import Framing
 from trainer.input import Split
 from trainer.preprocessing import decode_batch
 from vitpipe.inputs import read_examples
@@ -33,7 +34,7 @@ def read_split(span: Path, split: str, size: int, progress: Callable[[int], None
     if not examples:
         raise DataRefused(f"{span} has no {split} images: prepare it with some, or name another span")
     images = np.empty((len(examples), size, size, 3), "uint8")
-    decode = tf.function(lambda encoded: decode_batch(encoded, size))
+    decode = tf.function(lambda encoded: decode_batch(encoded, Framing(size)))
     for start in range(0, len(examples), _IMAGES):
         rows = examples[start : start + _IMAGES]
         pixels, valid = decode(tf.constant([row.image for row in rows]))

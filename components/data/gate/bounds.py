@@ -52,12 +52,7 @@ class DataGateSettings(SettingsGroup):
     image_side: Bound = Field(
         Bound(stop=8), description="Smallest side that an image may have, in pixels. Smaller images show too little."
     )
-    rotated: Bound = Field(
-        Bound(warn=0), description="Largest number of images with an Exif orientation, which is ignored."
-    )
-    one_colour: Bound = Field(
-        Bound(warn=0), description="Largest number of images whose pixels are all equal once transparency is dropped."
-    )
+    one_colour: Bound = Field(Bound(warn=0), description="Largest number of images whose pixels are all equal.")
     narrow_range: Bound = Field(
         Bound(warn=0), description="Largest number of 16-bit PNG images that use less than a quarter of their range."
     )

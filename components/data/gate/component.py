@@ -19,8 +19,8 @@ from components.data.gate.checks import DataVerdict, judge
 from components.data.gate.page import MAX_EXHIBITS, ExamplePicture, Exhibit, readable_id, render, sampled_classes
 from components.data.ingest import tfrecord
 from components.data.ingest.images import REMARKS
-from components.data.statistics.component import CONFLICTS, FIGURES, TWINS, read_table
-from components.data.statistics.figures import Conflicts, ImageFigures, remove_leaks, repeated_ids
+from components.data.statistics.component import CONFLICTS, TWINS, read_table
+from components.data.statistics.figures import Conflicts, read_figures, remove_leaks, repeated_ids
 from components.data.statistics.leaks import leave_out_mask
 
 VERDICT = "verdict.json"
@@ -51,7 +51,7 @@ class Executor(base_executor.BaseExecutor):
         settings = DataGateSettings.model_validate_json(exec_properties["settings"])
         statistics = artifact_utils.get_single_instance(input_dict["statistics"])
         folder = Path(statistics.uri)
-        figures = ImageFigures.model_validate_json((folder / FIGURES).read_text("utf-8"))
+        figures = read_figures(folder)
         twins = pd.read_parquet(folder / TWINS)
         conflicts = pd.read_parquet(folder / CONFLICTS)
         images = read_table(folder, ["split", "id", "label", "reason", "width", "height", "digest", "remarks"])

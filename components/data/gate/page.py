@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from components.data.gate.bounds import LEVELS
 from components.data.gate.checks import DataVerdict
-from components.data.ingest.images import BadImage, open_image, to_eight_bits
+from components.data.ingest.images import BadImage, as_seen, open_image
 from components.data.ingest.source import SPLITS
 from components.data.statistics.figures import BRIGHTNESS, SHARPNESS, SIDES, ImageFigures, SplitFigures
 
@@ -88,7 +88,7 @@ class ExamplePicture:
     def source(self) -> str:
         """Data URI of a small copy of the image, or an empty string if the image does not decode."""
         try:
-            image = to_eight_bits(open_image(self.image)).convert("RGB")
+            image = as_seen(open_image(self.image))
         except BadImage:
             return ""
         image.thumbnail((_MAX_PIXELS, _MAX_PIXELS))

@@ -13,13 +13,14 @@ import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from trainer.examples import MAX_PIXELS, MAX_SIDE
+from trainer.examples import MAX_JPEG_PIXELS, MAX_PIXELS, MAX_SIDE
 
 MAX_BYTES = 64 * 2**20  # largest image file that is accepted
 
 # Reasons why an image is rejected, besides those for foreign formats. A manifest counts the images by reason.
 TOO_LARGE = f"larger than {MAX_BYTES:,} bytes"
-TOO_MANY_PIXELS = f"more than {MAX_PIXELS:,} pixels"
+TOO_MANY_PIXELS = f"a PNG of more than {MAX_PIXELS:,} pixels"
+TOO_MANY_JPEG_PIXELS = f"a JPEG of more than {MAX_JPEG_PIXELS:,} pixels"
 TOO_LONG = f"a side of more than {MAX_SIDE:,} pixels"
 NO_IMAGE = "not a PNG or JPEG image"
 DAMAGED = "cut or damaged"
@@ -57,8 +58,21 @@ _SCAN, _PROGRESSIVE = 0xDA, (0xC2, 0xCA)  # JPEG markers
 
 _CONVERT = "convert it, for example with `mogrify -format png FILE...`, and remove the original"
 _FIXES = {
-    TOO_MANY_PIXELS: "reduce its sides to at most 4096 pixels, for example with `mogrify -resize '4096x4096>' FILE...`",
+    TOO_MANY_PIXELS: "convert it to JPEG, or reduce its sides to at most 4096 pixels, for example with "
+    "`mogrify -resize '4096x4096>' FILE...`",
+    TOO_MANY_JPEG_PIXELS: "reduce its sides to at most 11,585 pixels, for example with "
+    "`mogrify -resize '11585x11585>' FILE...`",
     TOO_LONG: "crop or resize it",
+}
+
+_TURNS = {  # what makes an image with an Exif orientation upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }
 
 # Errors that Pillow raises on damaged bytes, found by changing bytes of good files and by reading `Image.open`.
@@ -76,14 +90,10 @@ class Remark(NamedTuple):
 
 
 REMARKS = {
-    "rotated": Remark(
-        "the Exif orientation is ignored, so the model sees the picture rotated or mirrored",
-        "rotate the pixels: of a JPEG with `exiftran -ai FILE...`, of a PNG with Pillow's `ImageOps.exif_transpose`",
-    ),
     "one_colour": Remark(
-        "every pixel has the same colour once transparency is dropped",
-        "remove such images, or put transparent images on a background, for example with "
-        "`mogrify -background white -alpha remove -alpha off FILE...`",
+        "every pixel has the same colour",
+        "remove such images; if the picture is transparent and as bright as its background, set model.background to "
+        "another colour",
     ),
     "narrow_range": Remark(
         "the values use less than a quarter of the 16-bit range, so the upper 8 bits, which the model gets, are dark",
@@ -106,14 +116,17 @@ class BadImage(Exception):
 
 
 def check(data: bytes) -> CheckedImage:
-    """Decode an image to three channels, as `tf.io.decode_image(channels=3)` decodes it.
+    """Decode an image.
 
     Raises:
         BadImage: if the image is rejected; see `open_image`.
     """
-    image = open_image(data)
-    pixels = to_rgb(image)
-    return CheckedImage((image.height, image.width, 3), pixel_digest(pixels), remarks(data, image, pixels))
+    header = open_header(data)
+    shape = header.height, header.width, 3  # before a large JPEG is decoded at a smaller scale
+    image = _load(header)
+    seen = on_background(image) if image.has_transparency_data else to_rgb(image)
+    low, high = np.array(seen.getextrema()).T
+    return CheckedImage(shape, pixel_digest(to_rgb(image)), remarks(data, low, high))
 
 
 def pixel_digest(pixels: Image.Image) -> str:
@@ -122,19 +135,17 @@ def pixel_digest(pixels: Image.Image) -> str:
     return hashlib.blake2b(size + pixels.tobytes(), digest_size=16).hexdigest()
 
 
-def remarks(data: bytes, image: Image.Image, pixels: Image.Image) -> tuple[str, ...]:
+def remarks(data: bytes, low: np.ndarray, high: np.ndarray) -> tuple[str, ...]:
     """Return the names of the REMARKS that apply to an image.
 
     Args:
         data: the encoded image.
-        image: the result of `open_image(data)`.
-        pixels: the result of `to_rgb(image)`.
+        low: smallest value of red, green and blue.
+        high: largest value of red, green and blue.
     """
-    bands = np.array(pixels.getextrema())  # smallest and largest value of red, green and blue
     applies = {
-        "rotated": _orientation(image) in range(2, 9),
-        "one_colour": (bands[:, 0] == bands[:, 1]).all(),
-        "narrow_range": _is_png(data) and data[24] == 16 and bands.max() < 64,
+        "one_colour": (low == high).all(),
+        "narrow_range": _is_png(data) and data[24] == 16 and high.max() < 64,
     }
     return tuple(name for name in REMARKS if applies[name])
 
@@ -168,19 +179,31 @@ def notes(reason: str, remarks: Iterable[str]) -> list[str]:
 
 
 def open_image(data: bytes) -> Image.Image:
-    """Decode an image.
+    """Decode an image that `open_header` accepts.
 
-    Every colour mode of PNG and JPEG is accepted, because TensorFlow decodes all of them to three channels. This was
-    tried for PNG with 1, 2, 4, 8 and 16 bits, in grey, palette and RGB, each with and without transparency, interlaced,
-    and animated (the first picture is decoded); and for JPEG in grey, YCbCr, RGB and CMYK, progressive, with restart
-    markers, and with several pictures (MPO). Transparency is dropped, only the upper 8 of 16 bits are kept, and neither
-    Pillow nor TensorFlow applies the Exif orientation.
+    Transparency and the Exif orientation are not applied; see `as_seen`. Only the upper 8 of 16 bits are meant to be
+    kept; see `to_rgb`. A JPEG of more than MAX_PIXELS is decoded at a smaller scale.
+
+    Raises:
+        BadImage: if the image is rejected.
+    """
+    return _load(open_header(data))
+
+
+def open_header(data: bytes) -> Image.Image:
+    """Open an image and check its structure, without decoding its pixels.
+
+    Every colour mode of PNG and JPEG is accepted, because TensorFlow decodes all of them. This was tried for PNG with
+    1, 2, 4, 8 and 16 bits, in grey, palette and RGB, each with and without transparency, interlaced, and animated (the
+    first picture is decoded); and for JPEG in grey, YCbCr, RGB and CMYK, progressive, with restart markers, and with
+    several pictures (MPO).
 
     Pillow accepts images that TensorFlow rejects, and fills the missing part of a JPEG with grey. So this function also
     checks the structure of a PNG, and the warnings of libjpeg about a JPEG.
 
     Raises:
-        BadImage: unless the bytes are a complete PNG or JPEG within MAX_BYTES, MAX_PIXELS and MAX_SIDE.
+        BadImage: unless the bytes are a complete PNG or JPEG within MAX_BYTES, MAX_PIXELS or MAX_JPEG_PIXELS, and
+            MAX_SIDE.
     """
     if len(data) > MAX_BYTES:
         raise BadImage(TOO_LARGE)
@@ -189,20 +212,38 @@ def open_image(data: bytes) -> Image.Image:
             warnings.simplefilter("ignore")  # about large images, which are rejected below, and about invalid Exif data
             image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
             width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise BadImage(TOO_MANY_PIXELS)
+            if width * height > (MAX_PIXELS if _is_png(data) else MAX_JPEG_PIXELS):
+                raise BadImage(_too_many_pixels(data))
             if max(width, height) > MAX_SIDE:
                 raise BadImage(TOO_LONG)
             if problem := _png_problem(data) if _is_png(data) else _jpeg_problem(data):
                 raise BadImage(problem)
-            image.load()
     except Image.DecompressionBombError:
-        raise BadImage(TOO_MANY_PIXELS) from None
+        raise BadImage(_too_many_pixels(data)) from None
     except UnidentifiedImageError:
         raise BadImage(_unidentified(data)) from None
     except _DAMAGED:
         raise BadImage(DAMAGED) from None
     return image
+
+
+def _load(image: Image.Image) -> Image.Image:
+    """Decode the pixels of an image that was opened."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about invalid Exif data
+            width, height = image.size
+            for scale in 2, 4, 8:
+                if image.width * image.height > MAX_PIXELS:
+                    image.draft(image.mode, (width // scale, height // scale))
+            image.load()
+    except _DAMAGED:
+        raise BadImage(DAMAGED) from None
+    return image
+
+
+def _too_many_pixels(data: bytes) -> str:
+    return TOO_MANY_PIXELS if _is_png(data) else TOO_MANY_JPEG_PIXELS
 
 
 def to_eight_bits(image: Image.Image) -> Image.Image:
@@ -215,8 +256,23 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 
+def as_seen(image: Image.Image) -> Image.Image:
+    """Return an image in RGB as a viewer shows it: upright, and on white."""
+    turn = _TURNS.get(_orientation(image))
+    seen = on_background(image)
+    return seen if turn is None else seen.transpose(turn)
+
+
+def on_background(image: Image.Image) -> Image.Image:
+    """Return an image in RGB, on white if it is transparent."""
+    if not image.has_transparency_data:
+        return to_rgb(image)
+    background = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(background, to_eight_bits(image).convert("RGBA")).convert("RGB")
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return an image in RGB, as the model gets it."""
+    """Return an image in RGB. Transparency is dropped, which keeps the colours that it hides."""
     if image.mode == "RGB":
         return image
     with warnings.catch_warnings():
@@ -245,7 +301,7 @@ def _unidentified(data: bytes) -> str:
     return NO_IMAGE
 
 
-def _orientation(image: Image.Image) -> object:
+def _orientation(image: Image.Image) -> int:
     """Return the Exif orientation, or 1 if the image has none.
 
     `Image.getexif` would also read the orientation in XMP, which viewers ignore.
@@ -257,7 +313,8 @@ def _orientation(image: Image.Image) -> object:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about damaged Exif data
             exif.load(image.info["exif"])
-            return exif.get(ExifTags.Base.Orientation, 1)
+            value = exif.get(ExifTags.Base.Orientation, 1)
+            return value if isinstance(value, int) else 1
     except _DAMAGED:
         return 1  # viewers do not rotate a picture with damaged Exif data
 

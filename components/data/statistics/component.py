@@ -1,7 +1,12 @@
 """ImageStatistics component, which measures the images of a span and finds equal and nearly equal images."""
 
+import hashlib
+import json
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,21 +26,22 @@ from tfx.utils import io_utils
 
 from components import artifacts
 from components.data.ingest import tfrecord
-from components.data.ingest.images import UNDECODABLE, BadImage, open_image, pixel_digest, remarks, to_rgb
+from components.data.ingest.images import UNDECODABLE, BadImage, open_header, remarks
 from components.data.statistics.conflicts import find_conflicts
-from components.data.statistics.figures import compute_figures
+from components.data.statistics.figures import FIGURES, compute_figures
 from components.data.statistics.leaks import find_leaks
-from components.data.statistics.perceptual import SIDE, phash, stack_thumbnails, thumbnail
+from components.data.statistics.perceptual import SIDE, phash, stack_thumbnails, thumbnails
 from trainer.examples import class_names
+from trainer.framing import Framing
 from trainer.preprocessing import decode_batch
 
 # Files of an ImageStatistics artifact.
 TABLE = "images"  # a folder of Parquet files with a row for each image
 TWINS = "twins.parquet"  # the table that `find_leaks` returns
 CONFLICTS = "conflicts.parquet"  # the table that `find_conflicts` returns
-FIGURES = "figures.json"
 
-_CHUNK_IMAGES, _CHUNK_BYTES = 512, 32 * 2**20  # limits of what is decoded at a time
+_CHUNK_IMAGES, _CHUNK_BYTES, _CHUNK_PIXELS = 512, 32 * 2**20, 4 * 2**20  # limits of what is decoded at a time
+_PART_IMAGES = 16  # images that a thread measures at a time, few enough to stay in the cache of a core
 
 _ROW = pa.schema(
     {
@@ -48,11 +54,11 @@ _ROW = pa.schema(
         "format": pa.string(),  # format and mode as Pillow names them, for example JPEG RGB
         "width": pa.int32(),
         "height": pa.int32(),
+        # The following columns are measured on the pixels that the model gets.
         "digest": pa.binary(16),  # digest of the pixels
         "hash": pa.uint64(),  # perceptual hash
         "thumbnail": pa.binary(SIDE * SIDE),  # uint8 grey values
         "remarks": pa.list_(pa.string()),  # keys of `components.data.ingest.images.REMARKS`
-        # Measures of the decoded pixels at the model's size, as the model gets them.
         "mean": pa.list_(pa.float64()),  # of red, green and blue
         "mean_square": pa.list_(pa.float64()),  # of red, green and blue
         "brightness": pa.float64(),  # mean of the luma, 0 to 255
@@ -61,86 +67,96 @@ _ROW = pa.schema(
 )
 
 
-def measure_shard(source: tuple[str, str], image_size: int) -> Iterator[pa.Table]:
+def measure_shard(source: tuple[str, str], framing: Framing) -> Iterator[pa.Table]:
     """Measure the images of one shard of raw examples.
 
     Args:
         source: the split and the path of the shard.
-        image_size: side in pixels at which the model sees an image.
+        framing: how an image becomes the model's input, which is what is measured.
 
     Yields:
         Tables with a row for each image.
     """
     split, path = source
+    most = min(_CHUNK_IMAGES, 1 + _CHUNK_PIXELS // framing.size**2)
     chunk: list[tfrecord.RawExample] = []
     size = 0
     for example in tfrecord.read_examples(Path(path)):
         chunk.append(example)
         size += len(example.image)
-        if len(chunk) == _CHUNK_IMAGES or size >= _CHUNK_BYTES:
-            yield _measure(split, chunk, image_size)
+        if len(chunk) == most or size >= _CHUNK_BYTES:
+            yield _measure(split, chunk, framing)
             chunk, size = [], 0
     if chunk:
-        yield _measure(split, chunk, image_size)
+        yield _measure(split, chunk, framing)
 
 
-def _measure(split: str, examples: list[tfrecord.RawExample], image_size: int) -> pa.Table:
+def _measure(split: str, examples: list[tfrecord.RawExample], framing: Framing) -> pa.Table:
+    images = [example.image for example in examples]
+    headers = _threads().map(_inspect, images)  # they work while TensorFlow decodes
+    pixels, decoded = (tensor.numpy() for tensor in _decoder(framing)(tf.constant(images)))
+    parts = [pixels[start : start + _PART_IMAGES] for start in range(0, len(pixels), _PART_IMAGES)]
+    measures = chain.from_iterable(_threads().map(_measure_pixels, parts))
     rows: list[dict[str, Any]] = []
-    for example in examples:
+    for example, header, valid, measured in zip(examples, headers, decoded, measures, strict=True):
         row: dict[str, Any] = {
             "split": split,
             "id": example.id,
             "label": example.label,
             "bytes": len(example.image),
-            "reason": "",
+            "reason": header if isinstance(header, str) else "" if valid else UNDECODABLE,
         }
-        try:
-            image = open_image(example.image)
-        except BadImage as error:
-            row["reason"] = str(error)
-        else:
-            pixels = to_rgb(image)
-            row |= {
-                "format": f"{image.format} {image.mode}",
-                "width": image.width,
-                "height": image.height,
-                "digest": bytes.fromhex(pixel_digest(pixels)),
-                "thumbnail": thumbnail(image).tobytes(),
-                "remarks": remarks(example.image, image, pixels),
-            }
+        if not isinstance(header, str):
+            row |= header
+        if not row["reason"]:
+            low, high = measured.pop("low"), measured.pop("high")
+            row |= {**measured, "remarks": remarks(example.image, low, high)}
         rows.append(row)
-    # Rejected bytes are not passed to TensorFlow, which would decode a picture of any size.
-    usable = [b"" if row["reason"] else example.image for row, example in zip(rows, examples, strict=True)]
-    pixels_at_size, valid = (tensor.numpy() for tensor in _decoder(image_size)(tf.constant(usable)))
-    for row, decoded in zip(rows, valid, strict=True):
-        if not decoded and not row["reason"]:
-            row["reason"] = UNDECODABLE
     good = [row for row in rows if not row["reason"]]
-    hashes = phash(stack_thumbnails(row["thumbnail"] for row in good))
-    for row, hash, measures in zip(good, hashes, _measure_pixels(pixels_at_size[valid]), strict=True):
-        row |= {"hash": hash, **measures}
+    for row, hash in zip(good, phash(stack_thumbnails(row["thumbnail"] for row in good)), strict=True):
+        row["hash"] = hash
     return pa.Table.from_pylist(rows, _ROW)
 
 
 @cache
-def _decoder(image_size: int) -> tf.types.experimental.PolymorphicFunction:
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), "measure")
+
+
+def _inspect(image: bytes) -> dict[str, Any] | str:
+    """Return format and size of an image, or why it cannot be used."""
+    try:
+        header = open_header(image)
+    except BadImage as error:
+        return str(error)
+    return {"format": f"{header.format} {header.mode}", "width": header.width, "height": header.height}
+
+
+@cache
+def _decoder(framing: Framing) -> tf.types.experimental.PolymorphicFunction:
     """Return a function that decodes a batch by the model's preprocessing, and reports which images are valid."""
     signature = [tf.TensorSpec([None], tf.string)]
-    return tf.function(lambda encoded: decode_batch(encoded, image_size), input_signature=signature)
+    return tf.function(lambda encoded: decode_batch(encoded, framing), input_signature=signature)
 
 
-def _measure_pixels(pixels: np.ndarray) -> Iterator[dict[str, Any]]:
-    """Yield colour, brightness and sharpness of each image of uint8 [N, S, S, 3]."""
+def _measure_pixels(pixels: np.ndarray) -> list[dict[str, Any]]:
+    """Return the measures of each image of uint8 [N, S, S, 3]."""
     values = pixels.astype(np.float32)
-    means = values.mean(axis=(1, 2), dtype=np.float64)
-    squares = np.square(values).mean(axis=(1, 2), dtype=np.float64)
+    flat = values.reshape(len(values), -1, 3)
     luma = values @ np.array([0.299, 0.587, 0.114], np.float32)
     inner = luma[:, 1:-1, 1:-1]
     laplacian = luma[:, :-2, 1:-1] + luma[:, 2:, 1:-1] + luma[:, 1:-1, :-2] + luma[:, 1:-1, 2:] - 4 * inner
-    for mean, square, brightness, sharpness in zip(
-        means, squares, luma.mean(axis=(1, 2)), laplacian.var(axis=(1, 2)), strict=True
-    ):
-        yield {"mean": mean, "mean_square": square, "brightness": brightness, "sharpness": sharpness}
+    columns = {
+        "digest": [hashlib.blake2b(image, digest_size=16).digest() for image in pixels],
+        "thumbnail": [image.tobytes() for image in thumbnails(pixels)],
+        "low": flat.min(axis=1),
+        "high": flat.max(axis=1),
+        "mean": flat.mean(axis=1, dtype=np.float64),
+        "mean_square": np.square(flat).mean(axis=1, dtype=np.float64),
+        "brightness": luma.mean(axis=(1, 2)),
+        "sharpness": laplacian.var(axis=(1, 2)),
+    }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def read_table(folder: Path, columns: list[str]) -> pd.DataFrame:
@@ -167,9 +183,10 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         Args:
             input_dict: `examples`, `test_examples` and `schema`.
             output_dict: `statistics`.
-            exec_properties: `image_size`.
+            exec_properties: `framing`.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
+        framing = Framing.of(json.loads(exec_properties["framing"]))
         [examples], [test_examples] = input_dict["examples"], input_dict["test_examples"]
         statistics = artifact_utils.get_single_instance(output_dict["statistics"])
         folder = Path(statistics.uri)
@@ -184,7 +201,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                 pipeline
                 | beam.Create(shards)
                 | beam.Reshuffle()
-                | beam.FlatMap(measure_shard, exec_properties["image_size"])
+                | beam.FlatMap(measure_shard, framing)
                 | WriteToParquetBatched(str(folder / TABLE / "part"), _ROW, file_name_suffix=".parquet")
             )
         schema_file = io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
@@ -198,7 +215,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         span, gate_span = (
             artifact.get_int_custom_property(SPAN_PROPERTY_NAME) for artifact in (examples, test_examples)
         )
-        figures = compute_figures(images, names, leaks, span, gate_span, exec_properties["image_size"])
+        figures = compute_figures(images, names, leaks, span, gate_span, framing.size)
         (folder / FIGURES).write_text(figures.model_dump_json(indent=1) + "\n", encoding="utf-8")
         statistics.span = span
 
@@ -206,7 +223,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
 class ImageStatisticsSpec(ComponentSpec):
     """Inputs, output and parameter of ImageStatistics."""
 
-    PARAMETERS: ClassVar = {"image_size": ExecutionParameter(type=int)}
+    PARAMETERS: ClassVar = {"framing": ExecutionParameter(type=str)}
     INPUTS: ClassVar = {
         "examples": ChannelParameter(type=standard_artifacts.Examples),
         "test_examples": ChannelParameter(type=standard_artifacts.Examples),
@@ -222,14 +239,14 @@ class ImageStatistics(base_beam_component.BaseBeamComponent):
         examples: raw examples of train and val.
         test_examples: raw examples of the gate span's test split.
         schema: the schema, which has the class names.
-        image_size: side in pixels at which the model sees an image.
+        framing: settings of the model that decide which pixels it gets, as JSON.
     """
 
     SPEC_CLASS = ImageStatisticsSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
     def __init__(
-        self, examples: types.BaseChannel, test_examples: types.BaseChannel, schema: types.BaseChannel, image_size: int
+        self, examples: types.BaseChannel, test_examples: types.BaseChannel, schema: types.BaseChannel, framing: str
     ) -> None:
         statistics = types.Channel(type=artifacts.ImageStatisticsArtifact)
         super().__init__(
@@ -237,7 +254,7 @@ class ImageStatistics(base_beam_component.BaseBeamComponent):
                 examples=examples,
                 test_examples=test_examples,
                 schema=schema,
-                image_size=image_size,
+                framing=framing,
                 statistics=statistics,
             )
         )

@@ -1,11 +1,15 @@
 """Statistics of a span, computed from the table of its images. Imports neither TFX nor TensorFlow."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
 from components.data.ingest.source import SPLITS
 from trainer.settings import Group
+
+FIGURES = "figures.json"  # the file of an ImageStatistics artifact that holds `ImageFigures`
 
 # Edges of the histogram bins. They are the same for every span, so that spans can be compared.
 BRIGHTNESS = np.linspace(0, 256, 17)  # mean luma of an image
@@ -63,6 +67,11 @@ class ImageFigures(Group):
     repeated_ids: int  # examples whose id an earlier example has; train and val count together, test on its own
     leaks: list[Leak]
     conflicts: Conflicts = Conflicts()
+
+
+def read_figures(folder: Path) -> ImageFigures:
+    """Read the statistics in the folder of an ImageStatistics artifact."""
+    return ImageFigures.model_validate_json((folder / FIGURES).read_text("utf-8"))
 
 
 def compute_figures(

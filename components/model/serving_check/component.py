@@ -20,11 +20,12 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.utils import io_utils, path_utils
 
 from components.data.ingest import tfrecord
-from components.data.ingest.images import open_image, to_eight_bits
+from components.data.ingest.images import as_seen, open_image
 from components.model.evaluator.judgement import Check
 from components.model.serving_check import client
 from components.model.serving_check.bounds import ServingCheckSettings
 from trainer.examples import class_names
+from trainer.framing import Framing
 from trainer.preprocessing import decode_batch
 from trainer.serving import load_vit
 
@@ -94,10 +95,10 @@ def check(model: str, records: list[bytes], names: list[str], settings: ServingC
     """
     records = records if len(records) > 1 else records * 2
     keras_model = load_vit(model)
-    size = keras_model.get_config()["image_size"]
+    framing = Framing.of(keras_model.config)
     encoded = [_vary_size(tfrecord.parse(record).image, number) for number, record in enumerate(records)]
     examples = [tfrecord.example(image, 0, b"") for image in encoded]
-    pixels = decode_batch(tf.constant(encoded), size)[0].numpy()
+    pixels = decode_batch(tf.constant(encoded), framing)[0].numpy()
     expected = tf.nn.softmax(keras_model(pixels, training=False)).numpy()
     hostile = [b"", b"<html>not an image</html>", encoded[0][:20], bytes(100_000_000), _bomb(), _bomb(b"abCd")]
 
@@ -242,7 +243,7 @@ def _vary_size(image: bytes, number: int) -> bytes:
     """Return every other image in another size and format, because clients send images of any size."""
     if number % 2 == 0:
         return image
-    picture = to_eight_bits(open_image(image)).convert("RGB")
+    picture = as_seen(open_image(image))
     out = io.BytesIO()
     picture.thumbnail((200, 200))  # so that the result is never larger than serving accepts
     picture.resize((picture.width + 7 * number, picture.height + 3)).save(out, "JPEG" if number % 4 == 1 else "PNG")

@@ -21,7 +21,7 @@ def pushed(tmp_path_factory):
     """A pushed version, and its model."""
     folder = tmp_path_factory.mktemp("pretrained")
     model = build_vit(MODEL, 2, [100.0] * 3, [50.0] * 3)
-    serving.export(model, ["a", "b"], 8, str(folder / "saved"))
+    serving.export(model, ["a", "b"], str(folder / "saved"))
     push(folder / "saved", folder / "serving", record(3))
     return folder / "serving" / "3", model
 

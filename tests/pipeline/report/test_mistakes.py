@@ -38,7 +38,7 @@ def model(tmp_path_factory):
     for weight in vit.weights:
         if "kernel" in weight.path:
             weight.assign(keras.random.normal(weight.shape, seed=1))
-    serving.export(vit, CLASSES, 8, str(folder / "Format-Serving"))
+    serving.export(vit, CLASSES, str(folder / "Format-Serving"))
     return artifact(folder)
 
 

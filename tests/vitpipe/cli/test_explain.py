@@ -57,7 +57,7 @@ def folder(tmp_path_factory):
     broken = tfrecord.example(b"\x89PNG\r\n\x1a\nbroken", 0, b"test/broken.png")
     train = [tfrecord.example(encoded(picture(50, 8)), 0, b"train/0.png")]
     write_span(folder / "data", 1, {"train": train, "test": [broken, *rows]})
-    serving.export(vit(), CLASSES, 8, str(folder / "model"))
+    serving.export(vit(), CLASSES, str(folder / "model"))
     record = ModelRecord(
         version=1,
         pushed_at=datetime(2026, 1, 1, tzinfo=UTC),

@@ -52,7 +52,7 @@ def model(tmp_path_factory):
     model = ViT(image_size=8, patch_size=4, classes=3, depth=2, width=8, heads=2)
     model.head.kernel.assign(keras.random.normal(model.head.kernel.shape, seed=1))
     folder = tmp_path_factory.mktemp("model")
-    serving.export(model, CLASSES, 8, str(folder))
+    serving.export(model, CLASSES, str(folder))
     return folder
 
 

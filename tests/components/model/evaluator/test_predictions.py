@@ -26,7 +26,7 @@ def exported(tmp_path):
     def export(scale=1.0, names=NAMES):
         model = ViT(image_size=8, patch_size=4, classes=len(names), depth=1, width=8, heads=2)
         model.head.kernel.assign(scale * keras.random.normal(model.head.kernel.shape, seed=1))
-        serving.export(model, names, 8, str(tmp_path / "model"))
+        serving.export(model, names, str(tmp_path / "model"))
         return str(tmp_path / "model")
 
     return export

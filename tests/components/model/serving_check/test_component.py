@@ -20,7 +20,7 @@ RECORDS = [tfrecord.example(encoded(picture(n), "JPEG" if n % 2 else "PNG"), 0, 
 def export(folder, seed=1, names=NAMES, scale=1.0):
     model = ViT(image_size=8, patch_size=4, classes=3, depth=1, width=8, heads=2)
     model.head.kernel.assign(scale * keras.random.normal(model.head.kernel.shape, seed=seed))
-    serving.export(model, names, 8, str(folder))
+    serving.export(model, names, str(folder))
     return folder
 
 
