@@ -9,7 +9,7 @@ images have 224x224 pixels.
 
 - The nodes ImportExampleGen to DataGate, and Transform, as in `benchmarks/data.py`. They are compared with a bare pass
   of tf.data over the same shards, which decodes every image and resizes it with antialiasing.
-- The input of the Trainer: the time until both splits are loaded, and the rate of batches after the first epoch. It is
+- The input of the Trainer: the time until both splits are decoded, and the rate of batches after the first epoch. It is
   compared with tf.data, which decodes the images of each epoch again, or caches their pixels in memory.
 
 Each measurement has its own process and an empty folder, and a round measures all of them in turn. Seconds do not
@@ -147,20 +147,23 @@ def trainer_input(data: Path, folder: Path) -> Measurement:
 
     Args:
         data: Folder of the prepared data.
-        folder: Empty folder for a run, which writes the transformed examples.
+        folder: Empty folder for a run, which writes the transform graph.
 
     Returns:
         Seconds and CPU seconds until the splits are loaded, images per second, and peak memory in GiB.
     """
+    import tensorflow_transform as tft
+
     from trainer.augment import draws_per_image
     from trainer.input import Share, dataset, load, training_batches
-    from trainer.settings import AugmentSettings, TrainingSettings
+    from trainer.preprocessing import PIXELS
+    from trainer.settings import AugmentSettings
 
     launch_nodes(*graph(data, folder), folder)
-    [examples] = folder.glob("*/root/Transform/transformed_examples/*")
-    memory_gib = TrainingSettings().memory_gib
+    [transform_graph] = folder.glob("*/root/Transform/transform_graph/*")
     start, cpu = time.perf_counter(), time.process_time()
-    train, _ = (load([f"{examples}/Split-{split}/*"], SIZE, memory_gib) for split in ("train", "val"))
+    transform = tft.TFTransformOutput(str(transform_graph))
+    train, _ = (load(shards(data, split), transform, PIXELS, SIZE) for split in ("train", "val"))
     loaded = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu}
     draws, share = draws_per_image(AugmentSettings()), Share(first=0, replicas=1, parts=1)
     batches = dataset(lambda: training_batches(train, BATCH, draws, 0, 0, share), train, BATCH, draws)
@@ -200,10 +203,11 @@ def large(jpeg: Path, folder: Path) -> Measurement:
     """
     import tensorflow as tf
 
+    from trainer.framing import Framing
     from trainer.preprocessing import decode
 
     encoded = tf.constant(jpeg.read_bytes())
-    traced = tf.function(lambda image: decode(image, SIZE), input_signature=[tf.TensorSpec((), tf.string)])
+    traced = tf.function(lambda image: decode(image, Framing(SIZE)), input_signature=[tf.TensorSpec((), tf.string)])
     traced(tf.constant(photograph(0, 0)))
     before, seconds = peak_memory(), []
     for _ in range(5):
@@ -260,7 +264,7 @@ def measure(count: int, rounds: int) -> dict[str, str]:
         "ratio of these seconds": f"{seconds[ALL] / seconds[BARE]:.2f}",
         f"peak memory, GiB: {ALL}": spread(values(ALL, "peak"), 2),
         f"peak memory, GiB: {BARE}": spread(values(BARE, "peak"), 2),
-        "Trainer: load train and val": times(TRAINER),
+        "Trainer: decode train and val": times(TRAINER),
         **{f"images/s of training batches: {part}": spread(rate, 0) for part, rate in rates.items()},
         "ratio to the better rate of tf.data": f"{ratio:.2f}",
     }
