@@ -309,7 +309,7 @@ def main() -> None:
         tables = {f"{count:,}": measure(count, args.rounds) for count in args.counts}
         columns = ["seconds; CPU time of an image", *tables]
         rows = [[name, *(cells[name] for cells in tables.values())] for name in next(iter(tables.values()))]
-        topic, note = "photographs", f"JPEGs of 500x375 pixels. {args.rounds} rounds: median (least-most)."
+        topic, note = "photographs", f"JPEGs of 500x375 pixels, rounds: {args.rounds}. Medians (least-most)."
     widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
     for line in (columns, ["-" * width for width in widths], *rows):
         print(f"| {' | '.join(map(str.ljust, line, widths))} |")
