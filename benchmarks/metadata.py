@@ -84,7 +84,6 @@ NODES: list[tuple[str, str, dict[str, str], dict[str, str]]] = [
             "_DataGate.verdict": "DataGate.verdict",
         },
         {
-            "transformed_examples": "Examples",
             "transform_graph": "TransformGraph",
             "updated_analyzer_cache": "TransformCache",
         },
@@ -94,7 +93,8 @@ NODES: list[tuple[str, str, dict[str, str], dict[str, str]]] = [
         "components.model.trainer.Trainer",
         {
             "transform_graph": "Transform.transform_graph",
-            "examples": "Transform.transformed_examples",
+            "examples": "ImportExampleGen.examples",
+            "image_statistics": "ImageStatistics.statistics",
             "schema": "ImportSchemaGen.schema",
             "_DataGate.verdict": "DataGate.verdict",
         },

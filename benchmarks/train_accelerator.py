@@ -498,7 +498,8 @@ class Recipe:
             rows, key = rows_and_key
             draws = jax.random.uniform(key, (batch, draws_per_image(self.augmentation)))
             targets = jax.nn.one_hot(labels[rows], self.classes)
-            pixels, targets = augment(images[rows], targets, draws, self.augmentation, mixing, branch=False)
+            size = self.model_settings.image_size
+            pixels, targets = augment(images[rows], targets, draws, self.augmentation, size, mixing, branch=False)
             targets = targets * (1 - smoothing) + smoothing / self.classes
             if self.teacher:
                 logits, _ = self.teacher.averaged.stateless_call(*teacher, pixels, training=False)

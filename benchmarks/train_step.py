@@ -89,6 +89,7 @@ def ours(precision: str, augmented: bool = False) -> Prepare:
             WarmupCosine(1e-3, 100_000, 5_000, 1e-5),
             training,
             augmentation,
+            SIZE,
             1,
             tf.distribute.get_strategy(),
         )

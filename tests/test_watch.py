@@ -7,10 +7,9 @@ import subprocess
 import numpy as np
 import pytest
 from PIL import Image
-from tensorflow_transform import TFTransformOutput
 
+from components.data.statistics.figures import read_figures
 from tests.helpers.command import command, vitpipe, with_settings
-from trainer.preprocessing import read_moments
 from trainer.serving import read_vit
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -156,5 +155,5 @@ def test_a_warm_start_normalises_pixels_as_its_weights_learned_them(story):
     root = folder / "runs" / "digits" / "root"
     first, warm = (read_vit(file).config for file in root.glob("Trainer/model/*/Format-Serving/assets.extra/vit.keras"))
     assert first["mean"] == warm["mean"] and first["std"] == warm["std"]
-    data = {str(read_moments(TFTransformOutput(str(graph)))) for graph in root.glob("Transform/transform_graph/*")}
+    data = {str(read_figures(folder).splits["train"].mean) for folder in root.glob("ImageStatistics/statistics/*")}
     assert len(data) == 2  # each span has its own moments

@@ -50,6 +50,8 @@ class Learner:
         schedule: Learning rate at each step.
         training: Settings of the training.
         augmentation: Settings of the augmentation.
+        image_size: Side of the images that the classifier takes, in pixels. Training images have the same size, or any
+            size with resized crops.
         steps_per_epoch: Number of steps of an epoch.
         strategy: Strategy that distributes a step over devices.
 
@@ -65,13 +67,14 @@ class Learner:
         schedule: keras.optimizers.schedules.LearningRateSchedule,
         training: TrainingSettings,
         augmentation: AugmentSettings,
+        image_size: int,
         steps_per_epoch: int,
         strategy: tf.distribute.Strategy,
     ) -> None:
         replicas = strategy.num_replicas_in_sync
         check_batch(training.batch_size, training.accumulate * replicas)
         self.strategy, self.training, self.augmentation = strategy, training, augmentation
-        self.classes = classes
+        self.classes, self.image_size = classes, image_size
         self.steps_per_epoch, self.replicas = steps_per_epoch, replicas
         self.rows = training.batch_size // replicas
         with strategy.scope():
@@ -198,7 +201,8 @@ class Learner:
         self, images: tf.Tensor, labels: tf.Tensor, draws: tf.Tensor, mixing: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         smoothing = self.training.label_smoothing
-        images, targets = augment(images, tf.one_hot(labels, self.classes), draws, self.augmentation, mixing)
+        targets = tf.one_hot(labels, self.classes)
+        images, targets = augment(images, targets, draws, self.augmentation, self.image_size, mixing)
         smoothed = targets * (1.0 - smoothing) + smoothing / self.classes
         with tf.GradientTape() as tape:
             logits = self.model(images, training=True)

@@ -51,7 +51,7 @@ def decode(encoded: tf.Tensor, framing: Framing, plain: bool = False) -> tf.Tens
     image = tf.cond(
         is_jpeg,
         lambda: _decode_at_scale(checked, is_jpeg, shape, framing.size),
-        lambda: _on_background(tf.io.decode_png(checked, channels=4), framing),
+        lambda: _decode_png_on_background(checked, framing),
     )
     return _fit(_turn_upright(image, orientation(encoded, is_jpeg)), framing)
 
@@ -79,16 +79,20 @@ def _decode_at_scale(encoded: tf.Tensor, is_jpeg: tf.Tensor, shape: tf.Tensor, s
     return tf.switch_case(number, branches)
 
 
-def _on_background(image: tf.Tensor, framing: Framing) -> tf.Tensor:
-    """Compose an image, uint8 [H, W, 4], over the background."""
+def _decode_png_on_background(encoded: tf.Tensor, framing: Framing) -> tf.Tensor:
+    """Decode a PNG, and compose it over the background if it is transparent."""
+    image = tf.io.decode_png(encoded, channels=4)
     colours, opacity = image[:, :, :3], image[:, :, 3:]
+    # TensorFlow fills in the largest value of the PNG's bits, such as 3 for 2 bits, where a PNG has no transparency.
+    bits = tf.cast(tf.io.decode_raw(tf.strings.substr(encoded, 24, 1), tf.uint8)[0], tf.int32)
+    opaque = tf.cast(tf.minimum(2**bits - 1, 255), tf.uint8)
 
     def compose() -> tf.Tensor:
         weight = tf.cast(opacity, tf.int32)
         mixed = tf.cast(colours, tf.int32) * weight + tf.constant(framing.background) * (255 - weight)
         return tf.cast((mixed + 127) // 255, tf.uint8)
 
-    return tf.cond(tf.reduce_all(tf.equal(opacity, 255)), lambda: colours, compose)
+    return tf.cond(tf.reduce_all(tf.equal(opacity, opaque)), lambda: colours, compose)
 
 
 def _turn_upright(image: tf.Tensor, value: tf.Tensor) -> tf.Tensor:

@@ -10,6 +10,7 @@ functions use `keras.ops` alone, so they run on any Keras backend and can be com
 
 import math
 
+import numpy as np
 from keras import KerasTensor, ops
 
 OPERATIONS = (
@@ -261,6 +262,36 @@ def smooth(images: KerasTensor) -> KerasTensor:
     row, column = ops.arange(height)[:, None, None], ops.arange(width)[None, :, None]
     border = (row == 0) | (row == height - 1) | (column == 0) | (column == width - 1)
     return ops.where(border, images, ops.pad(means, ((0, 0), (1, 1), (1, 1), (0, 0))))
+
+
+def gaussian_blur(images: KerasTensor, sigma: KerasTensor, largest: float) -> KerasTensor:
+    """Blur images by a Gaussian. Beyond the border, the nearest pixel on the border is used.
+
+    Pillow approximates the Gaussian by three box filters. On smooth pictures its results differ by 0.6 grey levels on
+    average and by at most 8, next to the border; on noise they differ by up to 35.
+
+    Args:
+        images: float32 [N, height, width, 3].
+        sigma: Standard deviation of the Gaussian in pixels, float32 [N].
+        largest: Largest possible value of `sigma`.
+
+    Returns:
+        The images, float32 [N, height, width, 3].
+    """
+    reach = math.ceil(4 * largest)
+    for axis, product in (2, "nxw,nhwc->nhxc"), (1, "nyh,nhxc->nyxc"):
+        side = images.shape[axis]
+        place = np.arange(-reach, side + reach, dtype="float32")
+        extended = ops.take(images, np.clip(place.astype("int32"), 0, side - 1), axis=axis)
+        distances = place - ops.arange(side, dtype="float32")[:, None]
+        weights = ops.exp(-0.5 * (distances / sigma[:, None, None]) ** 2)
+        images = ops.einsum(product, weights / ops.sum(weights, axis=-1, keepdims=True), extended)
+    return round_half_up(images)
+
+
+def round_half_up(values: KerasTensor) -> KerasTensor:
+    """Round to whole numbers as Pillow's filters do."""
+    return ops.floor(values + 0.5)
 
 
 def _truncate(values: KerasTensor) -> KerasTensor:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from trainer.framing import Framing, Resize
-from trainer.sizes import check_batch, check_model
+from trainer.sizes import check_batch, check_crops, check_model
 
 SIZES = {
     "tiny": {"depth": 6, "width": 256, "heads": 4},
@@ -155,18 +155,35 @@ class ModelSettings(SettingsGroup):
         return self
 
 
+_Share = Annotated[float, Field(gt=0, le=1)]
+_Ratio = Annotated[float, Field(ge=0.01, le=100)]
+
+
 class AugmentSettings(SettingsGroup):
     """Augmentation of training images. The defaults are the recipe for 200 epochs; a short training needs less."""
 
     crop_padding: int = Field(
-        4, ge=0, le=4096, description="Largest shift of a random crop, in pixels. 0 turns random crops off."
+        4,
+        ge=0,
+        le=4096,
+        description="Largest shift of a random crop, in pixels. 0 turns random crops off. It must be 0 with resized "
+        "crops.",
     )
     stored_size: int | None = Field(
         None,
         gt=0,
         le=4096,
         description="Side in pixels at which training images are kept. Resized crops of images that are larger than "
-        "the model's input keep more detail, but the images take more memory. null: the size of the model's input.",
+        "the model's input keep more detail, but the images take more room in TMPDIR. null: the size of the model's "
+        "input.",
+    )
+    resized_crop_scale: tuple[_Share, _Share] | None = Field(
+        None,
+        description="Smallest and largest area of a random resized crop, as shares of the image, for example "
+        "[0.08, 1]. null: no resized crops.",
+    )
+    resized_crop_ratio: tuple[_Ratio, _Ratio] = Field(
+        (3 / 4, 4 / 3), description="Smallest and largest ratio of width to height of a random resized crop."
     )
     flip: bool = Field(
         True, description="Mirror half of the images. It suits most photographs, but not digits or text."
@@ -180,6 +197,15 @@ class AugmentSettings(SettingsGroup):
     )
     randaugment_probability: float = Field(
         0.5, ge=0, le=1, description="Probability with which each RandAugment operation is applied."
+    )
+    three_augment: bool = Field(
+        False, description="Make each image grey, or solarize or blur it, with equal probability (DeiT III)."
+    )
+    colour_jitter: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Largest relative change of brightness, contrast and saturation. 0 turns colour jitter off.",
     )
     mixup: float = Field(
         0.8, ge=0, le=1_000, description="Parameter alpha of Mixup's Beta distribution. 0 turns Mixup off."
@@ -198,6 +224,12 @@ class AugmentSettings(SettingsGroup):
         1.0, ge=0, le=1, description="Probability with which an image is mixed, in the epochs with Mixup or CutMix."
     )
     erase: float = Field(0.25, ge=0, le=1, description="Probability with which a random rectangle is erased.")
+
+    @model_validator(mode="after")
+    def check_crops(self) -> Self:
+        """Reject settings of crops that contradict each other."""
+        check_crops(self.model_dump())
+        return self
 
 
 class TrainingSettings(SettingsGroup):

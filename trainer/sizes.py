@@ -64,3 +64,53 @@ def check_batch(batch_size: int, parts: int = 1) -> None:
             f"batch_size {batch_size} is not a multiple of {2 * parts}: change it, so that each of its {parts} parts "
             "holds whole pairs of images, for Mixup and CutMix"
         )
+
+
+def check_crops(augment: Mapping[str, Any]) -> None:
+    """Check that the settings of crops fit each other.
+
+    Args:
+        augment: The settings of the augmentation, by name.
+
+    Raises:
+        ValueError: If they contradict each other, or no crop would fit into an image.
+    """
+    scale, ratio = augment["resized_crop_scale"], augment["resized_crop_ratio"]
+    for name, bounds in ("resized_crop_scale", scale), ("resized_crop_ratio", ratio):
+        if bounds and bounds[0] > bounds[1]:
+            raise ValueError(f"{name} {list(bounds)} must begin with the smaller number: write {list(bounds[::-1])}")
+    if not scale:
+        if augment["stored_size"]:
+            raise ValueError(
+                f"stored_size {augment['stored_size']} needs resized crops: set resized_crop_scale, for example to "
+                "[0.08, 1], or set stored_size to null"
+            )
+        return
+    if augment["crop_padding"]:
+        raise ValueError(
+            f"crop_padding {augment['crop_padding']} must be 0 with resized_crop_scale, which crops instead: set "
+            "crop_padding to 0, or resized_crop_scale to null"
+        )
+    # A crop of area a fits into a square image if its ratio is from a to 1/a.
+    if ratio[0] > 1 / scale[0] or ratio[1] < scale[0]:
+        raise ValueError(
+            f"no crop with resized_crop_scale {list(scale)} and resized_crop_ratio {list(ratio)} fits into a square "
+            "image: lower the first number of resized_crop_scale, or move resized_crop_ratio towards 1"
+        )
+
+
+def check_stored_size(stored_size: int | None, image_size: int) -> None:
+    """Check that training images are kept at the size of the model's input or a larger one.
+
+    Args:
+        stored_size: Side at which training images are kept, in pixels. None: that of the model's input.
+        image_size: Side of the model's input, in pixels.
+
+    Raises:
+        ValueError: If the images would be kept at a smaller size.
+    """
+    if stored_size is not None and stored_size < image_size:
+        raise ValueError(
+            f"augment.stored_size {stored_size} is less than image_size {image_size}: set it to {image_size} or more, "
+            "or to null"
+        )

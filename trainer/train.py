@@ -80,8 +80,8 @@ def train(
         classes: Number of classes.
         augmentation: Settings of the augmentation.
         training: Settings of the training.
-        train_split: Images to train on.
-        val_split: Images that select the best epoch.
+        train_split: Images to train on. With resized crops they may be larger than the model's input.
+        val_split: Images that select the best epoch, of the size of the model's input.
         log_dir: Folder of the history.
         checkpoints: Checkpoints of this training.
         strategy: Strategy that distributes a step over devices. None: one device.
@@ -117,6 +117,7 @@ def train(
         schedule,
         training,
         augmentation,
+        val_split.images.shape[1],
         steps_per_epoch,
         strategy,
     )

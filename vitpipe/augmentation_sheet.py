@@ -19,7 +19,7 @@ from vitpipe.inputs import read_examples
 _ROWS = 8  # images on the sheet; an even number, because Mixup and CutMix mix pairs of images
 _CANDIDATES = 1000  # the images are chosen from the first ones of the span
 _PLAIN, _MIXED = 6, 3  # augmented versions of each image, without and with Mixup and CutMix
-_TILE = 96  # minimum side of a tile, in pixels
+_TILE, _LARGEST_TILE = 96, 224  # smallest and largest side of a tile, in pixels
 _LINE = 14  # height of a line of text, in pixels
 _GAP = 6  # pixels between tiles
 
@@ -28,7 +28,7 @@ def draw(settings: Settings) -> Image.Image:
     """Draw some training images beside their augmented versions, one row for each image.
 
     Args:
-        settings: the settings of a run. `data`, `augment`, `model.image_size` and `training.seed` are used.
+        settings: the settings of a run. `data`, `augment`, `model` and `training.seed` are used.
 
     Returns:
         The picture, in RGB.
@@ -40,14 +40,17 @@ def draw(settings: Settings) -> Image.Image:
     """
     span = ingest.span_folder(settings.data.dir, settings.chosen_span())
     names = manifest.read(span).class_names
-    images, labels = _choose_images(span, settings.model.framing)
+    size = settings.model.image_size
+    images, labels = _choose_images(span, settings.model.framing.at(settings.augment.stored_size or size))
     columns = _augment_images(images, np.eye(len(names), dtype="float32")[labels], settings)
     grid = [("original", images, [names[label] for label in labels])]
     for number, (pixels, targets) in enumerate(columns):
         mixed = number >= _PLAIN
         captions = [_target_text(target, names) for target in targets] if mixed else [""] * len(labels)
         grid.append(("mixed" if mixed else "augmented", pixels, captions))
-    return _draw_sheet(grid)
+    # Whole multiples keep the pixels of small images equally large.
+    side = min(size * -(-_TILE // size), _LARGEST_TILE)
+    return _draw_sheet(grid, side)
 
 
 def _choose_images(span: Path, framing: Framing) -> tuple[np.ndarray, np.ndarray]:
@@ -81,7 +84,7 @@ def _augment_images(images: np.ndarray, targets: np.ndarray, settings: Settings)
         for number in range(_PLAIN + _MIXED):
             draws = random.random((len(images), draws_per_image(settings.augment)), "float32")
             mixing = number >= _PLAIN and settings.augment.mixing_epochs > 0
-            version = augment(images, targets, draws, settings.augment, mixing)
+            version = augment(images, targets, draws, settings.augment, settings.model.image_size, mixing)
             versions.append(tuple(map(ops.convert_to_numpy, version)))
     return versions
 
@@ -92,22 +95,23 @@ def _target_text(target: np.ndarray, names: tuple[str, ...]) -> str:
     return "\n".join(f"{share:.2f} {name}" for share, name in sorted(shares, reverse=True))
 
 
-def _draw_sheet(columns: list[tuple[str, np.ndarray, list[str]]]) -> Image.Image:
-    """Draw columns of (heading, images, captions). Each image has its caption of up to two lines below it."""
-    height, width = columns[0][1].shape[1:3]
-    scale = max(1, -(-_TILE // width))
-    tile_width, tile_height = width * scale, height * scale
-    step_x, step_y = tile_width + _GAP, tile_height + 2 * _LINE + _GAP
+def _draw_sheet(columns: list[tuple[str, np.ndarray, list[str]]], side: int) -> Image.Image:
+    """Draw columns of (heading, images, captions). Each image has its caption of up to two lines below it.
+
+    Images are drawn as squares of `side` pixels: larger ones are reduced, and the pixels of smaller ones are repeated.
+    """
+    step_x, step_y = side + _GAP, side + 2 * _LINE + _GAP
     rows = len(columns[0][1])
     sheet = Image.new("RGB", (_GAP + len(columns) * step_x, _GAP + _LINE + rows * step_y), "white")
     for column, (heading, images, captions) in enumerate(columns):
         x = _GAP + column * step_x
-        sheet.paste(_draw_text(heading, tile_width, _LINE), (x, _GAP // 2))
+        sheet.paste(_draw_text(heading, side, _LINE), (x, _GAP // 2))
         for row, (pixels, caption) in enumerate(zip(images, captions, strict=True)):
             y = _GAP + _LINE + row * step_y
             tile = Image.fromarray(np.round(pixels).astype("uint8"))
-            sheet.paste(tile.resize((tile_width, tile_height), Image.Resampling.NEAREST), (x, y))
-            sheet.paste(_draw_text(caption, tile_width, 2 * _LINE), (x, y + tile_height))
+            resampling = Image.Resampling.NEAREST if tile.width < side else Image.Resampling.BILINEAR
+            sheet.paste(tile.resize((side, side), resampling), (x, y))
+            sheet.paste(_draw_text(caption, side, 2 * _LINE), (x, y + side))
     return sheet
 
 

@@ -48,7 +48,13 @@ STEPS = {
     "Baseline": Step(),
     "Backbone": Step(conditions=("DataGate",), optional=True),
     "Trainer": Step(
-        {"examples": "Transform", "transform_graph": "Transform", "schema": "ImportSchemaGen"}, ("DataGate",)
+        {
+            "examples": "ImportExampleGen",
+            "transform_graph": "Transform",
+            "image_statistics": "ImageStatistics",
+            "schema": "ImportSchemaGen",
+        },
+        ("DataGate",),
     ),
     "Evaluator": Step(
         {

@@ -32,6 +32,7 @@ from trainer.settings import (
     TrainingSettings,
     check_path_characters,
 )
+from trainer.sizes import check_stored_size
 
 PRESETS = Path(__file__).resolve().parents[2] / "configs"
 _PREFIX = "VITPIPE_"
@@ -162,6 +163,12 @@ class Settings(LayeredSettings):
             raise ValueError(
                 f"finetune.source {self.finetune.source} and training.warm_start exclude each other: set one of them"
             )
+        return self
+
+    @model_validator(mode="after")
+    def check_stored_size(self) -> Self:
+        """Check that training images are kept at the size of the model's input or a larger one."""
+        check_stored_size(self.augment.stored_size, self.model.image_size)
         return self
 
     def chosen_span(self) -> int:

@@ -78,6 +78,7 @@ def write_archive(path: Path, files: dict[str, bytes | tarfile.TarInfo]) -> Path
 def measured(tmp_path):
     """Function measured(split=[(image, label)]) that returns the table of images, with ids `<split>-<number>`."""
     from components.data.statistics.component import measure_shard  # imports TensorFlow
+    from trainer.framing import Framing
 
     def measure(**splits):
         tables = []
@@ -87,7 +88,7 @@ def measured(tmp_path):
                 tfrecord.example(image, label, f"{split}-{n}".encode()) for n, (image, label) in enumerate(examples)
             ]
             path.write_bytes(b"".join(map(tfrecord.frame, records)))
-            tables += [table.to_pandas() for table in measure_shard((split, str(path)), 32)]
+            tables += [table.to_pandas() for table in measure_shard((split, str(path)), Framing(32))]
         return pd.concat(tables, ignore_index=True)
 
     return measure

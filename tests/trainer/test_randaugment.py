@@ -5,10 +5,11 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from scipy.ndimage import gaussian_filter
 
 from trainer import randaugment
-from trainer.randaugment import DRAWS, OPERATIONS, transform
+from trainer.randaugment import DRAWS, OPERATIONS, gaussian_blur, transform
 
 HEIGHT, WIDTH = 24, 32  # Pillow's equalize needs enough pixels
 LEVELS = [0.0, 0.05, 0.3, 0.5, 0.77, 0.9, 1.0]
@@ -96,6 +97,29 @@ def test_every_operation_agrees_with_pillow(index, ours):
     assert difference.max() <= (0 if name in EXACT else 1)
     assert (difference > 0).mean() < 0.04
     np.testing.assert_array_equal(ours[index], np.round(ours[index]))
+
+
+SIGMAS = np.float32([0.1, 0.5, 1.0, 1.5, 1.8, 2.0])  # one for each picture
+
+
+def test_the_blur_agrees_with_scipy():
+    images = pictures()
+    out = np.array(gaussian_blur(images.astype("float32"), SIGMAS, 2.0))
+    wanted = [
+        gaussian_filter(image.astype(float), (sigma, sigma, 0), mode="nearest")
+        for image, sigma in zip(images, SIGMAS, strict=True)
+    ]
+    difference = np.abs(out - np.floor(np.array(wanted) + 0.5))
+    assert difference.max() <= 1 and (difference > 0).mean() < 2e-3
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.5, 1.0, 1.5, 2.0])
+def test_the_blur_of_a_smooth_picture_is_close_to_that_of_pillow(sigma):
+    coarse = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 12, 3), "uint8"))
+    image = coarse.resize((64, 64), Image.Resampling.BICUBIC)
+    out = np.array(gaussian_blur(np.array(image)[None].astype("float32"), np.float32([sigma]), 2.0))[0]
+    difference = np.abs(out - np.array(image.filter(ImageFilter.GaussianBlur(sigma))))
+    assert difference.max() <= 8 and difference.mean() < 0.8
 
 
 def test_each_image_gets_its_own_operation():

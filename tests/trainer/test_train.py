@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tests.helpers.job import PLAIN, TRAINING, split
 from trainer.checkpoint import Checkpoints
+from trainer.input import Split
 from trainer.settings import AugmentSettings, ModelSettings, TrainingSettings
 from trainer.train import build_vit, train
 from trainer.vit import ViT
@@ -97,6 +98,22 @@ def test_a_batch_computed_in_parts_gives_the_same_history(trained, tmp_path):
         assert parts["loss"] == pytest.approx(whole["loss"], rel=1e-4)
     for one, two in zip(last.get_weights(), parted.get_weights(), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-4)
+
+
+def test_with_resized_crops_it_trains_on_images_larger_than_the_input_of_the_model(tmp_path):
+    small = split(64, 0)
+    _, last, _ = train(
+        partial(build_vit, MODEL, 2, [128.0] * 3, [64.0] * 3),
+        2,
+        AugmentSettings(**PLAIN | {"crop_padding": 0, "stored_size": 16, "resized_crop_scale": (0.2, 1)}),
+        TrainingSettings(**TRAINING),
+        Split(small.images.repeat(2, axis=1).repeat(2, axis=2), small.labels),
+        split(40, 1),
+        log_dir=tmp_path / "run",
+        checkpoints=Checkpoints(tmp_path / "checkpoints"),
+    )
+    assert last.config["image_size"] == 8
+    assert history(tmp_path)[-1]["val_accuracy"] > 0.95
 
 
 @pytest.mark.slow

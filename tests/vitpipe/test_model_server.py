@@ -14,9 +14,9 @@ from pathlib import Path
 
 import grpc
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
 from components.errors import ServerError
 from tests.helpers import model_server
@@ -342,14 +342,12 @@ def test_the_command_prints_the_same_for_a_folder_and_a_server(vitpipe, served, 
 
 
 def test_the_command_prints_the_problems_of_an_image(vitpipe, served, folder, tmp_path):
-    turned, halved, webp = (tmp_path / name for name in ("turned.jpg", "halved.jpg", "picture.webp"))
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    turned.write_bytes(encoded(picture(0), "JPEG", exif=exif))
+    flat, halved, webp = (tmp_path / name for name in ("flat.jpg", "halved.jpg", "picture.webp"))
+    flat.write_bytes(encoded(np.full((20, 20, 3), 90, "uint8"), "JPEG"))
     whole = encoded(picture(1), "JPEG")
     halved.write_bytes(whole[: len(whole) - 200] + bytes(198) + whole[-2:])  # TensorFlow would decode it
     webp.write_bytes(encoded(picture(2), "WEBP"))
-    files = [str(file) for file in (turned, halved, webp)]
+    files = [str(file) for file in (flat, halved, webp)]
     with model_server.rest(served) as address:
         for where in ("--model", str(folder), "--trust-model"), ("--server", address):
             code, out, errors = vitpipe("predict", *files, *where, "--json")
@@ -357,13 +355,13 @@ def test_the_command_prints_the_problems_of_an_image(vitpipe, served, folder, tm
             assert code == 3 and [answer["valid"] for answer in answers] == [True, False, False]
             reasons = ["", "cut or damaged", "a WebP image, not PNG or JPEG"]
             assert [answer["reason"] for answer in answers] == reasons
-            assert [answer["remarks"] for answer in answers] == [["rotated"], [], []]
+            assert [answer["remarks"] for answer in answers] == [["one_colour"], [], []]
             assert answers[1]["class"] == "" and sum(answers[1]["probabilities"]) == 0
             first, second = errors.splitlines()
-            assert first.startswith(f"{turned}: the Exif orientation is ignored") and "exiftran" in first
+            assert first.startswith(f"{flat}: every pixel has the same colour") and "model.background" in first
             assert second.startswith(f"{webp}: a WebP image, not PNG or JPEG: convert it")
     code, out, errors = vitpipe("predict", *files, "--model", str(folder), "--trust-model")
-    assert f"{halved}\tcut or damaged\t" in out and f"{turned}: the Exif" in errors
+    assert f"{halved}\tcut or damaged\t" in out and f"{flat}: the Exif" in errors
 
 
 def test_an_error_of_the_server_is_one_line_and_exit_code_1(vitpipe, served, files):

@@ -112,9 +112,8 @@ def run_study(
         if not pretrained:
             progress.line("the study has no pretrained ViT: name a backbone with --pretrained to add one")
         progress.line(f"reading {display_path(folder)}")
-        train_split, test_split = (
-            read_split(folder, split, settings.image_size) for split in ("train", settings.split)
-        )
+        train_split = read_split(folder, "train", settings.augment.stored_size or settings.image_size)
+        test_split = read_split(folder, settings.split, settings.image_size)
         study = Study(settings, arms, train_split, test_split, len(classes), out)
         done = study.stored_cells()
         progress.planned(study, [*done])

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from components.errors import UsageError
 from pipeline.settings import LayeredSettings, Source, flag_source, merge_sources
 from trainer.settings import AugmentSettings, FinetuneSettings
-from trainer.sizes import check_batch
+from trainer.sizes import check_batch, check_stored_size
 
 PRETRAINED = "vit-pretrained"  # not a registered architecture, because it takes its sizes from the backbone
 
@@ -64,6 +64,7 @@ class StudySettings(LayeredSettings):
         if len(set(self.sizes)) < len(self.sizes) or len(set(self.architectures)) < len(self.architectures):
             raise ValueError("sizes and architectures must each be named once")
         check_batch(self.batch_size)
+        check_stored_size(self.augment.stored_size, self.image_size)
         return self
 
 

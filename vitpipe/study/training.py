@@ -166,7 +166,16 @@ def _make_learner(
         seed=seed,
     )
     per_epoch = len(train_split) // settings.batch_size
-    return Learner(build, classes, schedule, training, settings.augment, per_epoch, tf.distribute.get_strategy())
+    return Learner(
+        build,
+        classes,
+        schedule,
+        training,
+        settings.augment,
+        settings.image_size,
+        per_epoch,
+        tf.distribute.get_strategy(),
+    )
 
 
 def _train_steps(learner: Learner, split: Split, steps: int, settings: StudySettings, first: int, total: int) -> float:

@@ -6,7 +6,7 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -125,7 +125,7 @@ def check(data: bytes) -> CheckedImage:
     shape = header.height, header.width, 3  # before a large JPEG is decoded at a smaller scale
     image = _load(header)
     seen = on_background(image) if image.has_transparency_data else to_rgb(image)
-    low, high = np.array(seen.getextrema()).T
+    low, high = zip(*seen.getextrema(), strict=True)
     return CheckedImage(shape, pixel_digest(to_rgb(image)), remarks(data, low, high))
 
 
@@ -135,7 +135,7 @@ def pixel_digest(pixels: Image.Image) -> str:
     return hashlib.blake2b(size + pixels.tobytes(), digest_size=16).hexdigest()
 
 
-def remarks(data: bytes, low: np.ndarray, high: np.ndarray) -> tuple[str, ...]:
+def remarks(data: bytes, low: Sequence[int], high: Sequence[int]) -> tuple[str, ...]:
     """Return the names of the REMARKS that apply to an image.
 
     Args:
@@ -144,8 +144,8 @@ def remarks(data: bytes, low: np.ndarray, high: np.ndarray) -> tuple[str, ...]:
         high: largest value of red, green and blue.
     """
     applies = {
-        "one_colour": (low == high).all(),
-        "narrow_range": _is_png(data) and data[24] == 16 and high.max() < 64,
+        "one_colour": low == high,
+        "narrow_range": _is_png(data) and data[24] == 16 and max(high) < 64,
     }
     return tuple(name for name in REMARKS if applies[name])
 

@@ -12,21 +12,18 @@ SIDE = 32  # pixels on each side of the grey thumbnails that are compared
 DISTANCE = 10  # largest number of bits, of 64, in which the hashes of a pair may differ
 CORRELATION = 0.40  # smallest correlation of the edges of a pair
 
-_LUMA = 19595, 38470, 7471  # weights of red, green and blue in grey, in units of 1/65536 (ITU-R BT.601)
 _MAX_CANDIDATES = 100  # for each image, because thousands of plain pictures may have similar hashes
 _ROWS = 512  # images whose hashes are compared with all others at a time
 _PAIRS = 4096  # pairs whose edges are compared at a time
 _BLOCK = 8  # rows of distances that are computed at a time, few enough to stay in the cache of a core
 
 
-def thumbnails(pixels: np.ndarray) -> np.ndarray:
-    """Return images, uint8 [N, S, S, 3], in grey and resized for pHash, uint8 [N, 32, 32]."""
-    luma = pixels.astype(np.uint32) @ np.array(_LUMA, np.uint32)
-    grey: np.ndarray = ((luma + 2**15) >> 16).astype(np.uint8)
-    if grey.shape[1:] == (SIDE, SIDE):
-        return grey
-    small = [Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.LANCZOS) for image in grey]
-    return np.stack([np.asarray(image) for image in small]) if small else np.zeros((0, SIDE, SIDE), np.uint8)
+def thumbnail(image: Image.Image) -> np.ndarray:
+    """Return uint8 [32, 32]: an RGB image in grey, resized for pHash."""
+    grey = image.convert("L")
+    if grey.size != (SIDE, SIDE):
+        grey = grey.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return np.asarray(grey)
 
 
 def stack_thumbnails(thumbnails: Iterable[bytes]) -> np.ndarray:

@@ -43,6 +43,11 @@ def test_settings_cannot_be_changed():
         ("training.epochs=0", r"training.epochs: .*greater than 0 \(got 0\)"),
         ("training.epochs=many", r"training.epochs: .*integer.* \(got 'many'\)"),
         ("model.width=30", "model: width 30 is not a multiple of heads 4"),
+        (
+            "augment={crop_padding: 0, resized_crop_scale: [0.1, 1], stored_size: 8}",
+            "stored_size 8 is less than image_size 32",
+        ),
+        ("augment.colour_jitter=2", r"augment.colour_jitter: .*less than or equal to 1 \(got 2\)"),
         ("gate.accuracy=92", r"gate.accuracy: .*less than or equal to 1 \(got 92\)"),
         ("name=My_Run", "name: .*pattern"),
         ("training.epochs", "write it as key=value"),

@@ -79,6 +79,36 @@ def test_only_the_last_columns_are_mixed(data, tmp_path):
         assert (first[7:] != first[0]).any()
 
 
+@pytest.fixture(scope="module")
+def gradients(tmp_path_factory) -> Path:
+    """Return a data folder with images that become brighter from left to right and from top to bottom."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("data")
+    rows, columns = np.mgrid[:64, :64]
+    for number in range(20):
+        path = source / CLASSES[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        image = np.stack([rows * 2, columns * 3, np.full_like(rows, 10 * number)], axis=-1)
+        Image.fromarray(image.astype("uint8")).save(path)
+    ingest.prepare("images", out, str(source))
+    return out
+
+
+def test_resized_crops_are_cut_from_the_stored_images_and_large_images_are_reduced(gradients, tmp_path):
+    crops = ["crop_padding=0", "resized_crop_scale=[0.2, 0.3]", "stored_size=320", "flip=false", "mixup=0", "cutmix=0"]
+    crops = [*crops, "randaugment_ops=0", "erase=0"]
+    settings = [argument for part in crops for argument in ("--set", f"augment.{part}")]
+    size = ["--set", "model.image_size=256", "--set", "model.patch_size=16"]
+    picture = sheet(gradients, tmp_path / "crops.png", *size, *settings)
+    assert picture.shape == (20 + 8 * 258, 6 + 10 * 230, 3)
+    drawn = np.array([picture[20:, 6 + column * 230 :][:224, :224] for column in range(10)]).astype(int)
+    ranges = drawn.max(axis=(1, 2)) - drawn.min(axis=(1, 2))
+    assert ranges[0].tolist() == pytest.approx([126, 189, 0], abs=2)
+    # A crop of a fifth to a third of the area shows about half of each gradient, and keeps the constant channel.
+    assert (ranges[1:, 0] < 90).all() and (ranges[1:, 1] < 130).all() and (ranges[1:, :2] > 40).all()
+    assert (drawn[..., 2] == drawn[0, 0, 0, 2]).all()
+    assert len({tile.tobytes() for tile in drawn}) == 10
+
+
 def test_missing_data_is_an_error_that_names_the_folder(tmp_path):
     result = CliRunner().invoke(app, ["augment", "--data", str(tmp_path)])
     assert isinstance(result.exception, SettingsError)

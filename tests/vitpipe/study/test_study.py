@@ -117,6 +117,8 @@ def test_invalid_settings_are_rejected_before_training(registered, tmp_path):
         study(tmp_path, "batch_size=32")
     with pytest.raises(SettingsError, match="did you mean batch_size"):
         settings("batch_sise=4")
+    with pytest.raises(SettingsError, match=r"stored_size 7 is less than image_size 8"):
+        settings("augment.crop_padding=0", "augment.resized_crop_scale=[0.1, 1]", "augment.stored_size=7")
     with pytest.raises(SettingsError, match=r"^steps .* one number for each of the sizes"):
         settings("steps=[4]")
     assert study(tmp_path, "sizes=[8, null]").places[1].size == 30

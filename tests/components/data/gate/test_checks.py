@@ -54,11 +54,13 @@ def test_good_data_passes_and_every_check_except_drift_is_listed():
 
 
 def test_remarks_are_warnings_with_a_count_and_a_fix():
-    verdict = judge(SETTINGS, figures(train=split(remarks={"rotated": 5}), test=split(remarks={"rotated": 1})), [])
-    assert verdict.passed and [finding.check for finding in verdict.findings_at("warning")] == ["rotated"]
-    finding = of(verdict, "rotated")
-    assert finding.value == 6 and finding.text.startswith("5 in train, 1 in test: the Exif orientation is ignored")
-    assert "exiftran" in finding.text
+    verdict = judge(
+        SETTINGS, figures(train=split(remarks={"one_colour": 5}), test=split(remarks={"one_colour": 1})), []
+    )
+    assert verdict.passed and [finding.check for finding in verdict.findings_at("warning")] == ["one_colour"]
+    finding = of(verdict, "one_colour")
+    assert finding.value == 6 and finding.text.startswith("5 in train, 1 in test: every pixel has the same colour")
+    assert "remove such images" in finding.text
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,6 @@ from pipeline.settings import load
 from tests.helpers.spans import bomb, encoded, picture, write_span
 
 _runs = itertools.count()
-TURNED = b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"  # orientation 6
 
 
 def records(split, seeds, change=lambda pixels: pixels, label=lambda seed: seed % 3):
@@ -94,7 +93,7 @@ def half(tmp_path_factory):
             (bomb(), b"bomb.png"),
             (encoded(np.zeros((1, 1, 3), "uint8")), b"dot.png"),
             (test_image, b"stolen.png"),
-            (encoded(picture(5000), "JPEG", exif=TURNED), b"turned.jpg"),
+            (encoded(np.full((32, 32, 3), 90, "uint8"), "JPEG"), b"flat.jpg"),
         ]
     ]
     write_span(data, 3, bad)
@@ -132,7 +131,7 @@ def test_invalid_images_stop_the_run_before_transform_and_are_named(half):
         assert result.exit is Exit.DATA_REFUSED and half.states["Transform"] is NodeState.SKIPPED
     assert half.states["DataGate"] is NodeState.CACHED
     text = "\n".join(result.lines)
-    assert "undecodable: 2 in train: not a PNG or JPEG image; 1 in train: more than 16,777,216 pixels" in text
+    assert "undecodable: 2 in train: not a PNG or JPEG image; 1 in train: a PNG of more than 16,777,216 pixels" in text
     assert "'zero.png' (not a PNG or JPEG image)" in text
     assert "image_side: the smallest image has a side of 1 pixels, in train" in text and "'dot.png' (1x1)" in text
     assert "exact_leaks: images appear in two splits: 1 of test in train" in text and "test/400.png" in text
@@ -142,9 +141,9 @@ def test_invalid_images_stop_the_run_before_transform_and_are_named(half):
 def test_the_page_shows_the_affected_examples_and_escapes_their_names(half):
     half.run(3)
     page = Path(half.newest("DataVerdict").uri, "data.html").read_text()
-    for id in "zero.png", "bomb.png", "dot.png", "stolen.png", "turned.jpg", "&lt;b&gt;page&lt;/b&gt;.jpg":
+    for id in "zero.png", "bomb.png", "dot.png", "stolen.png", "flat.jpg", "&lt;b&gt;page&lt;/b&gt;.jpg":
         assert id in page
-    assert "1 in train: the Exif orientation is ignored" in page
+    assert "2 in train: every pixel has the same colour" in page
     assert "<b>page" not in page and "alert(1)" not in page
     assert "refused, nothing was trained" in page
     assert page.count("data:image/png;base64,") > 24  # samples of each class, and the leaking pair
@@ -211,17 +210,17 @@ def test_nearly_equal_images_with_different_labels_are_refused_and_both_are_name
 
 
 @pytest.mark.slow
-def test_images_that_differ_only_in_alpha_are_duplicates_of_one_colour(half):
-    """The model does not get the alpha channel, so these pictures are equal for it."""
+def test_images_that_differ_only_where_they_are_transparent_are_duplicates_of_one_colour(half):
+    """The model gets the background in place of these pixels, so the pictures are equal for it."""
 
-    def black(pixels):
-        return np.dstack([np.zeros_like(pixels), pixels[..., :1]])
+    def transparent(pixels):
+        return np.dstack([pixels, np.zeros_like(pixels[..., :1])])
 
     write_span(
         half.folder / "data",
         9,
         {
-            split: records(split, range(first, first + rows), black, label=lambda seed: 0)
+            split: records(split, range(first, first + rows), transparent, label=lambda seed: 0)
             for split, first, rows in (("train", 9000, 60), ("val", 9300, 12), ("test", 9400, 12))
         },
     )

@@ -17,7 +17,7 @@ def test_invalid_images_get_a_reason_and_do_not_affect_others(measured):
         "",
         "not a PNG or JPEG image",
         "not a PNG or JPEG image",
-        "more than 16,777,216 pixels",
+        "a PNG of more than 16,777,216 pixels",
         "cut or damaged",
         "",
     ]

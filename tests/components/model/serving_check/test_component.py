@@ -10,6 +10,7 @@ from components.model.serving_check.bounds import ServingCheckSettings
 from components.model.serving_check.component import check
 from tests.helpers.spans import encoded, picture
 from trainer import serving
+from trainer.framing import Framing
 from trainer.preprocessing import decode_batch
 from trainer.vit import ViT
 
@@ -100,7 +101,7 @@ def test_a_model_that_accepts_everything_as_an_image_fails(model, tmp_path):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def serving_bytes(image_bytes):
         count = tf.shape(image_bytes)[0]
-        images, _ = decode_batch(image_bytes, 8)
+        images, _ = decode_batch(image_bytes, Framing(8))
         probabilities = tf.nn.softmax(keras_model(images, training=False))
         label = tf.argmax(probabilities, axis=-1)
         return {
