@@ -1,20 +1,27 @@
-"""Time and memory of `vitpipe data prepare`.
+"""Time and memory of `vitpipe data prepare`, and the seconds until it shows progress.
 
     python benchmarks/prepare.py                       # the sample
     python benchmarks/prepare.py cifar10 images.tar.xz
+    python benchmarks/prepare.py images photos
+
+A folder is also read and checked without anything else, on every core, for comparison.
 
 `docs/benchmarks.md` has the figures; with RECORD=1 a measurement is added to them.
 """
 
+import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from threading import Thread
 
 import psutil
 import record
 
 from components.data.ingest import manifest
+from components.data.ingest.images import examine
 from components.data.ingest.source import SPLITS
 
 ROOT = Path(__file__).parents[1]
@@ -32,19 +39,37 @@ def main(kind: str = "sample", source: str = "") -> None:
         if source:
             command += ["--source", str(Path(source).resolve())]
         start = time.perf_counter()
-        process = psutil.Popen(command, cwd=ROOT)
+        process = psutil.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        lines: list[float] = []
+        reader = Thread(target=lambda: lines.extend(time.perf_counter() - start for _ in process.stderr))
+        reader.start()
         peak = 0
         while process.poll() is None:
             peak = max(peak, resident(process))
             time.sleep(0.05)
         seconds = time.perf_counter() - start
+        reader.join()
         if process.returncode:
             sys.exit(process.returncode)
         written = manifest.read(Path(out, "span-1"))
     images = sum(written.examples(split) for split in SPLITS)
-    print(f"{images:,} images in {seconds:.1f} s: {images / seconds:,.0f} images/s, peak {peak / 2**20:.0f} MiB")
-    row = [kind, f"{seconds:.1f}", f"{images / seconds:,.0f}", f"{peak / 2**20:.0f} MiB"]
-    record.write("prepare", ["source", "seconds", "images/s", "peak memory"], [row], f"{images:,} images.")
+    rows = [[kind, f"{seconds:.1f}", f"{images / seconds:,.0f}", f"{lines[0]:.1f} s", f"{peak / 2**20:.0f} MiB"]]
+    if source and Path(source).is_dir():
+        files = [path for path in Path(source).rglob("*") if path.is_file()]
+        start = time.perf_counter()
+        with ProcessPoolExecutor() as pool:
+            list(pool.map(read_and_check, files, chunksize=250))
+        seconds = time.perf_counter() - start
+        rows.append(["only read and checked", f"{seconds:.1f}", f"{len(files) / seconds:,.0f}", "", ""])
+    for row in rows:
+        print(*row, sep="\t")
+    columns = ["source", "seconds", "images/s", "first line of progress", "peak memory"]
+    record.write("prepare", columns, rows, f"{images:,} images.")
+
+
+def read_and_check(path: Path) -> None:
+    """Read an image and check it as `data prepare` does."""
+    examine(path.read_bytes())
 
 
 def resident(process: psutil.Process) -> int:

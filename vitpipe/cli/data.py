@@ -22,6 +22,7 @@ app = typer.Typer(name="data", help="Prepare and verify training data.", no_args
     epilog=example(
         "vitpipe data prepare cifar10",
         "vitpipe data prepare images --source pets.tar.gz --out data/pets",
+        "vitpipe data prepare images --source photos.csv --out data/photos",
     ),
 )
 def prepare(
@@ -30,8 +31,8 @@ def prepare(
         str | None,
         typer.Option(
             metavar="PATH|URL",
-            help="Folder, tar or zip archive, or URL of an archive. Required for `images`; `cifar10` is downloaded if "
-            "it is omitted.",
+            help="Folder, tar or zip archive, table of paths (CSV, Parquet), or URL of an archive. Required for "
+            "`images`; `cifar10` is downloaded if it is omitted.",
         ),
     ] = None,
     out: Annotated[
@@ -190,7 +191,7 @@ class _Throttle:
         self._pending = (what, done, total)
         if self._due is None:
             self._due = time.monotonic() + min(
-                self._every_s, 0.5
+                self._every_s, 0.05
             )  # the first line comes early, to show that the work has begun
         if time.monotonic() >= self._due:
             self.flush()

@@ -34,8 +34,10 @@ def prepare(
     `span` is None, the newest span is compared. Downloads are kept in `<out>/.download`. If an error is raised, the
     data folder keeps its spans and gets no incomplete span.
 
-    Memory holds a few batches of images that are being checked (see `checkers`), and 45 bytes for each image (see
-    `spool`). The disk holds the images twice while they are written.
+    Memory holds a few batches of images that are being checked (see `checkers`), and about 250 bytes for each image:
+    its row in the spool, its history, and copies of both while they are sorted. The largest folder of a source needs
+    about as much again for each of its files, whose names are sorted. The disk holds the images twice while they are
+    written.
 
     Args:
         kind: a name in `components.data.ingest.sources.SOURCES`.
@@ -52,11 +54,10 @@ def prepare(
         UsageError: if an argument is wrong, the span exists with other content, or another process writes to `out`.
         DataRefused: if the data cannot be used, or the disk cannot be read or written.
     """
-    # Imported here, because these modules import NumPy, Pillow and requests, which takes long. Callers that only need
+    # Imported here, because these modules import NumPy and Pillow, which takes long. Callers that only need
     # the errors or the paths of spans do not wait for them.
     from components.data.ingest.manifest import Recipe
     from components.data.ingest.sources import SOURCES
-    from components.data.ingest.write import disk_problem, write
 
     if span is not None and not 1 <= span <= MAX_SPAN:
         raise UsageError(f"span {span}: use a number from 1 to {MAX_SPAN}")
@@ -66,6 +67,11 @@ def prepare(
         opened, recipe = SOURCES[kind](source, out / ".download", progress), recipe or Recipe()
         if recipe.classes is not None:
             opened = select_classes(opened, recipe.classes)
+        # This imports pandas. The progress of opening a large source should not wait for that.
+        from components.data.ingest.write import write
+
         return write(kind, opened, out, span, recipe, progress)
     except OSError as error:
+        from components.data.ingest.write import disk_problem
+
         raise DataRefused(disk_problem(error, out)) from error

@@ -8,9 +8,6 @@ import os
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit, urlunsplit
 
-import requests
-import urllib3
-
 from components.data.ingest import safe_files
 from components.data.ingest.locks import folder_lock
 from components.data.ingest.source import Progress, no_progress
@@ -91,6 +88,9 @@ def download(
 
 def _fetch(url: str, part: Path, size: int | None, progress: Progress) -> None:
     """Download the missing bytes of a file and append them to `part`."""
+    import requests  # takes long to import, and most sources are on the disk
+    import urllib3
+
     have = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"}  # no compression in transit
     if have:

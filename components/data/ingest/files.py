@@ -4,7 +4,7 @@ import hashlib
 import io
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,11 +70,51 @@ def listing(path: Path, progress: Progress = no_progress) -> Listing:
 
     for name in _folder_paths(path):
         if not name.endswith("/"):
-            digest = _file_digest(path / name, alive)
+            digest = image_digest(path / name, alive)
             total.update(f"{digest}  {name}\n".encode("utf-8", "surrogateescape"))
             count += 1
         alive()
     return Listing(total.hexdigest(), count)
+
+
+def files_digest(root: Path, names: Iterable[str], progress: Progress) -> str:
+    """Return the digest of some files, which is that of the output of `sha256sum` for them. Large files are hashed too.
+
+    Args:
+        root: folder of the files.
+        names: paths relative to `root`.
+        progress: called after every file and MiB.
+
+    Raises:
+        DataRefused: if a file is a link or a special file.
+    """
+    total, done = hashlib.sha256(), 0
+    for name in names:
+        with safe_files.open_file(root / name) as file:
+            before = done
+
+            def alive(read: int, before: int = before) -> None:
+                progress("MiB hashed", (before + read) // 2**20, None)
+
+            digest = safe_files.digest(file, alive)
+            done += safe_files.file_size(file)
+            alive(0, done)
+        total.update(f"{digest}  {name}\n".encode("utf-8", "surrogateescape"))
+    return total.hexdigest()
+
+
+def read_image(path: Path) -> bytes | None:
+    """Return the content of a file, or None if it is larger than MAX_BYTES.
+
+    Raises:
+        DataRefused: if the file is a link or a special file.
+        OSError: if it cannot be read.
+    """
+    with safe_files.open_file(path) as file:
+        if safe_files.file_size(file) > MAX_BYTES:
+            return None
+        data = file.read(MAX_BYTES + 1)
+        return data if len(data) <= MAX_BYTES else None
 
 
 def _archive_digest(path: Path, progress: Progress) -> str:
@@ -85,7 +125,17 @@ def _archive_digest(path: Path, progress: Progress) -> str:
         return safe_files.digest(file, lambda done: progress("bytes hashed", done, size))
 
 
-def _file_digest(path: Path, alive: Callable[[int], None]) -> str:
+def image_digest(path: Path, alive: Callable[[int], None]) -> str:
+    """Return the digest of a file that may be an image, or its size if it is too large to be one.
+
+    Args:
+        path: the file.
+        alive: called after every MiB.
+
+    Raises:
+        DataRefused: if the file is a link or a special file.
+        OSError: if it cannot be read.
+    """
     with safe_files.open_file(path) as file:
         size = safe_files.file_size(file)
         return safe_files.digest(file, alive) if size <= _MAX_HASHED else f"{size} bytes"
@@ -94,15 +144,7 @@ def _file_digest(path: Path, alive: Callable[[int], None]) -> str:
 def _folder(root: Path, heartbeat: Heartbeat) -> Iterator[Entry]:
     for number, name in enumerate(_folder_paths(root)):
         heartbeat("paths read", number, None)
-        yield Entry(name, None if name.endswith("/") else _content(root / name))
-
-
-def _content(path: Path) -> bytes | None:
-    with safe_files.open_file(path) as file:
-        if safe_files.file_size(file) > MAX_BYTES:
-            return None
-        data = file.read(MAX_BYTES + 1)
-        return data if len(data) <= MAX_BYTES else None
+        yield Entry(name, None if name.endswith("/") else read_image(root / name))
 
 
 def _folder_paths(root: Path, inside: str = "") -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Reader of image folders and of archives of them.
 
-The layout is {train,test}/<class>/*, {train,val,test}/<class>/* or <class>/*, in at most one outer folder.
+The layout is {train,test}/<class>/*, {train,val,test}/<class>/* or <class>/*, in at most one outer folder. The folder
+of val may also be named `validation`, as Hugging Face names it.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +11,7 @@ from typing import NamedTuple
 from components.data.ingest.entry import Entry
 from components.data.ingest.files import entries, listing
 from components.data.ingest.images import MAX_BYTES
-from components.data.ingest.source import SPLITS, Progress, Record, RejectedRecord, Source, normalize_name
+from components.data.ingest.source import SPLIT_FOLDERS, Progress, Record, RejectedRecord, Source, normalize_name
 from components.errors import DataRefused
 
 # Files that operating systems create in any folder.
@@ -31,7 +32,7 @@ class _Place(NamedTuple):
     """Position of a class folder in the layout."""
 
     top: str  # the outer folder, or ""
-    split: str | None
+    split: str | None  # name of the split's folder
     class_name: str
 
     @property
@@ -105,7 +106,7 @@ def _record(path: str, data: bytes | None) -> Record | RejectedRecord:
         return RejectedRecord(id, "not in a class folder")
     if data is None:
         return RejectedRecord(id, f"larger than {MAX_BYTES:,} bytes", place.class_name)
-    return Record(place.split, place.class_name, id, data)
+    return Record(place.split and SPLIT_FOLDERS[place.split], place.class_name, id, data)
 
 
 def _passed_over(path: str) -> RejectedRecord:
@@ -179,7 +180,8 @@ class _Layout:
             deep = next((path for path in self._outside.values() if path.count("/") >= _DEEPEST_CLASS), None)
             hint = "" if deep is None else f"; {deep!r} is nested too deeply: subfolders of a class folder are not read"
             raise DataRefused(
-                f"{self._root}: holds no image in a class folder; expected train/<class>/<file> or <class>/<file>{hint}"
+                f"{self._root}: holds no image in a class folder; expected train/<class>/<file> or <class>/<file>, or "
+                f"a table with the columns path and label as --source{hint}"
             )
         layout, depth = self._first[1].layout, self._first[1].folder.count("/") + 1
         nested: dict[_Place, str] = {}
@@ -204,21 +206,20 @@ class _Layout:
         )
 
     def _refuse_misspelled_split(self, folder: str) -> None:
-        """Raise DataRefused for a folder like `Train` or `validation` in the position of a split."""
+        """Raise DataRefused for a folder like `Train` or `Validation` in the position of a split."""
         names = folder.split("/")
-        for depth in range(1 if names[0] in SPLITS else 2):
+        for depth in range(1 if names[0] in SPLIT_FOLDERS else 2):
             if (
                 depth < len(names)
-                and names[depth] not in SPLITS
-                and normalize_name(names[depth]) in (*SPLITS, "validation")
+                and names[depth] not in SPLIT_FOLDERS
+                and (split := normalize_name(names[depth])) in SPLIT_FOLDERS
             ):
-                split = normalize_name(names[depth]).removesuffix("idation")
                 raise DataRefused(self._ambiguity("/".join(names[: depth + 1]), split))
 
     def _refuse_split_among_classes(self, folder: str) -> None:
         """Raise DataRefused for a folder like `train` beside class folders, because its images have no class."""
         top, _, name = folder.rpartition("/")
-        if name in SPLITS and "/" not in top:
+        if name in SPLIT_FOLDERS and "/" not in top:
             self._unclear.add(folder)
             if self._first and self._first[1].layout == (top, False):
                 raise DataRefused(self._ambiguity(folder, name))
@@ -236,12 +237,12 @@ def _place(folder: str) -> _Place | None:
     match folder.split("/"):
         case [""]:
             return None
-        case [split, name] if split in SPLITS:
+        case [split, name] if split in SPLIT_FOLDERS:
             return _Place("", split, name)
-        case [top, split, name] if split in SPLITS:
+        case [top, split, name] if split in SPLIT_FOLDERS:
             return _Place(top, split, name)
-        case [name] if name not in SPLITS:
+        case [name] if name not in SPLIT_FOLDERS:
             return _Place("", None, name)
-        case [top, name] if name not in SPLITS:
+        case [top, name] if name not in SPLIT_FOLDERS:
             return _Place(top, None, name)
     return None

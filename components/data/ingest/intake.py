@@ -79,7 +79,8 @@ def spool_images(source: Source, spool: Spool, recipe: Recipe, progress: Progres
     index = {name: label for label, name in enumerate(names)}
     spool.finish([index[name] for name in numbers])
     if (id := spool.repeated_id()) is not None:
-        raise DataRefused(f"{source.description}: holds {id.decode('utf-8', 'backslashreplace')!r} more than once")
+        shown = id.decode("utf-8", "backslashreplace")
+        raise DataRefused(f"{source.description}: holds {shown!r} more than once: keep one of them")
     accepted = done - counts.total()
     remarked = tuple(
         RemarkCount(remark=name, count=count, images=accepted, ids=tuple(remark_ids[name]))
@@ -107,10 +108,10 @@ def _class_names(found: dict[str, int], source: Source) -> tuple[str, ...]:
             raise DataRefused(f"{source.description}: at least 2 classes are needed, found {sorted(found)}")
         return tuple(sorted(found))
     if set(found) != set(source.class_names):
-        raise DataRefused(
-            f"{source.description}: {describe_difference(source.class_names, found)}: "
-            "rename the class folders, or prepare the source as `images`"
-        )
+        fix = "rename the class folders, or prepare the source as `images`"
+        if set(found) < set(source.class_names):
+            fix = "add images of the missing classes, or name the other classes with --classes"
+        raise DataRefused(f"{source.description}: {describe_difference(source.class_names, found)}: {fix}")
     return source.class_names
 
 
@@ -125,16 +126,20 @@ def _two_spellings(name: str, other: str) -> str:
 def _refuse_rejected(rejections: tuple[Rejection, ...], records: int, source: Source, recipe: Recipe) -> None:
     count = sum(rejection.count for rejection in rejections)
     if count > recipe.max_rejected * records:
-        reasons = "; ".join(
-            f"{rejection.count:,} {rejection.reason} (first: {rejection.ids[0]})"
-            + (f": {advice}" if (advice := fix(rejection.reason)) else "")
-            for rejection in rejections
-        )
         raise DataRefused(
             f"{source.description}: {count:,} of {records:,} records rejected ({count / records:.1%}), "
-            f"the bound is {recipe.max_rejected:.1%}: {reasons}; "
+            f"the bound is {recipe.max_rejected:.1%}: {describe_rejections(rejections)}; "
             "repair or remove them, or allow more with --max-rejected"
         )
+
+
+def describe_rejections(rejections: Iterable[Rejection]) -> str:
+    """Describe rejected records for a message: their numbers, reasons and fixes."""
+    return "; ".join(
+        f"{rejection.count:,} {rejection.reason} (first: {rejection.ids[0]})"
+        + (f": {advice}" if (advice := fix(rejection.reason)) else "")
+        for rejection in rejections
+    )
 
 
 def describe_difference(expected: Sequence[str], found: Iterable[str]) -> str:

@@ -8,6 +8,14 @@ from components.errors import UsageError
 from components.suggestions import did_you_mean
 
 SPLITS = ("train", "val", "test")
+# Names of splits in the files of other tools. Some of them may also be the name of a class, such as "valid". So only
+# those of SPLIT_FOLDERS are the name of a split's folder above class folders.
+_SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+SPLIT_FOLDERS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 
 Progress = Callable[[str, int, int | None], None]
 """Callback, called for example as progress("images read", done, total). The total is None if it is unknown."""
@@ -21,6 +29,11 @@ def normalize_name(name: str) -> str:
     """Normalize case, spaces and the encoding of accents, so that names can be compared."""
     folded = unicodedata.normalize("NFC", name).casefold()
     return unicodedata.normalize("NFC", " ".join(folded.split()))
+
+
+def split_named(name: str) -> str | None:
+    """Return the split that a name such as "validation" stands for, or None if it is not the name of a split."""
+    return _SPLIT_NAMES.get(normalize_name(name))
 
 
 @dataclass(frozen=True, slots=True)

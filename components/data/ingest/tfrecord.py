@@ -75,13 +75,32 @@ def parse(data: bytes) -> RawExample:
         ValueError: unless every feature has exactly one value of its type. The message names the feature, and the
             example if it has an id.
     """
-    try:
-        features = {entry.key: entry.value for entry in _Example.FromString(data).features.feature}
-    except DecodeError as error:
-        raise ValueError(f"not a tf.Example: {error}") from error
+    features = _features(data)
     id, image = (_only_value(features, name, "bytes_list") for name in (ID, IMAGE))
     label = _only_value(features, LABEL, "int64_list")
     return RawExample(id, image, label)
+
+
+def parse_labelled(data: bytes, image: str, label: str) -> tuple[bytes, int]:
+    """Return the image and the label of a serialized example of another tool.
+
+    Args:
+        data: the example.
+        image: name of the feature with the encoded image.
+        label: name of the feature with the index of the class.
+
+    Raises:
+        ValueError: unless both features have exactly one value of their type.
+    """
+    features = _features(data)
+    return _only_value(features, image, "bytes_list"), _only_value(features, label, "int64_list")
+
+
+def _features(data: bytes) -> dict[str, Any]:
+    try:
+        return {entry.key: entry.value for entry in _Example.FromString(data).features.feature}
+    except DecodeError as error:
+        raise ValueError(f"not a tf.Example: {error}") from error
 
 
 def _only_value(features: dict[str, Any], name: str, kind: str) -> Any:

@@ -15,9 +15,9 @@ from components.data.ingest import history as histories
 from components.data.ingest import manifest as manifests
 from components.data.ingest import schema, tfrecord
 from components.data.ingest.folder import MAX_SPAN, span_folder, spans
-from components.data.ingest.intake import describe_difference, spool_images
+from components.data.ingest.intake import describe_difference, describe_rejections, spool_images
 from components.data.ingest.locks import folder_lock
-from components.data.ingest.manifest import Manifest, Recipe, Shard
+from components.data.ingest.manifest import Manifest, Recipe, Rejection, Shard
 from components.data.ingest.source import Progress, Source, no_progress
 from components.data.ingest.spool import Spool
 from components.errors import DataRefused, UsageError
@@ -95,6 +95,7 @@ def _write_span(
             split: dict(zip(names, np.bincount(rows["label"], minlength=len(names)).tolist(), strict=True))
             for split, rows in splits.items()
         }
+        _refuse_rejected_class(counts, source, intake.rejected)
         _refuse_missing(counts, source, spool.held_out, is_first_span=earlier_classes is None)
         shards = _write_shards(spool, splits, recipe.examples_per_shard, folder, progress)
     (folder / "spool").unlink()
@@ -130,6 +131,16 @@ def _write_shards(
             written += len(part)
             progress("images written", written, images)
     return shards
+
+
+def _refuse_rejected_class(counts: dict[str, dict[str, int]], source: Source, rejections: Sequence[Rejection]) -> None:
+    """Raise DataRefused if every image of a class was rejected."""
+    empty = [name for name in counts["train"] if not any(by_class[name] for by_class in counts.values())]
+    if empty:
+        raise DataRefused(
+            f"{source.description}: every image of class {empty[0]!r} was rejected. The rejected records of all "
+            f"classes are: {describe_rejections(rejections)}; repair the images of the class, or remove it"
+        )
 
 
 def _refuse_missing(

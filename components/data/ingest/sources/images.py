@@ -1,15 +1,23 @@
-"""Source `images`: any image folder or archive of an image folder. The names of the class folders are the classes."""
+"""Source `images`: any data set of images with one class each, in one of the formats that people have.
+
+To add a format, add a module with a function like `open_source` of `table` and list the function in `_FORMATS`.
+"""
 
 from pathlib import Path
 
 from components.data.ingest.download import locate
 from components.data.ingest.image_folder import open_folder
 from components.data.ingest.source import Progress, Source
+from components.data.ingest.sources import huggingface, table, tfds, webdataset
 from components.errors import UsageError
+
+# The first format that recognises a path reads it. Whatever none of them recognises is an image folder. Hugging Face's
+# Parquet files come before tables, because a Parquet file without images may be a table of paths.
+_FORMATS = (huggingface.open_source, table.open_source, tfds.open_source, webdataset.open_source)
 
 
 def open_source(source: str | None, cache: Path, progress: Progress) -> Source:
-    """Open an image folder or an archive of an image folder.
+    """Open a data set of images. Its content decides which format it has.
 
     Args:
         source: path or URL.
@@ -18,11 +26,15 @@ def open_source(source: str | None, cache: Path, progress: Progress) -> Source:
 
     Raises:
         UsageError: if `source` is None or the path does not exist.
-        DataRefused: if a download fails, or the source is a damaged archive or contains a link or special file.
+        DataRefused: if a download fails, or the source is damaged, incomplete, or contains a link or special file.
     """
     if source is None:
         raise UsageError(
-            "`images` needs --source: an image folder, an archive of an image folder, or a URL of such an archive"
+            "`images` needs --source: an image folder, an archive of an image folder, a table of paths, a folder of "
+            "Hugging Face, WebDataset or TensorFlow Datasets, or a URL of an archive"
         )
     path, description = locate(source, cache, progress)
+    for open_format in _FORMATS:
+        if (opened := open_format(path, description, progress)) is not None:
+            return opened
     return open_folder(path, description, progress)

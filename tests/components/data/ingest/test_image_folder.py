@@ -19,6 +19,11 @@ def test_layouts(top, split):
     assert found(path) == [Record(split, "cat", path.encode(), b"x")]
 
 
+@pytest.mark.parametrize("top", ["", "pets/"])
+def test_folder_of_val_may_be_named_validation(top):
+    assert [record.split for record in found(f"{top}train/cat/1.jpg", f"{top}validation/cat/1.jpg")] == ["train", "val"]
+
+
 def test_outer_folders_are_not_classes():
     assert len(found("pets/", "pets/train/", "pets/train/cat/", "pets/train/cat/1.jpg")) == 1
 
@@ -64,9 +69,9 @@ def test_empty_folder_with_the_name_of_a_split_beside_class_folders(order):
 
 
 @pytest.mark.parametrize("top", ["", "pets/"])
-@pytest.mark.parametrize("name", ["Train", "validation", "VAL"])
+@pytest.mark.parametrize("name", ["Train", "Validation", "VAL"])
 def test_misspelled_split(top, name):
-    with pytest.raises(DataRefused, match=f"'{top}{name}' has the name of a split.* name it '(train|val)'"):
+    with pytest.raises(DataRefused, match=f"'{top}{name}' has the name of a split.* name it '{name.lower()}'"):
         found(f"{top}test/cat/1.jpg", f"{top}{name}/cat/1.jpg")
 
 
