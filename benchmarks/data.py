@@ -20,14 +20,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import resource
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import record
 
@@ -45,12 +47,13 @@ WHOLE = "ImportExampleGen to DataGate, and Transform"
 PEAK = "peak memory, GiB"
 
 
-def ours(data: Path, folder: Path) -> tuple[Pipeline, list[str]]:
+def ours(data: Path, folder: Path, changes: Sequence[str] = ()) -> tuple[Pipeline, list[str]]:
     """Compile the graph of this project.
 
     Args:
         data: Folder of the prepared data.
         folder: Folder of the run.
+        changes: Settings `a.b=c` that differ from those of `cifar10-cpu`.
 
     Returns:
         The compiled graph, and the nodes to launch, in order.
@@ -60,7 +63,7 @@ def ours(data: Path, folder: Path) -> tuple[Pipeline, list[str]]:
 
     # Duplicate images must not stop the run before Transform.
     gate = ["data_gate.duplicates.stop=null", "data_gate.near_leaks.stop=null"]
-    settings = load("cifar10-cpu", [f"runs={folder}", f"data.dir={data}", *gate], {})
+    settings = load("cifar10-cpu", [f"runs={folder}", f"data.dir={data}", *gate, *changes], {})
     ir = compile_graph(settings, span=1)
     names = [node.pipeline_node.node_info.id for node in ir.nodes]
     return ir, [name for name in names[: names.index("Transform") + 1] if name != "Baseline"]
@@ -103,6 +106,42 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
 CONTENDERS = {"ours": ours, "naive": naive}
 
 
+def launch_nodes(ir: Pipeline, names: Sequence[str], folder: Path) -> dict[str, dict[str, float]]:
+    """Launch nodes in this process.
+
+    Args:
+        ir: The compiled graph.
+        names: The nodes, in order.
+        folder: Empty folder for the run.
+
+    Returns:
+        Seconds and CPU seconds of each node, as `seconds` and `cpu`.
+    """
+    from tfx.orchestration.portable import runtime_parameter_utils
+
+    from pipeline import node
+    from pipeline.metadata.address import Address
+    from pipeline.outcome import NodeState
+
+    runtime_parameter_utils.substitute_runtime_parameter(ir, {"pipeline-run-id": "benchmark"})
+    connection = Address(file=folder / "metadata.db").connection_config()
+    usage = {}
+    for name in names:
+        cpu = time.process_time()
+        outcome = node.launch(ir, name, connection)
+        if outcome.state is not NodeState.COMPLETE:
+            raise RuntimeError(f"{name} is {outcome.state}, not complete: {outcome.error}")
+        usage[name] = {"seconds": outcome.seconds, "cpu": time.process_time() - cpu}
+    return usage
+
+
+def peak_memory() -> float:
+    """Return the peak memory of this process, in GiB."""
+    # getrusage would also count the memory that the parent process had when it started this one.
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 2**20
+
+
 def launch_all(contender: str, data: Path, folder: Path) -> dict[str, float]:
     """Launch all nodes of a contender in this process.
 
@@ -114,25 +153,30 @@ def launch_all(contender: str, data: Path, folder: Path) -> dict[str, float]:
     Returns:
         Seconds of each node and in sum, and the peak memory of this process in GiB.
     """
-    from tfx.orchestration.portable import runtime_parameter_utils
-
-    from pipeline import node
-    from pipeline.metadata.address import Address
-    from pipeline.outcome import NodeState
-
-    ir, names = CONTENDERS[contender](data, folder)
-    runtime_parameter_utils.substitute_runtime_parameter(ir, {"pipeline-run-id": "benchmark"})
-    connection = Address(file=folder / "metadata.db").connection_config()
-    seconds = {}
-    for name in names:
-        outcome = node.launch(ir, name, connection)
-        if outcome.state is not NodeState.COMPLETE:
-            raise RuntimeError(f"{contender}: {name} is {outcome.state}, not complete: {outcome.error}")
-        seconds[name] = outcome.seconds
+    usage = launch_nodes(*CONTENDERS[contender](data, folder), folder)
+    seconds = {name: used["seconds"] for name, used in usage.items()}
     sums = {ALIKE: sum(seconds[name] for name in ("ImportExampleGen", "StatisticsGen", "Transform"))}
     if contender == "ours":
         sums[WHOLE] = sum(seconds.values())
-    return seconds | sums | {PEAK: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}  # ru_maxrss is in KiB
+    return seconds | sums | {PEAK: peak_memory()}
+
+
+def call_alone(script: str, *arguments: str) -> Any:
+    """Run a script in a new process and an empty folder, and return what it prints, read as JSON.
+
+    Args:
+        script: Path of the script. It gets the arguments and the folder, and may write a file `log` there.
+        arguments: Arguments of the script.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        # TMPDIR is in the folder, because Beam does not remove its temporary folders.
+        environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TMPDIR": folder}
+        command = [sys.executable, script, *arguments, folder]
+        child = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
+        if child.returncode:
+            sys.exit(Path(folder, "log").read_text()[-5000:])
+    print(f"{', '.join(arguments)}: {child.stdout.strip()}", file=sys.stderr)
+    return json.loads(child.stdout)
 
 
 def measure(contender: str, data: Path) -> dict[str, float]:
@@ -141,19 +185,8 @@ def measure(contender: str, data: Path) -> dict[str, float]:
     Args:
         contender: Name of the contender.
         data: Folder of the prepared data.
-
-    Returns:
-        The result of `launch_all`.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, "--launch", contender, str(data), folder]
-        # TMPDIR is in the folder, because Beam does not remove its temporary folders.
-        environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TMPDIR": folder}
-        child = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
-        if child.returncode:
-            sys.exit(Path(folder, "log").read_text()[-5000:])
-    print(f"{contender}, {data}: {child.stdout.strip()}", file=sys.stderr)
-    return json.loads(child.stdout)
+    return call_alone(__file__, "--launch", contender, str(data))
 
 
 def grow(data: Path, out: Path, times: int) -> None:

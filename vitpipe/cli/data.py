@@ -69,12 +69,15 @@ def prepare(
     A span consists of TFRecord shards for the splits train, val and test. Every image is decoded once. Images that
     cannot be used are rejected and listed in the span's `manifest.json`. A source that equals the newest span is not
     written again. An image keeps the split that it has in earlier spans of the data folder.
+
+    After the first span of your own images, the command prints which preset and settings suit them.
     """
     from pydantic import ValidationError
 
     import components.data.ingest as ingest
     from components.data.ingest.images import REMARKS, fix
     from components.data.ingest.manifest import Recipe
+    from vitpipe.advice import advise, has_nvidia_gpu, read_facts
 
     out = out or Path("data", kind)
     class_names = None if classes is None else sorted(name.strip() for name in classes.split(",") if name.strip())
@@ -113,6 +116,10 @@ def prepare(
             print_line(f"{name} has only {count:,} images for train and val, not {per_class:,}", sys.stderr)
     sizes = ", ".join(f"{manifest.examples(split):,} {split}" for split in manifest.counts)
     print_line(f"{folder}: {sizes} images of {len(manifest.class_names)} classes in {len(manifest.shards)} shards")
+    if not before and kind not in ("cifar10", "sample"):
+        training = advise(read_facts(out), has_nvidia_gpu())
+        print_line(f"to train on it: {training.command(out)}", sys.stderr)
+        print_line(f"why {training.preset}: {training.reason}", sys.stderr)
 
 
 @app.command(rich_help_panel=PREPARE, epilog=example("vitpipe data verify data/cifar10"))

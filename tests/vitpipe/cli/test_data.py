@@ -51,7 +51,7 @@ def test_prepare_twice_and_verify(vitpipe, pets, tmp_path):
         0,
         "data/images/span-1: 12 train, 5 val, 3 test images of 2 classes in 3 shards\n",
     )
-    assert first.stderr.splitlines() == ["files hashed: 20", "images read: 20/20", "images written: 20/20"]
+    assert first.stderr.splitlines()[:3] == ["files hashed: 20", "images read: 20/20", "images written: 20/20"]
     second = vitpipe("prepare", "images", "--source", pets, cwd=tmp_path)
     assert (second.returncode, second.stdout) == (
         0,
@@ -59,6 +59,19 @@ def test_prepare_twice_and_verify(vitpipe, pets, tmp_path):
     )
     verified = vitpipe("verify", tmp_path / "data" / "images")
     assert (verified.returncode, len(verified.stdout.splitlines())) == (0, 1)
+
+
+def test_the_first_span_of_own_images_ends_with_the_command_to_train_on_it(vitpipe, pets, tmp_path):
+    first = vitpipe("prepare", "images", "--source", pets, "--out", tmp_path / "my pets")
+    command, reason = first.stderr.splitlines()[-2:]
+    assert command.startswith("to train on it: vitpipe run -c cifar10")  # the images have 8 pixels
+    assert f" --data '{tmp_path / 'my pets'}' --set name=my-pets " in command
+    assert reason.startswith("why cifar10")
+    more = shutil.copytree(pets, tmp_path / "more")
+    shutil.copy(more / "cat" / "1.png", more / "cat" / "again.png")
+    for kind, *source in (("images", "--source", more, "--out", tmp_path / "my pets"), ("sample", "--out", tmp_path)):
+        done = vitpipe("prepare", kind, *source)
+        assert done.returncode == 0 and "to train on it" not in done.stderr
 
 
 def test_remarks_on_images_are_counted_and_printed(vitpipe, pets, tmp_path):
