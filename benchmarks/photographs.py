@@ -32,6 +32,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 import record
+
 from data import call_alone, launch_nodes, ours, peak_memory
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))

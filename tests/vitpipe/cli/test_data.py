@@ -101,7 +101,7 @@ def test_a_source_of_large_photographs_is_rejected_with_the_fix(vitpipe, pets, t
         Image.new("1", (6000, 4000)).save(source / "cat" / name)
     done = vitpipe("prepare", "images", "--source", source, "--out", tmp_path / "out")
     assert done.returncode == 3
-    assert "2 more than 16,777,216 pixels (first: cat/large.png): reduce its sides" in done.stderr
+    assert "2: a PNG of more than 16,777,216 pixels (first: cat/large.png): convert it to JPEG" in done.stderr
     assert "mogrify -resize '4096x4096>'" in done.stderr
 
 
