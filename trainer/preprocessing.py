@@ -16,6 +16,7 @@ _JPEG_SIGNATURE = b"\xff\xd8\xff"
 # The size of a PNG is in the chunk IHDR, which must be the first. Decoders also accept files with other chunks before
 # it, in which `_shape` would not find the size. So the signature here includes the start of IHDR.
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+_PARALLEL = 32  # images of a batch that are decoded at a time, if there are as many cores; AUTOTUNE begins with one
 _SCALES = (1, 2, 4, 8)  # a JPEG can be decoded with its sides divided by one of these
 # Images that may be turned or transparent: with Exif data, or a PNG with opacity in a chunk or in every pixel. `\C` is
 # any byte.
@@ -174,7 +175,7 @@ def decode_batch(
 
         def decode_rows(plain: bool) -> tuple[tf.Tensor, tf.Tensor]:
             decoded = rows.map(
-                lambda row, image: (row, decode(read(image), framing, plain)), num_parallel_calls=tf.data.AUTOTUNE
+                lambda row, image: (row, decode(read(image), framing, plain)), num_parallel_calls=_PARALLEL
             )
             # The batch gets one additional row, because it must not be empty if no image decodes. Invalid rows take
             # their pixels from it.

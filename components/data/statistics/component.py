@@ -3,9 +3,10 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -39,7 +40,8 @@ TABLE = "images"  # a folder of Parquet files with a row for each image
 TWINS = "twins.parquet"  # the table that `find_leaks` returns
 CONFLICTS = "conflicts.parquet"  # the table that `find_conflicts` returns
 
-_CHUNK_IMAGES, _CHUNK_BYTES, _CHUNK_PIXELS = 512, 32 * 2**20, 4 * 2**20  # limits of what is decoded at a time
+_CORES = os.cpu_count() or 1
+_CHUNK_IMAGES, _CHUNK_BYTES, _CHUNK_PIXELS = 512, 32 * 2**20, 2 * 2**20  # limits of what a core decodes at a time
 
 _LUMA = 0.299, 0.587, 0.114  # weights of red, green and blue in Pillow's grey (ITU-R BT.601)
 
@@ -78,26 +80,30 @@ def measure_shard(source: tuple[str, str], framing: Framing) -> Iterator[pa.Tabl
         Tables with a row for each image.
     """
     split, path = source
+    chunks = _chunks(tfrecord.read_examples(Path(path)), framing)
+    while group := list(islice(chunks, _CORES)):
+        yield from _threads().map(partial(_measure, split, framing), group)
+
+
+def _chunks(examples: Iterable[tfrecord.RawExample], framing: Framing) -> Iterator[list[tfrecord.RawExample]]:
     most = min(_CHUNK_IMAGES, 1 + _CHUNK_PIXELS // framing.size**2)
     chunk: list[tfrecord.RawExample] = []
     size = 0
-    for example in tfrecord.read_examples(Path(path)):
+    for example in examples:
         chunk.append(example)
         size += len(example.image)
         if len(chunk) == most or size >= _CHUNK_BYTES:
-            yield _measure(split, chunk, framing)
+            yield chunk
             chunk, size = [], 0
     if chunk:
-        yield _measure(split, chunk, framing)
+        yield chunk
 
 
-def _measure(split: str, examples: list[tfrecord.RawExample], framing: Framing) -> pa.Table:
+def _measure(split: str, framing: Framing, examples: list[tfrecord.RawExample]) -> pa.Table:
     images = [example.image for example in examples]
-    inspected = _threads().map(_inspect, images)  # they work while TensorFlow decodes
     measures = {name: tensor.numpy() for name, tensor in _measurer(framing)(tf.constant(images)).items()}
-    digests = list(_threads().map(_digest, measures["pixels"]))
-    small = [grey.tobytes() for grey in _threads().map(thumbnail, measures["grey"])]
-    headers = list(inspected)
+    headers = [_inspect(image) for image in images]
+    small = [thumbnail(grey).tobytes() for grey in measures["grey"]]
     reasons = [
         header.reason or ("" if valid else UNDECODABLE)
         for header, valid in zip(headers, measures["valid"], strict=True)
@@ -118,7 +124,7 @@ def _measure(split: str, examples: list[tfrecord.RawExample], framing: Framing) 
         "height": [header.height for header in headers],
     }
     measured = {
-        "digest": digests,
+        "digest": [hashlib.blake2b(image.data, digest_size=16).digest() for image in measures["pixels"]],
         "hash": phash(stack_thumbnails(small)),
         "thumbnail": small,
         "remarks": marks,
@@ -134,7 +140,7 @@ def _measure(split: str, examples: list[tfrecord.RawExample], framing: Framing) 
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), "measure")
+    return ThreadPoolExecutor(_CORES, "measure")
 
 
 class _Header(NamedTuple):
@@ -150,10 +156,6 @@ def _inspect(image: bytes) -> _Header:
     except BadImage as error:
         return _Header(str(error))
     return _Header("", f"{header.format} {header.mode}", header.width, header.height)
-
-
-def _digest(pixels: np.ndarray) -> bytes:
-    return hashlib.blake2b(pixels.data, digest_size=16).digest()
 
 
 @cache
