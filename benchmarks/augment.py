@@ -38,7 +38,7 @@ def ours(part: dict[str, object], images: np.ndarray) -> Run:
     """Prepare the compiled augmentation of a whole batch.
 
     Args:
-        part: Settings that differ from those without augmentation.
+        part: Settings that differ from `OFF`.
         images: uint8 [N, side, side, 3].
 
     Returns:
@@ -57,7 +57,7 @@ def pillow(part: dict[str, object], images: np.ndarray) -> Run:
     pictures = [Image.fromarray(image) for image in images]
     draws, boxes = random_choices()
 
-    def one(image: Image.Image, draw: np.ndarray, box: tuple[float, ...]) -> Image.Image:
+    def augment_one(image: Image.Image, draw: np.ndarray, box: tuple[float, ...]) -> Image.Image:
         if "resized_crop_scale" in part:
             image = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=box)
         if "flip" in part and draw[0] < 0.5:
@@ -75,7 +75,7 @@ def pillow(part: dict[str, object], images: np.ndarray) -> Run:
                 image = enhancer(image).enhance(1 - JITTER + 2 * JITTER * value)
         return image
 
-    return lambda: np.stack([np.array(one(*row)) for row in zip(pictures, draws, boxes, strict=True)])
+    return lambda: np.stack([np.array(augment_one(*row)) for row in zip(pictures, draws, boxes, strict=True)])
 
 
 def tf_data(part: dict[str, object], images: np.ndarray) -> Run:
@@ -91,7 +91,7 @@ def tf_data(part: dict[str, object], images: np.ndarray) -> Run:
             padded = tf.nn.depthwise_conv2d(padded, kernel, [1, 1, 1, 1], "VALID")
         return tf.reshape(padded, tf.shape(image))
 
-    def one(image: tf.Tensor, draw: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
+    def augment_one(image: tf.Tensor, draw: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
         if "resized_crop_scale" in part:
             left, top, right, bottom = tf.unstack(tf.cast(tf.round(box), tf.int32))
             image = tf.image.resize(image[top:bottom, left:right], (SIZE, SIZE), antialias=True)
@@ -112,7 +112,7 @@ def tf_data(part: dict[str, object], images: np.ndarray) -> Run:
         return tf.ensure_shape(image, (SIZE, SIZE, 3))
 
     rows = tf.data.Dataset.from_tensor_slices((images, draws, np.array(boxes, "float32")))
-    batches = rows.map(one, num_parallel_calls=tf.data.AUTOTUNE).batch(len(images))
+    batches = rows.map(augment_one, num_parallel_calls=tf.data.AUTOTUNE).batch(len(images))
     return lambda: next(batches.as_numpy_iterator())
 
 
@@ -125,7 +125,7 @@ def random_choices() -> tuple[np.ndarray, list[tuple[float, ...]]]:
 
 
 def cpu_milliseconds(run: Run) -> float:
-    """Return the least CPU time of several calls, of all threads, in milliseconds an image."""
+    """Return the least CPU time of several calls, summed over all threads, in milliseconds per image."""
     run()
     seconds = []
     for _ in range(ROUNDS):

@@ -87,7 +87,7 @@ def naive(data: Path, folder: Path) -> tuple[Pipeline, list[str]]:
         pipeline_name="naive",
         pipeline_root=str(folder / "root"),
         components=[example_gen, statistics, schema, transform],
-        # The same arguments as in `ours`.
+        # These are the arguments of `ours`, too.
         beam_pipeline_args=["--direct_running_mode=in_memory", "--sdk_container_image=none"],
     )
     ir = Compiler().compile(pipeline)
@@ -162,7 +162,7 @@ def launch_all(contender: str, data: Path, folder: Path) -> dict[str, float]:
 
 
 def call_alone(script: str, *arguments: str) -> Any:
-    """Run a script in a new process and an empty folder, and return what it prints, read as JSON.
+    """Run a script in a new process and an empty folder, and return its output, parsed as JSON.
 
     Args:
         script: Path of the script. It gets the arguments and the folder, and may write a file `log` there.

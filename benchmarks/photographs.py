@@ -32,7 +32,6 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 import record
-
 from data import call_alone, launch_nodes, ours, peak_memory
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
@@ -52,7 +51,7 @@ BATCH = 64
 STEPS = 200  # batches that are measured, of one or more epochs
 LARGE = (8_000, 6_000)
 
-# What is measured, each in a process of its own.
+# Names of the measurements. Each runs in its own process.
 ALL = "ImportExampleGen to DataGate, and Transform"
 BARE = "bare pass of tf.data"
 TRAINER = "Trainer's input"
@@ -67,12 +66,12 @@ def shards(data: Path, *splits: str) -> list[str]:
     return [str(path) for split in splits for path in sorted((span_folder(data, 1) / split).iterdir())]
 
 
-def graph(data: Path, folder: Path) -> tuple[Pipeline, list[str]]:
+def compile_for_photographs(data: Path, folder: Path) -> tuple[Pipeline, list[str]]:
     """Compile the graph for images of 224x224 pixels, as `ours` does."""
     return ours(data, folder, [f"model.image_size={SIZE}", "model.patch_size=16"])
 
 
-def nodes(data: Path, folder: Path) -> Measurement:
+def launch_to_transform(data: Path, folder: Path) -> Measurement:
     """Launch the nodes up to Transform.
 
     Args:
@@ -82,13 +81,13 @@ def nodes(data: Path, folder: Path) -> Measurement:
     Returns:
         Seconds and CPU seconds of each node and in sum, and the peak memory in GiB.
     """
-    usage = launch_nodes(*graph(data, folder), folder)
+    usage = launch_nodes(*compile_for_photographs(data, folder), folder)
     usage[ALL] = {unit: sum(used[unit] for used in usage.values()) for unit in ("seconds", "cpu")}
     flat = {f"{name}: {unit}": value for name, used in usage.items() for unit, value in used.items()}
     return flat | {"peak": peak_memory()}
 
 
-def decoded(records: tf.data.Dataset) -> tf.data.Dataset:
+def decode_images(records: tf.data.Dataset) -> tf.data.Dataset:
     """Decode raw examples and resize their images, as fast as tf.data can.
 
     Args:
@@ -122,7 +121,7 @@ def bare_pass(data: Path, folder: Path) -> Measurement:
     import tensorflow as tf
 
     start, cpu = time.perf_counter(), time.process_time()
-    for _ in decoded(tf.data.TFRecordDataset(shards(data, *SPLITS))).batch(BATCH).prefetch(2):
+    for _ in decode_images(tf.data.TFRecordDataset(shards(data, *SPLITS))).batch(BATCH).prefetch(2):
         pass
     return {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu, "peak": peak_memory()}
 
@@ -160,7 +159,7 @@ def trainer_input(data: Path, folder: Path) -> Measurement:
     from trainer.preprocessing import PIXELS
     from trainer.settings import AugmentSettings
 
-    launch_nodes(*graph(data, folder), folder)
+    launch_nodes(*compile_for_photographs(data, folder), folder)
     [transform_graph] = folder.glob("*/root/Transform/transform_graph/*")
     start, cpu = time.perf_counter(), time.process_time()
     transform = tft.TFTransformOutput(str(transform_graph))
@@ -186,13 +185,13 @@ def tf_data_input(data: Path, folder: Path, cache: bool = False) -> Measurement:
 
     count = manifest.read(span_folder(data, 1)).examples("train")
     records = tf.data.TFRecordDataset(shards(data, "train"))
-    # Without a cache the encoded images are shuffled, which need less memory than the pixels.
-    images = decoded(records).cache().shuffle(count) if cache else decoded(records.shuffle(count))
+    # Without a cache the encoded images are shuffled, because they need less memory than the pixels.
+    images = decode_images(records).cache().shuffle(count) if cache else decode_images(records.shuffle(count))
     batches = images.repeat().batch(BATCH, drop_remainder=True).prefetch(4)
     return {"rate": rate_after_first_epoch(batches, count // BATCH), "peak": peak_memory()}
 
 
-def large(jpeg: Path, folder: Path) -> Measurement:
+def decode_large(jpeg: Path, folder: Path) -> Measurement:
     """Decode a JPEG with the preprocessing of the model.
 
     Args:
@@ -219,7 +218,7 @@ def large(jpeg: Path, folder: Path) -> Measurement:
 
 
 PARTS: dict[str, Callable[[Path, Path], Measurement]] = {
-    ALL: nodes,
+    ALL: launch_to_transform,
     BARE: bare_pass,
     TRAINER: trainer_input,
     DECODING: tf_data_input,
@@ -278,7 +277,7 @@ def spread(values: list[float], digits: int) -> str:
         values: The values.
         digits: Digits after the decimal point.
     """
-    middle, least, most = (f"{figure(values):,.{digits}f}" for figure in (median, min, max))
+    middle, least, most = (f"{statistic(values):,.{digits}f}" for statistic in (median, min, max))
     return middle if len(values) == 1 else f"{middle} ({least}-{most})"
 
 
@@ -321,7 +320,7 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--part"]:
         part, data, folder = sys.argv[2:]
         with redirected(Path(folder, "log")):
-            result = {**PARTS, "large": large}[part](Path(data), Path(folder))
+            result = {**PARTS, "large": decode_large}[part](Path(data), Path(folder))
         print(json.dumps(result))
     else:
         main()

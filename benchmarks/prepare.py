@@ -4,7 +4,7 @@
     python benchmarks/prepare.py cifar10 images.tar.xz
     python benchmarks/prepare.py images photos
 
-A folder is also read and checked without anything else, on every core, for comparison.
+For a folder, the time of reading and checking its images alone, on all cores, is measured for comparison.
 
 `docs/benchmarks.md` has the figures; with RECORD=1 a measurement is added to them.
 """

@@ -198,8 +198,8 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
         beam_pipeline_args=[
             # Beam's in-process runner is faster than its multi-processing one at every step of this graph.
             "--direct_running_mode=in_memory",
-            # The runner in this process does not start an image, but without such an argument TFX would package itself
-            # for each step, and with `--setup_file` Beam would package this project.
+            # The in-process runner starts no container, so the value is not used. Without such an argument, TFX would
+            # package itself for each step; with `--setup_file` instead, Beam would package this project.
             "--sdk_container_image=none",
         ],
     )

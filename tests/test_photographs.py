@@ -29,7 +29,7 @@ def test_from_a_folder_of_photographs_to_a_prediction(tmp_path):
     assert pushed(tmp_path, "my-photographs") == ["1"]
     assert read_report(tmp_path, done)["judgement"]["checks"][0]["bound"] == 0.5
 
-    # New photographs, which are larger and upright.
+    # The new photographs are larger, and in portrait format.
     for label, name in enumerate(CLASS_NAMES):
         (tmp_path / f"{name}.jpg").write_bytes(photograph(label, 100_000, (480, 640)))
     answers = vitpipe(tmp_path, "predict", *(f"{name}.jpg" for name in CLASS_NAMES), "--json")

@@ -18,8 +18,9 @@ from trainer.settings import AugmentSettings
 # augmentation off does not change what the others do.
 _CROP, _FLIP, _ERASE, _MIX = slice(0, 2), 2, slice(3, 11), slice(11, 15)
 _FIRST_OF_RANDAUGMENT = 15  # the number of its columns varies
-# Columns of the augmentations for photographs, counted from the first one behind RandAugment. Recipes without these
-# augmentations do not have the columns, because every number of a batch depends on how many an image has.
+# Columns of the augmentations for photographs, counted from the first column after those of RandAugment. Recipes
+# without these augmentations do not have the columns, because the random numbers of a batch depend on how many each
+# image has.
 _RESIZED_CROP, _THREE_AUGMENT, _JITTER, _PHOTOGRAPH_COLUMNS = slice(0, 4), slice(4, 6), slice(6, 9), 9
 
 _BLUR_SIGMA = (0.1, 2.0)  # range of the blur of three-augment, in pixels
@@ -46,7 +47,7 @@ def augment(
 ) -> tuple[KerasTensor, KerasTensor]:
     """Augment a batch: crop, flip, RandAugment, three-augment, colour jitter, random erasing, Mixup and CutMix.
 
-    This is the order of timm for the recipes with RandAugment, and that of DeiT III for those with three-augment.
+    Recipes with RandAugment follow timm's order, and those with three-augment follow DeiT III's.
 
     Mixup and CutMix mix rows 2j and 2j + 1 with each other. Devices that each compute an even part of a batch therefore
     make the same images as one device that computes all of it.
@@ -66,7 +67,7 @@ def augment(
         Images, float32 [N, size, size, 3] from 0 to 255, and targets, float32 [N, classes].
 
     Raises:
-        ValueError: If the images have another size, and the settings have no resized crops.
+        ValueError: If the images have another size than `size`, and the settings have no resized crops.
     """
     if not settings.resized_crop_scale and images.shape[1:3] != (size, size):
         raise ValueError(
@@ -141,11 +142,11 @@ def crop_boxes(
 ) -> tuple[KerasTensor, KerasTensor, KerasTensor, KerasTensor]:
     """Choose random rectangles inside square images (Szegedy et al., 2014, arXiv:1409.4842).
 
-    The rectangles have the distribution of torchvision's and timm's RandomResizedCrop: an area that is uniform in
-    `scale` and an aspect ratio that is uniform in its logarithm, of which only pairs that fit into the image count.
-    Those implementations draw pairs until one fits. Here the area is drawn from its distribution among the pairs that
-    fit, and then the ratio from the part of its range that fits, which takes a fixed number of random numbers. Sides
-    and corners are not rounded to whole pixels.
+    The rectangles are distributed as in torchvision's and timm's RandomResizedCrop. Those draw an area, uniform in
+    `scale`, and an aspect ratio, uniform in its logarithm, until the rectangle fits into the image, and give up after
+    ten attempts. Here the area is drawn from its distribution among the pairs that fit, and then the ratio from the
+    part of its range that fits, which takes a fixed number of random numbers. Sides and corners are not rounded to
+    whole pixels.
 
     Args:
         draws: Uniform random numbers in [0, 1), float32 [N, 4].
@@ -189,7 +190,8 @@ def _resize_matrices(start: KerasTensor, end: KerasTensor, length: int, size: in
     """Return matrices that resize the part from `start` to `end` [N] of a line of pixels, float32 [N, size, length]."""
     scale = (end - start)[:, None, None] / size
     centres = start[:, None, None] + (ops.arange(size, dtype="float32")[:, None] + 0.5) * scale
-    # A triangle around each centre. It covers at least the nearest pixel, and all pixels that the result stands for.
+    # The weights are a triangle around each centre, which covers at least the nearest pixel. If the part is reduced,
+    # the triangle covers all pixels that a pixel of the result replaces.
     distances = ops.abs(ops.arange(length, dtype="float32") + 0.5 - centres)
     weights = ops.maximum(1 - distances / ops.maximum(scale, 1.0), 0.0)
     return weights / ops.sum(weights, axis=-1, keepdims=True)
@@ -344,8 +346,8 @@ def _beta_quantiles(alpha: float) -> np.ndarray:
 def _crop_area_quantiles(scale: tuple[float, float], ratio: tuple[float, float]) -> np.ndarray:
     """Return the quantiles at 0, 1/1024, ... 1 of the areas in `scale` for which a ratio fits, float32 [1025]."""
     areas = np.linspace(*scale, 1025)
-    # Each area is weighted by the length of the range of ratios that fit. The small addition makes a range of one ratio
-    # count.
+    # Each area is weighted by the length of the range of ratios that fit. The small addition gives a weight to areas
+    # for which exactly one ratio fits.
     fitting = np.minimum(math.log(ratio[1]), -np.log(areas)) - np.maximum(math.log(ratio[0]), np.log(areas))
     weights = np.maximum(fitting + 1e-9, 0)
     below = np.concatenate([[0], np.cumsum(weights[1:] + weights[:-1])])

@@ -4,25 +4,25 @@ The orientation is the tag 0x0112 in the first directory of a TIFF structure (TI
 has this structure in a segment APP1 that starts with "Exif", a PNG in a chunk eXIf. Damaged metadata counts as upright,
 as in image viewers.
 
-The structure is found by its name and not by a walk through the segments, because a loop in a TensorFlow graph would
-take as long as decoding a small image.
+The structure is found by a search for its name instead of a walk through the segments, because a loop in a TensorFlow
+graph would take as long as decoding a small image.
 """
 
 import tensorflow as tf
 
-_SEARCHED = 2**18  # bytes at the start of a JPEG in which its Exif segment begins; a colour profile may precede it
+_SEARCHED_BYTES = 2**18  # bytes at the start of a JPEG that are searched; a colour profile may precede the Exif segment
 _ORIENTATION, _SHORT = 0x0112, 3  # the tag, and the type of its value
 _ENTRY = 12  # bytes of an entry of a directory: tag, type, number of values and value
 
 
 def orientation(encoded: tf.Tensor, is_jpeg: tf.Tensor) -> tf.Tensor:
-    """Return the orientation of an image, int32: 1 for upright, up to 8.
+    """Return the orientation of an image, int32, from 1 (upright) to 8.
 
     Args:
         encoded: PNG or JPEG, scalar string.
         is_jpeg: Whether it is a JPEG, scalar bool.
     """
-    start = tf.strings.substr(encoded, 0, tf.where(is_jpeg, _SEARCHED, tf.strings.length(encoded)))
+    start = tf.strings.substr(encoded, 0, tf.where(is_jpeg, _SEARCHED_BYTES, tf.strings.length(encoded)))
     parts = tf.strings.split(start, tf.where(is_jpeg, b"Exif\0\0", b"eXIf"), maxsplit=1)
     # Before the name, a JPEG has the marker of the segment and two bytes of its length.
     before = tf.strings.substr(tf.strings.join([b"\0\0\0\0", parts[0]]), -4, 2)
@@ -35,7 +35,8 @@ def _read_orientation(tiff: tf.Tensor) -> tf.Tensor:
     end = tf.strings.length(tiff)
     header = tf.strings.substr(tiff, 0, 4)
     little = tf.equal(header, b"II*\0")
-    data = tf.cast(tf.io.decode_raw(tf.strings.join([tiff, bytes(8)]), tf.uint8), tf.int32)  # reads end in the zeros
+    # Reads past the end return the zeros that are appended here.
+    data = tf.cast(tf.io.decode_raw(tf.strings.join([tiff, bytes(8)]), tf.uint8), tf.int32)
 
     def words(values: tf.Tensor) -> tf.Tensor:  # int32 [..., 2 n] to [..., n], unsigned numbers of 16 bits
         first, second = values[..., ::2], values[..., 1::2]

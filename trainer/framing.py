@@ -1,4 +1,4 @@
-"""How an image of any size becomes the model's square of pixels. Imports neither Keras nor TensorFlow."""
+"""Choices by which an image of any size becomes the model's square of pixels. Imports neither Keras nor TensorFlow."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,9 +14,8 @@ class Framing:
 
     Args:
         size: Pixels on a side of the square.
-        resize: How an image that is not square fits into the square. "stretch": it is squashed. "crop": the middle of
-            its longer side is kept, as in the usual evaluation of ImageNet models. "pad": bars are added to its
-            shorter side.
+        resize: Method that makes an image square. "stretch": it is squashed. "crop": the middle of its longer side is
+            kept, as in the usual evaluation of ImageNet models. "pad": bars are added to its shorter side.
         background: Red, green and blue, from 0 to 255, of bars and behind transparent pixels.
     """
 
@@ -29,8 +28,8 @@ class Framing:
         """Return the framing that the settings of a model describe.
 
         Args:
-            model: The settings by name, of which those in FRAMING are read. Models of earlier versions have the first
-                alone.
+            model: The settings by name, of which those in FRAMING are read. Models of earlier versions have only
+                `image_size`, and get the defaults.
         """
         chosen: dict[str, Any] = {name: model[name] for name in ("resize",) if name in model}
         if "background" in model:

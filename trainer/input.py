@@ -49,7 +49,7 @@ def load(
 ) -> Split:
     """Decode all images of a split, in the order of the files, to a temporary file in TMPDIR.
 
-    The file is mapped into memory, so the operating system holds in memory what fits.
+    The file is mapped into memory, so the operating system keeps as much of it in memory as fits.
 
     Args:
         patterns: Glob patterns of the TFRecord files of raw examples.
@@ -64,20 +64,20 @@ def load(
     Raises:
         ValueError: If there are no examples.
         OSError: If TMPDIR has no room for the pixels, or a file cannot be read.
-        InvalidArgumentError: If an image does not decode. The data gate stops a run before.
+        InvalidArgumentError: If an image does not decode. The data gate stops a run with such images earlier.
     """
     files = sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
     total = sum(map(_count_records, files))
     if not total:
         raise ValueError(f"no examples in {', '.join(patterns)}")
     folder, needed = tempfile.gettempdir(), total * size * size * 3
-    full = OSError(
+    disk_full = OSError(
         errno.ENOSPC,
         f"the pixels of {total:,} images take {needed / 2**30:.2f} GiB, and {folder} has "
         f"{shutil.disk_usage(folder).free / 2**30:.2f} GiB left: set TMPDIR to a folder with more room",
     )
     if needed > shutil.disk_usage(folder).free:
-        raise full
+        raise disk_full
     log.info("decoding %s images to %.2f GiB in %s", f"{total:,}", needed / 2**30, folder)
     graph, features = transform.transform_features_layer(), transform.raw_feature_spec()
 
@@ -102,12 +102,12 @@ def load(
             every_label = np.concatenate(labels)
             images = np.memmap(file, np.uint8, "r", shape=(len(every_label), size, size, 3))
     except OSError as error:
-        raise full if error.errno == errno.ENOSPC else error from None
+        raise disk_full if error.errno == errno.ENOSPC else error from None
     return Split(images, every_label)
 
 
 def _count_records(path: str) -> int:
-    """Return the number of records of a TFRecord file, reading no more than their lengths."""
+    """Return the number of records of a TFRecord file. Only their lengths are read."""
     count = 0
     with tf.io.gfile.GFile(path, "rb") as file:
         size = file.size()

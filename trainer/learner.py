@@ -50,8 +50,8 @@ class Learner:
         schedule: Learning rate at each step.
         training: Settings of the training.
         augmentation: Settings of the augmentation.
-        image_size: Side of the images that the classifier takes, in pixels. Training images have the same size, or any
-            size with resized crops.
+        image_size: Side of the images that the classifier takes, in pixels. Training images have the same size; with
+            resized crops they may have any size.
         steps_per_epoch: Number of steps of an epoch.
         strategy: Strategy that distributes a step over devices.
 

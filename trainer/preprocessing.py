@@ -18,8 +18,8 @@ _JPEG_SIGNATURE = b"\xff\xd8\xff"
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _PARALLEL = 32  # images of a batch that are decoded at a time, if there are as many cores; AUTOTUNE begins with one
 _SCALES = (1, 2, 4, 8)  # a JPEG can be decoded with its sides divided by one of these
-# Images that may be turned or transparent: with Exif data, or a PNG with opacity in a chunk or in every pixel. `\C` is
-# any byte.
+# Images that may be rotated, mirrored or transparent: those with Exif data, and PNGs with opacity in a chunk or in
+# every pixel. `\C` is any byte.
 _SPECIAL = rb"\C*(Exif\x00\x00|eXIf|tRNS|PNG\r\n\x1a\n\C{17}[\x04\x06])\C*"
 
 
@@ -46,7 +46,8 @@ def decode(encoded: tf.Tensor, framing: Framing, plain: bool = False) -> tf.Tens
     shape = tf.cond(is_jpeg, lambda: tf.io.extract_jpeg_shape(encoded, tf.int64)[:2], lambda: _png_shape(encoded))
     limit = tf.where(is_jpeg, tf.constant(MAX_JPEG_PIXELS, tf.int64), MAX_PIXELS)
     is_small = tf.reduce_all(shape <= MAX_SIDE) & (tf.reduce_prod(shape) <= limit)
-    checked = tf.where(is_small, encoded, b"")  # no bytes, which do not decode, in place of those that must not be
+    # An image that is too large is replaced by an empty string, which does not decode.
+    checked = tf.where(is_small, encoded, b"")
     if plain:
         return _fit(_decode_at_scale(checked, is_jpeg, shape, framing.size), framing)
     image = tf.cond(
@@ -58,9 +59,9 @@ def decode(encoded: tf.Tensor, framing: Framing, plain: bool = False) -> tf.Tens
 
 
 def _png_shape(encoded: tf.Tensor) -> tf.Tensor:
-    """Return height and width of a PNG, or more than is allowed for other bytes, int64 [2]."""
+    """Return width and height of a PNG, int64 [2]. For other bytes, return more than MAX_SIDE."""
     # Width and height are the first eight bytes of the data of IHDR, big-endian.
-    start = tf.strings.join([encoded, bytes(24)])  # of at least 24 bytes
+    start = tf.strings.join([encoded, bytes(24)])  # at least 24 bytes, as `substr` needs
     sides = tf.cast(tf.io.decode_raw(tf.strings.substr(start, 16, 8), tf.uint8), tf.int64)
     sides = tf.reduce_sum(tf.reshape(sides, (2, 4)) * [1 << 24, 1 << 16, 1 << 8, 1], axis=1)
     return tf.where(tf.equal(tf.strings.substr(encoded, 0, 16), _PNG_START), sides, MAX_SIDE + 1)
@@ -112,13 +113,14 @@ def _fit(image: tf.Tensor, framing: Framing) -> tf.Tensor:
     size = framing.size
 
     def resize(height: tf.Tensor | int, width: tf.Tensor | int, part: tf.Tensor) -> tf.Tensor:
-        return tf.round(tf.image.resize(part, (height, width), antialias=True))  # a mean of pixels, from 0 to 255
+        return tf.round(tf.image.resize(part, (height, width), antialias=True))  # weighted means, from 0 to 255
 
     def stretch() -> tf.Tensor:
         return resize(size, size, image)
 
     def crop() -> tf.Tensor:
-        # The middle is cut out before it is resized: the longer side of a strip of pixels might become too long.
+        # The middle is cut out before it is resized. If a narrow strip were resized first, its longer side might become
+        # too long.
         sides = tf.shape(image)[:2]
         side = tf.reduce_min(sides)
         top, left = tf.unstack((sides - side) // 2)
@@ -170,7 +172,7 @@ def decode_batch(
         Pixels, uint8 [N, size, size, 3], and whether each image is valid, bool [N]. The pixels of an invalid image are
         all 0.
     """
-    with tf.device("/CPU:0"):  # where images are decoded in any case; not every GPU can gather uint8
+    with tf.device("/CPU:0"):  # images are decoded on the CPU in any case, and not every GPU can gather uint8
         rows = tf.data.Dataset.from_tensor_slices(encoded).enumerate()
 
         def decode_rows(plain: bool) -> tuple[tf.Tensor, tf.Tensor]:
@@ -196,18 +198,18 @@ def decode_batch(
 def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]) -> dict[str, tf.Tensor]:
     """Turn raw examples into pixels, for TFX's Transform.
 
-    The graph needs no pass over the data, and Transform writes no examples, which would take more room than the encoded
-    images. The Trainer applies the graph to raw examples. It has no operation with a state, for which Transform would
-    read all images.
+    The Trainer applies the graph to raw examples. Transform writes no examples, because decoded examples would take
+    more room than the encoded images. The graph has no analyzers and no operations with state, so Transform reads no
+    images.
 
     Args:
         inputs: Features of a batch of raw examples.
-        custom_config: `framing`, the settings `trainer.framing.FRAMING` of the model as JSON, and `stored_size`, the
-            pixels on a side of training images before they are augmented.
+        custom_config: `framing`, the settings of the model that `trainer.framing.FRAMING` names, as JSON, and
+            `stored_size`, the side in pixels at which training images are kept before they are augmented.
 
     Returns:
-        PIXELS, the pixels at the model's size, and STORED_PIXELS, those at `stored_size` if it differs: uint8 bytes,
-        row by row. Label and id.
+        PIXELS, the image at the model's size; STORED_PIXELS, the image at `stored_size`, if it differs; label and id.
+        Images are uint8 bytes, row by row.
     """
     encoded = tf.reshape(inputs[IMAGE], [-1])
     framing = Framing.of(json.loads(custom_config["framing"]))

@@ -70,7 +70,7 @@ def check_path_characters(text: str) -> str:
 
 
 Pool = Literal["cls", "mean", "seqpool"]
-_Value = Annotated[int, Field(ge=0, le=255)]  # of one colour of a pixel
+_Value = Annotated[int, Field(ge=0, le=255)]  # red, green or blue of a pixel
 RENAMED = {"head": "pool"}  # current names of the model's settings, by their names in earlier versions
 
 
@@ -93,11 +93,12 @@ class ModelSettings(SettingsGroup):
     )
     resize: Resize = Field(
         "stretch",
-        description="How an image that is not square becomes one. stretch: squash it. crop: keep the middle of its "
+        description="Method that makes an image square. stretch: squash it. crop: keep the middle of its "
         "longer side, as in the usual evaluation of ImageNet models. pad: add bars to its shorter side.",
     )
     background: tuple[_Value, _Value, _Value] = Field(
-        (255, 255, 255), description="Red, green and blue of the bars of pad, and behind transparent pixels."
+        (255, 255, 255),
+        description="Red, green and blue, from 0 to 255, of the bars that pad adds, and behind transparent pixels.",
     )
     patch_size: int = Field(
         4, gt=0, le=4096, description="Side of a patch, in pixels. image_size must be a multiple of it."
@@ -128,7 +129,7 @@ class ModelSettings(SettingsGroup):
 
     @property
     def framing(self) -> Framing:
-        """How an image becomes the model's input."""
+        """Choices by which an image becomes the model's input."""
         return Framing.of(self.model_dump())
 
     @model_validator(mode="before")

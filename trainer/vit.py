@@ -357,7 +357,8 @@ class ViT(keras.Model):
         mean: Mean of each channel, in units of 0 to 255, [3].
         std: Standard deviation of each channel, in units of 0 to 255, [3]. The first layer computes
             (pixels - mean) / std.
-        resize: How images became squares, as in `trainer.framing.Framing`. Like `background`, it is only recorded.
+        resize: Method that made training images square, as in `trainer.framing.Framing`. Like `background`, it
+            is recorded for decoding, and has no effect on the layers.
         background: Colour of bars and behind transparent pixels, as in `trainer.framing.Framing`.
         **kwargs: Arguments of `keras.Model`, for example `dtype` and `name`.
 

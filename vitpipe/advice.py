@@ -16,13 +16,13 @@ from components.data.ingest import manifest as manifests
 from components.data.ingest import span_folder, spans, tfrecord
 from pipeline.settings import load
 
-_LOOKED_AT = 200  # images whose sides are read
+_MAX_IMAGES = 200  # images whose sizes are read
 _SMALL_SIDE = 64  # pixels; smaller images are not photographs
-# Below these a ViT that is trained from scratch is far behind one that is pretrained.
+# With fewer images, or fewer per class, a ViT that is trained from scratch is far behind a pretrained ViT.
 _FROM_SCRATCH, _FROM_SCRATCH_PER_CLASS = 100_000, 500
-_FEWEST_STEPS = 8  # of an epoch
-_LARGE_SHARE = 0.25  # of a class
-# Number of images, counted in each epoch, that the presets for a CPU train on in minutes.
+_FEWEST_STEPS = 8  # steps that an epoch should have at least
+_LARGE_SHARE = 0.25  # share of a class past which it decides the bound of the accuracy
+# Number of images that the presets for a CPU train on in minutes. An image counts once per epoch.
 _IMAGES_ON_CPU = {"photos-cpu": 100_000, "cifar10-cpu": 225_000}
 _FEWEST_EPOCHS, _MOST_EPOCHS = 5, 100
 
@@ -60,12 +60,12 @@ def read_facts(data: Path) -> Facts:
     """
     span = span_folder(data, spans(data)[-1])
     manifest = manifests.read(span)
-    # The images are in random order, so the first ones stand for all.
+    # The images are in random order, so the first ones are a random sample.
     shard = min(name for name in manifest.shards if name.startswith("train/"))
     sides = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # only headers are read
-        for example in islice(tfrecord.read_examples(span / shard), _LOOKED_AT):
+        for example in islice(tfrecord.read_examples(span / shard), _MAX_IMAGES):
             with Image.open(io.BytesIO(example.image)) as image:
                 sides.append(min(image.size))
     test = manifest.counts["test"].values()
@@ -78,21 +78,21 @@ def read_facts(data: Path) -> Facts:
 
 
 def advise(facts: Facts, has_gpu: bool) -> Advice:
-    """Choose a preset for a span, and the settings in which it does not fit the span.
+    """Choose a preset for a span, and the settings of the preset to change for it.
 
     Args:
         facts: The facts about the span.
         has_gpu: Whether this machine has a GPU.
     """
     per_class = facts.images // facts.classes
-    counted = f"{facts.images:,} training images, {per_class:,} a class"
+    counted = f"{facts.images:,} training images, {per_class:,} per class"
     device = "a GPU" if has_gpu else "no NVIDIA GPU on this machine"
     if facts.side < _SMALL_SIDE:
         preset = "cifar10" if has_gpu else "cifar10-cpu"
         reason = f"images of {facts.side} pixels, as small as CIFAR-10's, and {device}"
     elif not has_gpu:
         preset = "photos-cpu"
-        reason = f"{device}; with one, photos-finetune or photos learns much more"
+        reason = f"{device}; with a GPU, photos-finetune or photos learns much more"
     elif facts.images < _FROM_SCRATCH or per_class < _FROM_SCRATCH_PER_CLASS:
         preset = "photos-finetune"
         reason = f"{counted}, are too few to train from scratch"
@@ -103,7 +103,7 @@ def advise(facts: Facts, has_gpu: bool) -> Advice:
 
 
 def _changes(preset: str, facts: Facts) -> dict[str, object]:
-    """Return the settings in which a preset does not fit a span."""
+    """Return the settings of a preset to change for a span, with their new values."""
     settings = load(preset, environment={})
     changes: dict[str, object] = {}
     if preset in _IMAGES_ON_CPU:
@@ -111,8 +111,8 @@ def _changes(preset: str, facts: Facts) -> dict[str, object]:
     batch_size = 2 ** max(int(math.log2(facts.images / _FEWEST_STEPS)), 1)
     if batch_size < settings.training.batch_size:
         changes["training.batch_size"] = batch_size
-    # The gates of the presets for CIFAR-10 are those of its classes. If one class has a large share of the images, a
-    # model that always answers with it must not pass.
+    # The bounds of the presets for CIFAR-10 are meant for its classes. If one class has a large share of the images, a
+    # model that always answers with that class must not pass.
     gate = {"accuracy": 0.5, "class_accuracy": 0.0, "calibration": 1.0}
     if facts.largest_share > _LARGE_SHARE:
         gate["accuracy"] = math.floor(50 * (1 + facts.largest_share)) / 100

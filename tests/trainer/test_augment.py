@@ -87,7 +87,7 @@ def test_resized_crops_are_distributed_as_if_drawn_until_they_fit(scale, ratio):
     area = rng.uniform(*scale, 10 * count)
     aspect = np.exp(rng.uniform(*np.log(ratio), 10 * count))
     fits = (area * aspect <= 1) & (area / aspect <= 1)
-    if scale[0] == scale[1]:  # only the whole image fits, which is never drawn
+    if scale[0] == scale[1]:  # only the whole image fits, which random numbers never hit
         area, aspect, fits = np.ones(1), np.ones(1), [True]
     for found, wanted in (width * height, area[fits]), (np.log(width / height), np.log(aspect[fits])):
         for quantile in (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98):
@@ -280,7 +280,7 @@ def test_images_are_unchanged_if_everything_is_off():
     assert np.array(out).dtype == np.float32
 
 
-def test_a_recipe_without_the_augmentations_for_photographs_makes_the_images_that_it_made_before_them():
+def test_a_recipe_without_augmentations_for_photographs_makes_the_same_images_as_before_their_introduction():
     generator = np.random.default_rng(7)
     images, targets = generator.integers(0, 256, (8, 16, 16, 3), "uint8"), np.eye(8, dtype="float32")
     draws = generator.random((8, 23), "float32")
@@ -289,7 +289,7 @@ def test_a_recipe_without_the_augmentations_for_photographs_makes_the_images_tha
     assert draws_per_image(NOTHING) == 15
     plain, _ = augment(images, targets, draws, RECIPE, 16, 0.0)
     mixed, mixed_targets = augment(images, targets, draws, RECIPE, 16, 1.0)
-    # Computed by the version that introduced neither resized crops nor colour jitter.
+    # Computed by the last version that had neither resized crops nor colour jitter.
     plain_sums = [50.105, 51.76, 36.456, 49.135, 53.123, 52.281, 46.774, 44.549]
     mixed_sums = [50.941, 52.202, 35.857, 43.087, 53.986, 52.823, 46.684, 44.549]
     shares = [0.5051, 0.6836, 0.8594, 0.7891, 0.8594, 0.6438, 0.9593, 1.0]

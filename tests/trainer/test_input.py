@@ -26,7 +26,7 @@ def labels_of(batches):
 
 
 class Decoder:
-    """Stands in for the graph of Transform: the images are pixels already."""
+    """Replacement of Transform's graph for examples whose images are pixels already."""
 
     def raw_feature_spec(self):
         return {name: tf.io.FixedLenFeature([], dtype) for name, dtype in FEATURES.items()}
@@ -66,7 +66,7 @@ def test_no_examples_is_an_error_that_names_the_files(tmp_path):
         load([str(tmp_path / "nothing-here*")], Decoder(), "pixels", 2)
 
 
-def test_a_full_disk_is_found_before_images_are_decoded(files, monkeypatch):
+def test_a_full_disk_is_reported_before_images_are_decoded(files, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100))
     with pytest.raises(OSError, match=r"10 images take .* GiB left: set TMPDIR"):
         load(files, Decoder(), "pixels", 2)

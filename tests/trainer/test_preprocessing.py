@@ -115,7 +115,7 @@ def test_an_image_is_turned_upright(format, little, resize):
     assert valid.numpy().all()
 
 
-TO_STORED = {  # how the pixels of a picture with an orientation are stored
+TO_STORED = {  # transpositions from an upright picture to its stored pixels, by orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,

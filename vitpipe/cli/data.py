@@ -70,7 +70,7 @@ def prepare(
     cannot be used are rejected and listed in the span's `manifest.json`. A source that equals the newest span is not
     written again. An image keeps the split that it has in earlier spans of the data folder.
 
-    After the first span of your own images, the command prints which preset and settings suit them.
+    After the first span of your own images, it prints the command that trains on them, with suitable settings.
     """
     from pydantic import ValidationError
 
@@ -117,9 +117,9 @@ def prepare(
     sizes = ", ".join(f"{manifest.examples(split):,} {split}" for split in manifest.counts)
     print_line(f"{folder}: {sizes} images of {len(manifest.class_names)} classes in {len(manifest.shards)} shards")
     if not before and kind not in ("cifar10", "sample"):
-        training = advise(read_facts(out), has_nvidia_gpu())
-        print_line(f"to train on it: {training.command(out)}", sys.stderr)
-        print_line(f"why {training.preset}: {training.reason}", sys.stderr)
+        advice = advise(read_facts(out), has_nvidia_gpu())
+        print_line(f"to train on it: {advice.command(out)}", sys.stderr)
+        print_line(f"why {advice.preset}: {advice.reason}", sys.stderr)
 
 
 @app.command(rich_help_panel=PREPARE, epilog=example("vitpipe data verify data/cifar10"))

@@ -54,8 +54,8 @@ def prepare(
         UsageError: if an argument is wrong, the span exists with other content, or another process writes to `out`.
         DataRefused: if the data cannot be used, or the disk cannot be read or written.
     """
-    # Imported here, because these modules import NumPy and Pillow, which takes long. Callers that only need
-    # the errors or the paths of spans do not wait for them.
+    # Imported here, because these modules import NumPy and Pillow, which takes long. Callers that only need the errors
+    # or the paths of spans do not wait for them.
     from components.data.ingest.manifest import Recipe
     from components.data.ingest.sources import SOURCES
 
@@ -67,7 +67,7 @@ def prepare(
         opened, recipe = SOURCES[kind](source, out / ".download", progress), recipe or Recipe()
         if recipe.classes is not None:
             opened = select_classes(opened, recipe.classes)
-        # This imports pandas. The progress of opening a large source should not wait for that.
+        # This imports pandas, which takes long. Opening a large source should show its progress before.
         from components.data.ingest.write import write
 
         return write(kind, opened, out, span, recipe, progress)

@@ -78,7 +78,7 @@ def listing(path: Path, progress: Progress = no_progress) -> Listing:
 
 
 def files_digest(root: Path, names: Iterable[str], progress: Progress) -> str:
-    """Return the digest of some files, which is that of the output of `sha256sum` for them. Large files are hashed too.
+    """Return the SHA-256 digest of the output of `sha256sum` for some files. Files of any size are hashed completely.
 
     Args:
         root: folder of the files.

@@ -1,7 +1,7 @@
 """Reader of image folders and of archives of them.
 
 The layout is {train,test}/<class>/*, {train,val,test}/<class>/* or <class>/*, in at most one outer folder. The folder
-of val may also be named `validation`, as Hugging Face names it.
+`val` may also be named `validation`, as in data sets of Hugging Face.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -65,7 +65,7 @@ _FIXES = {
     TOO_LONG: "crop or resize it",
 }
 
-_TURNS = {  # what makes an image with an Exif orientation upright
+_TURNS = {  # transpositions that make an image upright, by its Exif orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -92,7 +92,7 @@ class Remark(NamedTuple):
 REMARKS = {
     "one_colour": Remark(
         "every pixel has the same colour",
-        "remove such images; if the picture is transparent and as bright as its background, set model.background to "
+        "remove such images; if a transparent picture has the colour of its background, set model.background to "
         "another colour",
     ),
     "narrow_range": Remark(
@@ -116,10 +116,10 @@ class BadImage(Exception):
 
 
 def check(data: bytes) -> CheckedImage:
-    """Decode an image.
+    """Decode an image, and return its shape, the digest of its pixels and its remarks.
 
     Raises:
-        BadImage: if the image is rejected; see `open_image`.
+        BadImage: if the image is rejected; see `open_header`.
     """
     header = open_header(data)
     shape = header.height, header.width, 3  # before a large JPEG is decoded at a smaller scale
@@ -181,8 +181,8 @@ def notes(reason: str, remarks: Iterable[str]) -> list[str]:
 def open_image(data: bytes) -> Image.Image:
     """Decode an image that `open_header` accepts.
 
-    Transparency and the Exif orientation are not applied; see `as_seen`. Only the upper 8 of 16 bits are meant to be
-    kept; see `to_rgb`. A JPEG of more than MAX_PIXELS is decoded at a smaller scale.
+    Transparency and the Exif orientation are not applied; `as_seen` applies them. A 16-bit grey image keeps all
+    bits; `to_rgb` reduces it to the upper 8. A JPEG of more than MAX_PIXELS is decoded at a smaller scale.
 
     Raises:
         BadImage: if the image is rejected.
@@ -228,7 +228,7 @@ def open_header(data: bytes) -> Image.Image:
 
 
 def _load(image: Image.Image) -> Image.Image:
-    """Decode the pixels of an image that was opened."""
+    """Decode the pixels of an image that `open_header` returned."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about invalid Exif data

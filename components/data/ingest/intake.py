@@ -79,8 +79,8 @@ def spool_images(source: Source, spool: Spool, recipe: Recipe, progress: Progres
     index = {name: label for label, name in enumerate(names)}
     spool.finish([index[name] for name in numbers])
     if (id := spool.repeated_id()) is not None:
-        shown = id.decode("utf-8", "backslashreplace")
-        raise DataRefused(f"{source.description}: holds {shown!r} more than once: keep one of them")
+        name = id.decode("utf-8", "backslashreplace")
+        raise DataRefused(f"{source.description}: holds {name!r} more than once: keep one of them")
     accepted = done - counts.total()
     remarked = tuple(
         RemarkCount(remark=name, count=count, images=accepted, ids=tuple(remark_ids[name]))
@@ -108,10 +108,10 @@ def _class_names(found: dict[str, int], source: Source) -> tuple[str, ...]:
             raise DataRefused(f"{source.description}: at least 2 classes are needed, found {sorted(found)}")
         return tuple(sorted(found))
     if set(found) != set(source.class_names):
-        fix = "rename the class folders, or prepare the source as `images`"
+        advice = "rename the class folders, or prepare the source as `images`"
         if set(found) < set(source.class_names):
-            fix = "add images of the missing classes, or name the other classes with --classes"
-        raise DataRefused(f"{source.description}: {describe_difference(source.class_names, found)}: {fix}")
+            advice = "add images of the missing classes, or name the other classes with --classes"
+        raise DataRefused(f"{source.description}: {describe_difference(source.class_names, found)}: {advice}")
     return source.class_names
 
 
@@ -136,7 +136,7 @@ def _refuse_rejected(rejections: tuple[Rejection, ...], records: int, source: So
 def describe_rejections(rejections: Iterable[Rejection]) -> str:
     """Describe rejected records for a message: their numbers, reasons and fixes."""
     return "; ".join(
-        f"{rejection.count:,} {rejection.reason} (first: {rejection.ids[0]})"
+        f"{rejection.count:,}: {rejection.reason} (first: {rejection.ids[0]})"
         + (f": {advice}" if (advice := fix(rejection.reason)) else "")
         for rejection in rejections
     )

@@ -19,7 +19,7 @@ ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 _MAX_LINE = 2**20  # bytes
 _MAX_ROW_GROUP = 2**30  # bytes, uncompressed; pyarrow needs up to 2.5 times as much memory to read a row group
-_BATCH_BYTES = 32 * 2**20  # of a row group, decoded at once
+_BATCH_BYTES = 32 * 2**20  # bytes of a row group that are decoded at a time
 _MAX_BATCH = 1024  # rows
 _MAX_LABEL = 255  # bytes, as in the name of a folder
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
@@ -38,7 +38,7 @@ def ending(path: Path) -> str:
 
 
 def columns(path: Path) -> list[str]:
-    """Return the columns of a table: of its header, or of the first row if it is a file of JSON Lines.
+    """Return the names of a table's columns. Those of a JSON Lines file are the keys of its first row.
 
     Raises:
         DataRefused: if the table cannot be read.
@@ -69,7 +69,7 @@ def rows(path: Path, wanted: Collection[str]) -> Iterator[Row]:
 
 
 def class_name(value: object) -> str | None:
-    """Return the name of the class that a cell holds, or None if the cell is empty or holds something else."""
+    """Return the name of the class that a cell holds, or None if the cell is empty or holds no usable name."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # pandas writes whole numbers as floats if a column has empty cells
     if not isinstance(value, str | int):
@@ -95,8 +95,8 @@ def _csv_rows(path: Path) -> Iterator[Row]:
 def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the number and the cells of each line, header first.
 
-    The delimiter is the most frequent one of the header. Only the header's cells are stripped: the name of a file may
-    begin or end with a space.
+    The delimiter is the comma, semicolon or tab that is most frequent in the header. Only the header's cells are
+    stripped: the name of a file may begin or end with a space.
     """
     with safe_files.open_file(path) as file:
         lines = _lines(path, file)
@@ -123,9 +123,11 @@ def _json_rows(path: Path) -> Iterator[Row]:
             try:
                 cells = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise DataRefused(f"{path}: line {number}: not JSON ({error}): write one JSON object a line") from error
+                raise DataRefused(
+                    f"{path}: line {number}: not JSON ({error}): write one JSON object per line"
+                ) from error
             if not isinstance(cells, dict):
-                raise DataRefused(f"{path}: line {number}: not a JSON object: write one JSON object a line")
+                raise DataRefused(f"{path}: line {number}: not a JSON object: write one JSON object per line")
             yield Row(f"line {number}", cells)
 
 
@@ -141,8 +143,8 @@ def _lines(path: Path, file: io.BufferedReader) -> Iterator[str]:
             line = data.decode("utf-8")
         except UnicodeDecodeError as error:
             raise DataRefused(
-                f"{path}: line {number}: byte {data[error.start]:#04x} is not UTF-8: save the table in UTF-8 (if a "
-                "Western European Windows wrote it: `iconv -f windows-1252 -t utf-8`)"
+                f"{path}: line {number}: byte {data[error.start]:#04x} is not UTF-8: save the table in UTF-8 (for a "
+                "file from a Western European Windows: `iconv -f windows-1252 -t utf-8`)"
             ) from error
         yield line.removeprefix("\ufeff") if number == 1 else line
 
@@ -159,12 +161,12 @@ def open_parquet(path: Path) -> Iterator[Any]:
 
     with safe_files.open_file(path) as file:
         try:
-            # Without such buffers, pyarrow reads a whole column at once. It still reads whole pages, and some writers
-            # put all images of a row group into one page.
+            # Without these buffers, pyarrow would read a whole column at once. With them it still reads whole pages,
+            # and some writers put all images of a row group into one page.
             yield pyarrow.parquet.ParquetFile(file, buffer_size=2**20, pre_buffer=False)
         except (pa.ArrowException, OSError, ValueError, KeyError, UnicodeDecodeError, MemoryError) as error:
             if isinstance(error, OSError) and error.errno is not None:
-                raise  # an error of the disk: pyarrow raises OSErrors without a number
+                raise  # an error of the disk: an OSError that pyarrow itself raises has no number
             raise DataRefused(f"{path}: cut, damaged or not a Parquet file ({error}): copy it again") from error
 
 
@@ -181,13 +183,13 @@ def parquet_rows(path: Path, wanted: Collection[str]) -> Iterator[Row]:
     number = 0
     with open_parquet(path) as table:
         for group in range(table.num_row_groups):
-            facts = table.metadata.row_group(group)
-            if facts.total_byte_size > _MAX_ROW_GROUP:
+            metadata = table.metadata.row_group(group)
+            if metadata.total_byte_size > _MAX_ROW_GROUP:
                 raise DataRefused(
-                    f"{path}: row group {group} has {facts.total_byte_size:,} bytes, at most {_MAX_ROW_GROUP:,} are "
+                    f"{path}: row group {group} has {metadata.total_byte_size:,} bytes, at most {_MAX_ROW_GROUP:,} are "
                     "read: write the file with smaller row groups, such as 100 images each"
                 )
-            row_bytes = facts.total_byte_size // max(facts.num_rows, 1)
+            row_bytes = metadata.total_byte_size // max(metadata.num_rows, 1)
             size = min(max(_BATCH_BYTES // max(row_bytes, 1), 1), _MAX_BATCH)
             for batch in table.iter_batches(size, row_groups=[group], columns=list(wanted)):
                 for cells in batch.to_pylist():

@@ -11,7 +11,7 @@ from components.data.ingest.source import SPLITS, split_named
 from components.errors import DataRefused
 
 _IMAGES = (".jpg", ".jpeg", ".png")
-_GLANCE = 1000  # entries of a folder that are read to recognise its kind: a class folder may have a million
+_MAX_ENTRIES = 1000  # entries of a folder that are read to recognise its kind: a class folder may have a million
 _MAX_FOLDERS = 100
 
 
@@ -35,7 +35,8 @@ def find_shards(root: Path, endings: tuple[str, ...]) -> list[Shard]:
         The files, or an empty list if the folder holds images or has no such files.
 
     Raises:
-        DataRefused: if the split of a file is ambiguous, only some files have a split, or a file is a link.
+        DataRefused: if several subfolders have such files but are not named after splits, the split of a file is
+            ambiguous, only some files have a split, or a file is a link or a special file.
     """
     inner = subfolders(root)
     folders = [""] if _holds(root, endings) else [f"{name}/" for name in inner if _holds(root / name, endings)]
@@ -65,14 +66,14 @@ def check_splits(root: Path, shards: list[Shard]) -> None:
     if without and len(without) < len(shards):
         raise DataRefused(
             f"{root}: {without[0]!r} has no split in its name, but other files have: name every file after its split, "
-            "such as `train-00000`, or none"
+            "such as `train-00000`, or no file"
         )
 
 
 def _holds(folder: Path, endings: tuple[str, ...]) -> bool:
     """Return whether a folder has files with one of the endings, and no images beside them."""
     with os.scandir(folder) as found:
-        names = [entry.name.casefold() for entry in islice(found, _GLANCE) if not entry.name.startswith(".")]
+        names = [entry.name.casefold() for entry in islice(found, _MAX_ENTRIES) if not entry.name.startswith(".")]
     return any(name.endswith(endings) for name in names) and (
         endings == _IMAGES or not any(name.endswith(_IMAGES) for name in names)
     )
@@ -81,7 +82,7 @@ def _holds(folder: Path, endings: tuple[str, ...]) -> bool:
 def subfolders(root: Path) -> list[str]:
     """Return the sorted names of a folder's first subfolders, without those that are hidden or links."""
     with os.scandir(root) as found:
-        entries = [entry for entry in islice(found, _GLANCE) if not entry.name.startswith(".")]
+        entries = [entry for entry in islice(found, _MAX_ENTRIES) if not entry.name.startswith(".")]
     return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))[:_MAX_FOLDERS]
 
 
@@ -104,7 +105,7 @@ def _split(root: Path, folder: str, name: str) -> str | None:
     splits = sorted({split for word in words if (split := split_named(word))})
     if len(splits) > 1:
         raise DataRefused(
-            f"{root / folder / name}: its name has the words of several splits ({', '.join(splits)}): rename it, so "
-            f"that it has at most one of {', '.join(SPLITS)}"
+            f"{root / folder / name}: its name has the words of several splits ({', '.join(splits)}): rename it, "
+            f"so that it has at most one of {', '.join(SPLITS)}"
         )
     return splits[0] if splits else None

@@ -8,8 +8,8 @@ from components.errors import UsageError
 from components.suggestions import did_you_mean
 
 SPLITS = ("train", "val", "test")
-# Names of splits in the files of other tools. Some of them may also be the name of a class, such as "valid". So only
-# those of SPLIT_FOLDERS are the name of a split's folder above class folders.
+# Names that other tools give to splits. Some of them, such as "valid", may also be the name of a class. So a folder
+# above class folders is a split only if its name is in SPLIT_FOLDERS.
 _SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),

@@ -74,7 +74,7 @@ def measure_shard(source: tuple[str, str], framing: Framing) -> Iterator[pa.Tabl
 
     Args:
         source: the split and the path of the shard.
-        framing: how an image becomes the model's input, which is what is measured.
+        framing: choices by which an image becomes the model's input. The pixels of the input are measured.
 
     Yields:
         Tables with a row for each image.
@@ -86,13 +86,13 @@ def measure_shard(source: tuple[str, str], framing: Framing) -> Iterator[pa.Tabl
 
 
 def _chunks(examples: Iterable[tfrecord.RawExample], framing: Framing) -> Iterator[list[tfrecord.RawExample]]:
-    most = min(_CHUNK_IMAGES, 1 + _CHUNK_PIXELS // framing.size**2)
+    max_images = min(_CHUNK_IMAGES, 1 + _CHUNK_PIXELS // framing.size**2)
     chunk: list[tfrecord.RawExample] = []
     size = 0
     for example in examples:
         chunk.append(example)
         size += len(example.image)
-        if len(chunk) == most or size >= _CHUNK_BYTES:
+        if len(chunk) == max_images or size >= _CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0
     if chunk:
@@ -144,6 +144,8 @@ def _threads() -> ThreadPoolExecutor:
 
 
 class _Header(NamedTuple):
+    """Facts from the header of an image, or the reason why the image cannot be used."""
+
     reason: str  # why the image cannot be used, or empty
     format: str | None = None
     width: int | None = None
@@ -162,7 +164,7 @@ def _inspect(image: bytes) -> _Header:
 def _measurer(framing: Framing) -> tf.types.experimental.PolymorphicFunction:
     """Return a function that decodes a batch by the model's preprocessing and measures it.
 
-    TensorFlow measures the images, because it uses all cores.
+    TensorFlow measures the images, because it lets the threads of other chunks run meanwhile.
     """
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
@@ -171,11 +173,11 @@ def _measurer(framing: Framing) -> tf.types.experimental.PolymorphicFunction:
         planes = tf.unstack(tf.cast(pixels, tf.float32), axis=-1)  # red, green, blue; each [N, S, S]
         luma = tf.add_n([plane * weight for plane, weight in zip(planes, _LUMA, strict=True)])
 
-        def of_each_plane(measured: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-            return tf.stack([measured(plane) for plane in planes], axis=-1)
+        def for_each_plane(measure_plane: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+            return tf.stack([measure_plane(plane) for plane in planes], axis=-1)
 
         def mean(values: tf.Tensor) -> tf.Tensor:
-            # The sum of a row of whole numbers is exact, which that of a whole image would not be.
+            # In float32, the sum of a row of whole numbers is exact, but that of a whole image would not be.
             return tf.reduce_mean(tf.cast(tf.reduce_sum(values, axis=2), tf.float64), axis=1) / framing.size
 
         inner = luma[:, 1:-1, 1:-1]
@@ -184,10 +186,10 @@ def _measurer(framing: Framing) -> tf.types.experimental.PolymorphicFunction:
             "pixels": pixels,
             "valid": valid,
             "grey": tf.cast(luma + 0.5, tf.uint8),
-            "mean": of_each_plane(mean),
-            "mean_square": of_each_plane(lambda plane: mean(plane * plane)),
-            "low": of_each_plane(lambda plane: tf.reduce_min(plane, axis=(1, 2))),
-            "high": of_each_plane(lambda plane: tf.reduce_max(plane, axis=(1, 2))),
+            "mean": for_each_plane(mean),
+            "mean_square": for_each_plane(lambda plane: mean(plane * plane)),
+            "low": for_each_plane(lambda plane: tf.reduce_min(plane, axis=(1, 2))),
+            "high": for_each_plane(lambda plane: tf.reduce_max(plane, axis=(1, 2))),
             "brightness": mean(luma),
             "sharpness": tf.math.reduce_variance(laplacian, axis=(1, 2)),
         }

@@ -19,7 +19,7 @@ _BLOCK = 8  # rows of distances that are computed at a time, few enough to stay 
 
 
 def thumbnail(grey: np.ndarray) -> np.ndarray:
-    """Resize a grey image, uint8 [H, W], to uint8 [32, 32], as pHash does."""
+    """Resize a grey image, uint8 [H, W], for pHash, to uint8 [32, 32]."""
     if grey.shape == (SIDE, SIDE):
         return grey
     return np.asarray(Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.LANCZOS))

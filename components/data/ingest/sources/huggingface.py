@@ -36,10 +36,11 @@ def open_source(path: Path, description: str, progress: Progress) -> Source | No
         progress: called with the progress of hashing.
 
     Returns:
-        The source, or None if the path is neither.
+        The source, or None if the path is neither such a file nor such a folder.
 
     Raises:
-        DataRefused: if a file is damaged, or its columns cannot be told.
+        DataRefused: if a file is damaged, if its columns of images or labels are ambiguous, or if the files have
+            different columns or classes.
     """
     if path.is_file():
         root, shards = path.parent, [Shard(path.name, None)] if rows.ending(path) == ".parquet" else []
@@ -50,16 +51,20 @@ def open_source(path: Path, description: str, progress: Progress) -> Source | No
     columns, count = None, 0
     for shard in shards:
         with rows.open_parquet(root / shard.path) as table:
-            found, count = _columns(root / shard.path, table.schema_arrow), count + table.metadata.num_rows
-        if found is None:
+            file_columns = _columns(root / shard.path, table.schema_arrow)
+            count += table.metadata.num_rows
+        if file_columns is None:
             return None  # a table of paths
-        if columns not in (None, found):
-            raise DataRefused(f"{root / shard.path}: other columns or classes than {shards[0].path}: prepare it alone")
-        columns = found
+        if columns not in (None, file_columns):
+            raise DataRefused(
+                f"{root / shard.path}: its columns or classes differ from those of {shards[0].path}: prepare it "
+                "separately"
+            )
+        columns = file_columns
     assert columns is not None
     sha256 = files_digest(root, [shard.path for shard in shards], progress)
-    known = columns
-    return Source(description, sha256, lambda: _records(root, shards, known), known.class_names, count)
+    chosen = columns  # a lambda may not use a variable that is None at first
+    return Source(description, sha256, lambda: _records(root, shards, chosen), chosen.class_names, count)
 
 
 def _records(root: Path, shards: list[Shard], columns: _Columns) -> Iterator[Record | RejectedRecord]:
@@ -70,8 +75,8 @@ def _records(root: Path, shards: list[Shard], columns: _Columns) -> Iterator[Rec
             label = cells[columns.label]
             name = rows.class_name(label)
             if columns.class_names is not None:
-                known = isinstance(label, int) and 0 <= label < len(columns.class_names)
-                name = columns.class_names[label] if known else None
+                has_name = isinstance(label, int) and 0 <= label < len(columns.class_names)
+                name = columns.class_names[label] if has_name else None
             if name is None:
                 yield RejectedRecord(id, _NO_LABEL)
             elif not image:
@@ -96,19 +101,20 @@ def _columns(path: Path, schema: Any) -> _Columns | None:
     if not images:
         return None
     names = _class_names(path, schema.metadata or {})
-    image = _only(path, images, "image", "images")
-    label = _only(path, [*names] or [name for name in schema.names if name in ("label", "labels")], "label", "labels")
+    image = _choose_column(path, images, "image", "images")
+    labels = [*names] or [name for name in schema.names if name in ("label", "labels")]
+    label = _choose_column(path, labels, "label", "labels")
     if label not in schema.names:
         raise DataRefused(f"{path}: its metadata describe a column {label!r}, which is missing: write the file again")
     return _Columns(image, label, names.get(label))
 
 
-def _only(path: Path, found: list[str], usual: str, what: str) -> str:
-    """Return the only column of a kind, or that with the usual name."""
-    if len(found) == 1 or usual in found:
-        return usual if usual in found else found[0]
-    columns = ", ".join(map(repr, found)) or "none"
-    raise DataRefused(f"{path}: its columns of {what} are {columns}: name the one to use {usual!r}")
+def _choose_column(path: Path, candidates: list[str], usual: str, content: str) -> str:
+    """Return the column with the usual name, or the only candidate."""
+    if len(candidates) == 1 or usual in candidates:
+        return usual if usual in candidates else candidates[0]
+    columns = ", ".join(map(repr, candidates)) or "none"
+    raise DataRefused(f"{path}: its columns of {content} are {columns}: name the column to use {usual!r}")
 
 
 def _class_names(path: Path, metadata: dict[bytes, bytes]) -> dict[str, tuple[str, ...]]:
@@ -126,5 +132,8 @@ def _class_names(path: Path, metadata: dict[bytes, bytes]) -> dict[str, tuple[st
         raise DataRefused(f"{path}: its Hugging Face metadata are damaged ({error!r}): write the file again") from error
     for column, listed in names.items():
         if not all(isinstance(name, str) for name in listed) or len(set(listed)) < len(listed):
-            raise DataRefused(f"{path}: the class names of column {column!r} are not different texts: write them again")
+            raise DataRefused(
+                f"{path}: the class names of column {column!r} are not distinct strings: write the file again "
+                "with a name for each class"
+            )
     return names

@@ -1,4 +1,4 @@
-"""Source `images`: any data set of images with one class each, in one of the formats that people have.
+"""Source `images`: a data set of images with one class each, in any of the supported formats.
 
 To add a format, add a module with a function like `open_source` of `table` and list the function in `_FORMATS`.
 """
@@ -11,13 +11,13 @@ from components.data.ingest.source import Progress, Source
 from components.data.ingest.sources import huggingface, table, tfds, webdataset
 from components.errors import UsageError
 
-# The first format that recognises a path reads it. Whatever none of them recognises is an image folder. Hugging Face's
-# Parquet files come before tables, because a Parquet file without images may be a table of paths.
+# The first format that recognises a path reads it. A path that none recognises is read as an image folder. Hugging
+# Face's Parquet files come before tables, because a Parquet file without images may be a table of paths.
 _FORMATS = (huggingface.open_source, table.open_source, tfds.open_source, webdataset.open_source)
 
 
 def open_source(source: str | None, cache: Path, progress: Progress) -> Source:
-    """Open a data set of images. Its content decides which format it has.
+    """Open a data set of images. Its format is recognised from its content.
 
     Args:
         source: path or URL.
@@ -30,7 +30,7 @@ def open_source(source: str | None, cache: Path, progress: Progress) -> Source:
     """
     if source is None:
         raise UsageError(
-            "`images` needs --source: an image folder, an archive of an image folder, a table of paths, a folder of "
+            "`images` needs --source: an image folder, an archive of an image folder, a table of paths, a data set of "
             "Hugging Face, WebDataset or TensorFlow Datasets, or a URL of an archive"
         )
     path, description = locate(source, cache, progress)

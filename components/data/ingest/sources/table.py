@@ -38,7 +38,7 @@ class _Table(NamedTuple):
     """Table, and the names of its columns."""
 
     file: Path
-    split: str | None  # of all rows, if the table has no column for it
+    split: str | None  # split of all rows, if the table has no column `split`
     path_column: str
     label_column: str
     split_column: str | None
@@ -61,7 +61,7 @@ def open_source(path: Path, description: str, progress: Progress) -> Source | No
         progress: called with the progress of hashing.
 
     Returns:
-        The source, or None if the path is neither.
+        The source, or None if the path is neither a table nor a folder with such tables.
 
     Raises:
         DataRefused: if a table cannot be used.
@@ -108,7 +108,7 @@ def _table(file: Path, split: str | None = None) -> _Table:
 
 
 def _find(columns: list[str], names: tuple[str, ...]) -> str | None:
-    """Return the column that has one of the names in any case."""
+    """Return the column that has one of the names, in upper or lower case, or None."""
     return next((column for name in names for column in columns if column.casefold() == name), None)
 
 
@@ -159,7 +159,7 @@ def _digest(root: Path, tables: list[_Table], progress: Progress) -> tuple[str, 
 
 
 def _items(root: Path, tables: list[_Table]) -> Iterator[_Item | RejectedRecord]:
-    first: tuple[str, bool] | None = None  # the place of the first row, and whether it has a split
+    first: tuple[str, bool] | None = None  # place of the first row with a path, and whether that row has a split
     for table in tables:
         inside = _locator(root, table.file)
         columns = [name for name in (table.path_column, table.label_column, table.split_column) if name is not None]
@@ -188,7 +188,7 @@ def _items(root: Path, tables: list[_Table]) -> Iterator[_Item | RejectedRecord]
 def _is_path(cell: str) -> bool:
     try:
         return bool(cell.strip("/. ")) and "\0" not in cell and bool(os.fsencode(cell))
-    except UnicodeEncodeError:  # JSON can hold characters that no encoding has
+    except UnicodeEncodeError:  # JSON can hold lone surrogates, which the name of a file cannot
         return False
 
 

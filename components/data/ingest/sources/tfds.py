@@ -19,8 +19,8 @@ from components.data.ingest.sources.webdataset import read_names
 from components.errors import DataRefused
 
 _INFO, _FEATURES = "dataset_info.json", "features.json"
-_MAX_FOLDERS = 100  # folders of a level in which a data set is searched
-_MAX_JSON = 16 * 2**20  # bytes; shard lengths of a large data set have 100 kB
+_MAX_FOLDERS = 100  # folders of each level that are searched for a data set
+_MAX_JSON = 16 * 2**20  # bytes; the lengths of the shards of a large data set take 100 kB
 _SHARD = re.compile(r"\w+-(?P<split>[\w-]+)\.tfrecord-(?P<number>\d{5,})-of-(?P<count>\d{5,})")
 _NO_LABEL = "a label that is not the index of a class"
 
@@ -34,7 +34,7 @@ class _Features(NamedTuple):
 
 
 def open_source(path: Path, description: str, progress: Progress) -> Source | None:
-    """Open the folder of a version of a data set, or a folder above it that has no other.
+    """Open the folder of a version of a data set, or a folder above it that has no other version.
 
     Args:
         path: the folder.
@@ -109,7 +109,7 @@ def _shards(root: Path, info: dict[str, Any]) -> list[Shard]:
 
 
 def _lengths(info: dict[str, Any]) -> dict[str, int]:
-    """Return the number of examples in each split, or nothing if the description has another form."""
+    """Return the number of examples in each split, or an empty dictionary if the description has another form."""
     try:
         return {split["name"]: sum(map(int, split["shardLengths"])) for split in info["splits"]}
     except (KeyError, TypeError, ValueError):
@@ -118,8 +118,8 @@ def _lengths(info: dict[str, Any]) -> dict[str, int]:
 
 def _features(root: Path) -> _Features:
     features = _named_features(root / _FEATURES)
-    image = _only(root, features, "image", ".Image")
-    label = _only(root, features, "label", ".ClassLabel")
+    image = _choose_feature(root, features, "image", ".Image")
+    label = _choose_feature(root, features, "label", ".ClassLabel")
     names_file = root / f"{label}.labels.txt"
     if names_file.exists():
         return _Features(image, label, read_names(names_file))
@@ -132,7 +132,7 @@ def _features(root: Path) -> _Features:
 
 
 def _named_features(path: Path) -> dict[str, dict[str, Any]]:
-    """Return the description of each feature by its name. The key of the descriptions has changed with the versions."""
+    """Return the description of each feature by its name. The key of the descriptions depends on the version."""
     description: Any = _read_json(path)
     for key in ("featuresDict", "content", "features"):
         if isinstance(description, dict) and key in description:
@@ -144,15 +144,16 @@ def _named_features(path: Path) -> dict[str, dict[str, Any]]:
     return {name: feature for name, feature in description.items() if isinstance(feature, dict)}
 
 
-def _only(root: Path, features: dict[str, dict[str, Any]], usual: str, kind: str) -> str:
-    found = [
+def _choose_feature(root: Path, features: dict[str, dict[str, Any]], usual: str, kind: str) -> str:
+    """Return the feature of a kind that has the usual name, or the only feature of the kind."""
+    candidates = [
         name
         for name, feature in features.items()
         if str(feature.get("pythonClassName", feature.get("type"))).endswith(kind)
     ]
-    if len(found) == 1 or usual in found:
-        return usual if usual in found else found[0]
-    names = ", ".join(map(repr, found)) or "none"
+    if len(candidates) == 1 or usual in candidates:
+        return usual if usual in candidates else candidates[0]
+    names = ", ".join(map(repr, candidates)) or "none"
     raise DataRefused(
         f"{root / _FEATURES}: its features of type {kind.removeprefix('.')} are {names}, but one is needed: write a "
         "data set of images with one class each"

@@ -1,4 +1,4 @@
-"""WebDataset: tar archives in which the files of a sample follow each other and have the same name without its endings.
+"""WebDataset: tar archives in which the files of a sample follow each other and have the same name up to its first dot.
 
     0001.jpg 0001.cls 0002.jpg 0002.cls ...
 
@@ -26,7 +26,7 @@ _MAX_NAMES = 8 * 2**20  # bytes
 _IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "heic", "avif")
 _LABELS = ("cls", "json", "txt")
 _MAX_LABEL = 2**20  # bytes of a file with the label
-_GLANCE = 20  # members of an archive that are read to recognise its kind
+_MAX_MEMBERS = 20  # members of an archive that are read to recognise its kind
 _NO_IMAGE = "no image in its sample: the files of a sample must follow each other in the archive"
 _IMAGES_AMBIGUOUS = "several images in its sample"
 _NO_LABEL = "no label in its sample: add it as .cls, .txt, or as `label` in .json"
@@ -44,8 +44,8 @@ class _Member(NamedTuple):
 def open_source(path: Path, description: str, progress: Progress) -> Source | None:
     """Open a tar archive in the layout of WebDataset, or a folder of such archives.
 
-    The names of the classes are in `classnames.txt` or `classes.txt` beside the archives, one a line in the order of
-    the indices, if there is such a file.
+    A folder may hold the names of the classes in `classnames.txt` or `classes.txt`, one per line in the order of the
+    indices.
 
     Args:
         path: the archive or the folder.
@@ -53,10 +53,10 @@ def open_source(path: Path, description: str, progress: Progress) -> Source | No
         progress: called with the progress of hashing.
 
     Returns:
-        The source, or None if the path is neither.
+        The source, or None if the path is neither such an archive nor such a folder.
 
     Raises:
-        DataRefused: if the splits of the archives or the names of the classes cannot be told.
+        DataRefused: if the splits of the archives are ambiguous, or the file of class names is invalid.
     """
     if path.is_dir():
         root, shards = path, find_shards(path, _ENDINGS)
@@ -75,10 +75,10 @@ def open_source(path: Path, description: str, progress: Progress) -> Source | No
 
 
 def read_names(path: Path) -> tuple[str, ...]:
-    """Return the names of the classes in a file with one name a line, in the order of their indices.
+    """Return the names of the classes in a file with one name per line, in the order of their indices.
 
     Raises:
-        DataRefused: if the file is not UTF-8, has a name twice, or is a link.
+        DataRefused: if the file is not UTF-8, has a name more than once, or is a link.
     """
     try:
         lines = safe_files.read_bytes(path, _MAX_NAMES).decode("utf-8-sig").splitlines()
@@ -87,14 +87,14 @@ def read_names(path: Path) -> tuple[str, ...]:
     names = tuple(name for line in lines if (name := line.strip()))
     for name, count in Counter(names).items():
         if count > 1:
-            raise DataRefused(f"{path}: class {name!r} is listed {count} times: every line needs another name")
+            raise DataRefused(f"{path}: class {name!r} is listed {count} times: give every class a different name")
     return names
 
 
 def _is_webdataset(archive: Path) -> bool:
     """Return whether an archive begins with a sample that cannot belong to an archive of an image folder."""
     try:
-        files = [entry.path for entry in islice(entries(archive), _GLANCE) if not entry.path.endswith("/")]
+        files = [entry.path for entry in islice(entries(archive), _MAX_MEMBERS) if not entry.path.endswith("/")]
     except DataRefused:
         return False  # reported by the reader of image folders
     keys = [_split_name(path) for path in files]

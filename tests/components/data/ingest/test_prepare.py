@@ -195,7 +195,7 @@ def test_too_many_rejected_records(folder, tmp_path):
         prepare("images", tmp_path / "out", str(folder))
     assert str(raised.value) == (
         f"{folder}: 1 of 70 records rejected (1.4%), the bound is 1.0%: "
-        "1 not a PNG or JPEG image (first: train/cat/broken.png); "
+        "1: not a PNG or JPEG image (first: train/cat/broken.png); "
         "repair or remove them, or allow more with --max-rejected"
     )
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
@@ -252,7 +252,7 @@ def test_later_span_with_another_spelling_of_a_class(folder, tmp_path):
 def test_class_whose_images_are_all_rejected(folder, tmp_path):
     (folder / "train" / "owl").mkdir()
     (folder / "train" / "owl" / "1.png").write_text("")
-    with pytest.raises(DataRefused, match=r"class 'owl' was rejected.*: 1 not a PNG .*first: train/owl/1.png"):
+    with pytest.raises(DataRefused, match=r"class 'owl' was rejected.*: 1: not a PNG .*first: train/owl/1.png"):
         prepare("images", tmp_path / "out", str(folder), recipe=Recipe(max_rejected=0.5))
 
 

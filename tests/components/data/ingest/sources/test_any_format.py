@@ -1,4 +1,4 @@
-"""Property tests: any damage to a source of another tool is refused, or leaves records that were written."""
+"""Property tests: a damaged source of another tool is refused with the name of the file, or read without an error."""
 
 import io
 import json

@@ -100,8 +100,8 @@ def test_other_parquet_files_are_not_images(tmp_path):
 @pytest.mark.parametrize(
     "columns, more, problem",
     [
-        (("a", "label"), {"b": pa.array([{"bytes": b"x"}])}, "its columns of images are 'a', 'b': name the one to use"),
-        (("image", "category"), {}, "its columns of labels are none: name the one to use 'label'"),
+        (("a", "label"), {"b": pa.array([{"bytes": b"x"}])}, "columns of images are 'a', 'b': name the column to use"),
+        (("image", "category"), {}, "its columns of labels are none: name the column to use 'label'"),
     ],
 )
 def test_columns_that_are_ambiguous(tmp_path, columns, more, problem):
@@ -122,15 +122,15 @@ def test_metadata_that_are_damaged(tmp_path, metadata):
 
 
 @pytest.mark.parametrize("names", [["a", "a"], ["a", 1]])
-def test_class_names_that_are_not_different_texts(tmp_path, names):
-    with pytest.raises(DataRefused, match="are not different texts"):
+def test_class_names_that_are_not_distinct_strings(tmp_path, names):
+    with pytest.raises(DataRefused, match="are not distinct strings"):
         records(write(tmp_path / "x.parquet", [b"0"], [0], names=names))
 
 
 def test_files_of_different_data_sets(tmp_path):
     write(tmp_path / "train-0.parquet", [b"0"], [0])
     write(tmp_path / "test-0.parquet", [b"0"], [0], names=("rose", "tulip"))
-    with pytest.raises(DataRefused, match=r"other columns or classes than test-0\.parquet"):
+    with pytest.raises(DataRefused, match=r"columns or classes differ from those of test-0\.parquet"):
         records(tmp_path)
 
 
