@@ -100,7 +100,8 @@ def load(
                     reported = time.monotonic()
             file.flush()
             every_label = np.concatenate(labels)
-            images = np.memmap(file, np.uint8, "r", shape=(len(every_label), size, size, 3))
+            # A copy on write, because TensorFlow accepts no memory that it must not write to. It does not write to it.
+            images = np.memmap(file, np.uint8, "c", shape=(len(every_label), size, size, 3))
     except OSError as error:
         raise disk_full if error.errno == errno.ENOSPC else error from None
     return Split(images, every_label)
@@ -153,7 +154,7 @@ def training_batches(
         share: This worker's part of each batch.
 
     Yields:
-        Images, uint8 [n, size, size, 3], labels, int32 [n], and uniform random numbers in [0, 1), float32 [n, draws],
+        Indices of the images, int64 [n], labels, int32 [n], and uniform random numbers in [0, 1), float32 [n, draws],
         where n is the number of rows of one replica.
     """
     for epoch in count(first_epoch):
@@ -162,13 +163,13 @@ def training_batches(
             batch = order[step * batch_size : (step + 1) * batch_size]
             uniform = np.random.default_rng((seed, epoch, step + 1)).random((batch_size, draws), np.float32)
             for rows in share.rows(batch_size):
-                yield split.images[batch[rows]], split.labels[batch[rows]].astype(np.int32), uniform[rows]
+                yield batch[rows], split.labels[batch[rows]].astype(np.int32), uniform[rows]
 
 
 def evaluation_batches(split: Split, batch_size: int, share: Share) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the whole split once, in order, one batch for each replica of this worker in turn.
 
-    The last batch is filled up with rows labelled PADDING_LABEL.
+    The last batch is filled up with images of the split that are labelled PADDING_LABEL.
 
     Args:
         split: The images.
@@ -176,15 +177,13 @@ def evaluation_batches(split: Split, batch_size: int, share: Share) -> Iterator[
         share: This worker's part of each batch.
 
     Yields:
-        Images, uint8 [n, size, size, 3], and labels, int32 [n], where n is the number of rows of one replica.
+        Indices of the images, int64 [n], and labels, int32 [n], where n is the number of rows of one replica.
     """
     for start in range(0, len(split), batch_size):
-        images, labels = split.images[start : start + batch_size], split.labels[start : start + batch_size]
-        missing = batch_size - len(labels)
-        images = np.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
-        labels = np.pad(labels, (0, missing), constant_values=PADDING_LABEL).astype(np.int32)
+        batch = np.arange(start, start + batch_size)
+        labels = np.where(batch < len(split), split.labels[batch % len(split)], PADDING_LABEL).astype(np.int32)
         for rows in share.rows(batch_size):
-            yield images[rows], labels[rows]
+            yield batch[rows] % len(split), labels[rows]
 
 
 def dataset(
@@ -192,19 +191,32 @@ def dataset(
 ) -> tf.data.Dataset:
     """Wrap a generator function in a `tf.data.Dataset` that prepares batches ahead of time.
 
+    TensorFlow copies the images of a batch from the split, on several cores and while Python runs.
+
     Args:
         batches: Function that returns an iterator of batches, such as `training_batches`.
-        split: The split, which gives the shape of an image.
+        split: The split, which holds the images.
         rows: Rows of each batch.
         draws: Number of random numbers for each row. 0: the batches contain none.
 
     Returns:
-        The dataset.
+        The dataset, whose batches have images, uint8 [rows, size, size, 3], in place of indices.
     """
-    signature: list[tf.TensorSpec] = [
-        tf.TensorSpec((rows, *split.images.shape[1:]), tf.uint8),
-        tf.TensorSpec((rows,), tf.int32),
-    ]
+    signature: list[tf.TensorSpec] = [tf.TensorSpec((rows,), tf.int64), tf.TensorSpec((rows,), tf.int32)]
     if draws:
         signature.append(tf.TensorSpec((rows, draws), tf.float32))
-    return tf.data.Dataset.from_generator(batches, output_signature=tuple(signature)).prefetch(4)
+    with tf.device("/CPU:0"):
+        images = _as_tensor(split.images)
+    chosen = tf.data.Dataset.from_generator(batches, output_signature=tuple(signature)).prefetch(4)
+    return chosen.map(lambda index, *others: (tf.gather(images, index), *others), num_parallel_calls=2).prefetch(4)
+
+
+def _as_tensor(array: np.ndarray) -> tf.Tensor:
+    """Return an array as a tensor, which shares the memory of a mapped file. Other arrays are copied.
+
+    TensorFlow can only share memory that it may write to and that begins at a multiple of 64 bytes, as that of a mapped
+    file does.
+    """
+    if isinstance(array, np.memmap):
+        return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+    return tf.constant(array)

@@ -85,8 +85,8 @@ def test_each_epoch_visits_every_image_once_in_a_different_order(split):
     first, second = labels_of(batches[:5]), labels_of(batches[5:])
     assert sorted(first) == sorted(second) == list(range(10))
     assert list(first) != list(second)
-    for images, labels, uniform in batches:
-        np.testing.assert_array_equal(images[:, 0, 0, 0], labels)  # each with its own label
+    for index, labels, uniform in batches:
+        np.testing.assert_array_equal(split.labels[index], labels)  # each with its own label
         assert uniform.shape == (2, 3) and (uniform >= 0).all() and (uniform < 1).all()
 
 
@@ -118,13 +118,23 @@ def test_workers_share_each_batch(split):
 
 def test_evaluation_batches_cover_the_split_once_in_order_with_one_size(split):
     batches = list(evaluation_batches(split, 4, ALONE))
-    assert [batch[0].shape for batch in batches] == [(4, 2, 2, 3)] * 3
+    assert np.concatenate([batch[0] for batch in batches])[:10].tolist() == list(range(10))
+    assert [len(batch[0]) for batch in batches] == [4] * 3
     assert labels_of(batches).tolist() == [*range(10), PADDING_LABEL, PADDING_LABEL]
 
 
-def test_the_dataset_yields_the_batches_of_the_generator(split):
+@pytest.mark.parametrize("images", ["an array", "a part of an array", "a read-only array", "a mapped file"])
+def test_the_dataset_yields_the_images_of_the_generated_batches(split, images, tmp_path):
+    if images == "a part of an array":
+        split = Split(np.repeat(split.images, 2, axis=2)[:, :, ::2], split.labels)
+    elif images == "a read-only array":
+        split.images.flags.writeable = False
+    elif images == "a mapped file":
+        split.images.tofile(tmp_path / "images")
+        split = Split(np.memmap(tmp_path / "images", np.uint8, "c", shape=split.images.shape), split.labels)
     made = dataset(lambda: itertools.islice(training_batches(split, 4, 3, 0, 0, ALONE), 3), split, rows=4, draws=3)
     wanted = taken(training_batches(split, 4, 3, 0, 0, ALONE), 3)
-    for got, want in zip(made.as_numpy_iterator(), wanted, strict=True):
-        for left, right in zip(got, want, strict=True):
+    for (pixels, labels, draws), (index, *others) in zip(made.as_numpy_iterator(), wanted, strict=True):
+        np.testing.assert_array_equal(pixels, split.images[index])
+        for left, right in zip((labels, draws), others, strict=True):
             np.testing.assert_array_equal(left, right)
