@@ -22,7 +22,7 @@ import numpy as np
 import record
 
 from components.data.ingest import tfrecord
-from components.data.ingest.images import open_image
+from components.data.ingest.images import as_seen, open_image
 from components.data.ingest.sources.cifar10 import CLASS_NAMES
 from components.data.statistics.perceptual import CORRELATION, DISTANCE, close_pairs, edge_correlation, phash, thumbnail
 
@@ -43,7 +43,7 @@ def main(span: str, duplicates: str, labels: str = "") -> None:
         for serialized in tfrecord.read(shard):
             example = tfrecord.parse(serialized)
             split, number = _place(example.id.decode(), official)
-            thumbnails[split][number] = thumbnail(open_image(example.image))
+            thumbnails[split][number] = thumbnail(np.asarray(as_seen(open_image(example.image)).convert("L")))
     with Path(duplicates).open() as file:
         near = {int(row["TestID"]) for row in csv.DictReader(file) if row["Judgment"] == NEAR}
 

@@ -155,15 +155,14 @@ def trainer_input(data: Path, folder: Path) -> Measurement:
     import tensorflow_transform as tft
 
     from trainer.augment import draws_per_image
-    from trainer.input import Share, dataset, load, training_batches
-    from trainer.preprocessing import PIXELS
+    from trainer.input import Share, dataset, decode_by_graph, load, training_batches
     from trainer.settings import AugmentSettings
 
     launch_nodes(*compile_for_photographs(data, folder), folder)
     [transform_graph] = folder.glob("*/root/Transform/transform_graph/*")
     start, cpu = time.perf_counter(), time.process_time()
     transform = tft.TFTransformOutput(str(transform_graph))
-    train, _ = (load(shards(data, split), transform, PIXELS, SIZE) for split in ("train", "val"))
+    train, _ = (load(shards(data, split), decode_by_graph(transform), SIZE) for split in ("train", "val"))
     loaded = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu}
     draws, share = draws_per_image(AugmentSettings()), Share(first=0, replicas=1, parts=1)
     batches = dataset(lambda: training_batches(train, BATCH, draws, 0, 0, share), train, BATCH, draws)

@@ -345,7 +345,7 @@ def _beta_quantiles(alpha: float) -> np.ndarray:
 @functools.cache
 def _crop_area_quantiles(scale: tuple[float, float], ratio: tuple[float, float]) -> np.ndarray:
     """Return the quantiles at 0, 1/1024, ... 1 of the areas in `scale` for which a ratio fits, float32 [1025]."""
-    areas = np.linspace(*scale, 1025)
+    areas = np.linspace(scale[0], min(scale[1], 1 / ratio[0], ratio[1]), 1025)
     # Each area is weighted by the length of the range of ratios that fit. The small addition gives a weight to areas
     # for which exactly one ratio fits.
     fitting = np.minimum(math.log(ratio[1]), -np.log(areas)) - np.maximum(math.log(ratio[0]), np.log(areas))

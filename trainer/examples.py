@@ -9,6 +9,8 @@ ID = "id"  # bytes: origin of the example
 # Both are checked in the header of an image, before it is decoded.
 MAX_PIXELS = 4096 * 4096  # decoded pixels; they take 48 MiB as RGB
 MAX_JPEG_PIXELS = 2**27  # pixels of a JPEG, which is decoded at a reduced scale if it has more than MAX_PIXELS
+MAX_PROGRESSIVE_PIXELS = 2**26  # pixels of a progressive JPEG, whose decoder keeps up to 6 bytes for each
+MAX_SCANS = 100  # passes over a JPEG; a progressive one usually has ten, and each takes time for all pixels
 MAX_SIDE = 1_000_000  # pixels on a side of an image, the limit of libpng; that of JPEG is 65,500
 
 CLASS_NAMES_DOMAIN = "class_names"  # string domain of the schema, which lists the classes in index order

@@ -23,11 +23,20 @@ def orientation(encoded: tf.Tensor, is_jpeg: tf.Tensor) -> tf.Tensor:
         is_jpeg: Whether it is a JPEG, scalar bool.
     """
     start = tf.strings.substr(encoded, 0, tf.where(is_jpeg, _SEARCHED_BYTES, tf.strings.length(encoded)))
-    parts = tf.strings.split(start, tf.where(is_jpeg, b"Exif\0\0", b"eXIf"), maxsplit=1)
+    parts = tf.strings.split(start, tf.where(is_jpeg, b"Exif\0\0", b"eXIf"))
     # Before the name, a JPEG has the marker of the segment and two bytes of its length.
-    before = tf.strings.substr(tf.strings.join([b"\0\0\0\0", parts[0]]), -4, 2)
-    found = (tf.size(parts) == 2) & (~is_jpeg | tf.equal(before, b"\xff\xe1"))
-    return tf.cond(found, lambda: _read_orientation(tf.strings.substr(parts[1], 0, 2**16)), lambda: 1)
+    before = tf.strings.substr(tf.strings.join([b"\0\0\0\0", parts[:-1]]), -4, 2)
+    is_segment = ~is_jpeg | tf.equal(before, b"\xff\xe1")
+
+    def read() -> tf.Tensor:
+        number = tf.argmax(is_segment, output_type=tf.int32)  # the first
+        # A file may hold a second JPEG, for example a smaller one, whose metadata is not that of the first.
+        ahead = tf.strings.reduce_join(parts[: number + 1])
+        is_first = tf.size(tf.strings.split(ahead, b"\xff\xd8\xff")) <= 2
+        value = _read_orientation(tf.strings.substr(parts[number + 1], 0, 2**16))
+        return tf.where(is_first, value, 1)
+
+    return tf.cond(tf.reduce_any(is_segment), read, lambda: 1)
 
 
 def _read_orientation(tiff: tf.Tensor) -> tf.Tensor:

@@ -5,7 +5,6 @@ import hashlib
 import logging
 import os
 import shutil
-import struct
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Set
@@ -16,12 +15,15 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from trainer.examples import ID, LABEL
+from trainer.examples import ID, IMAGE, LABEL
+from trainer.framing import Framing
+from trainer.preprocessing import PIXELS, decode_batch
 
 log = logging.getLogger(__name__)
 
 PADDING_LABEL = -1  # label of a row that only fills up a batch
 
+_RAW = {IMAGE: tf.string, LABEL: tf.int64, ID: tf.string}  # types of the features of a raw example
 _DECODED_IMAGES = 64  # images that a thread decodes at a time
 _REPORT_SECONDS = 5
 
@@ -44,48 +46,57 @@ class Split:
         return digest.hexdigest()
 
 
-def load(
-    patterns: list[str], transform: tft.TFTransformOutput, pixels: str, size: int, leave_out: Set[bytes] = frozenset()
-) -> Split:
+Decode = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
+"""Function from serialized raw examples, string [N], to pixels, uint8 [N, size * size * 3], labels and ids."""
+
+
+def decode_by_graph(transform: tft.TFTransformOutput) -> Decode:
+    """Return a function that applies the graph which Transform made from `trainer.preprocessing.preprocessing_fn`."""
+    graph, features = transform.transform_features_layer(), transform.raw_feature_spec()
+
+    def decode(records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        batch = graph(tf.io.parse_example(records, features))
+        return tf.io.decode_raw(batch[PIXELS], tf.uint8), batch[LABEL], batch[ID]
+
+    return decode
+
+
+def decode_by_framing(framing: Framing) -> Decode:
+    """Return a function that decodes images as serving does, where Transform's graph has another size."""
+    features = {name: tf.io.FixedLenFeature([], dtype) for name, dtype in _RAW.items()}
+
+    def decode(records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        batch = tf.io.parse_example(records, features)
+        images, valid = decode_batch(batch[IMAGE], framing)
+        with tf.control_dependencies([tf.debugging.assert_equal(valid, True)]):
+            return tf.reshape(images, (-1, framing.size**2 * 3)), batch[LABEL], batch[ID]
+
+    return decode
+
+
+def load(patterns: list[str], decode: Decode, size: int, leave_out: Set[bytes] = frozenset()) -> Split:
     """Decode all images of a split, in the order of the files, to a temporary file in TMPDIR.
 
     The file is mapped into memory, so the operating system keeps as much of it in memory as fits.
 
     Args:
         patterns: Glob patterns of the TFRecord files of raw examples.
-        transform: Graph that Transform made from `trainer.preprocessing.preprocessing_fn`.
-        pixels: Feature of the graph that holds the pixels.
-        size: Pixels on a side of these images.
+        decode: Function that decodes a batch, such as `decode_by_graph`.
+        size: Pixels on a side of the decoded images.
         leave_out: Ids of examples to leave out.
 
     Returns:
         The split.
 
     Raises:
-        ValueError: If there are no examples.
+        ValueError: If there are no examples, all are left out, or a file is damaged.
         OSError: If TMPDIR has no room for the pixels, or a file cannot be read.
         InvalidArgumentError: If an image does not decode. The data gate stops a run with such images earlier.
     """
-    files = sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
+    files = _find(patterns)
     total = sum(map(_count_records, files))
-    if not total:
-        raise ValueError(f"no examples in {', '.join(patterns)}")
-    folder, needed = tempfile.gettempdir(), total * size * size * 3
-    disk_full = OSError(
-        errno.ENOSPC,
-        f"the pixels of {total:,} images take {needed / 2**30:.2f} GiB, and {folder} has "
-        f"{shutil.disk_usage(folder).free / 2**30:.2f} GiB left: set TMPDIR to a folder with more room",
-    )
-    if needed > shutil.disk_usage(folder).free:
-        raise disk_full
-    log.info("decoding %s images to %.2f GiB in %s", f"{total:,}", needed / 2**30, folder)
-    graph, features = transform.transform_features_layer(), transform.raw_feature_spec()
-
-    def decode(records: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        batch = graph(tf.io.parse_example(records, features))
-        flat = tf.ensure_shape(tf.io.decode_raw(batch[pixels], tf.uint8), (None, size * size * 3))
-        return flat, batch[LABEL], batch[ID]
-
+    check_room([(patterns, size)])
+    log.info("decoding %s images to %.2f GiB in %s", f"{total:,}", total * size**2 * 3 / 2**30, tempfile.gettempdir())
     batches = tf.data.TFRecordDataset(files).batch(_DECODED_IMAGES).map(decode, num_parallel_calls=os.cpu_count())
     labels, done, reported = [], 0, time.monotonic()
     try:
@@ -100,22 +111,59 @@ def load(
                     reported = time.monotonic()
             file.flush()
             every_label = np.concatenate(labels)
+            if not len(every_label):
+                raise ValueError(f"all {total:,} examples of {', '.join(patterns)} are left out: use other data")
             # A copy on write, because TensorFlow accepts no memory that it must not write to. It does not write to it.
             images = np.memmap(file, np.uint8, "c", shape=(len(every_label), size, size, 3))
     except OSError as error:
-        raise disk_full if error.errno == errno.ENOSPC else error from None
+        if error.errno == errno.ENOSPC:
+            check_room([(patterns, size)])  # names what is needed, if it is still missing
+        raise
     return Split(images, every_label)
+
+
+def check_room(splits: list[tuple[list[str], int]]) -> None:
+    """Check that the decoded images of some splits fit into TMPDIR.
+
+    Args:
+        splits: Glob patterns and size of each split, as for `load`.
+
+    Raises:
+        ValueError: If a split has no examples, or a file is damaged.
+        OSError: If there is too little room.
+    """
+    images = needed = 0
+    for patterns, size in splits:
+        found = sum(map(_count_records, _find(patterns)))
+        if not found:
+            raise ValueError(f"no examples in {', '.join(patterns)}")
+        images, needed = images + found, needed + found * size**2 * 3
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(
+            errno.ENOSPC,
+            f"the pixels of {images:,} images take {needed / 2**30:.2f} GiB, and {folder} has {free / 2**30:.2f} "
+            "GiB left: set TMPDIR to a folder with more room",
+        )
+
+
+def _find(patterns: list[str]) -> list[str]:
+    return sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
 
 
 def _count_records(path: str) -> int:
     """Return the number of records of a TFRecord file. Only their lengths are read."""
-    count = 0
+    count = at = 0
     with tf.io.gfile.GFile(path, "rb") as file:
         size = file.size()
-        while file.tell() < size:
-            (length,) = struct.unpack("<Q", file.read(8))
-            file.seek(file.tell() + length + 8)  # checksums of the length and of the data
+        while at < size:
+            file.seek(at)
+            start = file.read(8)
+            at += 16 + int.from_bytes(start, "little")  # with the checksums of the length and of the data
             count += 1
+    if at != size:
+        raise ValueError(f"{path} ends within a record: restore it, or run again without the cache")
     return count
 
 

@@ -6,12 +6,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainer.examples import ID, IMAGE, LABEL, MAX_JPEG_PIXELS, MAX_PIXELS, MAX_SIDE
+from trainer.examples import ID, IMAGE, LABEL, MAX_JPEG_PIXELS, MAX_PIXELS, MAX_PROGRESSIVE_PIXELS, MAX_SCANS, MAX_SIDE
 from trainer.exif import orientation
 from trainer.framing import Framing
 
-PIXELS, STORED_PIXELS = "pixels", "stored_pixels"  # features of the transform graph
+PIXELS = "pixels"  # feature of the transform graph
 
+_SCAN, _PROGRESSIVE = b"\xff\xda", b"\xff\xc2"  # JPEG markers
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 # The size of a PNG is in the chunk IHDR, which must be the first. Decoders also accept files with other chunks before
 # it, in which `_shape` would not find the size. So the signature here includes the start of IHDR.
@@ -44,9 +45,14 @@ def decode(encoded: tf.Tensor, framing: Framing, plain: bool = False) -> tf.Tens
     """
     is_jpeg = tf.equal(tf.strings.substr(encoded, 0, 3), _JPEG_SIGNATURE)
     shape = tf.cond(is_jpeg, lambda: tf.io.extract_jpeg_shape(encoded, tf.int64)[:2], lambda: _png_shape(encoded))
+    pixels = tf.reduce_prod(shape)
+    jpeg = tf.where(is_jpeg, encoded, b"")
+    # Neither marker can occur in the pixels of a JPEG. A thumbnail in its metadata may add a few scans.
+    scans = tf.size(tf.strings.split(jpeg, _SCAN)) - 1
+    progressive = tf.size(tf.strings.split(tf.where(pixels > MAX_PROGRESSIVE_PIXELS, jpeg, b""), _PROGRESSIVE)) > 1
     limit = tf.where(is_jpeg, tf.constant(MAX_JPEG_PIXELS, tf.int64), MAX_PIXELS)
-    is_small = tf.reduce_all(shape <= MAX_SIDE) & (tf.reduce_prod(shape) <= limit)
-    # An image that is too large is replaced by an empty string, which does not decode.
+    is_small = tf.reduce_all(shape <= MAX_SIDE) & (pixels <= limit) & (scans <= MAX_SCANS) & ~progressive
+    # An image that needs too much memory or time is replaced by an empty string, which does not decode.
     checked = tf.where(is_small, encoded, b"")
     if plain:
         return _fit(_decode_at_scale(checked, is_jpeg, shape, framing.size), framing)
@@ -90,8 +96,8 @@ def _decode_png_on_background(encoded: tf.Tensor, framing: Framing) -> tf.Tensor
     opaque = tf.cast(tf.minimum(2**bits - 1, 255), tf.uint8)
 
     def compose() -> tf.Tensor:
-        weight = tf.cast(opacity, tf.int32)
-        mixed = tf.cast(colours, tf.int32) * weight + tf.constant(framing.background) * (255 - weight)
+        weight = tf.cast(opacity, tf.uint16)  # all sums fit into 16 bits
+        mixed = tf.cast(colours, tf.uint16) * weight + tf.constant(framing.background, tf.uint16) * (255 - weight)
         return tf.cast((mixed + 127) // 255, tf.uint8)
 
     return tf.cond(tf.reduce_all(tf.equal(opacity, opaque)), lambda: colours, compose)
@@ -116,7 +122,13 @@ def _fit(image: tf.Tensor, framing: Framing) -> tf.Tensor:
         return tf.round(tf.image.resize(part, (height, width), antialias=True))  # weighted means, from 0 to 255
 
     def stretch() -> tf.Tensor:
-        return resize(size, size, image)
+        # Resizing takes memory for the new height times the old width, so a wide strip is made narrow first.
+        height, width = tf.unstack(tf.shape(image, tf.int64)[:2])
+        return tf.cond(
+            width * size > MAX_PIXELS,
+            lambda: resize(size, size, resize(tf.cast(height, tf.int32), size, image)),
+            lambda: resize(size, size, image),
+        )
 
     def crop() -> tf.Tensor:
         # The middle is cut out before it is resized. If a narrow strip were resized first, its longer side might become
@@ -208,16 +220,11 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]
             `stored_size`, the side in pixels at which training images are kept before they are augmented.
 
     Returns:
-        PIXELS, the image at the model's size; STORED_PIXELS, the image at `stored_size`, if it differs; label and id.
-        Images are uint8 bytes, row by row.
+        PIXELS, the image at `stored_size`, uint8 bytes, row by row; label and id.
     """
-    encoded = tf.reshape(inputs[IMAGE], [-1])
-    framing = Framing.of(json.loads(custom_config["framing"]))
-    framings = {PIXELS: framing}
-    if custom_config["stored_size"] != framing.size:
-        framings[STORED_PIXELS] = framing.at(custom_config["stored_size"])
-    pixels = {name: _decode_to_bytes(encoded, chosen) for name, chosen in framings.items()}
-    return {**pixels, LABEL: tf.reshape(inputs[LABEL], [-1]), ID: tf.reshape(inputs[ID], [-1])}
+    framing = Framing.of(json.loads(custom_config["framing"])).at(custom_config["stored_size"])
+    pixels = _decode_to_bytes(tf.reshape(inputs[IMAGE], [-1]), framing)
+    return {PIXELS: pixels, LABEL: tf.reshape(inputs[LABEL], [-1]), ID: tf.reshape(inputs[ID], [-1])}
 
 
 def _decode_to_bytes(encoded: tf.Tensor, framing: Framing) -> tf.Tensor:

@@ -17,8 +17,7 @@ from trainer.backbone import digest
 from trainer.checkpoint import Checkpoints
 from trainer.examples import class_names
 from trainer.finetune import fine_tune, rebuild_head
-from trainer.input import load
-from trainer.preprocessing import PIXELS, STORED_PIXELS
+from trainer.input import check_room, decode_by_framing, decode_by_graph, load
 from trainer.saved_model import open_saved_model
 from trainer.settings import AugmentSettings, FinetuneSettings, ModelSettings, TrainingSettings
 from trainer.train import build_vit, train
@@ -74,16 +73,18 @@ def run_fn(fn_args: "FnArgs") -> None:
     with tf.io.gfile.GFile(fn_args.schema_path) as file:
         names = class_names(text_format.Parse(file.read(), schema))
     mean, std = config["mean"], config["std"]
-    transform = tft.TFTransformOutput(fn_args.transform_output)
     leave_out: set[bytes] = set()
     if "leave_out" in config:
         ids = json.loads(Path(config["leave_out"]).read_text("utf-8"))
         leave_out = {id.encode("utf-8", "surrogateescape") for id in ids}
         log.info(f"{len(leave_out):,} examples that leak between splits are left out")
-    stored = augmentation.stored_size or model_settings.image_size
-    stored_pixels = PIXELS if stored == model_settings.image_size else STORED_PIXELS
-    train_split = load(fn_args.train_files, transform, stored_pixels, stored, leave_out)
-    val_split = load(fn_args.eval_files, transform, PIXELS, model_settings.image_size, leave_out)
+    size = model_settings.image_size
+    stored_size = augmentation.stored_size or size
+    by_graph = decode_by_graph(tft.TFTransformOutput(fn_args.transform_output))
+    check_room([(fn_args.train_files, stored_size), (fn_args.eval_files, size)])
+    train_split = load(fn_args.train_files, by_graph, stored_size, leave_out)
+    decode = by_graph if stored_size == size else decode_by_framing(model_settings.framing)
+    val_split = load(fn_args.eval_files, decode, size, leave_out)
 
     inputs = [  # values that affect the result of every training
         config["model"],

@@ -408,6 +408,8 @@ class ViT(keras.Model):
             "resize": resize,
             "background": list(background),
         }
+        if resize not in get_args(Resize):
+            raise ValueError(f"resize {resize!r} is not one of {', '.join(get_args(Resize))}")
         check_model(self.config)
         policy = self.dtype_policy
         # Always in float32: bfloat16 has too few bits of mantissa to subtract a mean.

@@ -24,7 +24,7 @@ from components.model.evaluator.judgement import OVERRIDE, Check, Judgement, Ove
 from pipeline.metadata.properties import UnreadableError, read, read_flag, read_text, unreadable
 from pipeline.metadata.records import Artifact, Execution, Run
 from pipeline.outcome import REFUSED, REPORT, NodeState, Outcome
-from pipeline.settings import DataSettings
+from pipeline.settings import REMOVED, DataSettings
 from trainer.settings import current_names
 from trainer.warm_start import WARM_START, WarmStart
 
@@ -520,9 +520,14 @@ def this_process() -> str:
 
 
 def current_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the recorded settings of a run, with setting names of earlier versions replaced by the current names."""
-    model = settings.get("model")
-    return {**settings, "model": current_names(model)} if isinstance(model, dict) else settings
+    """Return the recorded settings of a run, with the current names and without those that no longer exist."""
+    groups = {**settings}
+    if isinstance(model := settings.get("model"), dict):
+        groups["model"] = current_names(model)
+    for group, name in (key.split(".") for key in REMOVED):
+        if isinstance(values := groups.get(group), dict):
+            groups[group] = {key: value for key, value in values.items() if key != name}
+    return groups
 
 
 def as_text(value: object) -> str | None:

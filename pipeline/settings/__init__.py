@@ -40,6 +40,11 @@ _DEEPEST = 5  # levels of a setting's key, such as kubeflow.steps.Trainer.node_s
 _LONGEST_SHOWN = 100  # characters of a value in a message
 _MOST_EXPLAINED = 20  # problems in one message
 _NO_SETTINGS = "it has no settings: write some below it"
+# Settings of earlier versions that no longer exist, with the reason.
+REMOVED = {
+    "training.memory_gib": "decoded images are always in a temporary file",
+    "data_gate.rotated": "the Exif orientation is applied",
+}
 _RENAMED = {f"model.{old}": f"model.{new}" for old, new in RENAMED.items()}
 TOKEN = "VITPIPE_KUBEFLOW__TOKEN"
 # Settings that only the environment can set.
@@ -426,6 +431,8 @@ def _explain(problem: ErrorDetails, settings: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if key in _RENAMED:
         return f"{key} was renamed to {_RENAMED[key]}"
+    if key in REMOVED:
+        return f"{key} no longer exists, because {REMOVED[key]}: leave it out"
     if problem["type"] == "extra_forbidden":
         hint = did_you_mean(key[:_LONGEST_SHOWN], _keys(settings)).strip()
         return f"{_short(key)}: no such setting" + (f"; {hint}" if hint else "")

@@ -25,17 +25,11 @@ def labels_of(batches):
     return np.concatenate([batch[1] for batch in batches])
 
 
-class Decoder:
-    """Replacement of Transform's graph for examples whose images are pixels already."""
-
-    def raw_feature_spec(self):
-        return {name: tf.io.FixedLenFeature([], dtype) for name, dtype in FEATURES.items()}
-
-    def transform_features_layer(self):
-        return lambda batch: {"pixels": batch["image"], **batch}
-
-
-FEATURES = {"image": tf.string, "label": tf.int64, "id": tf.string}
+def decode(records):
+    """Read examples whose images are pixels already."""
+    features = {"image": tf.string, "label": tf.int64, "id": tf.string}
+    batch = tf.io.parse_example(records, {name: tf.io.FixedLenFeature([], dtype) for name, dtype in features.items()})
+    return tf.io.decode_raw(batch["image"], tf.uint8), batch["label"], batch["id"]
 
 
 @pytest.fixture
@@ -49,27 +43,37 @@ def files(tmp_path, split):
 
 
 def test_a_split_is_read_in_the_order_of_its_files(files, split):
-    loaded = load(files, Decoder(), "pixels", 2)
+    loaded = load(files, decode, 2)
     np.testing.assert_array_equal(loaded.images, split.images)
     np.testing.assert_array_equal(loaded.labels, split.labels)
     assert loaded.digest() == split.digest()
 
 
 def test_examples_may_be_left_out(files, split):
-    loaded = load(files, Decoder(), "pixels", 2, leave_out=[b"00", b"07", b"no such"])
+    loaded = load(files, decode, 2, leave_out=[b"00", b"07", b"no such"])
     assert loaded.labels.tolist() == [1, 2, 3, 4, 5, 6, 8, 9]
     np.testing.assert_array_equal(loaded.images, split.images[loaded.labels])
 
 
 def test_no_examples_is_an_error_that_names_the_files(tmp_path):
     with pytest.raises(ValueError, match="nothing-here"):
-        load([str(tmp_path / "nothing-here*")], Decoder(), "pixels", 2)
+        load([str(tmp_path / "nothing-here*")], decode, 2)
+
+
+def test_a_split_without_examples_or_with_a_damaged_file_is_an_error(files, tmp_path):
+    with pytest.raises(ValueError, match=r"all 10 examples of .* are left out"):
+        load(files, decode, 2, leave_out=[b"%02d" % row for row in range(10)])
+    whole = (tmp_path / "b").read_bytes()
+    for damaged in (whole[:-3], whole + b"more"):
+        (tmp_path / "b").write_bytes(damaged)
+        with pytest.raises(ValueError, match="b ends within a record"):
+            load(files, decode, 2)
 
 
 def test_a_full_disk_is_reported_before_images_are_decoded(files, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100))
     with pytest.raises(OSError, match=r"10 images take .* GiB left: set TMPDIR"):
-        load(files, Decoder(), "pixels", 2)
+        load(files, decode, 2)
 
 
 def test_the_digest_covers_pixels_and_labels(split):

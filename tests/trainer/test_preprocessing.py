@@ -13,11 +13,11 @@ from PIL import Image, ImageOps
 from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io, schema_utils
 
 from components.data.ingest import tfrecord
-from components.data.ingest.images import check
+from components.data.ingest.images import check, examine
 from trainer import serving
 from trainer.framing import Framing
-from trainer.input import load
-from trainer.preprocessing import PIXELS, STORED_PIXELS, decode, decode_batch, preprocessing_fn
+from trainer.input import decode_by_framing, decode_by_graph, load
+from trainer.preprocessing import decode, decode_batch, preprocessing_fn
 from trainer.vit import ViT
 
 
@@ -64,8 +64,8 @@ def run_transform(images, output, stored_size=8, **framing):
     return tft.TFTransformOutput(str(output / "graph"))
 
 
-def read(output, transform, pixels=PIXELS, size=8):
-    return load([str(output / "examples*")], transform, pixels, size)
+def read(output, transform, size=8):
+    return load([str(output / "examples*")], decode_by_graph(transform), size)
 
 
 def test_training_reads_the_pixels_that_serving_decodes(pixels, tmp_path):
@@ -81,9 +81,10 @@ def test_training_reads_the_pixels_that_serving_decodes(pixels, tmp_path):
 def test_training_images_may_be_kept_at_another_size(pixels, tmp_path):
     images = [encoded(image) for image in pixels]
     transform = run_transform(images, tmp_path, stored_size=6, resize="crop")
-    stored = read(tmp_path, transform, STORED_PIXELS, 6).images
+    stored = read(tmp_path, transform, 6).images
     np.testing.assert_array_equal(stored, decode_batch(tf.constant(images), Framing(6, "crop"))[0])
-    np.testing.assert_array_equal(read(tmp_path, transform).images, pixels)
+    by_framing = decode_by_framing(Framing(8, "crop"))
+    np.testing.assert_array_equal(load([str(tmp_path / "examples*")], by_framing, 8).images, pixels)
 
 
 def test_transform_has_nothing_to_analyze():
@@ -190,6 +191,35 @@ def test_an_image_becomes_square_as_its_framing_says():
     strip = tf.constant(encoded(np.full((1, 20_000, 3), 7, "uint8")))
     for resize in "stretch", "crop", "pad":
         assert decode(strip, Framing(10, resize)).shape == (10, 10, 3)
+
+
+def test_a_strip_is_stretched_in_bounded_memory():
+    """Resized in one step, it would take memory for the new height times the old width."""
+    strip = tf.constant(encoded(np.arange(300_000, dtype="uint32").astype("uint8")[None].repeat(2, 0)))
+    assert abs(decode(strip, Framing(224)).numpy().astype(int) - 127).max() <= 2
+
+
+def test_an_image_that_takes_too_much_time_or_memory_is_invalid():
+    noise = np.random.default_rng(3).integers(0, 256, (32, 32, 3), "uint8")
+    image = encoded(noise, "JPEG", progressive=True)
+    last = image.rindex(b"\xff\xda")
+    bomb = image[:last] + image[last:-2] * 120 + image[-2:]
+    assert decode_batch(tf.constant([image, bomb]), Framing(8))[1].numpy().tolist() == [True, False]
+    assert examine(bomb)[0] == "a JPEG of more than 100 scans"
+    shape = image.index(b"\xff\xc2") + 5
+    huge = image[:shape] + struct.pack(">HH", 8200, 8200) + image[shape + 4 :]
+    assert examine(huge)[0] == "a progressive JPEG of more than 67,108,864 pixels"
+    assert not decode_batch(tf.constant([huge]), Framing(8))[1].numpy().any()
+
+
+def test_the_metadata_of_a_second_jpeg_and_of_other_segments_is_ignored(pixels):
+    plain, turned = encoded(pixels[0], "JPEG"), encoded(pixels[1], "JPEG", exif=exif(6))
+    wanted = decode(tf.constant(plain), Framing(8))
+    for image in (plain + turned, plain[:2] + b"\xff\xfe\0\x20" + exif(6)[:30] + plain[2:]):
+        np.testing.assert_array_equal(decode(tf.constant(image), Framing(8)), wanted)
+    comment = b"\xff\xfe\0\x08Exif\0\0"
+    upright = decode(tf.constant(turned), Framing(8))
+    np.testing.assert_array_equal(decode(tf.constant(turned[:2] + comment + turned[2:]), Framing(8)), upright)
 
 
 def test_a_large_jpeg_is_decoded_at_a_reduced_scale():

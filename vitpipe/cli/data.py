@@ -117,9 +117,9 @@ def prepare(
     sizes = ", ".join(f"{manifest.examples(split):,} {split}" for split in manifest.counts)
     print_line(f"{folder}: {sizes} images of {len(manifest.class_names)} classes in {len(manifest.shards)} shards")
     if not before and kind not in ("cifar10", "sample"):
-        advice = advise(read_facts(out), has_nvidia_gpu())
-        print_line(f"to train on it: {advice.command(out)}", sys.stderr)
-        print_line(f"why {advice.preset}: {advice.reason}", sys.stderr)
+        advised = advise(read_facts(out), has_nvidia_gpu())
+        print_line(f"to train on it: {advised.command(out)}", sys.stderr)
+        print_line(f"why {advised.preset}: {advised.reason}", sys.stderr)
 
 
 @app.command(rich_help_panel=PREPARE, epilog=example("vitpipe data verify data/cifar10"))

@@ -148,8 +148,11 @@ def judge(
 
     if previous is not None:
         drift = _drift(train, previous.splits["train"])
-        if previous.image_size != figures.image_size:  # sharpness depends on the size at which it is measured
-            drift = [row for row in drift if row[0] != "drift_sharpness"]
+        # What is measured on the model's input cannot be compared if the input is made in another way.
+        incomparable = {"drift_sharpness"} if previous.image_size != figures.image_size else set()
+        if (previous.resize, previous.background) != (figures.resize, figures.background):
+            incomparable |= {"drift_sharpness", "drift_colour", "drift_brightness"}
+        drift = [row for row in drift if row[0] not in incomparable]
         for check, value, text in drift:
             fix = f'find out what changed; if the change is intended, pass --accept {check} --reason "..."'
             add(check, value, f"{text} since span {previous.span}", fix)

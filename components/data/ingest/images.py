@@ -13,7 +13,7 @@ import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from trainer.examples import MAX_JPEG_PIXELS, MAX_PIXELS, MAX_SIDE
+from trainer.examples import MAX_JPEG_PIXELS, MAX_PIXELS, MAX_PROGRESSIVE_PIXELS, MAX_SCANS, MAX_SIDE
 
 MAX_BYTES = 64 * 2**20  # largest image file that is accepted
 
@@ -21,6 +21,8 @@ MAX_BYTES = 64 * 2**20  # largest image file that is accepted
 TOO_LARGE = f"larger than {MAX_BYTES:,} bytes"
 TOO_MANY_PIXELS = f"a PNG of more than {MAX_PIXELS:,} pixels"
 TOO_MANY_JPEG_PIXELS = f"a JPEG of more than {MAX_JPEG_PIXELS:,} pixels"
+TOO_MANY_PROGRESSIVE_PIXELS = f"a progressive JPEG of more than {MAX_PROGRESSIVE_PIXELS:,} pixels"
+TOO_MANY_SCANS = f"a JPEG of more than {MAX_SCANS} scans"
 TOO_LONG = f"a side of more than {MAX_SIDE:,} pixels"
 NO_IMAGE = "not a PNG or JPEG image"
 DAMAGED = "cut or damaged"
@@ -62,6 +64,9 @@ _FIXES = {
     "`mogrify -resize '4096x4096>' FILE...`",
     TOO_MANY_JPEG_PIXELS: "reduce its sides to at most 11,585 pixels, for example with "
     "`mogrify -resize '11585x11585>' FILE...`",
+    TOO_MANY_PROGRESSIVE_PIXELS: "reduce its sides to at most 8,192 pixels, for example with "
+    "`mogrify -resize '8192x8192>' FILE...`",
+    TOO_MANY_SCANS: "encode it again, for example with `mogrify -interlace none FILE...`",
     TOO_LONG: "crop or resize it",
 }
 
@@ -145,7 +150,7 @@ def remarks(data: bytes, low: Sequence[int], high: Sequence[int]) -> tuple[str, 
     """
     applies = {
         "one_colour": tuple(low) == tuple(high),
-        "narrow_range": _is_png(data) and data[24] == 16 and max(high) < 64,
+        "narrow_range": _is_png(data) and data[24:25] == b"\x10" and max(high) < 64,
     }
     return tuple(name for name in REMARKS if applies[name])
 
@@ -203,7 +208,7 @@ def open_header(data: bytes) -> Image.Image:
 
     Raises:
         BadImage: unless the bytes are a complete PNG or JPEG within MAX_BYTES, MAX_PIXELS or MAX_JPEG_PIXELS, and
-            MAX_SIDE.
+            MAX_SIDE, and a JPEG within MAX_PROGRESSIVE_PIXELS and MAX_SCANS.
     """
     if len(data) > MAX_BYTES:
         raise BadImage(TOO_LARGE)
@@ -214,6 +219,10 @@ def open_header(data: bytes) -> Image.Image:
             width, height = image.size
             if width * height > (MAX_PIXELS if _is_png(data) else MAX_JPEG_PIXELS):
                 raise BadImage(_too_many_pixels(data))
+            if width * height > MAX_PROGRESSIVE_PIXELS and image.info.get("progressive"):
+                raise BadImage(TOO_MANY_PROGRESSIVE_PIXELS)
+            if not _is_png(data) and data.count(b"\xff\xda") > MAX_SCANS:
+                raise BadImage(TOO_MANY_SCANS)
             if max(width, height) > MAX_SIDE:
                 raise BadImage(TOO_LONG)
             if problem := _png_problem(data) if _is_png(data) else _jpeg_problem(data):
@@ -233,9 +242,9 @@ def _load(image: Image.Image) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about invalid Exif data
             width, height = image.size
-            for scale in 2, 4, 8:
-                if image.width * image.height > MAX_PIXELS:
-                    image.draft(image.mode, (width // scale, height // scale))
+            scale = next(scale for scale in (1, 2, 4, 8) if -(-width // scale) * -(-height // scale) <= MAX_PIXELS)
+            if scale > 1:
+                image.draft(image.mode, (width // scale, height // scale))
             image.load()
     except _DAMAGED:
         raise BadImage(DAMAGED) from None

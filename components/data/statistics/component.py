@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
@@ -182,10 +183,14 @@ def _measurer(framing: Framing) -> tf.types.experimental.PolymorphicFunction:
 
         inner = luma[:, 1:-1, 1:-1]
         laplacian = luma[:, :-2, 1:-1] + luma[:, 2:, 1:-1] + luma[:, 1:-1, :-2] + luma[:, 1:-1, 2:] - 4 * inner
+        grey = luma
+        if framing.resize == "pad":  # pictures with equal bars would seem nearly equal
+            stretched, _ = decode_batch(encoded, replace(framing, size=SIDE, resize="stretch"))
+            grey = tf.tensordot(tf.cast(stretched, tf.float32), tf.constant(_LUMA), 1)
         return {
             "pixels": pixels,
             "valid": valid,
-            "grey": tf.cast(luma + 0.5, tf.uint8),
+            "grey": tf.cast(grey + 0.5, tf.uint8),
             "mean": for_each_plane(mean),
             "mean_square": for_each_plane(lambda plane: mean(plane * plane)),
             "low": for_each_plane(lambda plane: tf.reduce_min(plane, axis=(1, 2))),
@@ -253,7 +258,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         span, gate_span = (
             artifact.get_int_custom_property(SPAN_PROPERTY_NAME) for artifact in (examples, test_examples)
         )
-        figures = compute_figures(images, names, leaks, span, gate_span, framing.size)
+        figures = compute_figures(images, names, leaks, span, gate_span, framing)
         (folder / FIGURES).write_text(figures.model_dump_json(indent=1) + "\n", encoding="utf-8")
         statistics.span = span
 

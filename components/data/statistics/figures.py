@@ -7,6 +7,7 @@ import pandas as pd
 from pydantic import Field
 
 from components.data.ingest.source import SPLITS
+from trainer.framing import Framing, Resize
 from trainer.settings import Group
 
 FIGURES = "figures.json"  # the file of an ImageStatistics artifact that holds `ImageFigures`
@@ -63,6 +64,9 @@ class ImageFigures(Group):
     span: int
     gate_span: int  # the span whose test split is measured
     image_size: int  # side in pixels at which the model sees an image
+    # How the model sees an image. The defaults are those of spans that were measured before there was a choice.
+    resize: Resize = "stretch"
+    background: tuple[int, int, int] = (255, 255, 255)
     splits: dict[str, SplitFigures]
     repeated_ids: int  # examples whose id an earlier example has; train and val count together, test on its own
     leaks: list[Leak]
@@ -75,7 +79,7 @@ def read_figures(folder: Path) -> ImageFigures:
 
 
 def compute_figures(
-    images: pd.DataFrame, names: list[str], leaks: list[Leak], span: int, gate_span: int, image_size: int
+    images: pd.DataFrame, names: list[str], leaks: list[Leak], span: int, gate_span: int, framing: Framing
 ) -> ImageFigures:
     """Compute the statistics of a table of images. Conflicts are not counted.
 
@@ -85,12 +89,14 @@ def compute_figures(
         leaks: numbers of images that appear in two splits.
         span: number of the span of train and val.
         gate_span: number of the span of test.
-        image_size: side in pixels at which the model sees an image.
+        framing: choices by which an image became the model's input.
     """
     return ImageFigures(
         span=span,
         gate_span=gate_span,
-        image_size=image_size,
+        image_size=framing.size,
+        resize=framing.resize,
+        background=framing.background,
         splits={split: _split_figures(images[images.split == split], names) for split in SPLITS},
         repeated_ids=int(repeated_ids(images).sum()),
         leaks=leaks,

@@ -3,6 +3,7 @@ import pandas as pd
 
 from components.data.statistics.figures import Leak, compute_figures, remove_leaks, repeated_ids
 from tests.helpers.spans import encoded, picture
+from trainer.framing import Framing
 
 NAMES = ["cat", "dog", "fox"]
 
@@ -13,7 +14,7 @@ def test_figures_of_a_span(measured):
     images = measured(
         train=train, val=[(encoded(picture(9, 40)), 1)], test=[(encoded(picture(8)), 2), (flat, 0), (flat, 0)]
     )
-    found = compute_figures(images, NAMES, [], span=3, gate_span=1, image_size=32)
+    found = compute_figures(images, NAMES, [], span=3, gate_span=1, framing=Framing(32))
     assert (found.span, found.gate_span, found.repeated_ids) == (3, 1, 0)
     of = found.splits["train"]
     assert (of.images, of.outside_labels, of.duplicates) == (6, 1, 1)
@@ -34,7 +35,7 @@ def test_an_id_may_appear_in_the_span_and_in_the_test_set():
 
 
 def test_a_split_without_a_usable_image_has_figures(measured):
-    found = compute_figures(measured(train=[(b"", 0)], val=[(b"", 0)], test=[(b"", 0)]), NAMES, [], 1, 1, 32)
+    found = compute_figures(measured(train=[(b"", 0)], val=[(b"", 0)], test=[(b"", 0)]), NAMES, [], 1, 1, Framing(32))
     assert found.splits["train"].smallest_side is None
     assert found.splits["train"].mean == [0, 0, 0]
 
@@ -46,7 +47,7 @@ def test_leaks_are_removed_from_the_figures(measured):
         test=[(encoded(picture(9)), 0)],
     )
     leaking = Leak(source="train", target="test", exact=1, near=0)
-    found = compute_figures(images, NAMES, [leaking], 1, 1, 32)
+    found = compute_figures(images, NAMES, [leaking], 1, 1, Framing(32))
     left = remove_leaks(found, images, images.id.isin([b"train-0", b"val-0"]))
     assert left.leaks == [] and left.splits["test"] == found.splits["test"]
     assert left.splits["train"].labels == {"cat": 2, "dog": 2, "fox": 0} and left.splits["train"].images == 4
