@@ -108,7 +108,7 @@ def _class_names(found: dict[str, int], source: Source) -> tuple[str, ...]:
             raise DataRefused(f"{source.description}: at least 2 classes are needed, found {sorted(found)}")
         return tuple(sorted(found))
     if set(found) != set(source.class_names):
-        advice = "rename the class folders, or prepare the source as `images`"
+        advice = source.unknown_class_fix
         if set(found) < set(source.class_names):
             advice = "add images of the missing classes, or name the other classes with --classes"
         raise DataRefused(f"{source.description}: {describe_difference(source.class_names, found)}: {advice}")

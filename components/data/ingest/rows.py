@@ -7,6 +7,7 @@ import csv
 import io
 import itertools
 import json
+import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ _MAX_ROW_GROUP = 2**30  # bytes, uncompressed; pyarrow needs up to 2.5 times as 
 _BATCH_BYTES = 32 * 2**20  # bytes of a row group that are decoded at a time
 _MAX_BATCH = 1024  # rows
 _MAX_LABEL = 255  # bytes, as in the name of a folder
+_WHOLE = re.compile(r"(-?[0-9]+)\.0")
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -75,7 +77,13 @@ def class_name(value: object) -> str | None:
     if not isinstance(value, str | int):
         return None
     name = str(value).strip()
-    return name if 0 < len(name.encode("utf-8", "surrogatepass")) <= _MAX_LABEL else None
+    if match := _WHOLE.fullmatch(name):
+        name = match[1]  # the same float in a CSV or text file
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:  # JSON can hold lone surrogates
+        return None
+    return name if 0 < size <= _MAX_LABEL else None
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
@@ -93,25 +101,27 @@ def _csv_rows(path: Path) -> Iterator[Row]:
 
 
 def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number and the cells of each line, header first.
+    """Yield the number and the cells of each line, header first. Blank lines are skipped.
 
     The delimiter is the comma, semicolon or tab that is most frequent in the header. Only the header's cells are
     stripped: the name of a file may begin or end with a space.
     """
     with safe_files.open_file(path) as file:
         lines = _lines(path, file)
-        header = next(lines, "")
+        header, blank = next(lines, ""), 0
+        while header and not header.strip():
+            header, blank = next(lines, ""), blank + 1
         reader = csv.reader(itertools.chain([header], lines), delimiter=max(",;\t", key=header.count), strict=True)
         try:
             for cells in reader:
                 if cells and reader.line_num > 1:
-                    yield reader.line_num, cells
+                    yield blank + reader.line_num, cells
                 elif cells:
-                    yield reader.line_num, [cell.strip() for cell in cells]
+                    yield blank + reader.line_num, [cell.strip() for cell in cells]
         except csv.Error as error:
             raise DataRefused(
-                f"{path}: line {reader.line_num}: not CSV ({error}): save the table as CSV in UTF-8, with double "
-                "quotes around cells that hold the delimiter, a quote or a line break"
+                f"{path}: line {blank + reader.line_num}: not CSV ({error}): save the table as CSV in UTF-8, with "
+                "double quotes around cells that hold the delimiter, a quote or a line break"
             ) from error
 
 

@@ -80,6 +80,7 @@ class Source:
         records: function that returns the records. It is called once.
         class_names: names in index order. None: the classes are the sorted names that appear in the records.
         total: number of records, if known.
+        unknown_class_fix: advice to the user if a record has a class that is not in `class_names`.
     """
 
     description: str
@@ -87,6 +88,7 @@ class Source:
     records: Callable[[], Iterator[Record | RejectedRecord]]
     class_names: tuple[str, ...] | None = None
     total: int | None = None
+    unknown_class_fix: str = "rename the class folders, or prepare the source as `images`"
 
 
 def select_classes(source: Source, classes: Collection[str]) -> Source:

@@ -123,17 +123,24 @@ def _class_names(path: Path, metadata: dict[bytes, bytes]) -> dict[str, tuple[st
         return {}
     try:
         features = json.loads(metadata[b"huggingface"])["info"]["features"]
-        names = {
-            column: tuple(feature["names"])
+        listed = {
+            column: list(feature["names"])
             for column, feature in features.items()
             if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
         }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataRefused(f"{path}: its Hugging Face metadata are damaged ({error!r}): write the file again") from error
-    for column, listed in names.items():
-        if not all(isinstance(name, str) for name in listed) or len(set(listed)) < len(listed):
-            raise DataRefused(
-                f"{path}: the class names of column {column!r} are not distinct strings: write the file again "
-                "with a name for each class"
-            )
+    names = {}
+    for column, values in listed.items():
+        found: dict[str, object] = {}  # values by name, in the order of the indices
+        for value in values:
+            name = rows.class_name(value) if isinstance(value, str) else None
+            if name is None or name in found:
+                problem = "is not text of 1 to 255 bytes" if name is None else "is listed twice"
+                raise DataRefused(
+                    f"{path}: class name {value!r:.50} of column {column!r} {problem}: write the file again with a "
+                    "different name for each class"
+                )
+            found[name] = value
+        names[column] = tuple(found)
     return names

@@ -5,6 +5,7 @@ To add a format, add a module with a function like `open_source` of `table` and 
 
 from pathlib import Path
 
+from components.data.ingest import rows
 from components.data.ingest.download import locate
 from components.data.ingest.image_folder import open_folder
 from components.data.ingest.source import Progress, Source
@@ -34,6 +35,9 @@ def open_source(source: str | None, cache: Path, progress: Progress) -> Source:
             "Hugging Face, WebDataset or TensorFlow Datasets, or a URL of an archive"
         )
     path, description = locate(source, cache, progress)
+    # A link that the user named is followed, as for archives. A target without the ending would not be recognised.
+    if path.is_symlink() and rows.ending(path) in rows.ENDINGS and rows.ending(path.resolve()) == rows.ending(path):
+        path = path.resolve()
     for open_format in _FORMATS:
         if (opened := open_format(path, description, progress)) is not None:
             return opened

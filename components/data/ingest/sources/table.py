@@ -85,6 +85,8 @@ def _metadata(folder: Path) -> list[_Table]:
         present = [name for name in _METADATA if os.path.lexists(folder / split / name)]
         if len(present) > 1:
             raise DataRefused(f"{folder / split}: holds {' and '.join(present)}: keep one of them")
+        if present and split:
+            safe_files.check_folder(folder / split)
         found += [(folder / split / name, SPLIT_FOLDERS.get(split)) for name in present]
     if len(found) > 1 and found[0][1] is None:
         raise DataRefused(f"{folder}: holds {found[0][0].name} itself and in the folder of a split: keep one of them")
@@ -210,7 +212,8 @@ def _locator(root: Path, table: Path) -> Callable[[str, str], str]:
     A table may come from an untrusted place, so no path may lead out of the folder of its table: neither as an absolute
     path, nor by "..", nor through a link.
     """
-    folder, real = table.parent, table.parent.resolve()
+    folder = table.parent
+    real = root.resolve() / folder.relative_to(root)  # only the path that the user named may be a link
 
     @functools.lru_cache(1024)  # images of a class are next to each other
     def leads_out(parent: PurePosixPath) -> bool:

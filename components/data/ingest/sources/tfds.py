@@ -21,6 +21,8 @@ from components.errors import DataRefused
 _INFO, _FEATURES = "dataset_info.json", "features.json"
 _MAX_FOLDERS = 100  # folders of each level that are searched for a data set
 _MAX_JSON = 16 * 2**20  # bytes; the lengths of the shards of a large data set take 100 kB
+_MAX_CLASSES = 100_000
+_MAX_FEATURE_NAME = 200  # bytes; it is part of the name of a file
 _SHARD = re.compile(r"\w+-(?P<split>[\w-]+)\.tfrecord-(?P<number>\d{5,})-of-(?P<count>\d{5,})")
 _NO_LABEL = "a label that is not the index of a class"
 
@@ -120,14 +122,24 @@ def _features(root: Path) -> _Features:
     features = _named_features(root / _FEATURES)
     image = _choose_feature(root, features, "image", ".Image")
     label = _choose_feature(root, features, "label", ".ClassLabel")
+    if "/" in label or "\\" in label or len(label.encode("utf-8", "surrogatepass")) > _MAX_FEATURE_NAME:
+        raise DataRefused(
+            f"{root / _FEATURES}: the name of feature {label!r:.80} has a slash or backslash, or more than "
+            f"{_MAX_FEATURE_NAME} bytes: build the data set again with the name 'label'"
+        )
     names_file = root / f"{label}.labels.txt"
     if names_file.exists():
         return _Features(image, label, read_names(names_file))
     content = features[label].get("classLabel", features[label].get("content"))
     try:
         count = int(content.get("numClasses", content.get("num_classes")))  # type: ignore[union-attr] # caught below
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError, OverflowError):
         raise DataRefused(f"{names_file}: missing, and {_FEATURES} has no number of classes: copy it there") from None
+    if not 2 <= count <= _MAX_CLASSES:
+        raise DataRefused(
+            f"{root / _FEATURES}: feature {label!r} has {count:,} classes, but 2 to {_MAX_CLASSES:,} are allowed: "
+            f"correct `numClasses`, or copy {names_file.name} there"
+        )
     return _Features(image, label, tuple(map(str, range(count))))
 
 

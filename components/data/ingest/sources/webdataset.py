@@ -27,6 +27,7 @@ _IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "heic", "a
 _LABELS = ("cls", "json", "txt")
 _MAX_LABEL = 2**20  # bytes of a file with the label
 _MAX_MEMBERS = 20  # members of an archive that are read to recognise its kind
+_UNKNOWN_CLASS_FIX = "correct the labels, or list the classes of all labels in the file of class names"
 _NO_IMAGE = "no image in its sample: the files of a sample must follow each other in the archive"
 _IMAGES_AMBIGUOUS = "several images in its sample"
 _NO_LABEL = "no label in its sample: add it as .cls, .txt, or as `label` in .json"
@@ -71,7 +72,13 @@ def open_source(path: Path, description: str, progress: Progress) -> Source | No
         sha256 = files_digest(root, files, progress)
     else:
         sha256 = listing(path, progress).sha256
-    return Source(description, sha256, lambda: _records(root, shards, names, progress), names)
+    return Source(
+        description,
+        sha256,
+        lambda: _records(root, shards, names, progress),
+        names,
+        unknown_class_fix=_UNKNOWN_CLASS_FIX,
+    )
 
 
 def read_names(path: Path) -> tuple[str, ...]:

@@ -121,10 +121,19 @@ def test_metadata_that_are_damaged(tmp_path, metadata):
         records(path)
 
 
-@pytest.mark.parametrize("names", [["a", "a"], ["a", 1]])
-def test_class_names_that_are_not_distinct_strings(tmp_path, names):
-    with pytest.raises(DataRefused, match="are not distinct strings"):
-        records(write(tmp_path / "x.parquet", [b"0"], [0], names=names))
+def test_spaces_around_class_names(tmp_path):
+    source = open_source(write(tmp_path / "x.parquet", [b"0"], [0], names=(" rose", "tulip\n")), "", no_progress)
+    assert source.class_names == ("rose", "tulip")
+
+
+@pytest.mark.parametrize(
+    "name, problem",
+    [("a", "listed twice"), (" a", "listed twice")]
+    + [(name, "not text of 1 to 255 bytes") for name in (1, None, "", " ", "x" * 300, "\ud800")],
+)
+def test_class_names_that_are_refused(tmp_path, name, problem):
+    with pytest.raises(DataRefused, match=f"class name .* of column 'label' is {problem}"):
+        records(write(tmp_path / "x.parquet", [b"0"], [0], names=["a", name]))
 
 
 def test_files_of_different_data_sets(tmp_path):

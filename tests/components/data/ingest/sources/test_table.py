@@ -180,7 +180,7 @@ def test_path_that_is_not_a_path(photos, path):
     assert reasons(table(photos, row, "list.jsonl")) == [(b"list.jsonl: line 1", "no path")]
 
 
-@pytest.mark.parametrize("label", [None, "", " ", [1], {"a": 1}, 0.5])
+@pytest.mark.parametrize("label", [None, "", " ", [1], {"a": 1}, 0.5, "\ud800"])
 def test_label_that_is_not_a_label(photos, label):
     row = json.dumps({"path": "a/1.jpg", "label": label})
     assert reasons(table(photos, row, "list.jsonl")) == [(b"a/1.jpg", "no label of 1 to 255 bytes")]
@@ -204,6 +204,27 @@ def test_link_among_the_folders_of_a_path(photos, tmp_path, inside):
     else:
         with pytest.raises(DataRefused, match="leads out of the folder"):
             records(path)
+
+
+def test_folder_of_a_split_that_is_a_link(photos, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "1.jpg").write_bytes(b"secret")
+    table(tmp_path / "other", "file_name,label\n1.jpg,cat\n", "metadata.csv")
+    (photos / "train").symlink_to(tmp_path / "other")
+    with pytest.raises(DataRefused, match="train: a link or special file"):
+        records(photos)
+
+
+def test_link_from_the_folder_of_a_split(photos, tmp_path):
+    (tmp_path / "linked").symlink_to(photos)
+    (photos / "train").mkdir()
+    (photos / "train" / "up").symlink_to(photos / "a")
+    table(photos, "file_name,label\nup/1.jpg,cat\n", "train/metadata.csv")
+    with pytest.raises(DataRefused, match="leads out of the folder of the table"):
+        records(tmp_path / "linked")
+    (photos / "train" / "1.jpg").write_bytes(b"1")
+    table(photos, "file_name,label\n1.jpg,cat\n", "train/metadata.csv")
+    assert records(tmp_path / "linked") == [Record("train", "cat", b"train/1.jpg", b"1")]
 
 
 @pytest.mark.parametrize("name", ["a/link.jpg", "list.csv"])

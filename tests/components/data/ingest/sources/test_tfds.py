@@ -15,6 +15,10 @@ LABEL = {"pythonClassName": f"{CORE}.class_label_feature.ClassLabel", "classLabe
 TEXT = {"pythonClassName": f"{CORE}.text_feature.Text", "text": {}}
 
 
+def numbered(classes):
+    return {**LABEL, "classLabel": {"numClasses": classes}}
+
+
 def field(number, data):
     """Return a field of bytes in the encoding of protocol buffers."""
     size, length = len(data), b""
@@ -115,6 +119,12 @@ def test_labels_that_are_rejected(tmp_path):
         ({"image": IMAGE, "label": TEXT}, "features of type ClassLabel are none"),
         ({"left": IMAGE, "right": IMAGE, "label": LABEL}, "features of type Image are 'left', 'right'"),
         ({"image": IMAGE, "label": {**LABEL, "classLabel": {}}}, "label.labels.txt: missing"),
+        ({"image": IMAGE, "label": numbered(float("inf"))}, "label.labels.txt: missing"),
+        ({"image": IMAGE, "label": numbered(-1)}, "'label' has -1 classes, but 2 to 100,000 are allowed: correct"),
+        ({"image": IMAGE, "label": numbered("2000000")}, "has 2,000,000 classes"),
+        ({"image": IMAGE, "../label": LABEL}, r"'\.\./label' has a slash or backslash"),
+        ({"image": IMAGE, "x\\label": LABEL}, "has a slash or backslash"),
+        ({"image": IMAGE, "x" * 300: LABEL}, "or more than 200 bytes"),
     ],
 )
 def test_features_that_are_refused(tmp_path, features, problem):

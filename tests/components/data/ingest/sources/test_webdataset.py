@@ -162,6 +162,18 @@ def test_digest_depends_on_archives_and_class_names(in_archive, tmp_path):
     assert len(set(digests)) == 3
 
 
+def test_label_that_is_no_class(image, in_archive, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "classes.txt").write_text("tulip\nrose")
+    files = {}
+    for seed, label in enumerate(("0", "1.0", "lily")):
+        files |= {f"{seed}.png": image(seed), f"{seed}.cls": label.encode()}
+    in_archive(tmp_path / "in" / "0.tar", files)
+    assert labels(tmp_path / "in") == ["tulip", "rose", "lily"]
+    with pytest.raises(DataRefused, match=r"unexpected classes \['lily'\]: correct the labels, or list the classes"):
+        prepare("images", tmp_path / "out", str(tmp_path / "in"))
+
+
 def test_span(image, in_archive, tmp_path):
     (tmp_path / "in").mkdir()
     for split, seeds in (("train", range(40)), ("test", range(40, 50))):
