@@ -97,3 +97,10 @@ def test_a_report_is_read(recorded, tmp_path):
 def test_a_compiled_package_starts_with_its_settings(recorded):
     text = json.dumps({**json.loads(recorded[1]), "metadata": {}})
     assert resolve_settings(text, NEWEST, {}).model.pool == "mean"
+
+
+def test_a_compiled_package_starts_without_the_settings_that_no_longer_exist(recorded):
+    settings = {**json.loads(recorded[1]), "metadata": {}}
+    settings["training"] = {**settings.get("training", {}), "memory_gib": 4.0}
+    settings["data_gate"] = {**settings.get("data_gate", {}), "rotated": {"warn": 0, "stop": None}}
+    assert resolve_settings(json.dumps(settings), NEWEST, {}).model.pool == "mean"

@@ -40,6 +40,7 @@ def test_settings_cannot_be_changed():
         ("training.epocs=3", "training.epocs: no such setting; did you mean training.epochs?"),
         ("trainig.epochs=3", "trainig: no such setting; did you mean training?"),
         ("model.head=mean", "^model.head was renamed to model.pool$"),
+        ("training.memory_gib=4", "^training.memory_gib no longer exists, because .*: leave it out$"),
         ("training.epochs=0", r"training.epochs: .*greater than 0 \(got 0\)"),
         ("training.epochs=many", r"training.epochs: .*integer.* \(got 'many'\)"),
         ("model.width=30", "model: width 30 is not a multiple of heads 4"),

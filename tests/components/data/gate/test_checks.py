@@ -143,6 +143,16 @@ def test_a_class_may_have_any_name():
     assert "'a{b}'" in str(of(verdict, "drift_labels_linf"))
 
 
+def test_drift_of_what_the_model_sees_is_not_measured_between_different_framings():
+    before = figures(train=split(mean=[9.0, 9.0, 9.0], brightness=[300, 0, 0]))
+    checks = {
+        finding.check
+        for finding in judge(SETTINGS, figures().model_copy(update={"resize": "pad"}), [], before).findings
+        if finding.check.startswith("drift")
+    }
+    assert checks == {"drift_labels_linf", "drift_labels_js", "drift_sizes"}
+
+
 def test_an_equal_span_has_not_drifted():
     verdict = judge(SETTINGS, figures(span=2), [], previous=figures(span=1))
     assert verdict.previous_span == 1
