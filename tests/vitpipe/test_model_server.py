@@ -361,7 +361,7 @@ def test_the_command_prints_the_problems_of_an_image(vitpipe, served, folder, tm
             assert first.startswith(f"{flat}: every pixel has the same colour") and "model.background" in first
             assert second.startswith(f"{webp}: a WebP image, not PNG or JPEG: convert it")
     code, out, errors = vitpipe("predict", *files, "--model", str(folder), "--trust-model")
-    assert f"{halved}\tcut or damaged\t" in out and f"{flat}: the Exif" in errors
+    assert f"{halved}\tcut or damaged\t" in out and f"{flat}: every pixel" in errors
 
 
 def test_an_error_of_the_server_is_one_line_and_exit_code_1(vitpipe, served, files):

@@ -42,7 +42,7 @@ TWINS = "twins.parquet"  # the table that `find_leaks` returns
 CONFLICTS = "conflicts.parquet"  # the table that `find_conflicts` returns
 
 _CORES = os.cpu_count() or 1
-_CHUNK_IMAGES, _CHUNK_BYTES, _CHUNK_PIXELS = 512, 32 * 2**20, 2 * 2**20  # limits of what a core decodes at a time
+_CHUNK_IMAGES, _CHUNK_BYTES, _CHUNK_PIXELS = 512, 8 * 2**20, 2**20  # limits of what a core decodes at a time
 
 _LUMA = 0.299, 0.587, 0.114  # weights of red, green and blue in Pillow's grey (ITU-R BT.601)
 
