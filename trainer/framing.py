@@ -31,10 +31,7 @@ class Framing:
             model: The settings by name, of which those in FRAMING are read. Models of earlier versions have only
                 `image_size`, and get the defaults.
         """
-        chosen: dict[str, Any] = {name: model[name] for name in ("resize",) if name in model}
-        if "background" in model:
-            chosen["background"] = tuple(model["background"])
-        return cls(model["image_size"], **chosen)
+        return cls(model["image_size"], model.get("resize", cls.resize), tuple(model.get("background", cls.background)))
 
     def at(self, size: int) -> Self:
         """Return the same framing at another size."""

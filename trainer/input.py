@@ -94,8 +94,7 @@ def load(patterns: list[str], decode: Decode, size: int, leave_out: Set[bytes] =
         InvalidArgumentError: If an image does not decode. The data gate stops a run with such images earlier.
     """
     files = _find(patterns)
-    total = sum(map(_count_records, files))
-    check_room([(patterns, size)])
+    total = check_room([(patterns, size)])
     log.info("decoding %s images to %.2f GiB in %s", f"{total:,}", total * size**2 * 3 / 2**30, tempfile.gettempdir())
     batches = tf.data.TFRecordDataset(files).batch(_DECODED_IMAGES).map(decode, num_parallel_calls=os.cpu_count())
     labels, done, reported = [], 0, time.monotonic()
@@ -122,11 +121,14 @@ def load(patterns: list[str], decode: Decode, size: int, leave_out: Set[bytes] =
     return Split(images, every_label)
 
 
-def check_room(splits: list[tuple[list[str], int]]) -> None:
+def check_room(splits: list[tuple[list[str], int]]) -> int:
     """Check that the decoded images of some splits fit into TMPDIR.
 
     Args:
         splits: Glob patterns and size of each split, as for `load`.
+
+    Returns:
+        Number of images.
 
     Raises:
         ValueError: If a split has no examples, or a file is damaged.
@@ -146,6 +148,7 @@ def check_room(splits: list[tuple[list[str], int]]) -> None:
             f"the pixels of {images:,} images take {needed / 2**30:.2f} GiB, and {folder} has {free / 2**30:.2f} "
             "GiB left: set TMPDIR to a folder with more room",
         )
+    return images
 
 
 def _find(patterns: list[str]) -> list[str]:

@@ -15,7 +15,7 @@ PIXELS = "pixels"  # feature of the transform graph
 _SCAN, _PROGRESSIVE = b"\xff\xda", b"\xff\xc2"  # JPEG markers
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 # The size of a PNG is in the chunk IHDR, which must be the first. Decoders also accept files with other chunks before
-# it, in which `_shape` would not find the size. So the signature here includes the start of IHDR.
+# it, in which `_png_shape` would not find the size. So the signature here includes the start of IHDR.
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _PARALLEL = 32  # images of a batch that are decoded at a time, if there are as many cores; AUTOTUNE begins with one
 _SCALES = (1, 2, 4, 8)  # a JPEG can be decoded with its sides divided by one of these
@@ -25,11 +25,11 @@ _SPECIAL = rb"\C*(Exif\x00\x00|eXIf|tRNS|PNG\r\n\x1a\n\C{17}[\x04\x06])\C*"
 
 
 def decode(encoded: tf.Tensor, framing: Framing, plain: bool = False) -> tf.Tensor:
-    """Decode an image as its viewer sees it: upright, on a background, and as a square.
+    """Decode an image to a square of pixels. It is upright as in a viewer, and transparency shows the background.
 
-    A JPEG is decoded at the smallest scale at which no side is shorter than the result, which saves most of the time
-    for the pictures of a camera. The scale is smaller still if the image would have more than MAX_PIXELS. An image of
-    another size than the result is resized with antialiasing.
+    A JPEG is decoded at 1/1, 1/2, 1/4 or 1/8 of its size: the smallest at which no side is shorter than the result,
+    which saves most of the time for the pictures of a camera. If the image would still have more than MAX_PIXELS, the
+    scale is smaller. Then the image is resized with antialiasing, unless it already has the size of the result.
 
     Args:
         encoded: PNG or JPEG, scalar string.
