@@ -83,10 +83,7 @@ NODES: list[tuple[str, str, dict[str, str], dict[str, str]]] = [
             "examples": "ImportExampleGen.examples",
             "_DataGate.verdict": "DataGate.verdict",
         },
-        {
-            "transform_graph": "TransformGraph",
-            "updated_analyzer_cache": "TransformCache",
-        },
+        {"transform_graph": "TransformGraph"},
     ),
     (
         "Trainer",

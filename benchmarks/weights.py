@@ -1,7 +1,15 @@
-"""Weights of a ViT in files of at most 15 MiB that numpy alone can read."""
+"""Weights of a ViT in files of at most 15 MiB that numpy alone can read.
+
+    KERAS_BACKEND=tensorflow PYTHONPATH=. python benchmarks/weights.py best.npz best.keras
+
+writes them as a Keras model. The pipeline tests and pushes it without training:
+
+    vitpipe finetune --from best.keras -c cifar10 --set finetune.head_epochs=0 --set finetune.epochs=0
+"""
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -82,3 +90,8 @@ def arrays(model: ViT) -> dict[str, np.ndarray]:
 def part_path(path: Path, number: int) -> Path:
     """Return the path of a file, numbered from 1, from the path of the first file."""
     return path if number == 1 else path.with_name(f"{path.stem}-{number}.npz")
+
+
+if __name__ == "__main__":
+    source, target = map(Path, sys.argv[1:])
+    load(source).save(target)

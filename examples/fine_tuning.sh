@@ -13,8 +13,8 @@ examples=$(dirname "$0")
 vitpipe data prepare sample --classes zero,one,two,three,four --out data/digits-0-4
 vitpipe run -c sample --data data/digits-0-4 --set name=digits-0-4 --set gate.accuracy=0.8 --set gate.class_accuracy=0.5
 
-# 2. The new task: 30 images of each class for train and val.
-vitpipe data prepare sample --classes five,six,seven,eight,nine --per-class 30 --out data/digits-5-9
+# 2. The new task: 50 images of each class for train and val.
+vitpipe data prepare sample --classes five,six,seven,eight,nine --per-class 50 --out data/digits-5-9
 
 # 3. Give the pretrained model a new head, train it, then check and push the result as every run does.
 vitpipe finetune --from digits-0-4 -c "$examples/fine_tuning.yaml"

@@ -16,8 +16,8 @@ def draw(pattern: str, random: np.random.Generator) -> Image.Image:
     """Return an image of a pattern in two random colours, with a random size, scale, rotation and noise."""
     width, height = random.integers(48, 128, size=2)
     y, x = np.mgrid[:height, :width]
-    angle = random.uniform(-0.5, 0.5)
-    period = random.uniform(0.2, 0.4) * min(width, height)
+    angle = random.uniform(0, np.pi)
+    period = random.uniform(0.15, 0.4) * min(width, height)
     across = np.sin((x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / period + random.uniform(0, 6))
     along = np.sin((y * np.cos(angle) - x * np.sin(angle)) * 2 * np.pi / period + random.uniform(0, 6))
     value = {"checks": across * along, "dots": across + along - 1, "stripes": across}[pattern]

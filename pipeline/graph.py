@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from tensorflow_data_validation import StatsOptions
 from tfx.components import ExampleValidator, StatisticsGen, Transform
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.compiler.compiler import Compiler
@@ -58,7 +59,11 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
     test_examples = SpanExampleGen(data, settings.data.gate_span, ["test"]).with_id("TestExampleGen")
 
     schema = ImportSchemaGen(schema_file=str(schema_file))
-    statistics = StatisticsGen(examples=examples.outputs["examples"], schema=schema.outputs["schema"])
+    statistics = StatisticsGen(
+        examples=examples.outputs["examples"],
+        schema=schema.outputs["schema"],
+        stats_options=StatsOptions(use_sketch_based_topk_uniques=True),
+    )
     validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
     image_statistics = ImageStatistics(
         examples=examples.outputs["examples"],
@@ -99,6 +104,7 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
             # take a minute and tell nothing about the images.
             materialize=False,
             disable_statistics=True,
+            disable_analyzer_cache=True,  # there are no analyzers, and an empty folder would remain
         )
         backbone = None
         if source := settings.finetune.source:

@@ -32,7 +32,7 @@ class Phase(NamedTuple):
 
 
 def phases(finetune: FinetuneSettings) -> list[Phase]:
-    """Return the phases that have epochs: the new head alone, then the head and the last blocks."""
+    """Return the phases that have epochs, if any: the new head alone, then the head and the last blocks."""
     both = (
         Phase(1, 0, finetune.head_epochs, finetune.head_learning_rate, 0.0),
         Phase(2, finetune.blocks, finetune.epochs, finetune.learning_rate, finetune.weight_decay),
@@ -75,7 +75,7 @@ def fine_tune(
 
     Raises:
         FloatingPointError: If a loss is not finite.
-        ValueError: If the settings do not fit the data, the devices or the backbone.
+        ValueError: If no phase has epochs, or the settings do not fit the data, the devices or the backbone.
     """
     trained = None
     for phase in phases(finetune):
@@ -101,8 +101,30 @@ def fine_tune(
             start=trained.best if trained else None,
             earlier=trained.rows if trained else (),
         )
-    assert trained is not None  # FinetuneSettings requires at least one epoch
+    if trained is None:
+        raise ValueError("finetune.head_epochs and finetune.epochs are both 0: raise one of them")
     return trained
+
+
+def accept(backbone: ViT, model: ModelSettings, old: list[str], new: list[str]) -> Trained:
+    """Return a trained ViT as the result of a training without epochs.
+
+    Args:
+        backbone: The ViT.
+        model: Settings of the model, as for `adapt`.
+        old: Class names of the ViT, in index order.
+        new: Class names of the data, in index order.
+
+    Raises:
+        ValueError: If the ViT has other classes.
+    """
+    if sorted(old) != sorted(new) or backbone.config["classes"] != len(new):
+        raise ValueError(
+            f"the model has {backbone.config['classes']} classes ({', '.join(old[:5])}, ...), which are not the "
+            f"{len(new)} classes of the data ({', '.join(new[:5])}, ...): train a new head with finetune.head_epochs"
+        )
+    accepted = rebuild_head(backbone, model, old, new)
+    return Trained(accepted, accepted, [])
 
 
 def adapt(backbone: ViT, model: ModelSettings, classes: int, blocks: int | None, policy: str = "float32") -> ViT:

@@ -16,7 +16,8 @@ from trainer import devices, serving
 from trainer.backbone import digest
 from trainer.checkpoint import Checkpoints
 from trainer.examples import class_names
-from trainer.finetune import fine_tune, rebuild_head
+from trainer.finetune import accept, fine_tune, phases, rebuild_head
+from trainer.history import FILE as HISTORY
 from trainer.input import check_room, decode_by_framing, decode_by_graph, load
 from trainer.saved_model import open_saved_model
 from trainer.settings import AugmentSettings, FinetuneSettings, ModelSettings, TrainingSettings
@@ -50,6 +51,8 @@ def run_fn(fn_args: "FnArgs") -> None:
             - `leave_out` (optional): file with a JSON list of the ids of examples to leave out. Bytes that are not
               UTF-8 are written as surrogates.
             - `backbone` (optional): `.keras` file of the backbone to fine-tune.
+            - `backbone_classes` (optional): class names of the backbone, in index order. It is taken to have those of
+              the data if they are not known.
             - `finetune`: settings of the fine-tuning, as JSON. Only read with `backbone`.
             - `base_version` (optional): version of `base_model`.
 
@@ -99,19 +102,23 @@ def run_fn(fn_args: "FnArgs") -> None:
     run_dir = Path(fn_args.model_run_dir)
     if "backbone" in config:
         backbone = serving.read_vit(config["backbone"])
-        trained = fine_tune(
-            backbone,
-            model_settings,
-            FinetuneSettings.model_validate_json(config["finetune"]),
-            training,
-            classes=len(names),
-            augmentation=augmentation,
-            train_split=train_split,
-            val_split=val_split,
-            log_dir=run_dir,
-            checkpoints=Path(config["checkpoints"], _digest(*inputs, config["finetune"], digest(backbone))),
-            strategy=strategy,
-        )
+        finetune = FinetuneSettings.model_validate_json(config["finetune"])
+        if phases(finetune):
+            trained = fine_tune(
+                backbone,
+                model_settings,
+                finetune,
+                training,
+                classes=len(names),
+                augmentation=augmentation,
+                train_split=train_split,
+                val_split=val_split,
+                log_dir=run_dir,
+                checkpoints=Path(config["checkpoints"], _digest(*inputs, config["finetune"], digest(backbone))),
+                strategy=strategy,
+            )
+        else:
+            trained = accept(backbone, model_settings, config.get("backbone_classes", names), names)
     else:
         start = None
         if fn_args.base_model:
@@ -138,14 +145,19 @@ def run_fn(fn_args: "FnArgs") -> None:
             strategy=strategy,
             start=start,
         )
-    best = max(trained.rows, key=lambda row: row["val_accuracy"])
-    log.info(
-        "exporting the %s of epoch %d, the best on val, with accuracy %.4f",
-        "averaged weights" if training.ema_epochs else "weights",
-        best["epoch"],
-        best["val_accuracy"],
-    )
+    if trained.rows:
+        best = max(trained.rows, key=lambda row: row["val_accuracy"])
+        log.info(
+            "exporting the %s of epoch %d, the best on val, with accuracy %.4f",
+            "averaged weights" if training.ema_epochs else "weights",
+            best["epoch"],
+            best["val_accuracy"],
+        )
+    else:
+        log.info("exporting the weights of the backbone, without training")
     if devices.is_chief(strategy):
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / HISTORY).touch()
         trained.last.save(run_dir / "last.keras")
         serving.export(trained.best, names, fn_args.serving_model_dir, warmup=val_split.images[:_WARMUP_IMAGES])
     devices.wait_for_all(strategy)  # TFX reads the export as soon as this function returns

@@ -70,7 +70,7 @@ def check_path_characters(text: str) -> str:
 
 
 Pool = Literal["cls", "mean", "seqpool"]
-_Value = Annotated[int, Field(ge=0, le=255)]  # red, green or blue of a pixel
+PixelValue = Annotated[int, Field(ge=0, le=255)]  # red, green or blue of a pixel
 RENAMED = {"head": "pool"}  # current names of the model's settings, by their names in earlier versions
 
 
@@ -96,7 +96,7 @@ class ModelSettings(SettingsGroup):
         description="Method that makes an image square. stretch: squash it. crop: keep the middle of its "
         "longer side, as in the usual evaluation of ImageNet models. pad: add bars to its shorter side.",
     )
-    background: tuple[_Value, _Value, _Value] = Field(
+    background: tuple[PixelValue, PixelValue, PixelValue] = Field(
         (255, 255, 255),
         description="Red, green and blue, from 0 to 255, of the bars that pad adds, and behind transparent pixels.",
     )
@@ -316,7 +316,8 @@ _Spread = Annotated[float, Field(ge=1, le=1e6)]
 class FinetuneSettings(SettingsGroup):
     """Settings of fine-tuning a pretrained backbone in two phases: the new head alone, then with it the last blocks.
 
-    In each phase the learning rate falls along a cosine to 0. The backbone decides the depth, width and so on.
+    In each phase the learning rate falls along a cosine to 0. The backbone decides the depth, width and so on. If both
+    phases have 0 epochs, the backbone is not trained and keeps its head: its model is tested and pushed as it is.
     """
 
     source: Annotated[str, AfterValidator(check_path_characters)] = Field(
@@ -331,7 +332,11 @@ class FinetuneSettings(SettingsGroup):
         1e-3, gt=0, le=1_000, description="Learning rate at the start of the first phase."
     )
     epochs: int = Field(
-        15, ge=0, le=MOST_EPOCHS, description="Epochs of the second phase, which trains the head and the last blocks."
+        15,
+        ge=0,
+        le=MOST_EPOCHS,
+        description="Epochs of the second phase, which trains the head and the last blocks. If head_epochs is 0, too, "
+        "the source is not trained: its model is tested and pushed as it is.",
     )
     blocks: int | None = Field(
         4,
@@ -353,10 +358,3 @@ class FinetuneSettings(SettingsGroup):
         None,
         description="Standard deviation of each channel, as for pixel_mean. null: the value stored with the backbone.",
     )
-
-    @model_validator(mode="after")
-    def check_epochs(self) -> Self:
-        """Reject a fine-tuning without epochs."""
-        if not self.head_epochs + self.epochs:
-            raise ValueError("head_epochs and epochs are both 0, so nothing would be trained: raise one of them")
-        return self

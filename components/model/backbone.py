@@ -1,5 +1,6 @@
 """Node that reads, checks and copies the pretrained ViT of a fine-tuning, whose source may change or disappear."""
 
+import json
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,13 +16,15 @@ from trainer.backbone import digest, load_backbone
 from trainer.settings import FinetuneSettings, ModelSettings
 
 FILE = "backbone.keras"
+CLASSES = "classes"  # property of the artifact: the class names of a pushed model, as JSON
 
 
 class Executor(base_executor.BaseExecutor):
     """Executor that writes the backbone as `backbone.keras`, whatever its source is.
 
     The properties of the artifact record the origin: `source` and `content_digest`. If the source is a pushed model,
-    `version`, `run_id` and `data_digest` record its version, the run that trained it and the data of that run.
+    `version`, `run_id` and `data_digest` record its version, the run that trained it and the data of that run, and
+    `classes` its class names.
     """
 
     def Do(
@@ -53,6 +56,7 @@ class Executor(base_executor.BaseExecutor):
                 backbone.set_string_custom_property("version", str(record.version))
                 backbone.set_string_custom_property("run_id", record.run_id)
                 backbone.set_string_custom_property("data_digest", record.data_digest)
+                backbone.set_string_custom_property(CLASSES, json.dumps(record.classes))
             model = load_backbone(
                 source,
                 ModelSettings.model_validate_json(exec_properties["model"]),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.job import PLAIN, TRAINING, split
-from trainer.finetune import adapt, fine_tune, rebuild_head
+from trainer.finetune import accept, adapt, fine_tune, rebuild_head
 from trainer.settings import AugmentSettings, FinetuneSettings, ModelSettings, TrainingSettings
 from trainer.train import build_vit
 
@@ -116,8 +116,23 @@ def test_the_best_epoch_is_chosen_from_both_phases(backbone, tmp_path):
 def test_a_phase_without_epochs_is_left_out(backbone, tmp_path):
     _, last, rows = tune(backbone, tmp_path, FINETUNE.model_copy(update={"epochs": 0}))
     assert len(rows) == 2 and changed(adapt(backbone, MODEL, 2, None), last) == {"head"}
-    with pytest.raises(ValueError, match="head_epochs and epochs are both 0"):
-        FinetuneSettings(head_epochs=0, epochs=0)
+    with pytest.raises(ValueError, match=r"head_epochs and finetune\.epochs are both 0"):
+        tune(backbone, tmp_path, FinetuneSettings(head_epochs=0, epochs=0))
+
+
+def test_a_model_is_accepted_without_training(backbone):
+    model, names = adapt(backbone, MODEL, 7, None), list("abcdefg")
+    model.head.set_weights([np.random.default_rng(1).normal(size=(16, 7)), np.arange(7)])
+    accepted = accept(model, MODEL, names, names)
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3))
+    np.testing.assert_array_equal(accepted.best(images), model(images))
+    assert accepted.best is accepted.last and accepted.rows == []
+    turned = accept(model, MODEL, names, names[::-1])
+    np.testing.assert_array_equal(np.array(turned.best(images))[:, ::-1], model(images))
+    with pytest.raises(ValueError, match=r"has 7 classes \(a, b, .*7 classes of the data \(a, b, .*head_epochs"):
+        accept(model, MODEL, names, [*names[:6], "x"])
+    with pytest.raises(ValueError, match="has 7 classes"):
+        accept(model, MODEL, ["a", "b"], ["a", "b"])
 
 
 @pytest.mark.slow

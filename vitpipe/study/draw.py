@@ -15,13 +15,13 @@ from vitpipe.inputs import read_examples
 _IMAGES = 1024  # images decoded in one call
 
 
-def read_split(span: Path, split: str, size: int, progress: Callable[[int], None] = lambda read: None) -> Split:
+def read_split(span: Path, split: str, framing: Framing, progress: Callable[[int], None] = lambda read: None) -> Split:
     """Read and decode a split of a span.
 
     Args:
         span: the folder of the span.
         split: "train", "val" or "test".
-        size: side of the decoded images, in pixels.
+        framing: choices by which an image becomes a square of pixels.
         progress: called with the number of images decoded so far.
 
     Returns:
@@ -33,8 +33,8 @@ def read_split(span: Path, split: str, size: int, progress: Callable[[int], None
     examples = sorted(read_examples(span, split), key=lambda example: example.id)
     if not examples:
         raise DataRefused(f"{span} has no {split} images: prepare it with some, or name another span")
-    images = np.empty((len(examples), size, size, 3), "uint8")
-    decode = tf.function(lambda encoded: decode_batch(encoded, Framing(size)))
+    images = np.empty((len(examples), framing.size, framing.size, 3), "uint8")
+    decode = tf.function(lambda encoded: decode_batch(encoded, framing))
     for start in range(0, len(examples), _IMAGES):
         rows = examples[start : start + _IMAGES]
         pixels, valid = decode(tf.constant([row.image for row in rows]))

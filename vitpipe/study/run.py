@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from components.data import ingest
 from components.errors import UsageError
 from pipeline.console.logs import display_path, redirected
+from trainer.framing import Framing
 from vitpipe.study.cells import Cell, Place
 from vitpipe.study.settings import study_settings
 
@@ -112,8 +113,9 @@ def run_study(
         if not pretrained:
             progress.line("the study has no pretrained ViT: name a backbone with --pretrained to add one")
         progress.line(f"reading {display_path(folder)}")
-        train_split = read_split(folder, "train", settings.augment.stored_size or settings.image_size)
-        test_split = read_split(folder, settings.split, settings.image_size)
+        framing = Framing.of(settings.model_dump())
+        train_split = read_split(folder, "train", framing.at(settings.augment.stored_size or framing.size))
+        test_split = read_split(folder, settings.split, framing)
         study = Study(settings, arms, train_split, test_split, len(classes), out)
         done = study.stored_cells()
         progress.planned(study, [*done])

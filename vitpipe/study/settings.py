@@ -6,7 +6,8 @@ from pydantic import Field, model_validator
 
 from components.errors import UsageError
 from pipeline.settings import LayeredSettings, Source, flag_source, merge_sources
-from trainer.settings import AugmentSettings, FinetuneSettings
+from trainer.framing import Resize
+from trainer.settings import AugmentSettings, FinetuneSettings, PixelValue
 from trainer.sizes import check_batch, check_stored_size
 
 PRETRAINED = "vit-pretrained"  # not a registered architecture, because it takes its sizes from the backbone
@@ -30,6 +31,12 @@ class StudySettings(LayeredSettings):
     seeds: int = Field(gt=0, le=1_000, description="How often each training is repeated, each time with another seed.")
     batch_size: int = Field(gt=0, le=2**20, description="Images of one optimizer step.")
     image_size: int = Field(32, gt=0, le=4096, description="Side of the models' square input, in pixels.")
+    resize: Resize = Field(
+        "stretch", description="Method that makes an image square: stretch, crop or pad, as in `model.resize`."
+    )
+    background: tuple[PixelValue, PixelValue, PixelValue] = Field(
+        (255, 255, 255), description="Red, green and blue of bars and behind transparent pixels."
+    )
     warmup: float = Field(
         0.1,
         ge=0,
@@ -63,6 +70,8 @@ class StudySettings(LayeredSettings):
             raise ValueError(f"steps {list(self.steps)} must have one number for each of the sizes {list(self.sizes)}")
         if len(set(self.sizes)) < len(self.sizes) or len(set(self.architectures)) < len(self.architectures):
             raise ValueError("sizes and architectures must each be named once")
+        if not self.finetune.head_epochs + self.finetune.epochs:
+            raise ValueError("finetune.head_epochs and finetune.epochs are both 0: raise one of them")
         check_batch(self.batch_size)
         check_stored_size(self.augment.stored_size, self.image_size)
         return self

@@ -13,6 +13,8 @@ from components.data.ingest.source import Progress, RejectedRecord, Source, norm
 from components.data.ingest.spool import Spool
 from components.errors import DataRefused
 
+_NAMES_IN_MESSAGE = 10  # class names that a message lists
+
 
 class Intake(NamedTuple):
     """Summary of the images that were spooled."""
@@ -151,9 +153,14 @@ def describe_difference(expected: Sequence[str], found: Iterable[str]) -> str:
     """
     missing, unexpected = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if not missing and not unexpected:
-        return f"expected the order {list(expected)}, found {list(found)}"
+        return f"expected the order {_listed(expected)}, found {_listed(list(found))}"
     by_spelling = {normalize_name(name): name for name in missing}
     for name in unexpected:
         if (other := by_spelling.get(normalize_name(name))) is not None:
             return f"classes {_two_spellings(other, name)}: rename the second like the first"
-    return f"missing classes {missing}, unexpected classes {unexpected}"
+    return f"missing classes {_listed(missing)}, unexpected classes {_listed(unexpected)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMES_IN_MESSAGE:,} more" if len(names) > _NAMES_IN_MESSAGE else ""
+    return f"{list(names[:_NAMES_IN_MESSAGE])}{more}"

@@ -3,11 +3,11 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import cache, partial
-from itertools import islice
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -32,6 +32,7 @@ from components.data.statistics.conflicts import find_conflicts
 from components.data.statistics.figures import FIGURES, compute_figures
 from components.data.statistics.leaks import find_leaks
 from components.data.statistics.perceptual import SIDE, phash, stack_thumbnails, thumbnail
+from components.data.statistics.pixels import PixelMeasures, grey
 from trainer.examples import class_names
 from trainer.framing import Framing
 from trainer.preprocessing import decode_batch
@@ -43,8 +44,6 @@ CONFLICTS = "conflicts.parquet"  # the table that `find_conflicts` returns
 
 _CORES = os.cpu_count() or 1
 _CHUNK_IMAGES, _CHUNK_BYTES, _CHUNK_PIXELS = 512, 8 * 2**20, 2**20  # limits of what a core decodes at a time
-
-_LUMA = 0.299, 0.587, 0.114  # weights of red, green and blue in Pillow's grey (ITU-R BT.601)
 
 _ROW = pa.schema(
     {
@@ -81,9 +80,13 @@ def measure_shard(source: tuple[str, str], framing: Framing) -> Iterator[pa.Tabl
         Tables with a row for each image.
     """
     split, path = source
-    chunks = _chunks(tfrecord.read_examples(Path(path)), framing)
-    while group := list(islice(chunks, _CORES)):
-        yield from _threads().map(partial(_measure, split, framing), group)
+    running: deque[Future[pa.Table]] = deque()
+    for chunk in _chunks(tfrecord.read_examples(Path(path)), framing):
+        running.append(_threads().submit(_measure, split, framing, chunk))
+        if len(running) > _CORES:  # one more than run, so that no core waits for the next chunk
+            yield running.popleft().result()
+    for future in running:
+        yield future.result()
 
 
 def _chunks(examples: Iterable[tfrecord.RawExample], framing: Framing) -> Iterator[list[tfrecord.RawExample]]:
@@ -102,17 +105,20 @@ def _chunks(examples: Iterable[tfrecord.RawExample], framing: Framing) -> Iterat
 
 def _measure(split: str, framing: Framing, examples: list[tfrecord.RawExample]) -> pa.Table:
     images = [example.image for example in examples]
-    measures = {name: tensor.numpy() for name, tensor in _measurer(framing)(tf.constant(images)).items()}
+    encoded = tf.constant(images)
+    pixels, valid = (tensor.numpy() for tensor in _decoder(framing)(encoded))
     headers = [_inspect(image) for image in images]
-    small = [thumbnail(grey).tobytes() for grey in measures["grey"]]
+    measures = PixelMeasures.of(pixels)
+    greys = measures.grey
+    if framing.resize == "pad":  # pictures with equal bars would seem nearly equal
+        greys = grey(_decoder(replace(framing, size=SIDE, resize="stretch"))(encoded)[0].numpy())
+    thumbnails = [thumbnail(image).tobytes() for image in greys]
     reasons = [
-        header.reason or ("" if valid else UNDECODABLE)
-        for header, valid in zip(headers, measures["valid"], strict=True)
+        header.reason or ("" if is_valid else UNDECODABLE) for header, is_valid in zip(headers, valid, strict=True)
     ]
     bad = np.array([bool(reason) for reason in reasons])
     marks = [
-        list(remarks(image, low, high))
-        for image, low, high in zip(images, measures["low"], measures["high"], strict=True)
+        list(remarks(image, low, high)) for image, low, high in zip(images, measures.low, measures.high, strict=True)
     ]
     columns: dict[str, Any] = {
         "split": [split] * len(images),
@@ -125,14 +131,14 @@ def _measure(split: str, framing: Framing, examples: list[tfrecord.RawExample]) 
         "height": [header.height for header in headers],
     }
     measured = {
-        "digest": [hashlib.blake2b(image.data, digest_size=16).digest() for image in measures["pixels"]],
-        "hash": phash(stack_thumbnails(small)),
-        "thumbnail": small,
+        "digest": [hashlib.blake2b(image.data, digest_size=16).digest() for image in pixels],
+        "hash": phash(stack_thumbnails(thumbnails)),
+        "thumbnail": thumbnails,
         "remarks": marks,
-        "mean": list(measures["mean"]),
-        "mean_square": list(measures["mean_square"]),
-        "brightness": measures["brightness"],
-        "sharpness": measures["sharpness"],
+        "mean": list(measures.mean),
+        "mean_square": list(measures.mean_square),
+        "brightness": measures.brightness,
+        "sharpness": measures.sharpness,
     }
     arrays = [pa.array(values, _ROW.field(name).type) for name, values in columns.items()]
     arrays += [pa.array(values, _ROW.field(name).type, mask=bad) for name, values in measured.items()]
@@ -162,44 +168,15 @@ def _inspect(image: bytes) -> _Header:
 
 
 @cache
-def _measurer(framing: Framing) -> tf.types.experimental.PolymorphicFunction:
-    """Return a function that decodes a batch by the model's preprocessing and measures it.
-
-    TensorFlow measures the images, because it lets the threads of other chunks run meanwhile.
-    """
+def _decoder(framing: Framing) -> tf.types.experimental.PolymorphicFunction:
+    """Return a function that decodes a batch by the model's preprocessing."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
-    def measure(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+    def decode(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         pixels, valid = decode_batch(encoded, framing)
-        planes = tf.unstack(tf.cast(pixels, tf.float32), axis=-1)  # red, green, blue; each [N, S, S]
-        luma = tf.add_n([plane * weight for plane, weight in zip(planes, _LUMA, strict=True)])
+        return pixels, valid
 
-        def for_each_plane(measure_plane: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-            return tf.stack([measure_plane(plane) for plane in planes], axis=-1)
-
-        def mean(values: tf.Tensor) -> tf.Tensor:
-            # In float32, the sum of a row of whole numbers is exact, but that of a whole image would not be.
-            return tf.reduce_mean(tf.cast(tf.reduce_sum(values, axis=2), tf.float64), axis=1) / framing.size
-
-        inner = luma[:, 1:-1, 1:-1]
-        laplacian = luma[:, :-2, 1:-1] + luma[:, 2:, 1:-1] + luma[:, 1:-1, :-2] + luma[:, 1:-1, 2:] - 4 * inner
-        grey = luma
-        if framing.resize == "pad":  # pictures with equal bars would seem nearly equal
-            stretched, _ = decode_batch(encoded, replace(framing, size=SIDE, resize="stretch"))
-            grey = tf.tensordot(tf.cast(stretched, tf.float32), tf.constant(_LUMA), 1)
-        return {
-            "pixels": pixels,
-            "valid": valid,
-            "grey": tf.cast(grey + 0.5, tf.uint8),
-            "mean": for_each_plane(mean),
-            "mean_square": for_each_plane(lambda plane: mean(plane * plane)),
-            "low": for_each_plane(lambda plane: tf.reduce_min(plane, axis=(1, 2))),
-            "high": for_each_plane(lambda plane: tf.reduce_max(plane, axis=(1, 2))),
-            "brightness": mean(luma),
-            "sharpness": tf.math.reduce_variance(laplacian, axis=(1, 2)),
-        }
-
-    return measure
+    return decode
 
 
 def read_table(folder: Path, columns: list[str]) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 from tfx import types
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
@@ -100,7 +101,8 @@ def check(model: str, records: list[bytes], names: list[str], settings: ServingC
     examples = [tfrecord.example(image, 0, b"") for image in encoded]
     pixels = decode_batch(tf.constant(encoded), framing)[0].numpy()
     expected = tf.nn.softmax(keras_model(pixels, training=False)).numpy()
-    hostile = [b"", b"<html>not an image</html>", encoded[0][:20], bytes(100_000_000), _bomb(), _bomb(b"abCd")]
+    hostile = [b"", b"<html>not an image</html>", encoded[0][:20], bytes(100_000_000)]
+    hostile += [_bomb(), _bomb(b"abCd"), _jpeg_of_many_scans()]
 
     with tempfile.TemporaryDirectory() as folder:
         strings = {"encoded": encoded, "examples": examples, "hostile": hostile}
@@ -168,7 +170,7 @@ def check(model: str, records: list[bytes], names: list[str], settings: ServingC
             value=accepted,
             bound=0,
             sense="at most",
-            detail="an empty string, HTML, a truncated image, 100 MB of zeros, 30,000 x 30,000 pixels",
+            detail="an empty string, HTML, a truncated image, 100 MB of zeros, 30,000 x 30,000 pixels, 1,000 scans",
         ),
         Check(
             name="effect of hostile requests on other answers",
@@ -263,6 +265,15 @@ def _bomb(before: bytes = b"", side: int = 30_000) -> bytes:
     row = zlib.compress(bytes(1 + side // 8))
     decoy = chunk(before, struct.pack(">IIBBBBB", 1, 1, 1, 0, 0, 0, 0)) if before else b""
     return b"\x89PNG\r\n\x1a\n" + decoy + chunk(b"IHDR", header) + chunk(b"IDAT", row) + chunk(b"IEND", b"")
+
+
+def _jpeg_of_many_scans() -> bytes:
+    """Make a small progressive JPEG that repeats its last scan. Each scan takes time for every pixel."""
+    out = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(out, "JPEG", progressive=True)
+    jpeg = out.getvalue()
+    last = jpeg.rindex(b"\xff\xda")
+    return jpeg[:last] + jpeg[last:-2] * 1_000 + jpeg[-2:]
 
 
 def _join(strings: dict[str, list[bytes]]) -> dict[str, np.ndarray]:

@@ -80,7 +80,7 @@ def test_a_run_is_read_with_its_nodes_facts_and_figures(sixty):
     run = sixty.run("run-00031")
     assert [one.node for one in run.executions] == [name for name, *_ in metadata.NODES]
     assert {one.node for one in run.executions if one.state == "cached"} == set(metadata.CACHED)
-    assert run.node("Transform").outputs.keys() == {"transform_graph", "updated_analyzer_cache"}
+    assert run.node("Transform").outputs.keys() == {"transform_graph"}
     summary = summarise(RunResult(run))
     assert (summary.state, summary.pipeline, summary.span, summary.pushed) == (RunState.DONE, "cifar10", 4, "32")
     assert summary.accuracy == pytest.approx(0.5031) and summary.blessed

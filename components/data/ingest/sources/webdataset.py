@@ -7,7 +7,6 @@ The class of a sample is in `.cls` (an index or a name), in the key `label` or `
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby, islice
 from pathlib import Path
@@ -85,17 +84,27 @@ def read_names(path: Path) -> tuple[str, ...]:
     """Return the names of the classes in a file with one name per line, in the order of their indices.
 
     Raises:
-        DataRefused: if the file is not UTF-8, has a name more than once, or is a link.
+        DataRefused: if the file is not UTF-8 or is a link, or if a name is too long or listed twice.
     """
     try:
         lines = safe_files.read_bytes(path, _MAX_NAMES).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataRefused(f"{path}: not UTF-8 (byte {error.start:,}): save it in UTF-8") from error
-    names = tuple(name for line in lines if (name := line.strip()))
-    for name, count in Counter(names).items():
-        if count > 1:
-            raise DataRefused(f"{path}: class {name!r} is listed {count} times: give every class a different name")
-    return names
+    names: dict[str, int] = {}  # numbers of lines by name
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        if (name := rows.class_name(line)) is None:
+            raise DataRefused(
+                f"{path}: line {number:,}: {line.strip()!r:.50} has more than 255 bytes: shorten the name"
+            )
+        if name in names:
+            raise DataRefused(
+                f"{path}: class {name!r} is in line {names[name]:,} and in line {number:,}: give every class a "
+                "different name"
+            )
+        names[name] = number
+    return tuple(names)
 
 
 def _is_webdataset(archive: Path) -> bool:

@@ -125,7 +125,12 @@ def test_other_files_are_not_webdatasets(tmp_path, data):
 
 
 @pytest.mark.parametrize(
-    "names, problem", [(b"a\nb\n\na", "class 'a' is listed 2 times"), (b"a\n\xff", "not UTF-8 .byte 2")]
+    "names, problem",
+    [
+        (b"a\nb\n\na", "class 'a' is in line 1 and in line 4"),
+        (b"a\n\xff", "not UTF-8 .byte 2"),
+        (b"a\n" + b"b" * 256, "line 2: 'b+ has more than 255 bytes"),
+    ],
 )
 def test_class_names_that_are_refused(in_archive, tmp_path, names, problem):
     in_archive(tmp_path / "0.tar", samples("1"))
