@@ -5,8 +5,6 @@
 Each variant is trained on `train` from each seed, in its own process and for the same number of epochs. The variants
 alternate, so that changes of the machine's load affect all of them. The accuracy is that of the last epoch, not of the
 best one, whose selection would bias the comparison. The test set is not read.
-
-`docs/benchmarks.md` has the figures; with RECORD=1 a measurement is added to them.
 """
 
 from __future__ import annotations
@@ -21,7 +19,6 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, NamedTuple
 
-import record
 from budget import read
 
 if TYPE_CHECKING:
@@ -41,7 +38,7 @@ class Variant(NamedTuple):
 _PATCHES, _QKV = {"patches/kernel": 0.134}, {"qkv/kernel": 0.125}
 SWEEPS: dict[str, dict[str, Variant]] = {
     "start": {
-        "as built": Variant(),
+        "unchanged": Variant(),
         "patches after Glorot": Variant(deviations=_PATCHES),
         "patches, and each of q, k and v, after Glorot": Variant(deviations=_PATCHES | _QKV),
         "patches after Glorot, positions and CLS 0.5": Variant(
@@ -70,7 +67,7 @@ def rescale(model: ViT, deviations: dict[str, float]) -> None:
     for end, deviation in deviations.items():
         found = [weight for weight in model.weights if weight.path.endswith(end)]
         if not found:
-            raise ValueError(f"no weight's path ends with {end}")
+            raise ValueError(f"no weight's path ends with {end}: correct the deviations of the variant")
         for weight in found:
             values = keras.ops.convert_to_numpy(weight)
             if not values.any():
@@ -131,7 +128,7 @@ def train(variant: Variant, preset: str, data: Path, epochs: int | None, seed: i
 
 
 def train_alone(variant: str, seed: int) -> dict[str, float]:
-    """Train a variant in a new process, and return what `train` does.
+    """Train a variant in a new process, and return its result.
 
     Args:
         variant: Name of the variant.
@@ -177,8 +174,6 @@ def main() -> None:
         rows.append([variant, f"{mean(accuracies):.4f}", error, f"{mean(result['loss'] for result in found):.3f}"])
     for line in (columns, ["-"] * len(columns), *rows):
         print(f"| {' | '.join(line)} |")
-    note = f"Preset {args.preset}, {args.epochs or 'its'} epochs, seeds: {args.seeds}."
-    record.write(f"recipe {args.sweep}", columns, rows, note)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """Weights of a ViT in files of at most 15 MiB that numpy alone can read.
 
+This command writes them as a Keras model:
+
     KERAS_BACKEND=tensorflow PYTHONPATH=. python benchmarks/weights.py best.npz best.keras
 
-writes them as a Keras model. The pipeline tests and pushes it without training:
+The pipeline tests and pushes that model without training:
 
     vitpipe finetune --from best.keras -c cifar10 --set finetune.head_epochs=0 --set finetune.epochs=0
 """

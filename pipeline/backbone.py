@@ -11,8 +11,8 @@ from components.errors import DataRefused, SettingsError
 from components.model.serving_folder import versions
 from components.suggestions import did_you_mean
 from pipeline.settings import Settings
-from trainer.backbone import HUB, PRESET, WEIGHTS, load_backbone
-from trainer.finetune import OWN
+from trainer.backbone import HUB, PRESET, WEIGHTS, class_names, load_backbone
+from trainer.finetune import OWN, check_accepted
 from trainer.serving import KERAS_MODEL
 from trainer.settings import SIZES, FinetuneSettings, ModelSettings
 from trainer.vit import ViT
@@ -45,8 +45,11 @@ def fit_to_backbone(settings: Settings, flags: Sequence[str] = ()) -> Settings:
             "its model normalises pixels: leave them out"
         )
     backbone = read_backbone(source, settings.model, settings.finetune)
-    sizes = {key: backbone.config[key] for key in ModelSettings.model_fields.keys() & backbone.config.keys() - OWN}
-    own = settings.model.model_dump(include=OWN)
+    own_names = OWN if settings.finetune.trains else set()  # a model that is accepted as it is decides everything
+    sizes = {
+        key: backbone.config[key] for key in ModelSettings.model_fields.keys() & backbone.config.keys() - own_names
+    }
+    own = settings.model.model_dump(include=own_names)
     try:
         model = ModelSettings.model_validate({**sizes, **own, "mimetic": False})
     except ValidationError as error:
@@ -65,6 +68,27 @@ def fit_to_backbone(settings: Settings, flags: Sequence[str] = ()) -> Settings:
                 )
     finetune = settings.finetune.model_copy(update={"source": source})
     return settings.model_copy(update={"finetune": finetune, "model": model})
+
+
+def check_classes(settings: Settings, names: Sequence[str]) -> None:
+    """Check that a backbone that is accepted without training has the classes of the data.
+
+    Args:
+        settings: the settings of the run, from `fit_to_backbone`.
+        names: class names of the data, in index order.
+
+    Raises:
+        SettingsError: if it has other classes, or is a preset of KerasHub, whose head is not kept.
+        DataRefused: if the backbone cannot be read.
+    """
+    source = settings.finetune.source
+    if source.startswith(HUB) or (Path(source) / PRESET).is_file():
+        raise SettingsError(f"{source} has no head for the classes of the data: train one with finetune.head_epochs")
+    backbone = read_backbone(source, settings.model, settings.finetune)
+    try:
+        check_accepted(backbone, class_names(source), [*names])
+    except ValueError as error:
+        raise SettingsError(f"{source}: {error}") from None
 
 
 def read_backbone(source: str, model: ModelSettings, finetune: FinetuneSettings) -> ViT:

@@ -62,6 +62,7 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
     statistics = StatisticsGen(
         examples=examples.outputs["examples"],
         schema=schema.outputs["schema"],
+        # The exact count of different values would need more Beam stages and keep every id in memory.
         stats_options=StatsOptions(use_sketch_based_topk_uniques=True),
     )
     validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])

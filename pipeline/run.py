@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from components.data import ingest
+from components.data.ingest import manifest
 from components.errors import SettingsError, StoreError, UsageError
 from pipeline import run_facts
 from pipeline.console.display import Display
@@ -89,9 +91,11 @@ def plan(
     warm_start = warm_start_plan(settings, span)
     if settings.finetune.source:
         with redirected(log):
-            from pipeline.backbone import fit_to_backbone
+            from pipeline.backbone import check_classes, fit_to_backbone
 
             settings = fit_to_backbone(settings, overrides)
+            if not settings.finetune.trains:
+                check_classes(settings, manifest.read(ingest.span_folder(settings.data.dir, span)).class_names)
     else:
         for flag in overrides:
             if flag.startswith("finetune.") and not flag.startswith("finetune.source="):
@@ -186,7 +190,8 @@ def _run(planned: Plan, display: Display, force: Collection[str], trigger: str, 
 
         gpus = tf.config.list_physical_devices("GPU")
         graph = planned.graph(force)
-    if settings.training.require_gpu and not gpus:
+    trains = not settings.finetune.source or settings.finetune.trains
+    if settings.training.require_gpu and trains and not gpus:
         raise SettingsError(
             "training.require_gpu is true, but TensorFlow finds no GPU (see `vitpipe doctor`): run on a machine with a "
             "GPU, use the preset cifar10-cpu, or --set training.require_gpu=false"

@@ -10,6 +10,7 @@ import numpy as np
 
 from trainer import serving
 from trainer.hub import load_hub
+from trainer.saved_model import open_saved_model
 from trainer.settings import FinetuneSettings, ModelSettings
 from trainer.train import build_vit
 from trainer.vit import ViT
@@ -46,6 +47,23 @@ def load_backbone(source: str, model: ModelSettings | None = None, finetune: Fin
             f"{source} has weights, a mean or a std that are not finite, or a std of 0: use another backbone"
         )
     return backbone
+
+
+def class_names(source: str) -> list[str]:
+    """Return the class names of a source, in index order; empty if it does not record them.
+
+    Only a SavedModel records them.
+
+    Args:
+        source: Source as for `load_backbone`.
+
+    Raises:
+        ValueError: If the SavedModel does not load.
+    """
+    path = Path(source)
+    if not path.is_dir() or (path / PRESET).is_file():
+        return []
+    return serving.class_names(open_saved_model(path, serving_default="examples").signatures["serving_default"])
 
 
 def digest(backbone: ViT) -> str:

@@ -106,28 +106,37 @@ def fine_tune(
     return trained
 
 
-def accept(backbone: ViT, model: ModelSettings, old: list[str], new: list[str]) -> Trained:
-    """Return a trained ViT as the result of a training without epochs.
+def accept(backbone: ViT, old: list[str], new: list[str]) -> Trained:
+    """Return a trained ViT, unchanged but for the order of its classes, as the result of a training without epochs.
 
     Args:
         backbone: The ViT.
-        model: Settings of the model, as for `adapt`.
-        old: Class names of the ViT, in index order.
+        old: Class names of the ViT, in index order. If the list is empty, they are assumed to be `new`.
         new: Class names of the data, in index order.
+
+    Returns:
+        The ViT as the best and as the last model, and an empty history.
 
     Raises:
         ValueError: If the ViT has other classes.
     """
-    if sorted(old) != sorted(new) or backbone.config["classes"] != len(new):
-        raise ValueError(
-            f"the model has {backbone.config['classes']} classes ({', '.join(old[:5])}, ...), which are not the "
-            f"{len(new)} classes of the data ({', '.join(new[:5])}, ...): train a new head with finetune.head_epochs"
-        )
-    accepted = rebuild_head(backbone, model, old, new)
+    check_accepted(backbone, old, new)
+    accepted = rebuild_head(backbone, None, old or new, new)
     return Trained(accepted, accepted, [])
 
 
-def adapt(backbone: ViT, model: ModelSettings, classes: int, blocks: int | None, policy: str = "float32") -> ViT:
+def check_accepted(backbone: ViT, old: list[str], new: list[str]) -> None:
+    """Raise ValueError if a ViT has other classes than the data. The arguments are those of `accept`."""
+    count = backbone.config["classes"]
+    fix = "use data with the classes of the model, or set finetune.head_epochs above 0 to train a new head"
+    if count != len(new):
+        raise ValueError(f"the model has {count} classes, but the data has {len(new)}: {fix}")
+    missing, unexpected = (sorted(set(one) - set(other))[:5] for one, other in ((new, old), (old, new)))
+    if old and missing:
+        raise ValueError(f"the model lacks the classes {missing} of the data, and has {unexpected} instead: {fix}")
+
+
+def adapt(backbone: ViT, model: ModelSettings | None, classes: int, blocks: int | None, policy: str = "float32") -> ViT:
     """Return a copy of a backbone with a new head, of which only some layers are trainable.
 
     The mean and std of the backbone are kept, because its weights were learned on pixels normalised with them. Position
@@ -135,7 +144,7 @@ def adapt(backbone: ViT, model: ModelSettings, classes: int, blocks: int | None,
 
     Args:
         backbone: The pretrained ViT.
-        model: Settings of the new model, of which those in `OWN` apply.
+        model: Settings of the new model, of which those in `OWN` apply. None: those of the backbone.
         classes: Number of classes of the new head.
         blocks: Number of last blocks that are trainable, together with the head and the final norm. 0: only the head
             is trainable. None: all layers are.
@@ -144,7 +153,7 @@ def adapt(backbone: ViT, model: ModelSettings, classes: int, blocks: int | None,
     Returns:
         The new ViT. The weights of its classifier are new.
     """
-    own = model.model_dump(include=OWN)
+    own = model.model_dump(include=OWN) if model else {}
     adapted = ViT(
         # Mimetic weights would take time to make, and would then be overwritten by those of the backbone.
         **{**backbone.config, **own, "classes": classes, "mimetic": False},
@@ -159,7 +168,7 @@ def adapt(backbone: ViT, model: ModelSettings, classes: int, blocks: int | None,
     return adapted
 
 
-def rebuild_head(start: ViT, model: ModelSettings, old: list[str], new: list[str]) -> ViT:
+def rebuild_head(start: ViT, model: ModelSettings | None, old: list[str], new: list[str]) -> ViT:
     """Return a copy of a ViT with a head for other classes.
 
     The head's weights are copied to classes of the same name. Those of a new class are 0, as in a new model.

@@ -50,7 +50,7 @@ def decode(encoded: tf.Tensor, framing: Framing, plain: bool = False) -> tf.Tens
 
 @cache
 def _decoder(framing: Framing, plain: bool) -> tf.types.experimental.PolymorphicFunction:
-    """Return the function `decode` with fixed choices. It is traced once in a process, which takes half a second."""
+    """Return `decode` for one framing as a TensorFlow function. It is kept, because tracing takes half a second."""
     return tf.function(
         partial(_decode, framing=framing, plain=plain), input_signature=[tf.TensorSpec((), tf.string)], autograph=False
     )

@@ -16,12 +16,12 @@ from trainer import devices, serving
 from trainer.backbone import digest
 from trainer.checkpoint import Checkpoints
 from trainer.examples import class_names
-from trainer.finetune import accept, fine_tune, phases, rebuild_head
+from trainer.finetune import accept, fine_tune, rebuild_head
 from trainer.history import FILE as HISTORY
-from trainer.input import check_room, decode_by_framing, decode_by_graph, load
+from trainer.input import Split, check_room, decode_by_framing, decode_by_graph, load
 from trainer.saved_model import open_saved_model
 from trainer.settings import AugmentSettings, FinetuneSettings, ModelSettings, TrainingSettings
-from trainer.train import build_vit, train
+from trainer.train import Trained, build_vit, train
 from trainer.warm_start import FILE, compare_classes
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ _WITHOUT_EFFECT = {"require_gpu", "checkpoint_seconds"}  # settings that do not 
 def run_fn(fn_args: "FnArgs") -> None:
     """Train on the `train` split, select the best epoch on `val`, and export its model.
 
+    A backbone is exported without training if `finetune` has no epochs.
+
     The model is exported to `fn_args.serving_model_dir`. The history and the model of the last epoch are written to
     `fn_args.model_run_dir`, after a warm start with a `WarmStart` record.
 
@@ -51,8 +53,7 @@ def run_fn(fn_args: "FnArgs") -> None:
             - `leave_out` (optional): file with a JSON list of the ids of examples to leave out. Bytes that are not
               UTF-8 are written as surrogates.
             - `backbone` (optional): `.keras` file of the backbone to fine-tune.
-            - `backbone_classes` (optional): class names of the backbone, in index order. It is taken to have those of
-              the data if they are not known.
+            - `accepted_classes`: class names of a backbone that is not trained, as for `trainer.finetune.accept`.
             - `finetune`: settings of the fine-tuning, as JSON. Only read with `backbone`.
             - `base_version` (optional): version of `base_model`.
 
@@ -65,7 +66,9 @@ def run_fn(fn_args: "FnArgs") -> None:
     model_settings = ModelSettings.model_validate_json(config["model"])
     augmentation = AugmentSettings.model_validate_json(config["augment"])
     training = TrainingSettings.model_validate_json(config["training"])
-    if training.require_gpu and not tf.config.list_physical_devices("GPU"):
+    finetune = FinetuneSettings.model_validate_json(config["finetune"]) if "backbone" in config else None
+    trains = finetune is None or finetune.trains
+    if training.require_gpu and trains and not tf.config.list_physical_devices("GPU"):
         raise RuntimeError(
             "training.require_gpu is set, but TensorFlow sees no GPU: run on a machine with a GPU (`vitpipe doctor` "
             "shows what TensorFlow sees), use the preset cifar10-cpu, or --set training.require_gpu=false"
@@ -84,10 +87,15 @@ def run_fn(fn_args: "FnArgs") -> None:
     size = model_settings.image_size
     stored_size = augmentation.stored_size or size
     by_graph = decode_by_graph(tft.TFTransformOutput(fn_args.transform_output))
-    check_room([(fn_args.train_files, stored_size), (fn_args.eval_files, size)])
-    train_split = load(fn_args.train_files, by_graph, stored_size, leave_out)
+    check_room([(fn_args.train_files, stored_size)] * trains + [(fn_args.eval_files, size)])
     decode = by_graph if stored_size == size else decode_by_framing(model_settings.framing)
     val_split = load(fn_args.eval_files, decode, size, leave_out)
+    if not trains:
+        backbone = serving.read_vit(config["backbone"])
+        log.info("exporting the weights of the backbone, without training")
+        _export(fn_args, accept(backbone, config["accepted_classes"], names), names, val_split, strategy)
+        return
+    train_split = load(fn_args.train_files, by_graph, stored_size, leave_out)
 
     inputs = [  # values that affect the result of every training
         config["model"],
@@ -100,25 +108,21 @@ def run_fn(fn_args: "FnArgs") -> None:
         str(fn_args.base_model),
     ]
     run_dir = Path(fn_args.model_run_dir)
-    if "backbone" in config:
+    if finetune:
         backbone = serving.read_vit(config["backbone"])
-        finetune = FinetuneSettings.model_validate_json(config["finetune"])
-        if phases(finetune):
-            trained = fine_tune(
-                backbone,
-                model_settings,
-                finetune,
-                training,
-                classes=len(names),
-                augmentation=augmentation,
-                train_split=train_split,
-                val_split=val_split,
-                log_dir=run_dir,
-                checkpoints=Path(config["checkpoints"], _digest(*inputs, config["finetune"], digest(backbone))),
-                strategy=strategy,
-            )
-        else:
-            trained = accept(backbone, model_settings, config.get("backbone_classes", names), names)
+        trained = fine_tune(
+            backbone,
+            model_settings,
+            finetune,
+            training,
+            classes=len(names),
+            augmentation=augmentation,
+            train_split=train_split,
+            val_split=val_split,
+            log_dir=run_dir,
+            checkpoints=Path(config["checkpoints"], _digest(*inputs, config["finetune"], digest(backbone))),
+            strategy=strategy,
+        )
     else:
         start = None
         if fn_args.base_model:
@@ -145,19 +149,23 @@ def run_fn(fn_args: "FnArgs") -> None:
             strategy=strategy,
             start=start,
         )
-    if trained.rows:
-        best = max(trained.rows, key=lambda row: row["val_accuracy"])
-        log.info(
-            "exporting the %s of epoch %d, the best on val, with accuracy %.4f",
-            "averaged weights" if training.ema_epochs else "weights",
-            best["epoch"],
-            best["val_accuracy"],
-        )
-    else:
-        log.info("exporting the weights of the backbone, without training")
+    best = max(trained.rows, key=lambda row: row["val_accuracy"])
+    log.info(
+        "exporting the %s of epoch %d, the best on val, with accuracy %.4f",
+        "averaged weights" if training.ema_epochs else "weights",
+        best["epoch"],
+        best["val_accuracy"],
+    )
+    _export(fn_args, trained, names, val_split, strategy)
+
+
+def _export(
+    fn_args: "FnArgs", trained: Trained, names: list[str], val_split: Split, strategy: tf.distribute.Strategy
+) -> None:
     if devices.is_chief(strategy):
+        run_dir = Path(fn_args.model_run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / HISTORY).touch()
+        (run_dir / HISTORY).touch()  # a training without epochs writes none, but readers expect it
         trained.last.save(run_dir / "last.keras")
         serving.export(trained.best, names, fn_args.serving_model_dir, warmup=val_split.images[:_WARMUP_IMAGES])
     devices.wait_for_all(strategy)  # TFX reads the export as soon as this function returns

@@ -317,7 +317,7 @@ class FinetuneSettings(SettingsGroup):
     """Settings of fine-tuning a pretrained backbone in two phases: the new head alone, then with it the last blocks.
 
     In each phase the learning rate falls along a cosine to 0. The backbone decides the depth, width and so on. If both
-    phases have 0 epochs, the backbone is not trained and keeps its head: its model is tested and pushed as it is.
+    phases have 0 epochs, the backbone is not trained and keeps its head. It is tested, and pushed if it passes.
     """
 
     source: Annotated[str, AfterValidator(check_path_characters)] = Field(
@@ -335,8 +335,8 @@ class FinetuneSettings(SettingsGroup):
         15,
         ge=0,
         le=MOST_EPOCHS,
-        description="Epochs of the second phase, which trains the head and the last blocks. If head_epochs is 0, too, "
-        "the source is not trained: its model is tested and pushed as it is.",
+        description="Epochs of the second phase, which trains the head and the last blocks. If head_epochs is also 0, "
+        "the backbone is not trained and keeps its head. It is tested, and pushed if it passes.",
     )
     blocks: int | None = Field(
         4,
@@ -358,3 +358,8 @@ class FinetuneSettings(SettingsGroup):
         None,
         description="Standard deviation of each channel, as for pixel_mean. null: the value stored with the backbone.",
     )
+
+    @property
+    def trains(self) -> bool:
+        """True if a phase has epochs; False if the backbone is accepted as it is."""
+        return self.head_epochs + self.epochs > 0

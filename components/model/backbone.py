@@ -12,19 +12,20 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from components import artifacts
 from components.errors import DataRefused
 from components.model.serving_folder import RECORD, problems, read_record
-from trainer.backbone import digest, load_backbone
+from trainer.backbone import class_names, digest, load_backbone
 from trainer.settings import FinetuneSettings, ModelSettings
 
 FILE = "backbone.keras"
-CLASSES = "classes"  # property of the artifact: the class names of a pushed model, as JSON
+# Property of the artifact if the backbone is accepted without training: its class names as JSON, or an empty list.
+ACCEPTED_CLASSES = "accepted_classes"
 
 
 class Executor(base_executor.BaseExecutor):
     """Executor that writes the backbone as `backbone.keras`, whatever its source is.
 
     The properties of the artifact record the origin: `source` and `content_digest`. If the source is a pushed model,
-    `version`, `run_id` and `data_digest` record its version, the run that trained it and the data of that run, and
-    `classes` its class names.
+    `version`, `run_id` and `data_digest` record its version, the run that trained it and the data of that run.
+    `accepted_classes` records the class names of a backbone that is accepted without training.
     """
 
     def Do(
@@ -56,12 +57,10 @@ class Executor(base_executor.BaseExecutor):
                 backbone.set_string_custom_property("version", str(record.version))
                 backbone.set_string_custom_property("run_id", record.run_id)
                 backbone.set_string_custom_property("data_digest", record.data_digest)
-                backbone.set_string_custom_property(CLASSES, json.dumps(record.classes))
-            model = load_backbone(
-                source,
-                ModelSettings.model_validate_json(exec_properties["model"]),
-                FinetuneSettings.model_validate_json(exec_properties["finetune"]),
-            )
+            finetune = FinetuneSettings.model_validate_json(exec_properties["finetune"])
+            model = load_backbone(source, ModelSettings.model_validate_json(exec_properties["model"]), finetune)
+            if not finetune.trains:
+                backbone.set_string_custom_property(ACCEPTED_CLASSES, json.dumps(class_names(source)))
         except (FileNotFoundError, ValueError) as error:
             raise DataRefused(str(error)) from error
         backbone.set_string_custom_property("source", source)

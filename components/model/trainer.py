@@ -15,7 +15,7 @@ from tfx.types.component_spec import ChannelParameter
 from components import artifacts
 from components.data.gate.bounds import LEAVE_OUT
 from components.data.statistics.figures import read_figures
-from components.model.backbone import CLASSES
+from components.model.backbone import ACCEPTED_CLASSES
 from components.model.backbone import FILE as BACKBONE
 from components.model.serving_folder import serving_now
 from trainer.warm_start import WARM_START, read
@@ -28,7 +28,7 @@ class Executor(executor.GenericExecutor):
 
     `mean` and `std` are those of the pixels of the training images, from the input `image_statistics`. `leave_out` and
     `backbone` are the paths of files in the inputs `verdict` and `backbone`, if there are such inputs.
-    `backbone_classes` are the classes of the backbone, if they are known.
+    `accepted_classes` are the classes of a backbone that is not trained.
     `base_version` is the version of the model that a warm start begins with. After a warm start, a property of the new
     model records which classes were taken over.
     """
@@ -64,9 +64,9 @@ class Executor(executor.GenericExecutor):
             for artifact in input_dict.get(name, []):
                 arguments.custom_config = {**arguments.custom_config, key: str(Path(artifact.uri) / file)}
         for backbone in input_dict.get("backbone", []):
-            if backbone.has_custom_property(CLASSES):
-                classes = json.loads(backbone.get_string_custom_property(CLASSES))
-                arguments.custom_config = {**arguments.custom_config, "backbone_classes": classes}
+            if backbone.has_custom_property(ACCEPTED_CLASSES):
+                names = json.loads(backbone.get_string_custom_property(ACCEPTED_CLASSES))
+                arguments.custom_config = {**arguments.custom_config, "accepted_classes": names}
         for model in input_dict.get("base_model", []):
             serving = serving_now(Path(arguments.custom_config["serving"]))
             if serving and serving.model.identifies(model):

@@ -110,6 +110,7 @@ class BackboneOrigin:
     source: str | None
     digest: str | None
     run: str | None  # id of the run that trained it; None if it was not trained by a run of vitpipe
+    accepted: bool = False  # whether it was accepted without training
 
 
 @dataclass(frozen=True)
@@ -353,7 +354,7 @@ class RunResult:
             None if (value := backbone.properties.get(name)) is None else str(value)
             for name in ("source", "content_digest", "run_id")
         )
-        return BackboneOrigin(source, digest, run)
+        return BackboneOrigin(source, digest, run, "accepted_classes" in backbone.properties)
 
     @property
     def warm_start(self) -> WarmStart | None:

@@ -5,7 +5,7 @@ import pytest
 
 from components.data.ingest import prepare
 from components.errors import DataRefused, SettingsError, UsageError
-from pipeline.backbone import content, fit_to_backbone, locate
+from pipeline.backbone import check_classes, content, fit_to_backbone, locate
 from pipeline.graph import compile_graph
 from pipeline.settings import load
 from tests.helpers.graphs import nodes
@@ -107,6 +107,18 @@ def test_the_command_takes_any_name(folder, capsys):
     assert f"source: {folder / 'runs/10/serving/1'}" in capsys.readouterr().out
     with pytest.raises(UsageError, match="--from is empty: name the backbone"):
         finetune("", "sample")
+
+
+def test_a_model_that_is_accepted_without_training_decides_all_sizes_and_has_the_classes_of_the_data(folder):
+    untrained = ["finetune.head_epochs=0", "finetune.epochs=0"]
+    found = fit_to_backbone(settings(folder, folder / "vit.keras", "model.resize=crop", *untrained), untrained)
+    assert (found.model.image_size, found.model.resize) == (16, "stretch")
+    check_classes(found, list("abcd"))
+    with pytest.raises(SettingsError, match="the model has 4 classes, but the data has 2"):
+        check_classes(found, ["a", "b"])
+    with pytest.raises(SettingsError, match=r"--set model.image_size=32: the backbone determines image_size, .* 16"):
+        flags = ["model.image_size=32", *untrained]
+        fit_to_backbone(settings(folder, "pretrain", *flags), flags)
 
 
 def test_a_damaged_backbone_is_refused(folder, tmp_path):

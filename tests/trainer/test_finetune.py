@@ -123,16 +123,17 @@ def test_a_phase_without_epochs_is_left_out(backbone, tmp_path):
 def test_a_model_is_accepted_without_training(backbone):
     model, names = adapt(backbone, MODEL, 7, None), list("abcdefg")
     model.head.set_weights([np.random.default_rng(1).normal(size=(16, 7)), np.arange(7)])
-    accepted = accept(model, MODEL, names, names)
     images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3))
-    np.testing.assert_array_equal(accepted.best(images), model(images))
-    assert accepted.best is accepted.last and accepted.rows == []
-    turned = accept(model, MODEL, names, names[::-1])
+    for old in (names, []):
+        accepted = accept(model, old, names)
+        np.testing.assert_array_equal(accepted.best(images), model(images))
+        assert accepted.best is accepted.last and accepted.rows == []
+    turned = accept(model, names, names[::-1])
     np.testing.assert_array_equal(np.array(turned.best(images))[:, ::-1], model(images))
-    with pytest.raises(ValueError, match=r"has 7 classes \(a, b, .*7 classes of the data \(a, b, .*head_epochs"):
-        accept(model, MODEL, names, [*names[:6], "x"])
-    with pytest.raises(ValueError, match="has 7 classes"):
-        accept(model, MODEL, ["a", "b"], ["a", "b"])
+    with pytest.raises(ValueError, match=r"lacks the classes \['x'\] of the data, and has \['g'\] instead: "):
+        accept(model, names, [*names[:6], "x"])
+    with pytest.raises(ValueError, match="the model has 7 classes, but the data has 2"):
+        accept(model, [], ["a", "b"])
 
 
 @pytest.mark.slow

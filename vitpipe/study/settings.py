@@ -35,7 +35,7 @@ class StudySettings(LayeredSettings):
         "stretch", description="Method that makes an image square: stretch, crop or pad, as in `model.resize`."
     )
     background: tuple[PixelValue, PixelValue, PixelValue] = Field(
-        (255, 255, 255), description="Red, green and blue of bars and behind transparent pixels."
+        (255, 255, 255), description="Red, green and blue, from 0 to 255, of bars and behind transparent pixels."
     )
     warmup: float = Field(
         0.1,

@@ -132,6 +132,7 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
             seconds=max(0, time.time() - found.started_ms / 1000) if live else result.seconds,
             store=store,
             training=trained,
+            backbone=result.backbone,
             curves={name: markupsafe.Markup(svg) for name, svg in curves(trained).items()} if trained else {},
             gates=gates(result),
             earlier=earlier,

@@ -153,14 +153,16 @@ def describe_difference(expected: Sequence[str], found: Iterable[str]) -> str:
     """
     missing, unexpected = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if not missing and not unexpected:
-        return f"expected the order {_listed(expected)}, found {_listed(list(found))}"
+        pairs = zip(expected, found, strict=False)
+        index, pair = next((index, pair) for index, pair in enumerate(pairs) if len({*pair}) == 2)
+        return f"class {index} is {pair[1]!r}, expected {pair[0]!r}"
     by_spelling = {normalize_name(name): name for name in missing}
     for name in unexpected:
         if (other := by_spelling.get(normalize_name(name))) is not None:
             return f"classes {_two_spellings(other, name)}: rename the second like the first"
-    return f"missing classes {_listed(missing)}, unexpected classes {_listed(unexpected)}"
+    return f"missing classes {_first_names(missing)}, unexpected classes {_first_names(unexpected)}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _first_names(names: Sequence[str]) -> str:
     more = f" and {len(names) - _NAMES_IN_MESSAGE:,} more" if len(names) > _NAMES_IN_MESSAGE else ""
     return f"{list(names[:_NAMES_IN_MESSAGE])}{more}"

@@ -83,7 +83,7 @@ def measure_shard(source: tuple[str, str], framing: Framing) -> Iterator[pa.Tabl
     running: deque[Future[pa.Table]] = deque()
     for chunk in _chunks(tfrecord.read_examples(Path(path)), framing):
         running.append(_threads().submit(_measure, split, framing, chunk))
-        if len(running) > _CORES:  # one more than run, so that no core waits for the next chunk
+        if len(running) > _CORES:  # one chunk more than cores, so that no core waits for the next
             yield running.popleft().result()
     for future in running:
         yield future.result()

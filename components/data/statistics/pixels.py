@@ -5,11 +5,11 @@ from typing import NamedTuple, Self
 import numpy as np
 
 _LUMA = 0.299, 0.587, 0.114  # weights of red, green and blue in Pillow's grey (ITU-R BT.601)
-_PART = 2**16  # pixels that are measured at a time
+_PART = 2**16  # values, three for each pixel, that are measured at a time; always at least one image
 
 
 class PixelMeasures(NamedTuple):
-    """Measures of N images. The last axis of the colours is red, green and blue."""
+    """Measures of N images. The last axis of `mean`, `mean_square`, `low` and `high` is red, green and blue."""
 
     mean: np.ndarray  # float64 [N, 3]
     mean_square: np.ndarray  # float64 [N, 3]

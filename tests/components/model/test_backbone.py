@@ -5,7 +5,7 @@ import pytest
 
 from components import artifacts
 from components.errors import DataRefused
-from components.model.backbone import FILE, Executor
+from components.model.backbone import ACCEPTED_CLASSES, FILE, Executor
 from components.model.serving_folder import push
 from tests.helpers.model_records import record
 from trainer import serving
@@ -26,10 +26,10 @@ def pushed(tmp_path_factory):
     return folder / "serving" / "3", model
 
 
-def keep(source, out):
+def keep(source, out, **finetune):
     backbone = artifacts.BackboneArtifact()
     backbone.uri = str(out)
-    settings = {"model": MODEL.model_dump_json(), "finetune": FinetuneSettings().model_dump_json()}
+    settings = {"model": MODEL.model_dump_json(), "finetune": FinetuneSettings(**finetune).model_dump_json()}
     Executor().Do({}, {"backbone": [backbone]}, {"source": str(source), "content": "", **settings})
     return backbone
 
@@ -43,6 +43,19 @@ def test_a_pushed_model_is_copied_and_its_origin_recorded(pushed, tmp_path):
     told = {name: backbone.get_string_custom_property(name) for name in ("source", "version", "run_id", "data_digest")}
     assert told == {"source": str(folder), "version": "3", "run_id": "run-3", "data_digest": "d"}
     assert backbone.get_string_custom_property("content_digest") == digest(model)
+
+
+def test_the_classes_of_a_model_that_is_accepted_without_training_are_recorded(pushed, tmp_path):
+    def classes(source, **finetune):
+        backbone = keep(source, tmp_path / "out", **finetune)
+        return backbone.get_string_custom_property(ACCEPTED_CLASSES) or None
+
+    folder, model = pushed
+    model.save(tmp_path / "vit.keras")
+    accepted = {"head_epochs": 0, "epochs": 0}
+    assert classes(folder, **accepted) == classes(folder.parent.parent / "saved", **accepted) == '["a", "b"]'
+    assert classes(tmp_path / "vit.keras", **accepted) == "[]"  # the file does not record them
+    assert classes(folder) is None
 
 
 def test_a_changed_pushed_model_is_rejected(pushed, tmp_path):

@@ -90,14 +90,13 @@ def read_names(path: Path) -> tuple[str, ...]:
         lines = safe_files.read_bytes(path, _MAX_NAMES).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataRefused(f"{path}: not UTF-8 (byte {error.start:,}): save it in UTF-8") from error
-    names: dict[str, int] = {}  # numbers of lines by name
+    names: dict[str, int] = {}  # line numbers by name
     for number, line in enumerate(lines, 1):
-        if not line.strip():
+        if not (name := line.strip()):
             continue
-        if (name := rows.class_name(line)) is None:
-            raise DataRefused(
-                f"{path}: line {number:,}: {line.strip()!r:.50} has more than 255 bytes: shorten the name"
-            )
+        if rows.class_name(name) is None:
+            size = len(name.encode())
+            raise DataRefused(f"{path}: line {number:,}: {name!r:.50} has {size} bytes, the bound is 255: shorten it")
         if name in names:
             raise DataRefused(
                 f"{path}: class {name!r} is in line {names[name]:,} and in line {number:,}: give every class a "

@@ -129,7 +129,7 @@ def test_other_files_are_not_webdatasets(tmp_path, data):
     [
         (b"a\nb\n\na", "class 'a' is in line 1 and in line 4"),
         (b"a\n\xff", "not UTF-8 .byte 2"),
-        (b"a\n" + b"b" * 256, "line 2: 'b+ has more than 255 bytes"),
+        (b"a\n" + b"b" * 256, "line 2: 'b+ has 256 bytes, the bound is 255"),
     ],
 )
 def test_class_names_that_are_refused(in_archive, tmp_path, names, problem):
