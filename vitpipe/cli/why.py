@@ -103,8 +103,8 @@ def _model(result: RunResult) -> list[str]:
         lines.append(f"  without a bound: accuracy by thirds of the images, {thirds}")
     if backbone := result.backbone:
         of_run = f", the model of run {backbone.run}" if backbone.run else ""
-        how = "accepted without training" if backbone.accepted else "fine-tuned"
-        lines.append(f"The model was {how} from {backbone.source}{of_run}.")
+        how = "accepted without training: it is" if backbone.accepted else "fine-tuned from"
+        lines.append(f"The model was {how} {backbone.source}{of_run}.")
     if start := result.warm_start:
         lines.append(f"The training was a {start}.")
     if override := result.override:
