@@ -15,8 +15,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean, stdev
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from budget import read
@@ -29,7 +31,7 @@ class Variant(NamedTuple):
     """Changes to a recipe."""
 
     settings: tuple[str, ...] = ()  # settings `a.b=c`
-    deviations: dict[str, float] = {}  # noqa: RUF012 # standard deviations of initial weights, by the end of their path
+    deviations: Mapping[str, float] = MappingProxyType({})  # of initial weights, by the end of their path
 
 
 # Deviations of initial weights are for tokens of width 64 and patches of 4x4 pixels. "Glorot" is sqrt(2 / (inputs +
@@ -51,7 +53,7 @@ SWEEPS: dict[str, dict[str, Variant]] = {
 }
 
 
-def rescale(model: ViT, deviations: dict[str, float]) -> None:
+def rescale(model: ViT, deviations: Mapping[str, float]) -> None:
     """Give initial weights other standard deviations. Weights of zeros become normal noise.
 
     Args:
