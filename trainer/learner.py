@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -32,9 +33,9 @@ class Progress:
 class Learner:
     """A classifier, its optimizer and the compiled step that trains it, distributed over the devices of a strategy.
 
-    A batch is split evenly over the replicas. Their gradients are summed before they are clipped and applied, so that
-    the number of devices does not change the result, except for dropout and stochastic depth, whose random state
-    belongs to each replica. On one device the whole step is one XLA program. On several devices XLA compiles the
+    A batch is split evenly over the replicas. Their gradients are summed before they are clipped and applied, and all
+    random choices come from the random numbers of the batch. So the number of devices does not change the result,
+    except for rounding. On one device the whole step is one XLA program, except in bfloat16 on a CPU. On several devices XLA compiles the
     computation of the gradients, which each replica does by itself.
 
     Attributes:
@@ -45,7 +46,8 @@ class Learner:
 
     Args:
         build: Function that builds the classifier. The classifier maps pixels from 0 to 255 [N, size, size, 3], uint8
-            or float32, to float32 logits [N, classes]. Layers that are not trainable are not changed.
+            or float32, to float32 logits [N, classes]. Layers that are not trainable are not changed. If it has an
+            attribute `draws_per_image` above 0, it is also called with `draws`, that many random numbers an image.
         classes: Number of classes.
         schedule: Learning rate at each step.
         training: Settings of the training.
@@ -86,13 +88,16 @@ class Learner:
             self._scales_loss = self.model.compute_dtype == "float16"
             self.loss_scale = keras.Variable(2.0**15, trainable=False, name="loss_scale")
             self.finite_steps = keras.Variable(0, dtype="int32", trainable=False, name="finite_steps")
+        self._model_draws = getattr(self.model, "draws_per_image", 0)
         self._weights = [weight.value for weight in self.model.trainable_weights]
         self._is_compiled = False
         if replicas == 1:
-            self._step = tf.function(self._step_on_one_device, jit_compile=True)
-            self._evaluation_step = tf.function(self._evaluate_batch, jit_compile=True)
+            on_cpu = not tf.config.list_physical_devices("GPU")
+            compiled = _compile_around_products if on_cpu and self.model.compute_dtype == "bfloat16" else _compile
+            self._step = compiled(self._step_on_one_device)
+            self._evaluation_step = compiled(self._evaluate_batch)
         else:
-            self._compiled_gradients = tf.function(self._gradients, jit_compile=True)
+            self._compiled_gradients = _compile(self._gradients)
             self._step = self._step_on_replica
             # Not compiled: XLA would look for the second replica's weights on the first device.
             self._evaluation_step = self._evaluate_batch
@@ -109,7 +114,7 @@ class Learner:
         Returns:
             The iterator. It can be passed to several calls of `train`, one after the other.
         """
-        draws = draws_per_image(self.augmentation)
+        draws = draws_per_image(self.augmentation) + self._model_draws
 
         def pipeline(context: tf.distribute.InputContext) -> tf.data.Dataset:
             def worker_batches() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -203,9 +208,10 @@ class Learner:
         smoothing = self.training.label_smoothing
         targets = tf.one_hot(labels, self.classes)
         images, targets = augment(images, targets, draws, self.augmentation, self.image_size, mixing)
+        own = {"draws": draws[:, draws_per_image(self.augmentation) :]} if self._model_draws else {}
         smoothed = targets * (1.0 - smoothing) + smoothing / self.classes
         with tf.GradientTape() as tape:
-            logits = self.model(images, training=True)
+            logits = self.model(images, training=True, **own)
             losses = tf.nn.softmax_cross_entropy_with_logits(smoothed, logits)
             loss = tf.reduce_sum(losses) / self.training.batch_size
             scaled = loss * self.loss_scale if self._scales_loss else loss
@@ -290,6 +296,31 @@ class Learner:
         """Set `variables` to the values that `state` returned."""
         for name, variable in self.variables().items():
             variable.assign(state[name])
+
+
+# Products, and the addition of a bias that TensorFlow computes together with its product. Calls are no operations that
+# XLA could compile by themselves.
+_PRODUCTS = {"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "Conv2D", "BiasAdd"}
+_PRODUCTS |= {"Conv2DBackpropFilter", "Conv2DBackpropInput", "PartitionedCall", "StatefulPartitionedCall"}
+
+
+def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that runs as one XLA program."""
+    return tf.function(function, jit_compile=True)
+
+
+def _compile_around_products(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function whose products TensorFlow computes, and XLA everything between them.
+
+    On a CPU with instructions for bfloat16, TensorFlow's products are twice as fast in bfloat16 as in float32, but
+    XLA's are not. XLA in turn needs fewer passes over memory for all other operations.
+    """
+
+    def scoped(*arguments: tf.Tensor) -> Any:
+        with tf.xla.experimental.jit_scope(compile_ops=lambda operation: operation.op not in _PRODUCTS):
+            return function(*arguments)
+
+    return tf.function(scoped)
 
 
 def _count_correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

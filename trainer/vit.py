@@ -4,6 +4,7 @@ The model uses Keras 3 alone, so it runs on any Keras backend. Its input is pixe
 first layer, so that callers cannot get it wrong.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Self, get_args
 
@@ -87,6 +88,59 @@ def mimetic_kernels(width: int, heads: int) -> tuple[np.ndarray, np.ndarray]:
     keys = [right[: width // heads].T for _, right in pairs]
     values, projection = split(0.4 * noise[0] - 0.4 * identity)
     return np.concatenate([*queries, *keys, values], axis=1), projection
+
+
+def drop(x: keras.KerasTensor, draws: keras.KerasTensor, rate: float) -> keras.KerasTensor:
+    """Apply dropout with a mask that is a function of one random number for each image.
+
+    Keras' own layer draws a mask for a whole batch from its state. Devices that share a batch would all draw the same
+    mask, and another number of devices other masks. Here, the mask of an image does not depend on the rest of the
+    batch.
+
+    Args:
+        x: [N, ...]. The sizes other than N are known.
+        draws: Uniform random numbers in [0, 1), float32 [N].
+        rate: Probability with which a value becomes 0. The others are divided by 1 - rate.
+
+    Returns:
+        The result, with the shape and dtype of x.
+    """
+    if not rate:
+        return x
+    seeds = _scramble(ops.cast(draws * 2.0**24, "int32"))
+    # Multiples of an odd number near 2^32 divided by the golden ratio, as in splitmix (Steele et al., 2014).
+    counters = (np.arange(math.prod(x.shape[1:]), dtype=np.uint32) * np.uint32(0x9E3779B9)).view(np.int32)
+    bits = _scramble(seeds[:, None] + counters) & 0xFFFFFF
+    kept = ops.reshape(bits >= round(rate * 2**24), (-1, *x.shape[1:]))
+    return ops.where(kept, x / (1.0 - rate), ops.zeros_like(x))
+
+
+def skip(x: keras.KerasTensor, draws: keras.KerasTensor, rate: float) -> keras.KerasTensor:
+    """Apply stochastic depth: set all values of an image to 0, with a probability of `rate`.
+
+    Args:
+        x: Output of a branch, [N, tokens, width].
+        draws: Uniform random numbers in [0, 1), float32 [N].
+        rate: The probability. Other images are divided by 1 - rate.
+
+    Returns:
+        The result, with the shape and dtype of x.
+    """
+    if not rate:
+        return x
+    return ops.where((draws >= rate)[:, None, None], x / (1.0 - rate), ops.zeros_like(x))
+
+
+def _scramble(x: keras.KerasTensor) -> keras.KerasTensor:
+    """Map int32 one-to-one to int32 that look random: the last steps of MurmurHash3 (Appleby, 2011).
+
+    The numbers are signed, because not every backend multiplies unsigned ones. Multiplication keeps the low 32 bits.
+    """
+    x = ops.bitwise_xor(x, ops.bitwise_right_shift(x, 16) & 0xFFFF)
+    x = x * np.int32(0x85EBCA6B - 2**32)
+    x = ops.bitwise_xor(x, ops.bitwise_right_shift(x, 13) & 0x7FFFF)
+    x = x * np.int32(0xC2B2AE35 - 2**32)
+    return ops.bitwise_xor(x, ops.bitwise_right_shift(x, 16) & 0xFFFF)
 
 
 @keras.saving.register_keras_serializable("vitpipe")
@@ -213,6 +267,8 @@ class EncoderBlock(layers.Layer):
         **kwargs: Arguments of `keras.layers.Layer`.
     """
 
+    DRAWS = 5  # random numbers of an image: for three dropouts and two skipped branches
+
     def __init__(
         self,
         heads: int,
@@ -253,28 +309,27 @@ class EncoderBlock(layers.Layer):
         self.mlp_norm = norm("mlp_norm")
         self.mlp_in = dense(hidden[-1], "mlp_in", activation="gelu")
         self.mlp_out = dense(width, "mlp_out", shape=hidden)
-        self.drop = layers.Dropout(self.dropout, dtype=self.dtype_policy)
-        self.skip = layers.Dropout(self.stochastic_depth, noise_shape=(None, 1, 1), dtype=self.dtype_policy)
 
-    def call(self, x: keras.KerasTensor, training: bool | None = None, first_only: bool = False) -> keras.KerasTensor:
+    def call(
+        self, x: keras.KerasTensor, draws: keras.KerasTensor | None = None, first_only: bool = False
+    ) -> keras.KerasTensor:
         """Apply the block.
 
         Args:
             x: Tokens, [N, tokens, width].
-            training: Whether to apply dropout and stochastic depth. A block that is not trainable never applies them,
-                because it could not adapt to them.
+            draws: Uniform random numbers in [0, 1), float32 [N, DRAWS], that decide dropout and stochastic depth. None:
+                apply neither. A block that is not trainable never applies them, because it could not adapt to them.
             first_only: Whether to compute only the first token's output. It still attends to all tokens.
 
         Returns:
             [N, tokens, width], or [N, 1, width] with `first_only`.
         """
-        training = training and self.trainable
         q, k, v = self._queries_keys_values(x)
         if first_only:
             x, q = x[:, :1], q[:, :1]
         # Keras does not apply its setting `keras.config.disable_flash_attention` to this operation by itself.
         attended = ops.nn.dot_product_attention(q, k, v, flash_attention=keras.config.is_flash_attention_enabled())
-        return self._add_branches(x, attended, training)
+        return self._add_branches(x, attended, draws if self.trainable else None)
 
     def explain(self, x: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Apply the block without dropout, and return the attention weights as well.
@@ -291,7 +346,7 @@ class EncoderBlock(layers.Layer):
         scores = ops.einsum("nqhd,nkhd->nhqk", ops.cast(q, "float32"), ops.cast(k, "float32"))
         attention = ops.softmax(scores * q.shape[-1] ** -0.5, axis=-1)
         attended = ops.einsum("nhqk,nkhd->nqhd", ops.cast(attention, v.dtype), v)
-        return self._add_branches(x, attended, training=False), attention
+        return self._add_branches(x, attended, None), attention
 
     def _queries_keys_values(self, x: keras.KerasTensor) -> list[keras.KerasTensor]:
         """Return queries, keys and values, each [N, tokens, heads, width / heads]."""
@@ -300,12 +355,18 @@ class EncoderBlock(layers.Layer):
         return ops.unstack(qkv, axis=2)
 
     def _add_branches(
-        self, x: keras.KerasTensor, attended: keras.KerasTensor, training: bool | None
+        self, x: keras.KerasTensor, attended: keras.KerasTensor, draws: keras.KerasTensor | None
     ) -> keras.KerasTensor:
+        def dropped(x: keras.KerasTensor, column: int) -> keras.KerasTensor:
+            return x if draws is None else drop(x, draws[:, column], self.dropout)
+
+        def skipped(x: keras.KerasTensor, column: int) -> keras.KerasTensor:
+            return x if draws is None else skip(x, draws[:, column], self.stochastic_depth)
+
         attended = self.projection(ops.reshape(attended, (-1, *x.shape[1:])))
-        x = x + self.skip(self.drop(attended, training=training), training=training)
-        hidden = self.drop(self.mlp_in(self.mlp_norm(x)), training=training)
-        return x + self.skip(self.drop(self.mlp_out(hidden), training=training), training=training)
+        x = x + skipped(dropped(attended, 0), 1)
+        hidden = dropped(self.mlp_in(self.mlp_norm(x)), 2)
+        return x + skipped(dropped(self.mlp_out(hidden), 3), 4)
 
     def compute_output_shape(self, input_shape: TokenShape) -> TokenShape:
         """Return the shape of the output."""
@@ -423,7 +484,7 @@ class ViT(keras.Model):
                 width, patch_size, strides=patch_size, kernel_initializer="glorot_uniform", name="patches", dtype=policy
             )
         self.tokens = Tokens(has_cls=pool == "cls", sincos=mimetic, name="tokens", dtype=policy)
-        self.drop = layers.Dropout(dropout, dtype=policy)
+        self.dropout = dropout
         self.blocks = [
             EncoderBlock(heads, mlp_ratio, dropout, float(rate), mimetic, name=f"block_{i:02d}", dtype=policy)
             for i, rate in enumerate(np.linspace(0, stochastic_depth, depth))
@@ -434,6 +495,11 @@ class ViT(keras.Model):
             self.score = layers.Dense(1, use_bias=False, name="score", dtype="float32")
         # With a head of zeros all classes start with equal probability. The loss needs the precision of float32.
         self.head = layers.Dense(classes, kernel_initializer="zeros", name="head", dtype="float32")
+        has_chance = dropout > 0 or stochastic_depth > 0
+        # Random numbers of an image that a call in training uses.
+        self.draws_per_image = 1 + depth * EncoderBlock.DRAWS if has_chance else 0
+        if has_chance:
+            self.seeds = keras.random.SeedGenerator()
         self.build((None, image_size, image_size, 3))
 
     def build(self, input_shape: ImageShape) -> None:
@@ -451,21 +517,34 @@ class ViT(keras.Model):
         self.head.build((None, width))
         self.built = True
 
-    def call(self, images: keras.KerasTensor, training: bool | None = None) -> keras.KerasTensor:
+    def call(
+        self, images: keras.KerasTensor, training: bool | None = None, draws: keras.KerasTensor | None = None
+    ) -> keras.KerasTensor:
         """Classify images.
 
         Args:
             images: Pixels from 0 to 255, [N, image_size, image_size, 3].
             training: Whether to apply dropout and stochastic depth.
+            draws: Uniform random numbers in [0, 1), float32 [N, draws_per_image], that decide both in training. An
+                image's numbers decide its masks, whatever the rest of the batch is. None: draw them.
 
         Returns:
             Logits, float32 [N, classes].
         """
-        x = self._embed(images, training)
-        for block in self.blocks[:-1]:
-            x = block(x, training=training)
+        if not training or not self.draws_per_image:
+            draws = None
+        elif draws is None:
+            draws = keras.random.uniform((ops.shape(images)[0], self.draws_per_image), seed=self.seeds)
+        x = self._embed(images)
+        if draws is not None and self.tokens.trainable:
+            x = drop(x, draws[:, 0], self.dropout)
         # With the pool "cls" the head reads the CLS token alone, so the last block need not compute the other tokens.
-        return self._classify(self.blocks[-1](x, training=training, first_only=self.config["pool"] == "cls"))
+        first_only = self.config["pool"] == "cls"
+        for number, block in enumerate(self.blocks):
+            end = 1 + (number + 1) * block.DRAWS
+            own = None if draws is None else draws[:, end - block.DRAWS : end]
+            x = block(x, draws=own, first_only=first_only and block is self.blocks[-1])
+        return self._classify(x)
 
     def explain(self, images: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Classify images, and return the attention weights of every block and head as well.
@@ -478,17 +557,16 @@ class ViT(keras.Model):
             which each token (second to last axis) reads each token (last axis). Rows sum to 1. The tokens are the CLS
             token, if there is one, and then the patches row by row.
         """
-        x = self._embed(images, training=False)
+        x = self._embed(images)
         attention = []
         for block in self.blocks:
             x, weights = block.explain(x)
             attention.append(weights)
         return self._classify(x), ops.stack(attention, axis=1)
 
-    def _embed(self, images: keras.KerasTensor, training: bool | None) -> keras.KerasTensor:
+    def _embed(self, images: keras.KerasTensor) -> keras.KerasTensor:
         x = self.patches(self.normalization(images))
-        x = self.tokens(ops.reshape(x, (-1, x.shape[1] * x.shape[2], x.shape[3])))
-        return self.drop(x, training=training and self.drop.trainable)
+        return self.tokens(ops.reshape(x, (-1, x.shape[1] * x.shape[2], x.shape[3])))
 
     def _classify(self, x: keras.KerasTensor) -> keras.KerasTensor:
         if self.config["pool"] == "cls":

@@ -17,7 +17,10 @@ pytestmark = pytest.mark.slow
 JOB = Path(job.__file__)
 ROOT = Path(__file__).parents[2]
 # Every source of random numbers is on, so that a difference in any of them is detected.
-SETTINGS = {"augment": {"randaugment_ops": 1, "mixup": 0.8, "cutmix": 1.0, "erase": 0.5, "mixing_epochs": 0.5}}
+SETTINGS = {
+    "model": {"depth": 2, "dropout": 0.1, "stochastic_depth": 0.5},
+    "augment": {"randaugment_ops": 1, "mixup": 0.8, "cutmix": 1.0, "erase": 0.5, "mixing_epochs": 0.5},
+}
 
 
 def start(folder, environment=None, **settings):
@@ -55,16 +58,11 @@ def assert_alike(one, two):
 
 
 def test_a_killed_training_continues_and_ends_with_the_same_weights(tmp_path):
-    chance = {
-        "dropout": 0.1,
-        "stochastic_depth": 0.5,
-        "depth": 2,
-    }  # random states of the model, which a checkpoint must contain
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     unbroken.mkdir()
     broken.mkdir()
-    finish(start(unbroken, model=chance))
-    killed = start(broken, model=chance)
+    finish(start(unbroken))
+    killed = start(broken)
     for line in killed.stdout:
         if line.startswith("epoch 2/4"):
             break
@@ -73,7 +71,7 @@ def test_a_killed_training_continues_and_ends_with_the_same_weights(tmp_path):
     assert killed.returncode == -signal.SIGKILL
     assert not (broken / "weights-0.npz").exists()
 
-    out = finish(start(broken, model=chance))
+    out = finish(start(broken))
     assert "continuing from" in out
     assert "epoch 1/4" not in out and "epoch 4/4" in out
     assert_alike(broken, unbroken)
