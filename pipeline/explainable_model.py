@@ -98,7 +98,7 @@ def _open_keras(file: Path, names: Sequence[str] | None) -> Model:
 
     @tf.function(reduce_retracing=True)
     def answer(images: tf.Tensor) -> tf.Tensor:
-        return tf.nn.softmax(vit(images, training=False))
+        return tf.nn.softmax(vit.answer(images))
 
     @tf.function(reduce_retracing=True)
     def explain(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -17,7 +17,7 @@ from trainer.vit import ViT, copy_weights
 log = logging.getLogger(__name__)
 
 # Settings of the model that apply; the backbone decides the rest.
-OWN = {"image_size", "resize", "background", "dropout", "stochastic_depth"}
+OWN = {"image_size", "resize", "background", "dropout", "stochastic_depth", "flip_average"}
 _HEAD = ("head", "score")  # layers of the head: the classifier, and the scores by which seqpool weights the tokens
 
 
@@ -106,13 +106,14 @@ def fine_tune(
     return trained
 
 
-def accept(backbone: ViT, old: list[str], new: list[str]) -> Trained:
+def accept(backbone: ViT, old: list[str], new: list[str], flip_average: bool) -> Trained:
     """Return a trained ViT, unchanged but for the order of its classes, as the result of a training without epochs.
 
     Args:
         backbone: The ViT.
         old: Class names of the ViT, in index order. If the list is empty, they are assumed to be `new`.
         new: Class names of the data, in index order.
+        flip_average: Whether its answers are averaged over an image and its mirror image.
 
     Returns:
         The ViT as the best and as the last model, and an empty history.
@@ -122,11 +123,12 @@ def accept(backbone: ViT, old: list[str], new: list[str]) -> Trained:
     """
     check_accepted(backbone, old, new)
     accepted = rebuild_head(backbone, None, old or new, new)
+    accepted.config["flip_average"] = flip_average
     return Trained(accepted, accepted, [])
 
 
 def check_accepted(backbone: ViT, old: list[str], new: list[str]) -> None:
-    """Raise ValueError if a ViT has other classes than the data. The arguments are those of `accept`."""
+    """Raise ValueError if a ViT has other classes than the data. The arguments are as for `accept`."""
     count = backbone.config["classes"]
     fix = "use data with the classes of the model, or set finetune.head_epochs above 0 to train a new head"
     if count != len(new):

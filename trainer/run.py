@@ -93,12 +93,13 @@ def run_fn(fn_args: "FnArgs") -> None:
     if not trains:
         backbone = serving.read_vit(config["backbone"])
         log.info("exporting the weights of the backbone, without training")
-        _export(fn_args, accept(backbone, config["accepted_classes"], names), names, val_split, strategy)
+        accepted = accept(backbone, config["accepted_classes"], names, model_settings.flip_average)
+        _export(fn_args, accepted, names, val_split, strategy)
         return
     train_split = load(fn_args.train_files, by_graph, stored_size, leave_out)
 
     inputs = [  # values that affect the result of every training
-        config["model"],
+        model_settings.model_dump_json(exclude={"flip_average"}),
         config["augment"],
         training.model_dump_json(exclude=_WITHOUT_EFFECT),
         config["code"],

@@ -45,7 +45,7 @@ def export(model: ViT, class_names: list[str], path: str, warmup: np.ndarray | N
     # The signatures share one graph of the model. A graph for each of them would take seconds and megabytes.
     @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8)])
     def compute_logits(images: tf.Tensor) -> tf.Tensor:
-        return model(images, training=False)
+        return model.answer(images)
 
     def answer(logits: tf.Tensor, valid: tf.Tensor) -> dict[str, tf.Tensor]:
         probabilities = tf.where(valid[:, None], tf.nn.softmax(logits), 0.0)

@@ -127,6 +127,12 @@ class ModelSettings(SettingsGroup):
         False, description="Initialize attention to look like that of trained models. It helps on small data sets."
     )
 
+    flip_average: bool = Field(
+        False,
+        description="Average the answers to an image over the image and its mirror image. An answer takes twice the "
+        "computation; training does not. It suits images whose class does not change in a mirror.",
+    )
+
     @property
     def framing(self) -> Framing:
         """Choices by which an image becomes the model's input."""

@@ -421,6 +421,7 @@ class ViT(keras.Model):
         resize: Method that made training images square, as in `trainer.framing.Framing`. Like `background`, it
             is recorded for decoding, and has no effect on the layers.
         background: Colour of bars and behind transparent pixels, as in `trainer.framing.Framing`.
+        flip_average: Whether `answer` averages over an image and its mirror image.
         **kwargs: Arguments of `keras.Model`, for example `dtype` and `name`.
 
     Raises:
@@ -445,6 +446,7 @@ class ViT(keras.Model):
         std: Sequence[float] | np.ndarray = (127.5, 127.5, 127.5),
         resize: Resize = "stretch",
         background: Sequence[int] = (255, 255, 255),
+        flip_average: bool = False,
         **kwargs: object,
     ) -> None:
         # Autocast is off, because it would round float pixels to the compute dtype before they are normalised.
@@ -468,6 +470,7 @@ class ViT(keras.Model):
             "std": [float(s) for s in std],
             "resize": resize,
             "background": list(background),
+            "flip_average": flip_average,
         }
         if resize not in get_args(Resize):
             raise ValueError(f"resize {resize!r} is not one of {', '.join(get_args(Resize))}")
@@ -546,6 +549,21 @@ class ViT(keras.Model):
             x = block(x, draws=own, first_only=first_only and block is self.blocks[-1])
         return self._classify(x)
 
+    def answer(self, images: keras.KerasTensor) -> keras.KerasTensor:
+        """Classify images as the exported model does.
+
+        Args:
+            images: Pixels from 0 to 255, [N, image_size, image_size, 3].
+
+        Returns:
+            Logits, float32 [N, classes]. With `flip_average` they are the mean of those for the image and for its
+            mirror image.
+        """
+        logits = self(images, training=False)
+        if self.config["flip_average"]:
+            logits = (logits + self(images[:, :, ::-1], training=False)) / 2
+        return logits
+
     def explain(self, images: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Classify images, and return the attention weights of every block and head as well.
 
@@ -555,14 +573,16 @@ class ViT(keras.Model):
         Returns:
             Logits, float32 [N, classes], and attention, float32 [N, depth, heads, tokens, tokens]: the weight with
             which each token (second to last axis) reads each token (last axis). Rows sum to 1. The tokens are the CLS
-            token, if there is one, and then the patches row by row.
+            token, if there is one, and then the patches row by row. The logits are those of `answer`, and the attention
+            is that of the image itself.
         """
         x = self._embed(images)
         attention = []
         for block in self.blocks:
             x, weights = block.explain(x)
             attention.append(weights)
-        return self._classify(x), ops.stack(attention, axis=1)
+        logits = self.answer(images) if self.config["flip_average"] else self._classify(x)
+        return logits, ops.stack(attention, axis=1)
 
     def _embed(self, images: keras.KerasTensor) -> keras.KerasTensor:
         x = self.patches(self.normalization(images))

@@ -320,6 +320,17 @@ def test_sincos_positions_are_unique_and_nearest_to_their_neighbours():
     assert likeness[0, 1] > likeness[0, 2] > likeness[0, 15]
 
 
+def test_answers_are_averaged_over_the_mirror_image_if_set(images):
+    model = random_head(ViT(**TINY, flip_average=True))
+    mean = (np.array(model(images)) + np.array(model(images[:, :, ::-1]))) / 2
+    np.testing.assert_allclose(model.answer(images), mean, atol=1e-6)
+    np.testing.assert_allclose(model.explain(images)[0], mean, atol=1e-6)
+    np.testing.assert_allclose(model.answer(images[:, :, ::-1]), mean, atol=1e-6)
+    plain = ViT.from_config(model.get_config() | {"flip_average": False})
+    plain.set_weights(model.get_weights())
+    np.testing.assert_array_equal(plain.answer(images), model(images))
+
+
 def test_explain_returns_the_same_logits_and_the_attention(images):
     model = random_head(ViT(**TINY))
     logits, attention = model.explain(images)
