@@ -50,6 +50,26 @@ SWEEPS: dict[str, dict[str, Variant]] = {
             deviations={"patches/kernel": 0.2, "tokens/positions": 0.5, "tokens/cls": 0.5}
         ),
     },
+    "switches": {
+        "unchanged": Variant(),
+        "pool mean": Variant(("model.pool=mean",)),
+        "conv stem": Variant(("model.conv_stem=true",)),
+        "mimetic": Variant(("model.mimetic=true",)),
+        "Muon": Variant(("training.optimizer=muon",)),
+        "Muon, 3e-3": Variant(("training.optimizer=muon", "training.learning_rate=3e-3")),
+        "conv stem, pool mean, mimetic, Muon": Variant(
+            ("model.conv_stem=true", "model.pool=mean", "model.mimetic=true", "training.optimizer=muon")
+        ),
+        "conv stem, pool mean, mimetic, Muon, 3e-3": Variant(
+            (
+                "model.conv_stem=true",
+                "model.pool=mean",
+                "model.mimetic=true",
+                "training.optimizer=muon",
+                "training.learning_rate=3e-3",
+            )
+        ),
+    },
 }
 
 

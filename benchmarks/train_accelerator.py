@@ -678,7 +678,8 @@ class TeacherRecipe(Recipe):
     def network(self) -> keras.Model:
         """Build a CNN with new weights."""
         import keras
-        from resnet9 import ResNet9
+
+        from trainer.resnet9 import ResNet9
 
         size = self.model_settings.image_size
         policy = keras.DTypePolicy(self.policy)

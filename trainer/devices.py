@@ -2,8 +2,14 @@
 
 import json
 import os
+import re
+from pathlib import Path
 
 import tensorflow as tf
+
+# Width of a token from which a training step on a CPU with instructions for bfloat16 is faster in bfloat16 than in
+# float32. Below it the conversions cost more than the products gain (docs/benchmarks.md, section Training).
+_BFLOAT16_WIDTH = 128
 
 
 def choose_strategy() -> tf.distribute.Strategy:
@@ -50,19 +56,28 @@ def mean_over_workers(strategy: tf.distribute.Strategy, value: float) -> float:
     return float(strategy.reduce("MEAN", strategy.run(lambda: tf.constant(value)), axis=None))
 
 
-def resolve_precision(setting: str) -> str:
+def resolve_precision(setting: str, width: int = 0) -> str:
     """Return the floating-point type to compute in: "float32", "bfloat16" or "float16".
 
-    The setting "auto" selects bfloat16 or float16 if all GPUs of this machine support it, and float32 otherwise. Any
-    other setting is returned unchanged.
+    Args:
+        setting: The setting `training.precision`. "auto" selects bfloat16 or float16 if all GPUs of this machine
+            support it. Without a GPU it selects bfloat16 if the CPU has instructions for it and the model is wide
+            enough to gain from them. Otherwise it selects float32. Any other setting is returned unchanged.
+        width: Width of a token.
     """
     if setting != "auto":
         return setting
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
-        return "float32"
+        return "bfloat16" if width >= _BFLOAT16_WIDTH and cpu_multiplies_bfloat16() else "float32"
     # NVIDIA's tensor cores compute in float16 from compute capability 7.0 (V100), and in bfloat16 from 8.0 (A100).
     capability = min(tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) for gpu in gpus)
     if capability >= (8, 0):
         return "bfloat16"
     return "float16" if capability >= (7, 0) else "float32"
+
+
+def cpu_multiplies_bfloat16() -> bool:
+    """Return whether this machine's CPU has instructions for products of bfloat16. Only Linux says so."""
+    info = Path("/proc/cpuinfo")
+    return info.exists() and bool(re.search(r"\b(avx512_bf16|amx_bf16)\b", info.read_text()))

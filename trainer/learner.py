@@ -35,8 +35,8 @@ class Learner:
 
     A batch is split evenly over the replicas. Their gradients are summed before they are clipped and applied, and all
     random choices come from the random numbers of the batch. So the number of devices does not change the result,
-    except for rounding. On one device the whole step is one XLA program, except in bfloat16 on a CPU. On several devices XLA compiles the
-    computation of the gradients, which each replica does by itself.
+    except for rounding. On one device the whole step is one XLA program, except in bfloat16 on a CPU. On several
+    devices XLA compiles the computation of the gradients, which each replica does by itself.
 
     Attributes:
         model: The classifier that is trained.
@@ -56,6 +56,9 @@ class Learner:
             resized crops they may have any size.
         steps_per_epoch: Number of steps of an epoch.
         strategy: Strategy that distributes a step over devices.
+        teacher: Function that builds a trained classifier with the same input and output. A share
+            `training.teacher_weight` of the targets are its probabilities for the augmented images. None: the targets
+            are the labels.
 
     Raises:
         ValueError: If the batch size is not a multiple of twice the number of parts: replicas times
@@ -72,6 +75,7 @@ class Learner:
         image_size: int,
         steps_per_epoch: int,
         strategy: tf.distribute.Strategy,
+        teacher: Callable[[], keras.Model] | None = None,
     ) -> None:
         replicas = strategy.num_replicas_in_sync
         check_batch(training.batch_size, training.accumulate * replicas)
@@ -84,6 +88,7 @@ class Learner:
             momentum = ema_momentum(training.ema_epochs, steps_per_epoch)
             self.optimizer = build_optimizer(training.optimizer, self.model, schedule, training.weight_decay, momentum)
             self.averaged = build() if momentum else self.model
+            self.teacher = teacher() if teacher else None
             # Small gradients would round to zero in float16, so the loss is scaled up. An overflow halves the scale.
             self._scales_loss = self.model.compute_dtype == "float16"
             self.loss_scale = keras.Variable(2.0**15, trainable=False, name="loss_scale")
@@ -210,6 +215,10 @@ class Learner:
         images, targets = augment(images, targets, draws, self.augmentation, self.image_size, mixing)
         own = {"draws": draws[:, draws_per_image(self.augmentation) :]} if self._model_draws else {}
         smoothed = targets * (1.0 - smoothing) + smoothing / self.classes
+        if self.teacher:
+            # It sees the same pixels (Beyer et al., 2022, https://arxiv.org/abs/2106.05237).
+            answers = tf.nn.softmax(self.teacher(images, training=False))
+            smoothed += self.training.teacher_weight * (answers - smoothed)
         with tf.GradientTape() as tape:
             logits = self.model(images, training=True, **own)
             losses = tf.nn.softmax_cross_entropy_with_logits(smoothed, logits)

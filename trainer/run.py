@@ -21,6 +21,7 @@ from trainer.history import FILE as HISTORY
 from trainer.input import Split, check_room, decode_by_framing, decode_by_graph, load
 from trainer.saved_model import open_saved_model
 from trainer.settings import AugmentSettings, FinetuneSettings, ModelSettings, TrainingSettings
+from trainer.teacher import train_teacher
 from trainer.train import Trained, build_vit, train
 from trainer.warm_start import FILE, compare_classes
 
@@ -90,27 +91,27 @@ def run_fn(fn_args: "FnArgs") -> None:
     check_room([(fn_args.train_files, stored_size)] * trains + [(fn_args.eval_files, size)])
     decode = by_graph if stored_size == size else decode_by_framing(model_settings.framing)
     val_split = load(fn_args.eval_files, decode, size, leave_out)
-    if not trains:
-        backbone = serving.read_vit(config["backbone"])
+    backbone = serving.read_vit(config["backbone"]) if finetune else None
+    if backbone and not trains:
         log.info("exporting the weights of the backbone, without training")
         accepted = accept(backbone, config["accepted_classes"], names, model_settings.flip_average)
         _export(fn_args, accepted, names, val_split, strategy)
         return
     train_split = load(fn_args.train_files, by_graph, stored_size, leave_out)
 
+    width = backbone.config["width"] if backbone else model_settings.width
+    training = training.model_copy(update={"precision": devices.resolve_precision(training.precision, width)})
     inputs = [  # values that affect the result of every training
         model_settings.model_dump_json(exclude={"flip_average"}),
         config["augment"],
         training.model_dump_json(exclude=_WITHOUT_EFFECT),
         config["code"],
-        devices.resolve_precision(training.precision),
         train_split.digest(),
         val_split.digest(),
         str(fn_args.base_model),
     ]
     run_dir = Path(fn_args.model_run_dir)
-    if finetune:
-        backbone = serving.read_vit(config["backbone"])
+    if finetune and backbone:
         trained = fine_tune(
             backbone,
             model_settings,
@@ -138,6 +139,15 @@ def run_fn(fn_args: "FnArgs") -> None:
             if devices.is_chief(strategy):
                 run_dir.mkdir(parents=True, exist_ok=True)
                 (run_dir / FILE).write_text(warm_start.model_dump_json() + "\n", "utf-8")
+        teacher = None
+        if training.teacher_epochs:
+            checkpoints = Checkpoints(Path(config["checkpoints"], f"{_digest(*inputs)}-teacher"))
+            learn = partial(train_teacher, len(names), size, config["mean"], config["std"], augmentation, training)
+            if devices.is_chief(strategy):
+                teacher = learn(train_split, val_split, run_dir / "teacher", checkpoints)
+            devices.wait_for_all(strategy)
+            if not devices.is_chief(strategy):  # finds the checkpoint of the finished training
+                teacher = learn(train_split, val_split, None, checkpoints)
         trained = train(
             partial(build_vit, model_settings, len(names), mean, std),
             classes=len(names),
@@ -149,6 +159,7 @@ def run_fn(fn_args: "FnArgs") -> None:
             checkpoints=Checkpoints(Path(config["checkpoints"], _digest(*inputs))),
             strategy=strategy,
             start=start,
+            teacher=teacher,
         )
     best = max(trained.rows, key=lambda row: row["val_accuracy"])
     log.info(

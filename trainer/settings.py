@@ -278,6 +278,16 @@ class TrainingSettings(SettingsGroup):
         le=MOST_EPOCHS,
         description="Horizon, in epochs, of the weight average that is evaluated and exported. 0: no average.",
     )
+    teacher_epochs: int = Field(
+        0,
+        ge=0,
+        le=MOST_EPOCHS,
+        description="Epochs in which a small CNN is trained first, as a teacher. The ViT then also learns from the "
+        "teacher's answers. 0: no teacher.",
+    )
+    teacher_weight: float = Field(
+        0.5, ge=0, le=1, description="Share of the teacher's answers in the targets. The rest are the labels."
+    )
     patience: int | None = Field(
         None,
         gt=0,

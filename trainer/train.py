@@ -63,11 +63,12 @@ def train(
     training: TrainingSettings,
     train_split: Split,
     val_split: Split,
-    log_dir: Path,
+    log_dir: Path | None,
     checkpoints: Checkpoints,
     strategy: tf.distribute.Strategy | None = None,
     start: ViT | None = None,
     earlier: Sequence[Row] = (),
+    teacher: Callable[[str], keras.Model] | None = None,
 ) -> Trained:
     """Train the trainable layers of a ViT.
 
@@ -82,12 +83,13 @@ def train(
         training: Settings of the training.
         train_split: Images to train on. With resized crops they may be larger than the model's input.
         val_split: Images that select the best epoch, of the size of the model's input.
-        log_dir: Folder of the history.
+        log_dir: Folder of the history. None: it is not written.
         checkpoints: Checkpoints of this training.
         strategy: Strategy that distributes a step over devices. None: one device.
         start: ViT whose weights to start from. None: the weights of the newly built model.
         earlier: History of an earlier phase of the same training, whose best model is `start`. Epochs are numbered from
             its last epoch, and the best epoch is chosen among those of both phases.
+        teacher: Function that builds a trained teacher for a Keras dtype policy, as for `Learner`. None: no teacher.
 
     Returns:
         The models of the best and of the last epoch, and the history, which includes `earlier`.
@@ -111,8 +113,9 @@ def train(
         warmup_steps=min(round(training.warmup_epochs * steps_per_epoch), training.epochs * steps_per_epoch - 1),
         floor=training.final_learning_rate,
     )
+    policy = precision if precision == "float32" else f"mixed_{precision}"
     learner = Learner(
-        lambda: build(precision if precision == "float32" else f"mixed_{precision}"),
+        lambda: build(policy),
         classes,
         schedule,
         training,
@@ -120,6 +123,7 @@ def train(
         val_split.images.shape[1],
         steps_per_epoch,
         strategy,
+        (lambda: teacher(policy)) if teacher else None,
     )
     log.info(
         "%s in %s on %s, %s training and %s validation images, %s steps an epoch",

@@ -171,6 +171,21 @@ class Settings(LayeredSettings):
         return self
 
     @model_validator(mode="after")
+    def check_teacher(self) -> Self:
+        """Check that a teacher can be trained: not for a fine-tuning, and on images of a suitable size."""
+        if self.training.teacher_epochs and self.finetune.source:
+            raise ValueError(
+                f"finetune.source {self.finetune.source} and training.teacher_epochs {self.training.teacher_epochs} "
+                "exclude each other: set teacher_epochs to 0"
+            )
+        if self.training.teacher_epochs and self.model.image_size % 8:
+            raise ValueError(
+                f"model.image_size {self.model.image_size} is not a multiple of 8, as the teacher of "
+                "training.teacher_epochs needs: change the size, or set teacher_epochs to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def check_stored_size(self) -> Self:
         """Check that training images are kept at the size of the model's input or a larger one."""
         check_stored_size(self.augment.stored_size, self.model.image_size)

@@ -1,4 +1,4 @@
-"""Small residual CNN, the teacher in a distillation. It needs only Keras 3, so it runs on any Keras backend."""
+"""A small residual CNN, the teacher of a distillation. It uses Keras 3 alone, so it runs on any Keras backend."""
 
 from collections.abc import Sequence
 
