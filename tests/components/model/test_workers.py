@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,6 +42,7 @@ def job(inputs, folder, addresses, **training):
         "learning_rate": 1e-2,
         "ema_epochs": 0.5,
         "checkpoint_seconds": 0,
+        "workers": len(addresses),
     }
     return Job(
         workers=addresses,
@@ -111,6 +114,19 @@ def test_a_killed_worker_is_started_again_and_the_result_is_that_of_an_unbroken_
     last, expected = (read_vit(folder / "run" / "last.keras") for folder in (tmp_path, unbroken))
     for weight, expected_weight in zip(last.get_weights(), expected.get_weights(), strict=True):
         np.testing.assert_allclose(weight, expected_weight, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_training_continues_with_another_number_of_workers(inputs, unbroken, tmp_path, caplog):
+    shutil.copytree(unbroken / "checkpoints", tmp_path / "checkpoints")
+    [newest] = tmp_path.glob("checkpoints/*/epoch-00004.npz")
+    newest.unlink()
+    with caplog.at_level("INFO"):
+        train(inputs, tmp_path, count=1)
+    messages = [record.getMessage() for record in caplog.records]
+    assert any(re.fullmatch("continuing from .*epoch-00003.npz", message) for message in messages)
+    assert any(" on one CPU, " in message for message in messages)
+    assert history(tmp_path)[:3] == history(unbroken)[:3] and len(history(tmp_path)) == 4
 
 
 @pytest.mark.slow
