@@ -6,6 +6,7 @@ because only Vertex AI can run its packages.
 """
 
 import inspect
+import json
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -21,11 +22,13 @@ from components.errors import SettingsError, StoreError
 from components.model.evaluator.judgement import GateSettings
 from components.suggestions import did_you_mean
 from kubeflow.steps.start import NEWEST
+from kubeflow.worker_pods import NAMESPACE, POD, UID, pod_template
 from pipeline.metadata.address import PASSWORD, Address
 from pipeline.outcome import REPORT
 from pipeline.settings import MetadataSettings, Settings
 from pipeline.settings.cluster import StepSettings
 
+TRAINER = "Trainer"
 START, VERDICT = "Start", "Verdict"  # steps that are not nodes of the graph
 _VERDICT_BACKOFF = 5  # seconds
 _LABEL = "app.kubernetes.io/part-of", "vitpipe"  # every pod has this label, by which network policies select pods
@@ -85,7 +88,7 @@ def check(settings: Settings) -> None:
             raise StoreError("an SQLite file on a volume does not support several machines that write at the same time")
     except StoreError as error:
         raise SettingsError(f"kubeflow.metadata: {error}; write mysql://USER@HOST[:PORT]/DATABASE") from None
-    if settings.training.require_gpu and not cluster.step_of("Trainer").gpus:
+    if settings.training.require_gpu and not cluster.step_of(TRAINER).gpus:
         raise SettingsError(
             "training.require_gpu is true, but kubeflow.steps.Trainer.gpus is 0. Use "
             "--set kubeflow.steps.Trainer.gpus=1 or --set training.require_gpu=false"
@@ -169,7 +172,9 @@ def _pipeline(settings: Settings, edges: dict[str, list[str]]) -> BaseComponent:
             tasks: dict[str, PipelineTask] = {}
             for name in edges:
                 if name != REPORT:
-                    tasks[name] = _task(settings, name, "kubeflow.steps.node", [*in_run, name])
+                    tasks[name] = _task(
+                        settings, name, "kubeflow.steps.node", [*in_run, *_workers(settings, name), name]
+                    )
                     tasks[name].after(*[tasks[before] for before in edges[name]] or [start])
             _task(settings, VERDICT, "kubeflow.steps.verdict", in_run).after(*[tasks[name] for name in last])
 
@@ -222,8 +227,26 @@ def _task(
     return _configure_task(settings, step, command, types, inputs)
 
 
+def _workers(settings: Settings, step: str) -> list[str]:
+    """Return the argument by which the Trainer starts its workers in pods of their own, if it has several."""
+    if not _starts_workers(settings, step):
+        return []
+    template = pod_template(settings, _image(settings, settings.kubeflow.step_of(TRAINER)))
+    return [f"--workers={json.dumps(template)}"]
+
+
+def _starts_workers(settings: Settings, step: str) -> bool:
+    return step == TRAINER and settings.training.workers > 1
+
+
+def _step_settings(settings: Settings, step: str) -> StepSettings:
+    """Return the settings of a step's container. A Trainer that only starts workers leaves them its own."""
+    cluster = settings.kubeflow
+    return cluster.step if _starts_workers(settings, step) else cluster.step_of(step)
+
+
 def _container(settings: Settings, step: str, module: str, arguments: list[str]) -> dsl.ContainerSpec:
-    image = _image(settings, settings.kubeflow.step_of(step))
+    image = _image(settings, _step_settings(settings, step))
     return dsl.ContainerSpec(image=image, command=["python", "-m", module], args=arguments)
 
 
@@ -243,7 +266,7 @@ def _configure_task(
         types: the types of the inputs, by name, in the order of the command's arguments.
         inputs: the values of the inputs.
     """
-    cluster, own = settings.kubeflow, settings.kubeflow.step_of(step)
+    cluster, own = settings.kubeflow, _step_settings(settings, step)
     command.__name__ = task_name(step).replace("-", "_")  # kfp names the component and the task after it
     _declare(command, {"run_id": str, **types})
     task = dsl.container_component(command)(run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER, **inputs)
@@ -263,6 +286,9 @@ def _configure_task(
     for variable, secret_key in {PASSWORD: cluster.metadata_secret, **own.secrets}.items():
         secret, _, key = secret_key.partition("/")
         kubernetes.use_secret_as_env(task, secret, {key: variable})
+    if _starts_workers(settings, step):
+        for variable, field in {POD: "metadata.name", UID: "metadata.uid", NAMESPACE: "metadata.namespace"}.items():
+            kubernetes.use_field_path_as_env(task, variable, field)
     for label, value in own.node_selector.items():
         kubernetes.add_node_selector(task, label, value)
     for toleration in own.tolerations:

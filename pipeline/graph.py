@@ -111,7 +111,7 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
         if source := settings.finetune.source:
             backbone = Backbone(source, content(source), settings.model, settings.finetune)
         trainer = Trainer(
-            run_fn="trainer.run.run_fn",
+            run_fn="components.model.trainer.run_fn",
             examples=examples.outputs["examples"],
             transform_graph=transform.outputs["transform_graph"],
             schema=schema.outputs["schema"],
@@ -129,6 +129,8 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
                 "training": settings.training.model_dump_json(),
                 "checkpoints": str(checkpoints_folder(settings)),
                 "code": provenance.digest("trainer.run"),
+                # Workers write their own logs, in a folder of the run.
+                **({"logs": str(settings.folder / "logs")} if settings.training.workers > 1 else {}),
                 # A warm start records which version it starts from.
                 **({"serving": serving} if settings.training.warm_start else {}),
                 # The source is left out, because the same backbone in another place leads to the same model.

@@ -103,6 +103,17 @@ def test_after_a_kill_the_same_command_ends_with_a_pushed_model(unused):
     assert [run["state"] for run in runs] == ["done", "died"]
 
 
+@pytest.mark.slow
+def test_two_workers_train_a_model_that_is_pushed(unused):
+    done = vitpipe(unused, "run", "-c", "sample", *with_settings(SHORT | {"training.workers": 2}))
+    assert done.returncode == 0, done.stderr
+    assert "on 2 CPUs" in done.stderr and "epoch 6/6" in done.stderr
+    assert pushed(unused, "sample") == ["1"]
+    assert read_report(unused, done)["settings"]["training"]["workers"] == 2
+    logs = unused / "runs" / "sample" / "logs" / run_id(done) / "Trainer-workers"
+    assert "epoch 6/6" in (logs / "worker-1.log").read_text()
+
+
 def test_the_model_says_where_it_came_from(pushed_sample):
     folder, _ = pushed_sample
     record = json.loads((folder / "runs" / "sample" / "serving" / "1" / "model.json").read_text())

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 _WARMUP_IMAGES = 32  # images in the larger warm-up request of a model server
 
-_WITHOUT_EFFECT = {"require_gpu", "checkpoint_seconds"}  # settings that do not change the result
+_WITHOUT_EFFECT = {"require_gpu", "checkpoint_seconds", "workers"}  # settings that do not change the result
 
 
 def run_fn(fn_args: "FnArgs") -> None:

@@ -19,6 +19,7 @@ SIZES = {
 
 
 MOST_EPOCHS = 100_000
+MOST_WORKERS = 1_024
 
 _YEAR = 366 * 24 * 3600  # seconds
 
@@ -249,7 +250,14 @@ class TrainingSettings(SettingsGroup):
         gt=0,
         le=2**19,
         description="Number of parts in which a batch is computed, one after the other, to save memory. batch_size "
-        "must be a multiple of twice this number.",
+        "must be a multiple of twice this number times workers.",
+    )
+    workers: int = Field(
+        1,
+        gt=0,
+        le=MOST_WORKERS,
+        description="Number of processes that train together, each with an equal share of every batch, and of the "
+        "cores and GPUs of this machine. On Kubeflow each one is a pod.",
     )
     learning_rate: float = Field(
         5e-4,
@@ -320,8 +328,8 @@ class TrainingSettings(SettingsGroup):
 
     @model_validator(mode="after")
     def check_batch_size(self) -> Self:
-        """Reject a batch that cannot be split into its parts."""
-        check_batch(self.batch_size, self.accumulate)
+        """Reject a batch that cannot be split into the parts of the workers."""
+        check_batch(self.batch_size, self.accumulate * self.workers)
         return self
 
 

@@ -18,17 +18,53 @@ from components.data.statistics.figures import read_figures
 from components.model.backbone import ACCEPTED_CLASSES
 from components.model.backbone import FILE as BACKBONE
 from components.model.serving_folder import serving_now
+from components.model.workers import launcher
+from components.model.workers import train as train_with_workers
+from trainer.settings import TrainingSettings
 from trainer.warm_start import WARM_START, read
+from trainer.worker import Job
 
 _FILES = {"verdict": ("leave_out", LEAVE_OUT), "backbone": ("backbone", BACKBONE)}
 
 
+def run_fn(fn_args: FnArgs) -> None:
+    """Train a model as `trainer.run.run_fn` does, with several worker processes if the settings ask for them.
+
+    Args:
+        fn_args: See `trainer.run.run_fn`. With several workers, `custom_config` also has an entry `workers`, the folder
+            for the file of the job and the logs.
+    """
+    config = fn_args.custom_config
+    count = TrainingSettings.model_validate_json(config["training"]).workers
+    if count == 1:
+        from trainer.run import run_fn as train_in_this_process
+
+        train_in_this_process(fn_args)
+        return
+
+    def make_job(workers: list[str]) -> Job:
+        return Job(
+            workers=workers,
+            transform_output=fn_args.transform_output,
+            schema_path=fn_args.schema_path,
+            train_files=fn_args.train_files,
+            eval_files=fn_args.eval_files,
+            serving_model_dir=fn_args.serving_model_dir,
+            model_run_dir=fn_args.model_run_dir,
+            base_model=fn_args.base_model,
+            custom_config=config,
+        )
+
+    train_with_workers(make_job, count, Path(config["workers"]), launcher.get()())
+
+
 class Executor(executor.GenericExecutor):
-    """TFX's executor with more entries in the custom config, which `trainer.run.run_fn` reads.
+    """TFX's executor with more entries in the custom config, which `run_fn` reads.
 
     `mean` and `std` are those of the pixels of the training images, from the input `image_statistics`. `leave_out` and
     `backbone` are the paths of files in the inputs `verdict` and `backbone`, if there are such inputs.
     `accepted_classes` are the classes of a backbone that is not trained.
+    `workers` is a folder below the logs of the run, if there are several workers.
     `base_version` is the version of the model that a warm start begins with. After a warm start, a property of the new
     model records which classes were taken over.
     """
@@ -71,6 +107,10 @@ class Executor(executor.GenericExecutor):
             serving = serving_now(Path(arguments.custom_config["serving"]))
             if serving and serving.model.identifies(model):
                 arguments.custom_config = {**arguments.custom_config, "base_version": serving.version}
+        if "logs" in arguments.custom_config:
+            assert self._context is not None
+            folder = Path(arguments.custom_config["logs"], self._context.pipeline_run_id, "Trainer-workers")
+            arguments.custom_config = {**arguments.custom_config, "workers": str(folder)}
         return arguments
 
 

@@ -5,6 +5,7 @@ SIGTERM ended it, for example because its machine is drained. Kubernetes kills t
 depends on what the step does then: when it is started again, it continues its work.
 """
 
+import json
 import signal
 import sys
 from collections import deque
@@ -26,6 +27,7 @@ def main() -> None:
     """Run the step."""
     parser = step.run_parser(__doc__)
     parser.add_argument("node")
+    parser.add_argument("--workers", type=json.loads, help="template of the pods of a training's workers, as JSON")
     arguments = step.parse(parser)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     logs = arguments.folder / "logs" / arguments.run_id
@@ -46,6 +48,11 @@ def main() -> None:
         # If the run has recorded an exit code, a user has restarted its failed steps. That code is outdated now.
         store = MetadataStore(address.connection_config())
         restarted = remove_fact(store, arguments.run_id, EXIT)
+        if arguments.workers:
+            from components.model.workers import launcher
+            from kubeflow.steps.workers import ClusterWorkers
+
+            launcher.set(lambda: ClusterWorkers(arguments.workers, arguments.run_id))
         with Display(stderr) as display:
             display.started(arguments.node)
             outcome = node.launch(graph, arguments.node, address.connection_config())

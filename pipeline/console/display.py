@@ -9,6 +9,7 @@ from rich.text import Text
 from pipeline.console.terminal import Console, printable
 from pipeline.outcome import NodeState, Outcome
 
+_PACKAGES = ("trainer", "components", "kubeflow")
 _STYLES = {
     NodeState.COMPLETE: "green",
     NodeState.CACHED: "cyan",
@@ -18,7 +19,7 @@ _STYLES = {
 
 
 class Display:
-    """Progress of a run on a stream. Log messages of the packages `trainer` and `components` appear under their node.
+    """Progress of a run on a stream. Log messages of our packages appear under their node.
 
     Args:
         stream: where the progress is printed.
@@ -40,14 +41,14 @@ class Display:
         self._handler = _Lines(self)
 
     def __enter__(self) -> "Display":
-        for package in ("trainer", "components"):
+        for package in _PACKAGES:
             logging.getLogger(package).addHandler(self._handler)
         self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
-        for package in ("trainer", "components"):
+        for package in _PACKAGES:
             logging.getLogger(package).removeHandler(self._handler)
 
     def line(self, text: str | Text) -> None:

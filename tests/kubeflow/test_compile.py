@@ -1,5 +1,6 @@
 """The compiled package, and settings that the compiler rejects."""
 
+import json
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.errors import SettingsError
 from kubeflow.compile import START, VERDICT, package, task_name
+from kubeflow.worker_pods import NAMESPACE, POD, UID
 from pipeline.graph import compile_graph
 from pipeline.outcome import REPORT
 from pipeline.settings import load
@@ -200,6 +202,20 @@ def test_placement_comes_from_the_settings_of_a_step():
     for config in trainer, transform:
         assert [one.secret_name for one in config.image_pull_secret] == ["registry"]
         assert config.pod_metadata.annotations == {"gke-gcsfuse/volumes": "true"}
+
+
+def test_a_trainer_with_workers_leaves_them_its_image_and_resources():
+    documents = list(yaml.safe_load_all(package(settings("training.workers=2"))))
+    spec = json_format.ParseDict(documents[0], pipeline_spec_pb2.PipelineSpec())
+    trainer = container(spec, "trainer")
+    assert trainer["image"] == "registry.example/vitpipe:1" and "accelerator" not in trainer["resources"]
+    [argument] = [one for one in trainer["args"] if one.startswith("--workers=")]
+    [worker] = json.loads(argument.removeprefix("--workers="))["spec"]["containers"]
+    assert worker["image"] == "registry.example/vitpipe-gpu:1"
+    assert worker["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    fields = {one.name: one.field_path for one in of_kubernetes(documents, "trainer").field_path_as_env}
+    assert fields == {POD: "metadata.name", UID: "metadata.uid", NAMESPACE: "metadata.namespace"}
+    assert "field_path_as_env" not in str(of_kubernetes(documents, "evaluator"))
 
 
 def test_the_package_contains_no_secret(compiled):

@@ -17,6 +17,7 @@ from pipeline.metadata.reader import reader
 from pipeline.result.run_result import EXIT, RunResult, RunState
 from pipeline.result.summary import summarise
 from pipeline.settings import load
+from tests.helpers import kubernetes_api
 from tests.helpers.command import SHORT
 from tests.helpers.mariadb import PASSWORD
 from tests.helpers.stores import answers
@@ -119,3 +120,31 @@ def test_no_password_is_in_logs_and_run_folders(walks):
             path.read_text(errors="replace") for path in Path(folder, "runs").rglob("*") if path.is_file()
         ]
         assert not any(PASSWORD in text or PASSWORD.split()[0] in text for text in texts)
+
+
+def test_workers_in_pods_end_with_the_step_and_continue_with_its_next_attempt(mariadb, sample_data, tmp_path):
+    folder = shutil.copytree(sample_data, tmp_path / "workers")
+    settings = SHORT | {
+        "training.workers": 2,
+        "kubeflow.image": "vitpipe:1",
+        "kubeflow.mount": folder,
+        "kubeflow.metadata": mariadb.database("workers"),
+    }
+    text = package(load("sample", [f"{key}={value}" for key, value in settings.items()], environment={}))
+    cluster, left = kubernetes_api.Cluster(), []
+
+    def stop(process, arguments, attempt):
+        stop_first_training(process, arguments, attempt, signal.SIGTERM, folder)
+        if arguments[-1] == "Trainer" and attempt == 0:
+            process.wait()
+            left.extend([*cluster.jobs, *cluster.services])
+
+    with kubernetes_api.serve(cluster, tmp_path) as environment:
+        done = walk(text, folder / "kfp", {VARIABLE: PASSWORD, **environment}, stop)
+    assert done.codes("Trainer") == [128 + signal.SIGTERM, 0], done.last("Trainer").output
+    assert not left
+    assert cluster.created == ["Service", "Job"] * 2
+    assert not cluster.jobs and not cluster.services
+    output = done.last("Trainer").output
+    assert "on 2 CPUs" in output and "continuing from" in output and "epoch 1/" not in output
+    assert "pushed version 1" in done.last("kubeflow.steps.verdict").output

@@ -2,18 +2,16 @@ import io
 import json
 import struct
 
-import apache_beam as beam
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
-import tensorflow_transform.beam as tft_beam
 from PIL import Image, ImageOps
-from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io, schema_utils
 
 from components.data.ingest import tfrecord
 from components.data.ingest.images import check, examine
+from tests.helpers.training import write_graph
 from trainer import serving
 from trainer.framing import Framing
 from trainer.input import decode_by_framing, decode_by_graph, load
@@ -46,22 +44,11 @@ def test_another_size_is_resized_with_antialiasing():
 
 def run_transform(images, output, stored_size=8, **framing):
     """Run Transform, and write encoded images as raw examples, labelled and named by their number, to `output`."""
-    spec = {
-        "image": tf.io.FixedLenFeature([1], tf.string),
-        "label": tf.io.FixedLenFeature([1], tf.int64),
-        "id": tf.io.FixedLenFeature([1], tf.string),
-    }
-    config = {"framing": json.dumps({"image_size": 8, **framing}), "stored_size": stored_size}
-    metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
-    with beam.Pipeline() as pipeline, tft_beam.Context(str(output / "tmp")):
-        raw = (pipeline | beam.Create([]), metadata)
-        graph = raw | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, config))
-        _ = graph | tft_beam.WriteTransformFn(str(output / "graph"))
-    metadata_io.write_metadata(metadata, str(output / "graph" / "metadata"))
+    graph = write_graph(output, stored_size, **framing)
     with tf.io.TFRecordWriter(str(output / "examples")) as writer:
         for number, image in enumerate(images):
             writer.write(tfrecord.example(image, number, b"%02d" % number))
-    return tft.TFTransformOutput(str(output / "graph"))
+    return tft.TFTransformOutput(str(graph))
 
 
 def read(output, transform, size=8):
