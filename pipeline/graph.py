@@ -263,7 +263,7 @@ def _tuner(
             "training": settings.training.model_dump_json(),
             "tune": settings.tune.model_dump_json(),
             "studies": str(studies_folder(settings)),
-            "code": provenance.digest("trainer.run"),
+            "code": provenance.digest("trainer.trial_worker"),
         },
     )
 

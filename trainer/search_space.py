@@ -47,8 +47,11 @@ class Dimension(SettingsGroup):
     def check_shape(self) -> Self:
         """Reject a mixture of range and choices, and a range that is empty or cannot be divided into steps."""
         if self.choices:
-            if {"low", "high", "log", "step"} & self.model_fields_set:
-                raise ValueError("choices and low, high, log or step exclude each other: write one of the two forms")
+            if (self.low, self.high, self.log, self.step) != (None, None, False, None):
+                raise ValueError(
+                    "choices and a range exclude each other: set low, high and step to null and log to false, perhaps "
+                    "to override those of the preset, or remove choices"
+                )
             for choice in self.choices:
                 if choice is not None and not isinstance(choice, bool | int | float | str):
                     raise ValueError(f"the choice {choice} is not a number, a text, true, false or null: remove it")

@@ -34,9 +34,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from trainer.history import Row
 from trainer.search_space import Dimension, TrialSettings, TuneSettings, apply, is_whole, shorten
-from trainer.trial import Ending, Job, Progress, Task
+from trainer.trial_messages import Ending, Job, Progress, Row, Task
 from trainer.trials import Trial
 
 log = logging.getLogger(__name__)
@@ -229,7 +228,7 @@ class Study:
 
 
 class _Process:
-    """Process that trains trials, see `trainer.trial`.
+    """Process that trains trials, see `trainer.trial_worker`.
 
     Args:
         job: The first message.
@@ -245,7 +244,7 @@ class _Process:
             environment |= dict.fromkeys(threads, str(cores))
         self.connection, theirs = Pipe()
         with theirs:
-            command = [sys.executable, "-m", "trainer.trial", str(theirs.fileno())]
+            command = [sys.executable, "-m", "trainer.trial_worker", str(theirs.fileno())]
             root = Path(__file__).parents[1]  # folder from which `trainer` is imported
             # In a process group of its own, so that Ctrl-C reaches only this process.
             self.process = subprocess.Popen(

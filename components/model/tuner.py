@@ -19,7 +19,7 @@ from components.model.trainer import add_inputs, training_inputs
 from trainer.run import WITHOUT_EFFECT
 from trainer.search_space import TrialSettings, TuneSettings
 from trainer.settings import AugmentSettings, ModelSettings, TrainingSettings
-from trainer.trial import Job
+from trainer.trial_messages import Job
 from trainer.trials import best, write_trials
 from trainer.tune import JOURNAL, remove_checkpoints_of_others, search, study_name
 
@@ -44,7 +44,7 @@ class Executor(base_executor.BaseExecutor):
             input_dict: The inputs of TFX's Tuner, and `image_statistics` and `verdict`.
             output_dict: `best_hyperparameters` and `tuner_results`.
             exec_properties: The parameters of TFX's Tuner. The custom config has the settings `model`, `augment`,
-                `training` and `tune` as JSON, the folder `studies` and the digest `code` of the code of a training.
+                `training` and `tune` as JSON, the folder `studies` and the digest `code` of the code of a trial.
 
         Raises:
             RuntimeError: If all trials failed.

@@ -1,6 +1,7 @@
 """Contents of a report as values. The page shows them, and `report.json` contains them."""
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +14,7 @@ from components.model.evaluator.judgement import Check, Judgement, Override
 from pipeline.result.figures import Bin, Epoch
 from pipeline.result.run_result import RunState, current_settings
 from trainer.settings import Group
+from trainer.trials import Trial
 
 
 class Picture(Group):
@@ -84,6 +86,8 @@ class Report(Group):
     data: Data | None
     samples: dict[str, list[Picture]]  # training images by class
     warm_start: str = ""  # description of the warm start
+    trials: Sequence[Trial] = ()  # those of a tuning
+    tuned: str = ""  # tuning whose values the model was trained with, and the values
     history: list[Epoch]
     judgement: Judgement | None
     override: Override | None

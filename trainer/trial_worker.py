@@ -1,8 +1,6 @@
-"""Process that trains the trials of a tuning, one after the other: `python -m trainer.trial DESCRIPTOR`.
+"""Process that trains the trials of a tuning, one after the other: `python -m trainer.trial_worker DESCRIPTOR`.
 
-The descriptor is that of a connection to `trainer.tune`, which owns the study. The first message is a `Job`, answered
-by None once its images are decoded. Each further message is a `Task`, answered by a `Progress` after each epoch and by
-an `Ending`. Each `Progress` is answered by a boolean: whether to prune the trial.
+The descriptor is that of a connection to `trainer.tune`, with the messages of `trainer.trial_messages`.
 """
 
 import gc
@@ -10,11 +8,8 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Mapping, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
 
 import keras
 
@@ -22,42 +17,10 @@ from trainer import devices
 from trainer.checkpoint import Checkpoints
 from trainer.history import Row
 from trainer.run import check_gpu, read_inputs
-from trainer.search_space import TrialSettings
 from trainer.train import build_vit, train
+from trainer.trial_messages import Ending, Job, Progress, Task
 
 log = logging.getLogger(__name__)
-
-
-class Job(NamedTuple):
-    """Inputs of all trials of a process, as for `trainer.run.read_inputs`."""
-
-    settings: TrialSettings  # settings that are not searched
-    config: Mapping[str, Any]
-    schema: str
-    transform_graph: str
-    train_files: list[str]
-    val_files: list[str]
-
-
-class Task(NamedTuple):
-    """One trial to train."""
-
-    settings: TrialSettings
-    folder: Path  # of its checkpoints and its history
-
-
-class Progress(NamedTuple):
-    """Figures of all epochs of a trial so far. After an interruption they begin with those of the first attempt."""
-
-    rows: list[Row]
-
-
-class Ending(NamedTuple):
-    """End of a trial."""
-
-    state: Literal["complete", "pruned", "failed"]
-    error: str = ""  # why it failed
-    rows: Sequence[Row] = ()  # figures of all epochs of a completed trial
 
 
 class _Pruned(Exception):
