@@ -135,7 +135,8 @@ class Study:
             # end two of three trials after the first epochs, when a warmup still decides the order.
             pruner=optuna.pruners.MedianPruner(
                 n_startup_trials=tune.startup_trials,
-                n_warmup_steps=math.ceil(shorten(settings.training, tune.epochs).warmup_epochs),
+                # Epochs are numbered from 1, and pruning begins after those of the warmup.
+                n_warmup_steps=math.ceil(shorten(settings.training, tune.epochs).warmup_epochs) + 1,
             ),
         )
         trials = self._study.get_trials(deepcopy=False)
@@ -183,7 +184,7 @@ class Study:
         """Record new epochs of a trial, and return whether to prune it."""
         for row in rows:
             trial.report(row["val_accuracy"], int(row["epoch"]))
-        return trial.should_prune()
+        return bool(trial.should_prune())
 
     def tell(self, trial: optuna.Trial, ending: Ending, rows: list[Row]) -> Trial:
         """Record the end of a trial, and return the trial.
