@@ -206,7 +206,8 @@ def check_space(tune: TuneSettings) -> None:
             raise ValueError(f"{place}: it cannot be searched, because {_NOT_SEARCHED[name]}: remove it")
         if not dimension.choices and not _kinds(fields[key].annotation) & {int, float}:
             raise ValueError(f"{place}: the setting is not a number, so list its values as {{choices: [...]}}")
-        field = TypeAdapter(Annotated[fields[key].annotation, fields[key]])
+        kind: Any = Annotated[fields[key].annotation, fields[key]]
+        field: TypeAdapter[Any] = TypeAdapter(kind)
         for value in _values(name, dimension):
             try:
                 field.validate_python(value)

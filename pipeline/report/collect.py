@@ -54,9 +54,12 @@ def collect(store: Reader, run: Run) -> Report:
     )
     subject = next((artifact for node, name in subjects if (artifact := run.output(node, name))), None)
     data = _data(result)
-    mistakes, unexplained = _mistakes(
-        predictions, names, run.output("TestExampleGen", "examples"), run.output("Trainer", "model")
-    )
+    mistakes: list[Mistake] = []
+    unexplained = ""
+    if not result.is_tuning:
+        mistakes, unexplained = _mistakes(
+            predictions, names, run.output("TestExampleGen", "examples"), run.output("Trainer", "model")
+        )
     classes = names or (list(next(iter(data.labels.values()))) if data else [])
     return Report(
         run=run.name,

@@ -76,7 +76,9 @@ def tune(
     for line in ending.lines:
         print_line(line)
     if result.tuning:
-        words = ["-c", config, *(["--data", str(data)] if data else []), *_without_searched(overrides or [], result)]
+        words = ["-c", config, *(["--data", str(data)] if data else [])]
+        words += ["--span", str(span)] if span is not None else []
+        words += _without_searched(overrides or [], result)
         print_line(f"train with these values: vitpipe run {shlex.join(words)} --set training.tuned=true")
     if ending.node:
         print_line(f"see {display_path(logs_folder(settings, result.name) / ending.node)}.log")
