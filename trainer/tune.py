@@ -44,6 +44,7 @@ JOURNAL = "study.journal"  # file of the study
 _NAME = "tuning"  # name of the study in its file
 _ATTEMPTS = 2  # attempts at a trial whose process dies, for example because memory runs out
 _SECONDS_PER_LINE = 30  # between two log lines about the epochs
+_MOST_TRIALS = 10  # of one process, because each compilation leaves about 80 MB of memory behind
 _ENDS = 10  # seconds in which a process must end after its connection is closed
 
 _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
@@ -259,6 +260,7 @@ class _Process:
         self.connection.send(job)
         self.ready = False
         self.trial: optuna.Trial | None = None
+        self._trials = 0
         self._rows: list[Row] = []
         self._line_at = 0.0
 
@@ -275,7 +277,7 @@ class _Process:
             self.connection.send(Task(settings, study.trial_folder(trial)))
 
     def receive(self, study: Study) -> bool:
-        """Handle one message. Return False if the process has died."""
+        """Handle one message. Return False if the process has ended: it died, or has trained enough trials."""
         try:
             self._handle(self.connection.recv(), study)
         except (EOFError, ConnectionResetError, BrokenPipeError):
@@ -288,6 +290,9 @@ class _Process:
                 ) from None
             study.died(self.trial, code, self._rows)
             return False
+        if self._trials == _MOST_TRIALS and not self.trial:
+            self.end()
+            return False
         return True
 
     def _handle(self, message: Progress | Ending | None, study: Study) -> None:
@@ -299,6 +304,7 @@ class _Process:
             # A trial that was killed after its last epoch completes without training, so its rows come with the end.
             log.info("%s", study.tell(self.trial, message, [*message.rows] or self._rows))
             self.trial = None
+            self._trials += 1
             return
         new = message.rows[len(self._rows) :]
         self._rows = message.rows
