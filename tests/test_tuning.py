@@ -14,7 +14,7 @@ from vitpipe.ui.app import create_app
 from vitpipe.watcher import Watcher
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
-SETTINGS = {**SHORT, "training.epochs": 3, "tune.space.augment": "null"}
+SETTINGS = {**SHORT, "training.epochs": 3, "tune.space.augment.crop_padding": "null"}
 
 
 @pytest.fixture(scope="module")

@@ -49,14 +49,7 @@ _ENDS = 10  # seconds in which a process must end after its connection is closed
 
 _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 # Attributes of a trial in the study.
-_NUMBER, _ROWS, _SECONDS, _ERROR, _ATTEMPT, _INTERRUPTED = (
-    "number",
-    "rows",
-    "seconds",
-    "error",
-    "attempt",
-    "interrupted",
-)
+_NUMBER, _ROWS, _ERROR, _ATTEMPT = "number", "rows", "error", "attempt"
 
 
 def search(job: Job, tune: TuneSettings, folder: Path) -> list[Trial]:
@@ -81,7 +74,7 @@ def search(job: Job, tune: TuneSettings, folder: Path) -> list[Trial]:
     log.info("%d trials over %s", tune.trials, "; ".join(f"{name} {values}" for name, values in dimensions.items()))
     if done := study.ended():
         log.info("%d of them ended in an earlier run", len(done))
-    cores = len(os.sched_getaffinity(0)) // tune.processes if tune.processes > 1 else None
+    cores = max(1, len(os.sched_getaffinity(0)) // tune.processes) if tune.processes > 1 else None
     processes: list[_Process] = []
 
     def left() -> int:
@@ -222,9 +215,10 @@ class Study:
     def _repeat(self, trial: FrozenTrial, attempt: int = 1) -> None:
         """Mark an interrupted trial as failed, and put its values and number in the queue."""
         # A kill in the middle of this method leaves an entry in the queue, which is not added a second time.
-        number = trial.user_attrs.get(_NUMBER)
+        number = trial.user_attrs.get(_NUMBER)  # missing after a kill before the trial began
         waiting = self._study.get_trials(False, (TrialState.WAITING,))
-        if number is not None and not any(one.user_attrs.get(_NUMBER) == number for one in waiting):
+        queued = any(one.user_attrs.get(_NUMBER) == number for one in waiting)
+        if number is not None and not queued and _ERROR not in trial.user_attrs:
             self._study.enqueue_trial(trial.params, {_NUMBER: number, _ATTEMPT: attempt})
         self._study.tell(trial.number, state=TrialState.FAIL)
 
@@ -283,6 +277,8 @@ class _Process:
         except (EOFError, ConnectionResetError, BrokenPipeError):
             self.end()
             code = self.process.returncode
+            if self.ready and not self.trial:
+                return False
             if not self.trial:
                 raise RuntimeError(
                     f"a process for trials ended with code {code} while it read the images: the log of this step says "

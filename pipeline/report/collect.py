@@ -76,7 +76,7 @@ def collect(store: Reader, run: Run) -> Report:
         data=data,
         samples=_samples(run.output("ImportExampleGen", "examples"), classes),
         warm_start=str(result.warm_start or ""),
-        trials=read_trials(result.trials) if result.trials else [],
+        trials=tuple(read_trials(result.trials)) if result.trials else (),
         tuned=f"{result.tuned.run}: {describe(result.tuned.values)}" if result.tuned else "",
         history=_history(run),
         judgement=judgement,

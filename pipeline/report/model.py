@@ -1,7 +1,6 @@
 """Contents of a report as values. The page shows them, and `report.json` contains them."""
 
 import json
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -86,7 +85,7 @@ class Report(Group):
     data: Data | None
     samples: dict[str, list[Picture]]  # training images by class
     warm_start: str = ""  # description of the warm start
-    trials: Sequence[Trial] = ()  # those of a tuning
+    trials: tuple[Trial, ...] = ()  # those of a tuning
     tuned: str = ""  # tuning whose values the model was trained with, and the values
     history: list[Epoch]
     judgement: Judgement | None
