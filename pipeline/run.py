@@ -192,7 +192,7 @@ def tune(
     Args:
         settings: the settings of the run, from `load`.
         accept: checks of the data gate that do not stop this run.
-        reason: why these checks are accepted.
+        reason: why these checks are accepted, or why the search was started; recorded in ML Metadata.
         overrides: the settings `a.b=c` that a user gave for this run, see `plan`.
 
     Returns:

@@ -233,8 +233,6 @@ class _Process:
 
     def __init__(self, job: Job, cores: int | None) -> None:
         environment = dict(os.environ)
-        # TensorFlow would take all memory of a GPU, which several processes share.
-        environment["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
         if cores:
             threads = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
             environment |= dict.fromkeys(threads, str(cores))

@@ -49,7 +49,11 @@ def tune(
     span: Span = None,
     accept: Accept = None,
     reason: Annotated[
-        str, typer.Option(metavar="TEXT", help="Why the checks are accepted. Recorded in ML Metadata.")
+        str,
+        typer.Option(
+            metavar="TEXT",
+            help="Why the search is started, or why the checks are accepted. Recorded in ML Metadata.",
+        ),
     ] = "",
     dry_run: DryRun = False,
 ) -> None:
