@@ -23,10 +23,12 @@ from components.model.evaluator.judgement import GateSettings
 from components.suggestions import did_you_mean
 from kubeflow.steps.start import NEWEST
 from kubeflow.worker_pods import NAMESPACE, POD, UID, pod_template
+from pipeline.drawing.graph_steps import STEPS
 from pipeline.metadata.address import PASSWORD, Address
 from pipeline.outcome import REPORT
 from pipeline.settings import MetadataSettings, Settings
 from pipeline.settings.cluster import StepSettings
+from pipeline.tuned import settings_to_tune
 
 TRAINER = "Trainer"
 START, VERDICT = "Start", "Verdict"  # steps that are not nodes of the graph
@@ -45,18 +47,24 @@ _PARAMETERS = {
 }
 
 
-def package(settings: Settings) -> str:
+def package(settings: Settings, tune: bool = False) -> str:
     """Compile the graph to a package: two YAML documents, equal for equal settings and code, without any secret.
 
+    Args:
+        settings: the settings of the run.
+        tune: compile the graph of a tuning, in place of that of a training.
+
     Raises:
-        SettingsError: if the settings cannot work on a cluster.
+        SettingsError: if the settings cannot work on a cluster, or there is nothing to search.
     """
-    check(settings)
-    edges = _edges(settings)
+    if tune:
+        settings = settings_to_tune(settings)
+    check(settings, "Tuner" if tune else "Trainer")
+    edges = _edges(settings, tune)
     _check_steps(settings, [START, *edges, VERDICT])
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "package.yaml")
-        compiler.Compiler().compile(_pipeline(settings, edges), str(file))
+        compiler.Compiler().compile(_pipeline(settings, edges, tune), str(file))
         return file.read_text("utf-8").replace(_DEADLINE, _NO_DEADLINE)
 
 
@@ -65,12 +73,16 @@ def task_name(step: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", step).lower()
 
 
-def check(settings: Settings) -> None:
+def check(settings: Settings, training_step: str = "Trainer") -> None:
     """Check that the settings work on a cluster.
 
+    Args:
+        settings: the settings of the run.
+        training_step: the step that trains.
+
     Raises:
-        SettingsError: if a path is outside the shared volume, ML Metadata is not on a server, or the Trainer requires a
-            GPU that its step does not get.
+        SettingsError: if a path is outside the shared volume, ML Metadata is not on a server, or the training requires
+            a GPU that its step does not get.
     """
     cluster, mount = settings.kubeflow, PurePosixPath(settings.kubeflow.mount)
     paths = {"data.dir": settings.data.dir, "runs": settings.runs, "finetune.source": Path(settings.finetune.source)}
@@ -88,17 +100,17 @@ def check(settings: Settings) -> None:
             raise StoreError("an SQLite file on a volume does not support several machines that write at the same time")
     except StoreError as error:
         raise SettingsError(f"kubeflow.metadata: {error}; write mysql://USER@HOST[:PORT]/DATABASE") from None
-    if settings.training.require_gpu and not cluster.step_of(TRAINER).gpus:
+    if settings.training.require_gpu and not cluster.step_of(training_step).gpus:
+        key = f"kubeflow.steps.{training_step}.gpus"
         raise SettingsError(
-            "training.require_gpu is true, but kubeflow.steps.Trainer.gpus is 0. Use "
-            "--set kubeflow.steps.Trainer.gpus=1 or --set training.require_gpu=false"
+            f"training.require_gpu is true, but {key} is 0. Use --set {key}=1 or --set training.require_gpu=false"
         )
 
 
 def _check_steps(settings: Settings, steps: Sequence[str]) -> None:
     cluster = settings.kubeflow
     for name in cluster.steps:
-        if name not in steps:
+        if name not in (*steps, *STEPS):  # the settings may name steps of the other graph, of a training or a tuning
             raise SettingsError(
                 f"kubeflow.steps.{name} is not a step: {did_you_mean(name, steps)}the steps are {', '.join(steps)}"
             )
@@ -130,16 +142,16 @@ def _scheme_problem(scheme: str) -> str:
     )
 
 
-def _edges(settings: Settings) -> dict[str, list[str]]:
+def _edges(settings: Settings, tune: bool) -> dict[str, list[str]]:
     """Return the direct predecessors of each node. The nodes are in an order in which they can run."""
     from pipeline.graph import compile_graph
 
     # The edges do not depend on the span, which a run chooses when it starts.
-    graph = compile_graph(settings, span=1)
+    graph = compile_graph(settings, span=1, tune=tune)
     return {node.pipeline_node.node_info.id: list(node.pipeline_node.upstream_nodes) for node in graph.nodes}
 
 
-def _pipeline(settings: Settings, edges: dict[str, list[str]]) -> BaseComponent:
+def _pipeline(settings: Settings, edges: dict[str, list[str]], tune: bool) -> BaseComponent:
     cluster = settings.kubeflow
     root, store = f"--root={cluster.mount}", str(Address.parse(cluster.metadata, password=""))
     in_run = [root, f"--folder={settings.runs / settings.name}", f"--store={store}"]
@@ -165,7 +177,13 @@ def _pipeline(settings: Settings, edges: dict[str, list[str]]) -> BaseComponent:
                 settings,
                 START,
                 "kubeflow.steps.start",
-                [root, f"--nodes={','.join(edges)}", f"--api={cluster.api}", f"--settings={text}"],
+                [
+                    root,
+                    f"--nodes={','.join(edges)}",
+                    f"--api={cluster.api}",
+                    f"--settings={text}",
+                    *(["--tune"] if tune else []),
+                ],
                 {**types, "due": str},
                 {**parameters, "due": dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER},
             )
@@ -181,7 +199,9 @@ def _pipeline(settings: Settings, edges: dict[str, list[str]]) -> BaseComponent:
     _declare(steps, types, defaults)
     steps.__doc__ = "\n".join(
         [
-            "Check the data, train a ViT, check the model and push it.",
+            "Check the data, and search for better settings."
+            if tune
+            else "Check the data, train a ViT, check the model and push it.",
             "",
             "Args:",
             *(f"    {name}: {text}" for name, text in _PARAMETERS.items()),

@@ -17,8 +17,8 @@ from tfx.dsl.experimental.conditionals.conditional import Cond
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import trainer_pb2, transform_pb2
 from tfx.proto.orchestration import pipeline_pb2
-from tfx.types.channel import Channel
-from tfx.types.standard_artifacts import Model
+from tfx.types.channel import BaseChannel, Channel
+from tfx.types.standard_artifacts import HyperParameters, Model
 
 from components.artifacts import DataVerdictArtifact
 from components.data.example_gen import SpanExampleGen
@@ -29,10 +29,13 @@ from components.data.statistics.component import ImageStatistics
 from components.model.backbone import Backbone
 from components.model.baseline import Baseline
 from components.model.evaluator.component import Evaluator
+from components.model.newest_tuning import NewestTuning
 from components.model.pusher import Pusher
 from components.model.serving_check.component import ServingCheck
 from components.model.serving_folder import serving_now
 from components.model.trainer import Trainer
+from components.model.tuner import Tuner
+from components.model.tuning_record import space_text
 from pipeline import provenance
 from pipeline.backbone import content
 from pipeline.outcome import REPORT
@@ -43,15 +46,18 @@ from trainer.framing import FRAMING
 DIGEST = "digest"  # property of a step: the digest of its code
 
 
-def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] = MappingProxyType({})) -> Pipeline:
+def create_pipeline(
+    settings: Settings, span: int, accepted: Mapping[str, str] = MappingProxyType({}), tune: bool = False
+) -> Pipeline:
     """Return the graph, which trains on a span of the data and tests the model on the gate span.
 
     Args:
         settings: the settings of the run.
         span: the span to train on.
         accepted: checks of the data gate that do not stop this run, each with a person's reason.
+        tune: search for better settings after the data gate, in place of training and testing a model.
     """
-    data, serving = str(settings.data.dir.resolve()), str(settings.folder / "serving")
+    data = str(settings.data.dir.resolve())
     schema_file = settings.data.dir.resolve() / "schema.pbtxt"
     framing = settings.model.model_dump_json(include=FRAMING)
 
@@ -86,9 +92,14 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
         settings=settings.data_gate,
         accepted=dict(accepted),
     )
-    baseline = Resolver(strategy_class=Baseline, config={"serving": serving}, model=Channel(type=Model)).with_id(
-        "Baseline"
-    )
+    baseline = Resolver(
+        strategy_class=Baseline, config={"serving": str(settings.folder / "serving")}, model=Channel(type=Model)
+    ).with_id("Baseline")
+    tuning = Resolver(
+        strategy_class=NewestTuning,
+        config={"space": space_text(settings.tune)},
+        hyperparameters=Channel(type=HyperParameters),
+    ).with_id("NewestTuning")
 
     verdict = data_gate.outputs["verdict"]
     with Cond(verdict.future()[0].property("passed") == 1):
@@ -107,66 +118,8 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
             disable_statistics=True,
             disable_analyzer_cache=True,  # there are no analyzers, and an empty folder would remain
         )
-        backbone = None
-        if source := settings.finetune.source:
-            backbone = Backbone(source, content(source), settings.model, settings.finetune)
-        trainer = Trainer(
-            run_fn="components.model.trainer.run_fn",
-            examples=examples.outputs["examples"],
-            transform_graph=transform.outputs["transform_graph"],
-            schema=schema.outputs["schema"],
-            # These inputs are passed only if they are used. Otherwise a push would change the cache key of the next
-            # training, which would run again for nothing.
-            base_model=baseline.outputs["model"] if settings.training.warm_start else None,
-            image_statistics=image_statistics.outputs["statistics"],
-            verdict=verdict if settings.data_gate.leave_out_leaks else None,
-            backbone=backbone.outputs["backbone"] if backbone else None,
-            train_args=trainer_pb2.TrainArgs(splits=["train"]),
-            eval_args=trainer_pb2.EvalArgs(splits=["val"]),
-            custom_config={
-                "model": settings.model.model_dump_json(),
-                "augment": settings.augment.model_dump_json(),
-                "training": settings.training.model_dump_json(),
-                "checkpoints": str(checkpoints_folder(settings)),
-                "code": provenance.digest("trainer.run"),
-                # Workers write their own logs, in a folder of the run.
-                **({"logs": str(settings.folder / "logs")} if settings.training.workers > 1 else {}),
-                # A warm start records which version it starts from.
-                **({"serving": serving} if settings.training.warm_start else {}),
-                # The source is left out, because the same backbone in another place leads to the same model.
-                **({"finetune": settings.finetune.model_dump_json(exclude={"source"})} if backbone else {}),
-            },
-        )
-        evaluator = Evaluator(
-            examples=test_examples.outputs["examples"],
-            statistics=image_statistics.outputs["statistics"],
-            model=trainer.outputs["model"],
-            baseline_model=baseline.outputs["model"],
-            schema=schema.outputs["schema"],
-            gate=settings.gate,
-            serving=_without_baseline(settings.folder / "serving"),
-        )
-        # A model that is not blessed is checked, too: a person may bless it later, and it is then pushed only if it can
-        # be served.
-        serving_check = ServingCheck(
-            model=trainer.outputs["model"],
-            examples=test_examples.outputs["examples"],
-            schema=schema.outputs["schema"],
-            settings=settings.serving_check,
-        )
-        with (
-            Cond(evaluator.outputs["blessing"].future()[0].custom_property("blessed") == 1),
-            Cond(serving_check.outputs["blessing"].future()[0].custom_property("blessed") == 1),
-        ):
-            pusher = Pusher(
-                model=trainer.outputs["model"],
-                model_blessing=evaluator.outputs["blessing"],
-                infra_blessing=serving_check.outputs["blessing"],
-                examples=examples.outputs["examples"],
-                serving=serving,
-                keep=settings.keep_versions,
-                made_by={"code_version": provenance.code_version(), "settings_digest": settings.digest(span)},
-            )
+        inputs = (settings, examples, schema, image_statistics, transform, verdict)
+        model_steps = [_tuner(*inputs)] if tune else _training(*inputs, span, test_examples, baseline, tuning)
 
     steps = [
         examples,
@@ -178,14 +131,8 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
         previous,
         data_gate,
         transform,
-        baseline,
-        trainer,
-        evaluator,
-        serving_check,
-        pusher,
+        *model_steps,
     ]
-    if backbone:
-        steps.append(backbone)
     # The report comes after all other steps and has no inputs, so that it is written even if steps were skipped.
     report = RunReport(store=str(settings.store), reports=str(settings.folder / "reports"))
     report.add_upstream_nodes(steps)
@@ -214,6 +161,115 @@ def create_pipeline(settings: Settings, span: int, accepted: Mapping[str, str] =
     )
 
 
+def _training(
+    settings: Settings,
+    examples: BaseNode,
+    schema: BaseNode,
+    image_statistics: BaseNode,
+    transform: BaseNode,
+    verdict: BaseChannel,
+    span: int,
+    test_examples: BaseNode,
+    baseline: BaseNode,
+    tuning: BaseNode,
+) -> list[BaseNode]:
+    """Return the steps that train, check and push a model."""
+    serving = str(settings.folder / "serving")
+    backbone = None
+    if source := settings.finetune.source:
+        backbone = Backbone(source, content(source), settings.model, settings.finetune)
+    trainer = Trainer(
+        run_fn="components.model.trainer.run_fn",
+        examples=examples.outputs["examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        schema=schema.outputs["schema"],
+        # These inputs are passed only if they are used. Otherwise a push would change the cache key of the next
+        # training, which would run again for nothing.
+        base_model=baseline.outputs["model"] if settings.training.warm_start else None,
+        image_statistics=image_statistics.outputs["statistics"],
+        verdict=verdict if settings.data_gate.leave_out_leaks else None,
+        backbone=backbone.outputs["backbone"] if backbone else None,
+        hyperparameters=tuning.outputs["hyperparameters"] if settings.training.tuned else None,
+        train_args=trainer_pb2.TrainArgs(splits=["train"]),
+        eval_args=trainer_pb2.EvalArgs(splits=["val"]),
+        custom_config={
+            "model": settings.model.model_dump_json(),
+            "augment": settings.augment.model_dump_json(),
+            "training": settings.training.model_dump_json(),
+            "checkpoints": str(checkpoints_folder(settings)),
+            "code": provenance.digest("trainer.run"),
+            # Workers write their own logs, in a folder of the run.
+            **({"logs": str(settings.folder / "logs")} if settings.training.workers > 1 else {}),
+            # A warm start records which version it starts from.
+            **({"serving": serving} if settings.training.warm_start else {}),
+            # The source is left out, because the same backbone in another place leads to the same model.
+            **({"finetune": settings.finetune.model_dump_json(exclude={"source"})} if backbone else {}),
+        },
+    )
+    evaluator = Evaluator(
+        examples=test_examples.outputs["examples"],
+        statistics=image_statistics.outputs["statistics"],
+        model=trainer.outputs["model"],
+        baseline_model=baseline.outputs["model"],
+        schema=schema.outputs["schema"],
+        gate=settings.gate,
+        serving=_without_baseline(settings.folder / "serving"),
+    )
+    # A model that is not blessed is checked, too: a person may bless it later, and it is then pushed only if it can
+    # be served.
+    serving_check = ServingCheck(
+        model=trainer.outputs["model"],
+        examples=test_examples.outputs["examples"],
+        schema=schema.outputs["schema"],
+        settings=settings.serving_check,
+    )
+    with (
+        Cond(evaluator.outputs["blessing"].future()[0].custom_property("blessed") == 1),
+        Cond(serving_check.outputs["blessing"].future()[0].custom_property("blessed") == 1),
+    ):
+        pusher = Pusher(
+            model=trainer.outputs["model"],
+            model_blessing=evaluator.outputs["blessing"],
+            infra_blessing=serving_check.outputs["blessing"],
+            examples=examples.outputs["examples"],
+            serving=serving,
+            keep=settings.keep_versions,
+            made_by={"code_version": provenance.code_version(), "settings_digest": settings.digest(span)},
+        )
+    steps = [baseline, trainer, evaluator, serving_check, pusher]
+    if backbone:
+        steps.append(backbone)
+    if settings.training.tuned:
+        steps.append(tuning)
+    return steps
+
+
+def _tuner(
+    settings: Settings,
+    examples: BaseNode,
+    schema: BaseNode,
+    image_statistics: BaseNode,
+    transform: BaseNode,
+    verdict: BaseChannel,
+) -> BaseNode:
+    """Return the step that searches for better settings. It gets the same data as the Trainer, and no test data."""
+    return Tuner(
+        examples=examples.outputs["examples"],
+        schema=schema.outputs["schema"],
+        transform_graph=transform.outputs["transform_graph"],
+        image_statistics=image_statistics.outputs["statistics"],
+        verdict=verdict if settings.data_gate.leave_out_leaks else None,
+        custom_config={
+            "model": settings.model.model_dump_json(),
+            "augment": settings.augment.model_dump_json(),
+            "training": settings.training.model_dump_json(),
+            "tune": settings.tune.model_dump_json(),
+            "studies": str(studies_folder(settings)),
+            "code": provenance.digest("trainer.trial_worker"),
+        },
+    )
+
+
 def _without_baseline(serving: Path) -> str:
     """Return the gate's message for a serving model that has no artifact; empty if no model serves."""
     try:
@@ -233,11 +289,17 @@ def checkpoints_folder(settings: Settings) -> Path:
     return settings.folder / "checkpoints"
 
 
+def studies_folder(settings: Settings) -> Path:
+    """Return the folder of the studies of tunings. It is not an output of a step, like `checkpoints_folder`."""
+    return settings.folder / "tuning"
+
+
 def compile_graph(
     settings: Settings,
     span: int,
     uncached: Collection[str] = (),
     accepted: Mapping[str, str] = MappingProxyType({}),
+    tune: bool = False,
 ) -> pipeline_pb2.Pipeline:
     """Return the graph in TFX's intermediate representation.
 
@@ -246,8 +308,9 @@ def compile_graph(
         span: the span to train on.
         uncached: ids of nodes that run even if their outputs are cached.
         accepted: checks of the data gate that do not stop this run, each with a person's reason.
+        tune: search for better settings, see `create_pipeline`.
     """
-    ir = Compiler().compile(create_pipeline(settings, span, accepted))
+    ir = Compiler().compile(create_pipeline(settings, span, accepted, tune))
     for node in ir.nodes:
         # A push depends on the model that serves at that moment, and the report on the whole run. No cache key holds
         # either of them.

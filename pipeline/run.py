@@ -20,10 +20,11 @@ from pipeline.metadata.address import check_server
 from pipeline.metadata.reader import reader
 from pipeline.metadata.stores import check_store
 from pipeline.pushed_models import record_pushes
-from pipeline.result.run_result import EXIT, WARNING, RunResult, this_process
+from pipeline.result.run_result import EXIT, KIND, TUNING, WARNING, RunResult, this_process
 from pipeline.result.verdict import verdict
 from pipeline.run_lock import lock_for_run
 from pipeline.settings import Settings
+from pipeline.tuned import settings_to_tune, tuned_settings
 from pipeline.warm_start import plan as warm_start_plan
 from trainer.warm_start import WarmStart
 
@@ -39,6 +40,7 @@ class Plan:
     span: int  # the span to train on
     accepted: Mapping[str, str]  # checks of the data gate that do not stop the run, each with the reason
     warm_start: WarmStart | None  # weights and classes that the training takes over from the serving model
+    tune: bool = False  # the run searches for better settings, and trains no model to push
 
     def graph(self, force: Collection[str] = ()) -> pipeline_pb2.Pipeline:
         """Return the compiled graph. Imports TFX.
@@ -51,7 +53,7 @@ class Plan:
         """
         from pipeline.graph import compile_graph
 
-        graph = compile_graph(self.settings, self.span, uncached=[*force], accepted=self.accepted)
+        graph = compile_graph(self.settings, self.span, uncached=[*force], accepted=self.accepted, tune=self.tune)
         names = node_names(graph)
         for name in {*force} - {*names}:
             raise UsageError(f"--force {name}: no such node; the graph has {', '.join(names)}")
@@ -69,6 +71,7 @@ def plan(
     accepted: Mapping[str, str] | None = None,
     overrides: Sequence[str] = (),
     log: Path = Path(os.devnull),
+    tune: bool = False,
 ) -> Plan:
     """Check everything that a run needs, before anything is computed.
 
@@ -79,14 +82,21 @@ def plan(
         overrides: the settings `a.b=c` that a user gave for this run. An override without effect in a fine-tuning is
             an error, whereas such a setting in a preset is ignored.
         log: the file to which output of libraries is appended.
+        tune: search for better settings, in place of training and testing a model.
 
     Returns:
-        The checked run. The settings of a fine-tuning have the sizes of its backbone.
+        The checked run. The settings of a fine-tuning have the sizes of its backbone, and those of a training with
+        `training.tuned` the values of the newest tuning.
 
     Raises:
-        SettingsError: if the span is missing, a setting has no effect, or the backbone or warm start does not fit.
+        SettingsError: if the span is missing, a setting has no effect, the backbone or warm start does not fit, or
+            there is nothing to search or no tuning.
         DataRefused: if the span or a model is damaged.
     """
+    if tune:
+        settings = settings_to_tune(settings)
+    elif settings.training.tuned:
+        settings = tuned_settings(settings)
     span = run_facts.choose_span(settings)
     warm_start = warm_start_plan(settings, span)
     if settings.finetune.source:
@@ -100,7 +110,7 @@ def plan(
         for flag in overrides:
             if flag.startswith("finetune.") and not flag.startswith("finetune.source="):
                 raise SettingsError(f"--set {flag}: it has no effect without finetune.source; set that to a backbone")
-    return Plan(settings, span, accepted or {}, warm_start)
+    return Plan(settings, span, accepted or {}, warm_start, tune)
 
 
 def record_start(
@@ -123,6 +133,8 @@ def record_start(
     """
     settings = planned.settings
     facts = run_facts.facts(settings, planned.span, planned.accepted, trigger, reason, process)
+    if planned.tune:
+        facts[KIND] = TUNING
     if warning:
         facts[WARNING] = warning
     run_facts.write_facts(run_facts.logs_folder(settings, run_id), facts)
@@ -162,6 +174,42 @@ def run(
         StoreError: if ML Metadata or its disk cannot be used.
     """
     planned = plan(settings, accepted=run_facts.accepted_checks(accept, reason), overrides=overrides)
+    return _locked_run(planned, force, trigger, reason)
+
+
+def tune(
+    settings: Settings,
+    *,
+    accept: Sequence[str] = (),
+    reason: str = "",
+    overrides: Sequence[str] = (),
+) -> RunResult:
+    """Search for better settings on this machine, with progress on standard error.
+
+    The search space and the number of trials are in the group `tune`. An interrupted search continues. To train with
+    the result, set `training.tuned`.
+
+    Args:
+        settings: the settings of the run, from `load`.
+        accept: checks of the data gate that do not stop this run.
+        reason: why these checks are accepted, or why the search was started; recorded in ML Metadata.
+        overrides: the settings `a.b=c` that a user gave for this run, see `plan`.
+
+    Returns:
+        The outcome of the run, whose `tuning` is the result of the search.
+
+    Raises:
+        SettingsError: if a setting is wrong, there is nothing to search, or a GPU is required and missing.
+        UsageError: if a check of `accept` does not exist.
+        AnotherRun: if another run of this pipeline is running, here or on a cluster.
+        DataRefused: if the span is damaged.
+        StoreError: if ML Metadata or its disk cannot be used.
+    """
+    accepted = run_facts.accepted_checks(accept, reason)
+    return _locked_run(plan(settings, accepted=accepted, overrides=overrides, tune=True), (), "manual", reason)
+
+
+def _locked_run(planned: Plan, force: Collection[str], trigger: str, reason: str) -> RunResult:
     settings = planned.settings
     with lock_for_run(settings), own_stderr() as stderr:
         check_store(settings.store)

@@ -3,9 +3,10 @@
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 import tensorflow_transform as tft
@@ -20,6 +21,7 @@ from trainer.finetune import accept, fine_tune, rebuild_head
 from trainer.history import FILE as HISTORY
 from trainer.input import Split, check_room, decode_by_framing, decode_by_graph, load
 from trainer.saved_model import open_saved_model
+from trainer.search_space import TrialSettings, apply
 from trainer.settings import AugmentSettings, FinetuneSettings, ModelSettings, TrainingSettings
 from trainer.teacher import train_teacher
 from trainer.train import Trained, build_vit, train
@@ -32,7 +34,8 @@ log = logging.getLogger(__name__)
 
 _WARMUP_IMAGES = 32  # images in the larger warm-up request of a model server
 
-_WITHOUT_EFFECT = {"require_gpu", "checkpoint_seconds", "workers"}  # settings that do not change the result
+# Settings that do not change the trained weights.
+WITHOUT_EFFECT = {"require_gpu", "checkpoint_seconds", "workers", "tuned"}
 
 
 def run_fn(fn_args: "FnArgs") -> None:
@@ -45,6 +48,7 @@ def run_fn(fn_args: "FnArgs") -> None:
 
     Args:
         fn_args: The arguments of TFX's Trainer. `base_model` is the SavedModel of a warm start, if any.
+            `hyperparameters` has the values of a tuning, if any, which replace those of the settings.
             `custom_config` has these entries:
 
             - `model`, `augment`, `training`: settings, as JSON.
@@ -67,44 +71,40 @@ def run_fn(fn_args: "FnArgs") -> None:
     model_settings = ModelSettings.model_validate_json(config["model"])
     augmentation = AugmentSettings.model_validate_json(config["augment"])
     training = TrainingSettings.model_validate_json(config["training"])
+    if fn_args.hyperparameters:
+        log.info("tuned values: %s", json.dumps(fn_args.hyperparameters["values"]))
+        model_settings, augmentation, training = apply(
+            fn_args.hyperparameters["values"], TrialSettings(model_settings, augmentation, training)
+        )
     finetune = FinetuneSettings.model_validate_json(config["finetune"]) if "backbone" in config else None
     trains = finetune is None or finetune.trains
-    if training.require_gpu and trains and not tf.config.list_physical_devices("GPU"):
-        raise RuntimeError(
-            "training.require_gpu is set, but TensorFlow sees no GPU: run on a machine with a GPU (`vitpipe doctor` "
-            "shows what TensorFlow sees), use the preset cifar10-cpu, or --set training.require_gpu=false"
-        )
+    if trains:
+        check_gpu(training)
     strategy = devices.choose_strategy()
-
-    schema = schema_pb2.Schema()
-    with tf.io.gfile.GFile(fn_args.schema_path) as file:
-        names = class_names(text_format.Parse(file.read(), schema))
+    names, train_split, val_split = read_inputs(
+        config,
+        model_settings,
+        augmentation,
+        fn_args.schema_path,
+        fn_args.transform_output,
+        fn_args.train_files if trains else [],
+        fn_args.eval_files,
+    )
     mean, std = config["mean"], config["std"]
-    leave_out: set[bytes] = set()
-    if "leave_out" in config:
-        ids = json.loads(Path(config["leave_out"]).read_text("utf-8"))
-        leave_out = {id.encode("utf-8", "surrogateescape") for id in ids}
-        log.info(f"{len(leave_out):,} examples that leak between splits are left out")
-    size = model_settings.image_size
-    stored_size = augmentation.stored_size or size
-    by_graph = decode_by_graph(tft.TFTransformOutput(fn_args.transform_output))
-    check_room([(fn_args.train_files, stored_size)] * trains + [(fn_args.eval_files, size)])
-    decode = by_graph if stored_size == size else decode_by_framing(model_settings.framing)
-    val_split = load(fn_args.eval_files, decode, size, leave_out)
     backbone = serving.read_vit(config["backbone"]) if finetune else None
-    if backbone and not trains:
+    if train_split is None:
+        assert backbone
         log.info("exporting the weights of the backbone, without training")
         accepted = accept(backbone, config["accepted_classes"], names, model_settings.flip_average)
         _export(fn_args, accepted, names, val_split, strategy)
         return
-    train_split = load(fn_args.train_files, by_graph, stored_size, leave_out)
 
     width = backbone.config["width"] if backbone else model_settings.width
     training = training.model_copy(update={"precision": devices.resolve_precision(training.precision, width)})
     inputs = [  # values that affect the result of every training
         model_settings.model_dump_json(exclude={"flip_average"}),
-        config["augment"],
-        training.model_dump_json(exclude=_WITHOUT_EFFECT),
+        augmentation.model_dump_json(),
+        training.model_dump_json(exclude=WITHOUT_EFFECT),
         config["code"],
         train_split.digest(),
         val_split.digest(),
@@ -142,7 +142,15 @@ def run_fn(fn_args: "FnArgs") -> None:
         teacher = None
         if training.teacher_epochs:
             checkpoints = Checkpoints(Path(config["checkpoints"], f"{_digest(*inputs)}-teacher"))
-            learn = partial(train_teacher, len(names), size, config["mean"], config["std"], augmentation, training)
+            learn = partial(
+                train_teacher,
+                len(names),
+                model_settings.image_size,
+                config["mean"],
+                config["std"],
+                augmentation,
+                training,
+            )
             if devices.is_chief(strategy):
                 teacher = learn(train_split, val_split, run_dir / "teacher", checkpoints)
             devices.wait_for_all(strategy)
@@ -169,6 +177,56 @@ def run_fn(fn_args: "FnArgs") -> None:
         best["val_accuracy"],
     )
     _export(fn_args, trained, names, val_split, strategy)
+
+
+def check_gpu(training: TrainingSettings) -> None:
+    """Raise RuntimeError if the training requires a GPU and there is none."""
+    if training.require_gpu and not tf.config.list_physical_devices("GPU"):
+        raise RuntimeError(
+            "training.require_gpu is set, but TensorFlow sees no GPU: run on a machine with a GPU (`vitpipe doctor` "
+            "shows what TensorFlow sees), use the preset cifar10-cpu, or --set training.require_gpu=false"
+        )
+
+
+def read_inputs(
+    config: Mapping[str, Any],
+    model: ModelSettings,
+    augmentation: AugmentSettings,
+    schema_path: str,
+    transform_graph: str,
+    train_files: list[str],
+    val_files: list[str],
+) -> tuple[list[str], Split | None, Split]:
+    """Decode the images of a training.
+
+    Args:
+        config: Entry `leave_out` of the custom config, see `run_fn`. Other entries are ignored.
+        model: Settings of the model.
+        augmentation: Settings of the augmentation.
+        schema_path: File of the schema, which holds the class names.
+        transform_graph: Folder of Transform's graph.
+        train_files: Glob patterns of the files with training images; empty if nothing is trained.
+        val_files: Glob patterns of the files with the images of val.
+
+    Returns:
+        The class names, the training images (None without `train_files`) and the images of val.
+    """
+    schema = schema_pb2.Schema()
+    with tf.io.gfile.GFile(schema_path) as file:
+        names = class_names(text_format.Parse(file.read(), schema))
+    leave_out: set[bytes] = set()
+    if "leave_out" in config:
+        ids = json.loads(Path(config["leave_out"]).read_text("utf-8"))
+        leave_out = {id.encode("utf-8", "surrogateescape") for id in ids}
+        log.info(f"{len(leave_out):,} examples that leak between splits are left out")
+    size = model.image_size
+    stored_size = augmentation.stored_size or size
+    by_graph = decode_by_graph(tft.TFTransformOutput(transform_graph))
+    check_room([(train_files, stored_size)] * bool(train_files) + [(val_files, size)])
+    decode = by_graph if stored_size == size else decode_by_framing(model.framing)
+    val_split = load(val_files, decode, size, leave_out)
+    train_split = load(train_files, by_graph, stored_size, leave_out) if train_files else None
+    return names, train_split, val_split
 
 
 def _export(

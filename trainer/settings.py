@@ -308,6 +308,11 @@ class TrainingSettings(SettingsGroup):
         "supports.",
     )
     warm_start: bool = Field(False, description="Start from the weights of the model that serves now, if there is one.")
+    tuned: bool = Field(
+        False,
+        description="Train with the values that the newest `vitpipe tune` of this pipeline found. They replace those "
+        "of the preset and the file.",
+    )
     checkpoint_seconds: float = Field(
         60.0,
         ge=0,

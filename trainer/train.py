@@ -69,6 +69,7 @@ def train(
     start: ViT | None = None,
     earlier: Sequence[Row] = (),
     teacher: Callable[[str], keras.Model] | None = None,
+    after_epoch: Callable[[list[Row]], None] | None = None,
 ) -> Trained:
     """Train the trainable layers of a ViT.
 
@@ -90,6 +91,8 @@ def train(
         earlier: History of an earlier phase of the same training, whose best model is `start`. Epochs are numbered from
             its last epoch, and the best epoch is chosen among those of both phases.
         teacher: Function that builds a trained teacher for a Keras dtype policy, as for `Learner`. None: no teacher.
+        after_epoch: Called with the history after each epoch, once its checkpoint is written. It may raise an exception
+            to end the training.
 
     Returns:
         The models of the best and of the last epoch, and the history, which includes `earlier`.
@@ -201,6 +204,8 @@ def train(
             arrays = learner.state() | dict(zip(_named_weights(learner), best_weights, strict=True))
             last_good = checkpoints.save(epoch + 1, arrays, {"history": history.rows})
             saved_at = time.monotonic()
+        if after_epoch:
+            after_epoch(history.rows)
     models = build("float32"), build("float32")
     learner.average()
     for model, weights in zip(models, (best_weights, learner.averaged.get_weights()), strict=True):

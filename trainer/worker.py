@@ -46,6 +46,9 @@ class Job(Group):
     serving_model_dir: str = Field(description="Folder to export the SavedModel to.")
     model_run_dir: str = Field(description="Folder for the history and the model of the last epoch.")
     base_model: str | None = Field(None, description="SavedModel of a warm start.")
+    hyperparameters: dict[str, JsonValue] | None = Field(
+        None, description="Result of a tuning, as KerasTuner writes it."
+    )
     custom_config: dict[str, JsonValue] = Field(description="See `trainer.run.run_fn`.")
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pipeline.rollback import roll_back as roll_back
     from pipeline.run import plan as plan
     from pipeline.run import run as run
+    from pipeline.run import tune as tune
     from pipeline.settings import Settings as Settings
     from pipeline.settings import load as load
     from vitpipe.doctor import diagnose as diagnose
@@ -55,6 +56,7 @@ _MODULES = {
     "roll_back": "pipeline.rollback",
     "run": "pipeline.run",
     "run_study": "vitpipe.study.run",
+    "tune": "pipeline.run",
     "verdict": "pipeline.result.verdict",
     "verify_models": "pipeline.pushed_models",
 }

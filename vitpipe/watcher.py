@@ -230,7 +230,8 @@ def _runs_with_verdict(settings: Settings) -> list[Run]:
             runs = store.runs(settings.name, details=False)
     except NoStoreError:  # the first run creates the store
         return []
-    return [run for run in runs if RunResult(run).exit in VERDICTS]
+    # A tuning on a span trains no model.
+    return [run for run in runs if RunResult(run).exit in VERDICTS and not RunResult(run).is_tuning]
 
 
 def _span(run: Run) -> int | None:

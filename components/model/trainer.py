@@ -1,6 +1,7 @@
 """TFX's Trainer with more inputs: statistics of the images, a backbone to fine-tune, and a verdict on the data."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from tfx import types
 from tfx.components import Trainer as TfxTrainer
 from tfx.components.trainer import executor
 from tfx.components.trainer.fn_args_utils import FnArgs
-from tfx.dsl.components.base import executor_spec
+from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import artifact_utils
 from tfx.types.component_spec import ChannelParameter
 
@@ -24,6 +25,11 @@ from trainer.settings import TrainingSettings
 from trainer.warm_start import WARM_START, read
 from trainer.worker import Job
 
+_KINDS = {
+    "image_statistics": artifacts.ImageStatisticsArtifact,
+    "verdict": artifacts.DataVerdictArtifact,
+    "backbone": artifacts.BackboneArtifact,
+}
 _FILES = {"verdict": ("leave_out", LEAVE_OUT), "backbone": ("backbone", BACKBONE)}
 
 
@@ -52,6 +58,7 @@ def run_fn(fn_args: FnArgs) -> None:
             serving_model_dir=fn_args.serving_model_dir,
             model_run_dir=fn_args.model_run_dir,
             base_model=fn_args.base_model,
+            hyperparameters=fn_args.hyperparameters,
             custom_config=config,
         )
 
@@ -94,11 +101,7 @@ class Executor(executor.GenericExecutor):
         exec_properties: dict[str, Any],
     ) -> FnArgs:
         arguments = super()._GetFnArgs(input_dict, output_dict, exec_properties)
-        measured = read_figures(Path(artifact_utils.get_single_uri(input_dict["image_statistics"]))).splits["train"]
-        arguments.custom_config = {**arguments.custom_config, "mean": measured.mean, "std": measured.spread}
-        for name, (key, file) in _FILES.items():
-            for artifact in input_dict.get(name, []):
-                arguments.custom_config = {**arguments.custom_config, key: str(Path(artifact.uri) / file)}
+        arguments.custom_config = {**arguments.custom_config, **training_inputs(input_dict)}
         for backbone in input_dict.get("backbone", []):
             if backbone.has_custom_property(ACCEPTED_CLASSES):
                 names = json.loads(backbone.get_string_custom_property(ACCEPTED_CLASSES))
@@ -112,6 +115,30 @@ class Executor(executor.GenericExecutor):
             folder = Path(arguments.custom_config["logs"], self._context.pipeline_run_id, "Trainer-workers")
             arguments.custom_config = {**arguments.custom_config, "workers": str(folder)}
         return arguments
+
+
+def training_inputs(input_dict: Mapping[str, list[types.Artifact]]) -> dict[str, Any]:
+    """Return the entries of the custom config from the inputs `image_statistics`, `verdict` and `backbone`."""
+    measured = read_figures(Path(artifact_utils.get_single_uri(input_dict["image_statistics"]))).splits["train"]
+    files = {
+        key: str(Path(artifact.uri) / file)
+        for name, (key, file) in _FILES.items()
+        for artifact in input_dict.get(name, [])
+    }
+    return {"mean": measured.mean, "std": measured.spread, **files}
+
+
+def add_inputs(component: base_component.BaseComponent, inputs: Mapping[str, types.BaseChannel | None]) -> None:
+    """Add the inputs that `training_inputs` reads to a component of TFX.
+
+    Args:
+        component: The component. TFX creates its specification itself, so inputs can only be added afterwards.
+        inputs: Channels by name. None: the component does not get the input.
+    """
+    for name, channel in inputs.items():
+        if channel is not None:
+            component.spec.INPUTS = {**component.spec.INPUTS, name: ChannelParameter(type=_KINDS[name])}
+            component.spec.inputs[name] = channel
 
 
 class Trainer(TfxTrainer):
@@ -134,13 +161,4 @@ class Trainer(TfxTrainer):
         **inputs: object,
     ) -> None:
         super().__init__(**inputs)
-        kinds = {
-            "image_statistics": (image_statistics, artifacts.ImageStatisticsArtifact),
-            "verdict": (verdict, artifacts.DataVerdictArtifact),
-            "backbone": (backbone, artifacts.BackboneArtifact),
-        }
-        for name, (channel, kind) in kinds.items():
-            if channel is not None:
-                # TFX's Trainer creates its specification itself, so the inputs can only be added afterwards.
-                self.spec.INPUTS = {**self.spec.INPUTS, name: ChannelParameter(type=kind)}
-                self.spec.inputs[name] = channel
+        add_inputs(self, {"image_statistics": image_statistics, "verdict": verdict, "backbone": backbone})

@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--accept", default="", help="checks of the data gate that do not stop the run, with commas")
     parser.add_argument("--due", default="", help="time at which a schedule had to start the run")
     parser.add_argument("--take-over", default="", help="id of a run that is recorded as running but has ended")
+    parser.add_argument("--tune", action="store_true", help="search for better settings, in place of a training")
     parser.add_argument("--api", default="", help="address of Kubeflow Pipelines' REST API, to look up other runs")
     arguments = step.parse(parser)
     overrides = {name: getattr(arguments, f"gate_{name}") for name in GateSettings.model_fields}
@@ -62,6 +63,7 @@ def main() -> None:
             accepted=accepted,
             take_over=arguments.take_over,
             api=arguments.api,
+            tune=arguments.tune,
         )
     except UsageError as error:
         step.end(Exit.USAGE, str(error))
@@ -107,6 +109,7 @@ def begin(
     accepted: Mapping[str, str] = MappingProxyType({}),
     take_over: str = "",
     api: str = "",
+    tune: bool = False,
 ) -> int:
     """Register a run and write its graph. A second call for the same run changes nothing.
 
@@ -119,6 +122,7 @@ def begin(
         accepted: the checks of the data gate that do not stop the run, each with the reason.
         take_over: the id of a run that is recorded as running, but has ended.
         api: the address of Kubeflow Pipelines, where the states of other runs are looked up.
+        tune: search for better settings, in place of a training.
 
     Returns:
         The span that the run trains on.
@@ -133,7 +137,7 @@ def begin(
     logs = run_facts.logs_folder(settings, run_id)
     address = settings.store
     check_server(address)
-    planned = plan(settings, accepted=accepted, log=logs / "startup.log")
+    planned = plan(settings, accepted=accepted, log=logs / "startup.log", tune=tune)
     with lock_run_folder(settings):
         logs.mkdir(parents=True, exist_ok=True)
         with redirected(logs / "startup.log"):

@@ -1,10 +1,12 @@
 """Charts as HTML for a page that includes plotly.js, readable on light and dark backgrounds."""
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 import plotly.graph_objects as go
 
 from pipeline.result.figures import Bin, Epoch
+from trainer.trials import Trial
 
 _LINES = "rgba(128, 128, 128, 0.3)"
 _COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2")
@@ -36,6 +38,54 @@ def curves(title: str, axis: str, lines: Mapping[str, tuple[Epochs, str]], forma
     chart.update_yaxes(tickformat=format)
     chart.update_xaxes(rangemode="tozero")
     return html(chart, title, "epoch", axis)
+
+
+def trials_by_number(trials: Sequence[Trial]) -> str:
+    """Return a chart of the accuracy on val of each trial of a tuning, and of the best completed one so far."""
+    chart = go.Figure()
+    best = accumulate(((trial.accuracy or 0.0) if trial.state == "complete" else 0.0 for trial in trials), max)
+    known = [(trial.number, so_far) for trial, so_far in zip(trials, best, strict=True) if so_far]
+    chart.add_scatter(
+        x=[number for number, _ in known],
+        y=[so_far for _, so_far in known],
+        name="best so far",
+        mode="lines",
+        line={"shape": "hv", "dash": "dot", "color": "#808080"},
+    )
+    _add_trials(chart, trials, [trial.number for trial in trials])
+    chart.update_yaxes(tickformat=".1%")
+    return html(chart, "Accuracy on val by trial", "trial", "accuracy on val")
+
+
+def trials_by_value(name: str, trials: Sequence[Trial], log: bool) -> str:
+    """Return a chart of the accuracy on val of each trial of a tuning over the value of a setting.
+
+    Args:
+        name: dotted name of the setting.
+        trials: the trials.
+        log: draw the logarithm of the value.
+    """
+    chart = go.Figure()
+    values = [trial.values.get(name) for trial in trials]
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    _add_trials(chart, trials, values if numbers else [str(value) for value in values])
+    chart.update_yaxes(tickformat=".1%")
+    chart.update_xaxes(type="log" if log and numbers else None if numbers else "category")
+    return html(chart, f"Accuracy on val by {name}", name, "accuracy on val")
+
+
+def _add_trials(chart: go.Figure, trials: Sequence[Trial], x: Sequence[object]) -> None:
+    for state, colour, symbol in ("complete", _COLOURS[0], "circle"), ("pruned", _COLOURS[1], "x"):
+        of_state = [(at, trial) for at, trial in zip(x, trials, strict=True) if trial.state == state]
+        chart.add_scatter(
+            x=[at for at, _ in of_state],
+            y=[trial.accuracy for _, trial in of_state],
+            name=state,
+            mode="markers",
+            marker={"color": colour, "symbol": symbol, "size": 8},
+            customdata=[[trial.number, trial.epochs] for _, trial in of_state],
+            hovertemplate="trial %{customdata[0]}, %{customdata[1]} epochs: %{y:.2%}<extra></extra>",
+        )
 
 
 def confusion(names: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from html import escape
 
 from pipeline.drawing.graph_layout import HEIGHT, MARGIN, NARROW, WIDTH, place_boxes
-from pipeline.drawing.graph_steps import STEPS
+from pipeline.drawing.graph_steps import STEPS, WITHOUT_TUNING
 from pipeline.metadata.records import COMPARED, RESOLVER, Execution, Lineage, Run
+from pipeline.result.run_result import RunResult
 
 # Returns the target of the link on an artifact or execution, for its kind ("artifact" or "execution") and id.
 Href = Callable[[str, int], str | None]
@@ -130,7 +131,10 @@ def run_svg(run: Run, states: Mapping[str, str], href: Href = lambda kind, id: N
         boxes.append(Box(execution.node, note, title, classes, href("execution", execution.id)))
     arrows = _arrows_of(executions)
     if absent is not None:
-        missing = [name for name, step in STEPS.items() if name not in newest and not step.optional]
+        wanted = [name for name, step in STEPS.items() if not step.optional]
+        if RunResult(run).is_tuning:
+            wanted = [*(name for name in wanted if name not in WITHOUT_TUNING), "Tuner"]
+        missing = [name for name in wanted if name not in newest]
         boxes += [Box(name, absent, f"{name}, {absent}", "execution absent") for name in missing]
         arrows = _with_steps(arrows, [box.label for box in boxes], newest, states)
     return layered_svg(boxes, _reduced(arrows), f"graph of run {run.name}", rightwards=True)

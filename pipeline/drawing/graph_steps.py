@@ -47,6 +47,17 @@ STEPS = {
     "Transform": Step({"examples": "ImportExampleGen", "schema": "ImportSchemaGen"}, ("DataGate",)),
     "Baseline": Step(),
     "Backbone": Step(conditions=("DataGate",), optional=True),
+    "NewestTuning": Step(optional=True),
+    "Tuner": Step(
+        {
+            "examples": "ImportExampleGen",
+            "transform_graph": "Transform",
+            "image_statistics": "ImageStatistics",
+            "schema": "ImportSchemaGen",
+        },
+        ("DataGate",),
+        optional=True,
+    ),
     "Trainer": Step(
         {
             "examples": "ImportExampleGen",
@@ -80,3 +91,5 @@ STEPS = {
     ),
     "RunReport": Step(after="Pusher"),
 }
+# Steps that the graph of a tuning lacks.
+WITHOUT_TUNING = ("Baseline", "Trainer", "Evaluator", "ServingCheck", "Pusher")

@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from typing import Any
 
+from components.model import tuning_record
 from pipeline.console.terminal import printable
 from pipeline.metadata.records import Artifact, Edge, Execution, Lineage, Run
 
@@ -65,6 +66,8 @@ def describe(artifact: Artifact) -> str:
         words.append(f"{properties['span_folder']}, sha256 {str(properties.get('span_digest', ''))[:12]}")
     if artifact.type == "Backbone":
         words.append(f"{properties.get('source')}, sha256 {str(properties.get('content_digest', ''))[:12]}")
+    if artifact.type == tuning_record.ARTIFACT and tuning_record.VALUES in properties:
+        words.append(f"{properties[tuning_record.VALUES]}, {properties.get(tuning_record.TRIALS)} trials")
     if properties.get("pushed_version"):
         words.append(
             f"version {properties['pushed_version']}" + (" (not pushed again)" * (not properties.get("pushed")))

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from components.data.gate.bounds import DATA_FOLDER
+from components.model import tuning_record
 from components.model.serving_folder import ModelId
 from pipeline.metadata import relocation
 from pipeline.metadata.reader import Reader
@@ -61,7 +62,8 @@ def garbage(store: Reader, pipeline: str, root: Path, keep: int, pushed: Collect
 
     - inputs and outputs of the newest `keep` runs of the pipeline, including the cache entries that they used or wrote;
     - pushed models: the serving one is the baseline of the next candidate, and a rollback can make any of them serve;
-    - the newest passed verdict on each span, which a later span is compared with.
+    - the newest passed verdict on each span, which a later span is compared with;
+    - the newest result of a tuning of each search space, which a training may use.
 
     Artifacts that an interrupted call marked for deletion are garbage, too, because no run uses them.
 
@@ -89,6 +91,8 @@ def garbage(store: Reader, pipeline: str, root: Path, keep: int, pushed: Collect
     for artifact in live:  # newest first
         if artifact.type == "DataVerdict" and artifact.properties.get("passed") == 1:
             newest.setdefault((artifact.properties.get(DATA_FOLDER), artifact.properties.get("span")), artifact.id)
+        if artifact.type == tuning_record.ARTIFACT:
+            newest.setdefault((artifact.type, artifact.properties.get(tuning_record.SPACE)), artifact.id)
     needed |= set(newest.values())
     folders = {artifact.uri for artifact in live if artifact.id in needed}
     marked = [artifact for artifact in store.artifacts(state=MARKED) if Path(artifact.uri).is_relative_to(root)]

@@ -24,6 +24,7 @@ from pipeline.result.figures import Bin, Epoch
 from pipeline.result.run_result import EXIT, PROCESS, STATE_OF_EXIT, RunResult
 from pipeline.result.verdict import verdict
 from trainer.history import FILE as HISTORY
+from trainer.trials import describe, read_trials
 
 _SAMPLES = 8  # pictures of each class
 _MOST_SAMPLES = 160  # pictures of all classes, which limits the size of a page with a thousand classes
@@ -45,12 +46,20 @@ def collect(store: Reader, run: Run) -> Report:
     judgement = result.judgement
     names = judgement.candidate.classes if judgement else []
     predictions = _predictions(run)
-    subjects = (("Pusher", "pushed_model"), ("Trainer", "model"), ("DataGate", "verdict"))
+    subjects = (
+        ("Pusher", "pushed_model"),
+        ("Trainer", "model"),
+        ("Tuner", "best_hyperparameters"),
+        ("DataGate", "verdict"),
+    )
     subject = next((artifact for node, name in subjects if (artifact := run.output(node, name))), None)
     data = _data(result)
-    mistakes, unexplained = _mistakes(
-        predictions, names, run.output("TestExampleGen", "examples"), run.output("Trainer", "model")
-    )
+    mistakes: list[Mistake] = []
+    unexplained = ""
+    if not result.is_tuning:
+        mistakes, unexplained = _mistakes(
+            predictions, names, run.output("TestExampleGen", "examples"), run.output("Trainer", "model")
+        )
     classes = names or (list(next(iter(data.labels.values()))) if data else [])
     return Report(
         run=run.name,
@@ -67,6 +76,8 @@ def collect(store: Reader, run: Run) -> Report:
         data=data,
         samples=_samples(run.output("ImportExampleGen", "examples"), classes),
         warm_start=str(result.warm_start or ""),
+        trials=tuple(read_trials(result.trials)) if result.trials else (),
+        tuned=f"{result.tuned.run}: {describe(result.tuned.values)}" if result.tuned else "",
         history=_history(run),
         judgement=judgement,
         override=result.override,

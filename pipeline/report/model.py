@@ -13,6 +13,7 @@ from components.model.evaluator.judgement import Check, Judgement, Override
 from pipeline.result.figures import Bin, Epoch
 from pipeline.result.run_result import RunState, current_settings
 from trainer.settings import Group
+from trainer.trials import Trial
 
 
 class Picture(Group):
@@ -84,6 +85,8 @@ class Report(Group):
     data: Data | None
     samples: dict[str, list[Picture]]  # training images by class
     warm_start: str = ""  # description of the warm start
+    trials: tuple[Trial, ...] = ()  # those of a tuning
+    tuned: str = ""  # tuning whose values the model was trained with, and the values
     history: list[Epoch]
     judgement: Judgement | None
     override: Override | None

@@ -36,6 +36,7 @@ def render(report: Report, folder: Path) -> str:
         sections=_sections(report),
         data_page=os.path.relpath(report.data.page, folder) if report.data else "",
         **_explained(report),
+        trials=sorted(report.trials, key=lambda trial: (trial.state != "complete", -(trial.accuracy or 0))),
         best=max(report.history, key=lambda row: row.val_accuracy, default=None),
         overall=overall_figures([judgement.candidate, judgement.serving]) if judgement else {},
         classes=_classes(judgement)[:_MOST_ROWS] if judgement else [],
@@ -82,6 +83,7 @@ def _share_of_look(look: str, figures: ModelFigures) -> str:
 def _sections(report: Report) -> list[str]:
     contents = {
         "data": report.data,
+        "tuning": report.trials,
         "training": report.history,
         "gate": report.judgement,
         "classes": report.judgement,
@@ -126,6 +128,12 @@ def _classes(judgement: Judgement) -> list[dict[str, Any]]:
 
 def _charts(report: Report) -> dict[str, Any]:
     by_section: dict[str, Any] = {}
+    if trials := report.trials:
+        names = {name: log for name, log in _searched(report).items() if name in trials[0].values}
+        by_section["tuning"] = [
+            charts.trials_by_number(trials),
+            *(charts.trials_by_value(name, trials, log) for name, log in names.items()),
+        ]
     if rows := report.history:
         by_section["training"] = [
             charts.curves("Accuracy", "share", {"train": (rows, "accuracy"), "val": (rows, "val_accuracy")}, ".0%"),
@@ -140,3 +148,14 @@ def _charts(report: Report) -> dict[str, Any]:
     if report.calibration:
         by_section["calibration"] = [charts.reliability(report.calibration), charts.confidences(report.calibration)]
     return by_section
+
+
+def _searched(report: Report) -> dict[str, bool]:
+    """Return the names of the searched settings, and whether each is searched by its logarithm."""
+    space = report.settings.get("tune", {}).get("space", {})
+    return {
+        f"{group}.{name}": bool(dimension["log"])
+        for group, dimensions in space.items()
+        for name, dimension in dimensions.items()
+        if dimension
+    }

@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field, PositiveInt
 
 from components.data.gate.bounds import PAGE, Finding
 from components.errors import Exit
+from components.model import tuning_record
 from components.model.evaluator.judgement import OVERRIDE, Check, Judgement, Override
 from pipeline.metadata.properties import UnreadableError, read, read_flag, read_text, unreadable
 from pipeline.metadata.records import Artifact, Execution, Run
@@ -31,6 +32,7 @@ from trainer.warm_start import WARM_START, WarmStart
 # Names of facts of a run: the process that runs it, as JSON; its exit code, after its end; the version that a person's
 # blessing pushed; the run that replaced it after it had died; a warning from its start.
 PROCESS, EXIT, PUSHED, TAKEN_OVER, WARNING = "process", "exit", "pushed", "taken_over_by", "warning"
+KIND, TUNING = "kind", "tuning"  # name of a fact that only a tuning has, and its value
 
 Kind = TypeVar("Kind")
 
@@ -111,6 +113,19 @@ class BackboneOrigin:
     digest: str | None
     run: str | None  # id of the run that trained it; None if it was not trained by a run of vitpipe
     accepted: bool = False  # whether it was accepted without training
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """Result of a tuning, which a training can use."""
+
+    values: Mapping[str, Any]  # best values by the dotted names of their settings
+    accuracy: float  # accuracy on val of the best trial
+    trial: int  # number of the best trial
+    trials: int  # number of trials
+    seconds: float  # of all trials together
+    run: str  # id of the tuning's run
+    artifact: int  # id of the HyperParameters artifact
 
 
 @dataclass(frozen=True)
@@ -365,6 +380,30 @@ class RunResult:
         return read(model.properties, WARM_START, WarmStart)
 
     @property
+    def is_tuning(self) -> bool:
+        """True if the run searched for better settings, and trained no model to push."""
+        return self.record.facts.get(KIND) == TUNING
+
+    @property
+    def tuning(self) -> TuningResult | None:
+        """Result of the search; None if the run was no tuning, or its search has not ended."""
+        found = self.record.output("Tuner", "best_hyperparameters")
+        return _tuning(found) if found and tuning_record.VALUES in found.properties else None
+
+    @property
+    def trials(self) -> Path | None:
+        """Folder with the table of a tuning's trials; None without a result."""
+        results = self.record.output("Tuner", "tuner_results")
+        return Path(results.uri) if results else None
+
+    @property
+    def tuned(self) -> TuningResult | None:
+        """Result of the tuning that the model was trained with; None for other trainings."""
+        trainer = self.record.node("Trainer")
+        used = trainer.inputs.get("hyperparameters", ()) if trainer else ()
+        return _tuning(used[0]) if used and tuning_record.VALUES in used[0].properties else None
+
+    @property
     def trained(self) -> bool:
         """True if this run started a training; False if the model is from the cache, or the run ended before."""
         trainer = self.record.node("Trainer")
@@ -510,6 +549,20 @@ class RunResult:
             return bool(abs(psutil.Process(process.pid).create_time() - process.started) <= 2)
         except psutil.Error:
             return False
+
+
+def _tuning(artifact: Artifact) -> TuningResult:
+    """Return the result that a HyperParameters artifact records. Raises UnreadableError."""
+    properties = artifact.properties
+    return TuningResult(
+        values=read(properties, tuning_record.VALUES, dict[str, Any]),
+        accuracy=read(properties, tuning_record.ACCURACY, float),
+        trial=read(properties, tuning_record.TRIAL, int),
+        trials=read(properties, tuning_record.TRIALS, int),
+        seconds=read(properties, tuning_record.SECONDS, float),
+        run=read_text(properties, tuning_record.RUN),
+        artifact=artifact.id,
+    )
 
 
 def this_process() -> str:

@@ -7,6 +7,7 @@ from components.errors import Exit
 from pipeline.console.logs import display_path
 from pipeline.outcome import REPORT, NodeState
 from pipeline.result.run_result import RunResult
+from trainer.trials import describe
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,14 @@ def _without_report(result: RunResult) -> Verdict:
             return Verdict(Exit.DATA_REFUSED, ["data refused, nothing trained:", *stopping, *others, page], "DataGate")
         lines += [*others, page]
 
+    if tuning := result.tuning:
+        lines.append(
+            f"tuned: trial {tuning.trial} of {tuning.trials} is the best, with accuracy {tuning.accuracy:.4f} on val: "
+            f"{describe(tuning.values)}"
+        )
+        return Verdict(Exit.OK, lines)
+    if tuned := result.tuned:
+        lines.append(f"trained with the values of the tuning {tuned.run}: {describe(tuned.values)}")
     if judgement := result.judgement:
         lines += [f"warning: {warning}" for warning in judgement.warnings]
         if not result.blessed:

@@ -23,6 +23,7 @@ from pipeline.metadata.address import PASSWORD, Address
 from pipeline.settings import strict_yaml
 from pipeline.settings.cluster import KubeflowSettings
 from pipeline.settings.strict_yaml import Place, UnsupportedYamlError, YamlSyntaxError
+from trainer.search_space import TuneSettings, check_space
 from trainer.settings import (
     RENAMED,
     AugmentSettings,
@@ -147,6 +148,7 @@ class Settings(LayeredSettings):
     augment: AugmentSettings = Field(AugmentSettings(), description="Augmentation of training images.")
     training: TrainingSettings = Field(TrainingSettings(), description="Training.")
     finetune: FinetuneSettings = Field(FinetuneSettings(), description="Fine-tuning of a pretrained backbone.")
+    tune: TuneSettings = Field(TuneSettings(), description="Search for better settings.")
     gate: GateSettings = Field(GateSettings(), description="Bounds that a model must satisfy before it is pushed.")
     serving_check: ServingCheckSettings = Field(
         ServingCheckSettings(),
@@ -189,6 +191,17 @@ class Settings(LayeredSettings):
     def check_stored_size(self) -> Self:
         """Check that training images are kept at the size of the model's input or a larger one."""
         check_stored_size(self.augment.stored_size, self.model.image_size)
+        return self
+
+    @model_validator(mode="after")
+    def check_tuning(self) -> Self:
+        """Check that each searched setting accepts its values, and that the training can use them."""
+        check_space(self.tune)
+        if self.training.tuned and self.finetune.source:
+            raise ValueError(
+                f"finetune.source {self.finetune.source} and training.tuned exclude each other, because a tuning "
+                "trains from scratch: set one of them"
+            )
         return self
 
     def chosen_span(self) -> int:
@@ -300,7 +313,8 @@ def load(
         for name, text in variables.items()
         if name.startswith(_PREFIX)
     ]
-    sources = [Source({"data": data or {}}), *map(flag_source, reversed(flags or [])), *reversed(overrides), *files]
+    explicit = [*map(flag_source, reversed(flags or [])), *reversed(overrides)]
+    sources = [Source({"data": data or {}}), *explicit, *files]
     for layer in sources:
         for (group, key), variable in _SECRETS.items():
             values = layer.values.get(group)
@@ -309,7 +323,23 @@ def load(
                     f"{layer.where((group, key))}{group}.{key}: only the environment variable {variable} may set it; "
                     "files are copied, and flags appear in lists of processes"
                 )
-    return merge_sources(Settings, [*sources, Source(secrets)])
+    settings = merge_sources(Settings, [*sources, Source(secrets)])
+    if settings.training.tuned:
+        _check_not_tuned(settings, explicit)
+    return settings
+
+
+def _check_not_tuned(settings: Settings, explicit: Sequence[Source]) -> None:
+    """Raise SettingsError if a flag or variable sets a value that `training.tuned` would replace."""
+    for source in explicit:
+        for name in settings.tune.space.dimensions():
+            group, _, key = name.partition(".")
+            if key in source.values.get(group, {}):
+                raise SettingsError(
+                    f"{source.where((group, key)) or '--set '}{name}: with training.tuned, the tuning decides this "
+                    f"value: leave it out, take it out of the search with tune.space.{name}=null, or set "
+                    "training.tuned=false"
+                )
 
 
 def merge_sources(settings: type[Kind], sources: Sequence[Source]) -> Kind:

@@ -102,10 +102,11 @@ class KubeflowSettings(SettingsGroup):
     step: StepSettings = Field(StepSettings(), description="Settings of every step's container.")
     steps: dict[str, StepSettings] = Field(
         default_factory=dict,
-        description="Settings of single steps that differ from kubeflow.step, by the id of the node.",
+        description="Settings of single steps that differ from kubeflow.step, by the id of the node. Without its own "
+        "settings, the Tuner has those of the Trainer.",
     )
 
     def step_of(self, node: str) -> StepSettings:
-        """Return the settings of the step of one node."""
-        own = self.steps.get(node, StepSettings())
+        """Return the settings of the step of one node. By default, the Tuner has those of the Trainer."""
+        own = self.steps.get(node, self.steps.get("Trainer") if node == "Tuner" else None) or StepSettings()
         return self.step.model_copy(update={name: getattr(own, name) for name in own.model_fields_set})

@@ -94,6 +94,16 @@ def test_submit_compiles_the_settings_without_a_package(vitpipe, kfp):
     assert {"Start", "ImportExampleGen", "DataGate", "Trainer", "Pusher", "Verdict", "RunReport"} < nodes
 
 
+def test_a_tuning_is_submitted_without_moving_the_schedule(vitpipe, kfp, packages):
+    assert vitpipe("schedule", "--cron", "0 3 * * *", "--package", packages[0])[0] == 0
+    before = dict(kfp.recurring)
+    code, _, err = vitpipe("submit", "--tune", "--set", "kubeflow.image=registry.example/vitpipe:1")
+    assert code == 0 and "was moved" not in err
+    assert dict(kfp.recurring) == before and len(kfp.versions) == 2
+    code, _, err = vitpipe("submit", "--tune", "--package", packages[0])
+    assert code == 2 and "--tune has no effect on --package" in err
+
+
 def test_watching_prints_outcomes_and_ends_with_the_exit_code_of_the_run(vitpipe, kfp, packages, monkeypatch):
     def sleep(_):
         [run_id] = kfp.runs

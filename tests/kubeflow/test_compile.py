@@ -218,6 +218,25 @@ def test_a_trainer_with_workers_leaves_them_its_image_and_resources():
     assert "field_path_as_env" not in str(of_kubernetes(documents, "evaluator"))
 
 
+def test_a_tuning_has_the_resources_of_the_trainer_in_place_of_a_training():
+    documents = list(yaml.safe_load_all(package(settings(), tune=True)))
+    spec = json_format.ParseDict(documents[0], pipeline_spec_pb2.PipelineSpec())
+    tasks = spec.components["comp-exit-handler-1"].dag.tasks
+    assert "tuner" in tasks and not tasks.keys() & {"trainer", "evaluator", "serving-check", "pusher"}
+    assert list(tasks[task_name(VERDICT)].dependent_tasks) == ["tuner"]
+    assert container(spec, "start")["args"][-1] == "--tune"
+    tuner = container(spec, "tuner")
+    assert tuner["image"] == "registry.example/vitpipe-gpu:1"
+    assert tuner["resources"]["accelerator"]["resourceType"] == "nvidia.com/gpu"
+
+
+def test_a_tuned_training_looks_for_the_tuning_on_the_cluster():
+    [document, _] = yaml.safe_load_all(package(settings("training.tuned=true")))
+    spec = json_format.ParseDict(document, pipeline_spec_pb2.PipelineSpec())
+    tasks = spec.components["comp-exit-handler-1"].dag.tasks
+    assert "newest-tuning" in tasks["trainer"].dependent_tasks
+
+
 def test_the_package_contains_no_secret(compiled):
     assert STORE_PASSWORD not in compiled
 

@@ -148,3 +148,36 @@ def test_workers_in_pods_end_with_the_step_and_continue_with_its_next_attempt(ma
     output = done.last("Trainer").output
     assert "on 2 CPUs" in output and "continuing from" in output and "epoch 1/" not in output
     assert "pushed version 1" in done.last("kubeflow.steps.verdict").output
+
+
+def test_a_killed_search_continues_and_a_training_takes_its_result(mariadb, sample_data, tmp_path):
+    folder = shutil.copytree(sample_data, tmp_path / "walk")
+    settings = SHORT | {
+        "training.epochs": 2,
+        "tune.trials": 2,
+        "tune.space.augment.crop_padding": "null",
+        "kubeflow.image": "vitpipe:1",
+        "kubeflow.mount": folder,
+        "kubeflow.metadata": mariadb.database("tuning"),
+    }
+
+    def kill_in_second_trial(process, arguments, attempt):
+        if arguments[-1] == "Tuner" and not attempt:
+            while not list(folder.glob("runs/*/tuning/*/trials/2/epoch-*.npz")) and process.poll() is None:
+                time.sleep(0.05)
+            process.kill()
+
+    def walked(tune, *more):
+        text = package(load("sample", [*(f"{key}={value}" for key, value in settings.items()), *more], {}), tune)
+        return walk(text, folder / "kfp", {VARIABLE: PASSWORD}, kill_in_second_trial)
+
+    address = Address.parse(settings["kubeflow.metadata"], PASSWORD)
+    search = walked(True)
+    assert search.codes("Tuner") == [-signal.SIGKILL, 0]
+    assert "1 of them ended in an earlier run" in search.last("Tuner").output
+    assert search.last("kubeflow.steps.verdict").output.rstrip().endswith("vitpipe: exit 0: done")
+    training = walked(False, "training.tuned=true")
+    assert training.codes("kubeflow.steps.verdict") == [0]
+    result = RunResult(run_of(address, training))
+    assert result.tuned == RunResult(run_of(address, search)).tuning
+    assert result.pushed == "1"

@@ -6,7 +6,7 @@ from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 
 from components.data.ingest import prepare
 from pipeline import provenance
-from pipeline.drawing.graph_steps import STEPS
+from pipeline.drawing.graph_steps import STEPS, WITHOUT_TUNING
 from pipeline.graph import compile_graph
 from pipeline.settings import load
 from tests.helpers.graphs import nodes
@@ -114,6 +114,32 @@ def test_a_changed_bound_only_affects_the_evaluator_and_the_record_of_a_push(gra
         for settings in (load("sample", [*flags, *more], {}) for more in ([], ["gate.accuracy=0.5"]))
     ]
     assert [name for name in graphs[0] if graphs[0][name] != graphs[1][name]] == ["Evaluator", "Pusher"]
+
+
+def test_a_tuning_searches_in_place_of_a_training(settings, graph):
+    tuning = nodes(compile_graph(settings, 1, tune=True))
+    assert set(tuning) == {*graph} - {*WITHOUT_TUNING} | {"Tuner"}
+    tuner = tuning["Tuner"]
+    makers = {
+        name: channel.producer_node_query.id for name, spec in tuner.inputs.inputs.items() for channel in spec.channels
+    }
+    drawn = STEPS["Tuner"]
+    assert {name: maker for name, maker in makers.items() if not name.startswith("_")} == drawn.inputs
+    assert {maker for name, maker in makers.items() if name.startswith("_")} == {*drawn.conditions}
+    digest = tuner.parameters.parameters["digest"].field_value.string_value
+    assert digest == provenance.digest("components.model.tuner", "trainer.tune")
+    assert (
+        provenance.digest("trainer.trial_worker")
+        in tuner.parameters.parameters["custom_config"].field_value.string_value
+    )
+
+
+def test_a_tuned_training_takes_the_newest_tuning(settings):
+    tuned = settings.model_copy(update={"training": settings.training.model_copy(update={"tuned": True})})
+    graph = nodes(compile_graph(tuned, 1))
+    channel = graph["Trainer"].inputs.inputs["hyperparameters"].channels[0]
+    assert (channel.producer_node_query.id, channel.artifact_query.type.name) == ("NewestTuning", "HyperParameters")
+    assert "hyperparameters" not in nodes(compile_graph(settings, 1))["Trainer"].inputs.inputs
 
 
 def test_the_report_comes_last_and_has_no_inputs(graph):

@@ -35,6 +35,7 @@ from vitpipe.cli import (
     runs,
     settings,
     study,
+    tune,
     ui,
     watch,
     why,
@@ -76,7 +77,7 @@ def _add_unavailable(name: str, why: str) -> None:
 
 # The help shows panels and commands in this order.
 _add(doctor, data, settings, augment)
-_add(run, finetune, study)
+_add(run, finetune, tune, study)
 _add(runs, why, report, explain, ui, artifacts, lineage)
 _add(models, predict, bless, rollback)
 _add_kfp()

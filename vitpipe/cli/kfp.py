@@ -43,6 +43,9 @@ Package = Annotated[
         metavar="FILE", help="Package that `vitpipe kfp compile` wrote.", show_default="compiled from the settings"
     ),
 ]
+Tune = Annotated[
+    bool, typer.Option("--tune", help="Search for better settings, as `vitpipe tune` does, in place of a training.")
+]
 Watch = Annotated[bool, typer.Option("--watch", help="Wait until the run ends, and exit with its exit code.")]
 RunName = Annotated[
     str, typer.Argument(metavar="RUN", help="Id or name of the run, the beginning of either, or `last`.")
@@ -60,12 +63,13 @@ def compile_package(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="File to write.", show_default="standard output"),
     ] = None,
+    tune: Tune = False,
 ) -> None:
     """Compile the settings to a package that Kubeflow Pipelines can run.
 
     The package contains no secrets.
     """
-    text = _compiled(load(config, overrides))
+    text = _compiled(load(config, overrides), tune)
     if output is None:
         print(text, end="")
         return
@@ -106,13 +110,16 @@ def submit(
         typer.Option(metavar="RUN", help="Start although this run is recorded as running, for example after a crash."),
     ] = "",
     package: Package = None,
+    tune: Tune = False,
     watch: Watch = False,
 ) -> None:
     """Deploy the pipeline if it changed, and start a run.
 
-    If the pipeline has a schedule, it starts the new version from then on.
+    If the pipeline has a schedule, it starts the new version from then on, except after `--tune`.
     """
     settings = load(config, overrides)
+    if tune and package:
+        raise UsageError("--tune has no effect on --package: compile that package with `vitpipe kfp compile --tune`")
     accepted = run_facts.accepted_checks(accept or [], reason, flag="--")
     parameters: dict[str, Any] = {"trigger": "manual", "reason": reason.strip()}
     if span is not None:
@@ -124,7 +131,7 @@ def submit(
     with _client(settings) as (client, display):
         from kubeflow import schedule
 
-        version = _deploy(client, settings, package, display)
+        version = _deploy(client, settings, package, display, tune)
         display.started("starting the run")
         run = client.start(version, f"{settings.name}-{run_facts.new_run_id()}", parameters)
         display.idle()
@@ -132,7 +139,8 @@ def submit(
         print_line(client.link(run.id))
         display.started("looking for a schedule")
         try:
-            if schedule.move(client, version):
+            # A schedule trains, and does not repeat a search.
+            if not tune and schedule.move(client, version):
                 display.line(f"the schedule of {settings.name} was moved to {version.name}")
         except ClusterError as error:
             display.line(
@@ -309,20 +317,22 @@ def _client(settings: Settings) -> Iterator[tuple["Client", Display]]:
         yield Client(settings, display.line), display
 
 
-def _deploy(client: "Client", settings: Settings, package: Path | None, display: Display) -> "PipelineVersion":
+def _deploy(
+    client: "Client", settings: Settings, package: Path | None, display: Display, tune: bool = False
+) -> "PipelineVersion":
     display.started("compiling the package")
-    text = _read(package, settings) if package else _compiled(settings)
+    text = _read(package, settings) if package else _compiled(settings, tune)
     display.started("deploying the package")
     version = client.deploy(text, provenance.code_version())
     display.line(f"{'deployed' if version.new else 'already deployed'}: version {version.name}")
     return version
 
 
-def _compiled(settings: Settings) -> str:
+def _compiled(settings: Settings, tune: bool = False) -> str:
     with redirected(Path(os.devnull)):
         from kubeflow.compile import package
 
-        return package(settings)
+        return package(settings, tune)
 
 
 def _read(package: Path, settings: Settings) -> str:

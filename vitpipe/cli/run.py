@@ -62,9 +62,9 @@ def run(
         )
     accepted_checks(checks, reason, flag="--")
     if dry_run:
-        _print_plan(plan(settings, overrides=flags))
+        print_plan(plan(settings, overrides=flags))
         return
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, terminate)
     result = run_graph(settings, accept=checks, reason=reason, force=force or [], trigger=trigger, overrides=flags)
     ending = verdict(result)
     for line in ending.lines:
@@ -74,7 +74,8 @@ def run(
     raise typer.Exit(ending.exit)
 
 
-def _print_plan(planned: Plan) -> None:
+def print_plan(planned: Plan) -> None:
+    """Print the settings, the store and the nodes of a run."""
     if planned.warm_start:
         print_line(planned.warm_start, sys.stderr)
     with redirected(Path(os.devnull)):
@@ -84,7 +85,7 @@ def _print_plan(planned: Plan) -> None:
     print_line(f"nodes: {', '.join(nodes)}")
 
 
-def _terminate(*_: object) -> NoReturn:
+def terminate(*_: object) -> NoReturn:
     """Exit on SIGTERM through Python's normal cleanup, so that the running node is recorded as failed."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal must not interrupt the cleanup
     sys.exit(128 + signal.SIGTERM)

@@ -12,6 +12,7 @@ from pipeline.metadata.properties import UnreadableError
 from pipeline.metadata.stores import find_run
 from pipeline.result.run_result import RunResult
 from pipeline.result.summary import summarise
+from trainer.trials import describe
 from vitpipe.cli.options import Json, RunName, Runs
 from vitpipe.cli.panels import LOOK, example
 
@@ -69,6 +70,14 @@ def _as_json(result: RunResult) -> dict[str, Any]:
             "content_digest": backbone.digest,
             "run_id": backbone.run,
         }
+    if tuning := result.tuning or result.tuned:
+        verdicts["tuning"] = {
+            "run": tuning.run,
+            "trial": tuning.trial,
+            "trials": tuning.trials,
+            "accuracy": tuning.accuracy,
+            "values": tuning.values,
+        }
     add("model")
     if result.record.output("Evaluator", "blessing"):
         verdicts["baseline"] = result.baseline or None
@@ -86,6 +95,12 @@ def _data(result: RunResult) -> list[str]:
 
 
 def _model(result: RunResult) -> list[str]:
+    if tuning := result.tuning:
+        return [
+            "The run searched for better settings, and evaluated no model on the test images.",
+            f"Trial {tuning.trial} of {tuning.trials} is the best, with accuracy {tuning.accuracy:.4f} on val: "
+            f"{describe(tuning.values)}.",
+        ]
     judgement = result.judgement
     if judgement is None:
         return ["There is no verdict on a model: none was evaluated."]
@@ -105,6 +120,8 @@ def _model(result: RunResult) -> list[str]:
         of_run = f", the model of run {backbone.run}" if backbone.run else ""
         how = "accepted without training: it is" if backbone.accepted else "fine-tuned from"
         lines.append(f"The model was {how} {backbone.source}{of_run}.")
+    if tuned := result.tuned:
+        lines.append(f"It was trained with the values of the tuning {tuned.run}: {describe(tuned.values)}.")
     if start := result.warm_start:
         lines.append(f"The training was a {start}.")
     if override := result.override:

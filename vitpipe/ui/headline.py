@@ -41,7 +41,7 @@ def headline(result: RunResult, training: Training | None, runs: Path) -> Headli
     """
     state, name = result.state, shlex.quote(result.name)
     where = "" if runs == Path("runs") else f" --runs {shlex.quote(str(runs))}"
-    run = f"vitpipe run -c {_config(result)}"
+    run = f"vitpipe {'tune' if result.is_tuning else 'run'} -c {_config(result)}"
     why = Command("Show all checks with their values and bounds", f"vitpipe why {name}{where}")
     match state:
         case RunState.RUNNING:
@@ -83,6 +83,9 @@ def headline(result: RunResult, training: Training | None, runs: Path) -> Headli
     if result.pushed:
         models = Command("List the pushed models, the one that serves last", f"vitpipe models list{where}")
         return Headline(f"Version {result.pushed} was pushed.", commands=[models])
+    if result.is_tuning:
+        train = Command("Train with the best values", f"vitpipe run -c {_config(result)} --set training.tuned=true")
+        return Headline("The search for better settings has ended.", _reasons(result), [train])
     return Headline("No new model was pushed.", _reasons(result))
 
 

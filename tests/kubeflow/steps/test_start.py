@@ -65,6 +65,19 @@ def test_start_writes_the_graph_and_registers_every_type(settings):
     assert summarise(RunResult(found)).state is RunState.RUNNING
 
 
+def test_a_tuning_has_its_own_graph_and_is_recorded_as_such(settings):
+    begin(settings, "run-1", tune=True)
+    nodes = {entry.pipeline_node.node_info.id for entry in read_graph(logs_folder(settings, "run-1")).nodes}
+    assert "Tuner" in nodes and "Trainer" not in nodes
+    assert RunResult(run(settings, "run-1")).is_tuning
+
+
+def test_a_tuned_training_without_a_tuning_does_not_start(settings):
+    tuned = settings.model_copy(update={"training": settings.training.model_copy(update={"tuned": True})})
+    with pytest.raises(SettingsError, match="run `vitpipe tune` with the same settings first"):
+        begin(tuned, "run-1")
+
+
 def test_a_second_start_of_a_run_changes_nothing(settings):
     begin(settings, "run-1")
     before = (logs_folder(settings, "run-1") / "graph.json").read_text()

@@ -6,12 +6,16 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import filelock
 import pytest
+from ml_metadata import MetadataStore
+from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from components.errors import NotFound
+from components.model import tuning_record
 from pipeline.garbage_collection import collect_garbage
 from pipeline.metadata.garbage import remove_folder
 from pipeline.metadata.reader import reader
@@ -55,6 +59,22 @@ def vitpipe(monkeypatch, *arguments):
     with pytest.raises(SystemExit) as ended:
         main()
     return ended.value.code
+
+
+def test_the_newest_tuning_of_each_search_space_is_kept(folder):
+    store = MetadataStore(stores(folder)["sample"].connection_config())
+    kind = store.put_artifact_type(mlmd.ArtifactType(name=tuning_record.ARTIFACT))
+    uris = []
+    for number, space in enumerate(["one", "one", "other"]):
+        uris.append(str(folder.resolve() / "sample/root/Tuner/best_hyperparameters" / str(900 + number)))
+        Path(uris[-1]).mkdir(parents=True)
+        artifact = mlmd.Artifact(type_id=kind, uri=uris[-1], state=mlmd.Artifact.LIVE)
+        artifact.custom_properties[tuning_record.SPACE].string_value = space
+        store.put_artifacts([artifact])
+        time.sleep(0.01)  # times of creation are in milliseconds
+    [collection] = collect_garbage(1, runs=folder)
+    assert [one.uri for one in collection.removed if one.type == tuning_record.ARTIFACT] == uris[:1]
+    assert [Path(uri).exists() for uri in uris] == [False, True, True]
 
 
 def test_artifacts_that_no_kept_run_needs_are_removed_and_marked_as_deleted(folder, monkeypatch, capsys):

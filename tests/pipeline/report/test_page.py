@@ -1,3 +1,4 @@
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from components.model.evaluator.measures import measure
 from pipeline.report.model import Data, Report
 from pipeline.report.page import render
 from pipeline.result.run_result import RunState
+from trainer.trials import Trial
 
 
 def report(classes):
@@ -55,3 +57,24 @@ def test_a_page_with_many_classes_stays_small(classes):
     assert len(drawn) - len(get_plotlyjs()) < 4 * 2**20
     assert ("classes with the lowest recall." in drawn) == (classes > 100)
     assert ("largest and smallest" in drawn) == (classes > 100)
+
+
+def test_trials_of_a_tuning_are_shown_the_best_first():
+    space = {
+        "model": {},
+        "augment": {"flip": {"log": False}},
+        "training": {"learning_rate": {"log": True}, "seed": None},
+    }
+    known = {"epoch": 2, "epochs": 3, "seconds": 1}
+    values = [{"augment.flip": True, "training.learning_rate": rate} for rate in (0.01, 0.02, 0.03, 0.04)]
+    trials = [
+        Trial(number=1, state="pruned", values=values[0], accuracy=0.9, **known),
+        Trial(number=2, state="complete", values=values[1], accuracy=0.5, **known),
+        Trial(number=3, state="complete", values=values[2], accuracy=0.7, **known),
+        Trial(number=4, state="failed", values=values[3], accuracy=None, **known | {"epoch": None}, error="too large"),
+    ]
+    drawn = render(report(3).model_copy(update={"trials": trials, "settings": {"tune": {"space": space}}}), Path("/a"))
+    assert "Trial 3 is the best." in drawn and "too large" in drawn
+    assert "Accuracy on val by augment.flip" in drawn and "Accuracy on val by training.seed" not in drawn
+    numbers = re.findall(r'<tr><td class="n">(\d)</td><td>(?:complete|pruned|failed)', drawn)
+    assert numbers == ["3", "2", "1", "4"]
