@@ -7,8 +7,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
-# Width of a token from which a training step on a CPU with instructions for bfloat16 is faster in bfloat16 than in
-# float32. Below it the conversions cost more than the products gain (docs/benchmarks.md, section Training).
+# Smallest `model.width` for which a training step on a CPU with instructions for bfloat16 is faster in bfloat16 than in
+# float32. In narrower models, the conversions cost more time than the products save.
 _BFLOAT16_WIDTH = 128
 
 
@@ -77,7 +77,20 @@ def resolve_precision(setting: str, width: int = 0) -> str:
     return "float16" if capability >= (7, 0) else "float32"
 
 
+def agree_on_precision(strategy: tf.distribute.Strategy, precision: str) -> str:
+    """Return the precision that all workers chose, or float32 if they differ. Every worker must call this function.
+
+    Args:
+        strategy: Strategy that connects the workers.
+        precision: This worker's choice, from `resolve_precision`.
+    """
+    for candidate in ("bfloat16", "float16"):
+        if mean_over_workers(strategy, float(precision == candidate)) == 1:
+            return candidate
+    return "float32"
+
+
 def cpu_multiplies_bfloat16() -> bool:
-    """Return whether this machine's CPU has instructions for products of bfloat16. Only Linux says so."""
+    """Return whether this CPU has instructions for products of bfloat16; False on systems other than Linux."""
     info = Path("/proc/cpuinfo")
     return info.exists() and bool(re.search(r"\b(avx512_bf16|amx_bf16)\b", info.read_text()))

@@ -107,13 +107,15 @@ def fine_tune(
 
 
 def accept(backbone: ViT, old: list[str], new: list[str], flip_average: bool) -> Trained:
-    """Return a trained ViT, unchanged but for the order of its classes, as the result of a training without epochs.
+    """Return a trained ViT as the result of a training without epochs.
+
+    Only the order of its classes and `flip_average` may change.
 
     Args:
         backbone: The ViT.
         old: Class names of the ViT, in index order. If the list is empty, they are assumed to be `new`.
         new: Class names of the data, in index order.
-        flip_average: Whether its answers are averaged over an image and its mirror image.
+        flip_average: Whether the returned ViT averages its logits over an image and its mirror image.
 
     Returns:
         The ViT as the best and as the last model, and an empty history.
@@ -128,7 +130,7 @@ def accept(backbone: ViT, old: list[str], new: list[str], flip_average: bool) ->
 
 
 def check_accepted(backbone: ViT, old: list[str], new: list[str]) -> None:
-    """Raise ValueError if a ViT has other classes than the data. The arguments are as for `accept`."""
+    """Raise ValueError if a ViT has other classes than the data. The arguments are those of `accept`."""
     count = backbone.config["classes"]
     fix = "use data with the classes of the model, or set finetune.head_epochs above 0 to train a new head"
     if count != len(new):

@@ -1,5 +1,6 @@
 """Steps of training and evaluation, on one device or several."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,8 @@ class Learner:
     Args:
         build: Function that builds the classifier. The classifier maps pixels from 0 to 255 [N, size, size, 3], uint8
             or float32, to float32 logits [N, classes]. Layers that are not trainable are not changed. If it has an
-            attribute `draws_per_image` above 0, it is also called with `draws`, that many random numbers an image.
+            attribute `draws_per_image` above 0, training passes it `draws`: uniform random numbers, float32
+            [N, draws_per_image].
         classes: Number of classes.
         schedule: Learning rate at each step.
         training: Settings of the training.
@@ -56,9 +58,9 @@ class Learner:
             resized crops they may have any size.
         steps_per_epoch: Number of steps of an epoch.
         strategy: Strategy that distributes a step over devices.
-        teacher: Function that builds a trained classifier with the same input and output. A share
-            `training.teacher_weight` of the targets are its probabilities for the augmented images. None: the targets
-            are the labels.
+        teacher: Function that builds a trained classifier with the same input and output. The targets are the mean of
+            the labels and its probabilities for the augmented images, with the weight `training.teacher_weight`. None:
+            the targets are the labels.
 
     Raises:
         ValueError: If the batch size is not a multiple of twice the number of parts: replicas times
@@ -96,13 +98,15 @@ class Learner:
         self._model_draws = getattr(self.model, "draws_per_image", 0)
         self._weights = [weight.value for weight in self.model.trainable_weights]
         self._is_compiled = False
+        # On a CPU with instructions for bfloat16, TensorFlow's products are twice as fast in bfloat16 as in float32,
+        # but XLA's are not. All other operations are faster with XLA, which passes over memory less often.
+        on_cpu = not tf.config.list_physical_devices("GPU")
+        self._xla_multiplies = not (on_cpu and self.model.compute_dtype == "bfloat16")
         if replicas == 1:
-            on_cpu = not tf.config.list_physical_devices("GPU")
-            compiled = _compile_around_products if on_cpu and self.model.compute_dtype == "bfloat16" else _compile
-            self._step = compiled(self._step_on_one_device)
-            self._evaluation_step = compiled(self._evaluate_batch)
+            self._step = self._compile(self._step_on_one_device)
+            self._evaluation_step = self._compile(self._evaluate_batch)
         else:
-            self._compiled_gradients = _compile(self._gradients)
+            self._compiled_gradients = self._compile(self._gradients)
             self._step = self._step_on_replica
             # Not compiled: XLA would look for the second replica's weights on the first device.
             self._evaluation_step = self._evaluate_batch
@@ -134,6 +138,19 @@ class Learner:
     def _share(self, context: tf.distribute.InputContext) -> Share:
         local = self.replicas // context.num_input_pipelines
         return Share(context.input_pipeline_id * local, local, self.replicas)
+
+    def _compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the function as one XLA program, or as one whose operations `_xla_scope` leaves to XLA or not."""
+        return tf.function(function, jit_compile=True if self._xla_multiplies else None)
+
+    def _xla_scope(self) -> contextlib.AbstractContextManager[Any]:
+        """Return the scope in which XLA computes all operations but products, if it is not to multiply.
+
+        The body of a loop or branch is a graph of its own, which has to enter the scope itself.
+        """
+        if self._xla_multiplies:
+            return contextlib.nullcontext()
+        return tf.xla.experimental.jit_scope(compile_ops=lambda operation: operation.op not in _PRODUCTS)
 
     # Training
 
@@ -210,26 +227,36 @@ class Learner:
     def _part_gradients(
         self, images: tf.Tensor, labels: tf.Tensor, draws: tf.Tensor, mixing: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+        with self._xla_scope():
+            return self._forward_and_backward(images, labels, draws, mixing)
+
+    def _forward_and_backward(
+        self, images: tf.Tensor, labels: tf.Tensor, draws: tf.Tensor, mixing: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         smoothing = self.training.label_smoothing
         targets = tf.one_hot(labels, self.classes)
-        images, targets = augment(images, targets, draws, self.augmentation, self.image_size, mixing)
-        own = {"draws": draws[:, draws_per_image(self.augmentation) :]} if self._model_draws else {}
+        # Outside an XLA program, operations of a branch would run one by one.
+        branch = self._xla_multiplies
+        images, targets = augment(images, targets, draws, self.augmentation, self.image_size, mixing, branch)
+        model_arguments = {"draws": draws[:, draws_per_image(self.augmentation) :]} if self._model_draws else {}
         smoothed = targets * (1.0 - smoothing) + smoothing / self.classes
         if self.teacher:
-            # It sees the same pixels (Beyer et al., 2022, https://arxiv.org/abs/2106.05237).
+            # Both see the same pixels, because distillation works better so (Beyer et al., 2022,
+            # https://arxiv.org/abs/2106.05237).
             answers = tf.nn.softmax(self.teacher(images, training=False))
             smoothed += self.training.teacher_weight * (answers - smoothed)
         with tf.GradientTape() as tape:
-            logits = self.model(images, training=True, **own)
+            logits = self.model(images, training=True, **model_arguments)
             losses = tf.nn.softmax_cross_entropy_with_logits(smoothed, logits)
             loss = tf.reduce_sum(losses) / self.training.batch_size
             scaled = loss * self.loss_scale if self._scales_loss else loss
         return loss, _count_correct(logits, labels), tape.gradient(scaled, self._weights)
 
     def _apply(self, gradients: Sequence[tf.Tensor]) -> None:
-        if self._scales_loss:
-            gradients = self._unscale(gradients)
-        self.optimizer.apply(clip_by_global_norm(gradients))
+        with self._xla_scope():
+            if self._scales_loss:
+                gradients = self._unscale(gradients)
+            self.optimizer.apply(clip_by_global_norm(gradients))
 
     def _unscale(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Divide the gradients by the loss scale; if one of them overflowed, return zeros and halve the scale.
@@ -277,10 +304,11 @@ class Learner:
 
     def _evaluate_batch(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the sum of the losses and the number of correct predictions, without the rows that fill the batch."""
-        logits = self.averaged(images, training=False)
-        is_example = labels != PADDING_LABEL
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(labels, 0), logits)
-        return tf.reduce_sum(tf.where(is_example, losses, 0.0)), _count_correct(logits, labels)
+        with self._xla_scope():
+            logits = self.averaged(images, training=False)
+            is_example = labels != PADDING_LABEL
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(labels, 0), logits)
+            return tf.reduce_sum(tf.where(is_example, losses, 0.0)), _count_correct(logits, labels)
 
     # State
 
@@ -307,29 +335,10 @@ class Learner:
             variable.assign(state[name])
 
 
-# Products, and the addition of a bias that TensorFlow computes together with its product. Calls are no operations that
-# XLA could compile by themselves.
+# Operations that TensorFlow computes in place of XLA: products, and the addition of a bias, which TensorFlow fuses with
+# the product before it. Function calls are in the list, because XLA cannot compile a call on its own.
 _PRODUCTS = {"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "Conv2D", "BiasAdd"}
 _PRODUCTS |= {"Conv2DBackpropFilter", "Conv2DBackpropInput", "PartitionedCall", "StatefulPartitionedCall"}
-
-
-def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that runs as one XLA program."""
-    return tf.function(function, jit_compile=True)
-
-
-def _compile_around_products(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function whose products TensorFlow computes, and XLA everything between them.
-
-    On a CPU with instructions for bfloat16, TensorFlow's products are twice as fast in bfloat16 as in float32, but
-    XLA's are not. XLA in turn needs fewer passes over memory for all other operations.
-    """
-
-    def scoped(*arguments: tf.Tensor) -> Any:
-        with tf.xla.experimental.jit_scope(compile_ops=lambda operation: operation.op not in _PRODUCTS):
-            return function(*arguments)
-
-    return tf.function(scoped)
 
 
 def _count_correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

@@ -63,9 +63,9 @@ def run_fn(fn_args: "FnArgs") -> None:
             - `base_version` (optional): version of `base_model`.
 
     Raises:
-        RuntimeError: If `training.require_gpu` is set and there is no GPU.
         FloatingPointError: If a loss is not finite.
-        ValueError: If the settings do not fit the data, the devices or the model that training starts from.
+        ValueError: If the settings do not fit the data, the devices or the model that training starts from, or
+            `training.require_gpu` is set and there is no GPU.
     """
     config = fn_args.custom_config
     model_settings = ModelSettings.model_validate_json(config["model"])
@@ -99,8 +99,6 @@ def run_fn(fn_args: "FnArgs") -> None:
         _export(fn_args, accepted, names, val_split, strategy)
         return
 
-    width = backbone.config["width"] if backbone else model_settings.width
-    training = training.model_copy(update={"precision": devices.resolve_precision(training.precision, width)})
     inputs = [  # values that affect the result of every training
         model_settings.model_dump_json(exclude={"flip_average"}),
         augmentation.model_dump_json(),
@@ -110,6 +108,10 @@ def run_fn(fn_args: "FnArgs") -> None:
         val_split.digest(),
         str(fn_args.base_model),
     ]
+    # Not among these values: a training may continue on another device, because its weights are float32 in any case.
+    width = backbone.config["width"] if backbone else model_settings.width
+    precision = devices.agree_on_precision(strategy, devices.resolve_precision(training.precision, width))
+    training = training.model_copy(update={"precision": precision})
     run_dir = Path(fn_args.model_run_dir)
     if finetune and backbone:
         trained = fine_tune(
@@ -154,7 +156,7 @@ def run_fn(fn_args: "FnArgs") -> None:
             if devices.is_chief(strategy):
                 teacher = learn(train_split, val_split, run_dir / "teacher", checkpoints)
             devices.wait_for_all(strategy)
-            if not devices.is_chief(strategy):  # finds the checkpoint of the finished training
+            if not devices.is_chief(strategy):  # loads the teacher from the checkpoint of the chief
                 teacher = learn(train_split, val_split, None, checkpoints)
         trained = train(
             partial(build_vit, model_settings, len(names), mean, std),
@@ -182,7 +184,7 @@ def run_fn(fn_args: "FnArgs") -> None:
 def check_gpu(training: TrainingSettings) -> None:
     """Raise RuntimeError if the training requires a GPU and there is none."""
     if training.require_gpu and not tf.config.list_physical_devices("GPU"):
-        raise RuntimeError(
+        raise ValueError(
             "training.require_gpu is set, but TensorFlow sees no GPU: run on a machine with a GPU (`vitpipe doctor` "
             "shows what TensorFlow sees), use the preset cifar10-cpu, or --set training.require_gpu=false"
         )

@@ -130,8 +130,8 @@ class ModelSettings(SettingsGroup):
 
     flip_average: bool = Field(
         False,
-        description="Average the answers to an image over the image and its mirror image. An answer takes twice the "
-        "computation; training does not. It suits images whose class does not change in a mirror.",
+        description="Average the logits of each image and its mirror image in the exported model. A prediction then "
+        "takes twice the computation; training is unaffected. Use it only if mirroring does not change the class.",
     )
 
     @property
@@ -250,14 +250,14 @@ class TrainingSettings(SettingsGroup):
         gt=0,
         le=2**19,
         description="Number of parts in which a batch is computed, one after the other, to save memory. batch_size "
-        "must be a multiple of twice this number times workers.",
+        "must be a multiple of 2 x accumulate x workers.",
     )
     workers: int = Field(
         1,
         gt=0,
         le=MOST_WORKERS,
-        description="Number of processes that train together, each with an equal share of every batch, and of the "
-        "cores and GPUs of this machine. On Kubeflow each one is a pod.",
+        description="Number of worker processes that train one model together. Each computes an equal part of every "
+        "batch, on an equal share of this machine's cores and GPUs. On Kubeflow, each worker is a pod.",
     )
     learning_rate: float = Field(
         5e-4,
@@ -290,11 +290,15 @@ class TrainingSettings(SettingsGroup):
         0,
         ge=0,
         le=MOST_EPOCHS,
-        description="Epochs in which a small CNN is trained first, as a teacher. The ViT then also learns from the "
-        "teacher's answers. 0: no teacher.",
+        description="Number of epochs for which a small CNN, the teacher, is trained before the ViT. The ViT then also "
+        "learns from the teacher's probabilities. It needs an image_size that is a multiple of 8. Trials of a tuning "
+        "have no teacher. 0: no teacher.",
     )
     teacher_weight: float = Field(
-        0.5, ge=0, le=1, description="Share of the teacher's answers in the targets. The rest are the labels."
+        0.5,
+        ge=0,
+        le=1,
+        description="Weight of the teacher's probabilities in the targets. The labels have the remaining weight.",
     )
     patience: int | None = Field(
         None,

@@ -61,8 +61,8 @@ def check_batch(batch_size: int, parts: int = 1) -> None:
     """
     if batch_size % (2 * parts):
         raise ValueError(
-            f"batch_size {batch_size} is not a multiple of {2 * parts}: change it, so that each of its {parts} parts "
-            "holds whole pairs of images, for Mixup and CutMix"
+            f"batch_size {batch_size} is not a multiple of {2 * parts}: change batch_size, accumulate or workers, so "
+            f"that each of its {parts} parts holds whole pairs of images, for Mixup and CutMix"
         )
 
 

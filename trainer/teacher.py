@@ -18,7 +18,7 @@ from trainer.resnet9 import ResNet9
 from trainer.settings import AugmentSettings, TrainingSettings
 from trainer.train import train
 
-# Augmentation that the teacher does without.
+# Augmentations that are turned off for the teacher.
 _WITHOUT = {"randaugment_ops": 0, "three_augment": False, "colour_jitter": 0, "mixup": 0, "cutmix": 0, "erase": 0}
 
 log = logging.getLogger(__name__)
@@ -38,8 +38,8 @@ def train_teacher(
 ) -> Callable[[str], keras.Model]:
     """Train the CNN on one device, for `training.teacher_epochs` epochs.
 
-    Its warmup and weight average last the same share of the epochs as those of the ViT. Of the augmentation it only has
-    crops and flips, with which it learns fastest.
+    Warmup and weight average take the same fraction of the training as for the ViT. Only crops and flips are applied,
+    because the CNN learns fastest with them.
 
     Args:
         classes: Number of classes.
@@ -50,8 +50,8 @@ def train_teacher(
         training: Settings of the ViT's training.
         train_split: Images to train on.
         val_split: Images that select the best epoch.
-        log_dir: Folder of its history. None: it is not written.
-        checkpoints: Its checkpoints.
+        log_dir: Folder of the teacher's history. None: it is not written.
+        checkpoints: Checkpoints of the teacher's training.
 
     Returns:
         Function that builds the trained CNN for a Keras dtype policy.
@@ -65,7 +65,7 @@ def train_teacher(
         return ResNet9(image_size, classes, mean=mean, std=std, dtype=dtype, name="teacher")
 
     share = training.teacher_epochs / training.epochs
-    log.info("the teacher, a CNN, is trained first")
+    log.info("training the teacher, a CNN, for %d epochs before the ViT", training.teacher_epochs)
     trained = train(
         build,
         classes=classes,

@@ -71,7 +71,7 @@ def train(
     teacher: Callable[[str], keras.Model] | None = None,
     after_epoch: Callable[[list[Row]], None] | None = None,
 ) -> Trained:
-    """Train the trainable layers of a ViT.
+    """Train the trainable layers of a classifier: a ViT or its teacher.
 
     Training continues from the newest checkpoint. Without a checkpoint it starts from the weights of `start`, or else
     from those of a newly built model. On several workers, each worker calls this function with the same arguments, and
@@ -90,7 +90,7 @@ def train(
         start: ViT whose weights to start from. None: the weights of the newly built model.
         earlier: History of an earlier phase of the same training, whose best model is `start`. Epochs are numbered from
             its last epoch, and the best epoch is chosen among those of both phases.
-        teacher: Function that builds a trained teacher for a Keras dtype policy, as for `Learner`. None: no teacher.
+        teacher: Function that builds the trained teacher for a Keras dtype policy. None: the labels alone are learned.
         after_epoch: Called with the history after each epoch, once its checkpoint is written. It may raise an exception
             to end the training.
 

@@ -94,8 +94,8 @@ def drop(x: keras.KerasTensor, draws: keras.KerasTensor, rate: float) -> keras.K
     """Apply dropout with a mask that is a function of one random number for each image.
 
     Keras' own layer draws a mask for a whole batch from its state. Devices that share a batch would all draw the same
-    mask, and another number of devices other masks. Here, the mask of an image does not depend on the rest of the
-    batch.
+    mask, and the masks would depend on the number of devices. Here, the mask of an image does not depend on the rest of
+    the batch.
 
     Args:
         x: [N, ...]. The sizes other than N are known.
@@ -108,14 +108,15 @@ def drop(x: keras.KerasTensor, draws: keras.KerasTensor, rate: float) -> keras.K
     if not rate:
         return x
     seeds = _scramble(ops.cast(draws * 2.0**24, "int32"))
-    # Multiples of an odd number near 2^32 divided by the golden ratio, as in splitmix (Steele et al., 2014).
-    counters = (np.arange(math.prod(x.shape[1:]), dtype=np.uint32) * np.uint32(0x9E3779B9)).view(np.int32)
+    # Multiples of the odd number nearest to 2^32 / golden ratio spread evenly over 32 bits, as in splitmix (Steele et
+    # al., 2014).
+    counters = ops.arange(math.prod(x.shape[1:]), dtype="int32") * np.int32(0x9E3779B9 - 2**32)
     bits = _scramble(seeds[:, None] + counters) & 0xFFFFFF
     kept = ops.reshape(bits >= round(rate * 2**24), (-1, *x.shape[1:]))
     return ops.where(kept, x / (1.0 - rate), ops.zeros_like(x))
 
 
-def skip(x: keras.KerasTensor, draws: keras.KerasTensor, rate: float) -> keras.KerasTensor:
+def drop_branch(x: keras.KerasTensor, draws: keras.KerasTensor, rate: float) -> keras.KerasTensor:
     """Apply stochastic depth: set all values of an image to 0, with a probability of `rate`.
 
     Args:
@@ -134,7 +135,7 @@ def skip(x: keras.KerasTensor, draws: keras.KerasTensor, rate: float) -> keras.K
 def _scramble(x: keras.KerasTensor) -> keras.KerasTensor:
     """Map int32 one-to-one to int32 that look random: the last steps of MurmurHash3 (Appleby, 2011).
 
-    The numbers are signed, because not every backend multiplies unsigned ones. Multiplication keeps the low 32 bits.
+    The numbers are int32, because not every backend multiplies unsigned integers. An overflow wraps, as it should.
     """
     x = ops.bitwise_xor(x, ops.bitwise_right_shift(x, 16) & 0xFFFF)
     x = x * np.int32(0x85EBCA6B - 2**32)
@@ -278,7 +279,8 @@ class EncoderBlock(layers.Layer):
         mimetic: bool = False,
         **kwargs: object,
     ) -> None:
-        super().__init__(**kwargs)
+        # Autocast is off, because it would round `draws` to the compute dtype.
+        super().__init__(autocast=False, **kwargs)
         self.heads, self.mlp_ratio, self.dropout = heads, mlp_ratio, dropout
         self.stochastic_depth, self.mimetic = stochastic_depth, mimetic
 
@@ -357,16 +359,16 @@ class EncoderBlock(layers.Layer):
     def _add_branches(
         self, x: keras.KerasTensor, attended: keras.KerasTensor, draws: keras.KerasTensor | None
     ) -> keras.KerasTensor:
-        def dropped(x: keras.KerasTensor, column: int) -> keras.KerasTensor:
+        def apply_dropout(x: keras.KerasTensor, column: int) -> keras.KerasTensor:
             return x if draws is None else drop(x, draws[:, column], self.dropout)
 
-        def skipped(x: keras.KerasTensor, column: int) -> keras.KerasTensor:
-            return x if draws is None else skip(x, draws[:, column], self.stochastic_depth)
+        def apply_stochastic_depth(x: keras.KerasTensor, column: int) -> keras.KerasTensor:
+            return x if draws is None else drop_branch(x, draws[:, column], self.stochastic_depth)
 
         attended = self.projection(ops.reshape(attended, (-1, *x.shape[1:])))
-        x = x + skipped(dropped(attended, 0), 1)
-        hidden = dropped(self.mlp_in(self.mlp_norm(x)), 2)
-        return x + skipped(dropped(self.mlp_out(hidden), 3), 4)
+        x = x + apply_stochastic_depth(apply_dropout(attended, 0), 1)
+        hidden = apply_dropout(self.mlp_in(self.mlp_norm(x)), 2)
+        return x + apply_stochastic_depth(apply_dropout(self.mlp_out(hidden), 3), 4)
 
     def compute_output_shape(self, input_shape: TokenShape) -> TokenShape:
         """Return the shape of the output."""
@@ -498,10 +500,10 @@ class ViT(keras.Model):
             self.score = layers.Dense(1, use_bias=False, name="score", dtype="float32")
         # With a head of zeros all classes start with equal probability. The loss needs the precision of float32.
         self.head = layers.Dense(classes, kernel_initializer="zeros", name="head", dtype="float32")
-        has_chance = dropout > 0 or stochastic_depth > 0
-        # Random numbers of an image that a call in training uses.
-        self.draws_per_image = 1 + depth * EncoderBlock.DRAWS if has_chance else 0
-        if has_chance:
+        uses_masks = dropout > 0 or stochastic_depth > 0
+        # Number of random numbers that a call in training needs for each image.
+        self.draws_per_image = 1 + depth * EncoderBlock.DRAWS if uses_masks else 0
+        if uses_masks:
             self.seeds = keras.random.SeedGenerator()
         self.build((None, image_size, image_size, 3))
 
@@ -528,8 +530,8 @@ class ViT(keras.Model):
         Args:
             images: Pixels from 0 to 255, [N, image_size, image_size, 3].
             training: Whether to apply dropout and stochastic depth.
-            draws: Uniform random numbers in [0, 1), float32 [N, draws_per_image], that decide both in training. An
-                image's numbers decide its masks, whatever the rest of the batch is. None: draw them.
+            draws: Uniform random numbers in [0, 1), float32 [N, draws_per_image], from which the masks of both are made
+                in training. The masks of an image depend on its own row alone. None: draw them here.
 
         Returns:
             Logits, float32 [N, classes].
@@ -545,8 +547,8 @@ class ViT(keras.Model):
         first_only = self.config["pool"] == "cls"
         for number, block in enumerate(self.blocks):
             end = 1 + (number + 1) * block.DRAWS
-            own = None if draws is None else draws[:, end - block.DRAWS : end]
-            x = block(x, draws=own, first_only=first_only and block is self.blocks[-1])
+            block_draws = None if draws is None else draws[:, end - block.DRAWS : end]
+            x = block(x, draws=block_draws, first_only=first_only and block is self.blocks[-1])
         return self._classify(x)
 
     def answer(self, images: keras.KerasTensor) -> keras.KerasTensor:
@@ -556,12 +558,12 @@ class ViT(keras.Model):
             images: Pixels from 0 to 255, [N, image_size, image_size, 3].
 
         Returns:
-            Logits, float32 [N, classes]. With `flip_average` they are the mean of those for the image and for its
-            mirror image.
+            Logits, float32 [N, classes]. With `flip_average` they are the mean of the image's and its mirror
+            image's logits.
         """
         logits = self(images, training=False)
         if self.config["flip_average"]:
-            logits = (logits + self(images[:, :, ::-1], training=False)) / 2
+            logits = (logits + self(ops.flip(images, axis=2), training=False)) / 2
         return logits
 
     def explain(self, images: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:

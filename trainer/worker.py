@@ -4,8 +4,9 @@ Every worker runs this command with the same file, see `Job`. They connect throu
 already set, it is used; otherwise it is made from the addresses in the file and from the worker's index. The index is
 `--index`, or the variable JOB_COMPLETION_INDEX, which Kubernetes sets in the pods of an indexed Job.
 
-The log is written to standard error. The exit code is 0 if the training is complete, 2 if the file, the settings or the
-data are wrong, so that another attempt would fail in the same way, and 1 after any other error.
+The log is written to standard error. The exit code is 0 if the training is complete. It is 65 if a retry would fail in
+the same way: the settings or the data are invalid, or a loss is not finite. It is 2 if the job cannot be read, and 1
+after any other error.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from trainer.settings import MOST_WORKERS, Group
 
 log = logging.getLogger(__name__)
 
-WRONG_INPUT = 2  # exit code of an error that another attempt would repeat
+WRONG_INPUT = 65  # EX_DATAERR of BSD. Not 2, with which a shell ends if it cannot open the log
 
 _INDEX = "JOB_COMPLETION_INDEX"
 
@@ -84,11 +85,13 @@ def tf_config(workers: Sequence[str], index: int | None, environment: Mapping[st
     if index is None:
         if _INDEX not in environment:
             raise ValueError(f"the index of this worker is unknown: pass --index, or set {_INDEX} or TF_CONFIG")
+        if not environment[_INDEX].isdecimal():
+            raise ValueError(f"{_INDEX} {environment[_INDEX]!r} is not a number from 0: set it to this worker's index")
         index = int(environment[_INDEX])
     if not 0 <= index < len(workers):
         raise ValueError(
-            f"index {index} is outside the range from 0 to {len(workers) - 1}: pass the place of this worker's address "
-            "in the job"
+            f"index {index} is not between 0 and {len(workers) - 1}: pass the index of this worker's address in the "
+            "list `workers` of the job"
         )
     return json.dumps({"cluster": {"worker": list(workers)}, "task": {"type": "worker", "index": index}})
 
@@ -97,11 +100,11 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m trainer.worker", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("job", type=Path, metavar="JOB.json", help="file with the job")
-    parser.add_argument("--index", type=int, help=f"index of this worker, from 0 (default: {_INDEX})")
+    parser.add_argument("--index", type=int, help=f"index of this worker, from 0 (default: the variable {_INDEX})")
     parser.add_argument(
         "--end-with-stdin",
         action="store_true",
-        help="end when standard input is closed, as it is when the process at its other end dies",
+        help="exit when standard input is closed, which happens when the parent process dies",
     )
     arguments = parser.parse_args()
     try:

@@ -1,7 +1,7 @@
 """Trainings with several worker processes: start them, follow the first one's log, and start again if one dies.
 
 The processes run `trainer.worker`. Where they run is up to a `Launcher`: `LocalWorkers` starts them on this machine.
-Workers that have lost one of them cannot continue, so all are stopped. The next set continues from the last checkpoint.
+If a worker dies, the others cannot continue, so all are stopped. The next set continues from the last checkpoint.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ JOB = "job.json"  # file of the job, in the folder that also holds the workers' 
 RESTARTS = 3
 
 _POLL_SECONDS = 0.2
-_GRACE_SECONDS = 2  # in which other workers can end by themselves after one did, to find the one that failed first
+_GRACE_SECONDS = 2  # wait for the exit codes of others after a failure, to find the worker that caused it
 _LAST_LINES = 20  # lines that are shown of the log of a worker that failed
 # Line of the trainer in a log, as `trainer.worker` writes it. Libraries write other lines.
 _PROGRESS = re.compile(r"\S+ \S+ (INFO|WARNING|ERROR) trainer\.[\w.]+: (.*)")
@@ -54,7 +54,7 @@ class Launcher(ABC):
 
     @abstractmethod
     def ended(self) -> dict[int, int]:
-        """Return the exit codes of the workers that have ended, by index. A negative code is that of a signal."""
+        """Return the exit codes of the workers that have ended, by index; -N for one that signal N killed."""
 
     @abstractmethod
     def stop(self) -> None:
@@ -82,7 +82,7 @@ class LocalWorkers(Launcher):
         """Start the processes, as in `Launcher`.
 
         Raises:
-            ValueError: If there are GPUs, but fewer than workers.
+            ValueError: If there are GPUs, but fewer than `count`.
         """
         root = Path(__file__).parents[2]  # the folder from which `trainer` is imported
         inherited = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
@@ -90,8 +90,8 @@ class LocalWorkers(Launcher):
         cores, gpus = sorted(os.sched_getaffinity(0)), _gpus()
         if 0 < len(gpus) < count:
             raise ValueError(
-                f"training.workers {count} is more than the {len(gpus)} GPUs of this machine: lower it, or hide the "
-                "GPUs with CUDA_VISIBLE_DEVICES=-1"
+                f"training.workers {count} is more than the {len(gpus)} GPUs of this machine: lower it to at most "
+                f"{len(gpus)}, or set CUDA_VISIBLE_DEVICES=-1 to train on the CPU"
             )
         for index in range(count):
             own = {"CUDA_VISIBLE_DEVICES": ",".join(_share(gpus, index, count))} if gpus else {}
@@ -150,8 +150,8 @@ def train(make_job: Callable[[list[str]], Job], count: int, folder: Path, launch
         launcher: Starts and stops the workers.
 
     Raises:
-        ValueError: If the settings or the data are wrong.
-        RuntimeError: If a worker has died once more than it is restarted.
+        ValueError: If the settings or the data are wrong, or a loss is not finite.
+        RuntimeError: If a worker dies after `RESTARTS` restarts.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):
@@ -174,11 +174,15 @@ def train(make_job: Callable[[list[str]], Job], count: int, folder: Path, launch
         for line in lines:
             log.error("worker %d | %s", index, line)
         if code == WRONG_INPUT:
-            raise ValueError(f"worker {index} of {count} failed: {lines[-1] if lines else 'it logged nothing'}")
+            reason = lines[-1] if lines else f"it logged nothing to {log_file(folder, index)}"
+            raise ValueError(f"worker {index} of {count} failed: {reason}")
         end = f"worker {index} of {count} {_describe(code)}"
         if restart < RESTARTS:
             log.warning("%s; all workers start again and continue from the last checkpoint", end)
-    raise RuntimeError(f"{end}, after {RESTARTS} restarts: read {log_file(folder, index)}, and run again to continue")
+    raise RuntimeError(
+        f"{end}, after {RESTARTS} restarts: find the cause in {log_file(folder, index)}, then start the run again; the "
+        "training continues from its last checkpoint"
+    )
 
 
 def _follow(launcher: Launcher, count: int, output: BinaryIO) -> tuple[int, int] | None:
@@ -195,7 +199,7 @@ def _follow(launcher: Launcher, count: int, output: BinaryIO) -> tuple[int, int]
         if len(ended) == count:
             return None
         time.sleep(_POLL_SECONDS)
-    # A worker that has lost another one fails, too. One that was killed, or that rejected its input, is the cause.
+    # When a worker fails, those connected to it fail as well. The cause is one that rejected its input or was killed.
     deadline = time.monotonic() + _GRACE_SECONDS
     while len(ended) < count and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)

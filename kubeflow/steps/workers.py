@@ -25,6 +25,8 @@ _Answer = TypeVar("_Answer")
 
 _POLL_SECONDS = 2.0
 _PATIENCE_SECONDS = 300  # for an API server that does not answer
+# Seconds to connect, and to wait for an answer. Without them, a silent connection would never end.
+_TIMEOUT: dict[str, Any] = {"_request_timeout": (10, 60)}
 _TRANSIENT = (429, 500, 502, 503, 504)
 _FAILED_POD = re.compile(r"pod \S+-(\d+)-[a-z0-9]+ failing")  # in the message of a pod failure policy
 
@@ -70,8 +72,8 @@ class ClusterWorkers(Launcher):
         self._count, self._asked_at, self._ended, self._ready = count, 0.0, {}, -1
         job = worker_pods.job(self._template, self._name, count, folder.resolve(), self._owner)
         service = worker_pods.service(self._name, self._owner)
-        _ask(lambda: self._services.create_namespaced_service(self._namespace, service), "create Services")
-        _ask(lambda: self._jobs.create_namespaced_job(self._namespace, job), "create Jobs")
+        _ask(lambda: self._services.create_namespaced_service(self._namespace, service, **_TIMEOUT), "create Services")
+        _ask(lambda: self._jobs.create_namespaced_job(self._namespace, job, **_TIMEOUT), "create Jobs")
         log.info("created the Job %s with %d pods", self._name, count)
 
     def ended(self) -> dict[int, int]:
@@ -84,7 +86,9 @@ class ClusterWorkers(Launcher):
         job = self._read()
         self._asked_at = time.monotonic()
         if job is None:
-            log.error("the Job %s was deleted", self._name)
+            log.error(
+                "the Job %s was deleted while the training was running; to end it, stop the run instead", self._name
+            )
             return {0: 1}
         status = job["status"]
         if (ready := status.get("ready", 0)) != self._ready:
@@ -103,23 +107,25 @@ class ClusterWorkers(Launcher):
     def stop(self) -> None:
         """Delete the Job and its Service, and wait until its pods have ended."""
         name, namespace = self._name, self._namespace
-        _ask(lambda: self._jobs.delete_namespaced_job(name, namespace, propagation_policy="Foreground"), "delete Jobs")
-        _ask(lambda: self._services.delete_namespaced_service(name, namespace), "delete Services")
+        foreground = {"propagation_policy": "Foreground", **_TIMEOUT}
+        _ask(lambda: self._jobs.delete_namespaced_job(name, namespace, **foreground), "delete Jobs")
+        _ask(lambda: self._services.delete_namespaced_service(name, namespace, **_TIMEOUT), "delete Services")
         while self._read():
             time.sleep(_POLL_SECONDS)
 
     def _read(self) -> dict[str, Any] | None:
         """Return the Job as JSON, because the classes of the client lack new fields of its status."""
         answer = _ask(
-            lambda: self._jobs.read_namespaced_job(self._name, self._namespace, _preload_content=False), "get Jobs"
+            lambda: self._jobs.read_namespaced_job(self._name, self._namespace, _preload_content=False, **_TIMEOUT),
+            "get Jobs",
         )
         return json.loads(answer.data) if answer else None
 
 
 def _failed_index(failed: str, message: str) -> int:
     """Return the index of the first failed pod, from the status of a Job, such as "1,3-5", or from its message."""
-    found = _FAILED_POD.search(message) or re.match(r"(\d+)", failed)
-    return int(found[1]) if found else 0
+    match = _FAILED_POD.search(message) or re.match(r"(\d+)", failed)
+    return int(match[1]) if match else 0
 
 
 def _is_transient(error: BaseException) -> bool:
@@ -133,13 +139,13 @@ def _ask(request: Callable[[], _Answer], action: str) -> _Answer | None:
 
     Args:
         request: sends the request.
-        action: what the request does, as the name of a right.
+        action: what the request does, for messages, such as "create Jobs".
 
     Returns:
         The answer; None if the resource does not exist.
 
     Raises:
-        ClusterError: if the request is refused, or the server does not answer for five minutes.
+        ClusterError: if the request is rejected, or the server does not answer for five minutes.
     """
     retry = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_is_transient),
@@ -150,7 +156,10 @@ def _ask(request: Callable[[], _Answer], action: str) -> _Answer | None:
     try:
         return retry(request)
     except urllib3.exceptions.HTTPError as error:
-        raise ClusterError(f"Kubernetes does not answer: {error}. The step can be started again") from error
+        raise ClusterError(
+            f"Kubernetes has not answered for {_PATIENCE_SECONDS // 60} minutes: {error}. Check its API server, then "
+            "start the run again; the training continues from its last checkpoint"
+        ) from error
     except ApiException as error:
         if error.status == 404:
             return None

@@ -174,16 +174,16 @@ class Settings(LayeredSettings):
 
     @model_validator(mode="after")
     def check_teacher(self) -> Self:
-        """Check that a teacher can be trained: not for a fine-tuning, and on images of a suitable size."""
+        """Reject a teacher for a fine-tuning, or for an image size that is not a multiple of 8."""
         if self.training.teacher_epochs and self.finetune.source:
             raise ValueError(
                 f"finetune.source {self.finetune.source} and training.teacher_epochs {self.training.teacher_epochs} "
-                "exclude each other: set teacher_epochs to 0"
+                "exclude each other: set training.teacher_epochs to 0, or remove finetune.source"
             )
         if self.training.teacher_epochs and self.model.image_size % 8:
             raise ValueError(
-                f"model.image_size {self.model.image_size} is not a multiple of 8, as the teacher of "
-                "training.teacher_epochs needs: change the size, or set teacher_epochs to 0"
+                f"model.image_size {self.model.image_size} is not a multiple of 8, which training.teacher_epochs "
+                f"{self.training.teacher_epochs} requires: change model.image_size, or set training.teacher_epochs to 0"
             )
         return self
 

@@ -74,7 +74,7 @@ class Cluster:
             if rejected:
                 reason = "PodFailurePolicy"
                 message = (
-                    f"Container worker for pod kubeflow/{name}-{rejected[0]}-x7k2p failing with exit code 2 matching "
+                    f"Container worker for pod kubeflow/{name}-{rejected[0]}-x7k2p failing with exit code 65 matching "
                     "FailJob rule at index 0"
                 )
             status["conditions"] = [{"type": "Failed", "status": "True", "reason": reason, "message": message}]

@@ -130,6 +130,7 @@ def test_a_model_is_accepted_without_training(backbone):
         assert accepted.best is accepted.last and accepted.rows == []
     turned = accept(model, names, names[::-1], flip_average=True)
     np.testing.assert_array_equal(np.array(turned.best(images))[:, ::-1], model(images))
+    assert turned.best.config["flip_average"] and not accepted.best.config["flip_average"]
     with pytest.raises(ValueError, match=r"lacks the classes \['x'\] of the data, and has \['g'\] instead: "):
         accept(model, names, [*names[:6], "x"], flip_average=False)
     with pytest.raises(ValueError, match="the model has 7 classes, but the data has 2"):

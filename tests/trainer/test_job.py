@@ -50,7 +50,7 @@ def curve(folder):
 
 
 def assert_alike(one, two):
-    """Assert equality within float32 rounding, because sums over devices have another order."""
+    """Assert equality within float32 rounding, because the number of devices changes the order of additions."""
     for left, right in zip(curve(one), curve(two), strict=True):
         assert left == pytest.approx(right, rel=1e-4)
     for name, weight in weights(one).items():
@@ -85,7 +85,7 @@ def alone(tmp_path_factory):
     return folder
 
 
-def test_an_equal_training_in_another_process_repeats_every_bit(alone, tmp_path):
+def test_two_processes_with_equal_settings_train_bit_identical_weights(alone, tmp_path):
     finish(start(tmp_path))
     assert curve(tmp_path) == curve(alone)
     for name, weight in weights(alone).items():

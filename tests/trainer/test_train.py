@@ -145,9 +145,11 @@ def test_float16_training_recovers_from_an_overflow(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_mixed_precision_learns_and_exports_float32(tmp_path, precision):
-    best, _ = run(tmp_path, {"precision": precision})
+@pytest.mark.parametrize(
+    "training", [{"precision": "bfloat16"}, {"precision": "bfloat16", "accumulate": 2}, {"precision": "float16"}]
+)
+def test_mixed_precision_learns_and_exports_float32(tmp_path, training):
+    best, _ = run(tmp_path, training)
     assert best.dtype_policy.name == "float32"
     assert history(tmp_path)[-1]["val_accuracy"] > 0.95
 

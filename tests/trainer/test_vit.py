@@ -221,6 +221,19 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
     assert np.abs(agreement - np.eye(50)).max() < 0.5
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_masks_differ_between_images_under_mixed_precision(policy):
+    block = EncoderBlock(heads=2, dropout=0.5, dtype=keras.DTypePolicy(policy))
+    x = np.ones((400, 5, 8), "float16" if policy == "mixed_float16" else "float32")
+    block(x)
+    block.projection.kernel.assign(np.zeros((8, 8)))
+    block.projection.bias.assign(np.ones(8))
+    block.mlp_out.kernel.assign(np.zeros((32, 8)))
+    draws = np.random.default_rng(0).random((400, block.DRAWS), np.float32)
+    outputs = np.array(keras.ops.cast(block(x, draws=draws), "float32")).reshape(400, -1)
+    assert len(np.unique(outputs, axis=0)) == 400
+
+
 def test_the_masks_of_an_image_follow_from_its_draws_alone(images):
     model = random_head(ViT(**TINY, dropout=0.3, stochastic_depth=0.5))
     images = np.repeat(images[:2], 4, axis=0)

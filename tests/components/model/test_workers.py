@@ -1,4 +1,4 @@
-"""Trainings with several real worker processes: unbroken, killed, rejected, and left by their parent."""
+"""Trainings with several real worker processes: uninterrupted, killed, with invalid input, and with a killed parent."""
 
 import json
 import os
@@ -201,7 +201,7 @@ DIES = "import os; os.kill(os.getpid(), 11)"
 WAITS = "import time; time.sleep(600)"
 
 
-def test_a_set_that_dies_again_and_again_is_given_up(tmp_path):
+def test_a_training_fails_after_the_last_restart(tmp_path):
     scripts = Scripts(*[[DIES, DIES]] * (RESTARTS + 1), [DONE, DONE])
     with pytest.raises(RuntimeError, match=r"worker \d of 2 was killed by SIGSEGV, after 3 restarts"):
         train(NO_INPUTS, tmp_path, scripts)
@@ -211,7 +211,7 @@ def test_a_set_that_dies_again_and_again_is_given_up(tmp_path):
 def test_the_worker_that_failed_first_is_named_with_its_last_lines(tmp_path, caplog):
     loses_the_other = "import sys; sys.exit(1)"
     fails = "import sys, time; time.sleep(0.5); sys.exit(f'first line{chr(10)}the reason')"
-    rejects = "import os, sys, time; time.sleep(0.5); print('the reason', file=sys.stderr, flush=True); os._exit(2)"
+    rejects = "import os, sys, time; time.sleep(0.5); print('the reason', file=sys.stderr, flush=True); os._exit(65)"
     with pytest.raises(ValueError, match="worker 1 of 2 failed: the reason"):
         train(NO_INPUTS, tmp_path, Scripts([loses_the_other, rejects]))
     caplog.clear()
@@ -221,7 +221,7 @@ def test_the_worker_that_failed_first_is_named_with_its_last_lines(tmp_path, cap
     assert messages[2].startswith("worker 1 of 2 ended with exit code 1")
 
 
-def test_lines_of_the_first_trainer_are_logged_within_a_second(tmp_path, caplog):
+def test_progress_of_the_first_worker_is_logged_within_a_second(tmp_path, caplog):
     script = """
         import logging, time
         logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
