@@ -326,6 +326,7 @@ class EncoderBlock(layers.Layer):
         Returns:
             [N, tokens, width], or [N, 1, width] with `first_only`.
         """
+        x = ops.cast(x, self.compute_dtype)
         q, k, v = self._queries_keys_values(x)
         if first_only:
             x, q = x[:, :1], q[:, :1]
@@ -344,6 +345,7 @@ class EncoderBlock(layers.Layer):
         Returns:
             The output of `call`, and the attention weights, float32 [N, heads, tokens, tokens], whose rows sum to 1.
         """
+        x = ops.cast(x, self.compute_dtype)
         q, k, v = self._queries_keys_values(x)
         scores = ops.einsum("nqhd,nkhd->nhqk", ops.cast(q, "float32"), ops.cast(k, "float32"))
         attention = ops.softmax(scores * q.shape[-1] ** -0.5, axis=-1)

@@ -21,6 +21,7 @@ import kubernetes_validate
 import yaml
 
 from tests.helpers.kustomize import KUBERNETES
+from trainer.worker import WRONG_INPUT
 
 ROOT = Path(__file__).resolve().parents[2]
 _PATH = r"/api(?:s/batch)?/v1/namespaces/kubeflow/(jobs|services)(?:/([a-z0-9-]+))?"
@@ -69,13 +70,13 @@ class Cluster:
         status: dict = {"ready": codes.count(None)}
         if failed:
             status["failedIndexes"] = ",".join(map(str, failed))
-            rejected = [index for index in failed if codes[index] == 2]
+            rejected = [index for index in failed if codes[index] == WRONG_INPUT]
             reason, message = "MaxFailedIndexesExceeded", "Job has exceeded the specified maximal number of failed"
             if rejected:
                 reason = "PodFailurePolicy"
                 message = (
-                    f"Container worker for pod kubeflow/{name}-{rejected[0]}-x7k2p failing with exit code 65 matching "
-                    "FailJob rule at index 0"
+                    f"Container worker for pod kubeflow/{name}-{rejected[0]}-x7k2p failing with exit code "
+                    f"{WRONG_INPUT} matching FailJob rule at index 0"
                 )
             status["conditions"] = [{"type": "Failed", "status": "True", "reason": reason, "message": message}]
         elif codes == [0] * len(codes):

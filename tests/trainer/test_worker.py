@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.worker import WRONG_INPUT, read_job, tf_config
+from trainer.worker import read_job, tf_config
 
 ROOT = Path(__file__).parents[2]
 JOB = {
@@ -88,4 +88,4 @@ def test_the_command_rejects_a_wrong_call(tmp_path, arguments):
     done = subprocess.run(
         [sys.executable, "-m", "trainer.worker", *arguments], cwd=tmp_path, env=environment, capture_output=True
     )
-    assert done.returncode == WRONG_INPUT and done.stdout == b""
+    assert done.returncode == 2 and done.stdout == b""
