@@ -38,6 +38,8 @@ class Variant(NamedTuple):
 # outputs)) of the matrix product. Keras counts the outputs of a convolution once for each pixel of a patch, and those
 # of queries, keys and values together.
 _PATCHES, _QKV = {"patches/kernel": 0.134}, {"qkv/kernel": 0.125}
+_WIDE = ("model.width=128",)
+_STEM = ("model.conv_stem=true",)
 SWEEPS: dict[str, dict[str, Variant]] = {
     "start": {
         "unchanged": Variant(),
@@ -50,24 +52,19 @@ SWEEPS: dict[str, dict[str, Variant]] = {
             deviations={"patches/kernel": 0.2, "tokens/positions": 0.5, "tokens/cls": 0.5}
         ),
     },
+    "precision": {
+        "float32": Variant((*_WIDE, "training.precision=float32")),
+        "bfloat16": Variant((*_WIDE, "training.precision=bfloat16")),
+    },
     "switches": {
         "unchanged": Variant(),
         "pool mean": Variant(("model.pool=mean",)),
-        "conv stem": Variant(("model.conv_stem=true",)),
-        "mimetic": Variant(("model.mimetic=true",)),
-        "Muon": Variant(("training.optimizer=muon",)),
-        "Muon, 3e-3": Variant(("training.optimizer=muon", "training.learning_rate=3e-3")),
-        "conv stem, pool mean, mimetic, Muon": Variant(
-            ("model.conv_stem=true", "model.pool=mean", "model.mimetic=true", "training.optimizer=muon")
-        ),
-        "conv stem, pool mean, mimetic, Muon, 3e-3": Variant(
-            (
-                "model.conv_stem=true",
-                "model.pool=mean",
-                "model.mimetic=true",
-                "training.optimizer=muon",
-                "training.learning_rate=3e-3",
-            )
+        "conv stem": Variant(_STEM),
+        "conv stem, mimetic": Variant((*_STEM, "model.mimetic=true")),
+        "conv stem, Muon": Variant((*_STEM, "training.optimizer=muon")),
+        "conv stem, mimetic, Muon": Variant((*_STEM, "model.mimetic=true", "training.optimizer=muon")),
+        "conv stem, mimetic, Muon, 3e-3": Variant(
+            (*_STEM, "model.mimetic=true", "training.optimizer=muon", "training.learning_rate=3e-3")
         ),
     },
 }
@@ -174,16 +171,20 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder that `vitpipe data prepare cifar10` wrote")
     parser.add_argument("--preset", default="cifar10-cpu", help="the preset that the variants change")
     parser.add_argument("--epochs", type=int, help="epochs of each training; those of the preset if not given")
+    parser.add_argument("--variants", nargs="+", metavar="NAME", help="variants of the sweep; all if not given")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each variant, with seeds 0, 1, ...")
     # The script starts itself with --train, to run each training in its own process.
     parser.add_argument("--train", nargs=2, metavar=("VARIANT", "SEED"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     variants = SWEEPS[args.sweep]
+    for name in args.variants or ():
+        if name not in variants:
+            parser.error(f"--variants {name}: the sweep {args.sweep} has only {', '.join(variants)}")
     if args.train:
         variant, seed = args.train
         print(json.dumps(train(variants[variant], args.preset, args.data, args.epochs, int(seed))))
         return
-    results: dict[str, list[dict[str, float]]] = {variant: [] for variant in variants}
+    results: dict[str, list[dict[str, float]]] = {variant: [] for variant in args.variants or variants}
     for seed in range(args.seeds):
         for variant, found in results.items():
             found.append(train_alone(variant, seed))
