@@ -21,6 +21,7 @@ from statistics import mean, stdev
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+import record
 from budget import read
 
 if TYPE_CHECKING:
@@ -197,6 +198,7 @@ def main() -> None:
         rows.append([variant, f"{mean(accuracies):.4f}", error, f"{mean(result['loss'] for result in found):.3f}"])
     for line in (columns, ["-"] * len(columns), *rows):
         print(f"| {' | '.join(line)} |")
+    record.write("recipe", columns, rows)
 
 
 if __name__ == "__main__":
