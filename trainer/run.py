@@ -182,7 +182,7 @@ def run_fn(fn_args: "FnArgs") -> None:
 
 
 def check_gpu(training: TrainingSettings) -> None:
-    """Raise RuntimeError if the training requires a GPU and there is none."""
+    """Raise ValueError if the training requires a GPU and there is none."""
     if training.require_gpu and not tf.config.list_physical_devices("GPU"):
         raise ValueError(
             "training.require_gpu is set, but TensorFlow sees no GPU: run on a machine with a GPU (`vitpipe doctor` "
