@@ -17,7 +17,8 @@ Row = dict[str, float]  # figures of one epoch by name; `History` lists the name
 class History:
     """Figures of all epochs of a training.
 
-    A row holds epoch (from 1), loss, accuracy, val_loss, val_accuracy, learning_rate, images_per_second and seconds.
+    A row holds epoch (from 1), loss, accuracy, learning_rate, images_per_second and seconds, and also val_loss and
+    val_accuracy unless val was trained on.
 
     Args:
         folder: Folder in which to write the rows as `history.jsonl` and as TensorBoard event files. A `history.jsonl`
@@ -40,19 +41,19 @@ class History:
         """Add, write and log the row of an epoch."""
         self._keep(row)
         log.info(
-            "epoch %d/%d  loss %.3f  accuracy %.3f  val %.3f  %.0f images/s  %.0f s",
+            "epoch %d/%d  loss %.3f  accuracy %.3f  %s%.0f images/s  %.0f s",
             row["epoch"],
             self.epochs,
             row["loss"],
             row["accuracy"],
-            row["val_accuracy"],
+            f"val {row['val_accuracy']:.3f}  " if "val_accuracy" in row else "",
             row["images_per_second"],
             row["seconds"],
         )
 
     def best(self) -> Row:
-        """Return the row of the epoch with the highest accuracy on val; the first one if several are equal."""
-        return max(self.rows, key=lambda row: row["val_accuracy"])
+        """Return the row of the epoch to export, see `best_row`."""
+        return best_row(self.rows)
 
     def _keep(self, row: Row) -> None:
         self.rows.append(row)
@@ -65,3 +66,12 @@ class History:
                 if name != "epoch":
                     tf.summary.scalar(name, value)
         self._curves.flush()
+
+
+def best_row(rows: Sequence[Row]) -> Row:
+    """Return the row of the epoch to export.
+
+    It has the highest accuracy on val, and is the first one if several are equal. If val was trained on, it is the last
+    row.
+    """
+    return max(rows, key=lambda row: row.get("val_accuracy", row["epoch"]))

@@ -19,6 +19,7 @@ from trainer.checkpoint import Checkpoints
 from trainer.examples import class_names
 from trainer.finetune import accept, fine_tune, rebuild_head
 from trainer.history import FILE as HISTORY
+from trainer.history import best_row
 from trainer.input import Split, check_room, decode_by_framing, decode_by_graph, load
 from trainer.saved_model import open_saved_model
 from trainer.search_space import TrialSettings, apply
@@ -41,7 +42,7 @@ WITHOUT_EFFECT = {"require_gpu", "checkpoint_seconds", "workers", "tuned"}
 def run_fn(fn_args: "FnArgs") -> None:
     """Train on the `train` split, select the best epoch on `val`, and export its model.
 
-    A backbone is exported without training if `finetune` has no epochs.
+    With `training.use_val`, the training also uses `val`, and the model of the last epoch is exported. A backbone is exported without training if `finetune` has no epochs.
 
     The model is exported to `fn_args.serving_model_dir`. The history and the model of the last epoch are written to
     `fn_args.model_run_dir`, after a warm start with a `WarmStart` record.
@@ -87,7 +88,7 @@ def run_fn(fn_args: "FnArgs") -> None:
         augmentation,
         fn_args.schema_path,
         fn_args.transform_output,
-        fn_args.train_files if trains else [],
+        fn_args.train_files + fn_args.eval_files * training.use_val if trains else [],
         fn_args.eval_files,
     )
     mean, std = config["mean"], config["std"]
@@ -171,12 +172,12 @@ def run_fn(fn_args: "FnArgs") -> None:
             start=start,
             teacher=teacher,
         )
-    best = max(trained.rows, key=lambda row: row["val_accuracy"])
+    best = best_row(trained.rows)
     log.info(
-        "exporting the %s of epoch %d, the best on val, with accuracy %.4f",
+        "exporting the %s of epoch %d, %s",
         "averaged weights" if training.ema_epochs else "weights",
         best["epoch"],
-        best["val_accuracy"],
+        "the last" if training.use_val else f"the best on val, with accuracy {best['val_accuracy']:.4f}",
     )
     _export(fn_args, trained, names, val_split, strategy)
 

@@ -25,6 +25,7 @@ _NOT_SEARCHED = {
     "training.precision": "it changes the speed rather than the accuracy",
     "training.accumulate": "it changes the memory rather than the accuracy",
     "training.workers": "it changes the speed rather than the accuracy",
+    "training.use_val": "trials are compared on val",
     "training.teacher_epochs": "trials have no teacher",
     "training.teacher_weight": "trials have no teacher",
     "model.flip_average": "it changes the exported model, not the training",

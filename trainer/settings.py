@@ -300,6 +300,11 @@ class TrainingSettings(SettingsGroup):
         le=1,
         description="Weight of the teacher's probabilities in the targets. The labels have the remaining weight.",
     )
+    use_val: bool = Field(
+        False,
+        description="Train on the images of val, too. No images are then left to choose an epoch by: the model of the "
+        "last epoch is exported, and accuracy on val is not measured. Trials of a tuning do not train on val.",
+    )
     patience: int | None = Field(
         None,
         gt=0,
@@ -333,6 +338,16 @@ class TrainingSettings(SettingsGroup):
         """Reject a warmup that is not shorter than the training."""
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs} must be less than epochs {self.epochs}")
+        return self
+
+    @model_validator(mode="after")
+    def check_patience(self) -> Self:
+        """Reject patience for a training that does not measure accuracy on val."""
+        if self.use_val and self.patience is not None:
+            raise ValueError(
+                f"patience {self.patience} compares accuracies on val, which use_val trains on: set patience to null, "
+                "or use_val to false"
+            )
         return self
 
     @model_validator(mode="after")

@@ -28,7 +28,7 @@ _SECONDS_PER_LINE = 30  # between two log lines within an epoch
 class Trained(NamedTuple):
     """Result of a training. The models are in float32."""
 
-    best: ViT  # model of the epoch with the highest accuracy on val
+    best: ViT  # model of the epoch with the highest accuracy on val, or of the last epoch if val was trained on
     last: ViT  # model of the last epoch
     rows: list[Row]  # figures of all epochs
 
@@ -83,7 +83,8 @@ def train(
         augmentation: Settings of the augmentation.
         training: Settings of the training.
         train_split: Images to train on. With resized crops they may be larger than the model's input.
-        val_split: Images that select the best epoch, of the size of the model's input.
+        val_split: Images that select the best epoch, of the size of the model's input. With `training.use_val`, the
+            last epoch counts as the best one, and these images are only used to check that the weights are finite.
         log_dir: Folder of the history. None: it is not written.
         checkpoints: Checkpoints of this training.
         strategy: Strategy that distributes a step over devices. None: one device.
@@ -183,16 +184,15 @@ def train(
         val_loss, val_accuracy = learner.evaluate(val_split)
         if not math.isfinite(val_loss):  # the last step had a finite loss, but made weights that are not finite
             raise _not_finite_error(before + epoch, (epoch + 1) * steps_per_epoch - 1, schedule, last_good)
-        better = not history.rows or val_accuracy > history.best()["val_accuracy"]
-        if better:
+        measured = {} if training.use_val else {"val_loss": val_loss, "val_accuracy": val_accuracy}
+        if training.use_val or not history.rows or val_accuracy > history.best()["val_accuracy"]:
             best_weights = learner.averaged.get_weights()
         history.add(
             {
                 "epoch": before + epoch + 1,
                 "loss": loss / steps_per_epoch,
                 "accuracy": correct / steps_per_epoch,
-                "val_loss": val_loss,
-                "val_accuracy": val_accuracy,
+                **measured,
                 "learning_rate": float(schedule((epoch + 1) * steps_per_epoch - 1)),
                 "images_per_second": (steps_per_epoch - timed_from) * training.batch_size / (trained - started),
                 "seconds": time.monotonic() - started,

@@ -168,7 +168,8 @@ class Study:
     def trial_settings(self, trial: optuna.Trial) -> TrialSettings:
         """Return the settings of a trial. Raises ValueError if its values do not fit each other."""
         changed = apply(trial.params, self.settings)
-        return changed._replace(training=shorten(changed.training, self.tune.epochs))
+        training = changed.training.model_copy(update={"use_val": False})  # trials are compared on val
+        return changed._replace(training=shorten(training, self.tune.epochs))
 
     def trial_folder(self, trial: optuna.Trial | FrozenTrial) -> Path:
         """Return the folder of a trial's checkpoints, the same for all attempts."""

@@ -11,6 +11,7 @@ from pipeline.drawing.document import document, plain, share
 from pipeline.report.model import Report
 from pipeline.report.page import overall_figures
 from pipeline.result.differences import flat
+from pipeline.result.figures import best_epoch
 
 
 def render(first: Report, second: Report) -> str:
@@ -58,7 +59,7 @@ def _figures(runs: list[Report]) -> dict[str, list[str]]:
         "took": [duration(run.seconds) for run in runs],
         "span": [str(run.data.span) if run.data else "" for run in runs],
         "epochs": [str(len(run.history)) if run.history else "" for run in runs],
-        "best on val": [share(max((row.val_accuracy for row in run.history), default=None)) for run in runs],
+        "best on val": [share(best.val_accuracy if (best := best_epoch(run.history)) else None) for run in runs],
         **{
             name: [next((f"{check.value:.4g}" for check in run.serving if check.name == name), "") for run in runs]
             for name in ("latency in ms", "memory in GiB")
@@ -83,9 +84,13 @@ def _charts(runs: list[Report]) -> list[str]:
         ("Accuracy in training", "accuracy", ".0%"),
         ("Loss in training", "loss", ""),
     )
-    trained = [run for run in runs if run.history]
-    return [
-        charts.curves(title, "", {run.run: (run.history, figure) for run in trained}, format)
-        for title, figure, format in wanted
-        if trained
-    ]
+    drawn = []
+    for title, figure, format in wanted:
+        lines = {
+            run.run: (run.history, figure)
+            for run in runs
+            if run.history and getattr(run.history[-1], figure) is not None
+        }
+        if lines:
+            drawn.append(charts.curves(title, "", lines, format))
+    return drawn

@@ -13,6 +13,7 @@ from pipeline.drawing import attention_maps, charts
 from pipeline.drawing.document import document, figure, share
 from pipeline.report.model import Report
 from pipeline.result.differences import flat
+from pipeline.result.figures import best_epoch
 from pipeline.result.run_result import RunState
 
 _MOST_CLASSES = 200  # classes in the heat map; more would be unreadable, and take megabytes
@@ -37,7 +38,7 @@ def render(report: Report, folder: Path) -> str:
         data_page=os.path.relpath(report.data.page, folder) if report.data else "",
         **_explained(report),
         trials=sorted(report.trials, key=lambda trial: (trial.state != "complete", -(trial.accuracy or 0))),
-        best=max(report.history, key=lambda row: row.val_accuracy, default=None),
+        best=best_epoch(report.history),
         overall=overall_figures([judgement.candidate, judgement.serving]) if judgement else {},
         classes=_classes(judgement)[:_MOST_ROWS] if judgement else [],
         counted=largest_and_smallest(report.data.labels["train"], _MOST_ROWS) if report.data else [],
@@ -135,9 +136,12 @@ def _charts(report: Report) -> dict[str, Any]:
             *(charts.trials_by_value(name, trials, log) for name, log in names.items()),
         ]
     if rows := report.history:
+        accuracy, loss = {"train": (rows, "accuracy")}, {"train": (rows, "loss")}
+        if rows[-1].val_accuracy is not None:
+            accuracy["val"], loss["val"] = (rows, "val_accuracy"), (rows, "val_loss")
         by_section["training"] = [
-            charts.curves("Accuracy", "share", {"train": (rows, "accuracy"), "val": (rows, "val_accuracy")}, ".0%"),
-            charts.curves("Loss", "", {"train": (rows, "loss"), "val": (rows, "val_loss")}),
+            charts.curves("Accuracy", "share", accuracy, ".0%"),
+            charts.curves("Loss", "", loss),
             charts.curves("Learning rate at the end of an epoch", "", {"learning rate": (rows, "learning_rate")}),
             charts.curves("Speed", "images/s", {"images/s": (rows, "images_per_second")}),
         ]

@@ -23,6 +23,7 @@ def test_a_size_sets_depth_width_and_heads_also_after_serialization():
         (ModelSettings, {"width": 6, "heads": 2, "mimetic": True}, "width 6 is not a multiple of 4"),
         (TrainingSettings, {"batch_size": 33}, "batch_size 33 is not a multiple of 2"),
         (TrainingSettings, {"batch_size": 36, "accumulate": 4}, "batch_size 36 is not a multiple of 8"),
+        (TrainingSettings, {"patience": 3, "use_val": True}, "patience 3 compares accuracies on val"),
         (TrainingSettings, {"epochs": 5}, "warmup_epochs 10 must be less than epochs 5"),
         (AugmentSettings, {"resized_crop_scale": (0.08, 1)}, "crop_padding 4 must be 0 .* set crop_padding to 0"),
         (AugmentSettings, {"stored_size": 256}, "stored_size 256 needs resized crops: set resized_crop_scale"),

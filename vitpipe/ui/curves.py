@@ -35,7 +35,10 @@ def _chart(title: str, training: Training, train: str, val: str, exact: str, rou
         rough: Format of the values on the axis.
     """
     epochs = training.epochs
-    values = [getattr(epoch, name) for epoch in epochs for name in (train, val)]
+    lines = {"train": train, "val": val}
+    if getattr(epochs[-1], val) is None:  # val is trained on, and not measured
+        del lines["val"]
+    values = [getattr(epoch, field) for epoch in epochs for field in lines.values()]
     ticks = _ticks(min(values), max(values))
     last = max(training.planned or 1, *(epoch.epoch for epoch in epochs))
 
@@ -55,12 +58,12 @@ def _chart(title: str, training: Training, train: str, val: str, exact: str, rou
     parts.append(f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2:g}" y="{_HEIGHT - 3}">epoch</text>')
     best = training.best.epoch
     parts.append(f'<path class="best" d="M{x(best):.1f} {_TOP}V{_HEIGHT - _BOTTOM}"/>')
-    parts += [_line(name, epochs, field, x, y) for name, field in (("train", train), ("val", val))]
+    parts += [_line(name, epochs, field, x, y) for name, field in lines.items()]
     each = max(1, math.ceil(len(epochs) / _MOST_HINTS))
     width = max(2.0, x(each) - x(0))
     for epoch in epochs[::each]:
-        words = f"epoch {epoch.epoch}: train {exact.format(getattr(epoch, train))}"
-        words += f", val {exact.format(getattr(epoch, val))}{', the best on val' if epoch.epoch == best else ''}"
+        words = ", ".join(f"{name} {exact.format(getattr(epoch, field))}" for name, field in lines.items())
+        words = f"epoch {epoch.epoch}: {words}{', the one to export' if epoch.epoch == best else ''}"
         parts.append(
             f'<rect class="hint" x="{x(epoch.epoch) - width / 2:.1f}" y="{_TOP}" width="{width:.1f}" '
             f'height="{_HEIGHT - _TOP - _BOTTOM}"><title>{words}</title></rect>'

@@ -30,7 +30,8 @@ def key_figures(result: RunResult, training: Training | None) -> list[Figure]:
             found.append((name, form.format(value), _interval(measured.get(f"{key}_interval"))))
     if training:
         best, last = training.best, training.epochs[-1]
-        found.append(("Best val accuracy", f"{best.val_accuracy:.2%}", f"epoch {best.epoch}"))
+        if best.val_accuracy is not None:
+            found.append(("Best val accuracy", f"{best.val_accuracy:.2%}", f"epoch {best.epoch}"))
         found.append(("Training loss", f"{last.loss:.4f}", f"epoch {last.epoch}"))
     return found
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pipeline.result.figures import Epoch
+from pipeline.result.figures import Epoch, best_epoch
 from pipeline.result.run_result import RunResult
 from trainer.settings import MOST_EPOCHS
 
@@ -31,8 +31,10 @@ class Training:
 
     @property
     def best(self) -> Epoch:
-        """Epoch with the highest accuracy on val; the first of several."""
-        return max(self.epochs, key=lambda epoch: epoch.val_accuracy)
+        """Epoch whose model is exported, or would be if the training ended now."""
+        best = best_epoch(self.epochs)
+        assert best
+        return best
 
 
 def training(result: RunResult) -> Training | None:
@@ -65,9 +67,16 @@ def _epochs(file: Path) -> list[Epoch]:
         with suppress(ValidationError):  # the line is half written, or by another version
             epoch = Epoch.model_validate_json(line)
             # Anything may be in the file. Numbers beyond these, and NaN, cannot be drawn.
-            if 1 <= epoch.epoch <= MOST_EPOCHS and all(abs(value) < 1e12 for _, value in epoch):
+            if 1 <= epoch.epoch <= MOST_EPOCHS and all(
+                value is None or abs(value) < 1e12 for _, value in epoch
+            ):
                 epochs.append(epoch)
-    return epochs
+    # Either all epochs of a training measure val, or none does.
+    return [
+        epoch
+        for epoch in epochs
+        if (epoch.val_loss is None) == (epoch.val_accuracy is None) == (epochs[0].val_accuracy is None)
+    ]
 
 
 def _planned(result: RunResult) -> int | None:

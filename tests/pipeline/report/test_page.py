@@ -10,6 +10,7 @@ from components.model.evaluator.judgement import GateSettings, judge
 from components.model.evaluator.measures import measure
 from pipeline.report.model import Data, Report
 from pipeline.report.page import render
+from pipeline.result.figures import Epoch
 from pipeline.result.run_result import RunState
 from trainer.trials import Trial
 
@@ -57,6 +58,17 @@ def test_a_page_with_many_classes_stays_small(classes):
     assert len(drawn) - len(get_plotlyjs()) < 4 * 2**20
     assert ("classes with the lowest recall." in drawn) == (classes > 100)
     assert ("largest and smallest" in drawn) == (classes > 100)
+
+
+def test_a_training_on_val_has_no_curve_of_val():
+    figures = {"loss": 1.0, "accuracy": 0.5, "learning_rate": 1e-3, "images_per_second": 900.0, "seconds": 1.5}
+    measured = {"val_loss": 1.2, "val_accuracy": 0.4}
+    one, other = (
+        report(2).model_copy(update={"history": [Epoch(epoch=1, **figures, **more)]}) for more in (measured, {})
+    )
+    with_val, without_val = (render(each, Path("/somewhere/else")) for each in (one, other))
+    assert "the best accuracy on val, 40" in with_val and '"name":"val"' in with_val
+    assert "the model of the last epoch was exported" in without_val and '"name":"val"' not in without_val
 
 
 def test_trials_of_a_tuning_are_shown_the_best_first():

@@ -57,7 +57,7 @@ def test_curves_grow_while_the_trainer_writes(page, run):
     written.add({"epoch": 2, **ROW, "val_accuracy": 0.7})
     page.locator("svg.curves .hint").nth(3).wait_for(state="attached", timeout=10_000)
     titles = page.locator("svg.curves .hint title").all_text_contents()
-    assert titles[1] == "epoch 2: train 50.00%, val 70.00%, the best on val"
+    assert titles[1] == "epoch 2: train 50.00%, val 70.00%, the one to export"
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,20 @@ def test_a_line_without_a_valid_epoch_is_skipped(run, tmp_path, line):
     found = training.training(read(tmp_path, name))
     assert [epoch.epoch for epoch in found.epochs] == [1]
     assert create_app(tmp_path).test_client().get(f"/now/runs/{name}").status_code == 200
+
+
+def test_a_training_on_val_shows_no_figures_of_val(run, tmp_path):
+    name, folder = run
+    written = history.History(folder, epochs=5, earlier=[])
+    for number in (1, 2):
+        written.add({"epoch": number, **{key: value for key, value in ROW.items() if not key.startswith("val")}})
+    with (folder / history.FILE).open("a") as file:
+        file.write(json.dumps({"epoch": 3, **ROW}) + "\n")  # no epoch of such a training has these figures
+    found = training.training(read(tmp_path, name))
+    assert [epoch.epoch for epoch in found.epochs] == [1, 2] and found.best.epoch == 2
+    drawn = create_app(tmp_path).test_client().get(f"/now/runs/{name}").text
+    assert "Val is trained on" in drawn and "epoch 2: train 50.00%, the one to export" in drawn
+    assert "Best val accuracy" not in drawn
 
 
 def test_the_file_name_equals_the_trainers():
