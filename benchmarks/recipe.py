@@ -39,18 +39,19 @@ class Variant(NamedTuple):
 # outputs)) of the matrix product. Keras counts the outputs of a convolution once for each pixel of a patch, and those
 # of queries, keys and values together.
 _PATCHES, _QKV = {"patches/kernel": 0.134}, {"qkv/kernel": 0.125}
+_PLAIN = ("model.conv_stem=false", "model.mimetic=false", "training.optimizer=adamw")
 _WIDE = ("model.width=128",)
 _STEM = ("model.conv_stem=true",)
 SWEEPS: dict[str, dict[str, Variant]] = {
     "start": {
-        "unchanged": Variant(),
-        "patches after Glorot": Variant(deviations=_PATCHES),
-        "patches, and each of q, k and v, after Glorot": Variant(deviations=_PATCHES | _QKV),
+        "unchanged": Variant(_PLAIN),
+        "patches after Glorot": Variant(_PLAIN, _PATCHES),
+        "patches, and each of q, k and v, after Glorot": Variant(_PLAIN, _PATCHES | _QKV),
         "patches after Glorot, positions and CLS 0.5": Variant(
-            deviations=_PATCHES | {"tokens/positions": 0.5, "tokens/cls": 0.5}
+            _PLAIN, _PATCHES | {"tokens/positions": 0.5, "tokens/cls": 0.5}
         ),
         "patches 0.2, positions and CLS 0.5": Variant(
-            deviations={"patches/kernel": 0.2, "tokens/positions": 0.5, "tokens/cls": 0.5}
+            _PLAIN, {"patches/kernel": 0.2, "tokens/positions": 0.5, "tokens/cls": 0.5}
         ),
     },
     "precision": {

@@ -17,7 +17,9 @@ from pathlib import Path
 RESULTS = Path(__file__).with_name("results.jsonl")
 
 
-def write(topic: str, columns: Sequence[str], rows: Sequence[Sequence[object]], note: str = "") -> None:
+def write(
+    topic: str, columns: Sequence[str], rows: Sequence[Sequence[object]], note: str = "", machine: str = ""
+) -> None:
     """Append one measurement to the record, if the variable RECORD is set.
 
     Args:
@@ -25,13 +27,14 @@ def write(topic: str, columns: Sequence[str], rows: Sequence[Sequence[object]], 
         columns: Headings of the table, with the units.
         rows: Cells of the table, one sequence a row.
         note: Circumstances that the command does not show, as Markdown.
+        machine: Description of the machine. Empty: that of this machine.
     """
     if not os.environ.get("RECORD"):
         return
     measurement = {
         "topic": topic,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": machine(),
+        "machine": machine or this_machine(),
         "command": " ".join(["python", *sys.argv]),
         "note": note,
         "columns": list(columns),
@@ -41,7 +44,7 @@ def write(topic: str, columns: Sequence[str], rows: Sequence[Sequence[object]], 
         file.write(json.dumps(measurement, ensure_ascii=False) + "\n")
 
 
-def machine() -> str:
+def this_machine() -> str:
     """Describe this machine: usable cores, model of the CPU, AVX-512, version of Python."""
     cpu = Path("/proc/cpuinfo").read_text()
     model = next(line.partition(": ")[2] for line in cpu.splitlines() if line.startswith("model name"))

@@ -42,7 +42,8 @@ WITHOUT_EFFECT = {"require_gpu", "checkpoint_seconds", "workers", "tuned"}
 def run_fn(fn_args: "FnArgs") -> None:
     """Train on the `train` split, select the best epoch on `val`, and export its model.
 
-    With `training.use_val`, the training also uses `val`, and the model of the last epoch is exported. A backbone is exported without training if `finetune` has no epochs.
+    With `training.use_val`, the training also uses `val`, and the model of the last epoch is exported. A backbone is
+    exported without training if `finetune` has no epochs.
 
     The model is exported to `fn_args.serving_model_dir`. The history and the model of the last epoch are written to
     `fn_args.model_run_dir`, after a warm start with a `WarmStart` record.

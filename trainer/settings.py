@@ -357,6 +357,33 @@ class TrainingSettings(SettingsGroup):
         return self
 
 
+def teacher_settings(
+    augmentation: AugmentSettings, training: TrainingSettings
+) -> tuple[AugmentSettings, TrainingSettings]:
+    """Return the settings with which the teacher of a ViT is trained.
+
+    Only crops and flips are applied, because a CNN learns fastest with them. Warmup and weight average take the same
+    fraction of the training as for the ViT.
+
+    Args:
+        augmentation: Settings of the ViT's augmentation.
+        training: Settings of the ViT's training.
+    """
+    share = training.teacher_epochs / training.epochs
+    without = ("randaugment_ops", "colour_jitter", "mixup", "cutmix", "erase")
+    return (
+        augmentation.model_copy(update={"three_augment": False, **dict.fromkeys(without, 0)}),
+        training.model_copy(
+            update={
+                "epochs": training.teacher_epochs,
+                "warmup_epochs": training.warmup_epochs * share,
+                "ema_epochs": training.ema_epochs * share,
+                "teacher_epochs": 0,
+            }
+        ),
+    )
+
+
 _Mean = Annotated[float, Field(ge=-1e6, le=1e6)]
 _Spread = Annotated[float, Field(ge=1, le=1e6)]
 

@@ -15,11 +15,8 @@ import numpy as np
 from trainer.checkpoint import Checkpoints
 from trainer.input import Split
 from trainer.resnet9 import ResNet9
-from trainer.settings import AugmentSettings, TrainingSettings
+from trainer.settings import AugmentSettings, TrainingSettings, teacher_settings
 from trainer.train import train
-
-# Augmentations that are turned off for the teacher.
-_WITHOUT = {"randaugment_ops": 0, "three_augment": False, "colour_jitter": 0, "mixup": 0, "cutmix": 0, "erase": 0}
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +33,7 @@ def train_teacher(
     log_dir: Path | None,
     checkpoints: Checkpoints,
 ) -> Callable[[str], keras.Model]:
-    """Train the CNN on one device, for `training.teacher_epochs` epochs.
-
-    Warmup and weight average take the same fraction of the training as for the ViT. Only crops and flips are applied,
-    because the CNN learns fastest with them.
+    """Train the CNN on one device, for `training.teacher_epochs` epochs and with its `teacher_settings`.
 
     Args:
         classes: Number of classes.
@@ -64,19 +58,13 @@ def train_teacher(
         dtype = keras.DTypePolicy(policy)
         return ResNet9(image_size, classes, mean=mean, std=std, dtype=dtype, name="teacher")
 
-    share = training.teacher_epochs / training.epochs
+    augmentation_of_teacher, training_of_teacher = teacher_settings(augmentation, training)
     log.info("training the teacher, a CNN, for %d epochs before the ViT", training.teacher_epochs)
     trained = train(
         build,
         classes=classes,
-        augmentation=augmentation.model_copy(update=_WITHOUT),
-        training=training.model_copy(
-            update={
-                "epochs": training.teacher_epochs,
-                "warmup_epochs": training.warmup_epochs * share,
-                "ema_epochs": training.ema_epochs * share,
-            }
-        ),
+        augmentation=augmentation_of_teacher,
+        training=training_of_teacher,
         train_split=train_split,
         val_split=val_split,
         log_dir=log_dir,

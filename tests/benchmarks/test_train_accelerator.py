@@ -11,7 +11,10 @@ from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
+import gpu_results
+import packed
 import train_accelerator
+import weights
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -19,14 +22,13 @@ TINY = [
     "model.depth=1",
     "model.width=8",
     "model.heads=2",
-    "training.warmup_epochs=0",
-    "training.ema_epochs=1",
+    "training.batch_size=8",
 ]
 
 
 @pytest.fixture
-def packed(tmp_path):
-    """40 images of 8x8 pixels as `--pack` writes them: 24 of train, 8 of val, 8 of test."""
+def images(tmp_path):
+    """40 images of 8x8 pixels as `packed.pack` writes them: 24 of train, 8 of val, 8 of test."""
     generator = np.random.default_rng(0)
     encoded = []
     for _ in range(40):
@@ -45,8 +47,9 @@ def packed(tmp_path):
 
 
 def run(*arguments, backend="jax"):
+    overrides = [part for override in TINY for part in ("--set", override)]
     return subprocess.run(
-        [sys.executable, "benchmarks/train_accelerator.py", *map(str, arguments)],
+        [sys.executable, "benchmarks/train_accelerator.py", *map(str, arguments), *overrides],
         cwd=ROOT,
         env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -55,11 +58,10 @@ def run(*arguments, backend="jax"):
 
 
 @pytest.mark.slow
-def test_two_seeds_are_trained_and_their_results_written(packed, tmp_path):
+def test_two_seeds_are_trained_and_their_results_written(images, tmp_path):
     pytest.importorskip("jax", reason="an epoch is one jax.lax.scan")
-    overrides = [part for override in TINY for part in ("--set", override)]
     out = tmp_path / "results.jsonl"
-    done = run(packed, "--seeds", 2, "--epochs", 2, "--batch-size", 8, "--peak-tflops", 1, "--out", out, *overrides)
+    done = run(images, "--seeds", 2, "--epochs", 2, "--peak-tflops", 1, "--out", out)
     assert done.returncode == 0, done.stderr
     assert "over 2 seeds, the weights that were best on val" in done.stdout
     first, second = (json.loads(line) for line in out.read_text().splitlines())
@@ -71,14 +73,13 @@ def test_two_seeds_are_trained_and_their_results_written(packed, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_teacher_is_trained_first_and_changes_the_result(packed, tmp_path):
+def test_a_teacher_is_trained_first_and_changes_the_result(images, tmp_path):
     pytest.importorskip("jax", reason="an epoch is one jax.lax.scan")
-    overrides = [part for override in TINY for part in ("--set", override)]
     results = []
     for weight in (0, 1):
         out, saved = tmp_path / f"results-{weight}.jsonl", tmp_path / f"vit-{weight}.npz"
-        short = ["--epochs", 2, "--batch-size", 8, "--teacher-epochs", 2, "--teacher-weight", weight]
-        done = run(packed, *short, "--out", out, "--save", saved, *overrides)
+        teacher = ["--set", "training.teacher_epochs=2", "--set", f"training.teacher_weight={weight}"]
+        done = run(images, "--epochs", 2, *teacher, "--out", out, "--save", saved)
         assert done.returncode == 0, done.stderr
         results.append(json.loads(out.read_text()))
     untaught, taught = results
@@ -87,22 +88,32 @@ def test_a_teacher_is_trained_first_and_changes_the_result(packed, tmp_path):
 
 
 @pytest.mark.slow
-def test_saved_weights_are_the_tested_weights(packed, tmp_path):
+def test_saved_weights_are_the_tested_weights(images, tmp_path):
     """A model on another backend reaches the measured accuracy with the saved weights."""
     pytest.importorskip("jax", reason="an epoch is one jax.lax.scan")
     saved, out = tmp_path / "vit.npz", tmp_path / "results.jsonl"
-    short = [part for override in TINY if "epochs" not in override for part in ("--set", override)]
-    done = run(packed, "--epochs", 2, "--batch-size", 8, "--all", "--save", saved, "--out", out, *short)
+    options = ["--images", 8, "--set", "training.use_val=true", "--peak-tflops", 1]
+    done = run(images, "--epochs", 2, *options, "--save", saved, "--out", out)
     assert done.returncode == 0, done.stderr
-    assert "training.warmup_epochs 10 does not fit 2 epochs: using 0.1" in done.stdout
-    assert "training.ema_epochs 5 does not fit 2 epochs: using 0.05" in done.stdout
     result = json.loads(out.read_text())
     assert result["weights_sha256"] in done.stdout
+    assert (result["training_images"], result["epoch"], result["val_accuracy"]) == (16, 2, None)
 
-    tested = run(packed, "--test", saved, backend="tensorflow")
-    assert tested.returncode == 0, tested.stderr
-    assert f"test accuracy {result['test_accuracy']:.4f} on 8 images" in tested.stdout
-    assert result["weights_sha256"] in tested.stdout
+    pixels, labels = packed.load(images)["test"]
+    model = weights.load(saved)
+    assert (np.asarray(model(pixels)).argmax(-1) == labels).mean() == result["test_accuracy"]
+    columns, rows = gpu_results.table([result])
+    assert columns == ["figure", "cifar10"]
+    assert ["test accuracy", f"{result['test_accuracy']:.4f}"] in rows
+
+
+def test_only_the_first_images_are_decoded_if_asked(images):
+    every, some = packed.load(images), packed.load(images, 4)
+    assert {name: len(labels) for name, (_, labels) in every.items()} == {"train": 24, "val": 8, "test": 8}
+    for name in every:
+        assert len(some[name][1]) == 4
+        np.testing.assert_array_equal(some[name][0], every[name][0][:4])
+        np.testing.assert_array_equal(some[name][1], every[name][1][:4])
 
 
 def attention(script):
@@ -132,7 +143,7 @@ FAULTS = """
 import json
 from functools import partial
 from keras.ops import nn
-from train_accelerator import attention_fault
+from jax_training import attention_fault
 
 def times(factor):
     def attend(q, k, v, flash_attention=None):
@@ -163,7 +174,8 @@ nn.dot_product_attention = lambda q, k, v, flash_attention=None: keras_choice(
     q, k, v, flash_attention=True if flash_attention is None else flash_attention
 )
 
-from train_accelerator import Recipe, settings
+from jax_training import Recipe
+from train_accelerator import settings
 
 images = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
 tiny = ["model.image_size=8", "model.depth=1", "model.width=8", "model.heads=2", "training.batch_size=8"]
@@ -175,10 +187,11 @@ print(recipe.attention, recipe.model(images).shape)
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--epochs", "0"], "training.epochs: Input should be greater than 0, not 0"),
+        (["--epochs", "0"], "--epochs 0 is not between 1 and 200"),
+        (["--set", "training.epochs=0"], "training.epochs: Input should be greater than 0, not 0"),
         (["--set", "model.depht=1"], "model.depht: Extra inputs are not permitted, not 1"),
         (["--set", "optimizer.rate=1"], "the group must be one of model, augment, training"),
-        (["--set", "training.warmup_epochs=9", "--epochs", "2"], "warmup_epochs 9.0 must be less than epochs 2"),
+        (["--set", "training.epochs=2"], "warmup_epochs 10 must be less than epochs 2"),
         (["--out", "missing/results.jsonl"], "there is no folder missing"),
         (["--save", "vit.h5"], "vit.h5 does not end in .npz"),
         (["--save", "vit.npz", "--seeds", "2"], "--save stores the weights of one training, not of 2"),
@@ -193,30 +206,24 @@ def test_a_mistake_is_reported_before_anything_is_trained(arguments, message, mo
     assert message in capsys.readouterr().err + str(refused.value)
 
 
-def test_a_file_without_weights_is_rejected(packed):
-    refused = run(packed, "--test", packed)
-    assert refused.returncode == 1
-    assert f"--test {packed}: {packed} holds no saved weights" in refused.stderr
-
-
 def test_data_other_than_packed_images_is_rejected(tmp_path):
     np.savez(tmp_path / "other.npz", labels=np.zeros(3))
     (tmp_path / "broken.npz").write_bytes(b"PK" + bytes(100))
     for name in ("other.npz", "broken.npz", "missing.npz"):
         with pytest.raises(SystemExit, match=rf"{name} holds no packed images"):
-            train_accelerator.load(tmp_path / name)
+            packed.load(tmp_path / name)
 
 
-def test_another_backend_is_rejected(packed):
-    refused = run(packed, backend="tensorflow")
+def test_another_backend_is_rejected(images):
+    refused = run(images, backend="tensorflow")
     assert refused.returncode == 1
     assert "needs KERAS_BACKEND=jax" in refused.stderr
 
 
-def test_wheels_match_the_lock(tmp_path):
-    """Every package that `wheels.sh` selects has one version and its hashes."""
-    script = (ROOT / "benchmarks" / "wheels.sh").read_text()
-    awk = script[script.index("awk '") : script.index(' > "$requirements"')]
+def test_packages_to_carry_match_the_lock():
+    """Every package that `gpu.sh` selects has one version and its hashes."""
+    script = (ROOT / "benchmarks" / "gpu.sh").read_text()
+    awk = script[script.index("awk '") : script.index(' > "$scratch/requirements.txt"')]
     picked = subprocess.run(["sh", "-c", awk], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     names = [line.partition("==")[0] for line in picked.splitlines() if "==" in line]
     assert names == [

@@ -67,9 +67,7 @@ def _epochs(file: Path) -> list[Epoch]:
         with suppress(ValidationError):  # the line is half written, or by another version
             epoch = Epoch.model_validate_json(line)
             # Anything may be in the file. Numbers beyond these, and NaN, cannot be drawn.
-            if 1 <= epoch.epoch <= MOST_EPOCHS and all(
-                value is None or abs(value) < 1e12 for _, value in epoch
-            ):
+            if 1 <= epoch.epoch <= MOST_EPOCHS and all(value is None or abs(value) < 1e12 for _, value in epoch):
                 epochs.append(epoch)
     # Either all epochs of a training measure val, or none does.
     return [
