@@ -61,7 +61,9 @@ def create_pipeline(
     schema_file = settings.data.dir.resolve() / "schema.pbtxt"
     framing = settings.model.model_dump_json(include=FRAMING)
 
-    examples = SpanExampleGen(data, span, ["train", "val"]).with_id("ImportExampleGen")
+    examples = SpanExampleGen(data, span, ["train", "val"], settings.data.window, settings.data.earlier_images).with_id(
+        "ImportExampleGen"
+    )
     test_examples = SpanExampleGen(data, settings.data.gate_span, ["test"]).with_id("TestExampleGen")
 
     schema = ImportSchemaGen(schema_file=str(schema_file))

@@ -1,18 +1,22 @@
-"""SpanExampleGen: brings a span that `vitpipe data prepare` wrote into the graph.
+"""SpanExampleGen: brings a span that `vitpipe data prepare` wrote into the graph, or a window of several spans.
 
 It checks the shards against the manifest and copies them. TFX's ImportExampleGen would read, shuffle and compress all
-examples in a Beam job, but a span is already split, shuffled and sharded.
+examples in a Beam job, but a span is already split, shuffled and sharded. TFX's own range of spans has only one span.
 """
 
+import json
+import logging
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+from google.protobuf import struct_pb2
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx import types
-from tfx.components import ImportExampleGen
+from tfx.components import FileBasedExampleGen
 from tfx.components.example_gen import driver
+from tfx.components.example_gen.utils import SPAN_PROPERTY_NAME
 from tfx.components.util import examples_utils
 from tfx.dsl.components.base import base_beam_executor, executor_spec
 from tfx.orchestration import data_types
@@ -22,12 +26,17 @@ from tfx.proto.orchestration.driver_output_pb2 import DriverOutput
 from tfx.types import artifact_utils
 from tfx.utils import proto_utils
 
+from components.data.gate.bounds import DATA_FOLDER
 from components.data.ingest import manifest, safe_files, span_folder
 from components.data.ingest.verify import span_problems
+from components.data.span_properties import EARLIER_SPANS, SPAN_DIGEST, SPAN_FOLDER
+from components.data.window import copy_earlier_spans, earlier_spans
 from components.errors import DataRefused
 
-SPAN_FOLDER, SPAN_DIGEST = "span_folder", "span_digest"
+WINDOW, MOST = "window", "earlier_images"  # entries of the component's custom config
 _MAX_NAMED = 5  # problems in a message
+
+log = logging.getLogger(__name__)
 
 
 class Driver(driver.FileBasedDriver):
@@ -39,7 +48,7 @@ class Driver(driver.FileBasedDriver):
         pipeline_info: data_types.PipelineInfo,
         component_info: data_types.ComponentInfo,
     ) -> dict[str, Any]:
-        """Add the span's folder and digest to the properties of the execution.
+        """Add the folder and digest of the span, and the other spans of a window, to the properties of the execution.
 
         Args:
             exec_properties: properties from the compiled pipeline.
@@ -47,52 +56,92 @@ class Driver(driver.FileBasedDriver):
             component_info: the node.
 
         Returns:
-            The properties that TFX resolves, with SPAN_FOLDER and SPAN_DIGEST.
+            The properties that TFX resolves, with SPAN_FOLDER, SPAN_DIGEST and, for a window, EARLIER_SPANS.
 
         Raises:
-            DataRefused: if the manifest or a shard cannot be read, a split has no shard, or the shards have changed
-                since an earlier run used this span.
+            DataRefused: if the manifest or a shard cannot be read, a split has no shard, or the shards of a span have
+                changed since an earlier run used it.
         """
         config = range_config_pb2.RangeConfig()
         proto_utils.json_to_proto(exec_properties["range_config"], config)
-        folder = span_folder(Path(exec_properties["input_base"]), config.static_range.start_span_number)
-        span_manifest = manifest.read(folder)
-        for name in span_manifest.shards:
-            if os.path.lexists(folder / name):
-                # This rejects links: TFX would follow a link, and fail with a traceback on a dangling link.
-                safe_files.open_file(folder / name).close()
+        data, span = Path(exec_properties["input_base"]), config.static_range.start_span_number
+        digest = _digest(span_folder(data, span))
         try:
             properties: dict[str, Any] = super().resolve_exec_properties(exec_properties, pipeline_info, component_info)
         except ValueError as error:  # no file of a split
             raise DataRefused(
                 f"{exec_properties['input_base']}: a split of the span has no shard ({error}): restore the span"
             ) from error
-        digest = span_manifest.digest()
         with self._metadata_handle as handle:
             examples = handle.store.get_artifacts_by_type("Examples")
-        for earlier in examples:
-            if earlier.state != mlmd.Artifact.LIVE:  # left by an ingestion that was refused
-                continue
-            known = earlier.custom_properties
-            if known[SPAN_FOLDER].string_value == str(folder) and known[SPAN_DIGEST].string_value != digest:
-                raise DataRefused(
-                    f"{folder} has changed since it was used: the digest of its shards was "
-                    f"{known[SPAN_DIGEST].string_value[:12]} in {earlier.uri} and is now {digest[:12]}. A span must "
-                    "not change: restore it, and prepare new data as the next span or into another folder"
-                )
-        return properties | {SPAN_FOLDER: str(folder), SPAN_DIGEST: digest}
+            verdicts = handle.store.get_artifacts_by_type("DataVerdict")
+        window = int(_custom_config(exec_properties).get(WINDOW, 1))
+        others = {
+            number: _digest(span_folder(data, number))
+            for number in earlier_spans(data, span, window, _refused(verdicts, data))
+        }
+        for number, now in {span: digest, **others}.items():
+            _check_unchanged(span_folder(data, number), now, examples)
+        properties |= {SPAN_FOLDER: str(span_folder(data, span)), SPAN_DIGEST: digest}
+        return properties | ({EARLIER_SPANS: json.dumps(others)} if others else {})
 
     def run(self, execution_info: ExecutionInfo) -> DriverOutput:
-        """Record the span's folder and digest on the Examples artifact."""
+        """Record the folder and digest of the span, and the other spans of a window, on the Examples artifact."""
         result = super().run(execution_info)
         [examples] = result.output_artifacts["examples"].artifacts
-        for name in SPAN_FOLDER, SPAN_DIGEST:
-            examples.custom_properties[name].string_value = result.exec_properties[name].string_value
+        for name in SPAN_FOLDER, SPAN_DIGEST, EARLIER_SPANS:
+            if name in result.exec_properties:
+                examples.custom_properties[name].string_value = result.exec_properties[name].string_value
         return result
 
 
+def _digest(folder: Path) -> str:
+    """Return the digest of a span's shards, according to its manifest. No shard may be a link or a special file."""
+    span_manifest = manifest.read(folder)
+    for name in span_manifest.shards:
+        if os.path.lexists(folder / name):
+            # This rejects links: TFX would follow a link, and fail with a traceback on a dangling link.
+            safe_files.open_file(folder / name).close()
+    return span_manifest.digest()
+
+
+def _refused(verdicts: list[mlmd.Artifact], data: Path) -> set[int]:
+    """Return the spans of a data folder whose latest verdict is that the data gate refused them."""
+    passed = {
+        verdict.properties["span"].int_value: verdict.properties["passed"].int_value
+        for verdict in sorted(verdicts, key=lambda verdict: verdict.create_time_since_epoch)
+        if verdict.custom_properties[DATA_FOLDER].string_value == str(data)
+    }
+    return {span for span, has_passed in passed.items() if not has_passed}
+
+
+def _check_unchanged(folder: Path, digest: str, examples: list[mlmd.Artifact]) -> None:
+    """Raise DataRefused if earlier examples were copied from the same span with another digest."""
+    for earlier in examples:
+        if earlier.state != mlmd.Artifact.LIVE:  # left by an ingestion that was refused
+            continue
+        known = earlier.custom_properties
+        newest = Path(known[SPAN_FOLDER].string_value)
+        used = {newest: known[SPAN_DIGEST].string_value}
+        for number, other in json.loads(known[EARLIER_SPANS].string_value or "{}").items():
+            used[span_folder(newest.parent, number)] = other
+        if used.get(folder, digest) != digest:
+            raise DataRefused(
+                f"{folder} has changed since it was used: the digest of its shards was {used[folder][:12]} in "
+                f"{earlier.uri} and is now {digest[:12]}. A span must not change: restore it, and prepare new data as "
+                "the next span or into another folder"
+            )
+
+
+def _custom_config(exec_properties: dict[str, Any]) -> dict[str, Any]:
+    config, values = example_gen_pb2.CustomConfig(), struct_pb2.Struct()
+    proto_utils.json_to_proto(exec_properties.get("custom_config") or "{}", config)
+    config.custom_config.Unpack(values)
+    return dict(values)
+
+
 class Executor(base_beam_executor.BaseBeamExecutor):  # TFX requires a Beam executor for an ExampleGen
-    """Executor that checks the splits of a span and copies them."""
+    """Executor that checks the splits of a span, or of all spans of a window, and copies them."""
 
     def Do(
         self,
@@ -105,25 +154,24 @@ class Executor(base_beam_executor.BaseBeamExecutor):  # TFX requires a Beam exec
         Args:
             input_dict: not used.
             output_dict: `examples`, where the copies are written.
-            exec_properties: `input_config` with the splits, and SPAN_FOLDER.
+            exec_properties: `input_config` with the splits, SPAN_FOLDER, and for a window EARLIER_SPANS.
 
         Raises:
-            DataRefused: if the span does not match its manifest, or a shard changes while it is copied.
+            DataRefused: if a span does not match its manifest, or a shard changes while it is copied.
         """
         config = example_gen_pb2.Input()
         proto_utils.json_to_proto(exec_properties["input_config"], config)
         splits = [split.name for split in config.splits]
         folder = Path(exec_properties[SPAN_FOLDER])
-        if problems := span_problems(folder, splits):
-            more = len(problems) - _MAX_NAMED
-            named = "; ".join(problems[:_MAX_NAMED]) + (f"; and {more:,} more" if more > 0 else "")
-            raise DataRefused(f"{named}; restore the span, or prepare the data again as the next span")
+        earlier = [int(number) for number in json.loads(exec_properties.get(EARLIER_SPANS, "{}"))]
+        for each in (folder, *(span_folder(folder.parent, number) for number in earlier)):
+            _check_span(each, splits)
         shards = manifest.read(folder).shards
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         examples.split_names = artifact_utils.encode_split_names(splits)
         examples_utils.set_payload_format(examples, example_gen_pb2.FORMAT_TF_EXAMPLE)
-        for split in splits:
-            target = Path(artifact_utils.get_split_uri([examples], split))
+        targets = {split: Path(artifact_utils.get_split_uri([examples], split)) for split in splits}
+        for split, target in targets.items():
             target.mkdir(parents=True)
             for name in sorted(name for name in shards if name.startswith(f"{split}/")):
                 shard, copy = folder / name, target / Path(name).name
@@ -133,21 +181,51 @@ class Executor(base_beam_executor.BaseBeamExecutor):  # TFX requires a Beam exec
                     raise DataRefused(
                         f"{shard} changed while it was read: wait until nothing writes to it, and run again"
                     )
+        if earlier:
+            most = _custom_config(exec_properties).get(MOST)
+            scratch = Path(examples.uri, ".window")  # next to the copies, where the workers of an engine write, too
+            scratch.mkdir()
+            counts = copy_earlier_spans(
+                self._make_beam_pipeline,
+                folder.parent,
+                examples.get_int_custom_property(SPAN_PROPERTY_NAME),
+                earlier,
+                targets,
+                None if most is None else int(most),
+                scratch,
+            )
+            shutil.rmtree(scratch)
+            log.info(
+                "images of earlier spans: %s",
+                ", ".join(f"{count:,} of span {number}" for number, count in counts.items()),
+            )
 
 
-class SpanExampleGen(ImportExampleGen):
-    """Component that copies the raw examples of one span into the graph.
+def _check_span(folder: Path, splits: list[str]) -> None:
+    """Raise DataRefused if splits of a span do not match its manifest."""
+    if problems := span_problems(folder, splits):
+        more = len(problems) - _MAX_NAMED
+        named = "; ".join(problems[:_MAX_NAMED]) + (f"; and {more:,} more" if more > 0 else "")
+        raise DataRefused(f"{named}; restore the span, or prepare the data again as the next span")
+
+
+class SpanExampleGen(FileBasedExampleGen):
+    """Component that copies the raw examples of one span, or of a window of spans, into the graph.
 
     Args:
         data: absolute path of the data folder.
         span: number of the span.
         splits: names of the splits to copy.
+        window: largest number of spans in the window, see `components.data.window`.
+        earlier_images: largest number of training images that each earlier span contributes; None for all.
     """
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
     DRIVER_CLASS = Driver
 
-    def __init__(self, data: str, span: int, splits: list[str]) -> None:
+    def __init__(
+        self, data: str, span: int, splits: list[str], window: int = 1, earlier_images: int | None = None
+    ) -> None:
         patterns = {name: f"span-{{SPAN}}/{name}/part-*.tfrecord" for name in splits}
         super().__init__(
             input_base=data,
@@ -163,4 +241,14 @@ class SpanExampleGen(ImportExampleGen):
             range_config=range_config_pb2.RangeConfig(
                 static_range=range_config_pb2.StaticRange(start_span_number=span, end_span_number=span)
             ),
+            custom_config=_pack({WINDOW: window, MOST: earlier_images}) if window > 1 else None,
         )
+
+
+def _pack(values: dict[str, Any]) -> example_gen_pb2.CustomConfig:
+    """Return a custom config with these values, which `_custom_config` reads. None stands for a missing value."""
+    struct = struct_pb2.Struct()
+    struct.update({name: value for name, value in values.items() if value is not None})
+    config = example_gen_pb2.CustomConfig()
+    config.custom_config.Pack(struct)
+    return config

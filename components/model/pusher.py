@@ -10,7 +10,7 @@ from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
-from components.data.example_gen import SPAN_DIGEST
+from components.data.span_properties import EARLIER_SPANS, SPAN_DIGEST, data_digest
 from components.model.evaluator.judgement import Judgement
 from components.model.serving_folder import ModelId, push_candidate, serving_now
 
@@ -66,7 +66,7 @@ class Executor(executor.Executor):
                 run_id=self._context.pipeline_run_id,
                 model=ModelId(uri=model.uri, created_ms=model.mlmd_artifact.create_time_since_epoch),
                 span=examples.get_int_custom_property("span"),
-                data_digest=examples.get_string_custom_property(SPAN_DIGEST),
+                data_digest=data_digest(*map(examples.get_string_custom_property, (SPAN_DIGEST, EARLIER_SPANS))),
                 **json.loads(exec_properties["made_by"]),
             )
             version = record.version

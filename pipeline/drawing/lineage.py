@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from typing import Any
 
+from components.data.span_properties import EARLIER_SPANS, SPAN_DIGEST, SPAN_FOLDER
 from components.model import tuning_record
 from pipeline.console.terminal import printable
 from pipeline.metadata.records import Artifact, Edge, Execution, Lineage, Run
@@ -62,8 +63,10 @@ def describe(artifact: Artifact) -> str:
     """Return an artifact's type, id and most important properties."""
     properties = artifact.properties
     words = [f"{artifact.type} {artifact.id}"]
-    if "span_folder" in properties:
-        words.append(f"{properties['span_folder']}, sha256 {str(properties.get('span_digest', ''))[:12]}")
+    if SPAN_FOLDER in properties:
+        words.append(f"{properties[SPAN_FOLDER]}, sha256 {str(properties.get(SPAN_DIGEST, ''))[:12]}")
+        if earlier := properties.get(EARLIER_SPANS):
+            words.append(f"with the earlier spans {', '.join(json.loads(str(earlier)))}")
     if artifact.type == "Backbone":
         words.append(f"{properties.get('source')}, sha256 {str(properties.get('content_digest', ''))[:12]}")
     if artifact.type == tuning_record.ARTIFACT and tuning_record.VALUES in properties:

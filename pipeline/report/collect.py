@@ -97,6 +97,7 @@ def _data(result: RunResult) -> Data | None:
     recorded = json.loads((verdict_on_data.folder / VERDICT).read_text("utf-8"))
     return Data(
         span=recorded["figures"]["span"],
+        earlier_spans=result.trained_on.earlier if result.trained_on else (),
         gate_span=recorded["figures"]["gate_span"],
         previous_span=recorded["previous_span"],
         labels={split: figures["labels"] for split, figures in recorded["figures"]["splits"].items()},

@@ -27,6 +27,7 @@ class Data(Group):
     """Data that the run trained on and tested with."""
 
     span: int
+    earlier_spans: tuple[int, ...] = ()  # other spans of the window, the newest first
     gate_span: int
     previous_span: int | None  # span that it was compared with
     labels: dict[str, dict[str, int]]  # number of images by split and class

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, Field, PositiveInt
 
 from components.data.gate.bounds import PAGE, Finding
+from components.data.span_properties import EARLIER_SPANS, SPAN_DIGEST, data_digest
 from components.errors import Exit
 from components.model import tuning_record
 from components.model.evaluator.judgement import OVERRIDE, Check, Judgement, Override
@@ -102,7 +103,8 @@ class TrainedOn:
     """Data of a run, as recorded by the step that copied it."""
 
     span: int
-    digest: str  # digest of the span's shards
+    digest: str  # digest of the shards of all these spans
+    earlier: tuple[int, ...]  # other spans of the window, the newest first
 
 
 @dataclass(frozen=True)
@@ -272,10 +274,18 @@ class RunResult:
 
     @property
     def trained_on(self) -> TrainedOn | None:
-        """Span that was copied for the training, and its digest; None if no span was copied."""
+        """Spans that were copied for the training, and their digest; None if no span was copied."""
         if (examples := self.record.output("ImportExampleGen", "examples")) is None:
             return None
-        return TrainedOn(read(examples.properties, "span", int), read_text(examples.properties, "span_digest"))
+        in_window = EARLIER_SPANS in examples.properties
+        return TrainedOn(
+            read(examples.properties, "span", int),
+            data_digest(
+                read_text(examples.properties, SPAN_DIGEST),
+                read_text(examples.properties, EARLIER_SPANS) if in_window else "",
+            ),
+            tuple(read(examples.properties, EARLIER_SPANS, dict[int, str])) if in_window else (),
+        )
 
     @property
     def model(self) -> Artifact | None:

@@ -73,6 +73,29 @@ class DataSettings(SettingsGroup):
         le=ingest.MAX_SPAN,
         description="Span whose test images the gate evaluates on. It stays fixed when newer spans are trained on.",
     )
+    window: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="Number of spans to train on: the chosen one and the newest before it that the data gate did not "
+        "refuse. Of an image in several of them, that of the newest span counts.",
+    )
+    earlier_images: int | None = Field(
+        None,
+        ge=1,
+        description="Largest number of training images that each earlier span of the window contributes, chosen at "
+        "random. null: all.",
+    )
+
+    @model_validator(mode="after")
+    def check_window(self) -> Self:
+        """Reject a limit on earlier spans if there are none."""
+        if self.earlier_images is not None and self.window == 1:
+            raise ValueError(
+                f"earlier_images {self.earlier_images} limits earlier spans, but window 1 has none: raise window, or "
+                "set earlier_images to null"
+            )
+        return self
 
 
 class MetadataSettings(SettingsGroup):

@@ -13,12 +13,12 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components import artifacts
-from components.data.example_gen import SPAN_FOLDER
 from components.data.gate.bounds import DATA_FOLDER, LEAVE_OUT, PAGE, DataGateSettings
 from components.data.gate.checks import DataVerdict, judge
 from components.data.gate.page import MAX_EXHIBITS, ExamplePicture, Exhibit, readable_id, render, sampled_classes
 from components.data.ingest import tfrecord
 from components.data.ingest.images import REMARKS
+from components.data.span_properties import SPAN_FOLDER
 from components.data.statistics.component import CONFLICTS, TWINS, read_table
 from components.data.statistics.figures import Conflicts, read_figures, remove_leaks, repeated_ids
 from components.data.statistics.leaks import leave_out_mask

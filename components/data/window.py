@@ -1,0 +1,163 @@
+"""Window of several spans: chooses the earlier spans, and copies their images that no newer span of the window has.
+
+Beam reads and writes the shards. This process only keeps an index of the images, with eight bytes for each, and as much
+again while it is sorted.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import apache_beam as beam
+import numpy as np
+
+from components.data.ingest import span_folder, spans, tfrecord
+from components.data.ingest.images import BadImage, open_image, pixel_digest, to_rgb
+
+MakePipeline = Callable[[], beam.Pipeline]
+
+
+def earlier_spans(data: Path, span: int, window: int, refused: Iterable[int]) -> list[int]:
+    """Return the earlier spans of a window, the newest first.
+
+    Args:
+        data: the data folder.
+        span: number of the window's newest span.
+        window: largest number of spans in the window.
+        refused: numbers of spans that the data gate refused. They do not belong to a window.
+    """
+    candidates = {number for number in spans(data) if number < span} - {*refused}
+    return sorted(candidates, reverse=True)[: window - 1]
+
+
+class _Shard(NamedTuple):
+    """A shard of a window."""
+
+    span: int
+    split: str
+    path: str
+    exchange: str  # beginning of the names of the files that the workers exchange with this process
+    copy: str
+
+    @property
+    def keys(self) -> str:
+        """File with the key of each image, uint64 [N]."""
+        return f"{self.exchange}.keys.npy"
+
+    @property
+    def kept(self) -> str:
+        """File that says which images are copied, bool [N]."""
+        return f"{self.exchange}.kept.npy"
+
+
+def copy_earlier_spans(
+    make_pipeline: MakePipeline,
+    data: Path,
+    newest: int,
+    earlier: list[int],
+    folders: dict[str, Path],
+    most: int | None,
+    scratch: Path,
+) -> dict[int, int]:
+    """Copy the images of the earlier spans of a window that no newer span of the window has, with its split.
+
+    Images are equal if their pixels are. Of an image in several spans, that of the newest one counts, because its label
+    may have been corrected. Images that one span has several times stay repeated. The ids of the copies begin with the
+    name of their span, for example `span-2/`, because an id is unique only within its span.
+
+    Args:
+        make_pipeline: function that makes a Beam pipeline.
+        data: the data folder.
+        newest: number of the window's newest span, which is not copied.
+        earlier: numbers of the other spans, the newest first.
+        folders: folder of the copies by split.
+        most: largest number of images of `train` that each earlier span contributes; None for all. Which ones does not
+            depend on the other spans, except for images that a newer span has.
+        scratch: empty folder for files that the workers exchange with this process.
+
+    Returns:
+        Number of copied images by span.
+    """
+    shards = [
+        _Shard(
+            number,
+            split,
+            str(path),
+            str(scratch / f"{number}-{split}-{path.stem}"),
+            str(folders[split] / f"span-{number}-{path.name}"),
+        )
+        for number in (newest, *earlier)
+        for split in folders
+        for path in sorted((span_folder(data, number) / split).glob("part-*.tfrecord"))
+    ]
+    with make_pipeline() as pipeline:
+        _ = pipeline | "shards" >> beam.Create(shards) | beam.Reshuffle() | beam.Map(_write_keys)
+    seen = np.empty(0, np.uint64)
+    copied = {}
+    for number in (newest, *earlier):
+        of_span = [shard for shard in shards if shard.span == number]
+        keys = [np.load(shard.keys) for shard in of_span]
+        if number != newest:
+            fresh = [~_contains(seen, each) for each in keys]
+            last = _last_key(of_span, keys, fresh, most)
+            for shard, each, new in zip(of_span, keys, fresh, strict=True):
+                np.save(shard.kept, new & (each <= last) if shard.split == "train" else new)
+            copied[number] = sum(int(np.load(shard.kept).sum()) for shard in of_span)
+        seen = np.union1d(seen, np.concatenate(keys)) if keys else seen
+    with make_pipeline() as pipeline:
+        older = [shard for shard in shards if shard.span != newest]
+        _ = pipeline | "older shards" >> beam.Create(older) | beam.Reshuffle() | beam.Map(_copy)
+    return copied
+
+
+def _last_key(shards: list[_Shard], keys: list[np.ndarray], fresh: list[np.ndarray], most: int | None) -> np.uint64:
+    """Return the largest key of the images of train to copy: keys are hashes, so those below it are a random sample."""
+    of_train = [each[new] for shard, each, new in zip(shards, keys, fresh, strict=True) if shard.split == "train"]
+    sample = np.concatenate(of_train) if of_train else np.empty(0, np.uint64)
+    if most is None or len(sample) <= most:
+        return np.uint64(2**64 - 1)
+    return np.uint64(np.partition(sample, most - 1)[most - 1])
+
+
+def _contains(index: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Return bool [N]: whether a sorted index contains each key."""
+    places = np.searchsorted(index, keys)
+    places[places == len(index)] = 0
+    return index[places] == keys if len(index) else np.zeros(len(keys), bool)
+
+
+def _write_keys(shard: _Shard) -> None:
+    keys = [_key(example.image) for example in tfrecord.read_examples(Path(shard.path))]
+    _save(shard.keys, np.array(keys, np.uint64))
+
+
+def _key(image: bytes) -> int:
+    """Return a hash of an image's pixels, or of its bytes if it does not decode, which the data gate reports."""
+    try:
+        content = bytes.fromhex(pixel_digest(to_rgb(open_image(image))))
+    except BadImage:
+        content = image
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+
+
+def _copy(shard: _Shard) -> None:
+    kept = np.load(shard.kept)
+    if not kept.any():
+        return
+    partial = Path(f"{shard.copy}.{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        for keep, example in zip(kept, tfrecord.read_examples(Path(shard.path)), strict=True):
+            if keep:
+                id = f"span-{shard.span}/".encode() + example.id
+                file.write(tfrecord.frame(tfrecord.example(example.image, example.label, id)))
+    partial.replace(shard.copy)
+
+
+def _save(name: str, array: np.ndarray) -> None:
+    """Write an array completely or not at all, because an engine may run the same work twice."""
+    partial = Path(f"{name}.{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        np.save(file, array)
+    partial.replace(name)

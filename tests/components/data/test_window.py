@@ -1,0 +1,166 @@
+"""Windows of several spans, made by the ingestion from real spans and a real store."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+from ml_metadata import MetadataStore
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+from tfx.dsl.compiler.compiler import Compiler
+from tfx.orchestration.pipeline import Pipeline
+from tfx.orchestration.portable import runtime_parameter_utils
+
+from components.data.example_gen import SpanExampleGen
+from components.data.ingest import tfrecord
+from components.data.span_properties import EARLIER_SPANS, data_digest
+from pipeline.metadata.address import Address
+from pipeline.metadata.reader import reader
+from pipeline.node import launch
+from pipeline.outcome import NodeState
+from tests.helpers.spans import encoded, picture, write_span
+
+_runs = itertools.count()
+
+
+def example(seed, label=None, id=None, kind="PNG"):
+    """Return an example whose pixels depend on the seed."""
+    id = id or f"{seed}.png"
+    return tfrecord.example(encoded(picture(seed), kind), seed % 3 if label is None else label, id.encode())
+
+
+def span(data, number, train, val=()):
+    write_span(data, number, {"train": list(train), "val": list(val) or [example(900)], "test": [example(901)]})
+
+
+@pytest.fixture
+def ingest(tmp_path):
+    """Function that ingests a window, and returns the state, the error and the Examples artifact."""
+
+    def run(newest, window, most=None):
+        node = SpanExampleGen(str(tmp_path / "data"), newest, ["train", "val"], window, most)
+        pipeline = Pipeline(
+            "ingestion",
+            str(tmp_path / "root"),
+            components=[node],
+            enable_cache=True,
+            beam_pipeline_args=["--direct_num_workers=1"],
+        )
+        ir = Compiler().compile(pipeline)
+        run_id = f"run-{next(_runs)}"
+        runtime_parameter_utils.substitute_runtime_parameter(ir, {"pipeline-run-id": run_id})
+        outcome = launch(ir, "SpanExampleGen", Address(file=tmp_path / "metadata.db").connection_config())
+        with reader(Address(file=tmp_path / "metadata.db")) as store:
+            found = store.artifacts("Examples")
+        return outcome, found[0] if found else None
+
+    return run
+
+
+def read(examples, split="train"):
+    """Return the labels by id in the examples."""
+    shards = sorted(Path(examples.uri, f"Split-{split}").iterdir())
+    found = [row for shard in shards for row in tfrecord.read_examples(shard)]
+    assert len({row.id for row in found}) == len(found)
+    return {row.id.decode(): row.label for row in found}
+
+
+def test_of_an_image_in_several_spans_that_of_the_newest_counts(ingest, tmp_path):
+    data = tmp_path / "data"
+    span(data, 1, [example(1), example(2), example(3)], [example(50)])
+    span(data, 2, [example(2, label=0, id="again.png"), example(4)], [example(51), example(51, id="twice.png")])
+    span(data, 4, [example(3, label=1), example(4), example(5)], [example(50)])
+    outcome, examples = ingest(newest=4, window=3)
+    assert outcome.state is NodeState.COMPLETE
+    assert read(examples) == {
+        "3.png": 1,
+        "4.png": 1,
+        "5.png": 2,
+        "span-2/again.png": 0,
+        "span-1/1.png": 1,
+    }
+    assert {*read(examples, "val")} == {"50.png", "span-2/51.png", "span-2/twice.png"}
+    assert {path.name for path in tmp_path.glob("root/SpanExampleGen/examples/*/*")} == {"Split-train", "Split-val"}
+
+
+def test_images_that_were_encoded_again_without_loss_are_equal(ingest, tmp_path):
+    span(tmp_path / "data", 1, [example(1), example(2)])
+    span(tmp_path / "data", 2, [tfrecord.example(encoded(picture(1), compress_level=0), 0, b"new.png")])
+    _, examples = ingest(newest=2, window=2)
+    assert {*read(examples)} == {"new.png", "span-1/2.png"}
+
+
+def test_a_limit_takes_the_same_random_images_of_each_earlier_span(ingest, tmp_path):
+    data = tmp_path / "data"
+    span(data, 1, [example(seed) for seed in range(20)], [example(60)])
+    span(data, 2, [example(seed) for seed in range(20, 40)], [example(61)])
+    span(data, 3, [example(seed) for seed in range(40, 60)], [example(62)])
+    _, two = ingest(newest=2, window=2, most=5)
+    _, three = ingest(newest=3, window=3, most=5)
+
+    def chosen(examples, number):
+        return {id for id in read(examples) if id.startswith(f"span-{number}/")}
+
+    assert len(chosen(two, 1)) == len(chosen(three, 2)) == 5
+    assert chosen(two, 1) == chosen(three, 1)
+    assert len(read(three)) == 30
+    assert {*read(three, "val")} == {"62.png", "span-2/61.png", "span-1/60.png"}
+    numbers = sorted(int(id.split("/")[1].removesuffix(".png")) for id in chosen(two, 1))
+    assert numbers != list(range(5))
+
+
+def test_a_refused_span_does_not_belong_to_a_window(ingest, tmp_path):
+    data = tmp_path / "data"
+    for number in (1, 2, 3, 4):
+        span(data, number, [example(10 * number)])
+    store = MetadataStore(Address(file=tmp_path / "metadata.db").connection_config())
+    kind = store.put_artifact_type(
+        mlmd.ArtifactType(name="DataVerdict", properties={"span": mlmd.INT, "passed": mlmd.INT})
+    )
+    for number, passed, folder in (2, 0, data), (3, 0, data), (3, 1, data), (1, 0, tmp_path / "other"):
+        verdict = mlmd.Artifact(type_id=kind, state=mlmd.Artifact.LIVE)
+        verdict.properties["span"].int_value = number
+        verdict.properties["passed"].int_value = passed
+        verdict.custom_properties["data_folder"].string_value = str(folder)
+        store.put_artifacts([verdict])
+    _, examples = ingest(newest=4, window=3)
+    assert [*json.loads(examples.properties[EARLIER_SPANS])] == ["3", "1"]
+    assert {*read(examples)} == {"40.png", "span-3/30.png", "span-1/10.png"}
+
+
+def test_a_window_has_a_digest_of_its_own_and_is_cached(ingest, tmp_path):
+    data = tmp_path / "data"
+    span(data, 1, [example(1)])
+    span(data, 2, [example(2)])
+    _, single = ingest(newest=2, window=1)
+    first, window = ingest(newest=2, window=2)
+    second, _ = ingest(newest=2, window=2)
+    assert [first.state, second.state] == [NodeState.COMPLETE, NodeState.CACHED]
+    assert EARLIER_SPANS not in single.properties
+    digests = {
+        data_digest(examples.properties["span_digest"], examples.properties.get(EARLIER_SPANS, ""))
+        for examples in (single, window)
+    }
+    assert len(digests) == 2
+    span(data, 3, [example(3)])
+    assert [*json.loads(ingest(newest=3, window=2)[1].properties[EARLIER_SPANS])] == ["2"]
+    # A span of the window may change as little as the newest one.
+    span(data, 1, [example(7)])
+    refused, _ = ingest(newest=3, window=3)
+    assert refused.data_refused and "span-1 has changed since it was used" in refused.error
+
+
+def test_a_damaged_earlier_span_is_refused(ingest, tmp_path):
+    span(tmp_path / "data", 1, [example(1), example(2)])
+    span(tmp_path / "data", 2, [example(3)])
+    shard = tmp_path / "data" / "span-1" / "train" / "part-00000-of-00001.tfrecord"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    refused, _ = ingest(newest=2, window=2)
+    assert refused.data_refused and str(shard) in refused.error
+
+
+def test_a_window_larger_than_the_data_has_all_spans(ingest, tmp_path):
+    span(tmp_path / "data", 5, [example(1)])
+    _, examples = ingest(newest=5, window=10)
+    assert {*read(examples)} == {"1.png"}
+    assert EARLIER_SPANS not in examples.properties
