@@ -11,6 +11,6 @@ shift
 # The cache is kept, so that a second training does not compile what the first one did.
 export PYTHONPATH="build/accelerator/site:." KERAS_BACKEND=jax JAX_COMPILATION_CACHE_DIR="$PWD/.cache/jax" PYTHONUNBUFFERED=1
 arguments=(build/accelerator/cifar10.npz --preset "$preset" --peak-tflops 790)
-[ -z "$REHEARSE" ] || arguments+=(--images 96 --epochs 2 --set training.batch_size=32 --set training.precision=bfloat16)
+[ -z "$REHEARSE" ] || arguments+=(--images 96 --epochs 2 --set training.batch_size=32)
 python3 benchmarks/train_accelerator.py "${arguments[@]}" --out "$OUT/results.jsonl" --save "$OUT/$preset.npz" "$@" 2>&1 |
     tee "$OUT/$preset.log"

@@ -190,6 +190,7 @@ def shorten(training: TrainingSettings, epochs: int | None) -> TrainingSettings:
             "epochs": epochs,
             "warmup_epochs": training.warmup_epochs * share,
             "ema_epochs": training.ema_epochs * share,
+            "teacher_epochs": math.ceil(training.teacher_epochs * share),
             "patience": None if training.patience is None else max(1, round(training.patience * share)),
         }
     )

@@ -79,6 +79,7 @@ def test_values_are_applied_and_checked():
 
 
 def test_a_shorter_trial_has_the_whole_schedule():
-    short = shorten(SETTINGS.training, 10)
+    short = shorten(SETTINGS.training.model_copy(update={"teacher_epochs": 6}), 10)
     assert (short.epochs, short.warmup_epochs, short.ema_epochs, short.patience) == (10, 1, 0.5, 2)
+    assert short.teacher_epochs == 2
     assert shorten(SETTINGS.training, None) == shorten(SETTINGS.training, 50) == SETTINGS.training

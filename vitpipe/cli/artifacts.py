@@ -1,5 +1,6 @@
 """`vitpipe artifacts`: list and inspect the artifacts in ML Metadata."""
 
+import json
 import re
 from datetime import datetime
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from components.data.span_properties import EARLIER_SPANS
 from components.errors import NotFound
 from components.model.serving_folder import ModelId, read_record
 from pipeline.console.terminal import print_json, print_line
@@ -122,12 +124,26 @@ def find_artifact(store: Reader, address: Address, name: str) -> Artifact:
         examples = store.artifacts("Examples", properties=[("span", match[1])])
         # The gate reads only the test split of its span. An artifact with the training images says more.
         with_training = [artifact for artifact in examples if "train" in str(artifact.properties.get("split_names"))]
-        if examples:
-            return (with_training or examples)[0]
+        if found := [*with_training, *windows_with(store, match[1]), *examples]:
+            return found[0]
         raise NotFound(
             f"no run has read {name}: `vitpipe artifacts list --type Examples` shows the spans that were read"
         )
     raise NotFound(f"{name} is not the name of an artifact: write an id, v3 for pushed version 3, or span-2 for span 2")
+
+
+def windows_with(store: Reader, span: str) -> list[Artifact]:
+    """Return the examples of all windows that a span belongs to as an earlier span, the newest first.
+
+    Args:
+        store: Reader of the store.
+        span: Number of the span.
+    """
+    return [
+        artifact
+        for artifact in store.artifacts("Examples")
+        if span in json.loads(str(artifact.properties.get(EARLIER_SPANS, "{}")))
+    ]
 
 
 def _pushed_model(store: Reader, version: str, serving: Path | None) -> Artifact:

@@ -8,10 +8,10 @@ import typer
 from rich.tree import Tree
 
 from pipeline.console.terminal import print_json, print_line, printable
-from pipeline.drawing.lineage import Branch, as_json, dot, mermaid, tree
+from pipeline.drawing.lineage import Branch, as_json, describe, dot, mermaid, tree
 from pipeline.metadata.reader import reader
 from pipeline.metadata.stores import store_of
-from vitpipe.cli.artifacts import ArtifactName, find_artifact
+from vitpipe.cli.artifacts import ArtifactName, find_artifact, windows_with
 from vitpipe.cli.options import OnePipeline, Runs
 from vitpipe.cli.panels import LOOK, example
 from vitpipe.cli.tables import print_unwrapped
@@ -51,6 +51,7 @@ def lineage(
         start = find_artifact(store, address, artifact)
         result = store.lineage(start.id, "up" if up else "down")
         involved = store.runs_named(sorted(set(result.runs.values())))
+        windows = windows_with(store, artifact.removeprefix("span-")) if artifact.startswith("span-") else []
     if as_format is Format.JSON or json_:
         print_json(as_json(result, involved))
     elif as_format is Format.MERMAID:
@@ -59,6 +60,9 @@ def lineage(
         print(dot(result))
     else:
         print_unwrapped(_rich(tree(result, up)))
+        for window in windows:
+            if window.id != start.id:
+                print_line(f"{artifact} also belongs to a window: {describe(window)}")
         for run in involved:
             code, reason = run.facts.get("code_version", "unknown"), run.facts.get("reason")
             print_line(

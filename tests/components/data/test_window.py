@@ -14,11 +14,13 @@ from tfx.orchestration.portable import runtime_parameter_utils
 from components.data.example_gen import SpanExampleGen
 from components.data.ingest import tfrecord
 from components.data.span_properties import EARLIER_SPANS, data_digest
+from pipeline.drawing.lineage import describe
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 from pipeline.node import launch
 from pipeline.outcome import NodeState
 from tests.helpers.spans import encoded, picture, write_span
+from vitpipe.cli.artifacts import find_artifact
 
 _runs = itertools.count()
 
@@ -142,6 +144,10 @@ def test_a_window_has_a_digest_of_its_own_and_is_cached(ingest, tmp_path):
         for examples in (single, window)
     }
     assert len(digests) == 2
+    address = Address(file=tmp_path / "metadata.db")
+    with reader(address) as store:
+        assert find_artifact(store, address, "span-1").id == window.id
+        assert describe(window).endswith("with the earlier spans 1")
     span(data, 3, [example(3)])
     assert [*json.loads(ingest(newest=3, window=2)[1].properties[EARLIER_SPANS])] == ["2"]
     # A span of the window may change as little as the newest one.
