@@ -83,6 +83,7 @@ class Recipe:
         augmentation: Settings of the augmentation.
         training: Settings of the training.
         splits: The images. With `training.use_val`, those of val are also trained on.
+        teacher_width: Channels of the first convolution of the teacher.
     """
 
     def __init__(
@@ -91,13 +92,18 @@ class Recipe:
         augmentation: AugmentSettings,
         training: TrainingSettings,
         splits: Splits,
+        teacher_width: int = 64,
     ) -> None:
         import jax
         import jax.numpy as jnp
 
+        self.teacher_width = teacher_width
+
         self.model_settings, self.augmentation, self.training = model, augmentation, training
         self.teacher = (
-            TeacherRecipe(model, *teacher_settings(augmentation, training), splits) if training.teacher_epochs else None
+            TeacherRecipe(model, *teacher_settings(augmentation, training), splits, teacher_width)
+            if training.teacher_epochs
+            else None
         )
         if training.use_val:
             train, val = splits["train"], splits["val"]
@@ -413,8 +419,6 @@ class Recipe:
 class TeacherRecipe(Recipe):
     """Recipe of the CNN that is the teacher in a distillation."""
 
-    width = 64  # channels of the first convolution
-
     def choose_attention(self) -> str:
         """Return the kind of attention for the log."""
         return "no attention"
@@ -427,8 +431,8 @@ class TeacherRecipe(Recipe):
 
         size = self.model_settings.image_size
         policy = keras.DTypePolicy(self.policy)
-        return ResNet9(size, self.classes, self.width, mean=self.mean, std=self.std, dtype=policy)
+        return ResNet9(size, self.classes, self.teacher_width, mean=self.mean, std=self.std, dtype=policy)
 
     def flops(self) -> int:
         """Return the FLOPs of training on one image: three passes of 378 million multiply-adds each at 32x32 pixels."""
-        return 3 * 2 * 378_000_000 * self.width**2 // 64**2 * self.model_settings.image_size**2 // 32**2
+        return 3 * 2 * 378_000_000 * self.teacher_width**2 // 64**2 * self.model_settings.image_size**2 // 32**2

@@ -50,6 +50,9 @@ def main() -> None:
     )
     parser.add_argument("--images", type=int, metavar="N", help="use only the first N images of each split")
     parser.add_argument(
+        "--teacher-width", type=int, default=64, metavar="N", help="channels of the teacher's first convolution"
+    )
+    parser.add_argument(
         "--peak-tflops", type=float, help="peak TFLOP/s of the device, in the precision of the training"
     )
     parser.add_argument("--out", type=Path, help="append one line of JSON for each training to this file")
@@ -69,7 +72,7 @@ def main() -> None:
     if training.accumulate > 1:
         sys.exit(f"training.accumulate {training.accumulate}: this loop computes a batch at once; set it to 1")
 
-    recipe = Recipe(model, augmentation, training, packed.load(args.data, args.images))
+    recipe = Recipe(model, augmentation, training, packed.load(args.data, args.images), args.teacher_width)
     device, machine = recipe.device(), recipe.machine()
     print(
         f"{machine}, {recipe.attention}: {recipe.parameters:,} parameters, "
