@@ -15,7 +15,7 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
 [ -d data/cifar10/span-1 ] || vitpipe data prepare cifar10
-[ -f $carried/cifar10.npz ] || PYTHONPATH=. python benchmarks/packed.py data/cifar10/span-1 $carried/cifar10.npz
+[ -f $carried/cifar10.npz ] || python benchmarks/packed.py data/cifar10/span-1 $carried/cifar10.npz
 # Packages that the other machine lacks, with the versions and hashes of the lock.
 awk '/^[a-z]/ { wanted = /^(keras|namex|optree|pydantic|pydantic-core|annotated-types|typing-inspection|typing-extensions)==/ }
      wanted && !/^ *#/' requirements/base.txt > "$scratch/requirements.txt"
@@ -27,7 +27,9 @@ mkdir "$scratch/checkout" "$scratch/results"
 git ls-files -z --cached --others --exclude-standard | tar --null -T - -cf - $carried | tar -xf - -C "$scratch/checkout"
 size=$(du -sm "$scratch/checkout" | cut -f1)
 if [ "$size" -gt "$limit" ]; then
-    echo "The checkout with $carried has $size MiB, but $limit MiB can be copied: remove large files" >&2
+    echo "The checkout with $carried has $size MiB, but $limit MiB can be copied: remove large files, or give a larger" >&2
+    echo "limit if the machine accepts it. The official archive of CIFAR-10 makes PNG images, which are several times as" >&2
+    echo "large as JPEG images." >&2
     exit 1
 fi
 
@@ -39,7 +41,7 @@ rehearse() {
 }
 rehearse cifar10 --set training.precision=bfloat16 # as on a GPU
 rehearse cifar10-best --teacher-width 8 # JAX computes convolutions slowly on a CPU
-PYTHONPATH=. python benchmarks/gpu_results.py --check "$scratch/results"
+python benchmarks/gpu_results.py --check "$scratch/results"
 largest=$(find "$scratch/results" -type f -size +16M)
 [ -z "$largest" ] || { echo "larger than 16 MiB: $largest" >&2; exit 1; }
 
@@ -48,10 +50,10 @@ cat <<END
 The rehearsal passed. Copy the checkout with $carried ($size MiB) to the machine with the GPU, and run there, with OUT
 set to an existing folder:
 
-    bash benchmarks/gpu_train.sh cifar10         about 4 minutes on an H200
-    bash benchmarks/gpu_train.sh cifar10-best    about 6 minutes on an H200
+    PEAK_TFLOPS=790 bash benchmarks/gpu_train.sh cifar10         about 4 minutes on an H200
+    PEAK_TFLOPS=790 bash benchmarks/gpu_train.sh cifar10-best    about 6 minutes on an H200
 
 Copy the files in \$OUT back, and add the figures to docs/benchmarks.md and push the models with:
 
-    RECORD=1 PYTHONPATH=. python benchmarks/gpu_results.py FOLDER
+    RECORD=1 python benchmarks/gpu_results.py FOLDER
 END

@@ -1,6 +1,6 @@
-"""Results that `gpu_train.sh` wrote: their table, and the models tested and pushed by the pipeline.
+"""Record the results of `gpu_train.sh`, and test and push its models with the pipeline.
 
-    PYTHONPATH=. python benchmarks/gpu_results.py FOLDER
+    python benchmarks/gpu_results.py FOLDER
 
 Each model becomes the backbone of a run without epochs, so that the gate and the serving check decide whether it is
 pushed. ML Metadata records it as accepted without training. With RECORD=1 the table is added to `docs/benchmarks.md`.
@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,27 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="read everything, but neither record nor push anything")
     args = parser.parse_args()
     try:
-        results = [json.loads(line) for line in (args.folder / "results.jsonl").read_text().splitlines()]
+        lines = [json.loads(line) for line in (args.folder / "results.jsonl").read_text().splitlines()]
     except OSError as error:
         parser.error(f"{error}: name a folder that gpu_train.sh wrote")
+    results = list({line["preset"]: line for line in lines}.values())  # of each preset, the last training
     models = {result["preset"]: weights.load(args.folder / result["weights"]) for result in results}
     for result in results:
-        assert weights.digest(models[result["preset"]]) == result["weights_sha256"], "another model's weights"
+        if weights.digest(models[result["preset"]]) != result["weights_sha256"]:
+            parser.error(
+                f"{args.folder / result['weights']} is not of the last training in results.jsonl: copy both again"
+            )
     columns, rows = table(results)
     for line in (columns, ["-"] * len(columns), *rows):
         print(f"| {' | '.join(line)} |")
     if args.check:
         return 0
+    codes = [0]
+    with tempfile.TemporaryDirectory() as scratch:
+        for preset, model in models.items():
+            file = Path(scratch, f"{preset}.keras")
+            model.save(file)
+            codes.append(push(preset, file))
     commands = "; ".join(f"`{result['command']}`" for result in results)
     record.write(
         "accelerator",
@@ -48,11 +58,6 @@ def main() -> int:
         "its mirror image are added.",
         machine=results[0]["machine"],
     )
-    codes = [0]
-    for preset, model in models.items():
-        file = args.folder / f"{preset}.keras"
-        model.save(file)
-        codes.append(push(preset, file))
     return max(codes)
 
 
@@ -72,7 +77,9 @@ def table(results: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
         "seconds of compilation": lambda result: f"{result['compile_seconds']:.1f}",
         "seconds of an epoch": lambda result: f"{result['seconds_an_epoch']:.2f}",
         "images/s": lambda result: f"{result['images_per_second']:,.0f}",
-        "share of the peak": lambda result: f"{result['tflops'] / result['peak_tflops']:.1%}",
+        "share of the peak": lambda result: (
+            f"{result['tflops'] / result['peak_tflops']:.1%}" if result["peak_tflops"] else ""
+        ),
     }
     rows = [[name, *map(text, trainings.values())] for name, text in figures.items()]
     return ["figure", *trainings], rows
@@ -83,7 +90,7 @@ def push(preset: str, model: Path) -> int:
     command = [sys.executable, "-m", "vitpipe", "finetune", "--from", str(model.resolve()), "-c", preset]
     for setting in ("finetune.head_epochs=0", "finetune.epochs=0", "training.teacher_epochs=0"):
         command += ["--set", setting]
-    return subprocess.run([*command, "--set", f"name={preset}-accelerator"], env={**os.environ}).returncode
+    return subprocess.run([*command, "--set", f"name={preset}-accelerator"]).returncode
 
 
 if __name__ == "__main__":

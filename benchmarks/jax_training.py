@@ -402,9 +402,10 @@ class Recipe:
         return self.steps * self.training.batch_size / float(np.median(seconds))
 
     def flops(self) -> int:
-        """Return the FLOPs of training on one image."""
+        """Return the FLOPs of training on one image, with the teacher's forward pass."""
         model = self.model_settings
-        return training_flops(
+        forward_pass_of_teacher = self.teacher.flops() // 3 if self.teacher else 0
+        return forward_pass_of_teacher + training_flops(
             model.image_size,
             model.patch_size,
             self.classes,

@@ -1,4 +1,4 @@
-"""The encoded images of a span in one file that numpy alone can read: 17.6 MiB for CIFAR-10.
+"""The encoded images of a span in one file that numpy alone can read: 17.6 MiB for CIFAR-10 as JPEG images.
 
 python benchmarks/packed.py data/cifar10/span-1 data/cifar10.npz
 """

@@ -44,7 +44,7 @@ _WIDE = ("model.width=128",)
 _STEM = ("model.conv_stem=true",)
 SWEEPS: dict[str, dict[str, Variant]] = {
     "start": {
-        "unchanged": Variant(_PLAIN),
+        "plain": Variant(_PLAIN),
         "patches after Glorot": Variant(_PLAIN, _PATCHES),
         "patches, and each of q, k and v, after Glorot": Variant(_PLAIN, _PATCHES | _QKV),
         "patches after Glorot, positions and CLS 0.5": Variant(
@@ -59,14 +59,14 @@ SWEEPS: dict[str, dict[str, Variant]] = {
         "bfloat16": Variant((*_WIDE, "training.precision=bfloat16")),
     },
     "switches": {
-        "unchanged": Variant(),
-        "pool mean": Variant(("model.pool=mean",)),
-        "conv stem": Variant(_STEM),
-        "conv stem, mimetic": Variant((*_STEM, "model.mimetic=true")),
-        "conv stem, Muon": Variant((*_STEM, "training.optimizer=muon")),
-        "conv stem, mimetic, Muon": Variant((*_STEM, "model.mimetic=true", "training.optimizer=muon")),
+        "plain": Variant(_PLAIN),
+        "pool mean": Variant((*_PLAIN, "model.pool=mean")),
+        "conv stem": Variant((*_PLAIN, *_STEM)),
+        "conv stem, mimetic": Variant((*_PLAIN, *_STEM, "model.mimetic=true")),
+        "conv stem, Muon": Variant((*_PLAIN, *_STEM, "training.optimizer=muon")),
+        "conv stem, mimetic, Muon": Variant((*_PLAIN, *_STEM, "model.mimetic=true", "training.optimizer=muon")),
         "conv stem, mimetic, Muon, 3e-3": Variant(
-            (*_STEM, "model.mimetic=true", "training.optimizer=muon", "training.learning_rate=3e-3")
+            (*_PLAIN, *_STEM, "model.mimetic=true", "training.optimizer=muon", "training.learning_rate=3e-3")
         ),
     },
 }

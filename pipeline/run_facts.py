@@ -35,7 +35,10 @@ def choose_span(settings: Settings) -> int:
     span = settings.chosen_span()
     schema.read(data)
     manifest.read(ingest.span_folder(data, settings.data.gate_span))
-    images = manifest.read(ingest.span_folder(data, span)).examples("train")
+    newest = manifest.read(ingest.span_folder(data, span))
+    images = newest.examples("train") + newest.examples("val") * settings.training.use_val
+    if settings.data.window > 1:  # the Trainer knows how many images the window has
+        return span
     if images < settings.training.batch_size:
         raise SettingsError(
             f"training.batch_size {settings.training.batch_size} is more than the {images} training images of span "

@@ -65,7 +65,7 @@ def fine_tune(
         classes: Number of classes of the new head.
         augmentation: Settings of the augmentation.
         train_split: Images to train on.
-        val_split: Images that select the best epoch.
+        val_split: Images that select the best epoch, unless `training.use_val` selects the last one.
         log_dir: Folder of the history.
         checkpoints: Path of the checkpoint folders without their suffixes: those of the phases end in `-1` and `-2`.
         strategy: Strategy that distributes a step over devices. None: one device.

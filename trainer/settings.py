@@ -302,8 +302,8 @@ class TrainingSettings(SettingsGroup):
     )
     use_val: bool = Field(
         False,
-        description="Train on the images of val, too. No images are then left to choose an epoch by: the model of the "
-        "last epoch is exported, and accuracy on val is not measured. Trials of a tuning do not train on val.",
+        description="Also train on the images of val. Then no images are left to select an epoch, so the model of the "
+        "last epoch is exported and accuracy on val is not measured. Trials of a tuning do not train on val.",
     )
     patience: int | None = Field(
         None,

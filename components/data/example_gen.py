@@ -1,7 +1,7 @@
 """SpanExampleGen: brings a span that `vitpipe data prepare` wrote into the graph, or a window of several spans.
 
 It checks the shards against the manifest and copies them. TFX's ImportExampleGen would read, shuffle and compress all
-examples in a Beam job, but a span is already split, shuffled and sharded. TFX's own range of spans has only one span.
+examples in a Beam job, but a span is already split, shuffled and sharded. TFX's `range_config` selects a single span.
 """
 
 import json
@@ -33,7 +33,7 @@ from components.data.span_properties import EARLIER_SPANS, SPAN_DIGEST, SPAN_FOL
 from components.data.window import copy_earlier_spans, earlier_spans
 from components.errors import DataRefused
 
-WINDOW, MOST = "window", "earlier_images"  # entries of the component's custom config
+WINDOW, EARLIER_IMAGES = "window", "earlier_images"  # entries of the component's custom config
 _MAX_NAMED = 5  # problems in a message
 
 log = logging.getLogger(__name__)
@@ -73,15 +73,26 @@ class Driver(driver.FileBasedDriver):
                 f"{exec_properties['input_base']}: a split of the span has no shard ({error}): restore the span"
             ) from error
         with self._metadata_handle as handle:
-            examples = handle.store.get_artifacts_by_type("Examples")
-            verdicts = handle.store.get_artifacts_by_type("DataVerdict")
+            used = _used_spans(handle.store.get_artifacts_by_type("Examples"))
+            pipeline = handle.store.get_context_by_type_and_name("pipeline", pipeline_info.pipeline_name)
+            known = handle.store.get_artifacts_by_context(pipeline.id) if pipeline else []
+            of_pipeline = {artifact.id for artifact in known}
+            verdicts = [
+                verdict for verdict in handle.store.get_artifacts_by_type("DataVerdict") if verdict.id in of_pipeline
+            ]
         window = int(_custom_config(exec_properties).get(WINDOW, 1))
         others = {
             number: _digest(span_folder(data, number))
             for number in earlier_spans(data, span, window, _refused(verdicts, data))
         }
         for number, now in {span: digest, **others}.items():
-            _check_unchanged(span_folder(data, number), now, examples)
+            before, uri = used.get(span_folder(data, number), (now, ""))
+            if now != before:
+                raise DataRefused(
+                    f"{span_folder(data, number)} has changed since it was used: the digest of its shards was "
+                    f"{before[:12]} in {uri} and is now {now[:12]}. A span must not change: restore it, and prepare "
+                    "new data as the next span or into another folder"
+                )
         properties |= {SPAN_FOLDER: str(span_folder(data, span)), SPAN_DIGEST: digest}
         return properties | ({EARLIER_SPANS: json.dumps(others)} if others else {})
 
@@ -106,7 +117,12 @@ def _digest(folder: Path) -> str:
 
 
 def _refused(verdicts: list[mlmd.Artifact], data: Path) -> set[int]:
-    """Return the spans of a data folder whose latest verdict is that the data gate refused them."""
+    """Return the spans of a data folder that the data gate refused at last, with or without earlier spans.
+
+    Args:
+        verdicts: all verdicts of the pipeline.
+        data: the data folder.
+    """
     passed = {
         verdict.properties["span"].int_value: verdict.properties["passed"].int_value
         for verdict in sorted(verdicts, key=lambda verdict: verdict.create_time_since_epoch)
@@ -115,22 +131,18 @@ def _refused(verdicts: list[mlmd.Artifact], data: Path) -> set[int]:
     return {span for span, has_passed in passed.items() if not has_passed}
 
 
-def _check_unchanged(folder: Path, digest: str, examples: list[mlmd.Artifact]) -> None:
-    """Raise DataRefused if earlier examples were copied from the same span with another digest."""
-    for earlier in examples:
-        if earlier.state != mlmd.Artifact.LIVE:  # left by an ingestion that was refused
+def _used_spans(examples: list[mlmd.Artifact]) -> dict[Path, tuple[str, str]]:
+    """Return, for the folder of each span that examples were copied from, its digest and the URI of the first copy."""
+    used: dict[Path, tuple[str, str]] = {}
+    for artifact in examples:
+        if artifact.state != mlmd.Artifact.LIVE:  # left by an ingestion that was refused
             continue
-        known = earlier.custom_properties
+        known = artifact.custom_properties
         newest = Path(known[SPAN_FOLDER].string_value)
-        used = {newest: known[SPAN_DIGEST].string_value}
-        for number, other in json.loads(known[EARLIER_SPANS].string_value or "{}").items():
-            used[span_folder(newest.parent, number)] = other
-        if used.get(folder, digest) != digest:
-            raise DataRefused(
-                f"{folder} has changed since it was used: the digest of its shards was {used[folder][:12]} in "
-                f"{earlier.uri} and is now {digest[:12]}. A span must not change: restore it, and prepare new data as "
-                "the next span or into another folder"
-            )
+        used.setdefault(newest, (known[SPAN_DIGEST].string_value, artifact.uri))
+        for number, digest in json.loads(known[EARLIER_SPANS].string_value or "{}").items():
+            used.setdefault(span_folder(newest.parent, number), (digest, artifact.uri))
+    return used
 
 
 def _custom_config(exec_properties: dict[str, Any]) -> dict[str, Any]:
@@ -164,8 +176,10 @@ class Executor(base_beam_executor.BaseBeamExecutor):  # TFX requires a Beam exec
         splits = [split.name for split in config.splits]
         folder = Path(exec_properties[SPAN_FOLDER])
         earlier = [int(number) for number in json.loads(exec_properties.get(EARLIER_SPANS, "{}"))]
-        for each in (folder, *(span_folder(folder.parent, number) for number in earlier)):
-            _check_span(each, splits)
+        _check_span(folder, splits, "restore the span, or prepare the data again as the next span")
+        for number in earlier:
+            advice = "restore the span; to train without it, delete its folder or lower data.window"
+            _check_span(span_folder(folder.parent, number), splits, advice)
         shards = manifest.read(folder).shards
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         examples.split_names = artifact_utils.encode_split_names(splits)
@@ -182,7 +196,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):  # TFX requires a Beam exec
                         f"{shard} changed while it was read: wait until nothing writes to it, and run again"
                     )
         if earlier:
-            most = _custom_config(exec_properties).get(MOST)
+            most = _custom_config(exec_properties).get(EARLIER_IMAGES)
             scratch = Path(examples.uri, ".window")  # next to the copies, where the workers of an engine write, too
             scratch.mkdir()
             counts = copy_earlier_spans(
@@ -201,12 +215,12 @@ class Executor(base_beam_executor.BaseBeamExecutor):  # TFX requires a Beam exec
             )
 
 
-def _check_span(folder: Path, splits: list[str]) -> None:
-    """Raise DataRefused if splits of a span do not match its manifest."""
+def _check_span(folder: Path, splits: list[str], advice: str) -> None:
+    """Raise DataRefused, with advice, if splits of a span do not match its manifest."""
     if problems := span_problems(folder, splits):
         more = len(problems) - _MAX_NAMED
         named = "; ".join(problems[:_MAX_NAMED]) + (f"; and {more:,} more" if more > 0 else "")
-        raise DataRefused(f"{named}; restore the span, or prepare the data again as the next span")
+        raise DataRefused(f"{named}; {advice}")
 
 
 class SpanExampleGen(FileBasedExampleGen):
@@ -241,7 +255,7 @@ class SpanExampleGen(FileBasedExampleGen):
             range_config=range_config_pb2.RangeConfig(
                 static_range=range_config_pb2.StaticRange(start_span_number=span, end_span_number=span)
             ),
-            custom_config=_pack({WINDOW: window, MOST: earlier_images}) if window > 1 else None,
+            custom_config=_pack({WINDOW: window, EARLIER_IMAGES: earlier_images}) if window > 1 else None,
         )
 
 

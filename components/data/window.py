@@ -1,22 +1,27 @@
-"""Window of several spans: chooses the earlier spans, and copies their images that no newer span of the window has.
+"""Window of several spans: chooses the earlier spans, and copies the images that no newer span of the window contains.
 
-Beam reads and writes the shards. This process only keeps an index of the images, with eight bytes for each, and as much
-again while it is sorted.
+Beam reads and writes the shards. This process holds only hashes of the images, with about 40 bytes for each image of
+the window while they are sorted.
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
+from uuid import uuid4
 
 import apache_beam as beam
 import numpy as np
 
-from components.data.ingest import span_folder, spans, tfrecord
+from components.data.ingest import manifest, safe_files, span_folder, spans, tfrecord
 from components.data.ingest.images import BadImage, open_image, pixel_digest, to_rgb
+from components.errors import DataRefused
 
 MakePipeline = Callable[[], beam.Pipeline]
+
+_DECODED = 256  # images that are decoded at a time
 
 
 def earlier_spans(data: Path, span: int, window: int, refused: Iterable[int]) -> list[int]:
@@ -38,6 +43,7 @@ class _Shard(NamedTuple):
     span: int
     split: str
     path: str
+    sha256: str
     exchange: str  # beginning of the names of the files that the workers exchange with this process
     copy: str
 
@@ -61,11 +67,11 @@ def copy_earlier_spans(
     most: int | None,
     scratch: Path,
 ) -> dict[int, int]:
-    """Copy the images of the earlier spans of a window that no newer span of the window has, with its split.
+    """Copy each image of the earlier spans that no newer span of the window contains, into the folder of its split.
 
-    Images are equal if their pixels are. Of an image in several spans, that of the newest one counts, because its label
-    may have been corrected. Images that one span has several times stay repeated. The ids of the copies begin with the
-    name of their span, for example `span-2/`, because an id is unique only within its span.
+    Images are equal if their pixels are. If several spans contain an image, the copy in the newest span is used,
+    because its label may have been corrected. Images that one span contains several times stay repeated. The ids of
+    the copies begin with the name of their span, for example `span-2/`, because an id is unique only within its span.
 
     Args:
         make_pipeline: function that makes a Beam pipeline.
@@ -73,24 +79,29 @@ def copy_earlier_spans(
         newest: number of the window's newest span, which is not copied.
         earlier: numbers of the other spans, the newest first.
         folders: folder of the copies by split.
-        most: largest number of images of `train` that each earlier span contributes; None for all. Which ones does not
-            depend on the other spans, except for images that a newer span has.
+        most: largest number of different images of `train` that each earlier span contributes; None for all. The
+            choice does not depend on the other spans, except that images of newer spans are left out.
         scratch: empty folder for files that the workers exchange with this process.
 
     Returns:
         Number of copied images by span.
+
+    Raises:
+        DataRefused: if a shard changes while it is copied.
     """
     shards = [
         _Shard(
             number,
             split,
-            str(path),
-            str(scratch / f"{number}-{split}-{path.stem}"),
-            str(folders[split] / f"span-{number}-{path.name}"),
+            str(span_folder(data, number) / name),
+            shard.sha256,
+            str(scratch / f"{number}-{name.replace('/', '-')}"),
+            # Readers of a split expect names that begin with `part-`.
+            str(folders[split] / Path(name).name.replace("part-", f"part-span-{number}-", 1)),
         )
         for number in (newest, *earlier)
-        for split in folders
-        for path in sorted((span_folder(data, number) / split).glob("part-*.tfrecord"))
+        for name, shard in sorted(manifest.read(span_folder(data, number)).shards.items())
+        if (split := name.partition("/")[0]) in folders
     ]
     with make_pipeline() as pipeline:
         _ = pipeline | "shards" >> beam.Create(shards) | beam.Reshuffle() | beam.Map(_write_keys)
@@ -105,7 +116,8 @@ def copy_earlier_spans(
             for shard, each, new in zip(of_span, keys, fresh, strict=True):
                 np.save(shard.kept, new & (each <= last) if shard.split == "train" else new)
             copied[number] = sum(int(np.load(shard.kept).sum()) for shard in of_span)
-        seen = np.union1d(seen, np.concatenate(keys)) if keys else seen
+        if number != earlier[-1]:
+            seen = np.unique(np.concatenate([seen, *keys]))
     with make_pipeline() as pipeline:
         older = [shard for shard in shards if shard.span != newest]
         _ = pipeline | "older shards" >> beam.Create(older) | beam.Reshuffle() | beam.Map(_copy)
@@ -129,8 +141,15 @@ def _contains(index: np.ndarray, keys: np.ndarray) -> np.ndarray:
 
 
 def _write_keys(shard: _Shard) -> None:
-    keys = [_key(example.image) for example in tfrecord.read_examples(Path(shard.path))]
-    _save(shard.keys, np.array(keys, np.uint64))
+    examples, keys = tfrecord.read_examples(Path(shard.path)), list[int]()
+    with ThreadPoolExecutor() as threads:  # decoding releases the lock of the interpreter
+        while images := [example.image for example in islice(examples, _DECODED)]:
+            keys += threads.map(_key, images)
+    # The file appears complete or not at all, because an engine may run the same work twice.
+    partial = Path(f"{shard.exchange}.{uuid4().hex}")
+    with partial.open("wb") as file:
+        np.save(file, np.array(keys, np.uint64))
+    partial.replace(shard.keys)
 
 
 def _key(image: bytes) -> int:
@@ -146,18 +165,12 @@ def _copy(shard: _Shard) -> None:
     kept = np.load(shard.kept)
     if not kept.any():
         return
-    partial = Path(f"{shard.copy}.{os.getpid()}.partial")
+    partial = Path(f"{shard.exchange}.{uuid4().hex}")
     with partial.open("wb") as file:
-        for keep, example in zip(kept, tfrecord.read_examples(Path(shard.path)), strict=True):
+        for keep, example in zip(kept, tfrecord.read_examples(Path(shard.path)), strict=False):
             if keep:
                 id = f"span-{shard.span}/".encode() + example.id
                 file.write(tfrecord.frame(tfrecord.example(example.image, example.label, id)))
+    if safe_files.file_digest(Path(shard.path)) != shard.sha256:
+        raise DataRefused(f"{shard.path} changed while it was read: wait until nothing writes to it, and run again")
     partial.replace(shard.copy)
-
-
-def _save(name: str, array: np.ndarray) -> None:
-    """Write an array completely or not at all, because an engine may run the same work twice."""
-    partial = Path(f"{name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        np.save(file, array)
-    partial.replace(name)

@@ -77,7 +77,7 @@ class ModelRecord(Group):
     run_id: str
     model: ModelId
     span: int  # that the model was trained on
-    data_digest: str  # digest of the span's shards
+    data_digest: str  # digest of the shards of the span, or of all spans of a window
     code_version: str
     settings_digest: str  # sha256 of the resolved settings, which the run records in full
     metrics: dict[str, float]  # figures on the gate's test set
@@ -221,7 +221,7 @@ def push_candidate(
         signatures: Names of the SavedModel's signatures.
         run_id: Id of the run that trained the model.
         span: Span that the model was trained on.
-        data_digest: Digest of the span's shards.
+        data_digest: Digest of the shards of the span, or of all spans of a window.
         code_version: Version of the code that trained the model.
         settings_digest: sha256 of the run's resolved settings.
         override: Reason of a person who overruled the gate, if any.

@@ -73,7 +73,7 @@ class Executor(base_executor.BaseExecutor):
             {
                 "model": settings.model.model_dump_json(),
                 "augment": settings.augment.model_dump_json(),
-                "training": settings.training.model_dump_json(exclude=WITHOUT_EFFECT),
+                "training": settings.training.model_dump_json(exclude=WITHOUT_EFFECT | {"use_val"}),
                 "epochs": str(tune.epochs),
                 "space": space,
                 "code": config["code"],

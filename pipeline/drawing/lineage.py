@@ -9,6 +9,7 @@ from typing import Any
 from components.data.span_properties import EARLIER_SPANS, SPAN_DIGEST, SPAN_FOLDER
 from components.model import tuning_record
 from pipeline.console.terminal import printable
+from pipeline.metadata.properties import UnreadableError, read
 from pipeline.metadata.records import Artifact, Edge, Execution, Lineage, Run
 
 Branch = tuple[str, list["Branch"]]  # a line and the branches below it
@@ -65,8 +66,12 @@ def describe(artifact: Artifact) -> str:
     words = [f"{artifact.type} {artifact.id}"]
     if SPAN_FOLDER in properties:
         words.append(f"{properties[SPAN_FOLDER]}, sha256 {str(properties.get(SPAN_DIGEST, ''))[:12]}")
-        if earlier := properties.get(EARLIER_SPANS):
-            words.append(f"with the earlier spans {', '.join(json.loads(str(earlier)))}")
+        if EARLIER_SPANS in properties:
+            try:
+                earlier = ", ".join(read(properties, EARLIER_SPANS, dict[str, str]))
+            except UnreadableError:  # anyone may write to a store
+                earlier = str(properties[EARLIER_SPANS])
+            words.append(f"with the earlier spans {earlier}")
     if artifact.type == "Backbone":
         words.append(f"{properties.get('source')}, sha256 {str(properties.get('content_digest', ''))[:12]}")
     if artifact.type == tuning_record.ARTIFACT and tuning_record.VALUES in properties:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.metadata.properties import UnreadableError
 from pipeline.metadata.records import Run
 from pipeline.result.run_result import RunResult
 from pipeline.result.summary import summarise
@@ -49,6 +50,7 @@ def _facts(run: Run) -> dict[str, Any]:
     return {
         **flat(result.settings),
         **{name: run.facts.get(name) for name in _FACTS},
+        "earlier_spans": _earlier_spans(result),
         "state": str(summary.state),
         "blessed": summary.blessed,
         "pushed": summary.pushed,
@@ -56,6 +58,15 @@ def _facts(run: Run) -> dict[str, Any]:
         **{name: figures.get(name) for name in _FIGURES},
         **flat(_mapping(figures.get("class_accuracy")), "class_accuracy."),
     }
+
+
+def _earlier_spans(result: RunResult) -> str | None:
+    """Return the earlier spans of a window as text; None if there are none, or the store does not tell."""
+    try:
+        trained_on = result.trained_on
+    except UnreadableError:
+        return None
+    return ", ".join(map(str, trained_on.earlier)) or None if trained_on else None
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

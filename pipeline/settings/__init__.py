@@ -78,13 +78,13 @@ class DataSettings(SettingsGroup):
         ge=1,
         le=1000,
         description="Number of spans to train on: the chosen one and the newest before it that the data gate did not "
-        "refuse. Of an image in several of them, that of the newest span counts.",
+        "refuse. If several of them contain an image, the copy in the newest span is used.",
     )
     earlier_images: int | None = Field(
         None,
         ge=1,
-        description="Largest number of training images that each earlier span of the window contributes, chosen at "
-        "random. null: all.",
+        description="Largest number of different training images that each earlier span of the window contributes, "
+        "chosen at random. null: all.",
     )
 
     @model_validator(mode="after")

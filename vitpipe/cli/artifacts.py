@@ -1,7 +1,7 @@
 """`vitpipe artifacts`: list and inspect the artifacts in ML Metadata."""
 
-import json
 import re
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +13,7 @@ from components.errors import NotFound
 from components.model.serving_folder import ModelId, read_record
 from pipeline.console.terminal import print_json, print_line
 from pipeline.metadata.address import Address
+from pipeline.metadata.properties import UnreadableError, read
 from pipeline.metadata.reader import Reader, reader
 from pipeline.metadata.records import Artifact
 from pipeline.metadata.stores import store_of
@@ -124,7 +125,7 @@ def find_artifact(store: Reader, address: Address, name: str) -> Artifact:
         examples = store.artifacts("Examples", properties=[("span", match[1])])
         # The gate reads only the test split of its span. An artifact with the training images says more.
         with_training = [artifact for artifact in examples if "train" in str(artifact.properties.get("split_names"))]
-        if found := [*with_training, *windows_with(store, match[1]), *examples]:
+        if found := with_training or windows_with(store, match[1]) or examples:
             return found[0]
         raise NotFound(
             f"no run has read {name}: `vitpipe artifacts list --type Examples` shows the spans that were read"
@@ -139,11 +140,13 @@ def windows_with(store: Reader, span: str) -> list[Artifact]:
         store: Reader of the store.
         span: Number of the span.
     """
-    return [
-        artifact
-        for artifact in store.artifacts("Examples")
-        if span in json.loads(str(artifact.properties.get(EARLIER_SPANS, "{}")))
-    ]
+    windows = [artifact for artifact in store.artifacts("Examples") if EARLIER_SPANS in artifact.properties]
+    found = []
+    for window in windows:
+        with suppress(UnreadableError):  # anyone may write to a store
+            if span in read(window.properties, EARLIER_SPANS, dict[str, str]):
+                found.append(window)
+    return found
 
 
 def _pushed_model(store: Reader, version: str, serving: Path | None) -> Artifact:

@@ -63,7 +63,7 @@ def _chart(title: str, training: Training, train: str, val: str, exact: str, rou
     width = max(2.0, x(each) - x(0))
     for epoch in epochs[::each]:
         words = ", ".join(f"{name} {exact.format(getattr(epoch, field))}" for name, field in lines.items())
-        words = f"epoch {epoch.epoch}: {words}{', the one to export' if epoch.epoch == best else ''}"
+        words = f"epoch {epoch.epoch}: {words}{', its model is exported' if epoch.epoch == best else ''}"
         parts.append(
             f'<rect class="hint" x="{x(epoch.epoch) - width / 2:.1f}" y="{_TOP}" width="{width:.1f}" '
             f'height="{_HEIGHT - _TOP - _BOTTOM}"><title>{words}</title></rect>'

@@ -61,8 +61,9 @@ def ingest(tmp_path):
 
 def read(examples, split="train"):
     """Return the labels by id in the examples."""
-    shards = sorted(Path(examples.uri, f"Split-{split}").iterdir())
-    found = [row for shard in shards for row in tfrecord.read_examples(shard)]
+    folder = Path(examples.uri, f"Split-{split}")
+    found = [*tfrecord.read_split(folder)]
+    assert all(path.name.startswith("part-") for path in folder.iterdir())
     assert len({row.id for row in found}) == len(found)
     return {row.id.decode(): row.label for row in found}
 
@@ -119,12 +120,17 @@ def test_a_refused_span_does_not_belong_to_a_window(ingest, tmp_path):
     kind = store.put_artifact_type(
         mlmd.ArtifactType(name="DataVerdict", properties={"span": mlmd.INT, "passed": mlmd.INT})
     )
-    for number, passed, folder in (2, 0, data), (3, 0, data), (3, 1, data), (1, 0, tmp_path / "other"):
+    contexts = store.put_context_type(mlmd.ContextType(name="pipeline"))
+    ours, other = store.put_contexts([mlmd.Context(type_id=contexts, name=name) for name in ("ingestion", "other")])
+    # The last two are verdicts on another data folder, and of another pipeline.
+    for number, passed, folder in (2, 0, data), (3, 0, data), (3, 1, data), (3, 0, tmp_path / "other"), (1, 0, data):
         verdict = mlmd.Artifact(type_id=kind, state=mlmd.Artifact.LIVE)
         verdict.properties["span"].int_value = number
         verdict.properties["passed"].int_value = passed
         verdict.custom_properties["data_folder"].string_value = str(folder)
-        store.put_artifacts([verdict])
+        [id] = store.put_artifacts([verdict])
+        made_in = ours if number != 1 else other
+        store.put_attributions_and_associations([mlmd.Attribution(artifact_id=id, context_id=made_in)], [])
     _, examples = ingest(newest=4, window=3)
     assert [*json.loads(examples.properties[EARLIER_SPANS])] == ["3", "1"]
     assert {*read(examples)} == {"40.png", "span-3/30.png", "span-1/10.png"}

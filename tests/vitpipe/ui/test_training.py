@@ -57,7 +57,7 @@ def test_curves_grow_while_the_trainer_writes(page, run):
     written.add({"epoch": 2, **ROW, "val_accuracy": 0.7})
     page.locator("svg.curves .hint").nth(3).wait_for(state="attached", timeout=10_000)
     titles = page.locator("svg.curves .hint title").all_text_contents()
-    assert titles[1] == "epoch 2: train 50.00%, val 70.00%, the one to export"
+    assert titles[1] == "epoch 2: train 50.00%, val 70.00%, its model is exported"
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_training_on_val_shows_no_figures_of_val(run, tmp_path):
     found = training.training(read(tmp_path, name))
     assert [epoch.epoch for epoch in found.epochs] == [1, 2] and found.best.epoch == 2
     drawn = create_app(tmp_path).test_client().get(f"/now/runs/{name}").text
-    assert "Val is trained on" in drawn and "epoch 2: train 50.00%, the one to export" in drawn
+    assert "The training includes val" in drawn and "epoch 2: train 50.00%, its model is exported" in drawn
     assert "Best val accuracy" not in drawn
 
 
