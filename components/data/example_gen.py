@@ -52,7 +52,7 @@ class Driver(driver.FileBasedDriver):
 
         Args:
             exec_properties: properties from the compiled pipeline.
-            pipeline_info: the pipeline and its run.
+            pipeline_info: not used.
             component_info: the node.
 
         Returns:
@@ -74,7 +74,7 @@ class Driver(driver.FileBasedDriver):
             ) from error
         with self._metadata_handle as handle:
             used = _used_spans(handle.store.get_artifacts_by_type("Examples"))
-            pipeline = handle.store.get_context_by_type_and_name("pipeline", pipeline_info.pipeline_name)
+            pipeline = handle.store.get_context_by_type_and_name("pipeline", self._pipeline)
             known = handle.store.get_artifacts_by_context(pipeline.id) if pipeline else []
             of_pipeline = {artifact.id for artifact in known}
             verdicts = [
@@ -98,6 +98,7 @@ class Driver(driver.FileBasedDriver):
 
     def run(self, execution_info: ExecutionInfo) -> DriverOutput:
         """Record the folder and digest of the span, and the other spans of a window, on the Examples artifact."""
+        self._pipeline = execution_info.pipeline_info.id  # the `pipeline_info` that TFX passes on is empty
         result = super().run(execution_info)
         [examples] = result.output_artifacts["examples"].artifacts
         for name in SPAN_FOLDER, SPAN_DIGEST, EARLIER_SPANS:

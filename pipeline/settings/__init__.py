@@ -83,6 +83,7 @@ class DataSettings(SettingsGroup):
     earlier_images: int | None = Field(
         None,
         ge=1,
+        le=10**12,
         description="Largest number of different training images that each earlier span of the window contributes, "
         "chosen at random. null: all.",
     )

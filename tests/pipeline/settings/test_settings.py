@@ -189,6 +189,8 @@ def test_the_data_folder_may_have_any_name():
         "dir": Path("2024"),
         "span": 3,
         "gate_span": 1,
+        "window": 1,
+        "earlier_images": None,
     }
 
 
