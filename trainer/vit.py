@@ -487,8 +487,10 @@ class ViT(keras.Model):
         if conv_stem:
             self.patches = ConvStem(width, patch_size, name="patches", dtype=policy)
         else:
+            # Embeddings start with a variance of about 1. Keras' default counts the outputs once for each pixel of a
+            # patch, and starts much lower; accuracy on val was worse with it (docs/benchmarks.md, section Presets).
             self.patches = layers.Conv2D(
-                width, patch_size, strides=patch_size, kernel_initializer="glorot_uniform", name="patches", dtype=policy
+                width, patch_size, strides=patch_size, kernel_initializer="lecun_normal", name="patches", dtype=policy
             )
         self.tokens = Tokens(has_cls=pool == "cls", sincos=mimetic, name="tokens", dtype=policy)
         self.dropout = dropout
