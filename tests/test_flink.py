@@ -28,15 +28,20 @@ def engine(tmp_path_factory):
 
 
 @pytest.mark.e2e
+@pytest.mark.timeout(1800)
 def test_a_run_that_loses_a_worker_tries_again_and_ends_with_the_artifacts_of_a_run_in_memory(
     engine, short_run, sample_data, tmp_path
 ):
     (tmp_path / "data").symlink_to(sample_data / "data")
     line, options = command(tmp_path, "run", "-c", "sample", *with_settings(SHORT | engine.settings))
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
-    killed = engine.kill_reader(seconds=180)
-    done = subprocess.CompletedProcess(line, process.returncode, *process.communicate())
-    assert process.returncode == 0, done.stderr + engine.log("server")
+    try:
+        killed = engine.kill_reader(seconds=300)
+        output = process.communicate()
+    finally:
+        process.kill()
+    done = subprocess.CompletedProcess(line, process.returncode, *output)
+    assert done.returncode == 0, done.stderr + engine.log("server")
 
     # The run names the pool, and the pool names the worker.
     (line,) = [line for line in done.stderr.splitlines() if "attempt 1 of 3 failed" in line]
@@ -50,7 +55,7 @@ def test_a_run_that_loses_a_worker_tries_again_and_ends_with_the_artifacts_of_a_
     roots = [folder / "runs" / "sample" / "root" for folder in (short_run[0], tmp_path)]
     compared = list(same_data.differences(*roots))
     assert len(compared) > 10 and [entry for entry in compared if entry[-1]] == []
-    figures = [measured(folder, process) for folder, process in (short_run, (tmp_path, done))]
+    figures = [measured(folder, ended) for folder, ended in (short_run, (tmp_path, done))]
     assert figures[1] == pytest.approx(figures[0], abs=0.02)
 
 
