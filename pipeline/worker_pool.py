@@ -1,10 +1,10 @@
 """`python -m pipeline.worker_pool --port 50000`: start worker processes for a Beam engine, on one of its machines.
 
-The engine asks the pool for workers, which run in the environment of the pool. Whoever can connect to the pool can run
-code on this machine, so it listens on 127.0.0.1 by default.
+The engine asks the pool for workers, which run in the environment of the pool. Every program that can connect to the
+pool can run code on this machine, so the pool listens on 127.0.0.1 by default.
 
-Beam has such a program, too. It listens on every network interface, starts the first `python` on the PATH, and does
-not report workers that were killed. It also keeps the output of workers in a pipe that nobody reads.
+Beam's own pool is not used, because it listens on every network interface, starts the first `python` on the PATH, does
+not report workers that were killed, and keeps the output of workers in a pipe that nobody reads.
 """
 
 import argparse
