@@ -73,3 +73,7 @@ class StudyError(VitpipeError):
 
 class ClusterError(VitpipeError):
     """Kubeflow Pipelines did not answer, or gave an unexpected answer."""
+
+
+class EngineError(VitpipeError):
+    """The engine that runs the Beam jobs did not answer, or lost a job."""

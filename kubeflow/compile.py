@@ -27,6 +27,7 @@ from pipeline.drawing.graph_steps import STEPS
 from pipeline.metadata.address import PASSWORD, Address
 from pipeline.outcome import REPORT
 from pipeline.settings import MetadataSettings, Settings
+from pipeline.settings.beam import BeamSettings
 from pipeline.settings.cluster import StepSettings
 from pipeline.tuned import settings_to_tune
 
@@ -100,6 +101,11 @@ def check(settings: Settings, training_step: str = "Trainer") -> None:
             raise StoreError("an SQLite file on a volume does not support several machines that write at the same time")
     except StoreError as error:
         raise SettingsError(f"kubeflow.metadata: {error}; write mysql://USER@HOST[:PORT]/DATABASE") from None
+    if settings.beam.runner != "local" and not settings.beam.worker_pool:
+        raise SettingsError(
+            "beam.worker_pool is empty, but the engine cannot reach workers in the pod of a step: start a pool beside "
+            "each machine of the engine, and set beam.worker_pool to its HOST:PORT"
+        )
     if settings.training.require_gpu and not cluster.step_of(training_step).gpus:
         key = f"kubeflow.steps.{training_step}.gpus"
         raise SettingsError(
@@ -156,7 +162,9 @@ def _pipeline(settings: Settings, edges: dict[str, list[str]], tune: bool) -> Ba
     root, store = f"--root={cluster.mount}", str(Address.parse(cluster.metadata, password=""))
     in_run = [root, f"--folder={settings.runs / settings.name}", f"--store={store}"]
     resolved = settings.model_copy(update={"metadata": MetadataSettings(address=store)})
-    text = resolved.model_dump_json(exclude={"metadata": {"password"}, "kubeflow": True})
+    # Without an engine, the package stays the one of versions that had no such setting.
+    without = {"beam": True} if settings.beam == BeamSettings() else {}
+    text = resolved.model_dump_json(exclude={"metadata": {"password"}, "kubeflow": True, **without})
     defaults = {
         "span": NEWEST,
         **{f"gate_{name}": value for name, value in settings.gate.model_dump().items()},

@@ -1,7 +1,7 @@
-"""Cache keys of TFX that do not depend on the location of the run folder and the data.
+"""Cache keys of TFX that depend neither on the location of the run folder and the data, nor on the engine of Beam.
 
-TFX puts the absolute paths of inputs and settings into the key of a step. After a move every step would run again, and
-an equal model would be pushed a second time.
+TFX puts the absolute paths of inputs and settings, and the arguments of Beam, into the key of a step. After a move, or
+a change of the engine, every step would run again, and an equal model would be pushed a second time.
 """
 
 import contextlib
@@ -10,14 +10,18 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from google.protobuf.message import Message
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx import types
 from tfx.orchestration.portable import cache_utils
+from tfx.proto.orchestration import executable_spec_pb2
+
+from pipeline.beam import IN_MEMORY
 
 
 @contextlib.contextmanager
-def location_independent_keys(places: Mapping[str, str]) -> Iterator[None]:
-    """Compute cache keys as if no folder had been moved.
+def lasting_keys(places: Mapping[str, str]) -> Iterator[None]:
+    """Compute cache keys as if no folder had been moved, and Beam ran in memory.
 
     Args:
         places: for the current path of each moved folder, its path at the first run.
@@ -26,12 +30,14 @@ def location_independent_keys(places: Mapping[str, str]) -> Iterator[None]:
 
     def get_cache_context(
         *,
+        executor_spec: Message | None = None,
         input_artifacts: Mapping[str, Sequence[types.Artifact]] | None = None,
         output_artifacts: Mapping[str, Sequence[types.Artifact]] | None = None,
         parameters: Mapping[str, Any] | None = None,
         **others: object,
     ) -> mlmd.Context:
         return compute(
+            executor_spec=_in_memory(executor_spec),
             input_artifacts=_artifacts(input_artifacts or {}, places),
             output_artifacts=_artifacts(output_artifacts or {}, places),
             parameters={
@@ -42,11 +48,23 @@ def location_independent_keys(places: Mapping[str, str]) -> Iterator[None]:
         )
 
     # TFX has no interface for this, so its function is replaced.
-    cache_utils.get_cache_context = get_cache_context if places else compute
+    cache_utils.get_cache_context = get_cache_context
     try:
         yield
     finally:
         cache_utils.get_cache_context = compute
+
+
+def _in_memory(executor_spec: Message | None) -> Message | None:
+    """Return a copy of a specification in which Beam's arguments are those of the runner in memory."""
+    if not isinstance(executor_spec, executable_spec_pb2.BeamExecutableSpec):
+        return executor_spec
+    spec = executable_spec_pb2.BeamExecutableSpec(
+        python_executor_spec=executor_spec.python_executor_spec, beam_pipeline_args=IN_MEMORY
+    )
+    for argument in IN_MEMORY:
+        spec.beam_pipeline_args_placeholders.add().value.string_value = argument
+    return spec
 
 
 def _artifacts(

@@ -36,7 +36,7 @@ from components.model.serving_folder import serving_now
 from components.model.trainer import Trainer
 from components.model.tuner import Tuner
 from components.model.tuning_record import space_text
-from pipeline import provenance
+from pipeline import beam, provenance
 from pipeline.backbone import content
 from pipeline.outcome import REPORT
 from pipeline.report.component import RunReport
@@ -153,13 +153,7 @@ def create_pipeline(
         pipeline_root=str(settings.folder / "root"),
         components=components,
         enable_cache=True,
-        beam_pipeline_args=[
-            # Beam's in-process runner is faster than its multi-processing one at every step of this graph.
-            "--direct_running_mode=in_memory",
-            # The in-process runner starts no container, so the value is not used. Without such an argument, TFX would
-            # package itself for each step; with `--setup_file` instead, Beam would package this project.
-            "--sdk_container_image=none",
-        ],
+        beam_pipeline_args=beam.arguments(settings.beam),
     )
 
 

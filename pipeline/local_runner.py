@@ -19,6 +19,7 @@ class Runner(LocalDagRunner):
     """LocalDagRunner that launches the nodes in order with `node.launch`.
 
     It stops at the first node that fails. If a node failed because the data was refused, the report is still written.
+    If the engine of the Beam jobs failed, the node is launched again.
 
     Args:
         run_id: id of the run.
@@ -27,6 +28,8 @@ class Runner(LocalDagRunner):
         facts: facts of the run, recorded in ML Metadata before the first node.
         started: called with the id of each node before it is launched.
         ended: called with the outcome of each node.
+        attempts: number of times that a node is launched if the engine fails.
+        repeated: called with a message before a node is launched again.
         outcomes: the outcomes so far, in order.
     """
 
@@ -36,6 +39,8 @@ class Runner(LocalDagRunner):
     facts: dict[str, str]
     started: Callable[[str], None]
     ended: Callable[[Outcome], None]
+    attempts: int
+    repeated: Callable[[str], None]
     outcomes: list[Outcome] = field(default_factory=list)
 
     def run_with_ir(self, pipeline: pipeline_pb2.Pipeline, run_options: pipeline_pb2.RunOptions | None = None) -> None:
@@ -59,8 +64,12 @@ class Runner(LocalDagRunner):
             if refused and name != REPORT:
                 continue
             self.started(name)
-            with redirected(self.logs / f"{name}.log"):
-                outcome = node.launch(pipeline, name, self.connection)
+            for attempt in range(1, self.attempts + 1):
+                with redirected(self.logs / f"{name}.log"):
+                    outcome = node.launch(pipeline, name, self.connection)
+                if not outcome.engine_failed or attempt == self.attempts:
+                    break
+                self.repeated(f"  attempt {attempt} of {self.attempts} failed: {outcome.error}. Trying again")
             self.outcomes.append(outcome)
             self.ended(outcome)
             if outcome.state is NodeState.FAILED:

@@ -10,10 +10,11 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.orchestration import metadata
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher
-from tfx.proto.orchestration import pipeline_pb2
+from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 
-from components.errors import DataRefused
-from pipeline.cache_keys import location_independent_keys
+from components.errors import DataRefused, EngineError
+from pipeline import beam
+from pipeline.cache_keys import lasting_keys
 from pipeline.error_messages import disk_full_message, is_disk_full
 from pipeline.metadata.garbage import remove_folder
 from pipeline.metadata.records import RESOLVER
@@ -52,17 +53,18 @@ def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionC
     with metadata.Metadata(connection) as handle:
         places = first_places(handle.store, ir.pipeline_info.id)
     deployment = runner_utils.extract_local_deployment_config(ir)
+    executor_spec = runner_utils.extract_executor_spec(deployment, node_id)
     started = time.monotonic()
     arguments = sys.argv
     sys.argv = arguments[:1]  # TFX's executors would read the other arguments as their own flags
     try:
-        with location_independent_keys(places):
+        with lasting_keys(places):
             info = launcher.Launcher(
                 pipeline_node=nodes[node_id],
                 mlmd_connection=metadata.Metadata(connection),
                 pipeline_info=ir.pipeline_info,
                 pipeline_runtime_spec=ir.runtime_spec,
-                executor_spec=runner_utils.extract_executor_spec(deployment, node_id),
+                executor_spec=executor_spec,
                 custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
             ).launch()
     except SystemExit:
@@ -73,6 +75,8 @@ def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionC
     except Exception as error:
         log.exception("%s failed", node_id)
         seconds = time.monotonic() - started
+        is_beam = isinstance(executor_spec, executable_spec_pb2.BeamExecutableSpec)
+        error = beam.explain(error, executor_spec.beam_pipeline_args if is_beam else ())
         refused = isinstance(error, DataRefused)
         failed = None
         try:
@@ -85,6 +89,8 @@ def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionC
             log.exception("cannot record that %s failed", node_id)
         if refused:
             return Outcome(node_id, NodeState.FAILED, seconds, failed, str(error), data_refused=True)
+        if isinstance(error, EngineError):
+            return Outcome(node_id, NodeState.FAILED, seconds, failed, str(error), engine_failed=True)
         root = Path(ir.runtime_spec.pipeline_root.field_value.string_value)
         message = f"{_message(error)}; {disk_full_message(root)}" if is_disk_full(error) else _message(error)
         return Outcome(node_id, NodeState.FAILED, seconds, failed, message)

@@ -28,3 +28,4 @@ class Outcome:
     execution_id: int | None = None  # None if the node was skipped, or failed before ML Metadata had an execution
     error: str = ""  # why the node failed
     data_refused: bool = False  # the node failed because the data is not fit for use, which `error` explains
+    engine_failed: bool = False  # the engine of the Beam jobs failed, so another attempt may succeed

@@ -13,6 +13,7 @@ from components.data import ingest
 from components.data.ingest import manifest
 from components.errors import SettingsError, StoreError, UsageError
 from pipeline import run_facts
+from pipeline.beam import check_job_service
 from pipeline.console.display import Display
 from pipeline.console.logs import display_path, own_stderr, redirected
 from pipeline.error_messages import explain_error
@@ -172,6 +173,7 @@ def run(
         AnotherRun: if another run of this pipeline is running, here or on a cluster.
         DataRefused: if the span or a model is damaged.
         StoreError: if ML Metadata or its disk cannot be used.
+        EngineError: if the job service of `beam.runner` does not answer.
     """
     planned = plan(settings, accepted=run_facts.accepted_checks(accept, reason), overrides=overrides)
     return _locked_run(planned, force, trigger, reason)
@@ -204,6 +206,7 @@ def tune(
         AnotherRun: if another run of this pipeline is running, here or on a cluster.
         DataRefused: if the span is damaged.
         StoreError: if ML Metadata or its disk cannot be used.
+        EngineError: if the job service of `beam.runner` does not answer.
     """
     accepted = run_facts.accepted_checks(accept, reason)
     return _locked_run(plan(settings, accepted=accepted, overrides=overrides, tune=True), (), "manual", reason)
@@ -226,6 +229,7 @@ def _run(planned: Plan, display: Display, force: Collection[str], trigger: str, 
     if planned.warm_start:
         display.line(str(planned.warm_start))
     check_server(settings.store)
+    check_job_service(settings.beam)
     warning = run_facts.record_places(settings)
     display.line("starting TFX ...")
     startup_log = settings.folder / "logs" / "startup.log"
@@ -263,6 +267,8 @@ def _run(planned: Plan, display: Display, force: Collection[str], trigger: str, 
             facts=facts,
             started=display.started,
             ended=display.ended,
+            attempts=settings.beam.attempts,
+            repeated=display.line,
         )
         runner.run_with_ir(graph)
     with reader(settings.store) as store:

@@ -12,10 +12,11 @@ from types import MappingProxyType
 import requests
 from pydantic import ValidationError
 
-from components.errors import AnotherRun, DataRefused, Exit, StoreError, UsageError
+from components.errors import AnotherRun, DataRefused, EngineError, Exit, StoreError, UsageError
 from components.model.evaluator.judgement import GateSettings
 from kubeflow.steps import step
 from pipeline import provenance, run_facts
+from pipeline.beam import check_job_service
 from pipeline.console.logs import redirected
 from pipeline.metadata.address import PASSWORD, check_server
 from pipeline.metadata.reader import reader
@@ -69,7 +70,7 @@ def main() -> None:
         step.end(Exit.USAGE, str(error))
     except DataRefused as error:
         step.end(Exit.DATA_REFUSED, str(error))
-    except StoreError as error:
+    except (StoreError, EngineError) as error:
         step.end(Exit.CRASHED, str(error))
     logs = run_facts.logs_folder(settings, arguments.run_id)
     step.end(
@@ -133,10 +134,12 @@ def begin(
         SettingsError: if the span does not exist, or the run folder belongs to another store of ML Metadata.
         DataRefused: if the span is damaged.
         StoreError: if the store cannot be reached.
+        EngineError: if the job service of `beam.runner` does not answer.
     """
     logs = run_facts.logs_folder(settings, run_id)
     address = settings.store
     check_server(address)
+    check_job_service(settings.beam)
     planned = plan(settings, accepted=accepted, log=logs / "startup.log", tune=tune)
     with lock_run_folder(settings):
         logs.mkdir(parents=True, exist_ok=True)

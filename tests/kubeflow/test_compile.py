@@ -15,6 +15,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.errors import SettingsError
 from kubeflow.compile import START, VERDICT, package, task_name
+from kubeflow.steps.start import NEWEST, resolve_settings
 from kubeflow.worker_pods import NAMESPACE, POD, UID
 from pipeline.graph import compile_graph
 from pipeline.outcome import REPORT
@@ -230,6 +231,14 @@ def test_a_tuning_has_the_resources_of_the_trainer_in_place_of_a_training():
     assert tuner["resources"]["accelerator"]["resourceType"] == "nvidia.com/gpu"
 
 
+def test_the_package_carries_the_engine():
+    engine = ["beam.runner=flink", "beam.job_service=flink:8099", "beam.worker_pool=127.0.0.1:50000"]
+    documents = yaml.safe_load_all(package(settings(*engine)))
+    start = container(json_format.ParseDict(next(documents), pipeline_spec_pb2.PipelineSpec()), "start")
+    (text,) = [word.partition("=")[2] for word in start["args"] if word.startswith("--settings=")]
+    assert resolve_settings(text, NEWEST, {}).beam == settings(*engine).beam
+
+
 def test_a_tuned_training_looks_for_the_tuning_on_the_cluster():
     [document, _] = yaml.safe_load_all(package(settings("training.tuned=true")))
     spec = json_format.ParseDict(document, pipeline_spec_pb2.PipelineSpec())
@@ -255,6 +264,7 @@ def test_the_package_contains_no_secret(compiled):
         ("kubeflow.steps.Trainer.gpus=0", "training.require_gpu is true"),
         ("kubeflow.steps.Trianer.gpus=1", "did you mean Trainer?"),
         ("kubeflow.metadata=/vitpipe/metadata.db", "write mysql://USER@HOST"),
+        ("beam={runner: flink, job_service: 'flink:8099'}", "beam.worker_pool is empty"),
     ],
 )
 def test_settings_that_cannot_work_on_a_cluster_are_rejected(flag, message):

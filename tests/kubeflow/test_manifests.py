@@ -65,7 +65,7 @@ def blocks(name: str) -> list[str]:
 @pytest.mark.parametrize("version", KUBERNETES)
 @pytest.mark.parametrize(
     "resource",
-    [*resources(MANIFESTS / "base"), *resources(MANIFESTS / "gcs")],
+    [*resources(MANIFESTS / "base"), *resources(MANIFESTS / "gcs"), *resources(MANIFESTS / "beam")],
     ids=lambda resource: f"{resource['kind']}-{resource['metadata']['name']}",
 )
 def test_manifests_are_valid_by_the_schemas_of_kubernetes(resource, version):
@@ -181,18 +181,18 @@ def test_the_service_account_has_minimal_rights():
     assert not [resource["kind"] for resource in ALL if resource["kind"].startswith("Cluster")]
 
 
-def admits(caller: dict[str, str], template: dict, port: str) -> bool:
+def admits(caller: dict[str, str], template: dict, port: str | int, found: list[dict] = ALL) -> bool:
     """Return whether the policies let a pod with these labels connect to a port of another pod of the namespace."""
     labels = template["metadata"]["labels"].items()
     selecting = [
         resource["spec"]
-        for resource in ALL
+        for resource in found
         if resource["kind"] == "NetworkPolicy"
         and resource["spec"]["podSelector"]["matchLabels"].items() <= labels
         and "Ingress" in resource["spec"]["policyTypes"]
     ]
     return not selecting or any(
-        {"port": port} in rule["ports"]
+        {"port": port} in rule.get("ports", [{"port": port}])
         and any(peer["podSelector"].get("matchLabels", {}).items() <= caller.items() for peer in rule["from"])
         for policy in selecting
         for rule in policy.get("ingress", [])
@@ -218,6 +218,22 @@ def test_only_the_model_server_accepts_other_pods_of_the_namespace():
         assert not admits(anybody, template, "ssh")
     for step in STEPS:
         assert not admits(anybody, {"metadata": {"labels": step["podMetadata"]["labels"]}}, "any")
+
+
+def test_only_steps_can_send_jobs_and_only_the_engine_can_reach_its_workers():
+    policies = resources(MANIFESTS / "beam")
+    worker = {"app.kubernetes.io/name": "vitpipe-beam"}
+    server = worker | {"app.kubernetes.io/component": "job-service"}
+
+    def is_admitted(caller, labels, port):
+        return admits(caller, {"metadata": {"labels": labels}}, port, policies)
+
+    for port in 8099, 8098, 50000, 8081:
+        assert is_admitted(worker, server, port) and is_admitted(worker, worker, port)
+        assert not is_admitted({"app": "a-client"}, server, port) and not is_admitted({"app": "a-client"}, worker, port)
+        for step in STEPS:
+            assert is_admitted(step["podMetadata"]["labels"], server, port) is (port in (8099, 8098))
+            assert not is_admitted(step["podMetadata"]["labels"], worker, port)
 
 
 def test_the_manifests_contain_no_secret():

@@ -8,7 +8,7 @@ import filelock
 import pytest
 from ml_metadata import MetadataStore
 
-from components.errors import AnotherRun, DataRefused, SettingsError, UsageError
+from components.errors import AnotherRun, DataRefused, EngineError, SettingsError, UsageError
 from components.model.serving_folder import push
 from kubeflow.steps import start
 from kubeflow.steps.start import NEWEST, resolve_settings
@@ -18,6 +18,7 @@ from pipeline.metadata.writer import record
 from pipeline.result.run_result import EXIT, PUSHED, RunResult, RunState
 from pipeline.result.summary import summarise
 from pipeline.run_facts import logs_folder
+from pipeline.settings.beam import BeamSettings
 from tests.helpers.first_step import begin
 from tests.helpers.model_records import record as model_record
 
@@ -139,6 +140,13 @@ def test_a_broken_span_is_refused(settings):
     (settings.data.dir / "span-2" / "manifest.json").write_text("{")
     with pytest.raises(DataRefused):
         begin(settings, "run-1")
+
+
+def test_a_run_whose_engine_does_not_answer_does_not_start(settings):
+    engine = BeamSettings(runner="flink", job_service="127.0.0.1:1", worker_pool="127.0.0.1:50000")
+    with pytest.raises(EngineError, match=r"no job service answers at beam\.job_service 127\.0\.0\.1:1"):
+        begin(settings.model_copy(update={"beam": engine}), "run-1")
+    assert not logs_folder(settings, "run-1").exists()
 
 
 def test_parameters_of_a_run_override_its_settings(settings):

@@ -1,0 +1,98 @@
+"""Flink's job server with an embedded cluster, and two pools of workers, as on an engine with two machines."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from tests.helpers.command import ROOT
+
+JARS = Path(os.environ.get("FLINK_JARS") or ROOT / ".cache" / "flink")
+_OPENED = ("java.lang", "java.nio", "sun.nio.ch", "java.util", "java.net", "java.time")  # packages that Flink reads
+
+
+def missing() -> str:
+    """Return why no engine can be started here; empty if it can."""
+    if not shutil.which("java"):
+        return "no java on the PATH: install Java 17"
+    if not any(JARS.glob("beam-runners-flink-*.jar")):
+        return f"no job server of Flink in {JARS}: run tests/helpers/fetch_flink.sh, or set FLINK_JARS"
+    return ""
+
+
+def free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return bound.getsockname()[1]
+
+
+class Engine:
+    """A job server and two pools. The pools share a port, so that the kernel distributes the workers.
+
+    Args:
+        folder: an empty folder for logs and staged files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.pools = folder, []
+        self._pool_port, job, artifact = free_port(), free_port(), free_port()
+        self.settings = {
+            "beam.runner": "flink",
+            "beam.job_service": f"127.0.0.1:{job}",
+            "beam.artifact_service": f"127.0.0.1:{artifact}",
+            "beam.worker_pool": f"127.0.0.1:{self._pool_port}",
+            "beam.workers": 2,
+            "beam.parallelism": 2,
+        }
+        java = ["java", "-Xmx1g", *(f"--add-opens=java.base/{name}=ALL-UNNAMED" for name in _OPENED)]
+        server = ["-cp", f"{JARS}/*", "org.apache.beam.runners.flink.FlinkJobServerDriver", "--flink-master=[local]"]
+        ports = ["--job-host=127.0.0.1", f"--job-port={job}", f"--artifact-port={artifact}", "--expansion-port=0"]
+        self._server = self._start("server", *java, *server, *ports, f"--artifacts-dir={folder / 'artifacts'}")
+        pool = [sys.executable, "-m", "pipeline.worker_pool", f"--port={self._pool_port}"]
+        self.pools = [self._start(f"pool-{number}", *pool) for number in (1, 2)]
+        deadline = time.monotonic() + 60
+        while "waits for an engine" not in self.log("pool-1") or "waits for an engine" not in self.log("pool-2"):
+            if time.monotonic() > deadline:
+                raise TimeoutError(self.log("pool-1") + self.log("pool-2"))
+            time.sleep(0.1)
+
+    def log(self, name: str) -> str:
+        """Return the output of `server`, `pool-1` or `pool-2`."""
+        return (self.folder / f"{name}.log").read_text()
+
+    def workers(self) -> list[psutil.Process]:
+        """Return the workers of both pools."""
+        return [worker for pool in self.pools for worker in psutil.Process(pool.pid).children()]
+
+    def kill_reader(self, seconds: float) -> int:
+        """Kill a worker that reads a shard of images. Returns its process id.
+
+        Args:
+            seconds: the time in which a worker must begin to read.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for worker in self.workers():
+                try:
+                    if any(file.path.endswith(".tfrecord") for file in worker.open_files()):
+                        worker.kill()
+                        return worker.pid
+                except psutil.Error:  # the worker has ended
+                    continue
+            time.sleep(0.005)
+        raise TimeoutError("no worker has read a shard")
+
+    def stop(self) -> None:
+        for process in (*self.pools, self._server):
+            process.terminate()
+            process.wait()
+
+    def _start(self, name: str, *command: str) -> subprocess.Popen[bytes]:
+        with (self.folder / f"{name}.log").open("wb") as log:
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
