@@ -1,6 +1,7 @@
 """Fixtures that make small image sources."""
 
 import io
+import itertools
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -92,3 +93,24 @@ def measured(tmp_path):
         return pd.concat(tables, ignore_index=True)
 
     return measure
+
+
+@pytest.fixture
+def find(tmp_path):
+    """Function find(images) that returns the twins and the conflicts in a table of images."""
+    import apache_beam as beam
+
+    from components.data.statistics.component import CONFLICTS, TABLE, TWINS, write_findings
+
+    numbers = itertools.count()
+
+    def find(images):
+        folder = tmp_path / f"statistics-{next(numbers)}"
+        (folder / TABLE).mkdir(parents=True)
+        for part in range(2):
+            images[part::2].to_parquet(folder / TABLE / f"part-{part}.parquet")
+        with beam.Pipeline() as pipeline:
+            write_findings(pipeline, folder)
+        return tuple(pd.read_parquet(folder / name).sort_values(["split", "id"]) for name in (TWINS, CONFLICTS))
+
+    return find

@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 import tensorflow as tf
-from apache_beam.io.parquetio import WriteToParquetBatched
+from apache_beam.io.parquetio import WriteToParquet, WriteToParquetBatched
 from tfx import types
 from tfx.components.example_gen.utils import SPAN_PROPERTY_NAME
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
@@ -28,9 +28,10 @@ from tfx.utils import io_utils
 from components import artifacts
 from components.data.ingest import tfrecord
 from components.data.ingest.images import UNDECODABLE, BadImage, open_header, remarks
-from components.data.statistics.conflicts import find_conflicts
+from components.data.statistics import findings
+from components.data.statistics.conflicts import CONFLICTS_SCHEMA
 from components.data.statistics.figures import FIGURES, compute_figures
-from components.data.statistics.leaks import find_leaks
+from components.data.statistics.leaks import TWINS_SCHEMA, count_leaks
 from components.data.statistics.perceptual import SIDE, phash, stack_thumbnails, thumbnail
 from components.data.statistics.pixels import PixelMeasures, grey
 from trainer.examples import class_names
@@ -39,8 +40,8 @@ from trainer.preprocessing import decode_batch
 
 # Files of an ImageStatistics artifact.
 TABLE = "images"  # a folder of Parquet files with a row for each image
-TWINS = "twins.parquet"  # the table that `find_leaks` returns
-CONFLICTS = "conflicts.parquet"  # the table that `find_conflicts` returns
+TWINS = "twins.parquet"  # a folder of Parquet files with the rows of `leaks.TWINS_SCHEMA`
+CONFLICTS = "conflicts.parquet"  # a folder of Parquet files with the rows of `conflicts.CONFLICTS_SCHEMA`
 
 _CORES = os.cpu_count() or 1
 _CHUNK_IMAGES, _CHUNK_BYTES, _CHUNK_PIXELS = 512, 8 * 2**20, 2**20  # limits of what a core decodes at a time
@@ -179,6 +180,18 @@ def _decoder(framing: Framing) -> tf.types.experimental.PolymorphicFunction:
     return decode
 
 
+def write_findings(pipeline: beam.Pipeline, folder: Path) -> None:
+    """Find equal and nearly equal images in the table of images, and write them.
+
+    Args:
+        pipeline: the pipeline to extend.
+        folder: the folder of an ImageStatistics artifact.
+    """
+    found = findings.search(pipeline | beam.Create([str(file) for file in sorted((folder / TABLE).iterdir())]))
+    for name, rows, schema in (TWINS, found.twins, TWINS_SCHEMA), (CONFLICTS, found.conflicts, CONFLICTS_SCHEMA):
+        _ = rows | f"Write {name}" >> WriteToParquet(str(folder / name / "part"), schema, file_name_suffix=".parquet")
+
+
 def read_table(folder: Path, columns: list[str]) -> pd.DataFrame:
     """Read some columns of the table of images.
 
@@ -226,12 +239,10 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             )
         schema_file = io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
         names = class_names(io_utils.SchemaReader().read(schema_file))
-        images = read_table(folder, ["split", "id", "label", "reason", "digest", "hash", "thumbnail"])
-        twins, leaks = find_leaks(images)
-        twins.to_parquet(folder / TWINS)
-        find_conflicts(images, twins).to_parquet(folder / CONFLICTS)
-        del images  # frees the thumbnails before the other columns are read
+        with self._make_beam_pipeline() as pipeline:
+            write_findings(pipeline, folder)
         images = read_table(folder, [name for name in _ROW.names if name not in ("hash", "thumbnail")])
+        leaks = count_leaks(folder / TWINS, images.split[images.reason == ""].unique())
         span, gate_span = (
             artifact.get_int_custom_property(SPAN_PROPERTY_NAME) for artifact in (examples, test_examples)
         )
