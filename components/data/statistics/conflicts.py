@@ -25,6 +25,11 @@ CONFLICTS_SCHEMA = pa.schema(
         "twin_label": pa.int64(),
         "correlation": pa.float64(),  # of the edges; 1 for equal pixels
         "exact": pa.bool_(),  # whether the pixels are equal
+        # Places of both images in the examples
+        "shard": pa.string(),
+        "offset": pa.int64(),
+        "twin_shard": pa.string(),
+        "twin_offset": pa.int64(),
     }
 )
 
@@ -60,5 +65,9 @@ def find_conflicts(images: Iterable[Image], leaking: Collection[str], near: Iter
                     "twin_label": twin.image.label,
                     "correlation": twin.correlation,
                     "exact": twin.exact,
+                    "shard": image.shard,
+                    "offset": image.offset,
+                    "twin_shard": twin.image.shard,
+                    "twin_offset": twin.image.offset,
                 }
                 break

@@ -5,6 +5,8 @@ sorted array with 8 bytes for each of them selects these images.
 """
 
 from collections.abc import Iterable, Iterator
+from heapq import nsmallest
+from itertools import chain
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -13,11 +15,13 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet
 from apache_beam.pvalue import AsSingleton, PCollection, TaggedOutput
+from apache_beam.transforms import combiners
 
 from components.data.ingest.source import SPLITS
 from components.data.statistics import conflicts
 from components.data.statistics.candidates import IMAGE, divide_by_bands, similar_pairs
 from components.data.statistics.conflicts import find_conflicts
+from components.data.statistics.exhibits import MAX_EXHIBITS, Exhibit
 from components.data.statistics.leaks import find_twins, leaks_into
 from components.data.statistics.perceptual import CORRELATION, edge_correlation, stack_thumbnails
 from components.data.statistics.twins import Image, Twin
@@ -27,13 +31,19 @@ _PAIRS = 4096  # pairs whose edges are compared at a time
 
 
 class Findings(NamedTuple):
-    """Rows of TWINS_SCHEMA and of CONFLICTS_SCHEMA, in any order."""
+    """Equal and nearly equal images."""
 
-    twins: PCollection
-    conflicts: PCollection
+    twins: PCollection[dict[str, Any]]  # rows of TWINS_SCHEMA, in any order
+    conflicts: PCollection[dict[str, Any]]  # rows of CONFLICTS_SCHEMA, in any order
+    duplicates: PCollection[
+        tuple[str, int]
+    ]  # pairs of a split and a number of images that repeat an earlier image of the split
+    exhibits: PCollection[
+        tuple[tuple[str, int], list[Exhibit]]
+    ]  # the first duplicates in train, as keys and lists of `exhibits.Exhibit`
 
 
-def search(files: PCollection) -> Findings:
+def search(files: PCollection[str]) -> Findings:
     """Find equal and nearly equal images.
 
     Args:
@@ -48,10 +58,10 @@ def search(files: PCollection) -> Findings:
         | "FindCandidates" >> beam.FlatMap(_find_candidates)
         | "EachPairOnce" >> beam.Distinct()
     )
-    candidates = pairs | "Candidates" >> beam.Keys() | "IndexCandidates" >> beam.CombineGlobally(_Index())
+    candidates = _index(pairs | "Candidates" >> beam.Keys(), "Candidates")
     pictures = (
         files
-        | "ReadPictures" >> beam.FlatMap(_read_pictures, AsSingleton(candidates))
+        | "ReadPictures" >> beam.FlatMap(_read_pictures, candidates)
         | "DividePictures" >> beam.Reshuffle()  # Beam's in-memory runner cannot join directly what it reads by an index
     )
     # From here on, keys are the digests of pixels, and a group consists of equal images.
@@ -62,16 +72,13 @@ def search(files: PCollection) -> Findings:
         hashes
         | "DivideByDigest" >> beam.FlatMap(_divide_by_digest)
         | "GroupByDigest" >> beam.GroupByKey()
-        | "FindRepeated" >> beam.FlatMap(_find_repeated)
+        | "FindRepeated" >> beam.FlatMap(_find_repeated).with_outputs("duplicates", "shown", main="digests")
     )
-    affected = (
-        (repeated, near | "NearlyEqual" >> beam.Keys())
-        | "AllAffected" >> beam.Flatten()
-        | "IndexAffected" >> beam.CombineGlobally(_Index())
+    shown = repeated.shown | beam.CombineGlobally(_first_digests) | "EachShown" >> beam.FlatMap(lambda digests: digests)
+    affected = _index(
+        (repeated.digests, shown, near | "NearlyEqual" >> beam.Keys()) | "AllAffected" >> beam.Flatten(), "Affected"
     )
-    images = (
-        files | "ReadImages" >> beam.FlatMap(_read_images, AsSingleton(affected)) | "DivideImages" >> beam.Reshuffle()
-    )
+    images = files | "ReadImages" >> beam.FlatMap(_read_images, affected) | "DivideImages" >> beam.Reshuffle()
     twins = (
         (images, near)
         | "JoinTwins" >> beam.CoGroupByKey()
@@ -87,7 +94,8 @@ def search(files: PCollection) -> Findings:
         | "JoinConflicts" >> beam.CoGroupByKey()
         | "FindConflicts" >> beam.FlatMap(lambda group: find_conflicts(*group[1]))
     )
-    return Findings(twins.rows, contradicting)
+    exhibits = images | "GroupEqual" >> beam.GroupByKey() | "ShowDuplicates" >> beam.FlatMap(_show_duplicates)
+    return Findings(twins.rows, contradicting, repeated.duplicates, exhibits)
 
 
 def _read(file: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
@@ -117,21 +125,11 @@ def _find_candidates(part: tuple[int, Iterable[np.ndarray]]) -> Iterator[tuple[b
             yield second, first
 
 
-class _Index(beam.CombineFn):
-    """Combination of digests to the sorted array of their first 8 bytes, uint64 [N]."""
-
-    def create_accumulator(self) -> set[int]:
-        return set()
-
-    def add_input(self, found: set[int], digest: bytes) -> set[int]:
-        found.add(int.from_bytes(digest[:8]))
-        return found
-
-    def merge_accumulators(self, accumulators: Iterable[set[int]]) -> set[int]:
-        return set().union(*accumulators)
-
-    def extract_output(self, found: set[int]) -> np.ndarray:
-        return np.sort(np.fromiter(found, np.uint64, len(found)))
+def _index(digests: PCollection[bytes], label: str) -> AsSingleton:
+    """Return the sorted array of the first 8 bytes of digests, uint64 [N], as a side input."""
+    starts = digests | f"{label} starts" >> beam.Map(lambda digest: int.from_bytes(digest[:8]))
+    distinct = starts | f"{label} set" >> combiners.ToSet()
+    return AsSingleton(distinct | f"{label} index" >> beam.Map(lambda found: np.array(sorted(found), np.uint64)))
 
 
 def _read_indexed(file: str, columns: list[str], index: np.ndarray) -> Iterator[tuple[bytes, dict[str, Any]]]:
@@ -143,16 +141,20 @@ def _read_indexed(file: str, columns: list[str], index: np.ndarray) -> Iterator[
 
 
 def _read_images(file: str, index: np.ndarray) -> Iterator[tuple[bytes, Image]]:
-    for digest, row in _read_indexed(file, ["split", "id", "label"], index):
-        yield digest, Image(row["split"], row["id"], row["label"])
+    for digest, row in _read_indexed(file, [*Image._fields], index):
+        yield digest, _image(row)
 
 
 def _read_pictures(file: str, index: np.ndarray) -> Iterator[tuple[bytes, tuple[Image, bytes]]]:
-    for digest, row in _read_indexed(file, ["split", "id", "label", "thumbnail"], index):
-        yield digest, (Image(row["split"], row["id"], row["label"]), row["thumbnail"])
+    for digest, row in _read_indexed(file, [*Image._fields, "thumbnail"], index):
+        yield digest, (_image(row), row["thumbnail"])
 
 
-def _add_thumbnail(group: tuple[bytes, tuple]) -> Iterator[tuple[bytes, tuple[bytes, bytes]]]:
+def _image(row: dict[str, Any]) -> Image:
+    return Image(*(row[name] for name in Image._fields))
+
+
+def _add_thumbnail(group: tuple[bytes, tuple[Any, ...]]) -> Iterator[tuple[bytes, tuple[bytes, bytes]]]:
     """Yield the digest of each twin, with digest and thumbnail of the group."""
     digest, (twins, pictures) = group
     if twins:
@@ -161,7 +163,7 @@ def _add_thumbnail(group: tuple[bytes, tuple]) -> Iterator[tuple[bytes, tuple[by
             yield twin, (digest, thumbnail)
 
 
-def _compare_edges(group: tuple[bytes, tuple]) -> Iterator[tuple[bytes, tuple[bytes, Twin]]]:
+def _compare_edges(group: tuple[bytes, tuple[Any, ...]]) -> Iterator[tuple[bytes, tuple[bytes, Twin]]]:
     """Yield the digests that nearly equal the group's, with the group's digest and its first image of each kind."""
     digest, (others, pictures) = group
     if not others:
@@ -187,14 +189,30 @@ def _divide_by_digest(images: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         yield first, images[firsts == first]
 
 
-def _find_repeated(part: tuple[int, Iterable[np.ndarray]]) -> Iterator[bytes]:
-    """Yield the digests of images that have several splits or labels."""
-    kinds = np.unique(np.concatenate(list(part[1])))
-    digests, counts = np.unique(kinds["digest"], return_counts=True)
+def _find_repeated(part: tuple[int, Iterable[np.ndarray]]) -> Iterator[Any]:
+    """Yield the digests of images that have several splits or labels, and count the duplicates of each split."""
+    images = np.concatenate(list(part[1]))
+    digests, counts = np.unique(np.unique(images)["digest"], return_counts=True)
     yield from digests[counts > 1].view("V16").tolist()
+    for number, split in enumerate(SPLITS):
+        of_split = images["digest"][images["split"] == number]
+        digests, counts = np.unique(of_split, return_counts=True)
+        yield TaggedOutput("duplicates", (split, len(of_split) - len(digests)))
+        if split == "train":
+            yield TaggedOutput("shown", digests[counts > 1][:MAX_EXHIBITS].view("V16").tolist())
 
 
-def _find_twins(group: tuple[bytes, tuple]) -> Iterator[Any]:
+def _first_digests(lists: Iterable[list[bytes]]) -> list[bytes]:
+    return nsmallest(MAX_EXHIBITS, chain.from_iterable(lists))
+
+
+def _show_duplicates(group: tuple[bytes, Iterable[Image]]) -> Iterator[tuple[tuple[str, int], list[Exhibit]]]:
+    images = (image for image in group[1] if image.split == "train")
+    if repeating := nsmallest(MAX_EXHIBITS + 1, images)[1:]:
+        yield ("duplicates", 0), [Exhibit.of(image) for image in repeating]
+
+
+def _find_twins(group: tuple[bytes, tuple[Any, ...]]) -> Iterator[Any]:
     digest, (images, near) = group
     leaking = set()
     for row in find_twins(images, (twin for _, twin in near)):
@@ -212,7 +230,7 @@ def _by_twin(pair: tuple[bytes, tuple[bytes, Twin]]) -> Iterator[tuple[bytes, tu
         yield other, (digest, twin)
 
 
-def _mark_leaking(group: tuple[bytes, tuple]) -> Iterator[tuple[bytes, Twin]]:
+def _mark_leaking(group: tuple[bytes, tuple[Any, ...]]) -> Iterator[tuple[bytes, Twin]]:
     _, (pairs, leaking) = group
     leaking = set(leaking)
     for digest, twin in pairs:

@@ -1,13 +1,11 @@
 """Detection of leaks, which are images that appear in two splits. Imports neither TFX nor TensorFlow."""
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.dataset
 
 from components.data.statistics.figures import Leak
 from components.data.statistics.twins import Image, Twin
@@ -24,6 +22,11 @@ TWINS_SCHEMA = pa.schema(
         "twin_id": pa.binary(),
         "correlation": pa.float64(),  # of the edges; 1 for equal pixels
         "exact": pa.bool_(),  # whether the pixels are equal
+        # Places of both images in the examples
+        "shard": pa.string(),
+        "offset": pa.int64(),
+        "twin_shard": pa.string(),
+        "twin_offset": pa.int64(),
     }
 )
 
@@ -52,6 +55,10 @@ def find_twins(images: Iterable[Image], near: Iterable[Twin]) -> Iterator[dict[s
                     "twin_id": twin.image.id,
                     "correlation": twin.correlation,
                     "exact": twin.exact,
+                    "shard": image.shard,
+                    "offset": image.offset,
+                    "twin_shard": twin.image.shard,
+                    "twin_offset": twin.image.offset,
                 }
 
 
@@ -60,21 +67,23 @@ def leaks_into(split: str, twin_split: str) -> bool:
     return (split, twin_split) in LEAKS
 
 
-def count_leaks(twins: Path, splits: Iterable[str]) -> list[Leak]:
-    """Count the images of a target that leak, for each pair of LEAKS.
+def list_leaks(counts: dict[tuple[str, str, bool], int], splits: Collection[str]) -> list[Leak]:
+    """Return the number of images of a target that leak, for each pair of LEAKS.
 
     Args:
-        twins: Parquet files with TWINS_SCHEMA.
+        counts: number of twins by split, twin_split and exact.
         splits: the splits that have usable images. Pairs of other splits have no count.
     """
-    table, field, splits = pa.dataset.dataset(twins), pa.dataset.field, set(splits)
-    leaks = []
-    for source, target in LEAKS:
-        if {source, target} <= splits:
-            both = (field("split") == target) & (field("twin_split") == source)
-            exact, near = (table.count_rows(filter=both & is_kind) for is_kind in (field("exact"), ~field("exact")))
-            leaks.append(Leak(source=source, target=target, exact=exact, near=near))
-    return leaks
+    return [
+        Leak(
+            source=source,
+            target=target,
+            exact=counts.get((target, source, True), 0),
+            near=counts.get((target, source, False), 0),
+        )
+        for source, target in LEAKS
+        if source in splits and target in splits
+    ]
 
 
 def leave_out_mask(twins: pd.DataFrame) -> np.ndarray:

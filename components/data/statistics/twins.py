@@ -4,11 +4,13 @@ from typing import NamedTuple
 
 
 class Image(NamedTuple):
-    """Place of an image. Images sort by split, then by id."""
+    """Image without its pixels. Images sort by split, then by id."""
 
     split: str
     id: bytes
     label: int
+    shard: str = ""  # name of its file in the folder of the split
+    offset: int = 0  # of its record in the shard, in bytes
 
 
 class Twin(NamedTuple):

@@ -19,8 +19,8 @@ def rows(images, leaking=(), near=()):
 
 def test_a_conflict_names_both_images_and_both_labels():
     [first, second] = find_conflicts([place("train-0", 0), place("val-2", 2)], (), ())
-    assert list(first.values()) == ["train", b"train-0", 0, "val", b"val-2", 2, 1.0, True]
-    assert list(second.values()) == ["val", b"val-2", 2, "train", b"train-0", 0, 1.0, True]
+    assert list(first.values())[:8] == ["train", b"train-0", 0, "val", b"val-2", 2, 1.0, True]
+    assert list(second.values())[:8] == ["val", b"val-2", 2, "train", b"train-0", 0, 1.0, True]
 
 
 def test_equal_images_with_the_same_label_are_not_a_conflict():
