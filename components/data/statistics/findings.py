@@ -31,16 +31,12 @@ _PAIRS = 4096  # pairs whose edges are compared at a time
 
 
 class Findings(NamedTuple):
-    """Equal and nearly equal images."""
+    """Equal and nearly equal images. The order of the elements is not defined."""
 
-    twins: PCollection[dict[str, Any]]  # rows of TWINS_SCHEMA, in any order
-    conflicts: PCollection[dict[str, Any]]  # rows of CONFLICTS_SCHEMA, in any order
-    duplicates: PCollection[
-        tuple[str, int]
-    ]  # pairs of a split and a number of images that repeat an earlier image of the split
-    exhibits: PCollection[
-        tuple[tuple[str, int], list[Exhibit]]
-    ]  # the first duplicates in train, as keys and lists of `exhibits.Exhibit`
+    twins: PCollection[dict[str, Any]]  # rows of TWINS_SCHEMA
+    conflicts: PCollection[dict[str, Any]]  # rows of CONFLICTS_SCHEMA
+    duplicates: PCollection[tuple[str, int]]  # splits, and numbers of images that repeat an earlier one of the split
+    exhibits: PCollection[Any]  # the first duplicates in train, as `exhibits.select` yields them
 
 
 def search(files: PCollection[str]) -> Findings:
@@ -132,22 +128,26 @@ def _index(digests: PCollection[bytes], label: str) -> AsSingleton:
     return AsSingleton(distinct | f"{label} index" >> beam.Map(lambda found: np.array(sorted(found), np.uint64)))
 
 
-def _read_indexed(file: str, columns: list[str], index: np.ndarray) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Yield the digests and rows of the images that are in an index."""
+def _read_indexed(file: str, columns: list[str], index: np.ndarray) -> Iterator[list[dict[str, Any]]]:
+    """Yield lists of rows, of the images whose digests are in an index."""
     for batch in _read(file, columns):
         starts = _digests(batch).view(">u8")[::2]
-        rows = batch.filter(pa.array(np.isin(starts, index)))
-        yield from zip(rows["digest"].to_pylist(), rows.to_pylist(), strict=True)
+        yield batch.filter(pa.array(np.isin(starts, index))).to_pylist()
 
 
 def _read_images(file: str, index: np.ndarray) -> Iterator[tuple[bytes, Image]]:
-    for digest, row in _read_indexed(file, [*Image._fields], index):
-        yield digest, _image(row)
+    for rows in _read_indexed(file, [*Image._fields], index):
+        yield from ((row["digest"], _image(row)) for row in rows)
 
 
 def _read_pictures(file: str, index: np.ndarray) -> Iterator[tuple[bytes, tuple[Image, bytes]]]:
-    for digest, row in _read_indexed(file, [*Image._fields, "thumbnail"], index):
-        yield digest, (_image(row), row["thumbnail"])
+    """Yield digests, and the first images of each split and label with their thumbnails."""
+    for rows in _read_indexed(file, [*Image._fields, "thumbnail"], index):
+        first: dict[tuple[bytes, str, int], tuple[Image, bytes]] = {}
+        for row in rows:
+            key, picture = (row["digest"], row["split"], row["label"]), (_image(row), row["thumbnail"])
+            first[key] = min(picture, first.get(key, picture))
+        yield from ((digest, picture) for (digest, _, _), picture in first.items())
 
 
 def _image(row: dict[str, Any]) -> Image:
