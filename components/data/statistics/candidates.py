@@ -81,9 +81,9 @@ def similar_pairs(images: np.ndarray) -> Iterator[np.ndarray]:
         for first in range(start, end - 1, rows):
             last = min(first + rows, end)
             distances = np.bitwise_count(codes[first:last, None] ^ codes[first : last + _WINDOW][None, : end - first])
-            i, j = np.nonzero(distances <= DISTANCE)
-            distance = distances[i, j]
-            i, j = i + first, j + first
+            close = np.flatnonzero(distances <= DISTANCE)  # faster than the search in two dimensions
+            i, j = np.divmod(close, distances.shape[1])
+            distance, i, j = distances.ravel()[close], i + first, j + first
             allowed = (j > i) & (j - i <= _WINDOW) & (pictures[i] != pictures[j])
             i, j, distance = i[allowed], j[allowed], distance[allowed]
             kept = np.zeros(len(i), bool)
