@@ -8,7 +8,8 @@ these numbers. The files of an image folder are numbered within their class. For
 `labels.npz` must hold the labels in the official order, as `train` and `test`.
 
 A rule flags a pair of images if their perceptual hashes differ in at most `distance` bits and the correlation of their
-edges is at least `edges`. The data gate uses 10 and 0.40.
+edges is at least `edges`. The data gate uses 10 and 0.40. The rules are applied to all pairs; the last line shows how
+many of the gate's pairs its search by bands finds.
 
 `docs/benchmarks.md` has the figures; with RECORD=1 a measurement is added to them.
 """
@@ -24,7 +25,8 @@ import record
 from components.data.ingest import tfrecord
 from components.data.ingest.images import as_seen, open_image
 from components.data.ingest.sources.cifar10 import CLASS_NAMES
-from components.data.statistics.perceptual import CORRELATION, DISTANCE, close_pairs, edge_correlation, phash, thumbnail
+from components.data.statistics.candidates import DISTANCE, IMAGE, divide_by_bands, similar_pairs
+from components.data.statistics.perceptual import CORRELATION, edge_correlation, phash, thumbnail
 
 NEAR = "1"  # ciFAIR's judgment of a near-duplicate; 2 is "similar"
 
@@ -52,7 +54,7 @@ def main(span: str, duplicates: str, labels: str = "") -> None:
     rows = []
     print("distance  edges  test images flagged  of ciFAIR's found  share")
     for distance in (2, 4, 6, 8, DISTANCE, 12):
-        i, j = close_pairs(hashes["test"], hashes["train"], distance)
+        i, j = _close_pairs(hashes["test"], hashes["train"], distance)
         blocks = range(0, len(i), 10_000)
         correlation = [
             edge_correlation(
@@ -66,7 +68,39 @@ def main(span: str, duplicates: str, labels: str = "") -> None:
             rule = "any" if edges is None else f"{edges:.2f}"
             print(f"{distance:8}  {rule:>5}  {len(flagged):19,}  {found:17}  {found / len(near):5.2f}")
             rows.append([distance, rule, f"{len(flagged):,}", found, f"{found / len(near):.2f}"])
+        if distance == DISTANCE:
+            gate = np.concatenate(correlation) >= CORRELATION
+            pairs = {*zip(i[gate].tolist(), j[gate].tolist(), strict=True)}
+    found = len(pairs & _pairs_by_bands(hashes))
+    print(
+        f"of the {len(pairs):,} pairs of the gate's rule, its search by bands finds {found:,}: {found / len(pairs):.4f}"
+    )
     record.write("near leaks", ["distance", "edges", "test images flagged", "of ciFAIR's found", "share"], rows)
+
+
+def _close_pairs(first: np.ndarray, second: np.ndarray, distance: int) -> tuple[np.ndarray, np.ndarray]:
+    """Compare all hashes of `first` with all of `second`. Returns the indices of close pairs in both."""
+    found = [np.zeros((2, 0), np.int64)]
+    for start in range(0, len(first), 8):
+        i, j = np.nonzero(np.bitwise_count(first[start : start + 8, None] ^ second) <= distance)
+        found.append(np.stack([i + start, j]))
+    i, j = np.concatenate(found, axis=1)
+    return i, j
+
+
+def _pairs_by_bands(hashes: dict[str, np.ndarray]) -> set[tuple[int, int]]:
+    """Return the pairs of numbers of test and train that the search of the data gate finds."""
+    count = len(hashes["test"])
+    images = np.zeros(count + len(hashes["train"]), IMAGE)
+    images["code"] = np.concatenate([hashes["test"], hashes["train"]])
+    images["digest"] = [b"%d" % number for number in range(len(images))]
+    images["split"][count:] = 1
+    return {
+        (min(pair), max(pair) - count)
+        for _, part in divide_by_bands(images)
+        for pairs in similar_pairs(part)
+        for pair in pairs.astype(int).tolist()
+    }
 
 
 def _numbers_within_classes(labels: str) -> dict[tuple[str, str], list[int]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.dataset
 
 from components.data.gate import page
 from components.data.gate.component import VERDICT
@@ -135,9 +136,14 @@ def _predictions(run: Run) -> pd.DataFrame | None:
     evaluation = run.output("Evaluator", "evaluation")
     if evaluation is None:
         return None
-    table = pd.read_parquet(Path(evaluation.uri, PREDICTIONS), columns=["id", "label", "candidate"])
-    probabilities = np.stack(table.pop("candidate").to_list())
-    return table.assign(answer=predicted_classes(probabilities), confidence=probabilities.max(axis=1))
+    tables = []
+    for batch in pyarrow.dataset.dataset(Path(evaluation.uri, PREDICTIONS)).to_batches(
+        columns=["id", "label", "candidate"]
+    ):
+        table = batch.to_pandas()
+        probabilities = np.stack(table.pop("candidate").to_list())
+        tables.append(table.assign(answer=predicted_classes(probabilities), confidence=probabilities.max(axis=1)))
+    return pd.concat(tables, ignore_index=True)
 
 
 def _calibration(predictions: pd.DataFrame | None) -> list[Bin]:
@@ -183,5 +189,5 @@ def _raw(examples: Artifact, split: str) -> Iterator[tfrecord.RawExample]:
 
 
 def _picture(split: str, id: bytes, image: bytes) -> Picture:
-    picture = page.ExamplePicture(split, id, image)
+    picture = page.ExamplePicture(split, id, image=image)
     return Picture(id=picture.name, source=picture.source)

@@ -1,6 +1,7 @@
 """Fixtures that make small image sources."""
 
 import io
+import itertools
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -92,3 +93,36 @@ def measured(tmp_path):
         return pd.concat(tables, ignore_index=True)
 
     return measure
+
+
+@pytest.fixture
+def summarized(tmp_path):
+    """Function summarized(images, classes) that returns the artifact folder of a table of images, with its summary."""
+    import apache_beam as beam
+
+    from components.data.statistics.component import TABLE, summarize
+
+    numbers = itertools.count()
+
+    def write(images, classes=CLASSES):
+        folder = tmp_path / f"statistics-{next(numbers)}"
+        (folder / TABLE).mkdir(parents=True)
+        for part in range(2):
+            images[part::2].to_parquet(folder / TABLE / f"part-{part}.parquet")
+        with beam.Pipeline() as pipeline:
+            summarize(pipeline, folder, [*classes], {"span": 3, "gate_span": 1, "image_size": 32})
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def find(summarized):
+    """Function find(images) that returns the twins and the conflicts in a table of images."""
+    from components.data.statistics.component import CONFLICTS, TWINS
+
+    def find(images):
+        folder = summarized(images)
+        return tuple(pd.read_parquet(folder / name).sort_values(["split", "id"]) for name in (TWINS, CONFLICTS))
+
+    return find

@@ -1,11 +1,15 @@
 """DataGate component, which decides whether a model may be trained on a span, and records the reasons."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx import types
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
@@ -15,12 +19,14 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from components import artifacts
 from components.data.gate.bounds import DATA_FOLDER, LEAVE_OUT, PAGE, DataGateSettings
 from components.data.gate.checks import DataVerdict, judge
-from components.data.gate.page import MAX_EXHIBITS, ExamplePicture, Exhibit, readable_id, render, sampled_classes
+from components.data.gate.page import ExamplePicture, Exhibit, readable_id, render, sampled_classes
 from components.data.ingest import tfrecord
 from components.data.ingest.images import REMARKS
+from components.data.ingest.source import SPLITS
 from components.data.span_properties import SPAN_FOLDER
-from components.data.statistics.component import CONFLICTS, TWINS, read_table
-from components.data.statistics.figures import Conflicts, read_figures, remove_leaks, repeated_ids
+from components.data.statistics.component import CONFLICTS, EXHIBITS, TABLE, TWINS
+from components.data.statistics.exhibits import MAX_EXHIBITS, SAMPLES
+from components.data.statistics.figures import Conflicts, read_figures, remove_leaks
 from components.data.statistics.leaks import leave_out_mask
 
 VERDICT = "verdict.json"
@@ -54,16 +60,16 @@ class Executor(base_executor.BaseExecutor):
         figures = read_figures(folder)
         twins = pd.read_parquet(folder / TWINS)
         conflicts = pd.read_parquet(folder / CONFLICTS)
-        images = read_table(folder, ["split", "id", "label", "reason", "width", "height", "digest", "remarks"])
         left_out: list[bytes] = []
         if settings.leave_out_leaks:
             left_out = sorted(set(twins.id[leave_out_mask(twins)]))
-            figures = remove_leaks(figures, images, images.id.isin(left_out) & (images.split != "test"))
+            figures = remove_leaks(figures, _count(folder, left_out))
             twins = twins[:0]
             conflicts = _without(conflicts, left_out)
         exact = int(conflicts.exact.sum())
         figures = figures.model_copy(update={"conflicts": Conflicts(exact=exact, near=len(conflicts) - exact)})
-        exhibits = _exhibits(images, twins, conflicts, list(figures.splits["train"].labels), settings)
+        selected = pd.read_parquet(folder / EXHIBITS)
+        exhibits = _exhibits(selected, twins, conflicts, list(figures.splits["train"].labels), settings)
         previous = [_read_verdict(verdict).figures for verdict in input_dict.get("previous", [])]
         decision = judge(
             settings,
@@ -86,7 +92,7 @@ class Executor(base_executor.BaseExecutor):
         out = Path(verdict.uri)
         (out / VERDICT).write_text(decision.model_dump_json(indent=1) + "\n", encoding="utf-8")
         (out / LEAVE_OUT).write_text(json.dumps([id.decode("utf-8", "surrogateescape") for id in left_out]))
-        samples = _samples(images, figures.splits["train"].labels)
+        samples = _samples(selected, figures.splits["train"].labels)
         _read_pictures([*input_dict["examples"], *input_dict["test_examples"]], [*exhibits.values(), *samples.values()])
         page = render(decision, previous[0] if previous else None, samples, exhibits)
         (out / PAGE).write_text(page, encoding="utf-8")
@@ -178,15 +184,16 @@ def _without(conflicts: pd.DataFrame, left_out: list[bytes]) -> pd.DataFrame:
 
 
 def _exhibits(
-    images: pd.DataFrame, twins: pd.DataFrame, conflicts: pd.DataFrame, names: list[str], settings: DataGateSettings
+    selected: pd.DataFrame, twins: pd.DataFrame, conflicts: pd.DataFrame, names: list[str], settings: DataGateSettings
 ) -> dict[str, list[Exhibit]]:
     """Return the first affected examples of each check that affects any."""
-    good = images[images.reason == ""]
-    leaking = twins[~leave_out_mask(twins)].sort_values("correlation", ascending=False)
-    repeated = good[good.duplicated(["split", "digest"])]
+    leaking = _sorted(twins[~leave_out_mask(twins)], "correlation")
     bound = settings.image_side
     smallest = max((side for side in (bound.warn, bound.stop) if side is not None), default=0)
-    small = good[good[["width", "height"]].min(axis=1) < smallest]
+    affected = {str(check): table for check, table in selected.groupby("check", sort=False)}
+    if "image_side" in affected:
+        table = affected["image_side"]
+        affected["image_side"] = table[table[["width", "height"]].min(axis=1) < smallest]
 
     def name_twin(row: Any) -> str:
         return f"{readable_id(row.twin_id)!r} in {row.twin_split}"
@@ -206,59 +213,71 @@ def _exhibits(
     def describe_size(row: Any) -> str:
         return f"{row.width:.0f}x{row.height:.0f}"
 
-    outside = images[~images.label.between(0, len(names) - 1)]
-    exhibits = {
-        "undecodable": _to_exhibits(images[images.reason != ""], lambda row: row.reason),
-        "outside_labels": _to_exhibits(outside, lambda row: f"label {row.label}"),
-        "repeated_ids": _to_exhibits(images[repeated_ids(images)], lambda row: "repeats an earlier id"),
-        "image_side": _to_exhibits(small, describe_size),
-        **{
-            check: _to_exhibits(good[[check in remarks for remarks in good.remarks]], describe_size)
-            for check in REMARKS
-        },
-        "duplicates": _to_exhibits(repeated[repeated.split == "train"], lambda row: "repeats an earlier image"),
-        "conflicting_labels": _to_exhibits(
-            conflicts.sort_values("exact", ascending=False, kind="stable"), describe_conflict
-        ),
+    notes = {
+        "undecodable": lambda row: row.reason,
+        "outside_labels": lambda row: f"label {row.label}",
+        "repeated_ids": lambda row: "repeats an earlier id",
+        "image_side": describe_size,
+        **dict.fromkeys(REMARKS, describe_size),
+        "duplicates": lambda row: "repeats an earlier image",
+    }
+    exhibits = {check: _to_exhibits(affected.get(check, selected[:0]), note) for check, note in notes.items()}
+    exhibits |= {
+        "conflicting_labels": _to_exhibits(_sorted(conflicts, "exact"), describe_conflict),
         "exact_leaks": _to_exhibits(leaking[leaking.exact], lambda row: f"equals {name_twin(row)}"),
         "near_leaks": _to_exhibits(leaking[~leaking.exact], describe_near_leak),
     }
-    return {check: affected for check, affected in exhibits.items() if affected}
+    return {check: shown for check, shown in exhibits.items() if shown}
+
+
+def _sorted(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Sort twins or conflicts by a column, the largest first, then as the page shows images."""
+    order = table.assign(order=table.split.map(SPLITS.index))
+    return order.sort_values([column, "order", "id"], ascending=[False, True, True])
 
 
 def _to_exhibits(table: pd.DataFrame, note: Callable[[Any], str]) -> list[Exhibit]:
     return [
         Exhibit(
-            ExamplePicture(row.split, row.id),
+            ExamplePicture(row.split, row.id, row.shard, row.offset),
             note(row),
-            ExamplePicture(row.twin_split, row.twin_id) if "twin_id" in table else None,
+            ExamplePicture(row.twin_split, row.twin_id, row.twin_shard, row.twin_offset)
+            if "twin_id" in table
+            else None,
         )
         for row in table.head(MAX_EXHIBITS).itertuples()
     ]
 
 
-def _samples(images: pd.DataFrame, labels: dict[str, int]) -> dict[str, list[Exhibit]]:
-    train = images[(images.split == "train") & (images.reason == "")]
+def _samples(selected: pd.DataFrame, labels: dict[str, int]) -> dict[str, list[Exhibit]]:
+    samples = selected[selected.check == SAMPLES]
     chosen = {*sampled_classes(labels)}
     return {
         name: [
-            Exhibit(ExamplePicture(row.split, row.id))
-            for row in train[train.label == label].head(_SAMPLES).itertuples()
+            Exhibit(ExamplePicture(row.split, row.id, row.shard, row.offset))
+            for row in samples[samples.label == label].head(_SAMPLES).itertuples()
         ]
         for label, name in enumerate(labels)
         if name in chosen
     }
 
 
-def _read_pictures(examples: Iterable[types.Artifact], exhibits: Iterable[list[Exhibit]]) -> None:
+def _count(folder: Path, left_out: list[bytes]) -> Counter[tuple[str, int]]:
+    """Count the images of train and val with these ids, by split and label."""
+    table, field = pa.dataset.dataset(folder / TABLE), pa.dataset.field
+    is_left_out = field("id").isin(pa.array(left_out, pa.binary())) & (field("split") != "test")
+    batches = table.to_batches(columns=["split", "label"], filter=is_left_out)
+    return Counter(
+        pair for batch in batches for pair in zip(batch["split"].to_pylist(), batch["label"].to_pylist(), strict=True)
+    )
+
+
+def _read_pictures(artifacts_of_splits: Iterable[types.Artifact], exhibits: Iterable[list[Exhibit]]) -> None:
     """Read the images of all exhibits from the examples into the exhibits."""
-    wanted: dict[tuple[str, bytes], list[ExamplePicture]] = {}
-    for group in exhibits:
-        for exhibit in group:
-            for picture in exhibit.pictures:
-                wanted.setdefault((picture.split, picture.id), []).append(picture)
-    for artifact in examples:
-        for split in artifact_utils.decode_split_names(artifact.split_names):
-            for example in tfrecord.read_split(Path(artifact_utils.get_split_uri([artifact], split))):
-                for picture in wanted.get((split, example.id), ()):
-                    picture.image = example.image
+    folders = {
+        split: Path(artifact_utils.get_split_uri([artifact], split))
+        for artifact in artifacts_of_splits
+        for split in artifact_utils.decode_split_names(artifact.split_names)
+    }
+    for picture in chain.from_iterable(exhibit.pictures for group in exhibits for exhibit in group):
+        picture.image = tfrecord.read_example(folders[picture.split] / picture.shard, picture.offset).image

@@ -16,10 +16,10 @@ from components.data.gate.bounds import LEVELS
 from components.data.gate.checks import DataVerdict
 from components.data.ingest.images import BadImage, as_seen, open_image
 from components.data.ingest.source import SPLITS
+from components.data.statistics.exhibits import MAX_EXHIBITS
 from components.data.statistics.figures import BRIGHTNESS, SHARPNESS, SIDES, ImageFigures, SplitFigures
 
 _MAX_PIXELS = 96  # longest side of a picture on the page, in pixels
-MAX_EXHIBITS = 24  # pictures that the page shows for each check
 _MAX_BARS = 100  # classes in the chart of labels
 _MAX_CLASSES = 40  # classes with sample pictures
 _MAX_CHARACTERS = 200  # longest id or class name that the page shows complete
@@ -72,11 +72,15 @@ class ExamplePicture:
     Args:
         split: the split that holds the image.
         id: its id.
+        shard: name of its file in the folder of the split. It and `offset` are needed only to read the image.
+        offset: place of its record in the shard, in bytes.
         image: its encoded bytes, which are empty until they have been read from the examples.
     """
 
     split: str
     id: bytes
+    shard: str = ""
+    offset: int = 0
     image: bytes = b""
 
     @property

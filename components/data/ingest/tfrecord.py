@@ -3,6 +3,7 @@
 The formats are defined in tensorflow/core/lib/io/record_writer.h and tensorflow/core/example/{example,feature}.proto.
 """
 
+import io
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,22 +131,47 @@ def read(path: Path) -> Iterator[bytes]:
     with safe_files.open_file(path) as file:
         left = safe_files.file_size(file)
         while left:
-            header = file.read(_HEADER.size)
-            if len(header) < _HEADER.size:
-                raise DataRefused(f"{path}: cut inside a record, {left} bytes before its end")
-            length, length_crc = _HEADER.unpack(header)
-            if length_crc != _masked_crc(header[:8]) or length + _HEADER.size + _FOOTER.size > left:
-                raise DataRefused(f"{path}: no complete record, {left} bytes before its end")
-            if length > _MAX_RECORD:
-                raise DataRefused(
-                    f"{path}: a record of {length:,} bytes, {left} bytes before its end; at most {_MAX_RECORD:,} are "
-                    "allowed"
-                )
-            data = file.read(length)
-            if file.read(_FOOTER.size) != _FOOTER.pack(_masked_crc(data)):
-                raise DataRefused(f"{path}: a record whose checksum does not match, {left} bytes before its end")
-            left -= _HEADER.size + length + _FOOTER.size
+            data = _read_record(path, file, left)
+            left -= framed_size(data)
             yield data
+
+
+def framed_size(data: bytes) -> int:
+    """Return the bytes that a record takes in a TFRecord file."""
+    return _HEADER.size + len(data) + _FOOTER.size
+
+
+def _read_record(path: Path, file: io.BufferedReader, left: int) -> bytes:
+    """Read the record that begins `left` bytes before the end of a file."""
+    header = file.read(_HEADER.size)
+    if len(header) < _HEADER.size:
+        raise DataRefused(f"{path}: cut inside a record, {left} bytes before its end")
+    length, length_crc = _HEADER.unpack(header)
+    if length_crc != _masked_crc(header[:8]) or length + _HEADER.size + _FOOTER.size > left:
+        raise DataRefused(f"{path}: no complete record, {left} bytes before its end")
+    if length > _MAX_RECORD:
+        raise DataRefused(
+            f"{path}: a record of {length:,} bytes, {left} bytes before its end; at most {_MAX_RECORD:,} are allowed"
+        )
+    data = file.read(length)
+    if file.read(_FOOTER.size) != _FOOTER.pack(_masked_crc(data)):
+        raise DataRefused(f"{path}: a record whose checksum does not match, {left} bytes before its end")
+    return data
+
+
+def read_example(path: Path, offset: int) -> RawExample:
+    """Return one raw example of a shard.
+
+    Args:
+        path: the shard.
+        offset: bytes before its record.
+
+    Raises:
+        DataRefused: if no raw example begins there.
+    """
+    with safe_files.open_file(path) as file:
+        file.seek(offset)
+        return _parse(path, _read_record(path, file, safe_files.file_size(file) - offset))
 
 
 def read_examples(path: Path) -> Iterator[RawExample]:
@@ -154,11 +180,23 @@ def read_examples(path: Path) -> Iterator[RawExample]:
     Raises:
         DataRefused: if the shard cannot be read, or a record is not a raw example. The message names the shard.
     """
+    for _, example in read_places(path):
+        yield example
+
+
+def read_places(path: Path) -> Iterator[tuple[int, RawExample]]:
+    """Yield the raw examples of a shard like `read_examples`, each with the offset of its record in bytes."""
+    offset = 0
     for data in read(path):
-        try:
-            yield parse(data)
-        except ValueError as error:
-            raise DataRefused(f"{path}: {error}") from None
+        yield offset, _parse(path, data)
+        offset += framed_size(data)
+
+
+def _parse(path: Path, data: bytes) -> RawExample:
+    try:
+        return parse(data)
+    except ValueError as error:
+        raise DataRefused(f"{path}: {error}") from None
 
 
 def read_split(folder: Path) -> Iterator[RawExample]:

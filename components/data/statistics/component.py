@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 import tensorflow as tf
-from apache_beam.io.parquetio import WriteToParquetBatched
+from apache_beam.io.parquetio import WriteToParquet, WriteToParquetBatched
 from tfx import types
 from tfx.components.example_gen.utils import SPAN_PROPERTY_NAME
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
@@ -28,19 +28,23 @@ from tfx.utils import io_utils
 from components import artifacts
 from components.data.ingest import tfrecord
 from components.data.ingest.images import UNDECODABLE, BadImage, open_header, remarks
-from components.data.statistics.conflicts import find_conflicts
-from components.data.statistics.figures import FIGURES, compute_figures
-from components.data.statistics.leaks import find_leaks
+from components.data.statistics.conflicts import CONFLICTS_SCHEMA
+from components.data.statistics.exhibits import EXHIBITS_SCHEMA
+from components.data.statistics.figures import FIGURES
+from components.data.statistics.findings import search
+from components.data.statistics.leaks import TWINS_SCHEMA
 from components.data.statistics.perceptual import SIDE, phash, stack_thumbnails, thumbnail
 from components.data.statistics.pixels import PixelMeasures, grey
+from components.data.statistics.summary import total
 from trainer.examples import class_names
 from trainer.framing import Framing
 from trainer.preprocessing import decode_batch
 
 # Files of an ImageStatistics artifact.
 TABLE = "images"  # a folder of Parquet files with a row for each image
-TWINS = "twins.parquet"  # the table that `find_leaks` returns
-CONFLICTS = "conflicts.parquet"  # the table that `find_conflicts` returns
+EXHIBITS = "exhibits.parquet"  # a folder of Parquet files with the rows of `exhibits.EXHIBITS_SCHEMA`
+TWINS = "twins.parquet"  # a folder of Parquet files with the rows of `leaks.TWINS_SCHEMA`
+CONFLICTS = "conflicts.parquet"  # a folder of Parquet files with the rows of `conflicts.CONFLICTS_SCHEMA`
 
 _CORES = os.cpu_count() or 1
 _CHUNK_IMAGES, _CHUNK_BYTES, _CHUNK_PIXELS = 512, 8 * 2**20, 2**20  # limits of what a core decodes at a time
@@ -50,6 +54,8 @@ _ROW = pa.schema(
         "split": pa.string(),
         "id": pa.binary(),
         "label": pa.int64(),
+        "shard": pa.string(),  # name of its file in the folder of the split
+        "offset": pa.int64(),  # of its record in the shard, in bytes
         "reason": pa.string(),  # why the image cannot be used, or empty
         "bytes": pa.int64(),
         # The following columns may be null if the image cannot be used.
@@ -81,20 +87,22 @@ def measure_shard(source: tuple[str, str], framing: Framing) -> Iterator[pa.Tabl
     """
     split, path = source
     running: deque[Future[pa.Table]] = deque()
-    for chunk in _chunks(tfrecord.read_examples(Path(path)), framing):
-        running.append(_threads().submit(_measure, split, framing, chunk))
+    for chunk in _chunks(tfrecord.read_places(Path(path)), framing):
+        running.append(_threads().submit(_measure, split, Path(path).name, framing, chunk))
         if len(running) > _CORES:  # one chunk more than cores, so that no core waits for the next
             yield running.popleft().result()
     for future in running:
         yield future.result()
 
 
-def _chunks(examples: Iterable[tfrecord.RawExample], framing: Framing) -> Iterator[list[tfrecord.RawExample]]:
+def _chunks(
+    examples: Iterable[tuple[int, tfrecord.RawExample]], framing: Framing
+) -> Iterator[list[tuple[int, tfrecord.RawExample]]]:
     max_images = min(_CHUNK_IMAGES, 1 + _CHUNK_PIXELS // framing.size**2)
-    chunk: list[tfrecord.RawExample] = []
+    chunk: list[tuple[int, tfrecord.RawExample]] = []
     size = 0
-    for example in examples:
-        chunk.append(example)
+    for offset, example in examples:
+        chunk.append((offset, example))
         size += len(example.image)
         if len(chunk) == max_images or size >= _CHUNK_BYTES:
             yield chunk
@@ -103,7 +111,8 @@ def _chunks(examples: Iterable[tfrecord.RawExample], framing: Framing) -> Iterat
         yield chunk
 
 
-def _measure(split: str, framing: Framing, examples: list[tfrecord.RawExample]) -> pa.Table:
+def _measure(split: str, shard: str, framing: Framing, chunk: list[tuple[int, tfrecord.RawExample]]) -> pa.Table:
+    offsets, examples = zip(*chunk, strict=True)
     images = [example.image for example in examples]
     encoded = tf.constant(images)
     pixels, valid = (tensor.numpy() for tensor in _decoder(framing)(encoded))
@@ -124,6 +133,8 @@ def _measure(split: str, framing: Framing, examples: list[tfrecord.RawExample]) 
         "split": [split] * len(images),
         "id": [example.id for example in examples],
         "label": [example.label for example in examples],
+        "shard": [shard] * len(images),
+        "offset": offsets,
         "reason": reasons,
         "bytes": [len(image) for image in images],
         "format": [header.format for header in headers],
@@ -179,6 +190,27 @@ def _decoder(framing: Framing) -> tf.types.experimental.PolymorphicFunction:
     return decode
 
 
+def summarize(pipeline: beam.Pipeline, folder: Path, names: list[str], context: dict[str, Any]) -> None:
+    """Write the statistics, the findings and the exhibits of a table of images.
+
+    Args:
+        pipeline: the pipeline to extend.
+        folder: the folder of an ImageStatistics artifact, with the table.
+        names: class names in index order.
+        context: the other fields of ImageFigures: span, gate_span, image_size, resize and background.
+    """
+    files = pipeline | beam.Create([str(file) for file in sorted((folder / TABLE).iterdir())])
+    found = search(files)
+    summary = total(files, found, names, context)
+    _ = summary.figures | beam.Map((folder / FIGURES).write_text, encoding="utf-8")
+    for name, rows, schema in (
+        (TWINS, found.twins, TWINS_SCHEMA),
+        (CONFLICTS, found.conflicts, CONFLICTS_SCHEMA),
+        (EXHIBITS, summary.exhibits, EXHIBITS_SCHEMA),
+    ):
+        _ = rows | f"Write {name}" >> WriteToParquet(str(folder / name / "part"), schema, file_name_suffix=".parquet")
+
+
 def read_table(folder: Path, columns: list[str]) -> pd.DataFrame:
     """Read some columns of the table of images.
 
@@ -190,7 +222,7 @@ def read_table(folder: Path, columns: list[str]) -> pd.DataFrame:
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
-    """Executor that measures every image in a Beam job, then computes the statistics from the table of images."""
+    """Executor that measures every image in a Beam job, and summarizes the table of images in another."""
 
     def Do(
         self,
@@ -198,7 +230,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Write the table of images, the leaks, the conflicts and the statistics.
+        """Write the table of images, the twins, the conflicts, the exhibits and the statistics.
 
         Args:
             input_dict: `examples`, `test_examples` and `schema`.
@@ -226,17 +258,18 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             )
         schema_file = io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
         names = class_names(io_utils.SchemaReader().read(schema_file))
-        images = read_table(folder, ["split", "id", "label", "reason", "digest", "hash", "thumbnail"])
-        twins, leaks = find_leaks(images)
-        twins.to_parquet(folder / TWINS)
-        find_conflicts(images, twins).to_parquet(folder / CONFLICTS)
-        del images  # frees the thumbnails before the other columns are read
-        images = read_table(folder, [name for name in _ROW.names if name not in ("hash", "thumbnail")])
         span, gate_span = (
             artifact.get_int_custom_property(SPAN_PROPERTY_NAME) for artifact in (examples, test_examples)
         )
-        figures = compute_figures(images, names, leaks, span, gate_span, framing)
-        (folder / FIGURES).write_text(figures.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        context = {
+            "span": span,
+            "gate_span": gate_span,
+            "image_size": framing.size,
+            "resize": framing.resize,
+            "background": framing.background,
+        }
+        with self._make_beam_pipeline() as pipeline:
+            summarize(pipeline, folder, names, context)
         statistics.span = span
 
 

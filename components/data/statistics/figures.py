@@ -1,13 +1,18 @@
 """Statistics of a span, computed from the table of its images. Imports neither TFX nor TensorFlow."""
 
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from functools import reduce
+from itertools import chain
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from components.data.ingest.source import SPLITS
-from trainer.framing import Framing, Resize
+from trainer.framing import Resize
 from trainer.settings import Group
 
 FIGURES = "figures.json"  # the file of an ImageStatistics artifact that holds `ImageFigures`
@@ -78,88 +83,112 @@ def read_figures(folder: Path) -> ImageFigures:
     return ImageFigures.model_validate_json((folder / FIGURES).read_text("utf-8"))
 
 
-def compute_figures(
-    images: pd.DataFrame, names: list[str], leaks: list[Leak], span: int, gate_span: int, framing: Framing
-) -> ImageFigures:
-    """Compute the statistics of a table of images. Conflicts are not counted.
-
-    Args:
-        images: a row for each image, as ImageStatistics measures it.
-        names: class names in index order.
-        leaks: numbers of images that appear in two splits.
-        span: number of the span of train and val.
-        gate_span: number of the span of test.
-        framing: choices by which an image became the model's input.
-    """
-    return ImageFigures(
-        span=span,
-        gate_span=gate_span,
-        image_size=framing.size,
-        resize=framing.resize,
-        background=framing.background,
-        splits={split: _split_figures(images[images.split == split], names) for split in SPLITS},
-        repeated_ids=int(repeated_ids(images).sum()),
-        leaks=leaks,
-    )
+_UNIT = 2**40  # sums of means are counted in whole parts of this size, so that their order has no influence
 
 
-def remove_leaks(figures: ImageFigures, images: pd.DataFrame, leaking: pd.Series) -> ImageFigures:
+@dataclass(frozen=True)
+class Totals:
+    """Sums over images, which can be added in any order."""
+
+    images: int
+    bytes: int
+    usable: int
+    outside_labels: int
+    undecodable: Counter[str]
+    formats: Counter[str]
+    sizes: Counter[tuple[int, int]]  # width and height
+    remarks: Counter[str]
+    labels: np.ndarray  # int64 [classes]
+    brightness: np.ndarray  # int64 [bins]
+    sharpness: np.ndarray  # int64 [bins]
+    sides: np.ndarray  # int64 [bins]
+    colours: np.ndarray  # int objects [6]: means of red, green and blue, and of their squares, in 1 / _UNIT
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame, classes: int) -> Self:
+        """Sum up rows of the table of images.
+
+        Args:
+            rows: the rows of at most a million images.
+            classes: number of classes.
+        """
+        good = rows[rows.reason == ""]
+        inside = rows.label.between(0, classes - 1)
+        # The columns are floats if a row of the table has no size.
+        width, height = (good[name].to_numpy(np.int64) for name in ("width", "height"))
+        colours = np.array([[*mean, *square] for mean, square in zip(good["mean"], good.mean_square, strict=True)])
+        whole, part = np.divmod(colours.reshape(-1, 6), 1)
+        parts = np.rint(part * _UNIT).astype(np.int64)
+        return cls(
+            images=len(rows),
+            bytes=int(rows.bytes.sum()),
+            usable=len(good),
+            outside_labels=int((~inside).sum()),
+            undecodable=Counter(rows.reason[rows.reason != ""]),
+            formats=Counter(good.format),
+            sizes=Counter(zip(width.tolist(), height.tolist(), strict=True)),
+            remarks=Counter(chain.from_iterable(good.remarks)),
+            labels=np.bincount(rows.label[inside], minlength=classes),
+            brightness=np.histogram(good.brightness.to_numpy(float), BRIGHTNESS)[0],
+            sharpness=np.histogram(np.log2(1 + good.sharpness.to_numpy(float)), SHARPNESS)[0],
+            sides=np.histogram(np.log2(np.sqrt(width * height)), SIDES)[0],
+            colours=whole.sum(axis=0).astype(int).astype(object) * _UNIT + parts.sum(axis=0).astype(object),
+        )
+
+    @classmethod
+    def add(cls, totals: Iterable[Self]) -> Self:
+        """Add totals of at least one group of images."""
+        return reduce(
+            lambda one, other: cls(*(getattr(one, field.name) + getattr(other, field.name) for field in fields(cls))),
+            totals,
+        )
+
+    def figures(self, names: list[str], duplicates: int) -> SplitFigures:
+        """Return the statistics of a split.
+
+        Args:
+            names: class names in index order.
+            duplicates: number of images with the same pixels as an earlier one.
+        """
+        colours = np.array([int(total) / (_UNIT * max(self.usable, 1)) for total in self.colours])
+        mean, mean_square = colours[:3], colours[3:]
+        sizes = {f"{width}x{height}": count for (width, height), count in _by_frequency(self.sizes)[:10]}
+        return SplitFigures(
+            images=self.images,
+            bytes=self.bytes,
+            undecodable=dict(_by_frequency(self.undecodable)),
+            outside_labels=self.outside_labels,
+            labels=dict(zip(names, self.labels.tolist(), strict=True)),
+            formats=dict(_by_frequency(self.formats)),
+            sizes=sizes,
+            different_sizes=len(self.sizes),
+            smallest_side=min(map(min, self.sizes), default=None),
+            mean=mean.tolist(),
+            spread=np.sqrt(np.maximum(mean_square - mean**2, 0)).tolist(),
+            brightness=self.brightness.tolist(),
+            sharpness=self.sharpness.tolist(),
+            sides=self.sides.tolist(),
+            duplicates=duplicates,
+            remarks=dict(_by_frequency(self.remarks)),
+        )
+
+
+def _by_frequency(counts: Counter[Any]) -> list[tuple[Any, int]]:
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def remove_leaks(figures: ImageFigures, removed: Counter[tuple[str, int]]) -> ImageFigures:
     """Return the statistics of a span after leaking examples are left out of it.
 
     Only the numbers of images and of leaks change. The other statistics still include all examples.
 
     Args:
         figures: statistics of all examples.
-        images: the table of images, with the columns split and label.
-        leaking: bool, a value for each row of `images`; true if the example is left out.
+        removed: number of examples that are left out, by split and label.
     """
     splits = {}
     for split, measured in figures.splits.items():
-        removed = images.label[leaking & (images.split == split)]
-        labels = {
-            name: count - int((removed == label).sum()) for label, (name, count) in enumerate(measured.labels.items())
-        }
-        splits[split] = measured.model_copy(update={"images": measured.images - len(removed), "labels": labels})
+        labels = {name: count - removed[split, label] for label, (name, count) in enumerate(measured.labels.items())}
+        images = measured.images - sum(count for (of, _), count in removed.items() if of == split)
+        splits[split] = measured.model_copy(update={"images": images, "labels": labels})
     return figures.model_copy(update={"splits": splits, "leaks": []})
-
-
-def repeated_ids(images: pd.DataFrame) -> pd.Series:
-    """Return a boolean series that is true for each image whose id an earlier image has.
-
-    Test images are compared only with each other: the test set may come from another span, which may use the same ids.
-    """
-    return pd.DataFrame({"id": images.id, "test": images.split == "test"}).duplicated()
-
-
-def _split_figures(rows: pd.DataFrame, names: list[str]) -> SplitFigures:
-    good = rows[rows.reason == ""]
-    mean, mean_square = (
-        np.stack(good[name].to_list()).mean(axis=0) if len(good) else np.zeros(3) for name in ("mean", "mean_square")
-    )
-    inside = rows.label.between(0, len(names) - 1)
-    sides = np.sqrt(good.width * good.height)
-    # The columns are floats if a row of the table has no size.
-    width, height = (good[name].astype(int).astype(str) for name in ("width", "height"))
-    sizes = (width + "x" + height).value_counts()
-    return SplitFigures(
-        images=len(rows),
-        bytes=int(rows.bytes.sum()),
-        undecodable=_counts(rows.reason[rows.reason != ""].value_counts()),
-        outside_labels=int((~inside).sum()),
-        labels=dict(zip(names, np.bincount(rows.label[inside], minlength=len(names)).tolist(), strict=True)),
-        formats=_counts(good.format.value_counts()),
-        sizes=_counts(sizes.head(10)),
-        different_sizes=len(sizes),
-        smallest_side=int(good[["width", "height"]].min(axis=None)) if len(good) else None,
-        mean=mean.tolist(),
-        spread=np.sqrt(np.maximum(mean_square - mean**2, 0)).tolist(),
-        brightness=np.histogram(good.brightness, BRIGHTNESS)[0].tolist(),
-        sharpness=np.histogram(np.log2(1 + good.sharpness), SHARPNESS)[0].tolist(),
-        sides=np.histogram(np.log2(sides), SIDES)[0].tolist(),
-        duplicates=int(good.digest.duplicated().sum()),
-        remarks=_counts(good.remarks.explode().value_counts()),
-    )
-
-
-def _counts(series: pd.Series) -> dict[str, int]:
-    return {str(key): int(count) for key, count in series.items()}

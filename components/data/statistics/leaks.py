@@ -1,84 +1,91 @@
 """Detection of leaks, which are images that appear in two splits. Imports neither TFX nor TensorFlow."""
 
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from components.data.statistics.figures import Leak
-from components.data.statistics.perceptual import CORRELATION, similar_pairs
+from components.data.statistics.twins import Image, Twin
 
 # Pairs of splits (source, target) that are compared. A leak is removed from the source.
 LEAKS = (("train", "test"), ("val", "test"), ("train", "val"))
 
-_TWIN = ["split", "id", "twin_split", "twin_id", "correlation", "exact"]
+# Table with a row for each leaking image of source and of target, with its closest twin in the other split.
+TWINS_SCHEMA = pa.schema(
+    {
+        "split": pa.string(),
+        "id": pa.binary(),
+        "twin_split": pa.string(),
+        "twin_id": pa.binary(),
+        "correlation": pa.float64(),  # of the edges; 1 for equal pixels
+        "exact": pa.bool_(),  # whether the pixels are equal
+        # Places of both images in the examples
+        "shard": pa.string(),
+        "offset": pa.int64(),
+        "twin_shard": pa.string(),
+        "twin_offset": pa.int64(),
+    }
+)
 
 
-def find_leaks(images: pd.DataFrame) -> tuple[pd.DataFrame, list[Leak]]:
-    """Find the images that appear in two splits, with equal or nearly equal pixels.
+def find_twins(images: Iterable[Image], near: Iterable[Twin]) -> Iterator[dict[str, Any]]:
+    """Find the closest twin of each image in every other split.
 
     Args:
-        images: a table with the columns split, id, reason, digest, hash and thumbnail.
+        images: all images with the same pixels.
+        near: images that are nearly equal to them.
 
-    Returns:
-        A table of the leaking images, and their numbers for each pair of LEAKS. The table has a row for each leaking
-        image of source and of target, with its closest twin in the other split. The columns are split, id, twin_split,
-        twin_id, correlation (1 for equal pixels) and exact (whether the pixels are equal).
+    Yields:
+        Rows of TWINS_SCHEMA.
     """
-    good = images[images.reason == ""]
-    one_each = {str(split): rows.drop_duplicates("digest") for split, rows in good.groupby("split")}
-    tables, leaks = [pd.DataFrame(columns=_TWIN).astype({"exact": bool})], []
-    for source, target in LEAKS:
-        if source in one_each and target in one_each:
-            pairs = _twins(one_each[source], one_each[target])
-            in_target = _with_closest_twin(good[good.split == target], pairs, "target", "source")
-            in_source = _with_closest_twin(good[good.split == source], pairs, "source", "target")
-            tables += [in_target.assign(twin_split=source)[_TWIN], in_source.assign(twin_split=target)[_TWIN]]
-            exact = int(in_target.exact.sum())
-            leaks.append(Leak(source=source, target=target, exact=exact, near=len(in_target) - exact))
-    return concatenate(tables), leaks
+    images = list(images)
+    closest: dict[str, Twin] = {}
+    for twin in sorted([*(Twin(image, 1.0, exact=True) for image in images), *near], key=lambda twin: twin.rank):
+        closest.setdefault(twin.image.split, twin)
+    for image in images:
+        for split, twin in closest.items():
+            if split != image.split:
+                yield {
+                    "split": image.split,
+                    "id": image.id,
+                    "twin_split": split,
+                    "twin_id": twin.image.id,
+                    "correlation": twin.correlation,
+                    "exact": twin.exact,
+                    "shard": image.shard,
+                    "offset": image.offset,
+                    "twin_shard": twin.image.shard,
+                    "twin_offset": twin.image.offset,
+                }
 
 
-def concatenate(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """Concatenate tables with the same columns. Empty tables are left out, because pandas would change dtypes."""
-    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+def leaks_into(split: str, twin_split: str) -> bool:
+    """Return true if images of `split` that have a twin in `twin_split` are removed to leave out leaks."""
+    return (split, twin_split) in LEAKS
 
 
-def _with_closest_twin(images: pd.DataFrame, pairs: pd.DataFrame, side: str, other: str) -> pd.DataFrame:
-    """Return every image that shows a picture of the given side of the pairs, with its closest twin."""
-    best = pairs.sort_values(["exact", "correlation"], ascending=False).drop_duplicates(f"{side}_digest")
-    best = best.rename(columns={f"{side}_digest": "digest", f"{other}_id": "twin_id"})
-    return images[["split", "id", "digest"]].merge(best, on="digest")
+def list_leaks(counts: dict[tuple[str, str, bool], int], splits: Collection[str]) -> list[Leak]:
+    """Return the number of images of a target that leak, for each pair of LEAKS.
 
-
-def _twins(source: pd.DataFrame, target: pd.DataFrame) -> pd.DataFrame:
-    """Pair the equal and nearly equal images of two splits, which list equal images of one split only once.
-
-    The columns of the result are source_digest, source_id, target_digest, target_id, correlation and exact.
+    Args:
+        counts: number of twins by split, twin_split and exact.
+        splits: the splits that have usable images. Pairs of other splits have no count.
     """
-    equal = source.merge(target, on="digest", suffixes=("_source", "_target"))
-    exact = pd.DataFrame(
-        {
-            "source_digest": equal.digest,
-            "source_id": equal.id_source,
-            "target_digest": equal.digest,
-            "target_id": equal.id_target,
-            "correlation": 1.0,
-            "exact": True,
-        }
-    )
-    tables = [exact]
-    for ours, theirs, correlation in similar_pairs(target, source, CORRELATION):
-        near = {
-            "source_digest": theirs.digest.to_numpy(),
-            "source_id": theirs.id.to_numpy(),
-            "target_digest": ours.digest.to_numpy(),
-            "target_id": ours.id.to_numpy(),
-            "correlation": correlation,
-            "exact": False,
-        }
-        tables.append(pd.DataFrame(near))
-    return concatenate(tables)
+    return [
+        Leak(
+            source=source,
+            target=target,
+            exact=counts.get((target, source, True), 0),
+            near=counts.get((target, source, False), 0),
+        )
+        for source, target in LEAKS
+        if source in splits and target in splits
+    ]
 
 
 def leave_out_mask(twins: pd.DataFrame) -> np.ndarray:
-    """Return bool [N]: true for each row of `find_leaks` whose image is removed if leaks are left out of training."""
+    """Return bool [N]: true for each row of TWINS_SCHEMA whose image is removed if leaks are left out of training."""
     return np.array([pair in LEAKS for pair in zip(twins.split, twins.twin_split, strict=True)], bool)

@@ -1,13 +1,18 @@
 """Node that measures a candidate with TFMA and judges it. It alone issues the ModelBlessing."""
 
 import json
+from collections.abc import Iterator
+from functools import reduce
+from operator import add
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import apache_beam as beam
 import numpy as np
-import pandas as pd
 import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 from tfx import types
@@ -18,17 +23,17 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.utils import io_utils, path_utils
 
 from components import artifacts
-from components.data.statistics.component import read_table
+from components.data.statistics.component import TABLE
 from components.model.evaluator.judgement import GateSettings, judge
-from components.model.evaluator.measures import FEWEST_SHARED, compare, compare_shared, measure, predicted_classes
-from components.model.evaluator.predictions import Predictions, predict
+from components.model.evaluator.measures import FEWEST_SHARED, Sums, compare, compare_shared, predicted_classes
+from components.model.evaluator.predictions import Predictions, as_lists, predict
 from trainer.examples import LABEL, class_names
 
-PREDICTIONS = "predictions.parquet"  # answers of each model, one row for each example of the test set
+PREDICTIONS = "predictions.parquet"  # a folder of Parquet files with a row for each example of the test set
 
 _CANDIDATE, _SERVING = "candidate", "serving"
 _LOOKS = ("brightness", "sharpness")
-_THIRDS = ("low", "middle", "high")  # thirds of the test set, by brightness or sharpness of the images
+_THIRDS = pa.array(["low", "middle", "high"])  # thirds of the test set, by brightness or sharpness of the images
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
@@ -61,52 +66,51 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         names = class_names(io_utils.SchemaReader().read(schema_file))
         shards = sorted(Path(artifact_utils.get_split_uri(input_dict["examples"], "test")).iterdir())
         models = {_CANDIDATE: input_dict["model"], _SERVING: input_dict.get("baseline_model", [])}
-        answers = {
-            role: predict(path_utils.serving_model_path(model.uri), shards)
-            for role, artifacts_of_role in models.items()
-            for model in artifacts_of_role
-        }
-        if difference := answers[_CANDIDATE].class_difference(names):
-            raise ValueError(f"the candidate cannot be judged: {difference}; train it again on this data")
-        labels = answers[_CANDIDATE].labels
-        comparison = None
-        # If a model serves but its artifact is missing, nothing is compared, and the verdict must say so.
-        incomparable = exec_properties["serving"] if _SERVING not in answers else ""
-        if _SERVING in answers and (difference := answers[_SERVING].class_difference(names)):
-            serving_answers = answers.pop(_SERVING)  # a model with other classes has no figures on the whole test set
-            if sorted(serving_answers.names) == sorted(names):
-                answers[_SERVING] = serving_answers.reorder(names)
-            else:
-                candidate, serving = (
-                    predicted_classes(predictions.probabilities)
-                    for predictions in (answers[_CANDIDATE], serving_answers)
-                )
-                comparison = compare_shared(
-                    labels, names, candidate, serving, [*serving_answers.names], settings.confidence
-                )
-                if comparison is None:
-                    incomparable = (
-                        f"{difference}; fewer than {FEWEST_SHARED} test images are of classes that both models know"
+        with TemporaryDirectory(dir=evaluation) as scratch:
+            answers = {}
+            for role, artifacts_of_role in models.items():
+                for model in artifacts_of_role:
+                    (folder := Path(scratch, role)).mkdir()
+                    answers[role] = predict(path_utils.serving_model_path(model.uri), shards, folder)
+            if difference := answers[_CANDIDATE].class_difference(names):
+                raise ValueError(f"the candidate cannot be judged: {difference}; train it again on this data")
+            labels, candidate = _answers(answers[_CANDIDATE])
+            comparison = None
+            # If a model serves but its artifact is missing, nothing is compared, and the verdict must say so.
+            incomparable = exec_properties["serving"] if _SERVING not in answers else ""
+            if _SERVING in answers:
+                difference = answers[_SERVING].class_difference(names)
+                if difference and sorted(answers[_SERVING].names) == sorted(names):
+                    answers[_SERVING], difference = answers[_SERVING].reorder(names), ""
+                _, serving = _answers(answers[_SERVING])
+                if not difference:
+                    comparison = compare(labels, candidate, serving, settings.confidence)
+                else:  # a model with other classes has no figures on the whole test set
+                    comparison = compare_shared(
+                        labels, names, candidate, serving, [*answers.pop(_SERVING).names], settings.confidence
                     )
-        statistics = Path(artifact_utils.get_single_uri(input_dict["statistics"]))
-        table = _table(answers, read_table(statistics, ["split", "id", *_LOOKS]))
-        table.to_parquet(evaluation / PREDICTIONS)
+                    if comparison is None:
+                        incomparable = (
+                            f"{difference}; fewer than {FEWEST_SHARED} test images are of classes that both models know"
+                        )
+            sums = {role: _sums(predictions) for role, predictions in answers.items()}
+            statistics = Path(artifact_utils.get_single_uri(input_dict["statistics"]))
+            files = _write(answers, statistics / TABLE, evaluation / PREDICTIONS)
         with self._make_beam_pipeline() as pipeline:
             _ = (
                 pipeline
-                | beam.Create(pa.Table.from_pandas(_for_tfma(table)).to_batches(max_chunksize=1000))
+                | beam.Create([str(file) for file in files])
+                | beam.Reshuffle()
+                | beam.FlatMap(_read_for_tfma)
                 | tfma.ExtractEvaluateAndWriteResults(
                     eval_config=_eval_config(list(answers)), eval_shared_model=None, output_path=str(evaluation)
                 )
             )
 
-        figures = {}
-        for role, predictions in answers.items():
-            looks = _looks_accuracy(evaluation, role, list(answers))
-            figures[role] = measure(labels, predictions.probabilities, names, settings.confidence, looks)
-        if _SERVING in answers:
-            candidate, serving = (predicted_classes(answers[role].probabilities) for role in (_CANDIDATE, _SERVING))
-            comparison = compare(labels, candidate, serving, settings.confidence)
+        figures = {
+            role: sums[role].figures(names, settings.confidence, _looks_accuracy(evaluation, role, list(answers)))
+            for role in answers
+        }
         judgement = judge(settings, figures[_CANDIDATE], figures.get(_SERVING), comparison, incomparable)
 
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
@@ -179,24 +183,85 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         )
 
 
-def _table(answers: dict[str, Predictions], images: pd.DataFrame) -> pd.DataFrame:
-    """Make the table of predictions: id, label, thirds of brightness and sharpness, and each model's probabilities."""
-    candidate = answers[_CANDIDATE]
-    table = pd.DataFrame({"id": candidate.ids, LABEL: candidate.labels})
-    looks = images[images.split == "test"].drop_duplicates("id").set_index("id").reindex(table.id)
+def _answers(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels and the predicted classes of all examples, int [N]."""
+    batches = ((batch.labels, predicted_classes(batch.probabilities)) for batch in predictions.batches())
+    labels, answers = zip(*batches, strict=True)
+    return np.concatenate(labels), np.concatenate(answers)
+
+
+def _sums(predictions: Predictions) -> Sums:
+    return reduce(add, (Sums.of(batch.labels, batch.probabilities) for batch in predictions.batches()))
+
+
+def _write(answers: dict[str, Predictions], images: Path, folder: Path) -> list[Path]:
+    """Write the table of predictions: id, label, thirds of brightness and sharpness, and each model's probabilities.
+
+    Args:
+        answers: predictions of each model for the same shards.
+        images: Parquet files of the table of images.
+        folder: the new folder, which gets a Parquet file for each shard.
+
+    Returns:
+        The files.
+    """
+    folder.mkdir()
+    shards = answers[_CANDIDATE].files
+    files = []
+    for number, thirds in enumerate(_thirds(images, [shard.stem for shard in shards])):
+        files.append(folder / f"part-{number:05}.parquet")
+        batches = zip(*(predictions.read(predictions.files[number]) for predictions in answers.values()), strict=True)
+        schema = pa.schema(
+            {
+                "id": pa.binary(),
+                LABEL: pa.int64(),
+                **dict.fromkeys(_LOOKS, pa.string()),
+                **dict.fromkeys(answers, pa.list_(pa.float32())),
+            }
+        )
+        start = 0
+        with pq.ParquetWriter(files[-1], schema) as writer:
+            for of_models in batches:
+                end = start + len(of_models[0].ids)
+                columns = [of_models[0].ids, of_models[0].labels]
+                columns += [_THIRDS.take(pa.array(of_look[start:end])) for of_look in thirds]
+                columns += [as_lists(batch.probabilities) for batch in of_models]
+                writer.write_table(pa.table(columns, schema=schema))
+                start = end
+    return files
+
+
+def _thirds(images: Path, shards: list[str]) -> list[list[np.ndarray]]:
+    """Return the third of the test set to which each image belongs by each of _LOOKS, as int [N] for each shard.
+
+    The thirds depend on the order of all images of the test set, which takes 24 bytes for each image.
+    """
+    table, field = pa.dataset.dataset(images), pa.dataset.field
+    columns = ["offset", *_LOOKS]
+    of_shards = [
+        table.to_table(columns, filter=(field("split") == "test") & (field("shard") == shard)).sort_by("offset")
+        for shard in shards
+    ]
+    thirds = []
     for look in _LOOKS:
-        # Thirds of ranks have the same size even if many images have the same value.
-        rank = looks[look].rank(method="first", na_option="top").to_numpy(int) - 1
-        table[look] = np.array(_THIRDS)[rank * 3 // len(table)]
-    for role, predictions in answers.items():
-        table[role] = list(predictions.probabilities)
-    return table
+        values = np.concatenate([of_shard[look].to_numpy() for of_shard in of_shards])
+        # Thirds of ranks have the same size even if many images have the same value. Undecodable images come first.
+        order = np.argsort(np.nan_to_num(values, nan=-np.inf), kind="stable")
+        third = np.empty(len(order), np.int8)
+        third[order] = np.arange(len(order)) * len(_THIRDS) // len(order)
+        thirds.append(np.split(third, np.cumsum([len(of_shard) for of_shard in of_shards])[:-1]))
+    return [list(of_shard) for of_shard in zip(*thirds, strict=True)]
 
 
-def _for_tfma(table: pd.DataFrame) -> pd.DataFrame:
-    """Select the columns that TFMA reads, with every value in a list, as it expects features."""
-    lists = {name: [[value] for value in table[name]] for name in (LABEL, *_LOOKS)}
-    return table[[name for name in (_CANDIDATE, _SERVING) if name in table]].assign(**lists)
+def _read_for_tfma(file: str) -> Iterator[pa.RecordBatch]:
+    """Yield the columns that TFMA reads, with every value in a list, as it expects features."""
+    for batch in pq.ParquetFile(file).iter_batches(1000):
+        columns = {
+            name: batch[name] if pa.types.is_list(batch[name].type) else as_lists(batch[name])
+            for name in batch.schema.names
+            if name != "id"
+        }
+        yield pa.RecordBatch.from_pydict(columns)
 
 
 def _looks_accuracy(evaluation: Path, role: str, roles: list[str]) -> dict[str, float]:

@@ -1,5 +1,8 @@
 """Measures of predictions and their uncertainty. Imports neither TFX nor TensorFlow."""
 
+from dataclasses import dataclass, fields
+from typing import Self
+
 import numpy as np
 from scipy.stats import binomtest, norm
 from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
@@ -10,69 +13,93 @@ _BINS = 15  # bins of confidence in the calibration error
 FEWEST_SHARED = 20  # smallest number of test images of shared classes for a comparison
 
 
-def measure(
-    labels: np.ndarray, probabilities: np.ndarray, names: list[str], confidence: float, looks_accuracy: dict[str, float]
-) -> ModelFigures:
-    """Measure the predictions of one model.
+@dataclass(frozen=True)
+class Sums:
+    """Sums over the predictions of one model, from which its figures follow. Sums of batches can be added."""
 
-    An example without an answer counts as wrong in every figure, and its class has probability 0.
+    per_class: np.ndarray  # examples, int [classes]
+    confusion: np.ndarray  # examples by class and answer, int [classes, classes]
+    top_3: int  # examples whose class is among the three most probable ones
+    loss: float  # sum of the log losses
+    bin_correct: np.ndarray  # right answers by confidence, float [bins]
+    bin_confidence: np.ndarray  # sum of confidences, float [bins]
 
-    Args:
-        labels: int [N].
-        probabilities: Finite numbers, float [N, classes]. A row of zeros means that the model gave no answer.
-        names: Class names, in index order.
-        confidence: Confidence level of the intervals.
-        looks_accuracy: Accuracy on thirds of the images, which is copied to the result.
+    @classmethod
+    def of(cls, labels: np.ndarray, probabilities: np.ndarray) -> Self:
+        """Sum up predictions.
 
-    Returns:
-        The figures.
-    """
-    answers = predicted_classes(probabilities)
-    matrix = confusion_matrix(labels, answers, labels=range(len(names)))
-    correct, per_class, answered = matrix.diagonal(), np.bincount(labels, minlength=len(names)), matrix.sum(axis=0)
-    present = [index for index in range(len(names)) if per_class[index]]
-    # An example without an answer gets equal probabilities for all classes but its own.
-    others = np.arange(len(names)) != labels[:, None]
-    shares = np.where(answers[:, None] < 0, others, probabilities.astype(np.float64))
-    shares /= shares.sum(axis=1, keepdims=True)  # float32 probabilities do not sum to exactly 1
-    return ModelFigures(
-        classes=names,
-        examples=len(labels),
-        accuracy=float((answers == labels).mean()),
-        accuracy_interval=_exact_interval(int(correct.sum()), len(labels), confidence),
-        top_3=float(top_k_accuracy_score(labels, shares, k=3, labels=range(len(names)))) if len(names) > 3 else 1.0,
-        log_loss=float(log_loss(labels, shares, labels=range(len(names)))),
-        calibration_error=calibration_error(labels, probabilities),
-        class_accuracy={names[index]: float(correct[index] / per_class[index]) for index in present},
-        class_accuracy_interval={
-            names[index]: _exact_interval(int(correct[index]), int(per_class[index]), confidence) for index in present
-        },
-        class_precision={names[index]: float(correct[index] / max(answered[index], 1)) for index in present},
-        looks_accuracy=looks_accuracy,
-        confusion=matrix.tolist(),
-    )
+        Args:
+            labels: int [N].
+            probabilities: Finite numbers, float [N, classes]. A row of zeros means that the model gave no answer.
+        """
+        classes = range(probabilities.shape[1])
+        answers = predicted_classes(probabilities)
+        # An example without an answer gets equal probabilities for all classes but its own.
+        others = np.arange(len(classes)) != labels[:, None]
+        shares = np.where(answers[:, None] < 0, others, probabilities.astype(np.float64))
+        shares /= shares.sum(axis=1, keepdims=True)  # float32 probabilities do not sum to exactly 1
+        confidence = probabilities.max(axis=1)
+        bins = confidence_bins(confidence)
+        return cls(
+            per_class=np.bincount(labels, minlength=len(classes)),
+            confusion=confusion_matrix(labels, answers, labels=classes),
+            top_3=int(top_k_accuracy_score(labels, shares, k=3, labels=classes, normalize=False))
+            if len(classes) > 3
+            else len(labels),
+            loss=float(log_loss(labels, shares, labels=classes, normalize=False)),
+            bin_correct=np.bincount(bins, answers == labels, _BINS),
+            bin_confidence=np.bincount(bins, confidence, _BINS),
+        )
+
+    def __add__(self, other: Self) -> Self:
+        """Add the sums of other examples."""
+        return type(self)(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+
+    @property
+    def examples(self) -> int:
+        """Number of examples."""
+        return int(self.per_class.sum())
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error: the mean gap between confidence and accuracy (Guo et al., 2017).
+
+        It is the mean over bins of confidence, weighted by their numbers of examples; from 0 to 1.
+        """
+        return float(np.abs(self.bin_correct - self.bin_confidence).sum() / self.examples)
+
+    def figures(self, names: list[str], confidence: float, looks_accuracy: dict[str, float]) -> ModelFigures:
+        """Return the figures of the model. An example without an answer counts as wrong in every figure.
+
+        Args:
+            names: Class names, in index order.
+            confidence: Confidence level of the intervals.
+            looks_accuracy: Accuracy on thirds of the images, which is copied to the result.
+        """
+        correct, per_class, answered = self.confusion.diagonal(), self.per_class, self.confusion.sum(axis=0)
+        present = [index for index in range(len(names)) if per_class[index]]
+        return ModelFigures(
+            classes=names,
+            examples=self.examples,
+            accuracy=float(correct.sum() / self.examples),
+            accuracy_interval=_exact_interval(int(correct.sum()), self.examples, confidence),
+            top_3=self.top_3 / self.examples,
+            log_loss=self.loss / self.examples,
+            calibration_error=self.calibration_error,
+            class_accuracy={names[index]: float(correct[index] / per_class[index]) for index in present},
+            class_accuracy_interval={
+                names[index]: _exact_interval(int(correct[index]), int(per_class[index]), confidence)
+                for index in present
+            },
+            class_precision={names[index]: float(correct[index] / max(answered[index], 1)) for index in present},
+            looks_accuracy=looks_accuracy,
+            confusion=self.confusion.tolist(),
+        )
 
 
 def predicted_classes(probabilities: np.ndarray) -> np.ndarray:
     """Return the most probable class of each row, int [N]; -1 for a row of zeros, which means no answer."""
     return np.where(probabilities.any(axis=1), probabilities.argmax(axis=1), -1)
-
-
-def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Compute the expected calibration error: the mean gap between confidence and accuracy (Guo et al., 2017).
-
-    Args:
-        labels: int [N].
-        probabilities: float [N, classes].
-
-    Returns:
-        The mean over bins of confidence, weighted by their numbers of examples; from 0 to 1.
-    """
-    confidence = probabilities.max(axis=1)
-    correct = predicted_classes(probabilities) == labels
-    bins = confidence_bins(confidence)
-    gaps = np.abs(np.bincount(bins, correct, _BINS) - np.bincount(bins, confidence, _BINS))
-    return float(gaps.sum() / len(labels))
 
 
 def confidence_bins(confidence: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from components.model.evaluator.judgement import GateSettings, judge
-from components.model.evaluator.measures import measure
+from components.model.evaluator.measures import Sums
 from pipeline.report.model import Data, Report
 from pipeline.report.page import render
 from pipeline.result.figures import Epoch
@@ -19,7 +19,7 @@ def report(classes):
     names = [f"class {number} {'x' * 200}" for number in range(classes)]
     labels = np.arange(2 * classes) % classes
     answers = np.random.default_rng(0).permutation(labels)
-    figures = measure(labels, np.eye(classes, dtype=np.float32)[answers], names, 0.95, {})
+    figures = Sums.of(labels, np.eye(classes, dtype=np.float32)[answers]).figures(names, 0.95, {})
     counts = {name: 10 + number for number, name in enumerate(names)}
     data = Data(
         span=1,

@@ -9,13 +9,13 @@ from plotly.offline import get_plotlyjs
 from components.data.gate.bounds import CHECKS, DataGateSettings
 from components.data.gate.checks import judge
 from components.data.gate.page import (
-    MAX_EXHIBITS,
     ExamplePicture,
     Exhibit,
     largest_and_smallest,
     render,
     sampled_classes,
 )
+from components.data.statistics.exhibits import MAX_EXHIBITS
 from components.data.statistics.figures import BRIGHTNESS, SHARPNESS, SIDES, ImageFigures, SplitFigures
 
 
@@ -49,7 +49,7 @@ def page(classes):
 
     def exhibits(count):
         name = b"folder/" * 400
-        return [Exhibit(ExamplePicture("train", name, noise.getvalue()), "note " * 500) for _ in range(count)]
+        return [Exhibit(ExamplePicture("train", name, image=noise.getvalue()), "note " * 500) for _ in range(count)]
 
     of_span = figures(classes)
     labels = of_span.splits["train"].labels

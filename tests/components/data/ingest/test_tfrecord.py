@@ -102,3 +102,13 @@ def test_examples_of_a_split_are_in_the_order_of_its_shards(tmp_path):
     (tmp_path / "part-00003-of-00003.tfrecord").write_bytes(tfrecord.frame(b"no example"))
     with pytest.raises(DataRefused, match=r"part-00003-of-00003\.tfrecord: "):
         list(tfrecord.read_split(tmp_path))
+
+
+def test_one_example_is_read_by_its_offset(tmp_path):
+    records = [tfrecord.example(b"image %d" % n * n, n, b"%d" % n) for n in range(4)]
+    path = tmp_path / "part-00000-of-00001.tfrecord"
+    path.write_bytes(b"".join(map(tfrecord.frame, records)))
+    places = list(tfrecord.read_places(path))
+    assert [tfrecord.read_example(path, offset) for offset, _ in places] == [example for _, example in places]
+    with pytest.raises(DataRefused):
+        tfrecord.read_example(path, places[1][0] + 1)

@@ -1,88 +1,99 @@
 import io
 
 import numpy as np
+import pandas as pd
+import pytest
 from PIL import Image
 
+from components.data.statistics import leaks
 from components.data.statistics.figures import Leak
-from components.data.statistics.leaks import find_leaks
+from components.data.statistics.leaks import find_twins, leave_out_mask, list_leaks
+from components.data.statistics.twins import Image as Place
+from components.data.statistics.twins import Twin
 from tests.helpers.spans import encoded, picture
 
 
-def test_files_of_equal_pixels_leak(measured):
+def place(name, label=0):
+    return Place(name.split("-")[0], name.encode(), label)
+
+
+def near(name, correlation):
+    return Twin(place(name), correlation, exact=False)
+
+
+def rows(images, twins=()):
+    found = find_twins([place(name) for name in images], twins)
+    return [tuple(row.values())[:6] for row in found]
+
+
+def test_every_image_that_shows_a_picture_of_another_split_has_a_row():
+    assert rows(["train-1", "train-0", "test-0"]) == [
+        ("train", b"train-1", "test", b"test-0", 1.0, True),
+        ("train", b"train-0", "test", b"test-0", 1.0, True),
+        ("test", b"test-0", "train", b"train-0", 1.0, True),
+    ]
+    assert rows(["train-0", "train-1"], [near("train-2", 0.9)]) == []
+
+
+def test_the_closest_twin_of_each_split_is_named():
+    twins = [near("test-0", 0.5), near("test-2", 0.8), near("test-1", 0.8), near("val-0", 0.4)]
+    assert rows(["train-0"], twins) == [
+        ("train", b"train-0", "test", b"test-1", 0.8, False),
+        ("train", b"train-0", "val", b"val-0", 0.4, False),
+    ]
+    assert ("train", b"train-0", "test", b"test-5", 1.0, True) in rows(["train-0", "test-5"], twins)
+
+
+def test_leaks_are_counted_in_the_target():
+    counts = {("test", "train", True): 2, ("test", "train", False): 1, ("train", "test", True): 5}
+    wanted = Leak(source="train", target="test", exact=2, near=1)
+    assert list_leaks(counts, {"train", "test"}) == [wanted]
+    assert list_leaks(counts, {"train"}) == []
+    assert len(list_leaks({}, {"train", "val", "test"})) == 3
+
+
+def test_leaks_are_removed_from_the_source():
+    table = pd.DataFrame(find_twins(map(place, ["train-0", "test-0"]), []))
+    assert leave_out_mask(table).tolist() == [True, False]
+    assert leaks.leaks_into("train", "val") and not leaks.leaks_into("val", "train")
+
+
+def paletted(indices, colour):
+    image = Image.fromarray(indices, "P")
+    image.putpalette([value for n in range(4) for value in colour(n)])
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_pixels_decide_which_files_are_equal(measured, find):
     quick, small = (encoded(picture(0), compress_level=level) for level in (0, 9))
-    assert quick != small
-    images = measured(
-        train=[(quick, 0), (quick, 0), (encoded(picture(1)), 0)], test=[(small, 1), (encoded(picture(2)), 0)]
-    )
-    twins, leaks = find_leaks(images)
-    assert leaks == [Leak(source="train", target="test", exact=1, near=0)]
-    assert twins[twins.split == "test"].id.tolist() == [b"test-0"]
-    assert sorted(twins[twins.split == "train"].id) == [b"train-0", b"train-1"]  # every image that shows it
-    assert twins.exact.all() and (twins.correlation == 1).all()
-
-
-def test_equal_indices_in_different_palettes_do_not_leak(measured):
+    grey = Image.fromarray(picture(1)).convert("L")
+    deep = np.asarray(Image.fromarray(picture(2)).convert("L")).astype("uint16") * 256 + 7
     indices = np.arange(1024, dtype="uint8").reshape(32, 32) % 4
-
-    def paletted(colours):
-        image = Image.fromarray(indices, "P")
-        image.putpalette(colours)
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        return buffer.getvalue()
-
-    red, blue = (
-        paletted([value for n in range(4) for value in colour(n)])
-        for colour in (lambda n: (60 * n, 0, 0), lambda n: (0, 0, 60 * n))
-    )
-    _, leaks = find_leaks(measured(train=[(red, 0)], test=[(blue, 0)]))
-    assert leaks[0].exact == 0
-
-
-def test_a_grey_file_and_an_rgb_file_of_equal_pixels_leak(measured):
-    grey = Image.fromarray(picture(0)).convert("L")
-    files = [encoded(np.asarray(image)) for image in (grey, grey.convert("RGB"))]
-    assert find_leaks(measured(train=[(files[0], 0)], test=[(files[1], 0)]))[1][0].exact == 1
-
-
-def test_images_of_16_bits_are_compared_by_their_content(measured):
-    deep = [np.asarray(Image.fromarray(picture(seed)).convert("L")).astype("uint16") * 256 + 7 for seed in range(2)]
-    darker = (deep[0] * 0.8).astype("uint16")
-    files = [encoded(pixels) for pixels in (*deep, darker)]
-    twins, leaks = find_leaks(measured(train=[(files[0], 0), (files[1], 0)], test=[(files[2], 0)]))
-    assert leaks == [Leak(source="train", target="test", exact=0, near=1)]
-    assert twins[twins.split == "test"].twin_id.tolist() == [b"train-0"]
-
-
-def test_a_near_twin_is_found_beside_an_exact_one(measured):
-    original, darker = encoded(picture(0)), encoded((picture(0) * 0.9).astype("uint8"))
-    both, one = [(original, 0), (darker, 0)], [(original, 0)]
-    twins, leaks = find_leaks(measured(train=both, test=one))
-    assert leaks == [Leak(source="train", target="test", exact=1, near=0)]
-    assert sorted(twins[twins.split == "train"].id) == [b"train-0", b"train-1"]  # both must be left out
-    assert find_leaks(measured(train=one, test=both))[1] == [Leak(source="train", target="test", exact=1, near=1)]
-
-
-def test_a_darkened_and_recompressed_image_is_a_near_leak(measured):
-    original = picture(0)
-    darker = encoded((original * 0.8).astype("uint8"), "JPEG", quality=60)
+    blank = [encoded(np.full((32, 32, 3), value, "uint8")) for value in (10, 11)]
+    darkened = (picture(3) * 0.8).astype("uint8")
+    train = [quick, encoded(np.asarray(grey)), encoded(deep), blank[0], encoded(picture(3)), b""]
+    test = [small, encoded(np.asarray(grey.convert("RGB"))), encoded((deep * 0.8).astype("uint16")), blank[1]]
+    test += [encoded(darkened, "JPEG", quality=60), b""]
+    train.append(paletted(indices, lambda n: (60 * n, 0, 0)))
+    test.append(paletted(indices, lambda n: (0, 0, 60 * n)))
     others = [(encoded(picture(seed)), 0) for seed in range(10, 40)]
-    images = measured(train=[(encoded(original), 0), *others], val=[(encoded(picture(50)), 0)], test=[(darker, 0)])
-    twins, leaks = find_leaks(images)
-    assert Leak(source="train", target="test", exact=0, near=1) in leaks
-    assert sum(leak.exact + leak.near for leak in leaks) == 1
-    [row] = twins[twins.split == "test"].itertuples()
-    assert (row.id, row.twin_split, row.twin_id, row.exact) == (b"test-0", "train", b"train-0", False)
-    assert 0.4 < row.correlation < 1
+    twins, _ = find(measured(train=[(image, 0) for image in train] + others, test=[(image, 0) for image in test]))
+    assert quick != small
+    of_test = twins[twins.split == "test"].set_index("id")
+    exact = of_test[of_test.exact]
+    assert exact.twin_id.to_dict() == {b"test-0": b"train-0", b"test-1": b"train-1"}
+    assert (exact.correlation == 1).all()
+    nearly = of_test[~of_test.exact]
+    # Neither blank pictures nor equal indices in different palettes nor files that do not decode are twins.
+    assert {b"test-2": b"train-2", b"test-4": b"train-4"}.items() <= nearly.twin_id.to_dict().items()
+    assert not {b"test-3", b"test-5"} & {*of_test.index}
+    assert 0.4 < nearly.correlation[b"test-4"] < 1
 
 
-def test_blank_images_are_not_near_leaks(measured):
-    blank = [(encoded(np.full((32, 32, 3), value, "uint8")), 0) for value in (10, 11)]
-    _, leaks = find_leaks(measured(train=blank[:1], test=blank[1:]))
-    assert leaks == [Leak(source="train", target="test", exact=0, near=0)]
-
-
-def test_a_span_without_usable_images_has_no_leaks(measured):
-    twins, leaks = find_leaks(measured(train=[(b"", 0)], test=[(b"", 0)]))
-    assert len(twins) == 0 and leaks == []
-    assert set(twins) == {"split", "id", "twin_split", "twin_id", "correlation", "exact"}
+@pytest.mark.parametrize("images", [[(b"", 0)], []], ids=["undecodable", "none"])
+def test_a_table_without_usable_images_has_no_findings(measured, find, images):
+    usable = [(encoded(picture(0)), 0)] if not images else []
+    for table in find(measured(train=images + usable, test=images)):
+        assert table.empty and "twin_id" in table

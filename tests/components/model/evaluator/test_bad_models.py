@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from components.model.evaluator.judgement import GateSettings, judge
-from components.model.evaluator.measures import compare, measure, predicted_classes
+from components.model.evaluator.measures import Sums, compare, predicted_classes
 
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 BOUNDS = GateSettings(accuracy=0.85, class_accuracy=0.6, calibration=0.1, tolerance=0.01)
@@ -28,7 +28,7 @@ def probabilities(labels, count=900, neighbours=None):
 def missed(candidate, serving=None, bounds=BOUNDS):
     """Return the message of each bound that was missed, by its name."""
     labels = LABELS[TEST]
-    figures = [measure(labels, one, NAMES, 0.95, {}) for one in (candidate, serving) if one is not None]
+    figures = [Sums.of(labels, one).figures(NAMES, 0.95, {}) for one in (candidate, serving) if one is not None]
     comparison = None
     if serving is not None:
         comparison = compare(labels, predicted_classes(candidate), predicted_classes(serving), 0.95)

@@ -1,8 +1,12 @@
+import itertools
+from functools import reduce
+from operator import add
+
 import numpy as np
 import pytest
 from scipy.stats import beta
 
-from components.model.evaluator.measures import calibration_error, compare, compare_shared, measure
+from components.model.evaluator.measures import Sums, compare, compare_shared
 
 NAMES = ["cat", "dog", "fox", "owl"]
 
@@ -15,7 +19,7 @@ def sure(answers, confidence=0.91):
 
 def test_figures_of_known_answers():
     labels = np.array([0, 0, 0, 0, 1, 1, 2, 2])
-    found = measure(labels, sure([0, 0, 0, 1, 1, 1, 2, 0]), NAMES, 0.95, {"brightness low": 0.5})
+    found = Sums.of(labels, sure([0, 0, 0, 1, 1, 1, 2, 0])).figures(NAMES, 0.95, {"brightness low": 0.5})
     assert (found.examples, found.accuracy) == (8, 0.75)
     assert found.class_accuracy == {"cat": 0.75, "dog": 1.0, "fox": 0.5}  # no owl in the test set
     assert found.class_precision == {"cat": 0.75, "dog": pytest.approx(2 / 3), "fox": 1.0}
@@ -29,13 +33,13 @@ def test_figures_of_known_answers():
 
 def test_top_3_counts_the_three_likeliest():
     probabilities = np.array([[0.4, 0.3, 0.2, 0.1], [0.4, 0.3, 0.2, 0.1]], "float32")
-    assert measure(np.array([2, 3]), probabilities, NAMES, 0.95, {}).top_3 == 0.5
+    assert Sums.of(np.array([2, 3]), probabilities).figures(NAMES, 0.95, {}).top_3 == 0.5
 
 
 def test_an_image_that_did_not_decode_counts_as_wrong():
     probabilities = sure([0, 2])
     probabilities[0] = 0
-    found = measure(np.array([0, 2]), probabilities, NAMES, 0.95, {})
+    found = Sums.of(np.array([0, 2]), probabilities).figures(NAMES, 0.95, {})
     assert (found.accuracy, found.top_3) == (0.5, 0.5)
     assert 10 < found.log_loss < np.inf  # its class had probability 0, which is clipped before the logarithm
 
@@ -43,8 +47,21 @@ def test_an_image_that_did_not_decode_counts_as_wrong():
 def test_calibration_is_the_gap_between_confidence_and_accuracy():
     labels = np.zeros(100, int)
     answers = np.where(np.arange(100) < 70, 0, 1)
-    assert calibration_error(labels, sure(answers, 0.7)) == pytest.approx(0, abs=1e-6)
-    assert calibration_error(labels, sure(answers, 0.95)) == pytest.approx(0.25, abs=1e-6)
+    assert Sums.of(labels, sure(answers, 0.7)).calibration_error == pytest.approx(0, abs=1e-6)
+    assert Sums.of(labels, sure(answers, 0.95)).calibration_error == pytest.approx(0.25, abs=1e-6)
+
+
+def test_sums_of_batches_give_the_figures_of_all():
+    rng = np.random.default_rng(0)
+    labels, probabilities = rng.integers(0, 4, 1000), rng.dirichlet(np.ones(4), 1000).astype("float32")
+    probabilities[::50] = 0
+    whole = Sums.of(labels, probabilities).figures(NAMES, 0.95, {}).model_dump()
+    bounds = [0, 1, 256, 257, 999, 1000]
+    parts = [Sums.of(labels[start:end], probabilities[start:end]) for start, end in itertools.pairwise(bounds)]
+    summed = reduce(add, parts).figures(NAMES, 0.95, {}).model_dump()
+    for name in "log_loss", "calibration_error":
+        assert summed.pop(name) == pytest.approx(whole.pop(name), rel=1e-12)
+    assert summed == whole
 
 
 def test_two_models_are_compared_example_by_example():
