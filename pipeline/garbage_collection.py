@@ -104,6 +104,7 @@ def _collect(name: str, folder: Path, keep: int, dry_run: bool, progress: Progre
         if not dry_run:
             try:
                 _remove(own, root, address, progress)
+                _remove_unlinked(folder / "measured")
             except Exception as error:
                 if not is_disk_full(error):
                     raise
@@ -137,6 +138,16 @@ def _remove(artifacts: list[Artifact], root: Path, address: Address, progress: P
                 raise UsageError(f"{artifact.uri} cannot be removed: allow this user to write there, then start again")
         mark_deleted(store, [artifact.id for artifact in batch])
         progress("removing", start + len(batch), len(artifacts))
+
+
+def _remove_unlinked(folder: Path) -> None:
+    """Remove the files of a folder that have no second name in an artifact.
+
+    On a disk that does not allow a second name, all of them are removed.
+    """
+    for file in folder.iterdir() if folder.is_dir() else ():
+        if file.stat().st_nlink == 1:
+            file.unlink()
 
 
 def _bytes(folder: Path) -> int:

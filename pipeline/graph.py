@@ -79,6 +79,7 @@ def create_pipeline(
         test_examples=test_examples.outputs["examples"],
         schema=schema.outputs["schema"],
         framing=framing,
+        measured=str(settings.folder / "measured"),
     )
     previous = Resolver(
         strategy_class=PreviousSpan,

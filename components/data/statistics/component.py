@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 import tensorflow as tf
-from apache_beam.io.parquetio import WriteToParquet, WriteToParquetBatched
+from apache_beam.io.parquetio import WriteToParquet
 from tfx import types
 from tfx.components.example_gen.utils import SPAN_PROPERTY_NAME
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
@@ -35,6 +35,7 @@ from components.data.statistics.findings import search
 from components.data.statistics.leaks import TWINS_SCHEMA
 from components.data.statistics.perceptual import SIDE, phash, stack_thumbnails, thumbnail
 from components.data.statistics.pixels import PixelMeasures, grey
+from components.data.statistics.shard_tables import write_table
 from components.data.statistics.summary import total
 from trainer.examples import class_names
 from trainer.framing import Framing
@@ -235,7 +236,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         Args:
             input_dict: `examples`, `test_examples` and `schema`.
             output_dict: `statistics`.
-            exec_properties: `framing`.
+            exec_properties: `framing`, `measured`, and the digest of the code, if it is known.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         framing = Framing.of(json.loads(exec_properties["framing"]))
@@ -248,13 +249,22 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             for split in artifact_utils.decode_split_names(artifact.split_names)
             for shard in sorted(Path(artifact_utils.get_split_uri([artifact], split)).iterdir())
         ]
+        kept = Path(exec_properties["measured"])
+        for each in kept, folder / TABLE:
+            each.mkdir(parents=True, exist_ok=True)
         with self._make_beam_pipeline() as pipeline:
             _ = (
                 pipeline
                 | beam.Create(shards)
                 | beam.Reshuffle()
-                | beam.FlatMap(measure_shard, framing)
-                | WriteToParquetBatched(str(folder / TABLE / "part"), _ROW, file_name_suffix=".parquet")
+                | beam.Map(
+                    write_table,
+                    partial(measure_shard, framing=framing),
+                    _ROW,
+                    exec_properties["framing"] + exec_properties.get("digest", ""),
+                    str(kept),
+                    str(folder / TABLE),
+                )
             )
         schema_file = io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
         names = class_names(io_utils.SchemaReader().read(schema_file))
@@ -276,7 +286,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
 class ImageStatisticsSpec(ComponentSpec):
     """Inputs, output and parameter of ImageStatistics."""
 
-    PARAMETERS: ClassVar = {"framing": ExecutionParameter(type=str)}
+    PARAMETERS: ClassVar = {"framing": ExecutionParameter(type=str), "measured": ExecutionParameter(type=str)}
     INPUTS: ClassVar = {
         "examples": ChannelParameter(type=standard_artifacts.Examples),
         "test_examples": ChannelParameter(type=standard_artifacts.Examples),
@@ -293,13 +303,19 @@ class ImageStatistics(base_beam_component.BaseBeamComponent):
         test_examples: raw examples of the gate span's test split.
         schema: the schema, which has the class names.
         framing: settings of the model that decide which pixels it gets, as JSON.
+        measured: folder of the tables of measured shards, which later runs use again.
     """
 
     SPEC_CLASS = ImageStatisticsSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
     def __init__(
-        self, examples: types.BaseChannel, test_examples: types.BaseChannel, schema: types.BaseChannel, framing: str
+        self,
+        examples: types.BaseChannel,
+        test_examples: types.BaseChannel,
+        schema: types.BaseChannel,
+        framing: str,
+        measured: str,
     ) -> None:
         statistics = types.Channel(type=artifacts.ImageStatisticsArtifact)
         super().__init__(
@@ -308,6 +324,7 @@ class ImageStatistics(base_beam_component.BaseBeamComponent):
                 test_examples=test_examples,
                 schema=schema,
                 framing=framing,
+                measured=measured,
                 statistics=statistics,
             )
         )

@@ -77,6 +77,19 @@ def test_the_newest_tuning_of_each_search_space_is_kept(folder):
     assert [Path(uri).exists() for uri in uris] == [False, True, True]
 
 
+def test_tables_of_measured_shards_stay_while_an_artifact_contains_them(folder):
+    used, unused = (folder / "sample" / "measured" / f"{name}.parquet" for name in ("used", "unused"))
+    used.parent.mkdir()
+    for table in used, unused:
+        table.touch()
+    newest = max(Path(artifact.uri) for artifact in artifacts(folder) if artifact.id in needed_by(folder, 1))
+    (newest / "part.parquet").hardlink_to(used)
+    collect_garbage(1, runs=folder, dry_run=True)
+    assert unused.exists()
+    collect_garbage(1, runs=folder)
+    assert used.exists() and not unused.exists()
+
+
 def test_artifacts_that_no_kept_run_needs_are_removed_and_marked_as_deleted(folder, monkeypatch, capsys):
     kept, before = needed_by(folder, 2), artifacts(folder)
     assert vitpipe(monkeypatch, "gc", "--keep", 2, "--dry-run", "--runs", folder) == 0
