@@ -30,7 +30,7 @@ from components.data.gate.bounds import DATA_FOLDER
 from components.data.ingest import manifest, safe_files, span_folder
 from components.data.ingest.verify import span_problems
 from components.data.span_properties import EARLIER_SPANS, SPAN_DIGEST, SPAN_FOLDER
-from components.data.window import copy_earlier_spans, earlier_spans
+from components.data.window import copy_window, earlier_spans
 from components.errors import DataRefused
 
 WINDOW, EARLIER_IMAGES = "window", "earlier_images"  # entries of the component's custom config
@@ -181,38 +181,47 @@ class Executor(base_beam_executor.BaseBeamExecutor):  # TFX requires a Beam exec
         for number in earlier:
             advice = "restore the span; to train without it, delete its folder or lower data.window"
             _check_span(span_folder(folder.parent, number), splits, advice)
-        shards = manifest.read(folder).shards
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         examples.split_names = artifact_utils.encode_split_names(splits)
         examples_utils.set_payload_format(examples, example_gen_pb2.FORMAT_TF_EXAMPLE)
         targets = {split: Path(artifact_utils.get_split_uri([examples], split)) for split in splits}
-        for split, target in targets.items():
+        for target in targets.values():
             target.mkdir(parents=True)
-            for name in sorted(name for name in shards if name.startswith(f"{split}/")):
-                shard, copy = folder / name, target / Path(name).name
-                with safe_files.open_file(shard) as file, copy.open("wb") as copied:
-                    shutil.copyfileobj(file, copied, 2**20)
-                if safe_files.file_digest(copy) != shards[name].sha256:
-                    raise DataRefused(
-                        f"{shard} changed while it was read: wait until nothing writes to it, and run again"
-                    )
-        if earlier:
-            most = _custom_config(exec_properties).get(EARLIER_IMAGES)
-            scratch = Path(examples.uri, ".window")  # next to the copies, where the workers of an engine write, too
-            scratch.mkdir()
-            counts = copy_earlier_spans(
-                self._make_beam_pipeline,
-                folder.parent,
-                examples.get_int_custom_property(SPAN_PROPERTY_NAME),
-                earlier,
-                targets,
-                None if most is None else int(most),
-                scratch,
-            )
-            shutil.rmtree(scratch)
-            log.info(
-                "images of earlier spans: %s",
-                ", ".join(f"{count:,} of span {number}" for number, count in counts.items()),
+        window = _custom_config(exec_properties)
+        if not window:
+            _copy_span(folder, targets)
+            return
+        scratch = Path(examples.uri, ".window")  # next to the copies, where the workers of an engine write, too
+        scratch.mkdir()
+        numbers = [examples.get_int_custom_property(SPAN_PROPERTY_NAME), *earlier]
+        most = int(window[EARLIER_IMAGES]) if EARLIER_IMAGES in window else None
+        counts = copy_window(self._make_beam_pipeline, folder.parent, numbers, targets, most, scratch)
+        shutil.rmtree(scratch)
+        log.info(
+            "images of the window: %s", ", ".join(f"{count:,} of span {number}" for number, count in counts.items())
+        )
+
+
+def _copy_span(folder: Path, targets: dict[str, Path]) -> None:
+    """Copy the shards of a span.
+
+    Args:
+        folder: the folder of the span.
+        targets: the folder to copy to, by split.
+
+    Raises:
+        DataRefused: if a shard changes while it is copied.
+    """
+    for name, shard in sorted(manifest.read(folder).shards.items()):
+        split, _, file_name = name.partition("/")
+        if split not in targets:
+            continue
+        copy = targets[split] / file_name
+        with safe_files.open_file(folder / name) as file, copy.open("wb") as copied:
+            shutil.copyfileobj(file, copied, 2**20)
+        if safe_files.file_digest(copy) != shard.sha256:
+            raise DataRefused(
+                f"{folder / name} changed while it was read: wait until nothing writes to it, and run again"
             )
 
 

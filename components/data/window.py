@@ -1,4 +1,4 @@
-"""Window of several spans: chooses the earlier spans, and copies the images that no newer span of the window contains.
+"""Window of several spans: chooses the earlier spans, and copies their images, each from the newest span that has it.
 
 Beam reads and writes the shards. This process holds only hashes of the images, with about 40 bytes for each image of
 the window while they are sorted.
@@ -58,26 +58,25 @@ class _Shard(NamedTuple):
         return f"{self.exchange}.kept.npy"
 
 
-def copy_earlier_spans(
+def copy_window(
     make_pipeline: MakePipeline,
     data: Path,
-    newest: int,
-    earlier: list[int],
+    numbers: list[int],
     folders: dict[str, Path],
     most: int | None,
     scratch: Path,
 ) -> dict[int, int]:
-    """Copy each image of the earlier spans that no newer span of the window contains, into the folder of its split.
+    """Copy the images of several spans into the folders of their splits.
 
-    Images are equal if their pixels are. If several spans contain an image, the copy in the newest span is used,
-    because its label may have been corrected. Images that one span contains several times stay repeated. The ids of
-    the copies begin with the name of their span, for example `span-2/`, because an id is unique only within its span.
+    Images are equal if their pixels are. If several spans contain an image, that of the newest one is copied, because
+    its label may have been corrected. Images that one span contains several times stay repeated. The ids of the copies
+    begin with the name of their span, for example `span-2/`, because an id is unique only within its span. Shards
+    without such images have equal copies in all windows, so that ImageStatistics measures them only once.
 
     Args:
         make_pipeline: function that makes a Beam pipeline.
         data: the data folder.
-        newest: number of the window's newest span, which is not copied.
-        earlier: numbers of the other spans, the newest first.
+        numbers: numbers of the spans, the newest first.
         folders: folder of the copies by split.
         most: largest number of different images of `train` that each earlier span contributes; None for all. The
             choice does not depend on the other spans, except that images of newer spans are left out.
@@ -99,7 +98,7 @@ def copy_earlier_spans(
             # Readers of a split expect names that begin with `part-`.
             str(folders[split] / Path(name).name.replace("part-", f"part-span-{number}-", 1)),
         )
-        for number in (newest, *earlier)
+        for number in numbers
         for name, shard in sorted(manifest.read(span_folder(data, number)).shards.items())
         if (split := name.partition("/")[0]) in folders
     ]
@@ -107,20 +106,18 @@ def copy_earlier_spans(
         _ = pipeline | "shards" >> beam.Create(shards) | beam.Reshuffle() | beam.Map(_write_keys)
     seen = np.empty(0, np.uint64)
     copied = {}
-    for number in (newest, *earlier):
+    for number in numbers:
         of_span = [shard for shard in shards if shard.span == number]
         keys = [np.load(shard.keys) for shard in of_span]
-        if number != newest:
-            fresh = [~_contains(seen, each) for each in keys]
-            last = _last_key(of_span, keys, fresh, most)
-            for shard, each, new in zip(of_span, keys, fresh, strict=True):
-                np.save(shard.kept, new & (each <= last) if shard.split == "train" else new)
-            copied[number] = sum(int(np.load(shard.kept).sum()) for shard in of_span)
-        if number != earlier[-1]:
+        fresh = [~_contains(seen, each) for each in keys]
+        last = _last_key(of_span, keys, fresh, None if number == numbers[0] else most)
+        for shard, each, new in zip(of_span, keys, fresh, strict=True):
+            np.save(shard.kept, new & (each <= last) if shard.split == "train" else new)
+        copied[number] = sum(int(np.load(shard.kept).sum()) for shard in of_span)
+        if number != numbers[-1]:
             seen = np.unique(np.concatenate([seen, *keys]))
     with make_pipeline() as pipeline:
-        older = [shard for shard in shards if shard.span != newest]
-        _ = pipeline | "older shards" >> beam.Create(older) | beam.Reshuffle() | beam.Map(_copy)
+        _ = pipeline | "shards to copy" >> beam.Create(shards) | beam.Reshuffle() | beam.Map(_copy)
     return copied
 
 

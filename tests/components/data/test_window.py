@@ -76,13 +76,13 @@ def test_of_an_image_in_several_spans_that_of_the_newest_counts(ingest, tmp_path
     outcome, examples = ingest(newest=4, window=3)
     assert outcome.state is NodeState.COMPLETE
     assert read(examples) == {
-        "3.png": 1,
-        "4.png": 1,
-        "5.png": 2,
+        "span-4/3.png": 1,
+        "span-4/4.png": 1,
+        "span-4/5.png": 2,
         "span-2/again.png": 0,
         "span-1/1.png": 1,
     }
-    assert {*read(examples, "val")} == {"50.png", "span-2/51.png", "span-2/twice.png"}
+    assert {*read(examples, "val")} == {"span-4/50.png", "span-2/51.png", "span-2/twice.png"}
     assert {path.name for path in tmp_path.glob("root/SpanExampleGen/examples/*/*")} == {"Split-train", "Split-val"}
 
 
@@ -90,7 +90,7 @@ def test_images_that_were_encoded_again_without_loss_are_equal(ingest, tmp_path)
     span(tmp_path / "data", 1, [example(1), example(2)])
     span(tmp_path / "data", 2, [tfrecord.example(encoded(picture(1), compress_level=0), 0, b"new.png")])
     _, examples = ingest(newest=2, window=2)
-    assert {*read(examples)} == {"new.png", "span-1/2.png"}
+    assert {*read(examples)} == {"span-2/new.png", "span-1/2.png"}
 
 
 def test_a_limit_takes_the_same_random_images_of_each_earlier_span(ingest, tmp_path):
@@ -107,7 +107,7 @@ def test_a_limit_takes_the_same_random_images_of_each_earlier_span(ingest, tmp_p
     assert len(chosen(two, 1)) == len(chosen(three, 2)) == 5
     assert chosen(two, 1) == chosen(three, 1)
     assert len(read(three)) == 30
-    assert {*read(three, "val")} == {"62.png", "span-2/61.png", "span-1/60.png"}
+    assert {*read(three, "val")} == {"span-3/62.png", "span-2/61.png", "span-1/60.png"}
     numbers = sorted(int(id.split("/")[1].removesuffix(".png")) for id in chosen(two, 1))
     assert numbers != list(range(5))
 
@@ -133,7 +133,7 @@ def test_a_refused_span_does_not_belong_to_a_window(ingest, tmp_path):
         store.put_attributions_and_associations([mlmd.Attribution(artifact_id=id, context_id=made_in)], [])
     _, examples = ingest(newest=4, window=3)
     assert [*json.loads(examples.properties[EARLIER_SPANS])] == ["3", "1"]
-    assert {*read(examples)} == {"40.png", "span-3/30.png", "span-1/10.png"}
+    assert {*read(examples)} == {"span-4/40.png", "span-3/30.png", "span-1/10.png"}
 
 
 def test_a_window_has_a_digest_of_its_own_and_is_cached(ingest, tmp_path):
@@ -155,7 +155,11 @@ def test_a_window_has_a_digest_of_its_own_and_is_cached(ingest, tmp_path):
         assert find_artifact(store, address, "span-1").id == window.id
         assert describe(window).endswith("with the earlier spans 1")
     span(data, 3, [example(3)])
-    assert [*json.loads(ingest(newest=3, window=2)[1].properties[EARLIER_SPANS])] == ["2"]
+    _, moved = ingest(newest=3, window=2)
+    # A shard has equal copies in both windows.
+    copies = [Path(found.uri, "Split-train", "part-span-2-00000-of-00001.tfrecord") for found in (window, moved)]
+    assert copies[0].read_bytes() == copies[1].read_bytes()
+    assert [*json.loads(moved.properties[EARLIER_SPANS])] == ["2"]
     # A span of the window may change as little as the newest one.
     span(data, 1, [example(7)])
     refused, _ = ingest(newest=3, window=3)
@@ -174,5 +178,5 @@ def test_a_damaged_earlier_span_is_refused(ingest, tmp_path):
 def test_a_window_larger_than_the_data_has_all_spans(ingest, tmp_path):
     span(tmp_path / "data", 5, [example(1)])
     _, examples = ingest(newest=5, window=10)
-    assert {*read(examples)} == {"1.png"}
+    assert {*read(examples)} == {"span-5/1.png"}
     assert EARLIER_SPANS not in examples.properties
