@@ -9,16 +9,21 @@ from pipeline.settings.beam import BeamSettings
 # With such an argument, TFX does not package itself for each step. The value is not used: the runner in memory starts
 # no workers, and workers of a pool have the environment of the pool.
 _NO_PACKAGE = "--sdk_container_image=none"
-# Beam's runner in memory is faster than its multi-processing one at every step of the graph.
-IN_MEMORY = ("--direct_running_mode=in_memory", _NO_PACKAGE)
+# Part of the cache keys of all steps of Beam. It stays as it is, so that results of earlier versions stay valid.
+IN_CACHE_KEYS = ("--direct_running_mode=in_memory", _NO_PACKAGE)
+# Beam's default runner would first download and start the engine Prism. The runner in memory is faster than Beam's
+# multi-processing one at every step of the graph.
+IN_MEMORY = ("--runner=FnApiRunner", *IN_CACHE_KEYS)
 _KEEP_WORKERS = 60_000  # milliseconds; without it, most stages of a job would start workers, which import TensorFlow
 _ANSWER_SECONDS = 60  # in this time, a job service that was restarted answers again
 _CONNECT_SECONDS = 5
 _LONGEST_REASON = 300  # characters
-# Beam's text for an exception that a worker reported. The traceback follows, and then that of the engine, in Java.
-_RAISED_BY_WORKER = re.compile(
-    r"Error received from SDK harness.*?(Traceback \(most.*?)(?=\n\s*\n|\n\tat |\Z)", re.DOTALL
+# Exceptions that a worker reported: the engine's text has their traceback, and then that of the engine, in Java.
+_RAISED_BY_WORKER = re.compile(r"Error received from SDK harness.*?Traceback \(most.*?(?=\n\tat |\Z)", re.DOTALL)
+_REFUSED = re.compile(
+    rf"^{DataRefused.__module__}\.{DataRefused.__name__}: (.*?)(?=\n\s*\n|\Z)", re.DOTALL | re.MULTILINE
 )
+_STEP = re.compile(r" \[while running '[^']*'\]")  # Beam adds this to the message of an exception
 
 
 def arguments(settings: BeamSettings) -> list[str]:
@@ -30,7 +35,7 @@ def arguments(settings: BeamSettings) -> list[str]:
         "job_endpoint": settings.job_service,
         "job_server_timeout": _ANSWER_SECONDS,
         "artifact_endpoint": settings.artifact_service,
-        "environment_type": "EXTERNAL" if settings.worker_pool else "LOOPBACK",
+        "environment_type": "EXTERNAL",
         "environment_config": settings.worker_pool,
         "environment_cache_millis": _KEEP_WORKERS,
         "sdk_worker_parallelism": settings.workers,
@@ -65,6 +70,8 @@ def explain(error: Exception, argv: Iterable[str]) -> Exception:
         An EngineError if the engine failed, and the job may succeed in another attempt. An exception of our code in a
         worker becomes a DataRefused or RuntimeError with its message.
     """
+    if isinstance(error, DataRefused):  # in memory, Beam keeps the type
+        return DataRefused(_STEP.sub("", str(error)))
     options = dict(argument.removeprefix("--").partition("=")[::2] for argument in argv)
     if "job_endpoint" not in options:
         return error
@@ -72,18 +79,18 @@ def explain(error: Exception, argv: Iterable[str]) -> Exception:
 
     text = str(error)
     if raised := _RAISED_BY_WORKER.search(text):
-        name, _, message = raised[1].rstrip().rpartition("\n")[2].partition(": ")
-        return DataRefused(message) if name.endswith(f".{DataRefused.__name__}") else RuntimeError(f"{name}: {message}")
+        refused = _REFUSED.findall(raised[0])
+        if refused:
+            return DataRefused(_STEP.sub("", refused[-1]).strip())
+        return RuntimeError(_STEP.sub("", raised[0].rstrip().rpartition("\n")[2]))
     job_failed = isinstance(error, RuntimeError) and re.match(r"Pipeline \S+ failed in state ", text)
     if not job_failed and not isinstance(error, grpc.RpcError | grpc.FutureTimeoutError):
         return error
     if not _answers(service := options["job_endpoint"]):
         return _no_job_service(service)
-    pool = options.get("environment_config")
+    pool = options["environment_config"]
     reason = " ".join(text.split()).rpartition("Exception: ")[2][:_LONGEST_REASON]
-    if not pool:
-        remedy = "its workers ran in this process (beam.worker_pool is empty); read the log of the engine"
-    elif "Connection refused" in reason:
+    if "Connection refused" in reason:
         remedy = (
             f"no pool answers at beam.worker_pool {pool}, as seen from the engine; start one there with "
             "`python -m pipeline.worker_pool`, or correct the address"

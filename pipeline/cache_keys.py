@@ -16,7 +16,7 @@ from tfx import types
 from tfx.orchestration.portable import cache_utils
 from tfx.proto.orchestration import executable_spec_pb2
 
-from pipeline.beam import IN_MEMORY
+from pipeline.beam import IN_CACHE_KEYS
 
 
 @contextlib.contextmanager
@@ -56,13 +56,13 @@ def lasting_keys(places: Mapping[str, str]) -> Iterator[None]:
 
 
 def _in_memory(executor_spec: Message | None) -> Message | None:
-    """Return a copy of a specification in which Beam's arguments are those of the runner in memory."""
+    """Return a copy of a specification with the arguments of Beam that all cache keys have."""
     if not isinstance(executor_spec, executable_spec_pb2.BeamExecutableSpec):
         return executor_spec
     spec = executable_spec_pb2.BeamExecutableSpec(
-        python_executor_spec=executor_spec.python_executor_spec, beam_pipeline_args=IN_MEMORY
+        python_executor_spec=executor_spec.python_executor_spec, beam_pipeline_args=IN_CACHE_KEYS
     )
-    for argument in IN_MEMORY:
+    for argument in IN_CACHE_KEYS:
         spec.beam_pipeline_args_placeholders.add().value.string_value = argument
     return spec
 

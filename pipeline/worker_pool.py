@@ -26,7 +26,7 @@ import sys
 from apache_beam.runners.worker.sdk_worker import SdkHarness
 SdkHarness(sys.argv[1], worker_id=sys.argv[2], data_buffer_time_limit_ms=-1).run()
 """
-# Pings by which the engine keeps a quiet connection open are not an attack.
+# By default, gRPC closes connections on which the engine sends many keepalive pings.
 _OPTIONS = [("grpc.http2.max_pings_without_data", 0), ("grpc.http2.max_ping_strikes", 0)]
 
 
@@ -44,7 +44,11 @@ class WorkerPool(BeamFnExternalWorkerPoolServicer):
             )
         except OSError as error:
             return beam_fn_api_pb2.StartWorkerResponse(error=f"the pool cannot start a worker: {error}")
+        # A restarted engine gives the same ids again.
+        earlier = self._worker_processes.get(request.worker_id)
         self._worker_processes[request.worker_id] = worker
+        if earlier:
+            kill_process_gracefully(earlier)
         log.info("worker %s is process %d", request.worker_id, worker.pid)
         threading.Thread(target=self._watch, args=(request.worker_id, worker), daemon=True).start()
         return beam_fn_api_pb2.StartWorkerResponse()
@@ -52,7 +56,10 @@ class WorkerPool(BeamFnExternalWorkerPoolServicer):
     def _watch(self, name: str, worker: subprocess.Popen[bytes]) -> None:
         """Wait for the end of a worker, and report it unless the engine or the pool stopped the worker."""
         code = worker.wait()
-        if self._worker_processes.pop(name, None) and code:
+        if self._worker_processes.get(name) is not worker:  # it was stopped
+            return
+        del self._worker_processes[name]
+        if code:
             end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             log.error(
                 "worker %s, process %d, %s; its job fails, and vitpipe tries it again%s",

@@ -40,7 +40,7 @@ class BeamSettings(SettingsGroup):
 
     runner: Literal["local", "flink", "spark", "portable"] = Field(
         "local",
-        description="Engine of the Beam jobs. local: memory of the step itself. flink, spark, portable: the job "
+        description="Engine of the Beam jobs. local: the process of the step. flink, spark, portable: the job "
         "service of Flink, of Spark, or of another engine, see beam.job_service.",
     )
     job_service: HostPort = Field(
@@ -52,7 +52,7 @@ class BeamSettings(SettingsGroup):
     worker_pool: HostPort = Field(
         "",
         description="HOST:PORT of the pool that starts worker processes, as seen from the machines of the engine. "
-        "Empty: the step itself is the worker (Beam's LOOPBACK), which requires the engine on the same machine.",
+        "Required by every engine, and unused by local.",
     )
     workers: int = Field(
         1, ge=1, le=1_024, description="Number of worker processes that each machine of the engine starts in its pool."
@@ -70,7 +70,8 @@ class BeamSettings(SettingsGroup):
     options: dict[str, str] = Field(
         default_factory=dict,
         description="More options of Beam or the engine, by their name without dashes. An empty value is a flag. Runs "
-        "record them, so do not put passwords there.",
+        "record them, so do not put passwords there. They must not change the code or environment of workers, because "
+        "the cache would not notice it.",
     )
 
     @model_validator(mode="after")
@@ -83,11 +84,13 @@ class BeamSettings(SettingsGroup):
                         f"beam.{name} {value} has no effect with beam.runner local: set beam.runner to flink, spark or "
                         f"portable, or remove beam.{name}"
                     )
-        elif not self.job_service:
-            raise ValueError(
-                f"beam.runner {self.runner} requires beam.job_service, which is empty: set it to the HOST:PORT of the "
-                "job service, or set beam.runner to local"
-            )
+        else:
+            for name, what in ("job_service", "job service"), ("worker_pool", "pool of workers"):
+                if not getattr(self, name):
+                    raise ValueError(
+                        f"beam.runner {self.runner} requires beam.{name}, which is empty: set it to the HOST:PORT of "
+                        f"the {what}, or set beam.runner to local"
+                    )
         if self.parallelism and self.runner != "flink":
             raise ValueError(
                 f"beam.parallelism {self.parallelism} has no effect with beam.runner {self.runner}: remove it; only "

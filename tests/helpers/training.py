@@ -7,6 +7,7 @@ import apache_beam as beam
 import numpy as np
 import tensorflow as tf
 import tensorflow_transform.beam as tft_beam
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from google.protobuf import text_format
 from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io, schema_utils
 
@@ -33,7 +34,7 @@ def write_graph(folder: Path, stored_size: int = SIZE, **framing: object) -> Pat
     }
     config = {"framing": json.dumps({"image_size": SIZE, **framing}), "stored_size": stored_size}
     metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
-    with beam.Pipeline() as pipeline, tft_beam.Context(str(folder / "tmp")):
+    with beam.Pipeline(FnApiRunner()) as pipeline, tft_beam.Context(str(folder / "tmp")):
         raw = (pipeline | beam.Create([]), metadata)
         graph = raw | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, config))
         _ = graph | tft_beam.WriteTransformFn(str(folder / "graph"))

@@ -3,15 +3,18 @@
 import socket
 import time
 
+import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, StandardOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.prism_runner import PrismRunner
 
 from components.errors import DataRefused, EngineError, SettingsError
 from pipeline.beam import IN_MEMORY, arguments, check_job_service, explain
 from pipeline.settings import load
 from tests.helpers.command import vitpipe
 
-ENGINE = ["beam.runner=flink", "beam.job_service=flink:8099"]
+ENGINE = ["beam.runner=flink", "beam.job_service=flink:8099", "beam.worker_pool=pool:50000"]
 
 
 def settings(*flags):
@@ -27,7 +30,16 @@ def closed_port():
 
 
 def test_without_an_engine_the_arguments_are_those_of_the_runner_in_memory():
-    assert arguments(settings()) == ["--direct_running_mode=in_memory", "--sdk_container_image=none"] == [*IN_MEMORY]
+    expected = ["--runner=FnApiRunner", "--direct_running_mode=in_memory", "--sdk_container_image=none"]
+    assert arguments(settings()) == expected == [*IN_MEMORY]
+
+
+def test_beam_runs_in_memory_and_starts_no_other_engine(monkeypatch):
+    """The default runner of Beam would download Prism."""
+    monkeypatch.setattr(PrismRunner, "run_pipeline", lambda *_: pytest.fail("Prism was started"))
+    with beam.Pipeline(argv=arguments(settings())) as pipeline:
+        _ = pipeline | beam.Create([1])
+    assert isinstance(pipeline.runner, FnApiRunner)
 
 
 def test_beam_reads_the_arguments_of_an_engine():
@@ -43,16 +55,11 @@ def test_beam_reads_the_arguments_of_an_engine():
     assert {"--parallelism=8", "--job_name=cifar10"} <= {*argv}
 
 
-def test_without_a_pool_the_step_is_the_worker():
-    argv = arguments(settings("beam.runner=portable", "beam.job_service=[::1]:8099"))
-    portable = PipelineOptions(argv).view_as(PortableOptions)
-    assert (portable.environment_type, portable.environment_config) == ("LOOPBACK", None)
-
-
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["beam.runner=flink"], "beam.runner flink requires beam.job_service, which is empty: set it to"),
+        (ENGINE[:2], "beam.runner flink requires beam.worker_pool, which is empty: set it to"),
         (["beam.job_service=flink:8099"], "beam.job_service flink:8099 has no effect with beam.runner local: set"),
         (["beam.attempts=5"], "beam.attempts 5 has no effect with beam.runner local: set"),
         (["beam.runner=dataflow"], "beam.runner: .*'local', 'flink', 'spark' or 'portable'.*dataflow"),
@@ -76,8 +83,8 @@ def test_a_missing_job_service_is_named_within_seconds(closed_port, sample_data)
     with pytest.raises(EngineError, match=rf"beam.job_service {closed_port}: start the job server"):
         check_job_service(settings(*ENGINE, f"beam.job_service={closed_port}"))
     assert time.monotonic() - started < 10
-    flags = ["--set", "beam.runner=flink", "--set", f"beam.job_service={closed_port}", "--set", "name=unanswered"]
-    done = vitpipe(sample_data, "run", "-c", "sample", *flags)
+    flags = [*ENGINE, f"beam.job_service={closed_port}", "name=unanswered"]
+    done = vitpipe(sample_data, "run", "-c", "sample", *(part for flag in flags for part in ("--set", flag)))
     assert (done.returncode, done.stdout) == (1, "")
     assert "Traceback" not in done.stderr and done.stderr.count("beam.job_service") == 1
 
@@ -120,18 +127,23 @@ def test_a_lost_worker_or_pool_is_a_failure_of_the_engine(argv):
 
 
 def test_a_job_service_that_is_gone_is_a_failure_of_the_engine(closed_port):
-    error = explain(RuntimeError(_LOST), [f"--job_endpoint={closed_port}"])
+    error = explain(RuntimeError(_LOST), arguments(settings(*ENGINE, f"beam.job_service={closed_port}")))
     assert isinstance(error, EngineError) and f"no job service answers at beam.job_service {closed_port}" in str(error)
 
 
 def test_exceptions_of_our_code_in_a_worker_are_no_failures_of_the_engine(argv):
     refused = explain(RuntimeError(_TRACEBACK.format(error="components.errors.DataRefused: a: cut")), argv)
     assert isinstance(refused, DataRefused) and str(refused) == "a: cut"
+    chained = "components.errors.DataRefused: a: cut\nb: changed"
+    refused = explain(RuntimeError(_TRACEBACK.format(error=chained)), argv)
+    assert isinstance(refused, DataRefused) and str(refused) == "a: cut\nb: changed"
     crashed = explain(RuntimeError(_TRACEBACK.format(error="ValueError: no class 'x': one")), argv)
     assert type(crashed) is RuntimeError and str(crashed) == "ValueError: no class 'x': one"
 
 
 def test_other_errors_are_returned_unchanged(argv):
+    in_memory = explain(DataRefused("a: cut [while running 'Map(write_table)']"), IN_MEMORY)
+    assert isinstance(in_memory, DataRefused) and str(in_memory) == "a: cut"
     for error in ValueError("x"), RuntimeError("x"), TimeoutError("x"):
         assert explain(error, argv) is error
     lost = RuntimeError(_LOST)

@@ -27,7 +27,7 @@ def test_workers_are_started_stopped_and_reported_if_they_were_killed(port):
     try:
         assert f"127.0.0.1:{port}" in pool.stderr.readline()
         addresses = {one.laddr.ip for one in psutil.Process(pool.pid).net_connections() if one.status == "LISTEN"}
-        assert addresses <= {"127.0.0.1", "::ffff:127.0.0.1"}
+        assert addresses and addresses <= {"127.0.0.1", "::ffff:127.0.0.1"}
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             stub = beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(channel)
             for name in "1-1", "1-2", "1-3":
@@ -44,6 +44,11 @@ def test_workers_are_started_stopped_and_reported_if_they_were_killed(port):
             assert f"worker 1-1, process {killed.pid}, was killed by SIGKILL" in line
             stub.StopWorker(beam_fn_api_pb2.StopWorkerRequest(worker_id="1-2"))
             assert not stopped.is_running()
+            # A restarted engine asks for a worker with the same id.
+            request = beam_fn_api_pb2.StartWorkerRequest(worker_id="1-3", control_endpoint=control)
+            assert stub.StartWorker(request, wait_for_ready=True).error == ""
+            assert not last.is_running()
+            last = next(one for one in psutil.Process(pool.pid).children() if one.cmdline()[-1] == "1-3")
         pool.send_signal(signal.SIGTERM)
         _, rest = pool.communicate(timeout=30)
         assert pool.returncode == 0 and not last.is_running()

@@ -25,7 +25,7 @@ from components.data.ingest.images import REMARKS
 from components.data.ingest.source import SPLITS
 from components.data.span_properties import SPAN_FOLDER
 from components.data.statistics.component import CONFLICTS, EXHIBITS, TABLE, TWINS
-from components.data.statistics.exhibits import MAX_EXHIBITS, SAMPLES
+from components.data.statistics.exhibits import MAX_EXHIBITS, SAMPLES, in_order
 from components.data.statistics.figures import Conflicts, read_figures, remove_leaks
 from components.data.statistics.leaks import leave_out_mask
 
@@ -68,7 +68,7 @@ class Executor(base_executor.BaseExecutor):
             conflicts = _without(conflicts, left_out)
         exact = int(conflicts.exact.sum())
         figures = figures.model_copy(update={"conflicts": Conflicts(exact=exact, near=len(conflicts) - exact)})
-        selected = pd.read_parquet(folder / EXHIBITS)
+        selected = in_order(pd.read_parquet(folder / EXHIBITS))
         exhibits = _exhibits(selected, twins, conflicts, list(figures.splits["train"].labels), settings)
         previous = [_read_verdict(verdict).figures for verdict in input_dict.get("previous", [])]
         decision = judge(

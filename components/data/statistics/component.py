@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import apache_beam as beam
 import numpy as np
 import pandas as pd
+import PIL
 import pyarrow as pa
 import pyarrow.parquet
 import tensorflow as tf
@@ -47,6 +48,7 @@ EXHIBITS = "exhibits.parquet"  # a folder of Parquet files with the rows of `exh
 TWINS = "twins.parquet"  # a folder of Parquet files with the rows of `leaks.TWINS_SCHEMA`
 CONFLICTS = "conflicts.parquet"  # a folder of Parquet files with the rows of `conflicts.CONFLICTS_SCHEMA`
 
+_VERSIONS = (tf.__version__, PIL.__version__, np.__version__)  # of the libraries that decide the measured values
 _CORES = os.cpu_count() or 1
 _CHUNK_IMAGES, _CHUNK_BYTES, _CHUNK_PIXELS = 512, 8 * 2**20, 2**20  # limits of what a core decodes at a time
 
@@ -200,7 +202,7 @@ def summarize(pipeline: beam.Pipeline, folder: Path, names: list[str], context: 
         names: class names in index order.
         context: the other fields of ImageFigures: span, gate_span, image_size, resize and background.
     """
-    files = pipeline | beam.Create([str(file) for file in sorted((folder / TABLE).iterdir())])
+    files = pipeline | beam.Create([str(file) for file in sorted((folder / TABLE).glob("part-*.parquet"))])
     found = search(files)
     summary = total(files, found, names, context)
     _ = summary.figures | beam.Map((folder / FIGURES).write_text, encoding="utf-8")
@@ -261,7 +263,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                     write_table,
                     partial(measure_shard, framing=framing),
                     _ROW,
-                    exec_properties["framing"] + exec_properties.get("digest", ""),
+                    "".join([exec_properties["framing"], exec_properties.get("digest", ""), *_VERSIONS]),
                     str(kept),
                     str(folder / TABLE),
                 )

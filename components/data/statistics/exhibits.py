@@ -14,7 +14,7 @@ from components.data.statistics.twins import Image
 
 MAX_EXHIBITS = 24  # images for each check and for each class
 
-# Table with the first images of each check and of each class, in order.
+# Table with the first images of each check and of each class. `in_order` sorts it.
 EXHIBITS_SCHEMA = pa.schema(
     {
         "check": pa.string(),  # check of the data gate, or `SAMPLES`
@@ -30,6 +30,13 @@ EXHIBITS_SCHEMA = pa.schema(
 )
 SAMPLES = "samples"  # usable training images of each class
 COLUMNS = [*EXHIBITS_SCHEMA.names[1:], "remarks"]  # columns of the table of images that are read
+
+
+def in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """Sort a table of EXHIBITS_SCHEMA as its images are shown. An engine of Beam may write its rows in any order."""
+    side = table[["width", "height"]].min(axis=1).where(table.check == "image_side", 0)
+    ranks = {"side": side, "order": table.split.map(SPLITS.index)}
+    return table.assign(**ranks).sort_values(["side", "order", "id"]).drop(columns=[*ranks])
 
 
 class Exhibit(NamedTuple):

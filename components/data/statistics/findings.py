@@ -1,7 +1,7 @@
 """Beam steps that find equal and nearly equal images in the table of images. Imports neither TFX nor TensorFlow.
 
-The search moves a few numbers for each image. Ids and thumbnails are read only for images that may have a twin; a
-sorted array with 8 bytes for each of them selects these images.
+The search moves a few numbers for each image. Ids and thumbnails are read only for images that may have a twin. One
+worker collects these images, and needs about 100 bytes for each of them.
 """
 
 from collections.abc import Iterable, Iterator

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from components.data.ingest import safe_files
+from trainer import disk
 
 Measure = Callable[[tuple[str, str]], Iterable[pa.Table]]
 
@@ -18,7 +19,7 @@ Measure = Callable[[tuple[str, str]], Iterable[pa.Table]]
 def write_table(source: tuple[str, str], measure: Measure, schema: pa.Schema, key: str, kept: str, folder: str) -> None:
     """Write the table of a shard to a folder, from the kept tables if an earlier run measured the same shard.
 
-    A kept table and its copies are one file with several names, where the disk allows that.
+    If the file system supports it, the copies are hard links to the kept table.
 
     Args:
         source: the split and the path of the shard.
@@ -33,10 +34,15 @@ def write_table(source: tuple[str, str], measure: Measure, schema: pa.Schema, ke
     table = Path(kept, hashlib.sha256("\0".join(parts).encode()).hexdigest() + ".parquet")
     if not table.is_file():
         partial = table.with_name(uuid4().hex)  # unique, because an engine may run the same work twice
-        with pa.parquet.ParquetWriter(partial, schema) as writer:
-            for rows in measure(source):
-                writer.write_table(rows)
-        partial.replace(table)
+        try:
+            with pa.parquet.ParquetWriter(partial, schema) as writer:
+                for rows in measure(source):
+                    writer.write_table(rows)
+            disk.sync(partial)
+            partial.replace(table)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
     copy = Path(folder, f"part-{split}-{Path(path).stem}.parquet")
     try:
         os.link(table, copy)

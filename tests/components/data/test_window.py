@@ -46,7 +46,7 @@ def ingest(tmp_path):
             str(tmp_path / "root"),
             components=[node],
             enable_cache=True,
-            beam_pipeline_args=["--direct_num_workers=1"],
+            beam_pipeline_args=["--runner=FnApiRunner"],
         )
         ir = Compiler().compile(pipeline)
         run_id = f"run-{next(_runs)}"

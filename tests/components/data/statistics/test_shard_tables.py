@@ -9,6 +9,7 @@ import pytest
 from components.data.ingest import tfrecord
 from components.data.statistics.component import _ROW, measure_shard
 from components.data.statistics.shard_tables import write_table
+from components.errors import DataRefused
 from tests.helpers.spans import encoded, picture
 from trainer.framing import Framing
 
@@ -59,6 +60,14 @@ def test_another_shard_split_or_key_is_measured(folder, shard, changed):
     )
     assert not second.samefile(first)
     assert pq.read_table(second)["split"].to_pylist()[0] == ("val" if changed == "split" else "train")
+
+
+def test_nothing_is_kept_of_a_shard_that_cannot_be_measured(folder, shard):
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(DataRefused):
+        write(folder, shard, "first")
+    assert not list((folder / "measured").iterdir())
+    assert not list((folder / "first").iterdir())
 
 
 def test_on_another_disk_the_table_is_copied(folder, shard, tmp_path_factory):
