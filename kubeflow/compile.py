@@ -101,11 +101,6 @@ def check(settings: Settings, training_step: str = "Trainer") -> None:
             raise StoreError("an SQLite file on a volume does not support several machines that write at the same time")
     except StoreError as error:
         raise SettingsError(f"kubeflow.metadata: {error}; write mysql://USER@HOST[:PORT]/DATABASE") from None
-    if settings.beam.runner != "local" and not settings.beam.worker_pool:
-        raise SettingsError(
-            "beam.worker_pool is empty, but the engine cannot reach workers in the pod of a step: start a pool beside "
-            "each machine of the engine, and set beam.worker_pool to its HOST:PORT"
-        )
     if settings.training.require_gpu and not cluster.step_of(training_step).gpus:
         key = f"kubeflow.steps.{training_step}.gpus"
         raise SettingsError(

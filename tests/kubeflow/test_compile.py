@@ -264,7 +264,6 @@ def test_the_package_contains_no_secret(compiled):
         ("kubeflow.steps.Trainer.gpus=0", "training.require_gpu is true"),
         ("kubeflow.steps.Trianer.gpus=1", "did you mean Trainer?"),
         ("kubeflow.metadata=/vitpipe/metadata.db", "write mysql://USER@HOST"),
-        ("beam={runner: flink, job_service: 'flink:8099'}", "beam.worker_pool is empty"),
     ],
 )
 def test_settings_that_cannot_work_on_a_cluster_are_rejected(flag, message):

@@ -8,7 +8,7 @@ from tfx.orchestration.portable import cache_utils
 from tfx.proto.orchestration import pipeline_pb2
 from tfx.types.standard_artifacts import Examples, Model
 
-from pipeline.beam import IN_MEMORY
+from pipeline.beam import IN_CACHE_KEYS, IN_MEMORY
 from pipeline.cache_keys import lasting_keys
 from pipeline.metadata.address import Address
 
@@ -62,7 +62,7 @@ def test_a_key_does_not_depend_on_the_engine(key):
         return spec.encode()
 
     in_memory = encoded(*IN_MEMORY)
-    before = key("/old", executor_spec=in_memory)
+    before = key("/old", executor_spec=encoded(*IN_CACHE_KEYS))  # as earlier versions computed it
     engine = encoded("--runner=PortableRunner", "--job_endpoint=flink:8099")
     assert key("/old", executor_spec=engine) != before
     with lasting_keys({}):
