@@ -40,6 +40,8 @@ def arguments(settings: BeamSettings) -> list[str]:
         "environment_cache_millis": _KEEP_WORKERS,
         "sdk_worker_parallelism": settings.workers,
         "parallelism": settings.parallelism,
+        # By default, a Flink job whose branches join again can wait for itself (FLINK-10672).
+        "execution_mode_for_batch": "BATCH_FORCED" if settings.runner == "flink" else None,
     }
     return [
         _NO_PACKAGE,

@@ -52,7 +52,7 @@ def test_beam_reads_the_arguments_of_an_engine():
     assert (portable.environment_type, portable.environment_config) == ("EXTERNAL", "127.0.0.1:50000")
     assert (portable.sdk_worker_parallelism, portable.environment_cache_millis) == ("2", "1")
     assert options.view_as(StandardOptions).streaming is True
-    assert {"--parallelism=8", "--job_name=cifar10"} <= {*argv}
+    assert {"--parallelism=8", "--execution_mode_for_batch=BATCH_FORCED", "--job_name=cifar10"} <= {*argv}
 
 
 @pytest.mark.parametrize(
