@@ -45,7 +45,9 @@ def divide(source: Path, data: Path) -> None:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             os.link(source / name, folder / name)
         part = {name: whole.shards[name] for name in names}
-        manifest.write(whole.model_copy(update={"shards": part, "counts": counts(folder, whole)}), folder)
+        manifest.write(
+            whole.model_copy(update={"shards": part, "counts": counts(folder, whole), "history": None}), folder
+        )
 
 
 def counts(folder: Path, whole: Manifest) -> dict[str, dict[str, int]]:
