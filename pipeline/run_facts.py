@@ -36,9 +36,9 @@ def choose_span(settings: Settings) -> int:
     schema.read(data)
     manifest.read(ingest.span_folder(data, settings.data.gate_span))
     newest = manifest.read(ingest.span_folder(data, span))
-    images = newest.examples("train") + newest.examples("val") * settings.training.use_val
     if settings.data.window > 1:  # the Trainer knows how many images the window has
         return span
+    images = newest.examples("train") + newest.examples("val") * settings.training.use_val
     if images < settings.training.batch_size:
         raise SettingsError(
             f"training.batch_size {settings.training.batch_size} is more than the {images} training images of span "

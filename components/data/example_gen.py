@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import struct_pb2
+from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx import types
 from tfx.components import FileBasedExampleGen
@@ -74,17 +75,9 @@ class Driver(driver.FileBasedDriver):
             ) from error
         with self._metadata_handle as handle:
             used = _used_spans(handle.store.get_artifacts_by_type("Examples"))
-            pipeline = handle.store.get_context_by_type_and_name("pipeline", self._pipeline)
-            known = handle.store.get_artifacts_by_context(pipeline.id) if pipeline else []
-            of_pipeline = {artifact.id for artifact in known}
-            verdicts = [
-                verdict for verdict in handle.store.get_artifacts_by_type("DataVerdict") if verdict.id in of_pipeline
-            ]
-        window = int(_custom_config(exec_properties).get(WINDOW, 1))
-        others = {
-            number: _digest(span_folder(data, number))
-            for number in earlier_spans(data, span, window, _refused(verdicts, data))
-        }
+            window = int(_custom_config(exec_properties).get(WINDOW, 1))
+            refused = _refused(handle.store, self._pipeline, data) if window > 1 else set()
+        others = {number: _digest(span_folder(data, number)) for number in earlier_spans(data, span, window, refused)}
         for number, now in {span: digest, **others}.items():
             before, uri = used.get(span_folder(data, number), (now, ""))
             if now != before:
@@ -117,13 +110,17 @@ def _digest(folder: Path) -> str:
     return span_manifest.digest()
 
 
-def _refused(verdicts: list[mlmd.Artifact], data: Path) -> set[int]:
+def _refused(store: MetadataStore, pipeline: str, data: Path) -> set[int]:
     """Return the spans of a data folder that the data gate refused at last, with or without earlier spans.
 
     Args:
-        verdicts: all verdicts of the pipeline.
+        store: the metadata store.
+        pipeline: name of the pipeline whose verdicts count.
         data: the data folder.
     """
+    context = store.get_context_by_type_and_name("pipeline", pipeline)
+    of_pipeline = {artifact.id for artifact in store.get_artifacts_by_context(context.id)} if context else set()
+    verdicts = [verdict for verdict in store.get_artifacts_by_type("DataVerdict") if verdict.id in of_pipeline]
     passed = {
         verdict.properties["span"].int_value: verdict.properties["passed"].int_value
         for verdict in sorted(verdicts, key=lambda verdict: verdict.create_time_since_epoch)

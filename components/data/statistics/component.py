@@ -13,7 +13,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import apache_beam as beam
 import numpy as np
-import pandas as pd
 import PIL
 import pyarrow as pa
 import pyarrow.parquet
@@ -212,16 +211,6 @@ def summarize(pipeline: beam.Pipeline, folder: Path, names: list[str], context: 
         (EXHIBITS, summary.exhibits, EXHIBITS_SCHEMA),
     ):
         _ = rows | f"Write {name}" >> WriteToParquet(str(folder / name / "part"), schema, file_name_suffix=".parquet")
-
-
-def read_table(folder: Path, columns: list[str]) -> pd.DataFrame:
-    """Read some columns of the table of images.
-
-    Args:
-        folder: the folder of an ImageStatistics artifact.
-        columns: names of the columns.
-    """
-    return pa.parquet.read_table(folder / TABLE, columns=columns).to_pandas()
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
