@@ -79,10 +79,13 @@ COMPILE := .uv/bin/uv pip compile --quiet --upgrade --universal --python-version
 	--no-emit-index-url --custom-compile-command "make lock"
 lock: .uv/.ready
 	$(COMPILE) pyproject.toml -o requirements/base.txt
+	$(COMPILE) pyproject.toml --excludes requirements/steps_excludes.txt -c requirements/base.txt \
+		-o requirements/steps.txt
 	$(COMPILE) pyproject.toml --extra gpu -c requirements/base.txt -o requirements/gpu.txt
 	$(COMPILE) pyproject.toml --extra hub -c requirements/base.txt -o requirements/hub.txt
 	$(COMPILE) pyproject.toml --extra dev -c requirements/base.txt -o requirements/dev.txt
 	echo uv | $(COMPILE) - -o requirements/uv.txt
+	echo cyclonedx-bom | $(COMPILE) - -o requirements/sbom.txt
 
 # Both .ready files are removed first and written last, so that an interrupted setup is repeated.
 .venv/.ready: .uv/.ready requirements/$(LOCK).txt pyproject.toml setup.py requirements/old_glibc.py

@@ -34,7 +34,7 @@ def main(preset: str = "sample", data: str = "") -> None:
     from pipeline.metadata.address import PASSWORD
     from pipeline.settings import load
     from tests.helpers import mariadb
-    from tests.helpers.walk import walk
+    from tests.helpers.walk import Processes, walk
 
     if reason := mariadb.missing():
         sys.exit(reason)
@@ -52,7 +52,7 @@ def main(preset: str = "sample", data: str = "") -> None:
             text = package(settings)
             compiled = time.perf_counter() - start
             start = time.perf_counter()
-            done = walk(text, Path(scratch, "kfp"), {PASSWORD: mariadb.PASSWORD})
+            done = walk(text, Path(scratch, "kfp"), Processes({PASSWORD: mariadb.PASSWORD}))
             walked = time.perf_counter() - start
         finally:
             server.remove()

@@ -159,7 +159,9 @@ def read_ending(client: Client, run: ClusterRun) -> Ending:
         # The last line of a verdict is only its name, which the other lines explain.
         return Ending(_exit(code), lines[:-1] or lines if task.name == _VERDICT else lines)
     last = log.splitlines()[-_LAST_LINES:]
-    return Ending(Exit.CRASHED, [*last, f"crashed in {task.node}: it was killed"], client.kubectl(run.id, pod))
+    return Ending(
+        Exit.CRASHED, [*last, f"crashed in {task.node}: {step.killed(task.node)}"], client.kubectl(run.id, pod)
+    )
 
 
 def _deciding_task(run: ClusterRun) -> Task | None:

@@ -7,6 +7,8 @@ from enum import StrEnum
 REPORT = "RunReport"
 # Property of an execution that failed because the data is not fit for use: the full reason.
 REFUSED = "data_refused"
+# Property of an execution whose process was killed, so that it could not report an error: the possible reasons.
+KILLED = "killed"
 
 
 class NodeState(StrEnum):

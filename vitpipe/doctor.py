@@ -16,12 +16,15 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from components.errors import StoreError
 from pipeline.metadata.address import ADDRESS, Address
 from pipeline.metadata.reader import reader
 from vitpipe.shadowing import shadows
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 LOCK = Path(__file__).resolve().parents[1] / "requirements" / "base.txt"
 GIB = 1 << 30
@@ -123,11 +126,11 @@ def memory(cgroup: Path = Path("/sys/fs/cgroup")) -> Diagnosis:
 
 def lock() -> Diagnosis:
     """Compare the installed packages with the lock file, whose versions were tested together."""
-    from packaging.requirements import Requirement
-
     if not LOCK.is_file():
         return Diagnosis(Health.OK, f"no {LOCK.parent.name}/{LOCK.name} beside the code, so nothing to compare with")
-    pins = [Requirement(line.rstrip(" \\")) for line in LOCK.read_text().splitlines() if line[:1] not in ("", " ", "#")]
+    pins = _pins(LOCK)
+    # The CPU image leaves out packages that no command imports.
+    in_image = {pin.name for pin in _pins(LOCK.with_name("steps.txt"))}
     drift = []
     for pin in pins:
         if pin.marker and not pin.marker.evaluate():
@@ -135,6 +138,8 @@ def lock() -> Diagnosis:
         try:
             installed = importlib.metadata.version(pin.name)
         except importlib.metadata.PackageNotFoundError:
+            if pin.name not in in_image:
+                continue
             installed = "missing"
         if installed != str(pin.specifier).removeprefix("=="):
             drift.append(f"{pin.name} {installed} (lock {pin.specifier})")
@@ -142,6 +147,13 @@ def lock() -> Diagnosis:
         return Diagnosis(Health.OK, f"all packages have the versions of {LOCK.parent.name}/{LOCK.name}")
     more = f" and {len(drift) - 5} more" if len(drift) > 5 else ""
     return Diagnosis(Health.WARNING, ", ".join(drift[:5]) + more, REINSTALL)
+
+
+def _pins(lock_file: Path) -> "list[Requirement]":
+    from packaging.requirements import Requirement
+
+    lines = lock_file.read_text().splitlines()
+    return [Requirement(line.rstrip(" \\")) for line in lines if line[:1] not in ("", " ", "#")]
 
 
 def kubeflow_sdk() -> Diagnosis:

@@ -1,26 +1,14 @@
 #!/usr/bin/env bash
 # Build the CPU image and run the sample in it under the conditions of a cluster: user 10001, read-only root, no
-# capabilities, no network. For the GPU image, only resolve the lock file. No image registry is used: instead of
-# debian:13-slim, the base image is a Debian 13 that debootstrap installs.
+# capabilities, no network. For the GPU image, only resolve the lock file. No image registry is used, see build.sh.
 #
 #     apt-get install --no-install-recommends debootstrap buildah podman runc
 #     kubeflow/images/check.sh [FOLDER]       as root
 #
 # FOLDER needs 10 GB. It is kept, so that the next call builds only what has changed. Without FOLDER, a temporary folder
-# is used. If SSL_CERT_FILE is set, the build also trusts those certificates.
+# is used.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-
-if [[ $(id -u) != 0 ]]; then
-    echo "kubeflow/images/check.sh mounts and changes owners: start it as root" >&2
-    exit 2
-fi
-for tool in debootstrap buildah podman runc; do
-    if ! command -v "$tool" >/dev/null; then
-        echo "$tool is missing: apt-get install --no-install-recommends debootstrap buildah podman runc" >&2
-        exit 2
-    fi
-done
 
 CODE_VERSION=$(git describe --always --dirty --abbrev=12 --exclude='*')
 KEEP=$#
@@ -45,12 +33,7 @@ trap clean_up EXIT
 step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
 
 build() {
-    # With chroot isolation the build needs no namespaces, which some machines do not allow.
-    if ! buildah "${STORE[@]}" build --pull-never --isolation=chroot --layers --file kubeflow/images/Dockerfile \
-        --build-arg=CODE_VERSION="$CODE_VERSION" "$@" . >"$FOLDER/build.log" 2>&1; then
-        tail -n 40 "$FOLDER/build.log"
-        exit 1
-    fi
+    kubeflow/images/build.sh "$FOLDER" "$@"
     grep 'STEP ' "$FOLDER/build.log" | cut -c 1-120
 }
 
@@ -62,34 +45,15 @@ run() {
 
 in_image() { run --network=none --volume="$FOLDER/vitpipe:/vitpipe" "$@"; }
 
-if ! buildah "${STORE[@]}" images --quiet debian:13-slim >/dev/null 2>&1; then
-    step "installing Debian 13 with debootstrap"
-    debootstrap --variant=minbase trixie "$FOLDER/debian" >"$FOLDER/debootstrap.log"
-    # Debian's own images configure apt the same way: it keeps no downloaded files.
-    cat >"$FOLDER/debian/etc/apt/apt.conf.d/keep-nothing" <<'CONF'
-APT::Keep-Downloaded-Packages "false";
-Dir::Cache::pkgcache "";
-Dir::Cache::srcpkgcache "";
-CONF
-    if [[ -n ${SSL_CERT_FILE:-} ]]; then
-        trusted=$FOLDER/debian/usr/local/share/ca-certificates
-        mkdir -p "$trusted" "$FOLDER/debian/etc/uv"
-        awk '/BEGIN CERT/ { n++ } n { print > sprintf("%s/caller-%03d.crt", into, n) }' into="$trusted" "$SSL_CERT_FILE"
-        echo 'system-certs = true' >"$FOLDER/debian/etc/uv/uv.toml"
-    fi
-    tar -C "$FOLDER/debian" -c . | podman "${STORE[@]}" import --quiet - docker.io/library/debian:13-slim
-    rm -r --one-file-system "$FOLDER/debian"
-fi
-
 step "resolving the lock file of the GPU image"
-build --target=uv --tag=check-uv
-run --network=host --volume="$PWD/requirements:/requirements:ro" check-uv sh -c '
+build localhost/check-uv --target=uv
+run --network=host --volume="$PWD/requirements:/requirements:ro" localhost/check-uv sh -c '
     /uv/bin/uv venv --quiet --no-cache /tmp/venv &&
     /uv/bin/uv pip sync --no-cache --dry-run --require-hashes --python /tmp/venv /requirements/gpu.txt' \
     2>&1 | grep -iE '^(error|would)|nvidia|tensorflow=='
 
 step "building the CPU image"
-build --tag=vitpipe
+build localhost/vitpipe
 podman "${STORE[@]}" image inspect vitpipe --format 'user {{.User}}, {{.Size}} bytes, {{json .Labels}}'
 podman "${STORE[@]}" history vitpipe --format 'table {{.Size}} {{.CreatedBy}}' | cut -c 1-120
 

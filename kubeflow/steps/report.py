@@ -18,7 +18,7 @@ from pipeline.metadata.garbage import is_own_folder
 from pipeline.metadata.reader import reader
 from pipeline.metadata.records import Run
 from pipeline.metadata.writer import MetadataStore, mark_failed, record
-from pipeline.outcome import REPORT, NodeState
+from pipeline.outcome import KILLED, REPORT, NodeState
 from pipeline.result.run_result import EXIT, RunResult
 
 
@@ -79,7 +79,7 @@ def _record_crash(store: MetadataStore, run: Run) -> None:
     """
     for execution in run.executions:
         if execution.state in ("new", "running") and execution.node != REPORT:
-            mark_failed(store, execution.id)
+            mark_failed(store, execution.id, **{KILLED: step.killed(execution.node)})
     if EXIT not in run.facts:
         refused = any(outcome.data_refused for outcome in RunResult(run).failures)
         code = Exit.DATA_REFUSED if refused else Exit.CRASHED

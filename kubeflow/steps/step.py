@@ -114,3 +114,11 @@ def parse_end(log: str) -> tuple[int, list[str]] | None:
         if found := _EXIT.fullmatch(lines[last]):
             return int(found[1]), [*(line.removeprefix(_PREFIX) for line in lines[:last]), found[2]]
     return None
+
+
+def killed(node: str) -> str:
+    """Explain how a step ended that neither called `end` nor recorded an error."""
+    return (
+        f"it was killed. If its pod says OOMKilled, set kubeflow.steps.{node}.memory higher; otherwise its machine was "
+        "lost or its pod was deleted"
+    )

@@ -25,7 +25,7 @@ from components.model import tuning_record
 from components.model.evaluator.judgement import OVERRIDE, Check, Judgement, Override
 from pipeline.metadata.properties import UnreadableError, read, read_flag, read_text, unreadable
 from pipeline.metadata.records import Artifact, Execution, Run
-from pipeline.outcome import REFUSED, REPORT, NodeState, Outcome
+from pipeline.outcome import KILLED, REFUSED, REPORT, NodeState, Outcome
 from pipeline.settings import REMOVED, DataSettings
 from trainer.settings import current_names
 from trainer.warm_start import WARM_START, WarmStart
@@ -533,7 +533,7 @@ class RunResult:
                 NodeState.FAILED,
                 execution.seconds,
                 execution.id,
-                str(execution.properties.get(REFUSED, "see its log")),
+                str(execution.properties.get(REFUSED) or execution.properties.get(KILLED, "see its log")),
                 data_refused=REFUSED in execution.properties,
             )
             for execution in self.record.executions

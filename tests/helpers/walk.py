@@ -1,7 +1,8 @@
-"""Run a compiled package without a cluster, with kfp's local runner. The command of each container is a local process.
+"""Run a compiled package without a cluster, with kfp's local runner. Each step is a process or a container.
 
 The local runner reads the package, resolves its placeholders and keeps the order of its tasks. This module adds what it
-does not support: retries, and the exit task after a failure. Placement has no effect.
+does not support: retries, and the exit task after a failure. `Processes` runs only the command of a step. Containers
+(tests/helpers/containers.py) also have what its platform specification says.
 """
 
 import json
@@ -9,9 +10,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 from unittest import mock
 
 import yaml
@@ -19,6 +21,23 @@ from kfp import components, local
 from kfp.local import status, subprocess_task_handler, task_handler_interface
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of a package.
+
+    Attributes:
+        name: the node, or the module if the step is not a node.
+        retries: the number of its retries.
+        container: its container, as in the first document of the package.
+        platform: its Kubernetes configuration, as in the second document.
+    """
+
+    name: str
+    retries: int
+    container: Mapping[str, Any]
+    platform: Mapping[str, Any]
 
 
 @dataclass
@@ -30,11 +49,12 @@ class Attempt:
     code: int
     output: str
     seconds: float
+    reason: str = ""  # why the container ended, in Kubernetes' words, if its exit code does not say it
 
     @property
     def name(self) -> str:
         """The node, or the module if the step is not a node."""
-        return self.arguments[-1] if self.module == "kubeflow.steps.node" else self.module
+        return _name(self.module, self.arguments)
 
     @property
     def run_id(self) -> str:
@@ -54,10 +74,48 @@ class Walk:
         return [one for one in self.attempts if one.name == name][-1]
 
 
+class Host(Protocol):
+    """Way of running the steps of a package."""
+
+    def start(self, step: Step, command: list[str], folder: Path) -> subprocess.Popen:
+        """Start an attempt.
+
+        Args:
+            step: the step.
+            command: its command, without placeholders.
+            folder: the folder for the outputs, which the step reaches by the same path.
+        """
+
+    def end(self, process: subprocess.Popen) -> str:
+        """Clean up after an attempt. Returns the reason of its end, if the exit code does not say it."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Runs the command of each step as a process. Resources, volumes and placement have no effect.
+
+    Attributes:
+        environment: additional variables.
+    """
+
+    environment: dict[str, str]
+
+    def start(self, step: Step, command: list[str], folder: Path) -> subprocess.Popen:
+        python, *arguments = command
+        assert python == "python"
+        variables = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **self.environment}
+        return subprocess.Popen(
+            [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables
+        )
+
+    def end(self, process: subprocess.Popen) -> str:
+        return ""
+
+
 def walk(
     package: str,
     folder: Path,
-    environment: dict[str, str],
+    host: Host,
     watch: Callable[[subprocess.Popen, list[str], int], None] | None = None,
     **parameters: object,
 ) -> Walk:
@@ -66,16 +124,14 @@ def walk(
     Args:
         package: the compiled package.
         folder: the folder for the outputs.
-        environment: variables for the processes.
+        host: runs the steps.
         watch: called with each process, its arguments and the number of the attempt, from 0.
         **parameters: the parameters of the run.
     """
     done = Walk()
     # The local runner does not support this placeholder.
     text = package.replace("{{$.pipeline_job_schedule_time_utc}}", "2026-01-01T00:00:00Z")
-    spec = next(yaml.safe_load_all(text))
-    limits = _retries(spec)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **environment}
+    package_steps = steps(text)
 
     class OnHost(task_handler_interface.ITaskHandler):
         def __init__(self, image, full_command, pipeline_root, runner):
@@ -84,28 +140,23 @@ def walk(
         def run(self) -> status.Status:
             python, dash_m, module, *arguments = self._command
             assert (python, dash_m) == ("python", "-m")
-            task = arguments[-1] if module == "kubeflow.steps.node" else module
-            for number in range(limits[task] + 1):
+            step = package_steps[_name(module, arguments)]
+            for number in range(step.retries + 1):
                 started = time.monotonic()
-                process = subprocess.Popen(
-                    [sys.executable, dash_m, module, *arguments],
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                    env=environment,
-                )
+                process = host.start(step, self._command, folder)
                 if watch:
                     watch(process, [module, *arguments], number)
                 output, _ = process.communicate()
                 seconds = time.monotonic() - started
-                done.attempts.append(Attempt(module, arguments, process.returncode, output, seconds))
+                reason = host.end(process)
+                done.attempts.append(Attempt(module, arguments, process.returncode, output, seconds, reason))
                 if process.returncode == 0:
                     return status.Status.SUCCESS
             return status.Status.FAILURE
 
     def report() -> None:
         """Run the exit task, which the local runner leaves out after a failure."""
-        spec_of_report = spec["deploymentSpec"]["executors"]["exec-run-report"]["container"]
+        spec_of_report = package_steps["kubeflow.steps.report"].container
         outputs = {"metrics": {"artifacts": [{"name": "metrics", "uri": str(folder / "metrics")}]}}
         values = {
             "{{$.inputs.parameters['run_id']}}": done.attempts[0].run_id,
@@ -125,14 +176,20 @@ def walk(
     return done
 
 
-def _retries(spec: dict) -> dict[str, int]:
-    """Return the number of retries of each task, by the node or module that it runs."""
+def steps(package: str) -> dict[str, Step]:
+    """Return the steps of a package by name. The report is not retried, because the tests expect one attempt."""
+    spec, platform = yaml.safe_load_all(package)
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    graphs = [spec["root"], *spec["components"].values()]
     found = {}
-    for component in spec["components"].values():
-        for task in component.get("dag", {}).get("tasks", {}).values():
-            label = spec["components"][task["componentRef"]["name"]]["executorLabel"]
+    for task in (task for graph in graphs for task in graph.get("dag", {}).get("tasks", {}).values()):
+        if label := spec["components"][task["componentRef"]["name"]].get("executorLabel"):
             container = spec["deploymentSpec"]["executors"][label]["container"]
-            module = container["command"][-1]
-            name = container["args"][-1] if module == "kubeflow.steps.node" else module
-            found[name] = task.get("retryPolicy", {}).get("maxRetryCount", 0)
-    return found | {"kubeflow.steps.report": 0}
+            name = _name(container["command"][-1], container["args"])
+            retries = task.get("retryPolicy", {}).get("maxRetryCount", 0)
+            found[name] = Step(name, 0 if name == "kubeflow.steps.report" else retries, container, executors[label])
+    return found
+
+
+def _name(module: str, arguments: list[str]) -> str:
+    return arguments[-1] if module == "kubeflow.steps.node" else module

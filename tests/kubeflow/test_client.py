@@ -260,7 +260,12 @@ CRASHED = "Trace\nvitpipe: the log: runs/x.log\nvitpipe: exit 1: crashed in Trai
             "FAILED",
             [("trainer", "FAILED", "epoch 1\nepoch 2\n")],
             1,
-            ["epoch 1", "epoch 2", "crashed in Trainer: it was killed"],
+            [
+                "epoch 1",
+                "epoch 2",
+                "crashed in Trainer: it was killed. If its pod says OOMKilled, set kubeflow.steps.Trainer.memory "
+                "higher; otherwise its machine was lost or its pod was deleted",
+            ],
         ),
         # A report that fails does not change the result.
         (

@@ -11,7 +11,7 @@ import pytest
 from docker.utils.build import exclude_paths  # interprets .dockerignore as Docker does
 
 ROOT = Path(__file__).resolve().parents[2]
-KEPT_OUT = ("data", "runs", ".git", ".venv", ".uv", ".cache", "vitpipe.egg-info")
+KEPT_OUT = ("build", "data", "runs", ".git", ".venv", ".uv", ".cache", "vitpipe.egg-info")
 PATTERNS = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
 
 
@@ -104,8 +104,10 @@ def test_the_base_image_is_pinned_by_tag():
     stages: list[str] = []
     for text in texts("FROM"):
         base, _, name = text.partition(" AS ")
-        assert base in stages or re.fullmatch(r"[a-z/.]+:[0-9][\w.-]*", base), base
+        assert base in stages or base == "${BASE}", base
         stages.append(name)
+    [default] = [text.partition("=")[2] for text in texts("ARG") if text.startswith("BASE=")]
+    assert re.fullmatch(r"[a-z/.]+:[0-9][\w.-]*", default)
 
 
 def test_the_image_runs_as_user_10001():
@@ -118,17 +120,32 @@ def test_every_library_is_installed_with_hashes():
     installed = [
         part for text in texts("RUN") for part in text.split(" && ") if re.search(r"\bpip (install|sync)\b", part)
     ]
-    assert len(installed) == 3
+    assert len(installed) == 4
     for command in installed:
         ours = "--no-deps --no-build-isolation --editable ." in command
         assert ours or "--require-hashes" in command, command
+
+
+def locked(name: str) -> dict[str, str]:
+    """Return the lines of a lock file that name a version, by the name of the package and the condition."""
+    lines = (ROOT / "requirements" / name).read_text().splitlines()
+    return {line.partition("==")[0] + line.partition(";")[2]: line for line in lines if re.match(r"[\w.-]+==", line)}
+
+
+def test_the_lock_of_the_cpu_image_has_the_versions_of_the_checkout_without_excluded_packages():
+    all_packages, in_image = locked("base.txt"), locked("steps.txt")
+    assert in_image.items() < all_packages.items()
+    excluded = (ROOT / "requirements" / "steps_excludes.txt").read_text().splitlines()
+    names = {line for line in excluded if line and not line.startswith("#")}
+    assert names <= {line.partition("==")[0] for line in all_packages.values()}
+    assert not names & {line.partition("==")[0] for line in in_image.values()}
 
 
 def test_every_copied_file_is_in_the_build_context(context):
     for text in texts("COPY"):
         *sources, _ = text.split()
         if not sources[0].startswith("--from="):
-            for source in (name.replace("${LOCK}", lock) for name in sources for lock in ("base", "gpu")):
+            for source in (name.replace("${LOCK}", lock) for name in sources for lock in ("steps", "gpu")):
                 assert source == "." or source in context, source
 
 
@@ -137,7 +154,8 @@ def test_build_tools_do_not_stay_in_the_image():
     last = instructions()[max(number for number, (name, _) in enumerate(instructions()) if name == "FROM") :]
     copied = [text for name, text in last if name == "COPY"]
     assert copied and all(
-        text.startswith(("--from=libraries /opt/vitpipe/.venv ", "--from=ours /ours ")) for text in copied
+        text.startswith(("--from=libraries /opt/vitpipe/.venv ", "--from=sbom /sbom.cdx.json ", "--from=ours /ours "))
+        for text in copied
     )
     assert "RUN" not in [name for name, _ in last]
     assert last[0] == ("FROM", "python")

@@ -21,7 +21,7 @@ from tests.helpers import kubernetes_api
 from tests.helpers.command import SHORT
 from tests.helpers.mariadb import PASSWORD
 from tests.helpers.stores import answers
-from tests.helpers.walk import walk
+from tests.helpers.walk import Processes, walk
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.mysql, pytest.mark.timeout(1800)]
 
@@ -67,7 +67,7 @@ def walks(mariadb, sample_data, tmp_path_factory):
             }
             flags = [f"{key}={value}" for key, value in settings.items()]
             text = package(load("sample", flags, environment={}))
-            results.append(pool.submit(walk, text, folder / "kfp", {VARIABLE: PASSWORD}, Stop(how, folder)))
+            results.append(pool.submit(walk, text, folder / "kfp", Processes({VARIABLE: PASSWORD}), Stop(how, folder)))
         pushed, stopped = (result.result() for result in results)
     return (first, pushed), (second, stopped), Address.parse(address, PASSWORD)
 
@@ -140,7 +140,7 @@ def test_workers_in_pods_end_with_the_step_and_continue_with_its_next_attempt(ma
             left.extend([*cluster.jobs, *cluster.services])
 
     with kubernetes_api.serve(cluster, tmp_path) as environment:
-        done = walk(text, folder / "kfp", {VARIABLE: PASSWORD, **environment}, stop)
+        done = walk(text, folder / "kfp", Processes({VARIABLE: PASSWORD, **environment}), stop)
     assert done.codes("Trainer") == [128 + signal.SIGTERM, 0], done.last("Trainer").output
     assert not left
     assert cluster.created == ["Service", "Job"] * 2
@@ -169,7 +169,7 @@ def test_a_killed_search_continues_and_a_training_takes_its_result(mariadb, samp
 
     def walked(tune, *more):
         text = package(load("sample", [*(f"{key}={value}" for key, value in settings.items()), *more], {}), tune)
-        return walk(text, folder / "kfp", {VARIABLE: PASSWORD}, kill_in_second_trial)
+        return walk(text, folder / "kfp", Processes({VARIABLE: PASSWORD}), kill_in_second_trial)
 
     address = Address.parse(settings["kubeflow.metadata"], PASSWORD)
     search = walked(True)

@@ -1,6 +1,7 @@
 """The doctor in working and in broken environments. Broken libraries are placed first on PYTHONPATH."""
 
 import contextlib
+import importlib.metadata
 import json
 import sqlite3
 import sys
@@ -106,6 +107,21 @@ def test_a_version_that_differs_from_the_lock_is_a_warning(first_on_path):
     finding = examine("Lock")["Lock"]
     assert finding.verdict == Health.WARNING
     assert "rich 0.0.1 (lock ==" in finding.found
+
+
+@pytest.mark.parametrize(("name", "health"), [("libclang", Health.OK), ("rich", Health.WARNING)])
+def test_only_packages_that_the_cpu_image_leaves_out_may_be_missing(monkeypatch, name, health):
+    version = importlib.metadata.version
+
+    def without(package):
+        if package == name:
+            raise importlib.metadata.PackageNotFoundError(package)
+        return version(package)
+
+    monkeypatch.setattr(importlib.metadata, "version", without)
+    finding = doctor.lock()
+    assert finding.verdict == health, finding
+    assert (f"{name} missing" in finding.found) == (health is Health.WARNING)
 
 
 def test_the_memory_limit_of_a_container_is_respected(tmp_path):

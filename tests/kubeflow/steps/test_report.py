@@ -76,7 +76,8 @@ def test_a_killed_step_is_reported_as_a_crash(started_run, tmp_path):
     assert (found.facts[EXIT], summarise(RunResult(found)).state) == ("1", RunState.FAILED)
     assert found.node("ImportSchemaGen").state == "failed"
     page = (tmp_path / "kfp" / "report").read_text()
-    assert "crashed in ImportSchemaGen" in page
+    assert "crashed in ImportSchemaGen: it was killed" in page
+    assert "set kubeflow.steps.ImportSchemaGen.memory higher" in page
     executor_output = json.loads((tmp_path / "kfp" / "output.json").read_text())
     [metrics] = executor_output["artifacts"]["metrics"]["artifacts"]
     assert metrics == {"name": "metrics", "uri": "minio://x/metrics", "metadata": {}}

@@ -1,0 +1,191 @@
+"""Whole runs of compiled packages without a cluster. Each step is a container of the real CPU image.
+
+ML Metadata is on a MariaDB server in a container of its own.
+"""
+
+import dataclasses
+import json
+import multiprocessing
+import shutil
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from kubeflow.compile import package
+from pipeline.metadata.address import Address
+from pipeline.metadata.reader import reader
+from pipeline.outcome import NodeState
+from pipeline.result.run_result import RunResult, RunState
+from pipeline.settings import load
+from tests.helpers import containers
+from tests.helpers.command import SHORT
+from tests.helpers.mariadb import PASSWORD
+from tests.helpers.walk import steps, walk
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.mysql, pytest.mark.timeout(3600)]
+
+SETTINGS = SHORT | {"kubeflow.image": containers.IMAGE, "kubeflow.step.memory": "3Gi", "kubeflow.retries": 1}
+TOO_LITTLE = "700Mi"  # enough to start the Trainer, but not to train
+# What a step sees of its container, as JSON.
+LOOK = """
+import json, os
+from pathlib import Path
+
+def first(*names):
+    return int(next(Path(name) for name in names if Path(name).exists()).read_text())
+
+def writable(folder):
+    try:
+        Path(folder, "probe").write_text("")
+    except OSError:
+        return False
+    return True
+
+status = dict(line.split(":\\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\\t" in line)
+memory = "/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory.max"
+print(json.dumps({
+    "user": [os.getuid(), os.getgid()],
+    "capabilities": [status["CapEff"], status["CapBnd"]],
+    "no new privileges": status["NoNewPrivs"],
+    "seccomp": status["Seccomp"],
+    "memory": first(*memory),
+    "writable": [name for name in ("/", "/opt/vitpipe", "/vitpipe", "/tmp", "/dev/shm", "/data") if writable(name)],
+    "shared memory": os.statvfs("/dev/shm").f_blocks * os.statvfs("/dev/shm").f_frsize,
+    "variables": {name: value for name, value in os.environ.items() if name in ("VITPIPE_METADATA__PASSWORD", "KEY")},
+    "folder": os.getcwd(),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory):
+    """Host for steps in containers, with a database."""
+    if reason := containers.missing():
+        pytest.skip(reason)
+    containers.build()
+    with containers.database(tmp_path_factory.mktemp("database")) as host:
+        yield host
+
+
+def compiled(name, **settings):
+    values = SETTINGS | {"name": name} | {key.replace("__", "."): value for key, value in settings.items()}
+    return package(load("sample", [f"{key}={value}" for key, value in values.items()], environment={}))
+
+
+def run_of(host, done):
+    address = Address.parse(f"mysql://vitpipe@{host.hosts['vitpipe-metadata']}/vitpipe", PASSWORD)
+    with reader(address) as store:
+        return RunResult(store.run(done.attempts[0].run_id))
+
+
+class RemoveTraining:
+    """Callable that removes the container of the first training once it has written a checkpoint."""
+
+    def __init__(self, folder):
+        self._folder = folder
+
+    def __call__(self, process, arguments, attempt):
+        if arguments[-1] != "Trainer" or attempt:
+            return
+        while not list(self._folder.glob("runs/*/checkpoints/*/epoch-*.npz")) and process.poll() is None:
+            time.sleep(0.05)
+        process.remove()
+
+
+@pytest.fixture(scope="module")
+def walks(host, sample_data, tmp_path_factory):
+    """Folders and walks of two pipelines that run at the same time on one store.
+
+    The container of the first one's training is removed. That of the second one has too little memory.
+    """
+    hosts = [
+        containers.with_claim(host, shutil.copytree(sample_data, tmp_path_factory.mktemp("claims"), dirs_exist_ok=True))
+        for _ in range(2)
+    ]
+    texts = compiled("sample"), compiled("other", kubeflow__steps__Trainer__memory=TOO_LITTLE)
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        started = [
+            pool.submit(walk, text, tmp_path_factory.mktemp("outputs"), one, watch)
+            for text, one, watch in zip(texts, hosts, [RemoveTraining(hosts[0].claims["vitpipe"]), None], strict=True)
+        ]
+        return [(one, walked.result()) for one, walked in zip(hosts, started, strict=True)]
+
+
+def test_a_step_gets_what_its_specification_says(host, tmp_path):
+    claim, data, folder = tmp_path / "claim", tmp_path / "data", tmp_path / "outputs"
+    for path in claim, data, folder:
+        path.mkdir()
+        shutil.chown(path, containers.USER)
+    text = compiled(
+        "sample",
+        kubeflow__step__shared_memory="100Mi",
+        kubeflow__step__volumes=json.dumps({"/data": "more"}),
+        kubeflow__step__secrets=json.dumps({"KEY": "other/key"}),
+    )
+    step = steps(text)["Trainer"]
+    own = dataclasses.replace(
+        containers.with_claim(host, claim),
+        claims={"vitpipe": claim, "more": data},
+        secrets={**host.secrets, "other": {"key": "one two"}},
+    )
+    program = dataclasses.replace(step, container={**step.container, "command": ["python", "-c"]})
+    process = own.start(program, ["python", "-c", LOOK], folder)
+    output, _ = process.communicate()
+    assert own.end(process) == ""
+    assert process.returncode == 0, output
+    assert json.loads(output) == {
+        "user": [10001, 10001],
+        "capabilities": ["0" * 16, "0" * 16],
+        "no new privileges": "1",
+        "seccomp": "2",  # a filter
+        "memory": 3 << 30,
+        "writable": ["/vitpipe", "/tmp", "/dev/shm", "/data"],
+        "shared memory": 100 << 20,
+        "variables": {"VITPIPE_METADATA__PASSWORD": PASSWORD, "KEY": "one two"},
+        "folder": "/vitpipe",
+    }
+    assert {path.name: path.stat().st_uid for path in claim.iterdir()} == {"probe": 10001}
+
+
+def test_a_training_whose_container_is_removed_continues_and_is_pushed(walks):
+    host, done = walks[0]
+    assert [one.name for one in done.attempts if one.code] == ["Trainer"], done.attempts
+    assert [one.reason for one in done.attempts if one.name == "Trainer"] == ["Deleted", ""]
+    assert "continuing from" in done.last("Trainer").output and "epoch 1/" not in done.last("Trainer").output
+    assert done.last("kubeflow.steps.verdict").output.rstrip().endswith("vitpipe: exit 0: done")
+    model = host.claims["vitpipe"] / "runs" / "sample" / "serving" / "1" / "model.json"
+    assert model.stat().st_uid == containers.USER
+    assert run_of(host, done).pushed == "1"
+
+
+def test_a_step_without_enough_memory_is_reported_as_killed(walks):
+    host, done = walks[1]
+    trainings = [one for one in done.attempts if one.name == "Trainer"]
+    assert [(one.code, one.reason) for one in trainings] == [(137, "OOMKilled")] * 2
+    assert not done.codes("Evaluator") and not done.codes("kubeflow.steps.verdict")
+    result = run_of(host, done)
+    assert result.state is RunState.FAILED
+    [failure] = result.failures
+    assert (failure.node, failure.state) == ("Trainer", NodeState.FAILED)
+    assert "it was killed" in failure.error and "kubeflow.steps.Trainer.memory" in failure.error
+    assert failure.error in Path(result.report.parent, "report.json").read_text()
+
+
+def test_a_run_with_more_memory_continues_where_the_killed_one_ended(walks, tmp_path):
+    host, killed = walks[1]
+    done = walk(compiled("other"), tmp_path, host)
+    assert {one.code for one in done.attempts} == {0}, done.attempts
+    finished = [one.name for one in killed.attempts if one.module == "kubeflow.steps.node" and one.name != "Trainer"]
+    for name in finished:
+        assert done.last(name).output.rstrip().endswith(f"{name} is cached"), done.last(name).output
+    assert run_of(host, done).pushed == "1"
+
+
+def test_no_password_is_in_logs_and_run_folders(walks):
+    for host, done in walks:
+        texts = [one.output for one in done.attempts] + [
+            path.read_text(errors="replace") for path in host.claims["vitpipe"].rglob("*") if path.is_file()
+        ]
+        assert not any(PASSWORD in text or PASSWORD.split()[0] in text for text in texts)
