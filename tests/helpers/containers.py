@@ -62,7 +62,7 @@ def podman(*arguments: object) -> str:
 class Container(subprocess.Popen):
     """Container whose output is that of this process. Signals go to the container, as those of a kubelet do."""
 
-    def __init__(self, name: str, arguments: list[str], scratch: Path) -> None:
+    def __init__(self, name: str, arguments: list[str], scratch: Path | None = None) -> None:
         self.name, self.scratch = name, scratch
         # Limits of this machine: podman's defaults are higher, and may not be allowed.
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -59,6 +59,21 @@ print(json.dumps({
 """
 
 
+# Modules of the libraries without bytecode, which a step would compile at each start. A file may be for another Python.
+WITHOUT_BYTECODE = """
+import importlib.util, site
+from pathlib import Path
+
+for file in Path(site.getsitepackages()[0]).rglob("*.py"):
+    if not Path(importlib.util.cache_from_source(file)).exists():
+        try:
+            compile(file.read_bytes(), file, "exec")
+        except (SyntaxError, ValueError):
+            continue
+        print(file)
+"""
+
+
 @pytest.fixture(scope="module")
 def host(tmp_path_factory):
     """Host for steps in containers, with a database."""
@@ -147,6 +162,14 @@ def test_a_step_gets_what_its_specification_says(host, tmp_path):
         "folder": "/vitpipe",
     }
     assert {path.name: path.stat().st_uid for path in claim.iterdir()} == {"probe": 10001}
+
+
+def test_every_module_of_the_libraries_has_bytecode(host):
+    program = ["--entrypoint=python", containers.IMAGE, "-W", "ignore", "-c", WITHOUT_BYTECODE]
+    container = containers.Container(f"{host.network}-bytecode", ["--network=none", *program])
+    output, _ = container.communicate()
+    container.remove()
+    assert (container.returncode, output) == (0, "")
 
 
 def test_a_training_whose_container_is_removed_continues_and_is_pushed(walks):
