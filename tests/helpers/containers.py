@@ -126,7 +126,11 @@ class Containers:
                 if secret.startswith(f"{process.name}-"):
                     podman("secret", "rm", secret)
             shutil.rmtree(process.scratch)
-        return "OOMKilled" if state["State"]["OOMKilled"] else ""
+        # The kernel's log names the cgroup, whose name has the id of the container. Podman misses a kill that ends the
+        # container at once, at least with cgroups of version 1.
+        log = subprocess.run(["dmesg"], capture_output=True, text=True, check=True).stdout
+        killed = any("oom-kill:" in line and state["Id"] in line for line in log.splitlines())
+        return "OOMKilled" if killed or state["State"]["OOMKilled"] else ""
 
     def _platform(self, step: Step, name: str, scratch: Path) -> list[str]:
         """Return podman's options for a step's part of the second document, and create what they mount."""

@@ -128,25 +128,35 @@ def walks(host, sample_data, tmp_path_factory):
         return [(one, walked.result()) for one, walked in zip(hosts, started, strict=True)]
 
 
-def test_a_step_gets_what_its_specification_says(host, tmp_path):
-    claim, data, folder = tmp_path / "claim", tmp_path / "data", tmp_path / "outputs"
-    for path in claim, data, folder:
-        path.mkdir()
-        shutil.chown(path, containers.USER)
-    text = compiled(
-        "sample",
+@pytest.fixture
+def start(host, tmp_path):
+    """Function that starts a program in the container of a package's step, and the folder of its claim."""
+    folders = {name: tmp_path / name for name in ("claim", "more", "outputs")}
+    for folder in folders.values():
+        folder.mkdir()
+        shutil.chown(folder, containers.USER)
+    own = dataclasses.replace(
+        host,
+        claims={"vitpipe": folders["claim"], "more": folders["more"]},
+        secrets={**host.secrets, "other": {"key": "one two"}},
+    )
+
+    def start(program, **settings):
+        step = steps(compiled("sample", **settings))["Trainer"]
+        changed = dataclasses.replace(step, container={**step.container, "command": ["python", "-c"]})
+        return own.start(changed, ["python", "-c", program], folders["outputs"])
+
+    return own, start, folders["claim"]
+
+
+def test_a_step_gets_what_its_specification_says(start):
+    own, start_program, claim = start
+    process = start_program(
+        LOOK,
         kubeflow__step__shared_memory="100Mi",
         kubeflow__step__volumes=json.dumps({"/data": "more"}),
         kubeflow__step__secrets=json.dumps({"KEY": "other/key"}),
     )
-    step = steps(text)["Trainer"]
-    own = dataclasses.replace(
-        containers.with_claim(host, claim),
-        claims={"vitpipe": claim, "more": data},
-        secrets={**host.secrets, "other": {"key": "one two"}},
-    )
-    program = dataclasses.replace(step, container={**step.container, "command": ["python", "-c"]})
-    process = own.start(program, ["python", "-c", LOOK], folder)
     output, _ = process.communicate()
     assert own.end(process) == ""
     assert process.returncode == 0, output
@@ -162,6 +172,22 @@ def test_a_step_gets_what_its_specification_says(host, tmp_path):
         "folder": "/vitpipe",
     }
     assert {path.name: path.stat().st_uid for path in claim.iterdir()} == {"probe": 10001}
+
+
+def test_a_step_that_exceeds_its_memory_is_killed(start):
+    own, start_program, _ = start
+    process = start_program("bytearray(200 << 20)", kubeflow__step__memory="100Mi")
+    process.communicate()
+    assert (process.returncode, own.end(process)) == (137, "OOMKilled")
+
+
+def test_a_step_whose_container_is_removed_has_failed(start):
+    own, start_program, _ = start
+    process = start_program("print('here', flush=True); import time; time.sleep(600)")
+    assert process.stdout.readline() == "here\n"
+    process.remove()
+    process.communicate()
+    assert process.returncode and own.end(process) == "Deleted"
 
 
 def test_every_module_of_the_libraries_has_bytecode(host):
