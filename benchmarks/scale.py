@@ -6,7 +6,7 @@
 The images are those of CIFAR-10, and variants of them: turned, mirrored, with inverted colours, and shifted. So each
 image is a different picture, in its own PNG file, and the number of near-duplicates grows with the number of images.
 `vitpipe data prepare` turns the files into a span. Then the steps up to the data gate run, each in its own process. On
-Flink, only those that are jobs of Beam run again. A worker of Flink is one process with one task.
+Flink, only those that are jobs of Beam run. A worker of Flink is one process with one task.
 
 Memory is the resident memory of the processes, at its highest in the step. CPU seconds include those of the workers and
 of Flink. Seconds do not include the start of Python, which imports TFX.
@@ -24,8 +24,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from shutil import rmtree
@@ -41,9 +41,10 @@ from components.data.ingest import manifest, span_folder, tfrecord
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-BEFORE = ("Baseline", "ImportSchemaGen", "PreviousSpan")
-DATA = ("ImportExampleGen", "TestExampleGen", "StatisticsGen", "ImageStatistics", "ExampleValidator", "DataGate")
-ON_ENGINE = ("StatisticsGen", "ImageStatistics")
+PRESET = "cifar10-cpu"
+FIRST = ("Baseline", "ImportSchemaGen", "PreviousSpan")  # steps that do not read the images
+JOBS = ("ImportExampleGen", "TestExampleGen", "StatisticsGen", "ImageStatistics")  # jobs of Beam
+OTHERS = ("ExampleValidator", "DataGate")
 ENGINES = {"memory": 0, "flink-1": 1, "flink-2": 2}  # with the number of workers
 _VARIANTS = 32
 _INTERVAL = 0.2  # seconds between two readings of the memory
@@ -199,13 +200,12 @@ def write_variants(shard: Path, classes: tuple[str, ...], folder: Path, count: i
             count -= 1
 
 
-def run_nodes(data: Path, runs: Path, run_id: str, beam: Mapping[str, str], names: list[str]) -> None:
+def run_nodes(data: Path, runs: Path, beam: Mapping[str, str], names: list[str]) -> None:
     """Run nodes of the graph in this process, and print a JSON list with the seconds, and CPU seconds, of all.
 
     Args:
         data: The data folder.
         runs: Folder of the run folders.
-        run_id: Name of the run. In a later run, the nodes that are jobs of Beam are not taken from the cache.
         beam: Settings of the engine.
         names: Ids of the nodes.
     """
@@ -220,17 +220,17 @@ def run_nodes(data: Path, runs: Path, run_id: str, beam: Mapping[str, str], name
 
     changes = [f"runs={runs}", f"data.dir={data}", "data_gate.near_leaks.stop=null"]
     changes += [f"{name}={value}" for name, value in beam.items()]
-    settings = load("cifar10-cpu", changes, {})
+    settings = load(PRESET, changes, {})
     settings.folder.mkdir(parents=True, exist_ok=True)
-    ir = compile_graph(settings, 1, uncached=ON_ENGINE)
-    runtime_parameter_utils.substitute_runtime_parameter(ir, {"pipeline-run-id": run_id})
+    ir = compile_graph(settings, 1)
+    runtime_parameter_utils.substitute_runtime_parameter(ir, {"pipeline-run-id": "only"})
     connection = Address(file=settings.folder / "metadata.db").connection_config()
     start, before = time.perf_counter(), os.times()
     for name in names:
-        with redirected(runs / f"{name}-{run_id}.log"):
+        with redirected(runs / f"{name}.log"):
             outcome = node.launch(ir, name, connection)
         if outcome.state is NodeState.FAILED and not outcome.data_refused:
-            raise RuntimeError(f"{name} failed: {outcome.error}; see {runs / f'{name}-{run_id}.log'}")
+            raise RuntimeError(f"{name} failed: {outcome.error}; see {runs / f'{name}.log'}")
     after = os.times()
     print(json.dumps([time.perf_counter() - start, sum(after[:4]) - sum(before[:4])]))
 
@@ -254,31 +254,27 @@ def measure_count(data: Path, scratch: Path, count: int, engines: list[str]) -> 
         count: Number of images.
         engines: Names of ENGINES.
     """
-    files, out, runs = scratch / "files", scratch / "data", scratch / "runs"
+    files, out = scratch / "files", scratch / "data"
     write_files(data, files, count)
     prepare = [sys.executable, "-m", "vitpipe", "data", "prepare", "images", f"--source={files}", f"--out={out}"]
     yield Row("data prepare", "", count, measure(prepare, {}), size(out))
     rmtree(files)
-    root = runs / "cifar10-cpu" / "root"
-
-    def steps(run_id: str, beam: Mapping[str, str], others: Mapping[str, list[psutil.Process]], *names: str) -> Used:
-        words = [str(out), str(runs), run_id, json.dumps(beam), *names]
-        used = measure([sys.executable, __file__, "--nodes", *words], others)
-        seconds, own_cpu = json.loads(used.output.splitlines()[-1])
-        return used._replace(seconds=seconds, cpu_seconds=own_cpu + used.others_cpu)
-
     for engine in engines:
-        rmtree(runs / "cifar10-cpu" / "measured", ignore_errors=True)  # every engine measures all images
-        with ExitStack() as stack:
-            beam, others = stack.enter_context(flink(scratch / engine, ENGINES[engine]))
-            first = engine == engines[0]
-            steps(engine, {}, {}, *BEFORE)
-            if not first:
-                steps(engine, {}, {}, *(name for name in DATA[:2]))
-            for name in DATA if first else ON_ENGINE:
-                before = size(root / name)
-                used = steps(engine, beam if name in ON_ENGINE else {}, others if name in ON_ENGINE else {}, name)
-                yield Row(name, engine if name in ON_ENGINE else "", count, used, size(root / name) - before)
+        runs = scratch / engine
+        runs.mkdir()
+        with flink(runs / "flink", ENGINES[engine]) as (beam, others):
+
+            def used_by(names: Sequence[str], beam: Mapping[str, str] = beam, runs: Path = runs) -> Used:
+                words = [str(out), str(runs), json.dumps(beam), *names]
+                used = measure([sys.executable, __file__, "--nodes", *words], others)
+                seconds, own_cpu = json.loads(used.output.splitlines()[-1])
+                return used._replace(seconds=seconds, cpu_seconds=own_cpu + used.others_cpu)
+
+            used_by(FIRST)
+            for name in (*JOBS, *OTHERS) if engine == engines[0] else JOBS:
+                used = used_by([name])
+                yield Row(name, engine if name in JOBS else "", count, used, size(runs / PRESET / "root" / name))
+        rmtree(runs)
 
 
 @contextmanager
@@ -340,7 +336,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--nodes"]:
-        _, _, prepared, folder, run, engine_settings, *nodes = sys.argv
-        run_nodes(Path(prepared), Path(folder), run, json.loads(engine_settings), nodes)
+        _, _, prepared, folder, engine_settings, *nodes = sys.argv
+        run_nodes(Path(prepared), Path(folder), json.loads(engine_settings), nodes)
     else:
         main()
