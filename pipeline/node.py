@@ -19,6 +19,7 @@ from pipeline.error_messages import disk_full_message, is_disk_full
 from pipeline.metadata.garbage import remove_folder
 from pipeline.metadata.records import RESOLVER
 from pipeline.metadata.writer import execution_id, first_places, mark_failed
+from pipeline.metadata_lookup import direct_lookup
 from pipeline.outcome import REFUSED, NodeState, Outcome
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionC
     arguments = sys.argv
     sys.argv = arguments[:1]  # TFX's executors would read the other arguments as their own flags
     try:
-        with lasting_keys(places):
+        with lasting_keys(places), direct_lookup(connection):
             info = launcher.Launcher(
                 pipeline_node=nodes[node_id],
                 mlmd_connection=metadata.Metadata(connection),

@@ -118,13 +118,14 @@ def _refused(store: MetadataStore, pipeline: str, data: Path) -> set[int]:
         data: the data folder.
     """
     context = store.get_context_by_type_and_name("pipeline", pipeline)
-    of_pipeline = {artifact.id for artifact in store.get_artifacts_by_context(context.id)} if context else set()
-    verdicts = [verdict for verdict in store.get_artifacts_by_type("DataVerdict") if verdict.id in of_pipeline]
-    passed = {
-        verdict.properties["span"].int_value: verdict.properties["passed"].int_value
-        for verdict in sorted(verdicts, key=lambda verdict: verdict.create_time_since_epoch)
-        if verdict.custom_properties[DATA_FOLDER].string_value == str(data)
-    }
+    verdicts = sorted(store.get_artifacts_by_type("DataVerdict"), key=lambda verdict: verdict.id, reverse=True)
+    passed: dict[int, int] = {}  # by span, according to the newest verdict
+    for verdict in verdicts:
+        span = verdict.properties["span"].int_value
+        if span in passed or verdict.custom_properties[DATA_FOLDER].string_value != str(data):
+            continue
+        if context and context.id in {found.id for found in store.get_contexts_by_artifact(verdict.id)}:
+            passed[span] = verdict.properties["passed"].int_value
     return {span for span, has_passed in passed.items() if not has_passed}
 
 
