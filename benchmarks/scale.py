@@ -71,7 +71,7 @@ class Usage:
         self.peaks = dict.fromkeys(processes, 0)
         self._processes, self._ended = processes, Event()
         self._before = self._cpu()
-        self._thread = Thread(target=self._read)
+        self._thread = Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def stop(self) -> float:

@@ -4,8 +4,8 @@
     python benchmarks/store.py FOLDER -c sample.yaml --copies 100
 
 FOLDER is a working folder in which `vitpipe run -c sample.yaml` has pushed a model. The records of its run, as TFX and
-vitpipe wrote them, are copied in the SQLite file: each copy is a run of the same pipeline with executions, artifacts and
-events of its own. Then commands are timed, and another run, which finds all its steps in the cache except for the last
+vitpipe wrote them, are copied in the SQLite file: each copy is a run of the same pipeline with its own executions,
+artifacts and events. Then commands are timed, and another run, which finds its steps in the cache except for the last
 ones. The times are those that a user waits, with the start of Python. At the end, the file is as it was.
 
 `docs/benchmarks.md` has the figures; with RECORD=1 a measurement is added to them.

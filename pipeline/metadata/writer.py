@@ -29,7 +29,7 @@ def execution_id(store: MetadataStore, pipeline: str, run_id: str, node: str) ->
     # The node has an execution in each run, so those of the run are fewer.
     for execution in sorted((execution.id for execution in store.get_executions_by_context(run.id)), reverse=True):
         if any(context.id == of_node.id for context in store.get_contexts_by_execution(execution)):
-            return execution
+            return int(execution)
     return None
 
 

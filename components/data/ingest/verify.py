@@ -211,7 +211,7 @@ def _count_problems(
     lines = []
     for split in splits:
         for label, name in enumerate(manifest.class_names):
-            expected, found = manifest.counts.get(split, []).get(name, 0), counts[split, label]
+            expected, found = manifest.counts.get(split, {}).get(name, 0), counts[split, label]
             if expected != found:
                 lines.append(f"{folder / split}: class {name!r}: expected {expected:,} examples, found {found:,}")
     return lines
