@@ -163,16 +163,16 @@ def write_files(data: Path, folder: Path, count: int) -> None:
         ValueError: If the span has too few images.
     """
     span = span_folder(data, 1)
-    found = manifest.read(span)
-    available = sum(shard.examples for shard in found.shards.values())
+    span_manifest = manifest.read(span)
+    available = sum(shard.examples for shard in span_manifest.shards.values())
     if count > _VARIANTS * available:
         raise ValueError(f"--images {count:,}: {span} has {available:,} images, enough for {_VARIANTS * available:,}")
     work, before = [], 0
-    for name, shard in sorted(found.shards.items()):
+    for name, shard in sorted(span_manifest.shards.items()):
         # Each shard makes its share of the files, so the splits keep their proportions.
         after = before + shard.examples
         share = count * after // available - count * before // available
-        work.append((span / name, found.class_names, folder / name.partition("/")[0], share))
+        work.append((span / name, span_manifest.class_names, folder / name.partition("/")[0], share))
         before = after
     for _, classes, target, _ in work:
         for name in classes:

@@ -6,7 +6,8 @@
 FOLDER is a working folder in which `vitpipe run -c sample.yaml` has pushed a model. The records of its run, as TFX and
 vitpipe wrote them, are copied in the SQLite file: each copy is a run of the same pipeline with its own executions,
 artifacts and events. Then commands are timed, and another run, which finds its steps in the cache except for the last
-ones. The times are those that a user waits, with the start of Python. At the end, the file is as it was.
+ones. The times are those that a user waits, with the start of Python. Throw FOLDER away afterwards: at the end, the
+store forgets the last runs, but their files remain.
 
 `docs/benchmarks.md` has the figures; with RECORD=1 a measurement is added to them.
 """
@@ -110,17 +111,17 @@ def main() -> None:
     columns, rows = ["executions", *COMMANDS, "`run`, from the cache", "SQLite, MB"], []
     for copies in args.copies:
         with tempfile.TemporaryDirectory() as scratch:
-            # Artifacts are at absolute paths, so the run goes on in the folder itself; only the store is put back.
+            # Artifacts have absolute paths, so the run uses the folder itself. Only the store is put back.
             database, kept = next(args.folder.glob("runs/*/metadata.db")), Path(scratch, "metadata.db")
             shutil.copyfile(database, kept)
             try:
                 executions = copy_runs(database, copies)
                 size = database.stat().st_size / 1e6
-                found = [median(seconds(words, args.folder) for _ in range(ROUNDS)) for words in COMMANDS.values()]
-                found.append(seconds(["run", "-c", args.config], args.folder))
+                times = [median(seconds(words, args.folder) for _ in range(ROUNDS)) for words in COMMANDS.values()]
+                times.append(seconds(["run", "-c", args.config], args.folder))
             finally:
                 shutil.copyfile(kept, database)
-        rows.append([f"{executions:,}", *(f"{value:.1f}" for value in found), f"{size:,.0f}"])
+        rows.append([f"{executions:,}", *(f"{value:.1f}" for value in times), f"{size:,.0f}"])
         print(f"| {' | '.join(rows[-1])} |", flush=True)
     for line in (columns, ["-"] * len(columns), *rows):
         print(f"| {' | '.join(line)} |")

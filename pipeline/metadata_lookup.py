@@ -23,43 +23,44 @@ _IN_CONTEXT = "EXISTS (SELECT 1 FROM Association o WHERE o.context_id = ? AND o.
 
 
 @contextlib.contextmanager
-def direct_lookup(connection: mlmd.ConnectionConfig) -> Iterator[None]:
-    """Let TFX find executions and input artifacts by queries of the store's tables.
-
-    Args:
-        connection: the store.
-    """
-    address = Address.of(connection)
-
-    def executions(metadata_handle: metadata.Metadata, contexts: Iterable[mlmd.Context]) -> list[mlmd.Execution]:
-        ids = execution_ids(address, [context.id for context in contexts])
-        return list(metadata_handle.store.get_executions_by_id(ids)) if ids else []
-
-    def resolve(
-        handle_like: mlmd_connection_manager.HandleLike, channel: pipeline_pb2.InputSpec.Channel
-    ) -> list[types.Artifact]:
-        store = mlmd_connection_manager.get_handle(handle_like).store
-        contexts = [channel_resolver._get_context_from_context_query(store, query) for query in channel.context_queries]
-        if None in contexts:
-            return []
-        ids = output_ids(
-            address, [context.id for context in contexts], channel.artifact_query.type.name, channel.output_key
-        )
-        if not ids:
-            return []
-        artifacts, type_of_all = channel_resolver._filter_by_artifact_query(
-            store, store.get_artifacts_by_id(ids), channel.artifact_query
-        )
-        return list(artifact_utils.deserialize_artifacts(type_of_all, artifacts))
-
+def direct_lookup() -> Iterator[None]:
+    """Let TFX find executions and input artifacts by queries of the store's tables."""
     # TFX has no interface for this, so its functions are replaced.
-    before = execution_lib.get_executions_associated_with_all_contexts, channel_resolver.resolve_single_channel
-    execution_lib.get_executions_associated_with_all_contexts = executions
-    channel_resolver.resolve_single_channel = resolve
+    originals = execution_lib.get_executions_associated_with_all_contexts, channel_resolver.resolve_single_channel
+    execution_lib.get_executions_associated_with_all_contexts = _executions
+    channel_resolver.resolve_single_channel = _resolve
     try:
         yield
     finally:
-        execution_lib.get_executions_associated_with_all_contexts, channel_resolver.resolve_single_channel = before
+        execution_lib.get_executions_associated_with_all_contexts, channel_resolver.resolve_single_channel = originals
+
+
+def _executions(handle: metadata.Metadata, contexts: Iterable[mlmd.Context]) -> list[mlmd.Execution]:
+    ids = execution_ids(Address.of(handle._connection_config), [context.id for context in contexts])
+    return list(handle.store.get_executions_by_id(ids)) if ids else []
+
+
+def _resolve(
+    handle_like: mlmd_connection_manager.HandleLike, channel: pipeline_pb2.InputSpec.Channel
+) -> list[types.Artifact]:
+    handle = mlmd_connection_manager.get_handle(handle_like)
+    contexts = [
+        channel_resolver._get_context_from_context_query(handle.store, query) for query in channel.context_queries
+    ]
+    if None in contexts:
+        return []
+    ids = output_ids(
+        Address.of(handle._connection_config),
+        [context.id for context in contexts],
+        channel.artifact_query.type.name,
+        channel.output_key,
+    )
+    if not ids:
+        return []
+    artifacts, artifact_type = channel_resolver._filter_by_artifact_query(
+        handle.store, handle.store.get_artifacts_by_id(ids), channel.artifact_query
+    )
+    return list(artifact_utils.deserialize_artifacts(artifact_type, artifacts))
 
 
 def execution_ids(address: Address, contexts: list[int]) -> list[int]:
@@ -67,8 +68,10 @@ def execution_ids(address: Address, contexts: list[int]) -> list[int]:
 
     Args:
         address: the store.
-        contexts: ids of the contexts, at least one.
+        contexts: ids of the contexts. Without contexts, there are no executions.
     """
+    if not contexts:
+        return []
     newest, others = _divide(contexts)
     conditions = ["a.context_id = ?", *(_IN_CONTEXT for _ in others)]
     query = f"SELECT a.execution_id FROM Association a WHERE {' AND '.join(conditions)} ORDER BY a.execution_id"
@@ -77,14 +80,16 @@ def execution_ids(address: Address, contexts: list[int]) -> list[int]:
 
 
 def output_ids(address: Address, contexts: list[int], type_name: str, key: str) -> list[int]:
-    """Return the sorted ids of the artifacts that executions put out.
+    """Return the sorted ids of the output artifacts of executions.
 
     Args:
         address: the store.
-        contexts: ids of contexts to which the executions belong, at least one.
+        contexts: ids of contexts to which the executions belong. Without contexts, there are no executions.
         type_name: type of the artifacts.
         key: name of the output; empty for all outputs.
     """
+    if not contexts:
+        return []
     newest, others = _divide(contexts)
     has_key = ["EXISTS (SELECT 1 FROM EventPath k WHERE k.event_id = e.id AND k.step_key = ?)"] if key else []
     conditions = ["a.context_id = ?", "t.name = ?", *has_key, *(_IN_CONTEXT for _ in others)]
@@ -102,7 +107,8 @@ def output_ids(address: Address, contexts: list[int], type_name: str, key: str) 
 def _divide(contexts: list[int]) -> tuple[int, list[int]]:
     """Return the newest context, from which a query starts, and the others.
 
-    The newest one has the fewest executions: a run is newer than the nodes, and they are newer than the pipeline.
+    The newest one usually has the fewest executions: most runs are newer than the nodes, which are newer than the
+    pipeline.
     """
     newest, *others = sorted(contexts, reverse=True)
     return newest, others

@@ -15,7 +15,7 @@ from components.data.ingest import manifest, safe_files, verify
 from components.data.ingest.manifest import Shard
 from components.data.ingest.verify import CheckedShard
 from components.data.worker_files import MakePipeline, appearing
-from components.errors import DataRefused
+from components.errors import DataRefused, EngineError
 
 _MAX_NAMED = 5  # problems in a message
 
@@ -41,32 +41,50 @@ def check_and_copy(
         spans: for the folder of each span, what to do if it does not match its manifest.
         targets: folder of the copies, by split.
         copy: whether the shards are copied.
-        scratch: empty folder for files that the workers exchange with this process.
+        scratch: folder for files that the workers exchange with this process.
 
     Raises:
         DataRefused: if a span does not match its manifest, or a shard changes while it is copied.
+        EngineError: if workers cannot read intact shards.
     """
     manifests = {folder: manifest.read(folder) for folder in spans}
-    for folder, advice in spans.items():
-        _refuse(verify.layout_problems(folder, manifests[folder]), advice)
     work = [
         _Work(
             folder,
             name,
             shard,
-            len(found.class_names),
+            len(span_manifest.class_names),
             targets[split] / Path(name).name if copy else None,
             scratch / f"{folder.name}-{name.replace('/', '-')}.json",
         )
-        for folder, found in manifests.items()
-        for name, shard in sorted(found.shards.items())
+        for folder, span_manifest in manifests.items()
+        for name, shard in sorted(span_manifest.shards.items())
         if (split := name.partition("/")[0]) in targets
     ]
     with make_pipeline() as pipeline:
         _ = pipeline | "shards to check" >> beam.Create(work) | beam.Reshuffle() | beam.Map(_check_and_copy)
     for folder, advice in spans.items():
-        checks = {each.name: CheckedShard(*json.loads(each.result.read_text())) for each in work if each.span == folder}
-        _refuse(verify.shard_problems(folder, manifests[folder], [*targets], checks), advice)
+        checks = {each.name: _result(each) for each in work if each.span == folder}
+        problems = verify.layout_problems(folder, manifests[folder])
+        _refuse(problems + verify.shard_problems(folder, manifests[folder], [*targets], checks), advice)
+
+
+def _result(work: _Work) -> CheckedShard:
+    """Return what a worker found, after a check of this process if the worker found a problem.
+
+    Raises:
+        EngineError: if only the worker has a problem. The data is not refused then.
+    """
+    check = CheckedShard(*json.loads(work.result.read_text()))
+    if not check.problem:
+        return check
+    own = verify.check_shard(work.span / work.name, work.shard, work.classes)
+    if not own.problem:
+        raise EngineError(
+            f"a worker of the Beam job cannot read a shard that this process can read: {check.problem}. Mount the data "
+            "folder at the same path on all machines of the engine, and allow the user of the workers to read it"
+        )
+    return own
 
 
 def _refuse(problems: list[str], advice: str) -> None:

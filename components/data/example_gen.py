@@ -194,7 +194,9 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             log.info(
                 "images of the window: %s", ", ".join(f"{count:,} of span {number}" for number, count in counts.items())
             )
-        shutil.rmtree(scratch)
+        # An engine may still do an element for the second time. Without the folder it fails, and nothing remains.
+        ended = scratch.rename(scratch.with_name(".ended"))
+        shutil.rmtree(ended)
 
 
 class SpanExampleGen(FileBasedExampleGen):

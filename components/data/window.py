@@ -78,7 +78,7 @@ def copy_window(
         folders: folder of the copies by split.
         most: largest number of different images of `train` that each earlier span contributes; None for all. The
             choice does not depend on the other spans, except that images of newer spans are left out.
-        scratch: empty folder for files that the workers exchange with this process.
+        scratch: folder for files that the workers exchange with this process.
 
     Returns:
         Number of copied images by span.

@@ -16,7 +16,7 @@ def appearing(path: Path, scratch: Path) -> Iterator[Path]:
 
     Args:
         path: the file, which appears complete or not at all.
-        scratch: a folder on the same file system, whose files nobody reads.
+        scratch: a folder on the same file system for the unfinished file.
     """
     partial = scratch / uuid4().hex
     try:

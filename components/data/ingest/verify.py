@@ -3,7 +3,7 @@
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -90,7 +90,7 @@ class CheckedShard(NamedTuple):
     """Result of the comparison of a shard with the manifest."""
 
     problem: str  # empty if there is none
-    counts: list[tuple[int, int]]  # labels, and the number of examples of each; empty if there is a problem
+    counts: Sequence[Sequence[int]]  # pairs of a label and its number of examples; empty if there is a problem
 
 
 def check_shard(
