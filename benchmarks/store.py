@@ -6,8 +6,8 @@
 FOLDER is a working folder in which `vitpipe run -c sample.yaml` has pushed a model. The records of its run, as TFX and
 vitpipe wrote them, are copied in the SQLite file: each copy is a run of the same pipeline with its own executions,
 artifacts and events. Then commands are timed, and another run, which finds its steps in the cache except for the last
-ones. The times are those that a user waits, with the start of Python. Throw FOLDER away afterwards: at the end, the
-store forgets the last runs, but their files remain.
+ones. The times include the start of Python. CPU seconds are those of all its processes. Throw FOLDER away afterwards:
+at the end, the store forgets the last runs, but their files remain.
 
 `docs/benchmarks.md` has the figures; with RECORD=1 a measurement is added to them.
 """
@@ -21,7 +21,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from statistics import median
 
 import record
 
@@ -87,18 +86,19 @@ def copy_runs(database: Path, copies: int) -> int:
         return int(store.execute("select count(*) from Execution").fetchone()[0])
 
 
-def seconds(command: list[str], folder: Path) -> float:
-    """Return the seconds that a command of vitpipe takes in a folder.
+def times(command: list[str], folder: Path) -> tuple[float, float]:
+    """Return the seconds and the CPU seconds that a command of vitpipe takes in a folder.
 
     Raises:
         RuntimeError: If it fails.
     """
-    start = time.perf_counter()
+    start, before = time.perf_counter(), os.times()
     line = [sys.executable, "-m", "vitpipe", *command]
     done = subprocess.run(line, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    seconds, after = time.perf_counter() - start, os.times()
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr[-2000:]}")
-    return time.perf_counter() - start
+    return seconds, sum(after[2:4]) - sum(before[2:4])
 
 
 def main() -> None:
@@ -108,7 +108,8 @@ def main() -> None:
     parser.add_argument("-c", "--config", required=True, help="settings of the run, in the folder")
     parser.add_argument("--copies", type=int, nargs="+", default=[0, 670, 6_670])
     args = parser.parse_args()
-    columns, rows = ["executions", *COMMANDS, "`run`, from the cache", "SQLite, MB"], []
+    columns = ["executions", *COMMANDS, "`run`, from the cache", "SQLite, MB"]
+    rows = []
     for copies in args.copies:
         with tempfile.TemporaryDirectory() as scratch:
             # Artifacts have absolute paths, so the run uses the folder itself. Only the store is put back.
@@ -117,15 +118,18 @@ def main() -> None:
             try:
                 executions = copy_runs(database, copies)
                 size = database.stat().st_size / 1e6
-                times = [median(seconds(words, args.folder) for _ in range(ROUNDS)) for words in COMMANDS.values()]
-                times.append(seconds(["run", "-c", args.config], args.folder))
+                cells = [
+                    "{:.1f} ({:.1f})".format(*min(times(words, args.folder) for _ in range(ROUNDS)))
+                    for words in COMMANDS.values()
+                ]
+                cells.append("{:.0f} ({:.0f})".format(*times(["run", "-c", args.config], args.folder)))
             finally:
                 shutil.copyfile(kept, database)
-        rows.append([f"{executions:,}", *(f"{value:.1f}" for value in times), f"{size:,.0f}"])
+        rows.append([f"{executions:,}", *cells, f"{size:,.0f}"])
         print(f"| {' | '.join(rows[-1])} |", flush=True)
     for line in (columns, ["-"] * len(columns), *rows):
         print(f"| {' | '.join(line)} |")
-    record.write("store", columns, rows)
+    record.write("store", columns, rows, "Seconds (CPU seconds); the shortest of three for a command, one run.")
 
 
 if __name__ == "__main__":
