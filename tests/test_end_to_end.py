@@ -17,6 +17,7 @@ from pathlib import Path
 import filelock
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 from PIL import Image
 
 from components.data.ingest import tfrecord
@@ -133,6 +134,21 @@ def test_the_model_says_where_it_came_from(pushed_sample):
         facts = dict(rows.fetchall())
     assert json.loads(facts["settings"])["training"]["batch_size"] == 64
     assert facts["code_version"] and facts["data_digest"] and facts["trigger"] == "manual"
+
+
+def test_the_model_card_states_the_facts_of_the_run(pushed_sample):
+    folder, done = pushed_sample
+    version = folder / "runs" / "sample" / "serving" / "1"
+    card, record = ModelCard.load(version / "README.md"), json.loads((version / "model.json").read_text())
+    assert record["files"].keys() >= {"README.md"}  # `models verify` checks it, too
+    results = {one.metric_type: one.metric_value for one in card.data.eval_results}
+    assert results["accuracy"] == record["metrics"]["accuracy"] and card.data.license is None
+    for fact in (run_id(done), record["code_version"], record["settings_digest"], record["data_digest"]):
+        assert f"`{fact}`" in card.text
+    assert "| 9 | nine |" in card.text and "milliseconds" in card.text
+    assert "Its model card is runs/sample/serving/1/README.md." in vitpipe(folder, "why", "last").stdout
+    [model] = json.loads(vitpipe(folder, "models", "list", "--json").stdout)
+    assert model["card"] == "runs/sample/serving/1/README.md"
 
 
 def test_predict_names_the_digits(sample):
