@@ -20,7 +20,6 @@ from components.model.serving_folder import ModelId, ModelRecord, read_record
 from pipeline.console.logs import redirected
 from pipeline.metadata.garbage import is_own_folder
 from pipeline.metadata.properties import UnreadableError
-from pipeline.metadata.reader import reader
 from pipeline.metadata.records import Artifact, Run
 from pipeline.metadata.stores import find_run
 from pipeline.pushed_models import all_pushed, check
@@ -112,10 +111,16 @@ def export(
         raise UnreadableError(f"the bounds of the model gate in run {run.name} cannot be read: {error}") from None
     test = _examples(run, "TestExampleGen", run_folder / "root")
     train = _examples(run, "ImportExampleGen", run_folder / "root") if int8 else None
-    with reader(address) as store:
-        pushed = store.artifacts("PushedModel", properties=[("pushed_version", str(record.version)), ("pushed", "1")])
-        models = [one for one in store.artifacts("Model") if _model_id(one) == record.model]
-    inputs = {"pushed_model": pushed[0]} if pushed else {"model": models[0]} if models else {}
+    # A rollback or a person's blessing pushes without a PushedModel, so their exports are made from the Model.
+    pushed, model = run.output("Pusher", "pushed_model"), run.output("Trainer", "model")
+    inputs = {}
+    if pushed and (pushed.properties.get("pushed"), pushed.properties.get("pushed_version")) == (
+        1,
+        str(record.version),
+    ):
+        inputs["pushed_model"] = pushed
+    elif model and ModelId(uri=model.uri, created_ms=model.created_ms) == record.model:
+        inputs["model"] = model
     if not inputs:
         raise NotFound(
             f"{folder}: ML Metadata knows neither this push nor its model, {record.model.place}, so no export of it "
@@ -165,10 +170,6 @@ def _version_folder(name: str, runs: Path) -> Path:
         known = ", ".join(pushed) or "none"
         raise NotFound(f"{name} is not a pushed model below {runs}: name a pipeline, or one of its versions ({known})")
     return chosen
-
-
-def _model_id(artifact: Artifact) -> ModelId:
-    return ModelId(uri=artifact.uri, created_ms=artifact.created_ms)
 
 
 def _examples(run: Run, node: str, root: Path) -> Artifact:
