@@ -40,7 +40,6 @@ class Variant(NamedTuple):
 # of queries, keys and values together.
 _PATCHES, _QKV = {"patches/kernel": 0.134}, {"qkv/kernel": 0.125}
 _PLAIN = ("model.conv_stem=false", "model.mimetic=false", "training.optimizer=adamw")
-_WIDE = ("model.width=128",)
 _STEM = ("model.conv_stem=true",)
 SWEEPS: dict[str, dict[str, Variant]] = {
     "start": {
@@ -55,8 +54,8 @@ SWEEPS: dict[str, dict[str, Variant]] = {
         ),
     },
     "precision": {
-        "float32": Variant((*_WIDE, "training.precision=float32")),
-        "bfloat16": Variant((*_WIDE, "training.precision=bfloat16")),
+        "float32": Variant(("training.precision=float32",)),
+        "bfloat16": Variant(("training.precision=bfloat16",)),
     },
     "switches": {
         "plain": Variant(_PLAIN),

@@ -59,6 +59,12 @@ class NotServable(VitpipeError):
     exit = Exit.NOT_SERVABLE
 
 
+class ExportRefused(VitpipeError):
+    """A pushed model cannot be exported: the converted model misses a bound, or differs from the pushed one."""
+
+    exit = Exit.NOT_BLESSED
+
+
 class StoreError(VitpipeError):
     """The store of ML Metadata cannot be read or written."""
 

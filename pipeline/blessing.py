@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from components.errors import DataRefused, Exit, NotServable, UsageError
 from components.model.evaluator.judgement import OVERRIDE
@@ -14,6 +15,9 @@ from pipeline.metadata.records import Artifact
 from pipeline.metadata.stores import find_run
 from pipeline.result.run_result import EXIT, PUSHED, RunResult
 from pipeline.run_lock import lock_for_changes
+
+if TYPE_CHECKING:
+    from components.data.gate.checks import DataVerdict
 
 _SERVED = "Format-Serving"  # where TFX's Trainer puts the SavedModel
 
@@ -71,16 +75,37 @@ def bless(run: str, *, reason: str, runs: Path = Path("runs")) -> Blessing | Non
     if not result.servable:
         raise NotServable(f"not blessed: the model of run {run} cannot be served; `vitpipe why {run}` says why")
     judgement, signatures, data = result.judgement, result.signatures, result.trained_on
+    serving_checks = result.serving
     if judgement is None:
         raise UnreadableError("the property judgement is missing")
-    assert signatures is not None and data is not None  # their artifacts exist
+    assert signatures is not None and data is not None and serving_checks is not None  # their artifacts exist
     keep, code_version, settings_digest = result.keep_versions, result.code_version, result.settings_digest
 
+    from components.model.model_card import CardFacts, model_card
     from pipeline.metadata.writer import MetadataStore, annotate, record
 
     store = MetadataStore(address.connection_config())
     serving = folder / "serving"
     made = ModelId(uri=model.uri, created_ms=model.created_ms)
+    try:
+        card = model_card(
+            CardFacts(
+                run_id=result.name,
+                code_version=code_version,
+                settings=result.settings,
+                settings_digest=settings_digest,
+                model=made,
+                span=data.span,
+                data_digest=data.digest,
+                gate_data_digest=result.gate_data_digest,
+                judgement=judgement,
+                serving=serving_checks.checks,
+                data=_data_verdict(result),
+                override=reason,
+            )
+        )
+    except KeyError as error:
+        raise UnreadableError(f"the settings of run {result.name} lack {error}, which the model card states") from None
     override = json.dumps({"reason": reason, "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"})
     try:
         with lock_for_changes(folder, result.pipeline, address):
@@ -98,6 +123,7 @@ def bless(run: str, *, reason: str, runs: Path = Path("runs")) -> Blessing | Non
                     data_digest=data.digest,
                     code_version=code_version,
                     settings_digest=settings_digest,
+                    card=card,
                     override=reason,
                 )
             record(store, result.name, **{EXIT: str(int(Exit.OK)), PUSHED: str(pushed.version)})
@@ -121,3 +147,13 @@ def _output(result: RunResult, node: str, name: str) -> Artifact:
         return artifact
     ended = "has not finished" if result.record.node(node) else "is missing: the run ended before it"
     raise UsageError(f"run {result.name} has no verdict to overrule: its {node} {ended}")
+
+
+def _data_verdict(result: RunResult) -> "DataVerdict | None":
+    """Return the verdict of the data gate; None if its file no longer exists."""
+    from components.data.gate.checks import DataVerdict
+    from components.data.gate.component import VERDICT
+
+    if (verdict := result.data) is None or not (verdict.folder / VERDICT).is_file():
+        return None
+    return DataVerdict.model_validate_json((verdict.folder / VERDICT).read_text("utf-8"))

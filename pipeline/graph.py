@@ -229,9 +229,12 @@ def _training(
             model_blessing=evaluator.outputs["blessing"],
             infra_blessing=serving_check.outputs["blessing"],
             examples=examples.outputs["examples"],
+            test_examples=test_examples.outputs["examples"],
+            verdict=verdict,
             serving=serving,
             keep=settings.keep_versions,
-            made_by={"code_version": provenance.code_version(), "settings_digest": settings.digest(span)},
+            code_version=provenance.code_version(),
+            settings=settings.resolved(span),
         )
     steps = [baseline, trainer, evaluator, serving_check, pusher]
     if backbone:

@@ -12,13 +12,14 @@ from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher
 from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 
-from components.errors import DataRefused, EngineError
+from components.errors import DataRefused, EngineError, VitpipeError
 from pipeline import beam
 from pipeline.cache_keys import lasting_keys
 from pipeline.error_messages import disk_full_message, is_disk_full
 from pipeline.metadata.garbage import remove_folder
 from pipeline.metadata.records import RESOLVER
 from pipeline.metadata.writer import execution_id, first_places, mark_failed
+from pipeline.metadata_lookup import direct_lookup
 from pipeline.outcome import REFUSED, NodeState, Outcome
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def launch(ir: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionC
     arguments = sys.argv
     sys.argv = arguments[:1]  # TFX's executors would read the other arguments as their own flags
     try:
-        with lasting_keys(places):
+        with lasting_keys(places), direct_lookup():
             info = launcher.Launcher(
                 pipeline_node=nodes[node_id],
                 mlmd_connection=metadata.Metadata(connection),
@@ -157,9 +158,9 @@ def _clear_attempt(ir: pipeline_pb2.Pipeline, node_id: str, run_id: str, connect
 
 
 def _message(error: Exception) -> str:
-    """Return the message of the innermost cause, because Beam and TFX wrap it in pages of text."""
+    """Return the message of the innermost cause or of our own error, because Beam and TFX wrap it in pages of text."""
     seen: list[Exception] = []
-    while isinstance(error.__cause__, Exception) and error not in seen:
+    while isinstance(error.__cause__, Exception) and not isinstance(error, VitpipeError) and error not in seen:
         seen.append(error)
         error = error.__cause__
     return traceback.format_exception_only(error)[-1].strip().splitlines()[0]

@@ -17,6 +17,7 @@ from pathlib import Path
 import filelock
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 from PIL import Image
 
 from components.data.ingest import tfrecord
@@ -133,6 +134,47 @@ def test_the_model_says_where_it_came_from(pushed_sample):
         facts = dict(rows.fetchall())
     assert json.loads(facts["settings"])["training"]["batch_size"] == 64
     assert facts["code_version"] and facts["data_digest"] and facts["trigger"] == "manual"
+
+
+def test_the_model_card_states_the_facts_of_the_run(pushed_sample):
+    folder, done = pushed_sample
+    version = folder / "runs" / "sample" / "serving" / "1"
+    card, record = ModelCard.load(version / "README.md"), json.loads((version / "model.json").read_text())
+    assert record["files"].keys() >= {"README.md"}  # `models verify` checks it, too
+    results = {one.metric_type: one.metric_value for one in card.data.eval_results}
+    assert results["accuracy"] == record["metrics"]["accuracy"] and card.data.license is None
+    for fact in (run_id(done), record["code_version"], record["settings_digest"], record["data_digest"]):
+        assert f"`{fact}`" in card.text
+    assert "| 9 | nine |" in card.text and "latency in ms" in card.text
+    assert "Its model card is runs/sample/serving/1/README.md." in vitpipe(folder, "why", "last").stdout
+    [model] = json.loads(vitpipe(folder, "models", "list", "--json").stdout)
+    assert model["card"] == "runs/sample/serving/1/README.md"
+
+
+@pytest.mark.slow
+def test_a_pushed_model_is_exported_to_litert(sample):
+    """As float32 and as int8, and refused with no file left if it may not differ at all."""
+    done = vitpipe(sample, "export", "sample", "--to", "litert", "--json")
+    assert done.returncode == 0, done.stderr
+    exported = json.loads(done.stdout)
+    comparison = exported["comparison"]
+    assert comparison["same_class"] == comparison["examples"] == 173 and comparison["largest_difference"] < 1e-3
+    content = Path(exported["file"]).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == exported["sha256"]
+    lineage = vitpipe(sample, "lineage", "v1", "--down").stdout
+    assert f"ExportedModel {exported['artifact']}, version 1 as litert" in lineage
+
+    done = vitpipe(sample, "export", "sample/1", "--to", "litert", "--int8", "--json")
+    assert done.returncode == 0, done.stderr
+    quantized = json.loads(done.stdout)
+    assert quantized["comparison"]["bytes"] < comparison["bytes"] and quantized["comparison"]["accuracy"] > 0.9
+    before = sorted(sample.rglob("*.tflite"))
+    assert len(before) == 2
+
+    refused = vitpipe(sample, "export", "sample", "--to", "litert", "--int8", "--max-difference", "0.0001")
+    assert refused.returncode == 4 and "largest difference of probabilities" in refused.stderr
+    assert sorted(sample.rglob("*.tflite")) == before
+    assert vitpipe(sample, "models", "verify").returncode == 0
 
 
 def test_predict_names_the_digits(sample):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from components.data.ingest import prepare as prepare
     from components.errors import VitpipeError as VitpipeError
     from pipeline.blessing import bless as bless
+    from pipeline.export import export as export
     from pipeline.garbage_collection import collect_garbage as collect_garbage
     from pipeline.pushed_models import list_models as list_models
     from pipeline.pushed_models import verify_models as verify_models
@@ -46,6 +47,7 @@ _MODULES = {
     "diagnose": "vitpipe.doctor",
     "explain": "vitpipe.explanation",
     "explain_model": "vitpipe.explanation",
+    "export": "pipeline.export",
     "list_models": "pipeline.pushed_models",
     "list_runs": "pipeline.result.listing",
     "load": "pipeline.settings",

@@ -27,15 +27,14 @@ from tfx.proto.orchestration.driver_output_pb2 import DriverOutput
 from tfx.types import artifact_utils
 from tfx.utils import proto_utils
 
+from components.data.checked_copy import check_and_copy
 from components.data.gate.bounds import DATA_FOLDER
 from components.data.ingest import manifest, safe_files, span_folder
-from components.data.ingest.verify import span_problems
 from components.data.span_properties import EARLIER_SPANS, SPAN_DIGEST, SPAN_FOLDER
 from components.data.window import copy_window, earlier_spans
 from components.errors import DataRefused
 
 WINDOW, EARLIER_IMAGES = "window", "earlier_images"  # entries of the component's custom config
-_MAX_NAMED = 5  # problems in a message
 
 log = logging.getLogger(__name__)
 
@@ -119,13 +118,14 @@ def _refused(store: MetadataStore, pipeline: str, data: Path) -> set[int]:
         data: the data folder.
     """
     context = store.get_context_by_type_and_name("pipeline", pipeline)
-    of_pipeline = {artifact.id for artifact in store.get_artifacts_by_context(context.id)} if context else set()
-    verdicts = [verdict for verdict in store.get_artifacts_by_type("DataVerdict") if verdict.id in of_pipeline]
-    passed = {
-        verdict.properties["span"].int_value: verdict.properties["passed"].int_value
-        for verdict in sorted(verdicts, key=lambda verdict: verdict.create_time_since_epoch)
-        if verdict.custom_properties[DATA_FOLDER].string_value == str(data)
-    }
+    verdicts = sorted(store.get_artifacts_by_type("DataVerdict"), key=lambda verdict: verdict.id, reverse=True)
+    passed: dict[int, int] = {}  # by span, according to the newest verdict
+    for verdict in verdicts:
+        span = verdict.properties["span"].int_value
+        if span in passed or verdict.custom_properties[DATA_FOLDER].string_value != str(data):
+            continue
+        if context and context.id in {found.id for found in store.get_contexts_by_artifact(verdict.id)}:
+            passed[span] = verdict.properties["passed"].int_value
     return {span for span, has_passed in passed.items() if not has_passed}
 
 
@@ -150,7 +150,7 @@ def _custom_config(exec_properties: dict[str, Any]) -> dict[str, Any]:
     return dict(values)
 
 
-class Executor(base_beam_executor.BaseBeamExecutor):  # TFX requires a Beam executor for an ExampleGen
+class Executor(base_beam_executor.BaseBeamExecutor):
     """Executor that checks the splits of a span, or of all spans of a window, and copies them."""
 
     def Do(
@@ -174,60 +174,29 @@ class Executor(base_beam_executor.BaseBeamExecutor):  # TFX requires a Beam exec
         splits = [split.name for split in config.splits]
         folder = Path(exec_properties[SPAN_FOLDER])
         earlier = [int(number) for number in json.loads(exec_properties.get(EARLIER_SPANS, "{}"))]
-        _check_span(folder, splits, "restore the span, or prepare the data again as the next span")
+        spans = {folder: "restore the span, or prepare the data again as the next span"}
         for number in earlier:
             advice = "restore the span; to train without it, delete its folder or lower data.window"
-            _check_span(span_folder(folder.parent, number), splits, advice)
+            spans[span_folder(folder.parent, number)] = advice
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         examples.split_names = artifact_utils.encode_split_names(splits)
         examples_utils.set_payload_format(examples, example_gen_pb2.FORMAT_TF_EXAMPLE)
         targets = {split: Path(artifact_utils.get_split_uri([examples], split)) for split in splits}
-        for target in targets.values():
-            target.mkdir(parents=True)
+        scratch = Path(examples.uri, ".workers")  # next to the copies, where the workers of an engine write, too
+        for each in *targets.values(), scratch:
+            each.mkdir(parents=True)
         window = _custom_config(exec_properties)
-        if not window:
-            _copy_span(folder, targets)
-            return
-        scratch = Path(examples.uri, ".window")  # next to the copies, where the workers of an engine write, too
-        scratch.mkdir()
-        numbers = [examples.get_int_custom_property(SPAN_PROPERTY_NAME), *earlier]
-        most = int(window[EARLIER_IMAGES]) if EARLIER_IMAGES in window else None
-        counts = copy_window(self._make_beam_pipeline, folder.parent, numbers, targets, most, scratch)
-        shutil.rmtree(scratch)
-        log.info(
-            "images of the window: %s", ", ".join(f"{count:,} of span {number}" for number, count in counts.items())
-        )
-
-
-def _copy_span(folder: Path, targets: dict[str, Path]) -> None:
-    """Copy the shards of a span.
-
-    Args:
-        folder: the folder of the span.
-        targets: the folder to copy to, by split.
-
-    Raises:
-        DataRefused: if a shard changes while it is copied.
-    """
-    for name, shard in sorted(manifest.read(folder).shards.items()):
-        split, _, file_name = name.partition("/")
-        if split not in targets:
-            continue
-        copy = targets[split] / file_name
-        with safe_files.open_file(folder / name) as file, copy.open("wb") as copied:
-            shutil.copyfileobj(file, copied, 2**20)
-        if safe_files.file_digest(copy) != shard.sha256:
-            raise DataRefused(
-                f"{folder / name} changed while it was read: wait until nothing writes to it, and run again"
+        check_and_copy(self._make_beam_pipeline, spans, targets, copy=not window, scratch=scratch)
+        if window:
+            numbers = [examples.get_int_custom_property(SPAN_PROPERTY_NAME), *earlier]
+            most = int(window[EARLIER_IMAGES]) if EARLIER_IMAGES in window else None
+            counts = copy_window(self._make_beam_pipeline, folder.parent, numbers, targets, most, scratch)
+            log.info(
+                "images of the window: %s", ", ".join(f"{count:,} of span {number}" for number, count in counts.items())
             )
-
-
-def _check_span(folder: Path, splits: list[str], advice: str) -> None:
-    """Raise DataRefused, with advice, if splits of a span do not match its manifest."""
-    if problems := span_problems(folder, splits):
-        more = len(problems) - _MAX_NAMED
-        named = "; ".join(problems[:_MAX_NAMED]) + (f"; and {more:,} more" if more > 0 else "")
-        raise DataRefused(f"{named}; {advice}")
+        # An engine may still do an element for the second time. Without the folder it fails, and nothing remains.
+        ended = scratch.rename(scratch.with_name(".ended"))
+        shutil.rmtree(ended)
 
 
 class SpanExampleGen(FileBasedExampleGen):

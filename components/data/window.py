@@ -5,21 +5,19 @@ the window while they are sorted.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
-from uuid import uuid4
 
 import apache_beam as beam
 import numpy as np
 
 from components.data.ingest import manifest, safe_files, span_folder, spans, tfrecord
 from components.data.ingest.images import BadImage, open_image, pixel_digest, to_rgb
+from components.data.worker_files import MakePipeline, appearing
 from components.errors import DataRefused
-
-MakePipeline = Callable[[], beam.Pipeline]
 
 _DECODED = 256  # images that are decoded at a time
 
@@ -80,7 +78,7 @@ def copy_window(
         folders: folder of the copies by split.
         most: largest number of different images of `train` that each earlier span contributes; None for all. The
             choice does not depend on the other spans, except that images of newer spans are left out.
-        scratch: empty folder for files that the workers exchange with this process.
+        scratch: folder for files that the workers exchange with this process.
 
     Returns:
         Number of copied images by span.
@@ -142,11 +140,8 @@ def _write_keys(shard: _Shard) -> None:
     with ThreadPoolExecutor() as threads:  # decoding releases the lock of the interpreter
         while images := [example.image for example in islice(examples, _DECODED)]:
             keys += threads.map(_key, images)
-    # The file appears complete or not at all, because an engine may run the same work twice.
-    partial = Path(f"{shard.exchange}.{uuid4().hex}")
-    with partial.open("wb") as file:
+    with appearing(Path(shard.keys), Path(shard.exchange).parent) as partial, partial.open("wb") as file:
         np.save(file, np.array(keys, np.uint64))
-    partial.replace(shard.keys)
 
 
 def _key(image: bytes) -> int:
@@ -162,12 +157,11 @@ def _copy(shard: _Shard) -> None:
     kept = np.load(shard.kept)
     if not kept.any():
         return
-    partial = Path(f"{shard.exchange}.{uuid4().hex}")
-    with partial.open("wb") as file:
-        for keep, example in zip(kept, tfrecord.read_examples(Path(shard.path)), strict=False):
-            if keep:
-                id = f"span-{shard.span}/".encode() + example.id
-                file.write(tfrecord.frame(tfrecord.example(example.image, example.label, id)))
-    if safe_files.file_digest(Path(shard.path)) != shard.sha256:
-        raise DataRefused(f"{shard.path} changed while it was read: wait until nothing writes to it, and run again")
-    partial.replace(shard.copy)
+    with appearing(Path(shard.copy), Path(shard.exchange).parent) as partial:
+        with partial.open("wb") as file:
+            for keep, example in zip(kept, tfrecord.read_examples(Path(shard.path)), strict=False):
+                if keep:
+                    id = f"span-{shard.span}/".encode() + example.id
+                    file.write(tfrecord.frame(tfrecord.example(example.image, example.label, id)))
+        if safe_files.file_digest(Path(shard.path)) != shard.sha256:
+            raise DataRefused(f"{shard.path} changed while it was read: wait until nothing writes to it, and run again")

@@ -1,5 +1,6 @@
 """TFX's Pusher with an atomic push: a model server sees a complete version or none."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,8 +11,12 @@ from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
+from components.artifacts import DataVerdictArtifact
+from components.data.gate.checks import DataVerdict
+from components.data.gate.component import VERDICT
 from components.data.span_properties import EARLIER_SPANS, SPAN_DIGEST, data_digest
-from components.model.evaluator.judgement import Judgement
+from components.model.evaluator.judgement import Check, Judgement
+from components.model.model_card import CardFacts, model_card
 from components.model.serving_folder import ModelId, push_candidate, serving_now
 
 
@@ -44,9 +49,9 @@ class Executor(executor.Executor):
         self._log_startup(input_dict, output_dict, exec_properties)
         pushed_model = artifact_utils.get_single_instance(output_dict["pushed_model"])
         folder = Path(exec_properties["serving"])
-        model, blessing, infra_blessing, examples = (
+        model, blessing, infra_blessing, examples, test_examples, verdict = (
             artifact_utils.get_single_instance(input_dict[key])
-            for key in ("model", "model_blessing", "infra_blessing", "examples")
+            for key in ("model", "model_blessing", "infra_blessing", "examples", "test_examples", "verdict")
         )
         serving = serving_now(folder)
         withdrawn = serving is not None and any(model_id.identifies(model) for model_id in serving.withdrawn)
@@ -57,17 +62,32 @@ class Executor(executor.Executor):
             else:
                 self._MarkNotPushed(pushed_model)
         else:
+            facts = CardFacts(
+                run_id=self._context.pipeline_run_id,
+                code_version=exec_properties["code_version"],
+                settings=json.loads(exec_properties["settings"]),
+                settings_digest=hashlib.sha256(exec_properties["settings"].encode()).hexdigest(),
+                model=ModelId(uri=model.uri, created_ms=model.mlmd_artifact.create_time_since_epoch),
+                span=examples.get_int_custom_property("span"),
+                data_digest=data_digest(*map(examples.get_string_custom_property, (SPAN_DIGEST, EARLIER_SPANS))),
+                gate_data_digest=test_examples.get_string_custom_property(SPAN_DIGEST),
+                judgement=Judgement.model_validate_json(blessing.get_string_custom_property("judgement")),
+                serving=[Check(**check) for check in json.loads(infra_blessing.get_string_custom_property("checks"))],
+                data=DataVerdict.model_validate_json(Path(verdict.uri, VERDICT).read_text("utf-8")),
+            )
             record = push_candidate(
                 Path(self.GetModelPath(input_dict)),
                 folder,
                 exec_properties["keep"],
-                figures=Judgement.model_validate_json(blessing.get_string_custom_property("judgement")).candidate,
+                figures=facts.judgement.candidate,
                 signatures=json.loads(infra_blessing.get_string_custom_property("signatures")),
-                run_id=self._context.pipeline_run_id,
-                model=ModelId(uri=model.uri, created_ms=model.mlmd_artifact.create_time_since_epoch),
-                span=examples.get_int_custom_property("span"),
-                data_digest=data_digest(*map(examples.get_string_custom_property, (SPAN_DIGEST, EARLIER_SPANS))),
-                **json.loads(exec_properties["made_by"]),
+                run_id=facts.run_id,
+                model=facts.model,
+                span=facts.span,
+                data_digest=facts.data_digest,
+                code_version=facts.code_version,
+                settings_digest=facts.settings_digest,
+                card=model_card(facts),
             )
             version = record.version
             pushed_model.set_int_custom_property("pushed", 1)
@@ -82,13 +102,16 @@ class PusherSpec(ComponentSpec):
     PARAMETERS: ClassVar = {
         "serving": ExecutionParameter(type=str),
         "keep": ExecutionParameter(type=int),
-        "made_by": ExecutionParameter(type=str),
+        "code_version": ExecutionParameter(type=str),
+        "settings": ExecutionParameter(type=str),
     }
     INPUTS: ClassVar = {
         "model": ChannelParameter(type=standard_artifacts.Model),
         "model_blessing": ChannelParameter(type=standard_artifacts.ModelBlessing),
         "infra_blessing": ChannelParameter(type=standard_artifacts.InfraBlessing),
         "examples": ChannelParameter(type=standard_artifacts.Examples),
+        "test_examples": ChannelParameter(type=standard_artifacts.Examples),
+        "verdict": ChannelParameter(type=DataVerdictArtifact),
     }
     OUTPUTS: ClassVar = {"pushed_model": ChannelParameter(type=standard_artifacts.PushedModel)}
 
@@ -101,9 +124,12 @@ class Pusher(base_component.BaseComponent):
         model_blessing: Verdict of the gate.
         infra_blessing: Verdict of the serving check.
         examples: Examples that the candidate was trained on, for its record.
+        test_examples: Examples that it was tested on, for its card.
+        verdict: Verdict on the data, for its card.
         serving: Absolute path of the folder.
         keep: Number of newest versions to keep in the folder.
-        made_by: `code_version` and `settings_digest`, for the record.
+        code_version: Version of the code, for the record.
+        settings: Resolved settings of the run as JSON, for the record and the card.
     """
 
     SPEC_CLASS = PusherSpec
@@ -115,9 +141,12 @@ class Pusher(base_component.BaseComponent):
         model_blessing: types.BaseChannel,
         infra_blessing: types.BaseChannel,
         examples: types.BaseChannel,
+        test_examples: types.BaseChannel,
+        verdict: types.BaseChannel,
         serving: str,
         keep: int,
-        made_by: dict[str, str],
+        code_version: str,
+        settings: str,
     ) -> None:
         super().__init__(
             PusherSpec(
@@ -125,9 +154,12 @@ class Pusher(base_component.BaseComponent):
                 model_blessing=model_blessing,
                 infra_blessing=infra_blessing,
                 examples=examples,
+                test_examples=test_examples,
+                verdict=verdict,
                 serving=serving,
                 keep=keep,
-                made_by=json.dumps(made_by),
+                code_version=code_version,
+                settings=settings,
                 pushed_model=types.Channel(type=standard_artifacts.PushedModel),
             )
         )

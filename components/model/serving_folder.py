@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tfx.types import Artifact
 
 RECORD = "model.json"
+CARD = "README.md"  # the model card, in a pushed version
 _TEMPORARY = ".tmp-"
 _ROLLBACK = ".rollback.json"
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")  # TensorFlow Serving keeps them in 64 bits
@@ -163,13 +164,14 @@ def problems(version_folder: Path) -> list[str]:
     return lines
 
 
-def push(model: Path, folder: Path, record: ModelRecord) -> None:
-    """Copy a SavedModel to the folder, with its record, so that a model server sees all of it or nothing.
+def push(model: Path, folder: Path, record: ModelRecord, card: str | None = None) -> None:
+    """Copy a SavedModel to the folder, with its record and card, so that a model server sees all of it or nothing.
 
     Args:
         model: Folder of the SavedModel.
         folder: The folder that a model server watches.
         record: Record of the model, whose `version` names the new sub-folder.
+        card: Model card to write; None if `model` is a pushed version, whose card is copied with it.
 
     Raises:
         OSError: If the version exists already, or the disk is full. The folder is then unchanged.
@@ -184,6 +186,8 @@ def push(model: Path, folder: Path, record: ModelRecord) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{target.name}-", dir=folder))
     try:
         shutil.copytree(model, temporary, dirs_exist_ok=True)
+        if card is not None:
+            (temporary / CARD).write_text(card, encoding="utf-8")
         complete = record.model_copy(update={"files": _digests(temporary)})
         (temporary / RECORD).write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
         temporary.chmod(0o755)  # with 0700, set by mkdtemp, a model server of another user could not read it
@@ -208,6 +212,7 @@ def push_candidate(
     data_digest: str,
     code_version: str,
     settings_digest: str,
+    card: str,
     override: str | None = None,
 ) -> ModelRecord:
     """Push a model as the next version, and remove old versions.
@@ -224,6 +229,7 @@ def push_candidate(
         data_digest: Digest of the shards of the span, or of all spans of a window.
         code_version: Version of the code that trained the model.
         settings_digest: sha256 of the run's resolved settings.
+        card: The model card, from `components.model.model_card`.
         override: Reason of a person who overruled the gate, if any.
 
     Returns:
@@ -255,7 +261,7 @@ def push_candidate(
         settings_digest=settings_digest,
         override=override,
     )
-    push(source, folder, record)
+    push(source, folder, record, card)
     prune(folder, keep)
     return record
 

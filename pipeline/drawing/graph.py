@@ -97,7 +97,7 @@ def lineage_svg(lineage: Lineage, href: Href = lambda kind, id: None) -> str:
     for execution in lineage.executions.values():
         places["execution", execution.id] = len(boxes)
         run = lineage.runs.get(execution.id, "")
-        title = f"{execution.node}, {execution.state}, execution {execution.id} in run {run}"
+        title = f"{execution.node}, {execution.state}, execution {execution.id}" + (f" in run {run}" if run else "")
         boxes.append(Box(execution.node, run, title, "execution", href("execution", execution.id)))
     arrows = []
     for edge in lineage.edges:

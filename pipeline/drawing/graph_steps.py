@@ -86,6 +86,8 @@ STEPS = {
             "model_blessing": "Evaluator",
             "infra_blessing": "ServingCheck",
             "examples": "ImportExampleGen",
+            "test_examples": "TestExampleGen",
+            "verdict": "DataGate",
         },
         ("DataGate", "Evaluator", "ServingCheck"),
     ),

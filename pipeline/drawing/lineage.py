@@ -9,6 +9,7 @@ from typing import Any
 from components.data.span_properties import EARLIER_SPANS, SPAN_DIGEST, SPAN_FOLDER
 from components.model import tuning_record
 from pipeline.console.terminal import printable
+from pipeline.metadata.garbage import EXPORTED
 from pipeline.metadata.properties import UnreadableError, read
 from pipeline.metadata.records import Artifact, Edge, Execution, Lineage, Run
 
@@ -42,7 +43,8 @@ def tree(lineage: Lineage, up: bool) -> Branch:
     def of_execution(edge: Edge) -> Branch:
         execution = lineage.executions[edge.execution]
         name = "" if up else f" as {edge.name}"
-        line = f"{execution.node}{name}, in run {lineage.runs.get(execution.id, 'unknown')}"
+        run = lineage.runs.get(execution.id)  # an export belongs to no run
+        line = f"{execution.node}{name}" + (f", in run {run}" if run else "")
         if edge.compared:  # the artifact did not contribute to the outputs
             return f"{line} (to compare)", []
         if not up and execution.id in done:
@@ -76,6 +78,9 @@ def describe(artifact: Artifact) -> str:
         words.append(f"{properties.get('source')}, sha256 {str(properties.get('content_digest', ''))[:12]}")
     if artifact.type == tuning_record.ARTIFACT and tuning_record.VALUES in properties:
         words.append(f"{properties[tuning_record.VALUES]}, {properties.get(tuning_record.TRIALS)} trials")
+    if artifact.type == EXPORTED:
+        words.append(f"version {properties.get('version')} as {properties.get('format')}")
+        words.append(f"sha256 {str(properties.get('sha256', ''))[:12]}")
     if properties.get("pushed_version"):
         words.append(
             f"version {properties['pushed_version']}" + (" (not pushed again)" * (not properties.get("pushed")))

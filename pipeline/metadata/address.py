@@ -81,6 +81,14 @@ class Address:
             password=os.environ.get(PASSWORD, "") if password is None else password,
         )
 
+    @classmethod
+    def of(cls, config: mlmd.ConnectionConfig) -> Address:
+        """Return the address of a store from the form of `ml_metadata`."""
+        if config.HasField("sqlite"):
+            return cls(file=Path(config.sqlite.filename_uri))
+        server = config.mysql
+        return cls(None, server.host, server.port, server.database, server.user, server.password)
+
     def __str__(self) -> str:
         """Return the address in the form that `parse` reads."""
         if self.file:

@@ -16,6 +16,7 @@ from pipeline.metadata.reader import Reader
 from pipeline.metadata.records import Artifact
 
 MARKED = "marked for deletion"
+EXPORTED = "ExportedModel"  # type of the artifact of an export, whose property `model_id` is a `ModelId` as JSON
 
 
 def is_own_folder(uri: str, root: Path) -> bool:
@@ -63,6 +64,7 @@ def garbage(store: Reader, pipeline: str, root: Path, keep: int, pushed: Collect
     - inputs and outputs of the newest `keep` runs of the pipeline, including the cache entries that they used or wrote;
     - pushed models: the serving one is the baseline of the next candidate, and a rollback can make any of them serve;
     - the newest passed verdict on each span, which a later span is compared with;
+    - the newest export of each pushed model to each format;
     - the newest result of a tuning of each search space, which a training may use.
 
     Artifacts that an interrupted call marked for deletion are garbage, too, because no run uses them.
@@ -91,6 +93,8 @@ def garbage(store: Reader, pipeline: str, root: Path, keep: int, pushed: Collect
     for artifact in live:  # newest first
         if artifact.type == "DataVerdict" and artifact.properties.get("passed") == 1:
             newest.setdefault((artifact.properties.get(DATA_FOLDER), artifact.properties.get("span")), artifact.id)
+        if artifact.type == EXPORTED and (made_from := _exported_model(artifact)) in models:
+            newest.setdefault((made_from, artifact.properties.get("format")), artifact.id)
         if artifact.type == tuning_record.ARTIFACT:
             newest.setdefault((artifact.type, artifact.properties.get(tuning_record.SPACE)), artifact.id)
     needed |= set(newest.values())
@@ -98,3 +102,11 @@ def garbage(store: Reader, pipeline: str, root: Path, keep: int, pushed: Collect
     marked = [artifact for artifact in store.artifacts(state=MARKED) if Path(artifact.uri).is_relative_to(root)]
     unneeded = [artifact for artifact in live if artifact.id not in needed and artifact.uri not in folders]
     return sorted([*unneeded, *marked], key=lambda artifact: artifact.id)
+
+
+def _exported_model(artifact: Artifact) -> ModelId | None:
+    """Return the model that an export was made from; None if its record cannot be read."""
+    try:
+        return ModelId.model_validate_json(str(artifact.properties.get("model_id")))
+    except ValueError:
+        return None

@@ -20,16 +20,17 @@ def execution_id(store: MetadataStore, pipeline: str, run_id: str, node: str) ->
     Returns:
         The id; None if the node was skipped or has not been launched.
     """
-    contexts = [
+    run, of_node = (
         store.get_context_by_type_and_name(type_name, name)
         for type_name, name in (("pipeline_run", run_id), ("node", f"{pipeline}.{node}"))
-    ]
-    if None in contexts:
-        return None
-    in_run, of_node = (
-        {execution.id for execution in store.get_executions_by_context(context.id)} for context in contexts
     )
-    return max(in_run & of_node, default=None)
+    if run is None or of_node is None:
+        return None
+    # The node has an execution in each run, so those of the run are fewer.
+    for execution in sorted((execution.id for execution in store.get_executions_by_context(run.id)), reverse=True):
+        if any(context.id == of_node.id for context in store.get_contexts_by_execution(execution)):
+            return int(execution)
+    return None
 
 
 def first_places(store: MetadataStore, pipeline: str) -> dict[str, str]:

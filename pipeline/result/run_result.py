@@ -288,6 +288,12 @@ class RunResult:
         )
 
     @property
+    def gate_data_digest(self) -> str:
+        """Digest of the span whose test images the gate evaluated on; empty if it is not recorded."""
+        examples = self.record.output("TestExampleGen", "examples")
+        return str(examples.properties.get(SPAN_DIGEST, "")) if examples else ""
+
+    @property
     def model(self) -> Artifact | None:
         """Artifact of the model, trained by this run or taken from the cache; None if no training has ended."""
         return self.record.output("Trainer", "model")

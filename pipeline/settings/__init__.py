@@ -1,6 +1,5 @@
 """Settings of a run, typed and frozen. Precedence: flags, environment, file, preset, defaults."""
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -182,6 +181,13 @@ class Settings(LayeredSettings):
     beam: BeamSettings = Field(BeamSettings(), description="Engine of the Beam jobs.")
     metadata: MetadataSettings = Field(MetadataSettings(), description="Store of ML Metadata.")
     kubeflow: KubeflowSettings = Field(KubeflowSettings(), description="Cluster that runs the pipeline.")
+    license: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$",
+        max_length=64,
+        description="Licence of the models, for their model cards, as an identifier such as `apache-2.0`. null: the "
+        "cards state none.",
+    )
     keep_versions: int = Field(
         10,
         ge=1,
@@ -257,10 +263,6 @@ class Settings(LayeredSettings):
         settings = self.model_dump(mode="json", exclude={"metadata", "kubeflow"})
         settings["data"]["span"] = span
         return json.dumps(settings, sort_keys=True)
-
-    def digest(self, span: int) -> str:
-        """Return the sha256 of the settings as a run records them, see `resolved`."""
-        return hashlib.sha256(self.resolved(span).encode()).hexdigest()
 
     @property
     def folder(self) -> Path:

@@ -36,9 +36,10 @@ class Engine:
 
     Args:
         folder: an empty folder for logs and staged files.
+        memory: largest heap of the JVM.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, memory: str = "1g") -> None:
         self.folder, self.pools = folder, []
         self._pool_port, job, artifact = free_port(), free_port(), free_port()
         self.settings = {
@@ -49,10 +50,10 @@ class Engine:
             "beam.workers": 2,
             "beam.parallelism": 2,
         }
-        java = ["java", "-Xmx1g", *(f"--add-opens=java.base/{name}=ALL-UNNAMED" for name in _OPENED)]
+        java = ["java", f"-Xmx{memory}", *(f"--add-opens=java.base/{name}=ALL-UNNAMED" for name in _OPENED)]
         server = ["-cp", f"{JARS}/*", "org.apache.beam.runners.flink.FlinkJobServerDriver", "--flink-master=[local]"]
         ports = ["--job-host=127.0.0.1", f"--job-port={job}", f"--artifact-port={artifact}", "--expansion-port=0"]
-        self._server = self._start("server", *java, *server, *ports, f"--artifacts-dir={folder / 'artifacts'}")
+        self.server = self._start("server", *java, *server, *ports, f"--artifacts-dir={folder / 'artifacts'}")
         pool = [sys.executable, "-m", "pipeline.worker_pool", f"--port={self._pool_port}"]
         self.pools = [self._start(f"pool-{number}", *pool) for number in (1, 2)]
         deadline = time.monotonic() + 60
@@ -88,7 +89,7 @@ class Engine:
         raise TimeoutError("no worker has read a shard")
 
     def stop(self) -> None:
-        for process in (*self.pools, self._server):
+        for process in (*self.pools, self.server):
             process.terminate()
             process.wait()
 

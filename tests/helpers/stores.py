@@ -175,7 +175,12 @@ def put_run(file: Path, pipeline: str, name: str, facts: Mapping[str, str]) -> N
 def put_unblessed_run(file: Path, pipeline: str, name: str, judgement: Judgement, servable: bool = True) -> Path:
     """Add a run whose model was trained and missed a bound. Returns the folder of its model, which is not written."""
     made = _Store(file, pipeline)
-    settings = {"name": pipeline, "keep_versions": 2, "data": {"span": 1}}
+    settings = {
+        "name": pipeline,
+        "keep_versions": 2,
+        "data": {"dir": "data/sample", "span": 1, "gate_span": 1},
+        "model": {"image_size": 32},
+    }
     facts = {"code_version": "0123456789ab", "exit": "4", "settings": json.dumps(settings)}
     made.store.put_contexts([made.context("pipeline_run", name, facts)])
     examples = made.artifact("Examples", f"ImportExampleGen/{name}", span=1, span_digest="d1")

@@ -81,6 +81,7 @@ def test_a_model_is_blessed_once_and_the_run_records_it(runs):
     record = read_record(blessing.folder)
     assert (record.span, record.data_digest, record.override) == (1, "d1", "shown tonight")
     assert record.settings_digest == before.settings_digest and record.metrics["accuracy"] == 0.6
+    assert "README.md" in record.files and "shown tonight" in (blessing.folder / "README.md").read_text()
     after = vitpipe.read_run("run-1", runs)
     assert (after.state, after.pushed, after.override.reason) == (RunState.DONE, "1", "shown tonight")
     assert vitpipe.bless("run-1", reason="again", runs=runs) is None

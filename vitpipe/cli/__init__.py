@@ -24,6 +24,7 @@ from vitpipe.cli import (
     data,
     doctor,
     explain,
+    export,
     finetune,
     gc,
     lineage,
@@ -79,7 +80,7 @@ def _add_unavailable(name: str, why: str) -> None:
 _add(doctor, data, settings, augment)
 _add(run, finetune, tune, study)
 _add(runs, why, report, explain, ui, artifacts, lineage)
-_add(models, predict, bless, rollback)
+_add(models, predict, export, bless, rollback)
 _add_kfp()
 _add(watch, gc)
 

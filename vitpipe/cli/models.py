@@ -6,7 +6,7 @@ from pathlib import Path
 import typer
 
 from components.errors import DataRefused, Exit
-from components.model.serving_folder import ModelRecord
+from components.model.serving_folder import CARD, ModelRecord
 from pipeline import pushed_models
 from pipeline.console.terminal import print_json, print_line
 from vitpipe.cli.options import Json, Runs
@@ -29,6 +29,7 @@ def list_models(runs: Runs = Path("runs"), as_json: Json = False) -> None:
                 "serving": model.serving,
                 **model.record.model_dump(mode="json", exclude={"files"}),
                 "version": int(model.folder.name),
+                "card": str(model.folder / CARD) if (model.folder / CARD).is_file() else None,
             }
             for model in listing.models
         ]

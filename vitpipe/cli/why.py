@@ -6,6 +6,7 @@ from typing import Any, Literal
 import typer
 
 from components.model.evaluator.judgement import Check
+from components.model.serving_folder import CARD
 from pipeline.console.logs import display_path
 from pipeline.console.terminal import print_json, print_line
 from pipeline.metadata.properties import UnreadableError
@@ -26,7 +27,7 @@ def why(run: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> None:
     Lists all checks of the model with their values, confidence intervals and bounds, and the problems that the data
     gate and the serving check reported.
     """
-    _, record = find_run(run, runs)
+    address, record = find_run(run, runs)
     result = RunResult(record)
     if as_json:
         print_json(_as_json(result))
@@ -46,6 +47,9 @@ def why(run: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> None:
     summary = summarise(result)
     if summary.pushed:
         print_line(f"The model was pushed as version {summary.pushed}.")
+        card = address.run_folder(runs, summary.pipeline) / "serving" / summary.pushed / CARD
+        if card.is_file():
+            print_line(f"Its model card is {display_path(card)}.")
     for reason in summary.unreadable:
         print_line(f"Part of the run's record cannot be read: {reason}.")
 

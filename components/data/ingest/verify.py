@@ -3,8 +3,9 @@
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from tensorflow_metadata.proto.v0 import schema_pb2
 
@@ -47,14 +48,11 @@ def problems(path: Path, progress: Progress = no_progress) -> list[str]:
     return found
 
 
-def span_problems(
-    folder: Path, splits: Collection[str] = SPLITS, verified: Callable[[int], None] = lambda _more: None
-) -> list[str]:
+def span_problems(folder: Path, verified: Callable[[int], None] = lambda _more: None) -> list[str]:
     """Compare one span with its manifest.
 
     Args:
         folder: the folder of the span.
-        splits: the splits to verify.
         verified: called with 1 after each shard, and regularly with 0 within a shard.
 
     Returns:
@@ -64,18 +62,86 @@ def span_problems(
         manifest = manifests.read(folder)
     except DataRefused as error:
         return [str(error)]
+    found = layout_problems(folder, manifest, verified)
+    checks = {}
+    for name, shard in manifest.shards.items():
+        checks[name] = check_shard(folder / name, shard, len(manifest.class_names), verified)
+        verified(1)
+    return found + shard_problems(folder, manifest, SPLITS, checks)
+
+
+def layout_problems(
+    folder: Path, manifest: Manifest, verified: Callable[[int], None] = lambda _more: None
+) -> list[str]:
+    """Compare the schema of a span, the names of its files and its history with the manifest.
+
+    Args:
+        folder: the folder of the span.
+        manifest: its manifest.
+        verified: called regularly with 0 while the history is read.
+    """
     found = _schema_problems(folder.parent, folder, manifest) + _file_problems(folder, manifest)
     if manifest.history:
         found += _digest_problems(folder / manifests.HISTORY, manifest.history.sha256, verified)
+    return found
+
+
+class CheckedShard(NamedTuple):
+    """Result of the comparison of a shard with the manifest."""
+
+    problem: str  # empty if there is none
+    counts: Sequence[Sequence[int]]  # pairs of a label and its number of examples; empty if there is a problem
+
+
+def check_shard(
+    path: Path, shard: Shard, classes: int, verified: Callable[[int], None] = lambda _more: None
+) -> CheckedShard:
+    """Compare a shard with its entry in the manifest.
+
+    Args:
+        path: the shard.
+        shard: its entry.
+        classes: number of classes.
+        verified: called regularly with 0 while the shard is read.
+    """
+    if problems := _digest_problems(path, shard.sha256, verified):
+        return CheckedShard(problems[0], [])
+    labels: list[int] = []
+    after = "at its beginning"
+    try:
+        for example in tfrecord.read_examples(path):
+            verified(0)
+            id = example.id.decode("utf-8", "backslashreplace")
+            if not 0 <= example.label < classes:
+                raise ValueError(f"{id!r}: feature {LABEL!r}: expected 0 to {classes - 1}, found {example.label}")
+            labels.append(example.label)
+            after = f"after {id!r}"
+    except (DataRefused, ValueError) as error:
+        found = str(error).removeprefix(f"{path}: ")
+        problem = f"{path}: expected whole examples, found {after} (record {len(labels) + 1:,}): {found}"
+        return CheckedShard(problem, [])
+    if len(labels) != shard.examples:
+        return CheckedShard(f"{path}: expected {shard.examples:,} examples, found {len(labels):,}", [])
+    return CheckedShard("", sorted(Counter(labels).items()))
+
+
+def shard_problems(
+    folder: Path, manifest: Manifest, splits: Collection[str], checks: Mapping[str, CheckedShard]
+) -> list[str]:
+    """Return the problems of a span's shards, or if there are none, those of the numbers of examples by class.
+
+    Args:
+        folder: the folder of the span.
+        manifest: its manifest.
+        splits: the splits whose shards were checked.
+        checks: the checked shards by their names.
+    """
+    if found := [check.problem for check in checks.values() if check.problem]:
+        return found
     counts: Counter[tuple[str, int]] = Counter()
-    shards_are_sound = True
-    for name, shard in manifest.shards.items():
-        if PurePosixPath(name).parts[0] in splits:
-            shard_problems = _shard_problems(folder / name, shard, len(manifest.class_names), counts, verified)
-            shards_are_sound = shards_are_sound and not shard_problems
-            found += shard_problems
-            verified(1)
-    return found + (_count_problems(folder, manifest, splits, counts) if shards_are_sound else [])
+    for name, check in checks.items():
+        counts.update({(PurePosixPath(name).parts[0], label): count for label, count in check.counts})
+    return _count_problems(folder, manifest, splits, counts)
 
 
 def span_folders(path: Path) -> list[Path]:
@@ -137,31 +203,6 @@ def _digest_problems(path: Path, expected: str, verified: Callable[[int], None])
     except OSError as error:
         return [f"{path}: expected sha256 {expected}, found no readable file ({error.strerror})"]
     return [] if digest == expected else [f"{path}: expected sha256 {expected}, found {digest}"]
-
-
-def _shard_problems(
-    path: Path, shard: Shard, classes: int, counts: Counter[tuple[str, int]], verified: Callable[[int], None]
-) -> list[str]:
-    """Return the problems of a shard. If there are none, add its examples to `counts` by split and label."""
-    if problems := _digest_problems(path, shard.sha256, verified):
-        return problems
-    labels: list[int] = []
-    after = "at its beginning"
-    try:
-        for example in tfrecord.read_examples(path):
-            verified(0)
-            id = example.id.decode("utf-8", "backslashreplace")
-            if not 0 <= example.label < classes:
-                raise ValueError(f"{id!r}: feature {LABEL!r}: expected 0 to {classes - 1}, found {example.label}")
-            labels.append(example.label)
-            after = f"after {id!r}"
-    except (DataRefused, ValueError) as error:
-        found = str(error).removeprefix(f"{path}: ")
-        return [f"{path}: expected whole examples, found {after} (record {len(labels) + 1:,}): {found}"]
-    counts.update((path.parent.name, label) for label in labels)
-    if len(labels) != shard.examples:
-        return [f"{path}: expected {shard.examples:,} examples, found {len(labels):,}"]
-    return []
 
 
 def _count_problems(

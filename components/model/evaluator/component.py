@@ -108,7 +108,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             )
 
         figures = {
-            role: sums[role].figures(names, settings.confidence, _looks_accuracy(evaluation, role, list(answers)))
+            role: sums[role].figures(names, settings.confidence, _looks(evaluation, role, list(answers)))
             for role in answers
         }
         judgement = judge(settings, figures[_CANDIDATE], figures.get(_SERVING), comparison, incomparable)
@@ -264,14 +264,17 @@ def _read_for_tfma(file: str) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_pydict(columns)
 
 
-def _looks_accuracy(evaluation: Path, role: str, roles: list[str]) -> dict[str, float]:
-    """Read the accuracy on each third, which TFMA measured."""
+def _looks(evaluation: Path, role: str, roles: list[str]) -> dict[str, tuple[int, int]]:
+    """Read the numbers of correct answers and of examples in each third, which TFMA measured."""
     result = tfma.load_eval_result(str(evaluation), model_name=role if len(roles) > 1 else None)
-    return {
-        f"{key[0][0]} {key[0][1]}": metrics[""][""]["sparse_categorical_accuracy"]["doubleValue"]
-        for key, metrics in sorted(result.slicing_metrics)
-        if key and key[0][0] in _LOOKS
-    }
+    looks = {}
+    for key, metrics in sorted(result.slicing_metrics):
+        if key and key[0][0] in _LOOKS:
+            measured = metrics[""][""]
+            count = round(measured["example_count"]["doubleValue"])
+            accuracy = measured["sparse_categorical_accuracy"]["doubleValue"]
+            looks[f"{key[0][0]} {key[0][1]}"] = round(accuracy * count), count
+    return looks
 
 
 def _eval_config(roles: list[str]) -> config_pb2.EvalConfig:

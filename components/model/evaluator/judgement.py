@@ -44,6 +44,7 @@ class ModelFigures(Group):
     class_accuracy_interval: dict[str, Interval]
     class_precision: dict[str, float]  # by class name: share of the answers with this class that are correct
     looks_accuracy: dict[str, float]  # by third of the images: `brightness low` is the darkest third, and so on
+    looks_accuracy_interval: dict[str, Interval] = Field({})  # by third; earlier versions did not record it
     confusion: list[list[int]]  # number of examples of class i (row) answered with class j (column)
 
 

@@ -68,13 +68,13 @@ class Sums:
         """
         return float(np.abs(self.bin_correct - self.bin_confidence).sum() / self.examples)
 
-    def figures(self, names: list[str], confidence: float, looks_accuracy: dict[str, float]) -> ModelFigures:
+    def figures(self, names: list[str], confidence: float, looks: dict[str, tuple[int, int]]) -> ModelFigures:
         """Return the figures of the model. An example without an answer counts as wrong in every figure.
 
         Args:
             names: Class names, in index order.
             confidence: Confidence level of the intervals.
-            looks_accuracy: Accuracy on thirds of the images, which is copied to the result.
+            looks: Number of correct answers and of examples in each third of the images.
         """
         correct, per_class, answered = self.confusion.diagonal(), self.per_class, self.confusion.sum(axis=0)
         present = [index for index in range(len(names)) if per_class[index]]
@@ -92,7 +92,10 @@ class Sums:
                 for index in present
             },
             class_precision={names[index]: float(correct[index] / max(answered[index], 1)) for index in present},
-            looks_accuracy=looks_accuracy,
+            looks_accuracy={look: right / count for look, (right, count) in looks.items()},
+            looks_accuracy_interval={
+                look: _exact_interval(right, count, confidence) for look, (right, count) in looks.items()
+            },
             confusion=self.confusion.tolist(),
         )
 

@@ -214,7 +214,7 @@ def test_secrets_are_in_no_text_form_and_the_server_is_not_recorded():
     assert settings.kubeflow.token.get_secret_value() == "s3cret"
     here = load("sample", environment={})
     assert "s3cret" not in repr(settings) + str(settings.store) + repr(settings.store) + settings.model_dump_json()
-    assert settings.resolved(1) == here.resolved(1) and settings.digest(1) == here.digest(1)
+    assert settings.resolved(1) == here.resolved(1)
 
 
 @pytest.mark.parametrize("group, key, variable", [("metadata", "password", PASSWORD), ("kubeflow", "token", TOKEN)])

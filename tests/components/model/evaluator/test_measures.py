@@ -19,13 +19,14 @@ def sure(answers, confidence=0.91):
 
 def test_figures_of_known_answers():
     labels = np.array([0, 0, 0, 0, 1, 1, 2, 2])
-    found = Sums.of(labels, sure([0, 0, 0, 1, 1, 1, 2, 0])).figures(NAMES, 0.95, {"brightness low": 0.5})
+    found = Sums.of(labels, sure([0, 0, 0, 1, 1, 1, 2, 0])).figures(NAMES, 0.95, {"brightness low": (4, 8)})
     assert (found.examples, found.accuracy) == (8, 0.75)
     assert found.class_accuracy == {"cat": 0.75, "dog": 1.0, "fox": 0.5}  # no owl in the test set
     assert found.class_precision == {"cat": 0.75, "dog": pytest.approx(2 / 3), "fox": 1.0}
     assert found.confusion == [[3, 1, 0, 0], [0, 2, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
     assert found.log_loss == pytest.approx(-(6 * np.log(0.91) + 2 * np.log(0.03)) / 8, rel=1e-5)
     assert found.looks_accuracy == {"brightness low": 0.5}
+    assert found.looks_accuracy_interval["brightness low"] == pytest.approx((0.157, 0.843), abs=1e-3)
     low, high = found.accuracy_interval  # Clopper and Pearson's, by its definition
     assert (low, high) == pytest.approx((beta.ppf(0.025, 6, 3), beta.ppf(0.975, 7, 2)))
     assert found.class_accuracy_interval["dog"][1] == 1.0
