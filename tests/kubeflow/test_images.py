@@ -120,7 +120,7 @@ def test_every_library_is_installed_with_hashes():
     installed = [
         part for text in texts("RUN") for part in text.split(" && ") if re.search(r"\bpip (install|sync)\b", part)
     ]
-    assert len(installed) == 4
+    assert len(installed) == 5
     for command in installed:
         ours = "--no-deps --no-build-isolation --editable ." in command
         assert ours or "--require-hashes" in command, command
