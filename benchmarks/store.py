@@ -48,7 +48,7 @@ COMMANDS = {
 
 
 def copy_runs(database: Path, copies: int) -> int:
-    """Copy the records of all runs in a store. Copies have the same pipeline, nodes and types, but no files of artifacts.
+    """Copy the records of all runs in a store. Copies have the same pipeline, nodes and types. They have no files.
 
     Args:
         database: SQLite file of the store.
