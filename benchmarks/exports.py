@@ -23,26 +23,26 @@ def main(name: str, runs: Path) -> None:
     """
     rows: list[tuple[object, ...]] = []
     for label, int8 in ("LiteRT, float32", False), ("LiteRT, int8", True):
-        found = export(name, to="litert", int8=int8, runs=runs).comparison
+        comparison = export(name, to="litert", int8=int8, runs=runs).comparison
         if not rows:
             rows.append(
                 (
                     "SavedModel, TensorFlow",
-                    f"{found.model_bytes / 1e6:.2f}",
-                    f"{found.model_milliseconds:.2f}",
+                    f"{comparison.model_bytes / 1e6:.2f}",
+                    f"{comparison.model_milliseconds:.2f}",
                     "",
                     "",
-                    f"{found.model_accuracy:.4f}",
+                    f"{comparison.model_accuracy:.4f}",
                 )
             )
         rows.append(
             (
                 label,
-                f"{found.bytes / 1e6:.2f}",
-                f"{found.milliseconds:.2f}",
-                f"{found.largest_difference:.2g}",
-                f"{found.same_class:,} of {found.examples:,}",
-                f"{found.accuracy:.4f}",
+                f"{comparison.bytes / 1e6:.2f}",
+                f"{comparison.milliseconds:.2f}",
+                f"{comparison.largest_difference:.2g}",
+                f"{comparison.same_class:,} of {comparison.examples:,}",
+                f"{comparison.accuracy:.4f}",
             )
         )
     for row in (COLUMNS, *rows):

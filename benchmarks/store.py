@@ -6,8 +6,8 @@
 FOLDER is a working folder in which `vitpipe run -c sample.yaml` has pushed a model. The records of its run, as TFX and
 vitpipe wrote them, are copied in the SQLite file: each copy is a run of the same pipeline with its own executions,
 artifacts and events. Then commands are timed, and another run, which finds its steps in the cache except for the last
-ones. The times include the start of Python. CPU seconds are those of all its processes. Throw FOLDER away afterwards:
-at the end, the store forgets the last runs, but their files remain.
+ones. The times include the start of Python. CPU seconds are those of all its processes. At the end, FOLDER is as it
+was.
 
 `docs/benchmarks.md` has the figures; with RECORD=1 a measurement is added to them.
 """
@@ -48,7 +48,7 @@ COMMANDS = {
 
 
 def copy_runs(database: Path, copies: int) -> int:
-    """Copy the records of all runs in a store. A copy has the same pipeline, nodes and types, and the same files.
+    """Copy the records of all runs in a store. Copies have the same pipeline, nodes and types. They have no files.
 
     Args:
         database: SQLite file of the store.
@@ -77,8 +77,8 @@ def copy_runs(database: Path, copies: int) -> int:
                     moved = f"{column} + number * {most[kind]}"
                     shared = f"case when {column} in shared then {column} else {moved} end"
                     values.append(shared if kind == "Context" else moved)
-                elif column == "name" and table in ("Execution", "Artifact", "Context"):
-                    values.append("name || '-' || number")
+                elif column in ("name", "uri") and table in ("Execution", "Artifact", "Context"):
+                    values.append(f"{column} || '-' || number")
                 else:
                     values.append(column)
             own = f"where {next(iter(ids))} not in shared" if table.startswith("Context") else ""
@@ -112,9 +112,10 @@ def main() -> None:
     rows = []
     for copies in args.copies:
         with tempfile.TemporaryDirectory() as scratch:
-            # Artifacts have absolute paths, so the run uses the folder itself. Only the store is put back.
-            database, kept = next(args.folder.glob("runs/*/metadata.db")), Path(scratch, "metadata.db")
-            shutil.copyfile(database, kept)
+            # Artifacts have absolute paths, so the run uses the folder itself, which is put back.
+            runs, copy = args.folder / "runs", Path(scratch, "runs")
+            shutil.copytree(runs, copy)
+            [database] = runs.glob("*/metadata.db")
             try:
                 executions = copy_runs(database, copies)
                 size = database.stat().st_size / 1e6
@@ -124,7 +125,8 @@ def main() -> None:
                 ]
                 cells.append("{:.0f} ({:.0f})".format(*times(["run", "-c", args.config], args.folder)))
             finally:
-                shutil.copyfile(kept, database)
+                shutil.rmtree(runs)
+                shutil.move(copy, runs)
         rows.append([f"{executions:,}", *cells, f"{size:,.0f}"])
         print(f"| {' | '.join(rows[-1])} |", flush=True)
     for line in (columns, ["-"] * len(columns), *rows):

@@ -17,7 +17,7 @@ from pipeline.result.run_result import EXIT, PUSHED, RunResult
 from pipeline.run_lock import lock_for_changes
 
 if TYPE_CHECKING:
-    from components.data.gate.checks import DataVerdict
+    from components.model.model_card import CardFacts
 
 _SERVED = "Format-Serving"  # where TFX's Trainer puts the SavedModel
 
@@ -81,31 +81,31 @@ def bless(run: str, *, reason: str, runs: Path = Path("runs")) -> Blessing | Non
     assert signatures is not None and data is not None and serving_checks is not None  # their artifacts exist
     keep, code_version, settings_digest = result.keep_versions, result.code_version, result.settings_digest
 
-    from components.model.model_card import CardFacts, model_card
+    from components.data.gate.component import find_verdict
+    from components.model.model_card import CardFacts
     from pipeline.metadata.writer import MetadataStore, annotate, record
 
     store = MetadataStore(address.connection_config())
     serving = folder / "serving"
     made = ModelId(uri=model.uri, created_ms=model.created_ms)
-    try:
-        card = model_card(
-            CardFacts(
-                run_id=result.name,
-                code_version=code_version,
-                settings=result.settings,
-                settings_digest=settings_digest,
-                model=made,
-                span=data.span,
-                data_digest=data.digest,
-                gate_data_digest=result.gate_data_digest,
-                judgement=judgement,
-                serving=serving_checks.checks,
-                data=_data_verdict(result),
-                override=reason,
-            )
+    card = _render(
+        CardFacts(
+            run_id=result.name,
+            code_version=code_version,
+            settings=result.settings,
+            settings_digest=settings_digest,
+            model=made,
+            span=data.span,
+            data_digest=data.digest,
+            gate_data_digest=result.gate_data_digest,
+            judgement=judgement,
+            serving=serving_checks.checks,
+            data=find_verdict(result.data.folder) if result.data else None,
+            earlier_spans=data.earlier,
+            warm_start=result.warm_start is not None,
+            override=reason,
         )
-    except KeyError as error:
-        raise UnreadableError(f"the settings of run {result.name} lack {error}, which the model card states") from None
+    )
     override = json.dumps({"reason": reason, "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"})
     try:
         with lock_for_changes(folder, result.pipeline, address):
@@ -149,11 +149,20 @@ def _output(result: RunResult, node: str, name: str) -> Artifact:
     raise UsageError(f"run {result.name} has no verdict to overrule: its {node} {ended}")
 
 
-def _data_verdict(result: RunResult) -> "DataVerdict | None":
-    """Return the verdict of the data gate; None if its file no longer exists."""
-    from components.data.gate.checks import DataVerdict
-    from components.data.gate.component import VERDICT
+def _render(facts: "CardFacts") -> str:
+    """Return the model card of a run.
 
-    if (verdict := result.data) is None or not (verdict.folder / VERDICT).is_file():
-        return None
-    return DataVerdict.model_validate_json((verdict.folder / VERDICT).read_text("utf-8"))
+    Raises:
+        UnreadableError: if the settings of the run, perhaps of another version, lack a value that the card states.
+    """
+    import jinja2
+
+    from components.model.model_card import model_card
+
+    try:
+        return model_card(facts)
+    except (AttributeError, KeyError, TypeError, jinja2.UndefinedError) as error:
+        raise UnreadableError(
+            f"the settings of run {facts.run_id} lack a value that the model card states "
+            f"({type(error).__name__}: {error})"
+        ) from None

@@ -18,10 +18,11 @@ from components.errors import DataRefused, ExportRefused, NotFound, UsageError
 from components.model.evaluator.judgement import Check, GateSettings, ModelFigures, judge
 from components.model.serving_folder import ModelId, ModelRecord, read_record
 from pipeline.console.logs import redirected
+from pipeline.metadata.address import Address
 from pipeline.metadata.garbage import is_own_folder
 from pipeline.metadata.properties import UnreadableError
 from pipeline.metadata.records import Artifact, Run
-from pipeline.metadata.stores import find_run
+from pipeline.metadata.stores import find_run, server
 from pipeline.pushed_models import all_pushed, check
 from pipeline.result.run_result import RunResult
 from pipeline.run_lock import lock_for_changes
@@ -31,8 +32,9 @@ Format = Literal["litert"]
 EXPORT = "export.json"  # the comparison with the model, beside the exported file
 MOST_DIFFERENCE = 0.001  # default bound of the difference of probabilities, without int8
 
+_DIFFERENCE = "largest difference of probabilities"  # name of a check
 _BATCH = 64
-_CALIBRATION = 200  # training images from which the ranges of int8 activations are measured
+_CALIBRATION = 200  # images of the train split from which the ranges of int8 activations are measured
 _TIMED = 50  # answers from which the latency is measured
 _NOT_TIMED = 5  # answers before them, while caches fill
 
@@ -83,7 +85,7 @@ def export(
     Args:
         name: name of a pipeline for its newest version, or PIPELINE/VERSION.
         to: the format. `litert` is LiteRT, which was called TensorFlow Lite.
-        int8: quantize weights and activations to int8, calibrated with training images.
+        int8: quantize weights and activations to int8, calibrated with images of the train split.
         max_difference: largest difference of a probability; None for 0.001, or for no bound with `int8`.
         runs: folder of the run folders.
 
@@ -92,7 +94,7 @@ def export(
 
     Raises:
         UsageError: if there is no such model, or its run or its examples no longer exist.
-        AnotherRun: if a run of the pipeline is running.
+        AnotherRun: if a run of the pipeline is running, or another command changes its models or artifacts.
         DataRefused: if the pushed model was modified.
         ExportRefused: if the model cannot be converted, or the exported one misses a bound. No file is left then.
         StoreError: if ML Metadata cannot be read or written.
@@ -100,11 +102,22 @@ def export(
     if max_difference is not None and not 0 <= max_difference <= 1:
         raise UsageError(f"--max-difference {max_difference:g}: it must be between 0 and 1, as a probability is")
     folder = _version_folder(name, runs)
+    run_folder = folder.parent.parent.resolve()
+    pipeline = folder.parent.parent.name
+    address = server() or Address(file=run_folder / "metadata.db")
+    # A run could remove the version, and gc its examples, between the checks and the export.
+    with lock_for_changes(run_folder, pipeline, address):
+        return _export(name, folder, run_folder, to, int8, max_difference, runs)
+
+
+def _export(
+    name: str, folder: Path, run_folder: Path, to: Format, int8: bool, max_difference: float | None, runs: Path
+) -> Export:
+    """Export the model of a version folder. The caller holds the lock of the run folder."""
     check(folder)
     record = read_record(folder)
     address, run = find_run(record.run_id, runs)
     result = RunResult(run)
-    run_folder = folder.parent.parent.resolve()
     try:
         gate = GateSettings.model_validate(result.settings.get("gate"))
     except ValidationError as error:
@@ -131,35 +144,34 @@ def export(
     from pipeline.metadata.export_record import ExportRecorder
 
     bound = max_difference if max_difference is not None or int8 else MOST_DIFFERENCE
-    with lock_for_changes(run_folder, result.pipeline, address):
-        recorder = ExportRecorder(address, result.pipeline, run_folder / "root")
-        with recorder.recorded({channel: artifact.id for channel, artifact in inputs.items()}) as output:
-            with redirected(Path(os.devnull)):  # the converter prints
-                content, comparison = _convert(folder, record, gate, test, train, bound)
-            _refuse(name, comparison)
-            output.folder.mkdir(parents=True)
-            file = output.folder / "model.tflite"
-            file.write_bytes(content)
-            digest = hashlib.sha256(content).hexdigest()
-            facts: dict[str, Any] = {
-                "version": record.version,
-                "run_id": record.run_id,
-                "format": to,
-                "int8": int8,
-                "classes": record.classes,
-                "sha256": digest,
-                "comparison": asdict(comparison) | {"checks": [one.model_dump() for one in comparison.checks]},
-            }
-            (output.folder / EXPORT).write_text(json.dumps(facts, indent=1) + "\n")
-            sync_tree(output.folder)
-            output.properties |= {
-                "version": record.version,
-                "format": f"{to}, int8" if int8 else to,
-                "sha256": digest,
-                "model_id": record.model.model_dump_json(),
-                "accuracy": comparison.accuracy,
-                "largest_difference": comparison.largest_difference,
-            }
+    recorder = ExportRecorder(address, result.pipeline, run_folder / "root")
+    with recorder.recorded({channel: artifact.id for channel, artifact in inputs.items()}) as output:
+        with redirected(Path(os.devnull)):  # the converter prints
+            content, comparison = _convert(folder, record, gate, test, train, bound)
+        _refuse(name, comparison, int8)
+        output.folder.mkdir(parents=True)
+        file = output.folder / "model.tflite"
+        file.write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        facts: dict[str, Any] = {
+            "version": record.version,
+            "run_id": record.run_id,
+            "format": to,
+            "int8": int8,
+            "classes": record.classes,
+            "sha256": digest,
+            "comparison": asdict(comparison) | {"checks": [one.model_dump() for one in comparison.checks]},
+        }
+        (output.folder / EXPORT).write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n")
+        sync_tree(output.folder)
+        output.properties |= {
+            "version": record.version,
+            "format": f"{to}, int8" if int8 else to,
+            "sha256": digest,
+            "model_id": record.model.model_dump_json(),
+            "accuracy": comparison.accuracy,
+            "largest_difference": comparison.largest_difference,
+        }
     return Export(result.pipeline, record.version, to, int8, file, digest, output.artifact, comparison)
 
 
@@ -268,8 +280,9 @@ def _compare(
     from components.model.evaluator.measures import Sums, compare, predicted_classes
 
     finite = np.isfinite(exported).all(axis=1)
-    difference = float(np.abs(exported - model).max()) if finite.all() else float("inf")
     exported = np.where(finite[:, None], exported, np.float32(0))
+    # An answer that is not finite has the largest difference that two probabilities can have.
+    difference = float(np.where(finite, np.abs(exported - model).max(axis=1), 1.0).max())
 
     def figures(probabilities: Any) -> ModelFigures:
         return Sums.of(labels, probabilities).figures(record.classes, gate.confidence, {})
@@ -283,8 +296,9 @@ def _compare(
         for one in judge(gate, own, of_model, comparison).checks
         if one.name not in missed_by_model
     ]
+    checks.append(Check(name="answers that are not finite", value=int((~finite).sum()), bound=0, sense="at most"))
     if bound is not None:
-        checks.append(Check(name="largest difference of probabilities", value=difference, bound=bound, sense="at most"))
+        checks.append(Check(name=_DIFFERENCE, value=difference, bound=bound, sense="at most"))
     return Comparison(
         examples=len(labels),
         same_class=int((classes == classes_of_model).sum()),
@@ -296,14 +310,21 @@ def _compare(
     )
 
 
-def _refuse(name: str, comparison: Comparison) -> None:
-    failed = [str(one) for one in comparison.checks if not one.passed]
-    if failed:
-        raise ExportRefused(
-            f"{name} is not exported, because the exported model misses {len(failed)} of {len(comparison.checks)} "
-            "bounds. No file is left. Train the model better, change gate.* for the next run, or set --max-difference:",
-            *failed,
-        )
+def _refuse(name: str, comparison: Comparison, int8: bool) -> None:
+    """Raise ExportRefused with advice if the exported model misses a bound."""
+    failed = [one for one in comparison.checks if not one.passed]
+    if not failed:
+        return
+    advice = []
+    if any(one.name == _DIFFERENCE for one in failed):
+        advice.append("Allow a larger difference with --max-difference.")
+    if any(one.name != _DIFFERENCE for one in failed):
+        advice.append("Export it without --int8, or train again." if int8 else "Train again.")
+    raise ExportRefused(
+        f"{name} is not exported, because the exported model misses {len(failed)} of {len(comparison.checks)} bounds. "
+        f"No file is left. {' '.join(advice)}",
+        *map(str, failed),
+    )
 
 
 def _sample(split: Path) -> list[bytes]:

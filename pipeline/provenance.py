@@ -21,7 +21,8 @@ def digest(*modules: str) -> str:
     for name in sorted(imported):
         spec = importlib.util.find_spec(name)
         assert spec is not None and spec.origin is not None
-        for file in Path(spec.origin), Path(spec.origin).with_suffix(".html"):  # a page's template is beside its module
+        source = Path(spec.origin)
+        for file in source, source.with_suffix(".html"), source.with_suffix(".md"):  # a template is beside its module
             if file.is_file():
                 digest.update(name.encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()

@@ -44,8 +44,8 @@ def lock_run_folder(settings: Settings) -> Iterator[None]:
         lock.acquire()
     except filelock.Timeout:
         raise AnotherRun(
-            f"another run of {settings.name} is running in {settings.folder}: wait for it, or choose another name "
-            f"with --set name={settings.name}-2"
+            f"another run of {settings.name} is running in {settings.folder}, or a command such as `vitpipe export`: "
+            f"wait for it, or choose another name with --set name={settings.name}-2"
         ) from None
     except OSError as error:
         raise SettingsError(f"runs {settings.runs} cannot be used: {explain_error(error, folder)}") from None
@@ -85,14 +85,16 @@ def lock_for_changes(folder: Path, pipeline: str, address: Address) -> Iterator[
         address: the address of the store that the runs are recorded in.
 
     Raises:
-        AnotherRun: if a run of this pipeline is running, here or on a cluster.
+        AnotherRun: if a run of this pipeline is running, here or on a cluster, or another command holds the lock.
         OSError: if the lock cannot be written.
     """
     lock = filelock.FileLock(folder / ".lock", timeout=0)
     try:
         lock.acquire()
     except filelock.Timeout:
-        raise AnotherRun(f"a run of {pipeline} is running: wait for it to end") from None
+        raise AnotherRun(
+            f"a run of {pipeline} is running, or another command such as `vitpipe export`: wait for it to end"
+        ) from None
     try:
         check_cluster(address, pipeline)
         yield

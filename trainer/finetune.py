@@ -10,7 +10,13 @@ import tensorflow as tf
 
 from trainer.checkpoint import Checkpoints
 from trainer.input import Split
-from trainer.settings import AugmentSettings, FinetuneSettings, ModelSettings, TrainingSettings
+from trainer.settings import (
+    REPLACED_IN_FINETUNING,
+    AugmentSettings,
+    FinetuneSettings,
+    ModelSettings,
+    TrainingSettings,
+)
 from trainer.train import Trained, train
 from trainer.vit import ViT, copy_weights
 
@@ -79,20 +85,13 @@ def fine_tune(
     """
     trained = None
     for phase in phases(finetune):
-        settings_of_phase = {
-            "epochs": phase.epochs,
-            "learning_rate": phase.learning_rate,
-            "weight_decay": phase.weight_decay,
-            "warmup_epochs": 0,
-            "final_learning_rate": 0,
-        }
         layers = _describe_layers(phase.blocks, len(backbone.blocks))
         log.info("phase %d: %s, learning rate %g", phase.number, layers, phase.learning_rate)
         trained = train(
             partial(adapt, backbone, model, classes, phase.blocks),
             classes=classes,
             augmentation=augmentation,
-            training=training.model_copy(update=settings_of_phase),
+            training=training_of_phase(training, phase),
             train_split=train_split,
             val_split=val_split,
             log_dir=log_dir,
@@ -104,6 +103,17 @@ def fine_tune(
     if trained is None:
         raise ValueError("finetune.head_epochs and finetune.epochs are both 0: raise one of them")
     return trained
+
+
+def training_of_phase(training: TrainingSettings, phase: Phase) -> TrainingSettings:
+    """Return the settings of the training in one phase of a fine-tuning.
+
+    Args:
+        training: Settings of the training, whose `REPLACED_IN_FINETUNING` do not apply.
+        phase: The phase.
+    """
+    values = (phase.epochs, phase.learning_rate, phase.weight_decay, 0, 0)  # no warmup, and a last learning rate of 0
+    return training.model_copy(update=dict(zip(REPLACED_IN_FINETUNING, values, strict=True)))
 
 
 def accept(backbone: ViT, old: list[str], new: list[str], flip_average: bool) -> Trained:

@@ -52,8 +52,16 @@ def convert(folder: str | Path, calibration: Iterable[np.ndarray] | None = None)
         with _without_advice():
             converted: bytes = converter.convert()
     except Exception as error:  # the converter raises many types, according to the operation that it does not know
-        raise ValueError(f"{folder} cannot be converted to LiteRT: {str(error).splitlines()[0]}") from error
+        raise ValueError(
+            f"{folder} cannot be converted to LiteRT: {first_line(error)}. Serve the SavedModel itself, or train a "
+            "model with other settings of `model`"
+        ) from error
     return converted
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the error's type if it has no message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 class LiteRTModel:

@@ -388,6 +388,10 @@ _Mean = Annotated[float, Field(ge=-1e6, le=1e6)]
 _Spread = Annotated[float, Field(ge=1, le=1e6)]
 
 
+# Settings of a training that have no effect on a fine-tuning, because each of its phases has its own.
+REPLACED_IN_FINETUNING = ("epochs", "learning_rate", "weight_decay", "warmup_epochs", "final_learning_rate")
+
+
 class FinetuneSettings(SettingsGroup):
     """Settings of fine-tuning a pretrained backbone in two phases: the new head alone, then with it the last blocks.
 

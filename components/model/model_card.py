@@ -6,7 +6,6 @@ Imports neither TensorFlow nor TFX. The card is rendered with PyYAML and Jinja, 
 
 import functools
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +15,16 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
+from components.data.gate.bounds import Finding
 from components.data.gate.checks import DataVerdict
+from components.data.statistics.figures import Leak
 from components.model.evaluator.judgement import Check, Interval, Judgement
 from components.model.serving_folder import ModelId
 from trainer.framing import Framing
+from trainer.settings import REPLACED_IN_FINETUNING
 
-_TRAINING = ("model", "augment", "training", "finetune")  # groups of settings that decide what is trained
 _PUNCTUATION = re.compile(r"[\\`*_{}\[\]<>()#+!|~&:@.$^=\"'-]")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/:+=-]*")
-# Control and format characters (the latter reorder text), surrogates, unassigned characters, line separators.
-_UNPRINTABLE = {"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"}
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,14 @@ class CardFacts:
     settings: Mapping[str, Any]  # resolved settings of the run
     settings_digest: str
     model: ModelId
-    span: int  # that the model was trained on
+    span: int  # that the model was trained on; the newest one of a window
     data_digest: str
     gate_data_digest: str  # digest of the span with the test images; empty if it is not recorded
     judgement: Judgement
     serving: list[Check]  # checks of the serving check
     data: DataVerdict | None  # verdict of the data gate; None if it no longer exists
+    earlier_spans: tuple[int, ...] = ()  # other spans of a window
+    warm_start: bool = False  # True if the training started from an earlier model
     override: str | None = None  # reason of a person who overruled the gate
 
 
@@ -59,14 +60,50 @@ def model_card(facts: CardFacts) -> str:
         figures=figures,
         worst=worst,
         classes=_classes(facts),
-        findings=[finding for finding in facts.data.findings if finding.level != "ok"] if facts.data else [],
-        training=_fenced(_yaml({name: settings[name] for name in _TRAINING if _in_effect(settings.get(name))})),
+        leaks=_leaks(facts),
+        trained_on=", ".join(str(span) for span in (facts.span, *facts.earlier_spans)),
+        findings=_findings(facts),
+        trains=_trains(settings),
+        training=settings.get("training") or {},
+        groups=_fenced(_yaml(_groups(settings))),
     )
 
 
-def _in_effect(group: Mapping[str, Any] | None) -> bool:
-    """Return whether a group of settings had an effect: that of a fine-tuning has none without its `source`."""
-    return bool(group and group.get("source", True))
+def _leaks(facts: CardFacts) -> list[Leak]:
+    """Return the leaks of the splits that the model was trained on into the test split. Those left out do not count."""
+    training = facts.settings.get("training") or {}
+    splits = {"train", "val"} if training.get("use_val") else {"train"}
+    leaks = facts.data.figures.leaks if facts.data else []
+    return [leak for leak in leaks if leak.source in splits and leak.target == "test" and leak.exact + leak.near]
+
+
+def _findings(facts: CardFacts) -> list[Finding]:
+    """Return the problems that the data gate reported, without the names of files, which may be private."""
+    findings = facts.data.findings if facts.data else []
+    return [finding.model_copy(update={"examples": ()}) for finding in findings if finding.level != "ok"]
+
+
+def _trains(settings: Mapping[str, Any]) -> bool:
+    """Return whether anything was trained, and not only a backbone accepted."""
+    finetune = settings.get("finetune") or {}
+    return not finetune.get("source") or finetune["head_epochs"] + finetune["epochs"] > 0
+
+
+def _groups(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the groups of settings that decide what is trained, without those that had no effect.
+
+    Of the path of a backbone, only the name is returned: its folders may be private.
+    """
+    finetune = settings.get("finetune") or {}
+    names = ("model", "augment", "training") if _trains(settings) else ("model",)
+    groups = {name: settings[name] for name in names if settings.get(name)}
+    if finetune.get("source"):
+        if "training" in groups:
+            groups["training"] = {
+                name: value for name, value in groups["training"].items() if name not in REPLACED_IN_FINETUNING
+            }
+        groups["finetune"] = {**finetune, "source": Path(finetune["source"]).name}
+    return groups
 
 
 @functools.cache
@@ -129,15 +166,13 @@ def _classes(facts: CardFacts) -> list[dict[str, Any]]:
 def _escape(value: object) -> Markup:
     r"""Return a value as Markdown text without any markup, on one line. Markup itself is returned unchanged.
 
-    Every control character becomes an escape such as `\x1b`, and every character that Markdown or HTML gives a meaning
-    is preceded by a backslash.
+    Every character that is not printable, such as one that controls a terminal or reorders text, becomes an escape
+    such as `\x1b`, and every character that Markdown or HTML gives a meaning is preceded by a backslash.
     """
     if isinstance(value, Markup):
         return value
     text = "".join(
-        character.encode("unicode_escape", "backslashreplace").decode()
-        if unicodedata.category(character) in _UNPRINTABLE
-        else character
+        character if character.isprintable() else character.encode("unicode_escape", "backslashreplace").decode()
         for character in str(value)
     )
     return Markup(_PUNCTUATION.sub(r"\\\g<0>", text))

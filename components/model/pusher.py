@@ -12,12 +12,12 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components.artifacts import DataVerdictArtifact
-from components.data.gate.checks import DataVerdict
-from components.data.gate.component import VERDICT
+from components.data.gate.component import find_verdict
 from components.data.span_properties import EARLIER_SPANS, SPAN_DIGEST, data_digest
 from components.model.evaluator.judgement import Check, Judgement
 from components.model.model_card import CardFacts, model_card
 from components.model.serving_folder import ModelId, push_candidate, serving_now
+from trainer.warm_start import WARM_START
 
 
 class Executor(executor.Executor):
@@ -62,6 +62,7 @@ class Executor(executor.Executor):
             else:
                 self._MarkNotPushed(pushed_model)
         else:
+            span_digest, earlier = map(examples.get_string_custom_property, (SPAN_DIGEST, EARLIER_SPANS))
             facts = CardFacts(
                 run_id=self._context.pipeline_run_id,
                 code_version=exec_properties["code_version"],
@@ -69,11 +70,13 @@ class Executor(executor.Executor):
                 settings_digest=hashlib.sha256(exec_properties["settings"].encode()).hexdigest(),
                 model=ModelId(uri=model.uri, created_ms=model.mlmd_artifact.create_time_since_epoch),
                 span=examples.get_int_custom_property("span"),
-                data_digest=data_digest(*map(examples.get_string_custom_property, (SPAN_DIGEST, EARLIER_SPANS))),
+                data_digest=data_digest(span_digest, earlier),
                 gate_data_digest=test_examples.get_string_custom_property(SPAN_DIGEST),
                 judgement=Judgement.model_validate_json(blessing.get_string_custom_property("judgement")),
                 serving=[Check(**check) for check in json.loads(infra_blessing.get_string_custom_property("checks"))],
-                data=DataVerdict.model_validate_json(Path(verdict.uri, VERDICT).read_text("utf-8")),
+                data=find_verdict(Path(verdict.uri)),
+                earlier_spans=tuple(map(int, json.loads(earlier or "{}"))),
+                warm_start=model.has_custom_property(WARM_START),
             )
             record = push_candidate(
                 Path(self.GetModelPath(input_dict)),

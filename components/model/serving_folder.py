@@ -224,11 +224,11 @@ def push_candidate(
         model: Identity of the Model artifact.
         figures: Figures of the model, which become the metrics of the record.
         signatures: Names of the SavedModel's signatures.
-        run_id: Id of the run that trained the model.
+        run_id: Id of the run that pushes the model. An earlier run may have trained it.
         span: Span that the model was trained on.
         data_digest: Digest of the shards of the span, or of all spans of a window.
-        code_version: Version of the code that trained the model.
-        settings_digest: sha256 of the run's resolved settings.
+        code_version: Version of the code of that run.
+        settings_digest: sha256 of the resolved settings of that run.
         card: The model card, from `components.model.model_card`.
         override: Reason of a person who overruled the gate, if any.
 

@@ -1,15 +1,15 @@
 """Record of exports in ML Metadata: executions outside of any run, which read a pushed model and write an artifact."""
 
 import contextlib
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ml_metadata import errors
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from pipeline.metadata.address import Address
-from pipeline.metadata.garbage import EXPORTED
+from pipeline.metadata.garbage import EXPORTED, remove_folder
 from pipeline.metadata.writer import MetadataStore, mark_failed
 
 _NODE, _CHANNEL = "Export", "exported_model"
@@ -68,8 +68,10 @@ class ExportRecorder:
             written = [(artifact, _event(mlmd.Event.OUTPUT, _CHANNEL))]
             _, [output.artifact], _ = self._store.put_execution(execution, written, [])
         except BaseException as error:
-            shutil.rmtree(output.folder, ignore_errors=True)
-            mark_failed(self._store, execution.id, error=str(error))
+            self._remove(execution.id)
+            # An error of the store must not hide the first one. The next export marks this execution as failed.
+            with contextlib.suppress(errors.StatusError):
+                mark_failed(self._store, execution.id, error=str(error))
             raise
 
     def _contexts(self) -> list[mlmd.Context]:
@@ -82,12 +84,15 @@ class ExportRecorder:
     def _folder(self, execution: int) -> Path:
         return self._root / _NODE / _CHANNEL / str(execution)
 
+    def _remove(self, execution: int) -> None:
+        remove_folder(self._root, _NODE, _CHANNEL, str(execution))
+
     def _remove_killed(self) -> None:
         """Remove what killed exports left. None is running, because the caller holds the lock."""
         context = self._store.get_context_by_type_and_name("node", f"{self._pipeline}.{_NODE}")
         for execution in self._store.get_executions_by_context(context.id) if context else []:
             if execution.last_known_state == mlmd.Execution.RUNNING:
-                shutil.rmtree(self._folder(execution.id), ignore_errors=True)
+                self._remove(execution.id)
                 mark_failed(self._store, execution.id, error="killed")
 
 

@@ -1,13 +1,14 @@
 """Bounds of an export, its record in ML Metadata, and what is left when it is refused."""
 
+import filelock
 import numpy as np
 import pytest
 
-from components.errors import NotFound, UsageError
+from components.errors import AnotherRun, ExportRefused, NotFound, UsageError
 from components.model.evaluator.judgement import GateSettings
 from components.model.serving_folder import ModelId
 from pipeline.drawing.lineage import tree
-from pipeline.export import _compare, export
+from pipeline.export import _compare, _refuse, export
 from pipeline.garbage_collection import collect_garbage
 from pipeline.metadata.address import Address
 from pipeline.metadata.export_record import ExportRecorder
@@ -44,11 +45,28 @@ def test_a_difference_of_one_probability_is_found():
     assert compared(exported, bound=None)[1] == []  # int8 has no such bound
 
 
-def test_numbers_that_are_not_finite_are_refused():
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_refused(number):
     exported = MODEL.copy()
-    exported[7] = np.nan
+    exported[7] = number
     comparison, missed = compared(exported, bound=0.5)
-    assert missed == ["largest difference of probabilities"] and comparison.same_class == 99
+    assert missed == ["answers that are not finite", "largest difference of probabilities"]
+    assert comparison.same_class == 99 and comparison.largest_difference == 1
+    assert compared(exported, bound=None)[1] == ["answers that are not finite"]  # as with int8
+
+
+def test_the_advice_fits_the_missed_bound():
+    far = MODEL.copy()
+    far[7] += [-0.01, 0.01]
+    for exported, bound, int8, advice in (
+        (far, 0.001, False, "Allow a larger difference with --max-difference."),
+        (with_wrong_answers(30), None, False, "Train again."),
+        (with_wrong_answers(30), None, True, "Export it without --int8, or train again."),
+    ):
+        with pytest.raises(ExportRefused) as refused:
+            _refuse("cats", compared(exported, bound)[0], int8)
+        assert refused.value.args[0].endswith(f"No file is left. {advice}")
+    _refuse("cats", compared(MODEL, bound=0)[0], int8=False)
 
 
 def test_an_export_is_gated_like_a_model_of_its_own():
@@ -116,6 +134,26 @@ def test_a_refused_export_leaves_no_file_and_is_recorded_as_failed(store, error)
     assert execution.state == "failed" and execution.properties["error"] == str(error)
 
 
+def test_an_error_of_the_store_does_not_hide_the_first_error(store):
+    address, pushed = store
+    recorder = ExportRecorder(address, "sample", address.file.parent / "root")
+    with pytest.raises(ValueError, match="misses a bound"), recorder.recorded({"pushed_model": pushed}) as output:
+        output.folder.mkdir(parents=True)
+        address.file.write_bytes(b"no database" * 1000)
+        raise ValueError("misses a bound")
+    assert not output.folder.exists()
+
+
+def test_files_behind_a_link_are_not_removed(store, tmp_path):
+    address, pushed = store
+    (tmp_path / "elsewhere").mkdir()
+    (address.file.parent / "root").mkdir()
+    (address.file.parent / "root" / "Export").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="misses a bound"):
+        write_export(address, pushed, ValueError("misses a bound"))
+    assert [*(tmp_path / "elsewhere").rglob("model.tflite")]
+
+
 def test_the_files_of_a_killed_export_are_removed_by_the_next_one(store):
     address, pushed = store
     recorder = ExportRecorder(address, "sample", address.file.parent / "root")
@@ -155,3 +193,15 @@ def test_names_of_models_that_do_not_exist(tmp_path):
         export("sample/1", runs=tmp_path)
     with pytest.raises(UsageError, match="between 0 and 1"):
         export("sample", max_difference=2, runs=tmp_path)
+
+
+def test_an_export_waits_for_no_other_command(tmp_path):
+    version = tmp_path / "sample" / "serving" / "1"
+    version.mkdir(parents=True)
+    with (
+        filelock.FileLock(tmp_path / "sample" / ".lock"),
+        pytest.raises(AnotherRun, match="a run of sample is running, or another command such as `vitpipe export`"),
+    ):
+        export("sample", runs=tmp_path)
+    with pytest.raises(UsageError, match="holds no SavedModel"):  # the lock is taken before this check
+        export("sample", runs=tmp_path)

@@ -39,6 +39,10 @@ def test_the_digest_of_a_step_changes_only_with_code_that_it_imports(copy):
     assert edited[0] != train
     assert edited[1:] == [preprocessing, pusher]
 
+    with (copy / "components" / "model" / "model_card.md").open("a") as file:  # a template of the pusher
+        file.write("changed\n")
+    assert digests(copy)[:2] == edited[:2] and digests(copy)[2] != pusher
+
 
 def version_in(folder):
     done = subprocess.run(

@@ -7,8 +7,14 @@ import numpy as np
 import pytest
 
 from tests.helpers.job import PLAIN, TRAINING, split
-from trainer.finetune import accept, adapt, fine_tune, rebuild_head
-from trainer.settings import AugmentSettings, FinetuneSettings, ModelSettings, TrainingSettings
+from trainer.finetune import accept, adapt, fine_tune, phases, rebuild_head, training_of_phase
+from trainer.settings import (
+    REPLACED_IN_FINETUNING,
+    AugmentSettings,
+    FinetuneSettings,
+    ModelSettings,
+    TrainingSettings,
+)
 from trainer.train import build_vit
 
 MODEL = ModelSettings(image_size=8, depth=3, width=16, heads=2)
@@ -40,6 +46,16 @@ def changed(one, other):
     """Return the names of the layers whose weights differ."""
     pairs = zip(one.weights, other.weights, strict=True)
     return {left.path.split("/")[1] for left, right in pairs if not np.array_equal(left, right)}
+
+
+def test_a_phase_replaces_settings_of_the_training():
+    training = TrainingSettings()
+    head, blocks = (training_of_phase(training, phase) for phase in phases(FINETUNE))
+    assert (head.epochs, head.learning_rate, head.weight_decay) == (2, 3e-2, 0)
+    assert (blocks.epochs, blocks.learning_rate, blocks.weight_decay) == (3, 3e-3, FINETUNE.weight_decay)
+    assert (blocks.warmup_epochs, blocks.final_learning_rate) == (0, 0)
+    replaced = {name for name, value in blocks if value != getattr(training, name)}
+    assert replaced == {*REPLACED_IN_FINETUNING}
 
 
 @pytest.fixture(scope="module")

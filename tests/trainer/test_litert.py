@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from trainer import serving
-from trainer.litert import LiteRTModel, convert
+from trainer.litert import LiteRTModel, convert, first_line
 from trainer.vit import ViT
 
 
@@ -55,3 +55,8 @@ def test_another_saved_model_is_an_error(tmp_path):
     tf.saved_model.save(tf.Module(), str(tmp_path / "other"))
     with pytest.raises(ValueError, match="serving_images"):
         convert(tmp_path / "other")
+
+
+def test_an_error_without_a_message_is_named_by_its_type():
+    assert first_line(RuntimeError()) == "RuntimeError"
+    assert first_line(RuntimeError("\nno such operation\nat 0x1")) == "no such operation"

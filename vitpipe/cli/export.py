@@ -29,7 +29,7 @@ def export(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Pipeline, for its newest version, or PIPELINE/VERSION.")],
     to: Annotated[Format, typer.Option(metavar="FORMAT", help="Format: `litert` (formerly TensorFlow Lite).")],
     int8: Annotated[
-        bool, typer.Option("--int8", help="Quantize to int8, calibrated with images that the model was trained on.")
+        bool, typer.Option("--int8", help="Quantize to int8, calibrated with images of the train split.")
     ] = False,
     max_difference: Annotated[
         float | None,
@@ -62,8 +62,9 @@ def export(
     for check in comparison.checks:
         print_line(check)
     print_line(
-        f"size {comparison.bytes / 1e6:.2f} MB, was {comparison.model_bytes / 1e6:.2f} MB; one image takes "
-        f"{comparison.milliseconds:.2f} ms, took {comparison.model_milliseconds:.2f} ms"
+        f"The exported model has {comparison.bytes / 1e6:.2f} MB, the pushed model {comparison.model_bytes / 1e6:.2f} "
+        f"MB. One image takes {comparison.milliseconds:.2f} ms, with the pushed model "
+        f"{comparison.model_milliseconds:.2f} ms."
     )
     print_line(
         f"exported version {exported.version} of {exported.pipeline} to {display_path(exported.file)}, artifact "

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import typer
 
 from components.model.evaluator.judgement import Check
-from components.model.serving_folder import CARD
+from components.model.serving_folder import CARD, read_record
 from pipeline.console.logs import display_path
 from pipeline.console.terminal import print_json, print_line
 from pipeline.metadata.properties import UnreadableError
@@ -47,11 +47,22 @@ def why(run: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> None:
     summary = summarise(result)
     if summary.pushed:
         print_line(f"The model was pushed as version {summary.pushed}.")
-        card = address.run_folder(runs, summary.pipeline) / "serving" / summary.pushed / CARD
-        if card.is_file():
+        if card := _card(address.run_folder(runs, summary.pipeline) / "serving" / summary.pushed, result.name):
             print_line(f"Its model card is {display_path(card)}.")
     for reason in summary.unreadable:
         print_line(f"Part of the run's record cannot be read: {reason}.")
+
+
+def _card(version_folder: Path, run: str) -> Path | None:
+    """Return the model card of a pushed version; None if it is missing, or belongs to another run.
+
+    After a run folder was removed and created again, another run may have pushed the same version.
+    """
+    card = version_folder / CARD
+    try:
+        return card if card.is_file() and read_record(version_folder).run_id == run else None
+    except ValueError:  # the record cannot be read
+        return None
 
 
 def _as_json(result: RunResult) -> dict[str, Any]:

@@ -34,6 +34,14 @@ VERDICT = "verdict.json"
 _SAMPLES = 8  # sample pictures of each class on the page
 
 
+def find_verdict(folder: Path) -> DataVerdict | None:
+    """Return the verdict in the folder of an artifact; None if it no longer exists or cannot be read."""
+    try:
+        return DataVerdict.model_validate_json((folder / VERDICT).read_text("utf-8"))
+    except (OSError, ValueError):  # ValueError: invalid JSON or UTF-8, or the format of another version
+        return None
+
+
 class Executor(base_executor.BaseExecutor):
     """Executor that checks a span and writes the verdict and its page.
 

@@ -128,7 +128,6 @@ def loaded(source: str, flags: list[str] | None = None, environment: dict[str, s
         return None
     event("settings")
     settings.resolved(1).encode()
-    settings.resolved(1)
     return settings
 
 

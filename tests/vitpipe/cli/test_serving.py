@@ -7,6 +7,7 @@ from PIL import Image
 
 from components.model.serving_folder import ModelId, ModelRecord, push, read_record
 from tests.helpers.kill import killed_after
+from vitpipe.cli.why import _card
 
 
 @pytest.fixture
@@ -121,3 +122,13 @@ def test_repeating_a_killed_roll_back_does_not_go_further_back(vitpipe, folder):
     assert "had done this already" in done.stderr and not (versions / "5").exists()
     done = vitpipe(folder, "rollback")
     assert (done.returncode, done.stderr) == (0, "") and "version 5 in runs/x/serving is version 1 again" in done.stdout
+
+
+def test_only_the_card_of_the_run_itself_is_named(folder):
+    version = folder / "runs" / "x" / "serving" / "1"
+    assert _card(version, "r") is None
+    (version / "README.md").write_text("card")
+    assert _card(version, "r") == version / "README.md"
+    assert _card(version, "another run") is None
+    (version / "model.json").write_text("{")
+    assert _card(version, "r") is None
