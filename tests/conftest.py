@@ -45,6 +45,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 # Test files that take minutes, the longest first.
 LONGEST = (
+    "test_containers.py",
     "test_commands.py",
     "test_chaos.py",
     "test_walk.py",
