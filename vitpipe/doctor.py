@@ -130,7 +130,8 @@ def lock() -> Diagnosis:
         return Diagnosis(Health.OK, f"no {LOCK.parent.name}/{LOCK.name} beside the code, so nothing to compare with")
     pins = _pins(LOCK)
     # The CPU image leaves out packages that no command imports.
-    in_image = {pin.name for pin in _pins(LOCK.with_name("steps.txt"))}
+    lock_of_image = LOCK.with_name("steps.txt")
+    in_image = {pin.name for pin in (_pins(lock_of_image) if lock_of_image.is_file() else pins)}
     drift = []
     for pin in pins:
         if pin.marker and not pin.marker.evaluate():

@@ -7,9 +7,13 @@
 # FOLDER needs 10 GB and is kept, so that the next call builds only what has changed. OPTIONS are options of
 # `buildah build`, such as --target=uv.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
+if (($# < 2)); then
+    echo "usage: $0 FOLDER IMAGE [OPTION...]" >&2
+    exit 2
+fi
 FOLDER=$(realpath --canonicalize-missing "$1") IMAGE=$2
 shift 2
+cd "$(dirname "$0")/../.."
 
 kubeflow/images/debian.sh "$FOLDER" trixie
 # With chroot isolation the build needs no namespaces, which some machines do not allow.

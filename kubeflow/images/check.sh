@@ -20,7 +20,7 @@ fi
 STORE=(--root "$FOLDER/images" --runroot "$FOLDER/running")
 
 clean_up() {
-    buildah "${STORE[@]}" rm --all >/dev/null # containers of a build that failed
+    buildah "${STORE[@]}" rm --all >/dev/null 2>&1 || true # containers of a build that failed
     umount --quiet "$FOLDER/images/overlay" || true # a mount that the engine itself has made
     if ((!KEEP)) && grep -qF " $FOLDER/" /proc/mounts; then
         echo "$FOLDER is not removed, because something is mounted below it" >&2
@@ -43,7 +43,7 @@ run() {
         --security-opt=no-new-privileges --ulimit=nofile="$(ulimit -n):$(ulimit -n)" --ulimit=nproc=8192:8192 "$@"
 }
 
-in_image() { run --network=none --volume="$FOLDER/vitpipe:/vitpipe" "$@"; }
+in_image() { run --network=none --volume="$FOLDER/check-volume:/vitpipe" "$@"; }
 
 step "resolving the lock file of the GPU image"
 build localhost/check-uv --target=uv
@@ -57,8 +57,8 @@ build localhost/vitpipe
 podman "${STORE[@]}" image inspect vitpipe --format 'user {{.User}}, {{.Size}} bytes, {{json .Labels}}'
 podman "${STORE[@]}" history vitpipe --format 'table {{.Size}} {{.CreatedBy}}' | cut -c 1-120
 
-rm -rf --one-file-system "$FOLDER/vitpipe"
-install --directory --owner=10001 --group=10001 "$FOLDER/vitpipe"
+rm -rf --one-file-system "$FOLDER/check-volume"
+install --directory --owner=10001 --group=10001 "$FOLDER/check-volume"
 
 step "checking for leftover tools, caches and write permissions"
 # shellcheck disable=SC2016 # the container expands it

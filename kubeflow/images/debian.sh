@@ -23,7 +23,7 @@ if podman "${STORE[@]}" image exists "localhost/debian:$SUITE"; then
     exit
 fi
 
-root=$FOLDER/$SUITE
+root=$FOLDER/debian-$SUITE
 rm -rf --one-file-system "$root" # left by a call that was interrupted
 mkdir -p "$root"
 debootstrap --variant=minbase "$SUITE" "$root" >"$FOLDER/debootstrap.log"

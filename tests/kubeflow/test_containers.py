@@ -22,7 +22,6 @@ from tests.helpers.walk import steps, walk
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.mysql, pytest.mark.timeout(3600)]
 
 SETTINGS = SHORT | {"kubeflow.image": containers.IMAGE, "kubeflow.step.memory": "3Gi", "kubeflow.retries": 1}
-TOO_LITTLE = "700Mi"  # enough to start the Trainer, but not to train
 # What a step sees of its container, as JSON.
 LOOK = """
 import json, os
