@@ -48,7 +48,7 @@ def test_the_answers_are_those_of_the_saved_model(exported, pixels, expected):
 def test_int8_is_smaller_and_close(folder, exported, pixels, expected):
     quantized = convert(folder, calibration=pixels)
     difference = np.abs(answers(quantized, pixels) - expected).mean()
-    assert len(quantized) < len(exported) and 1e-5 < difference < 0.1
+    assert len(quantized) < len(exported) and 1e-5 < difference < 0.3
 
 
 def test_another_saved_model_is_an_error(tmp_path):
