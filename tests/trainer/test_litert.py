@@ -17,6 +17,7 @@ def pixels():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
+    keras.utils.set_random_seed(0)  # some random weights are much less exact in int8
     model = ViT(image_size=8, patch_size=4, classes=3, depth=1, width=32, heads=2)
     model.head.kernel.assign(keras.random.normal(model.head.kernel.shape, 0, 0.2, seed=1))
     folder = tmp_path_factory.mktemp("saved") / "model"
@@ -48,7 +49,7 @@ def test_the_answers_are_those_of_the_saved_model(exported, pixels, expected):
 def test_int8_is_smaller_and_close(folder, exported, pixels, expected):
     quantized = convert(folder, calibration=pixels)
     difference = np.abs(answers(quantized, pixels) - expected).mean()
-    assert len(quantized) < len(exported) and 1e-5 < difference < 0.3
+    assert len(quantized) < len(exported) and 1e-5 < difference < 0.1
 
 
 def test_another_saved_model_is_an_error(tmp_path):
