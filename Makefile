@@ -1,4 +1,4 @@
-# make setup [LOCK=dev|base|gpu|hub] [PYTHON=python3.12]   create .venv; needs only Python 3.11 to 3.13 with pip or uv
+# make setup [LOCK=dev|base|gpu|hub|mlflow] [PYTHON=python3.12]   create .venv; needs only Python 3.11 to 3.13 with pip or uv
 # make run | test | test-all | lint | docs | bench         set up first if needed; all except `run` need LOCK=dev
 # make lock                                                renew all lock files in requirements/
 
@@ -83,6 +83,7 @@ lock: .uv/.ready
 		-o requirements/steps.txt
 	$(COMPILE) pyproject.toml --extra gpu -c requirements/base.txt -o requirements/gpu.txt
 	$(COMPILE) pyproject.toml --extra hub -c requirements/base.txt -o requirements/hub.txt
+	$(COMPILE) pyproject.toml --extra mlflow -c requirements/base.txt -o requirements/mlflow.txt
 	$(COMPILE) pyproject.toml --extra dev -c requirements/base.txt -o requirements/dev.txt
 	echo uv | $(COMPILE) - -o requirements/uv.txt
 	echo cyclonedx-bom | $(COMPILE) - -o requirements/sbom.txt

@@ -83,3 +83,7 @@ class ClusterError(VitpipeError):
 
 class EngineError(VitpipeError):
     """The engine that runs the Beam jobs did not answer, or lost a job."""
+
+
+class TrackingError(VitpipeError):
+    """A tracking server did not answer, or rejected a request."""

@@ -9,7 +9,8 @@ from pipeline.result.run_result import RunResult
 from pipeline.result.summary import summarise
 
 _FACTS = ("code_version", "lock_digest", "data_digest", "gate_data_digest", "trigger", "reason", "accepted")
-_FIGURES = ("accuracy", "top_3", "log_loss", "calibration_error")
+# Figures of the model gate about the whole test set.
+FIGURES = ("accuracy", "top_3", "log_loss", "calibration_error")
 
 
 def differences(one: Run, other: Run) -> list[tuple[str, Any, Any]]:
@@ -55,7 +56,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "blessed": summary.blessed,
         "pushed": summary.pushed,
         "unreadable": "; ".join(summary.unreadable) or None,
-        **{name: figures.get(name) for name in _FIGURES},
+        **{name: figures.get(name) for name in FIGURES},
         **flat(_mapping(figures.get("class_accuracy")), "class_accuracy."),
     }
 

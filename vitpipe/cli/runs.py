@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from pipeline.console.duration import duration
-from pipeline.console.terminal import json_text, print_json, print_line
+from pipeline.console.terminal import Console, json_text, print_json, print_line
 from pipeline.metadata import stores
+from pipeline.metadata.properties import UnreadableError
 from pipeline.metadata.records import Artifact, Execution, Run
 from pipeline.result.differences import differences
 from pipeline.result.listing import Order, check_some_store, newest
@@ -131,13 +133,36 @@ def diff(first: RunName, second: RunName, runs: Runs = Path("runs"), as_json: Js
         print_rows(("", left.name, right.name), [(what, _text(before), _text(after)) for what, before, after in rows])
 
 
-@app.command(rich_help_panel=LOOK, epilog=example("vitpipe runs export > runs.jsonl"))
-def export(pipeline: OnlyPipeline = None, runs: Runs = Path("runs")) -> None:
+class Catalogue(StrEnum):
+    """Catalogue of runs that runs can be exported to."""
+
+    MLFLOW = "mlflow"
+
+
+@app.command(
+    rich_help_panel=LOOK, epilog=example("vitpipe runs export > runs.jsonl", "vitpipe runs export --to mlflow")
+)
+def export(
+    to: Annotated[
+        Catalogue | None,
+        typer.Option(
+            metavar="mlflow",
+            help="Write the runs to the tracking server that `MLFLOW_TRACKING_URI` names.",
+            show_default="standard output",
+        ),
+    ] = None,
+    pipeline: OnlyPipeline = None,
+    runs: Runs = Path("runs"),
+) -> None:
     """Print every run with all its details as one line of JSON, the newest first.
 
-    For import into another catalogue of runs.
+    For import into another catalogue of runs. With `--to mlflow`, runs are written to a tracking server of MLflow
+    instead. Repeat the command to add new runs; runs that the server has are not exported twice.
     """
     check_some_store(runs)
+    if to is Catalogue.MLFLOW:
+        _export_to_mlflow(pipeline, runs)
+        return
     # Lines are printed after the stores are closed. A pager that waits for the user would keep the file locked, and a
     # run would wait to write to it.
     answers, problems = stores.ask_all(
@@ -147,6 +172,26 @@ def export(pipeline: OnlyPipeline = None, runs: Runs = Path("runs")) -> None:
     for _, lines in answers:
         for line in lines:
             print(line)
+
+
+def _export_to_mlflow(pipeline: str | None, runs: Path) -> None:
+    from rich.progress import track
+
+    from vitpipe.mlflow_export import Tracking
+
+    tracking = Tracking()
+    # The stores are closed before the server is asked, for the reason above.
+    answers, problems = stores.ask_all(runs, lambda store: list(newest(store, pipeline)))
+    print_warnings(problems)
+    found = [run for _, of_store in answers for run in of_store]
+    exported = 0
+    console = Console(stderr=True)
+    for run in track(found, "runs exported", console=console, disable=not console.is_terminal):
+        try:
+            exported += tracking.export(run)
+        except UnreadableError as error:
+            print_warnings([f"run {run.name} is not exported: {error}"])
+    print_line(f"{exported:,} of {len(found):,} runs exported; the server had the others in their present state")
 
 
 def _run_as_json(run: Run) -> dict[str, Any]:
