@@ -291,10 +291,10 @@ def flink(folder: Path, workers: int) -> Iterator[tuple[dict[str, str], dict[str
     if not workers:
         yield {}, {}
         return
-    from tests.helpers.flink import Engine
+    from tests.helpers.beam_engine import Engine
 
     folder.mkdir()
-    engine = Engine(folder, memory="3g")
+    engine = Engine("flink", folder, memory="3g")
     try:
         settings = {**engine.settings, "beam.workers": workers, "beam.parallelism": workers}
         others = {

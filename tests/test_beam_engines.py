@@ -1,4 +1,4 @@
-"""The data path on a real Flink with two pools of workers, one of which loses a worker."""
+"""The data path on real engines with two pools of workers, one of which loses a worker."""
 
 import subprocess
 
@@ -12,17 +12,19 @@ from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 from pipeline.result.run_result import RunResult
 from pipeline.settings import load
-from tests.helpers import flink, same_data
+from tests.helpers import beam_engine, same_data
+from tests.helpers.beam_engine import Engine
 from tests.helpers.command import SHORT, command, run_id, states, with_settings
-from tests.helpers.flink import Engine
 from trainer.framing import FRAMING, Framing
 
-pytestmark = [pytest.mark.flink, pytest.mark.slow, pytest.mark.skipif(bool(flink.missing()), reason=flink.missing())]
+pytestmark = [pytest.mark.beam_engine, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory):
-    engine = Engine(tmp_path_factory.mktemp("flink"))
+@pytest.fixture(scope="module", params=beam_engine.KINDS)
+def engine(request, tmp_path_factory):
+    if reason := beam_engine.missing(request.param):
+        pytest.skip(reason)
+    engine = Engine(request.param, tmp_path_factory.mktemp(request.param))
     yield engine
     engine.stop()
 

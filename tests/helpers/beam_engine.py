@@ -1,4 +1,4 @@
-"""Flink's job server with an embedded cluster, and two pools of workers, as on an engine with two machines."""
+"""A Beam job server with an embedded engine, and two pools of workers, as on an engine with two machines."""
 
 import os
 import shutil
@@ -7,21 +7,45 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
 from tests.helpers.command import ROOT
 
-JARS = Path(os.environ.get("FLINK_JARS") or ROOT / ".cache" / "flink")
-_OPENED = ("java.lang", "java.nio", "sun.nio.ch", "java.util", "java.net", "java.time")  # packages that Flink reads
+JARS = Path(os.environ.get("ENGINE_JARS") or ROOT / ".cache")  # with a folder for each engine
 
 
-def missing() -> str:
-    """Return why no engine can be started here; empty if it can."""
+class _Kind(NamedTuple):
+    driver: str  # main class of the job server
+    master: str  # option that embeds an engine with two tasks
+    opened: tuple[str, ...]  # packages of java.base that the engine reads
+    settings: dict[str, int]
+
+
+_KINDS = {
+    "flink": _Kind(
+        "org.apache.beam.runners.flink.FlinkJobServerDriver",
+        "--flink-master=[local]",
+        ("java.lang", "java.nio", "sun.nio.ch", "java.util", "java.net", "java.time"),
+        {"beam.parallelism": 2},
+    ),
+    "spark": _Kind(
+        "org.apache.beam.runners.spark.SparkJobServerDriver",
+        "--spark-master-url=local[2]",
+        ("java.lang", "java.lang.invoke", "java.nio", "sun.nio.ch", "java.util", "java.util.concurrent", "java.net"),
+        {},
+    ),
+}
+KINDS = tuple(_KINDS)
+
+
+def missing(kind: str) -> str:
+    """Return why an engine of a kind cannot be started here; empty if it can."""
     if not shutil.which("java"):
         return "no java on the PATH: install Java 17"
-    if not any(JARS.glob("beam-runners-flink-*.jar")):
-        return f"no job server of Flink in {JARS}: run tests/helpers/fetch_flink.sh, or set FLINK_JARS"
+    if not any((JARS / kind).glob(f"beam-runners-{kind}-*.jar")):
+        return f"no job server of {kind} in {JARS / kind}: run `tests/helpers/fetch_engine.sh {kind}`"
     return ""
 
 
@@ -35,23 +59,25 @@ class Engine:
     """A job server and two pools. The pools share a port, so that the kernel distributes the workers.
 
     Args:
+        kind: one of KINDS.
         folder: an empty folder for logs and staged files.
         memory: largest heap of the JVM.
     """
 
-    def __init__(self, folder: Path, memory: str = "1g") -> None:
+    def __init__(self, kind: str, folder: Path, memory: str = "1g") -> None:
         self.folder, self.pools = folder, []
+        driver, master, opened, settings = _KINDS[kind]
         self._pool_port, job, artifact = free_port(), free_port(), free_port()
         self.settings = {
-            "beam.runner": "flink",
+            "beam.runner": kind,
             "beam.job_service": f"127.0.0.1:{job}",
             "beam.artifact_service": f"127.0.0.1:{artifact}",
             "beam.worker_pool": f"127.0.0.1:{self._pool_port}",
             "beam.workers": 2,
-            "beam.parallelism": 2,
+            **settings,
         }
-        java = ["java", f"-Xmx{memory}", *(f"--add-opens=java.base/{name}=ALL-UNNAMED" for name in _OPENED)]
-        server = ["-cp", f"{JARS}/*", "org.apache.beam.runners.flink.FlinkJobServerDriver", "--flink-master=[local]"]
+        java = ["java", f"-Xmx{memory}", *(f"--add-opens=java.base/{name}=ALL-UNNAMED" for name in opened)]
+        server = ["-cp", f"{JARS / kind}/*", driver, master]
         ports = ["--job-host=127.0.0.1", f"--job-port={job}", f"--artifact-port={artifact}", "--expansion-port=0"]
         self.server = self._start("server", *java, *server, *ports, f"--artifacts-dir={folder / 'artifacts'}")
         pool = [sys.executable, "-m", "pipeline.worker_pool", f"--port={self._pool_port}"]
