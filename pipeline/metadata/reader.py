@@ -161,6 +161,7 @@ class Reader:
         properties: Sequence[tuple[str, str]] = (),
         limit: int | None = None,
         offset: int = 0,
+        pipeline: str | None = None,
     ) -> list[Artifact]:
         """Return the artifacts that satisfy all conditions, the newest first.
 
@@ -172,9 +173,16 @@ class Reader:
             properties: names and values of properties. A value is a text, and also matches an equal number.
             limit: number of artifacts; None for all.
             offset: number of artifacts to skip; has an effect only with `limit`.
+            pipeline: artifacts of this pipeline only; None for all.
         """
         conditions = ["a.create_time_since_epoch >= ?"]
         values: list[object] = [since_ms]
+        if pipeline is not None:
+            conditions.append(
+                "a.id IN (SELECT b.artifact_id FROM Attribution b JOIN Context q ON q.id = b.context_id "
+                "JOIN Type s ON s.id = q.type_id WHERE s.name = 'pipeline' AND q.name = ?)"
+            )
+            values.append(pipeline)
         if type_name is not None:
             conditions.append("t.name = ?")
             values.append(type_name)
@@ -205,6 +213,15 @@ class Reader:
     def artifact(self, artifact_id: int) -> Artifact | None:
         """Return the artifact with an id; None if there is no such artifact."""
         return self._artifacts_by_id([artifact_id]).get(artifact_id)
+
+    def pipelines(self) -> list[str]:
+        """Return the names of all pipelines in the store, in alphabetical order."""
+        return [
+            name
+            for (name,) in self._connection.rows(
+                "SELECT q.name FROM Context q JOIN Type s ON s.id = q.type_id WHERE s.name = 'pipeline' ORDER BY q.name"
+            )
+        ]
 
     def artifact_types(self) -> dict[str, int]:
         """Return the number of artifacts of each type."""

@@ -23,12 +23,9 @@ _STATES = {"complete": mlmd.Execution.COMPLETE, "cached": mlmd.Execution.CACHED,
 
 
 class _Store:
-    def __init__(self, file: Path, pipeline: str):
-        config = mlmd.ConnectionConfig()
-        config.sqlite.filename_uri = str(file)
-        config.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
-        self.store, self.pipeline, self.types = MetadataStore(config), pipeline, {}
-        self.root = file.parent / "root"
+    def __init__(self, address: Address, pipeline: str):
+        self.store, self.pipeline, self.types = MetadataStore(address.connection_config()), pipeline, {}
+        self.root = address.file.parent / "root" if address.file else Path("/runs", pipeline, "root")
 
     def _type(self, kind: type, name: str) -> int:
         put = {
@@ -107,7 +104,7 @@ def _built(pipeline: str, runs: int, process: str | None) -> tuple[bytes, str, l
 
 
 def _build(file: Path, pipeline: str, runs: int, process: str | None) -> list[str]:
-    made, names, last = _Store(file, pipeline), [], {}
+    made, names, last = _Store(Address(file=file), pipeline), [], {}
     for number in range(runs):
         name = f"{pipeline}-run-{number:03}"
         names.append(name)
@@ -165,16 +162,29 @@ def _build(file: Path, pipeline: str, runs: int, process: str | None) -> list[st
     return names
 
 
+def put_push(address: Address, pipeline: str, version: str) -> None:
+    """Add a run that pushes a version of a model trained on span 1 to a store."""
+    made = _Store(address, pipeline)
+    name = f"{pipeline}-run-{version}"
+    made.store.put_contexts([made.context("pipeline_run", name, {})])
+    examples = made.artifact("Examples", f"ImportExampleGen/{name}", span=1, split_names='["train", "val"]')
+    made.node(name, "ImportExampleGen", "complete", {}, {"examples": examples})
+    model = made.artifact("Model", f"Trainer/{name}")
+    made.node(name, "Trainer", "complete", {"examples": examples}, {"model": model})
+    pushed = made.artifact("PushedModel", f"Pusher/{name}", pushed=1, pushed_version=version)
+    made.node(name, "Pusher", "complete", {"model": model}, {"pushed_model": pushed})
+
+
 def put_run(file: Path, pipeline: str, name: str, facts: Mapping[str, str]) -> None:
     """Add a run with a single node to a store."""
-    made = _Store(file, pipeline)
+    made = _Store(Address(file=file), pipeline)
     made.store.put_contexts([made.context("pipeline_run", name, dict(facts))])
     made.node(name, "ImportExampleGen", "complete", {}, {})
 
 
 def put_unblessed_run(file: Path, pipeline: str, name: str, judgement: Judgement, servable: bool = True) -> Path:
     """Add a run whose model was trained and missed a bound. Returns the folder of its model, which is not written."""
-    made = _Store(file, pipeline)
+    made = _Store(Address(file=file), pipeline)
     settings = {
         "name": pipeline,
         "keep_versions": 2,

@@ -72,9 +72,16 @@ def list_artifacts(
         if not equals:
             raise NotFound(f"--property {text} has no value: write NAME=VALUE, for example span=1")
         pairs.append((name, value))
-    with reader(store_of(pipeline, runs)) as store:
+    address = store_of(pipeline, runs)
+    with reader(address) as store:
         artifacts = store.artifacts(
-            type_name, state, _milliseconds(since) or 0, _milliseconds(until), pairs, limit or None
+            type_name,
+            state,
+            _milliseconds(since) or 0,
+            _milliseconds(until),
+            pairs,
+            limit or None,
+            pipeline=pipeline_on(address, store, pipeline),
         )
         if not artifacts and type_name and type_name not in (types := store.artifact_types()):
             raise NotFound(f"--type {type_name}: no artifact is of that type; there are {', '.join(types)}")
@@ -95,7 +102,7 @@ def show(name: ArtifactName, pipeline: OnePipeline = None, runs: Runs = Path("ru
     """Show one artifact and its properties."""
     address = store_of(pipeline, runs)
     with reader(address) as store:
-        artifact = find_artifact(store, address, name)
+        artifact = find_artifact(store, address, name, pipeline_on(address, store, pipeline))
     if as_json:
         print_json(_as_json(artifact))
         return
@@ -104,43 +111,70 @@ def show(name: ArtifactName, pipeline: OnePipeline = None, runs: Runs = Path("ru
     print_rows(("property", "value"), [(key, str(value)) for key, value in sorted(artifact.properties.items())])
 
 
-def find_artifact(store: Reader, address: Address, name: str) -> Artifact:
+def find_artifact(store: Reader, address: Address, name: str, pipeline: str | None) -> Artifact:
     """Find an artifact by the name that a user gave.
 
     Args:
         store: Reader of the store.
         address: Address of the store. Its run folder has the pushed models.
         name: Id of the artifact, `v3` for pushed version 3, or `span-2` for span 2.
+        pipeline: Artifacts of this pipeline only, see `pipeline_on`; None for all.
 
     Raises:
-        NotFound: If the store has no such artifact.
+        NotFound: If the store has no such artifact, or several pipelines may have one of that name.
     """
     if name.isdecimal() and len(name) < 19:  # a longer number is not a valid id in the database
         if artifact := store.artifact(int(name)):
             return artifact
         raise NotFound(f"no artifact {name}: `vitpipe artifacts list` shows the newest")
-    if match := re.fullmatch(r"v(?:ersion-)?(\d+)", name):
-        return _pushed_model(store, match[1], address.file.parent / "serving" if address.file else None)
-    if match := re.fullmatch(r"span-(\d+)", name):
-        examples = store.artifacts("Examples", properties=[("span", match[1])])
-        # The gate reads only the test split of its span. An artifact with the training images says more.
-        with_training = [artifact for artifact in examples if "train" in str(artifact.properties.get("split_names"))]
-        if found := with_training or windows_with(store, match[1]) or examples:
-            return found[0]
+    version, span = re.fullmatch(r"v(?:ersion-)?(\d+)", name), re.fullmatch(r"span-(\d+)", name)
+    if not version and not span:
         raise NotFound(
-            f"no run has read {name}: `vitpipe artifacts list --type Examples` shows the spans that were read"
+            f"{name} is not the name of an artifact: write an id, v3 for pushed version 3, or span-2 for span 2"
         )
-    raise NotFound(f"{name} is not the name of an artifact: write an id, v3 for pushed version 3, or span-2 for span 2")
+    if pipeline is None and not address.file and len(known := store.pipelines()) > 1:
+        raise NotFound(f"{name} may belong to several pipelines: choose one with --pipeline {'|'.join(known)}")
+    if version:
+        return _pushed_model(store, version[1], address.file.parent / "serving" if address.file else None, pipeline)
+    assert span
+    examples = store.artifacts("Examples", properties=[("span", span[1])], pipeline=pipeline)
+    # The gate reads only the test split of its span. An artifact with the training images says more.
+    with_training = [artifact for artifact in examples if "train" in str(artifact.properties.get("split_names"))]
+    if found := with_training or windows_with(store, span[1], pipeline) or examples:
+        return found[0]
+    raise NotFound(f"no run has read {name}: `vitpipe artifacts list --type Examples` shows the spans that were read")
 
 
-def windows_with(store: Reader, span: str) -> list[Artifact]:
+def pipeline_on(address: Address, store: Reader, pipeline: str | None) -> str | None:
+    """Return the pipeline to which queries are restricted; None for a file, which holds one pipeline.
+
+    For a file, `--pipeline` names the run folder, which may have been renamed since the pipeline ran.
+
+    Args:
+        address: Address of the store.
+        store: Reader of the store.
+        pipeline: Value of `--pipeline`, if given.
+
+    Raises:
+        NotFound: If the server has no such pipeline.
+    """
+    if address.file or pipeline is None:
+        return None
+    if pipeline not in (known := store.pipelines()):
+        raise NotFound(f"--pipeline {pipeline}: no such pipeline; there are {', '.join(known) or 'none'}")
+    return pipeline
+
+
+def windows_with(store: Reader, span: str, pipeline: str | None) -> list[Artifact]:
     """Return the examples of all windows that a span belongs to as an earlier span, the newest first.
 
     Args:
         store: Reader of the store.
         span: Number of the span.
+        pipeline: Examples of this pipeline only; None for all.
     """
-    windows = [artifact for artifact in store.artifacts("Examples") if EARLIER_SPANS in artifact.properties]
+    examples = store.artifacts("Examples", pipeline=pipeline)
+    windows = [artifact for artifact in examples if EARLIER_SPANS in artifact.properties]
     found = []
     for window in windows:
         with suppress(UnreadableError):  # anyone may write to a store
@@ -149,9 +183,10 @@ def windows_with(store: Reader, span: str) -> list[Artifact]:
     return found
 
 
-def _pushed_model(store: Reader, version: str, serving: Path | None) -> Artifact:
+def _pushed_model(store: Reader, version: str, serving: Path | None, pipeline: str | None) -> Artifact:
     """Return the artifact that a run pushed as `version`, or the model that a person pushed as it."""
-    if pushed := store.artifacts("PushedModel", properties=[("pushed_version", version), ("pushed", "1")]):
+    properties = [("pushed_version", version), ("pushed", "1")]
+    if pushed := store.artifacts("PushedModel", properties=properties, pipeline=pipeline):
         return pushed[0]  # the newest: versions start at 1 again after the serving folder was moved away
     if serving and (serving / version).is_dir():
         try:
@@ -163,7 +198,7 @@ def _pushed_model(store: Reader, version: str, serving: Path | None) -> Artifact
                 return model
     known = [
         str(artifact.properties.get("pushed_version"))
-        for artifact in reversed(store.artifacts("PushedModel", properties=[("pushed", "1")]))
+        for artifact in reversed(store.artifacts("PushedModel", properties=[("pushed", "1")], pipeline=pipeline))
     ]
     raise NotFound(f"no version {version} was pushed; the pushed versions are: {', '.join(known) or 'none'}")
 

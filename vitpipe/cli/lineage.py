@@ -11,7 +11,7 @@ from pipeline.console.terminal import print_json, print_line, printable
 from pipeline.drawing.lineage import Branch, as_json, describe, dot, mermaid, tree
 from pipeline.metadata.reader import reader
 from pipeline.metadata.stores import store_of
-from vitpipe.cli.artifacts import ArtifactName, find_artifact, windows_with
+from vitpipe.cli.artifacts import ArtifactName, find_artifact, pipeline_on, windows_with
 from vitpipe.cli.options import OnePipeline, Runs
 from vitpipe.cli.panels import LOOK, example
 from vitpipe.cli.tables import print_unwrapped
@@ -48,10 +48,11 @@ def lineage(
     """
     address = store_of(pipeline, runs)
     with reader(address) as store:
-        start = find_artifact(store, address, artifact)
+        only = pipeline_on(address, store, pipeline)
+        start = find_artifact(store, address, artifact, only)
         result = store.lineage(start.id, "up" if up else "down")
         involved = store.runs_named(sorted(set(result.runs.values())))
-        windows = windows_with(store, artifact.removeprefix("span-")) if artifact.startswith("span-") else []
+        windows = windows_with(store, artifact.removeprefix("span-"), only) if artifact.startswith("span-") else []
     if as_format is Format.JSON or json_:
         print_json(as_json(result, involved))
     elif as_format is Format.MERMAID:
