@@ -33,7 +33,12 @@ _KINDS = {
     "spark": _Kind(
         "org.apache.beam.runners.spark.SparkJobServerDriver",
         "--spark-master-url=local[2]",
-        ("java.lang", "java.lang.invoke", "java.nio", "sun.nio.ch", "java.util", "java.util.concurrent", "java.net"),
+        (
+            *("java.io", "java.lang", "java.lang.invoke", "java.lang.reflect", "java.net", "java.nio", "java.util"),
+            *("java.util.concurrent", "java.util.concurrent.atomic", "sun.nio.ch", "sun.nio.cs"),
+            # Without these, a task that fails ends its thread, and the job waits for ever.
+            *("sun.security.action", "sun.util.calendar"),
+        ),
         {},
     ),
 }
