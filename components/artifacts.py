@@ -1,7 +1,10 @@
-"""Artifact types of the steps that TFX does not have."""
+"""Artifact types of the steps that TFX does not have, and the folders of examples."""
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import ClassVar
 
+from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact, Property, PropertyType
 
 
@@ -23,3 +26,19 @@ class BackboneArtifact(Artifact):
     """Pretrained ViT to fine-tune. See `components.model.backbone`."""
 
     TYPE_NAME = "Backbone"
+
+
+class LabelSuspectsArtifact(Artifact):
+    """Images whose label is probably wrong. See `components.data.labels.component`."""
+
+    TYPE_NAME = "LabelSuspects"
+    PROPERTIES: ClassVar = {"span": Property(type=PropertyType.INT)}
+
+
+def split_folders(examples: Iterable[Artifact]) -> dict[str, Path]:
+    """Return the folder of each split of some Examples artifacts."""
+    return {
+        split: Path(artifact_utils.get_split_uri([artifact], split))
+        for artifact in examples
+        for split in artifact_utils.decode_split_names(artifact.split_names)
+    }

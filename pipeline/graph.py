@@ -24,6 +24,7 @@ from components.artifacts import DataVerdictArtifact
 from components.data.example_gen import SpanExampleGen
 from components.data.gate.component import DataGate
 from components.data.ingest.schema import read_bytes as schema_bytes
+from components.data.labels.component import LabelCheck
 from components.data.previous_span import PreviousSpan
 from components.data.statistics.component import ImageStatistics
 from components.model.backbone import Backbone
@@ -86,12 +87,25 @@ def create_pipeline(
         config={"data": data, "span": span},
         verdict=Channel(type=DataVerdictArtifact),
     ).with_id("PreviousSpan")
+    label_check = None
+    if settings.label_check.epochs:
+        label_check = LabelCheck(
+            examples=examples.outputs["examples"],
+            test_examples=test_examples.outputs["examples"],
+            statistics=image_statistics.outputs["statistics"],
+            settings=settings.label_check,
+            model=settings.model.model_dump_json(include={*FRAMING, "patch_size"}),
+            augment=settings.augment.model_dump_json(include={"flip"}),
+            training=settings.training.model_dump_json(include={"precision", "seed"}),
+            checkpoints=str(checkpoints_folder(settings)),
+        )
     data_gate = DataGate(
         examples=examples.outputs["examples"],
         test_examples=test_examples.outputs["examples"],
         statistics=image_statistics.outputs["statistics"],
         anomalies=validator.outputs["anomalies"],
         previous=previous.outputs["verdict"],
+        suspects=label_check.outputs["suspects"] if label_check else None,
         settings=settings.data_gate,
         accepted=dict(accepted),
     )
@@ -132,6 +146,7 @@ def create_pipeline(
         validator,
         image_statistics,
         previous,
+        *([label_check] if label_check else []),
         data_gate,
         transform,
         *model_steps,

@@ -590,18 +590,32 @@ class ViT(keras.Model):
         logits = self.answer(images) if self.config["flip_average"] else self._classify(x)
         return logits, ops.stack(attention, axis=1)
 
+    def features(self, images: keras.KerasTensor) -> keras.KerasTensor:
+        """Return the features of images that the head reads, [N, width].
+
+        Args:
+            images: Pixels from 0 to 255, [N, image_size, image_size, 3].
+        """
+        x = self._embed(images)
+        for block in self.blocks:
+            x = block(x)
+        return self._summarize(x)
+
     def _embed(self, images: keras.KerasTensor) -> keras.KerasTensor:
         x = self.patches(self.normalization(images))
         return self.tokens(ops.reshape(x, (-1, x.shape[1] * x.shape[2], x.shape[3])))
 
     def _classify(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        return self.head(self._summarize(x))
+
+    def _summarize(self, x: keras.KerasTensor) -> keras.KerasTensor:
         if self.config["pool"] == "cls":
             # LayerNorm treats each token separately, so only the CLS token needs it.
-            return self.head(self.norm(x[:, 0]))
+            return self.norm(x[:, 0])
         x = ops.cast(self.norm(x), "float32")
         if self.config["pool"] == "mean":
-            return self.head(ops.mean(x, axis=1))
-        return self.head(ops.sum(ops.softmax(self.score(x), axis=1) * x, axis=1))
+            return ops.mean(x, axis=1)
+        return ops.sum(ops.softmax(self.score(x), axis=1) * x, axis=1)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that build this model."""

@@ -35,6 +35,10 @@ STEPS = {
         {"examples": "ImportExampleGen", "test_examples": "TestExampleGen", "schema": "ImportSchemaGen"}
     ),
     "PreviousSpan": Step(),
+    "LabelCheck": Step(
+        {"examples": "ImportExampleGen", "test_examples": "TestExampleGen", "statistics": "ImageStatistics"},
+        optional=True,
+    ),
     "DataGate": Step(
         {
             "examples": "ImportExampleGen",

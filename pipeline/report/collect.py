@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pyarrow.dataset
 
-from components.data.gate import page
 from components.data.gate.component import VERDICT
 from components.data.ingest import tfrecord
+from components.data.pictures import ExamplePicture
 from components.model.evaluator.component import PREDICTIONS
 from components.model.evaluator.measures import confidence_bins, predicted_classes
 from pipeline.drawing.graph import lineage_svg
@@ -189,5 +189,5 @@ def _raw(examples: Artifact, split: str) -> Iterator[tfrecord.RawExample]:
 
 
 def _picture(split: str, id: bytes, image: bytes) -> Picture:
-    picture = page.ExamplePicture(split, id, image=image)
+    picture = ExamplePicture(split, id, image=image)
     return Picture(id=picture.name, source=picture.source)

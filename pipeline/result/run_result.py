@@ -257,6 +257,12 @@ class RunResult:
         return DataResult(findings, Path(verdict.uri, PAGE), Path(verdict.uri))
 
     @property
+    def label_suspects(self) -> Path | None:
+        """Folder of the images whose label is probably wrong; None if no label check completed."""
+        suspects = self.record.output("LabelCheck", "suspects")
+        return Path(suspects.uri) if suspects else None
+
+    @property
     def data_passed(self) -> bool | None:
         """True if the data passed the data gate; None without a verdict."""
         verdict = self._output("DataGate", "verdict", "DataVerdict")

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from components.data import ingest
 from components.data.gate.bounds import DataGateSettings
+from components.data.labels.settings import LabelCheckSettings
 from components.errors import SettingsError, StoreError
 from components.model.evaluator.judgement import GateSettings
 from components.model.serving_check.bounds import ServingCheckSettings
@@ -168,6 +169,9 @@ class Settings(LayeredSettings):
     runs: PathSetting = Field(Path("runs"), description="Folder that holds a run folder for each pipeline.")
     data: DataSettings = Field(DataSettings(), description="Data to train and gate on.")
     data_gate: DataGateSettings = Field(DataGateSettings(), description="Checks of the data before the training.")
+    label_check: LabelCheckSettings = Field(
+        LabelCheckSettings(), description="Search for wrong labels before the data gate."
+    )
     model: ModelSettings = Field(ModelSettings(), description="Architecture of the Vision Transformer.")
     augment: AugmentSettings = Field(AugmentSettings(), description="Augmentation of training images.")
     training: TrainingSettings = Field(TrainingSettings(), description="Training.")

@@ -102,11 +102,12 @@ class KubeflowSettings(SettingsGroup):
     step: StepSettings = Field(StepSettings(), description="Settings of every step's container.")
     steps: dict[str, StepSettings] = Field(
         default_factory=dict,
-        description="Settings of single steps that differ from kubeflow.step, by the id of the node. Without its own "
-        "settings, the Tuner has those of the Trainer.",
+        description="Settings of single steps that differ from kubeflow.step, by the id of the node. Without their own "
+        "settings, the Tuner and LabelCheck have those of the Trainer.",
     )
 
     def step_of(self, node: str) -> StepSettings:
-        """Return the settings of the step of one node. By default, the Tuner has those of the Trainer."""
-        own = self.steps.get(node, self.steps.get("Trainer") if node == "Tuner" else None) or StepSettings()
+        """Return the settings of the step of one node. By default, all steps that train have those of the Trainer."""
+        trains = node in ("Tuner", "LabelCheck")
+        own = self.steps.get(node, self.steps.get("Trainer") if trains else None) or StepSettings()
         return self.step.model_copy(update={name: getattr(own, name) for name in own.model_fields_set})

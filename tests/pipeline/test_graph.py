@@ -134,6 +134,31 @@ def test_a_tuning_searches_in_place_of_a_training(settings, graph):
     )
 
 
+def test_labels_are_checked_before_the_data_gate_if_the_settings_say_so(settings, graph):
+    asked = settings.model_copy(update={"label_check": settings.label_check.model_copy(update={"epochs": 4})})
+    checked = nodes(compile_graph(asked, 1))
+    assert set(checked) - set(graph) == {"LabelCheck"}
+    makers = {
+        name: spec.channels[0].producer_node_query.id for name, spec in checked["LabelCheck"].inputs.inputs.items()
+    }
+    assert makers == STEPS["LabelCheck"].inputs
+    assert checked["DataGate"].inputs.inputs["suspects"].channels[0].producer_node_query.id == "LabelCheck"
+    assert "suspects" not in graph["DataGate"].inputs.inputs
+    digest = checked["LabelCheck"].parameters.parameters["digest"].field_value.string_value
+    assert digest == provenance.digest("components.data.labels.component")
+
+
+def test_the_label_check_is_only_repeated_if_its_own_settings_change(settings):
+    def parameters(**groups):
+        changed = {name: getattr(settings, name).model_copy(update=values) for name, values in groups.items()}
+        changed["label_check"] = settings.label_check.model_copy(update={"epochs": 4, **groups.get("label_check", {})})
+        return nodes(compile_graph(settings.model_copy(update=changed), 1))["LabelCheck"].parameters
+
+    same = parameters()
+    assert parameters(training={"epochs": 3}, model={"depth": 2}, data_gate={"leave_out_leaks": True}) == same
+    assert parameters(training={"seed": 3}) != same and parameters(label_check={"folds": 5}) != same
+
+
 def test_a_tuned_training_takes_the_newest_tuning(settings):
     tuned = settings.model_copy(update={"training": settings.training.model_copy(update={"tuned": True})})
     graph = nodes(compile_graph(tuned, 1))

@@ -1,4 +1,4 @@
-"""`vitpipe data`: conversion of images to checked spans of TFRecord shards, and their verification."""
+"""`vitpipe data`: conversion of images to checked spans, their verification, and the search for wrong labels."""
 
 import sys
 import time
@@ -11,10 +11,19 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from components.data.ingest import MAX_SPAN
-from pipeline.console.terminal import Console, print_line
+from components.errors import NotFound
+from pipeline.console.logs import display_path
+from pipeline.console.terminal import Console, print_json, print_line
+from vitpipe.cli.options import Json, Limit, RunName, Runs
 from vitpipe.cli.panels import PREPARE, example
+from vitpipe.cli.tables import print_rows
 
-app = typer.Typer(name="data", help="Prepare and verify training data.", no_args_is_help=True, rich_help_panel=PREPARE)
+app = typer.Typer(
+    name="data",
+    help="Prepare and verify training data, and find wrong labels.",
+    no_args_is_help=True,
+    rich_help_panel=PREPARE,
+)
 
 
 @app.command(
@@ -23,6 +32,7 @@ app = typer.Typer(name="data", help="Prepare and verify training data.", no_args
         "vitpipe data prepare cifar10",
         "vitpipe data prepare images --source pets.tar.gz --out data/pets",
         "vitpipe data prepare images --source photos.csv --out data/photos",
+        "vitpipe data prepare images --source photos.csv --out data/photos --decisions decisions.csv",
     ),
 )
 def prepare(
@@ -63,6 +73,14 @@ def prepare(
             show_default="0.01",
         ),
     ] = None,
+    decisions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Table (CSV, TSV, JSON Lines, Parquet) of decisions about images, with the columns `id`, `verdict` "
+            "(keep, relabel or drop), `label` and, if recorded, `by` and `at`.",
+        ),
+    ] = None,
 ) -> None:
     """Convert images to a span, which is one numbered version of the training data.
 
@@ -92,7 +110,7 @@ def prepare(
         raise ingest.UsageError(f"--max-rejected {max_rejected}: use a share from 0 to 1, such as 0.05") from None
     before = ingest.spans(out)
     with _progress() as progress:
-        manifest = ingest.prepare(kind, out, source, span, recipe, progress)
+        manifest = ingest.prepare(kind, out, source, span, recipe, progress, decisions)
     number = span or ingest.spans(out)[-1]
     folder = ingest.span_folder(out, number)
     if number in before:
@@ -114,6 +132,12 @@ def prepare(
         count = manifest.counts["train"][name] + manifest.counts["val"][name]
         if per_class is not None and count < per_class:
             print_line(f"{name} has only {count:,} images for train and val, not {per_class:,}", sys.stderr)
+    if decided := manifest.recipe.decisions:
+        print_line(
+            f"decisions of {decisions}: {decided.keep:,} labels kept, {decided.relabel:,} changed, {decided.drop:,} "
+            "images dropped",
+            sys.stderr,
+        )
     sizes = ", ".join(f"{manifest.examples(split):,} {split}" for split in manifest.counts)
     print_line(f"{folder}: {sizes} images of {len(manifest.class_names)} classes in {len(manifest.shards)} shards")
     if not before and kind not in ("cifar10", "sample"):
@@ -139,6 +163,58 @@ def verify(
             print_line(problem)
         raise typer.Exit(3)
     print_line(f"{folder}: {len(verification.span_folders(folder))} span(s), all shards are unmodified")
+
+
+@app.command(
+    rich_help_panel=PREPARE, epilog=example("vitpipe data suspects last", "vitpipe data suspects last --limit 0 --json")
+)
+def suspects(run: RunName, limit: Limit = 20, runs: Runs = Path("runs"), as_json: Json = False) -> None:
+    """List the images whose label is probably wrong, the most suspicious first.
+
+    A run lists them if `label_check.epochs` is above 0. Look through them on the page whose path is printed, and pass
+    your decisions to `vitpipe data prepare --decisions`.
+    """
+    from components.data.labels.suspects import PAGE, read_figures, read_suspects
+    from components.data.pictures import readable_id
+    from pipeline.metadata.stores import find_run
+    from pipeline.result.run_result import RunResult
+
+    _, record = find_run(run, runs)
+    folder = RunResult(record).label_suspects
+    if folder is None:
+        raise NotFound(
+            f"run {record.name} has not checked the labels: run with --set label_check.epochs=5, and see the page "
+            "about wrong labels"
+        )
+    if not (folder / PAGE).is_file():
+        raise NotFound(f"the files of the label check of run {record.name} were removed from {display_path(folder)}")
+    figures, table = read_figures(folder), read_suspects(folder)
+    listed = [
+        {
+            "split": row.split,
+            "id": readable_id(row.id),
+            "label": row.label,
+            "suggested": row.suggested,
+            "score": round(row.score, 4),
+            "reason": row.reason,
+            "twin": "" if row.twin_id is None else f"{row.twin_split}: {readable_id(row.twin_id)}",
+        }
+        for row in table.head(limit or len(table)).itertuples()
+    ]
+    page = folder / PAGE
+    if as_json:
+        print_json({"run": record.name, "page": str(page), "figures": figures.model_dump(), "suspects": listed})
+        return
+    if figures.problem:
+        print_line(f"the labels were not checked: {figures.problem}", sys.stderr)
+        return
+    print_rows([*listed[0]] if listed else [], [[str(value) for value in each.values()] for each in listed])
+    print_line(
+        f"{len(table):,} of {figures.images:,} images are suspects; about {figures.wrong:.1%} of the labels are wrong, "
+        "by the estimate of confident learning",
+        sys.stderr,
+    )
+    print_line(f"their page: {display_path(page)}", sys.stderr)
 
 
 @contextmanager

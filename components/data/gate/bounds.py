@@ -49,6 +49,11 @@ class DataGateSettings(SettingsGroup):
         Bound(stop=0),
         description="Largest number of images that equal or nearly equal an image with another label, in all splits.",
     )
+    wrong_labels: Bound = Field(
+        Bound(),
+        description="Largest share of wrong labels in all splits, as the label check estimates it. It is only checked "
+        "if label_check.epochs is above 0.",
+    )
     image_side: Bound = Field(
         Bound(stop=8), description="Smallest side that an image may have, in pixels. Smaller images show too little."
     )

@@ -7,6 +7,7 @@ from scipy.spatial.distance import jensenshannon
 
 from components.data.gate.bounds import UNUSABLE, Bound, DataGateSettings, Finding, Level
 from components.data.ingest.images import REMARKS
+from components.data.labels.suspects import LabelFigures
 from components.data.statistics.figures import ImageFigures, SplitFigures
 from trainer.settings import Group
 
@@ -40,6 +41,7 @@ def judge(
     accepted: dict[str, str] | None = None,
     left_out: int = 0,
     examples: dict[str, list[str]] | None = None,
+    labels: LabelFigures | None = None,
 ) -> DataVerdict:
     """Check a span against the bounds, and measure its drift since an earlier span.
 
@@ -51,6 +53,7 @@ def judge(
         accepted: a person's reason for each check that must not stop this run.
         left_out: number of examples that are left out of training because they leak.
         examples: names of the first affected images for each check.
+        labels: figures of the label check; without them the share of wrong labels is not checked.
 
     Returns:
         The verdict, with a finding for each check.
@@ -131,6 +134,17 @@ def judge(
             f"({conflicts.exact:,} equal, {conflicts.near:,} nearly equal)"
         )
     add("conflicting_labels", conflicts.exact + conflicts.near, text, "relabel or remove one image of each pair")
+
+    if labels is not None and not labels.problem:
+        text = (
+            f"about {labels.wrong:.4f} of the labels are wrong, by the estimate of confident learning; a ViT that was "
+            f"not trained on an image predicts its label for {labels.accuracy:.4f} of the images"
+        )
+        fix = (
+            "look through `vitpipe data suspects last`, and prepare the data again with `--decisions`, or raise "
+            "label_check.epochs, because a better ViT estimates better"
+        )
+        add("wrong_labels", labels.wrong, text, fix)
 
     leaks = figures.leaks
     fix = "prepare the data without them, or leave them out with --set data_gate.leave_out_leaks=true"

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,12 +17,14 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components import artifacts
+from components.artifacts import split_folders
 from components.data.gate.bounds import DATA_FOLDER, LEAVE_OUT, PAGE, DataGateSettings
 from components.data.gate.checks import DataVerdict, judge
-from components.data.gate.page import ExamplePicture, Exhibit, readable_id, render, sampled_classes
-from components.data.ingest import tfrecord
+from components.data.gate.page import render, sampled_classes
 from components.data.ingest.images import REMARKS
 from components.data.ingest.source import SPLITS
+from components.data.labels.suspects import read_figures as read_label_figures
+from components.data.pictures import ExamplePicture, Exhibit, read_pictures, readable_id
 from components.data.span_properties import SPAN_FOLDER
 from components.data.statistics.component import CONFLICTS, EXHIBITS, TABLE, TWINS
 from components.data.statistics.exhibits import MAX_EXHIBITS, SAMPLES, in_order
@@ -58,7 +60,8 @@ class Executor(base_executor.BaseExecutor):
         """Check the span, and write the verdict, the page and the ids that are left out of training.
 
         Args:
-            input_dict: `examples`, `test_examples`, `statistics`, `anomalies`, and `previous`, which may be absent.
+            input_dict: `examples`, `test_examples`, `statistics`, `anomalies`, and `previous` and `suspects`, which
+                may be absent.
             output_dict: `verdict`.
             exec_properties: `settings` and `accepted`, both in JSON.
         """
@@ -90,6 +93,7 @@ class Executor(base_executor.BaseExecutor):
                 check: [f"{exhibit.picture.name!r} ({exhibit.note})" for exhibit in affected[:3]]
                 for check, affected in exhibits.items()
             },
+            labels=next((read_label_figures(Path(each.uri)) for each in input_dict.get("suspects", [])), None),
         )
         verdict = artifact_utils.get_single_instance(output_dict["verdict"])
         verdict.span, verdict.passed = figures.span, int(decision.passed)
@@ -101,7 +105,8 @@ class Executor(base_executor.BaseExecutor):
         (out / VERDICT).write_text(decision.model_dump_json(indent=1) + "\n", encoding="utf-8")
         (out / LEAVE_OUT).write_text(json.dumps([id.decode("utf-8", "surrogateescape") for id in left_out]))
         samples = _samples(selected, figures.splits["train"].labels)
-        _read_pictures([*input_dict["examples"], *input_dict["test_examples"]], [*exhibits.values(), *samples.values()])
+        shown = chain.from_iterable([*exhibits.values(), *samples.values()])
+        read_pictures(split_folders([*input_dict["examples"], *input_dict["test_examples"]]), shown)
         page = render(decision, previous[0] if previous else None, samples, exhibits)
         (out / PAGE).write_text(page, encoding="utf-8")
 
@@ -116,6 +121,7 @@ class DataGateSpec(ComponentSpec):
         "statistics": ChannelParameter(type=artifacts.ImageStatisticsArtifact),
         "anomalies": ChannelParameter(type=standard_artifacts.ExampleAnomalies),
         "previous": ChannelParameter(type=artifacts.DataVerdictArtifact, optional=True),
+        "suspects": ChannelParameter(type=artifacts.LabelSuspectsArtifact, optional=True),
     }
     OUTPUTS: ClassVar = {"verdict": ChannelParameter(type=artifacts.DataVerdictArtifact)}
 
@@ -129,6 +135,7 @@ class DataGate(base_component.BaseComponent):
         statistics: ImageStatistics of both.
         anomalies: anomalies that TFDV found.
         previous: the verdict on the span to compare with. The channel may be empty.
+        suspects: result of LabelCheck. None: the share of wrong labels is not checked.
         settings: the bounds.
         accepted: a person's reason for each check that must not stop this run.
     """
@@ -143,6 +150,7 @@ class DataGate(base_component.BaseComponent):
         statistics: types.BaseChannel,
         anomalies: types.BaseChannel,
         previous: types.BaseChannel,
+        suspects: types.BaseChannel | None,
         settings: DataGateSettings,
         accepted: dict[str, str],
     ) -> None:
@@ -153,6 +161,7 @@ class DataGate(base_component.BaseComponent):
                 statistics=statistics,
                 anomalies=anomalies,
                 previous=previous,
+                suspects=suspects,
                 settings=settings.model_dump_json(),
                 accepted=json.dumps(accepted, sort_keys=True),
                 verdict=types.Channel(type=artifacts.DataVerdictArtifact),
@@ -278,14 +287,3 @@ def _count(folder: Path, left_out: list[bytes]) -> Counter[tuple[str, int]]:
     return Counter(
         pair for batch in batches for pair in zip(batch["split"].to_pylist(), batch["label"].to_pylist(), strict=True)
     )
-
-
-def _read_pictures(artifacts_of_splits: Iterable[types.Artifact], exhibits: Iterable[list[Exhibit]]) -> None:
-    """Read the images of all exhibits from the examples into the exhibits."""
-    folders = {
-        split: Path(artifact_utils.get_split_uri([artifact], split))
-        for artifact in artifacts_of_splits
-        for split in artifact_utils.decode_split_names(artifact.split_names)
-    }
-    for picture in chain.from_iterable(exhibit.pictures for group in exhibits for exhibit in group):
-        picture.image = tfrecord.read_example(folders[picture.split] / picture.shard, picture.offset).image

@@ -1,10 +1,6 @@
 """HTML page that shows a person what the data gate found in a span."""
 
-import base64
-import io
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import jinja2
@@ -14,29 +10,16 @@ from plotly.offline import get_plotlyjs
 
 from components.data.gate.bounds import LEVELS
 from components.data.gate.checks import DataVerdict
-from components.data.ingest.images import BadImage, as_seen, open_image
 from components.data.ingest.source import SPLITS
+from components.data.pictures import Exhibit, shorten
 from components.data.statistics.exhibits import MAX_EXHIBITS
 from components.data.statistics.figures import BRIGHTNESS, SHARPNESS, SIDES, ImageFigures, SplitFigures
 
-_MAX_PIXELS = 96  # longest side of a picture on the page, in pixels
 _MAX_BARS = 100  # classes in the chart of labels
 _MAX_CLASSES = 40  # classes with sample pictures
-_MAX_CHARACTERS = 200  # longest id or class name that the page shows complete
 _COLOURS = {"train": "#4c78a8", "val": "#f58518", "test": "#54a24b"}
 _PREVIOUS_COLOUR = "#9d9da3"
 _LINES = "rgba(128, 128, 128, 0.3)"  # visible on light and dark backgrounds
-
-
-def readable_id(id: bytes) -> str:
-    """Return an id as text, with escapes for bytes that are not UTF-8."""
-    return id.decode("utf-8", "backslashreplace")
-
-
-def shorten(text: str) -> str:
-    """Return the text, without its middle if it is too long for the page."""
-    half = _MAX_CHARACTERS // 2
-    return text if len(text) <= _MAX_CHARACTERS else f"{text[:half]} ... {text[-half:]}"
 
 
 def largest_and_smallest(labels: dict[str, int], limit: int) -> list[str]:
@@ -63,63 +46,6 @@ def sampled_classes(labels: dict[str, int]) -> list[str]:
         labels: number of images by class, in index order.
     """
     return largest_and_smallest(labels, _MAX_CLASSES)
-
-
-@dataclass
-class ExamplePicture:
-    """Image of a span, as the page shows it.
-
-    Args:
-        split: the split that holds the image.
-        id: its id.
-        shard: name of its file in the folder of the split. It and `offset` are needed only to read the image.
-        offset: place of its record in the shard, in bytes.
-        image: its encoded bytes, which are empty until they have been read from the examples.
-    """
-
-    split: str
-    id: bytes
-    shard: str = ""
-    offset: int = 0
-    image: bytes = b""
-
-    @property
-    def name(self) -> str:
-        """The id as text."""
-        return readable_id(self.id)
-
-    @cached_property
-    def source(self) -> str:
-        """Data URI of a small copy of the image, or an empty string if the image does not decode."""
-        try:
-            image = as_seen(open_image(self.image))
-        except BadImage:
-            return ""
-        image.thumbnail((_MAX_PIXELS, _MAX_PIXELS))
-        kind = "PNG" if max(image.size) <= _MAX_PIXELS // 2 else "JPEG"  # small pictures stay lossless
-        out = io.BytesIO()
-        image.save(out, kind)
-        return f"data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode()}"
-
-
-@dataclass
-class Exhibit:
-    """Image that a check found, or a sample of a class.
-
-    Args:
-        picture: the image.
-        note: what is wrong with it.
-        twin: the other image, if the image equals or nearly equals another.
-    """
-
-    picture: ExamplePicture
-    note: str = ""
-    twin: ExamplePicture | None = None
-
-    @property
-    def pictures(self) -> list[ExamplePicture]:
-        """The image, and its twin if it has one."""
-        return [self.picture, self.twin] if self.twin else [self.picture]
 
 
 def render(

@@ -27,6 +27,7 @@ def prepare(
     span: int | None = None,
     recipe: Recipe | None = None,
     progress: Progress = no_progress,
+    decisions: Path | None = None,
 ) -> Manifest:
     """Write the images of a source as a span of a data folder.
 
@@ -46,6 +47,7 @@ def prepare(
         span: number of the span; None for the number after the newest span.
         recipe: the parameters of the span; None for the defaults.
         progress: called with the progress of each stage.
+        decisions: table of a person's decisions about images, see `components.data.ingest.decisions`.
 
     Returns:
         The manifest of the span.
@@ -56,6 +58,8 @@ def prepare(
     """
     # Imported here, because these modules import NumPy and Pillow, which takes long. Callers that only need the errors
     # or the paths of spans do not wait for them.
+    from components.data.ingest.decisions import apply as apply_decisions
+    from components.data.ingest.decisions import read as read_decisions
     from components.data.ingest.manifest import Recipe
     from components.data.ingest.sources import SOURCES
 
@@ -65,6 +69,10 @@ def prepare(
         raise UsageError(f"no source {kind!r}: use one of {', '.join(SOURCES)}")
     try:
         opened, recipe = SOURCES[kind](source, out / ".download", progress), recipe or Recipe()
+        if decisions is not None:
+            decided = read_decisions(decisions)
+            opened = apply_decisions(opened, decided)
+            recipe = recipe.model_copy(update={"decisions": decided.file})
         if recipe.classes is not None:
             opened = select_classes(opened, recipe.classes)
         # This imports pandas, which takes long. Opening a large source should show its progress before.

@@ -33,6 +33,28 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class DecisionsFile(_Frozen):
+    """Table of a person's decisions about images, as `components.data.ingest.decisions` reads it.
+
+    Args:
+        sha256: digest of the file.
+        keep: number of images whose label is confirmed.
+        relabel: number of images that get another label.
+        drop: number of images that are left out.
+        by: names of those who decided, if the table has them.
+        first_at: time of the first decision, if the table has times.
+        last_at: time of the last decision, if the table has times.
+    """
+
+    sha256: Sha256
+    keep: NonNegativeInt
+    relabel: NonNegativeInt
+    drop: NonNegativeInt
+    by: tuple[str, ...] = ()
+    first_at: str | None = None
+    last_at: str | None = None
+
+
 class Recipe(_Frozen):
     """Parameters of a span.
 
@@ -46,6 +68,7 @@ class Recipe(_Frozen):
         max_rejected: largest share of records that may be rejected. If more are rejected, the source is refused.
         classes: sorted names of the classes to keep; None for all.
         per_class: largest number of images of each class in train and val together; None for all.
+        decisions: the decisions that were applied to the source; None without decisions.
     """
 
     seed: int = 0
@@ -54,6 +77,7 @@ class Recipe(_Frozen):
     max_rejected: float = Field(default=0.01, ge=0, le=1)
     classes: tuple[str, ...] | None = None
     per_class: int | None = Field(default=None, ge=3)
+    decisions: DecisionsFile | None = None
 
 
 class Shard(_Frozen):

@@ -8,13 +8,8 @@ from plotly.offline import get_plotlyjs
 
 from components.data.gate.bounds import CHECKS, DataGateSettings
 from components.data.gate.checks import judge
-from components.data.gate.page import (
-    ExamplePicture,
-    Exhibit,
-    largest_and_smallest,
-    render,
-    sampled_classes,
-)
+from components.data.gate.page import largest_and_smallest, render, sampled_classes
+from components.data.pictures import ExamplePicture, Exhibit
 from components.data.statistics.exhibits import MAX_EXHIBITS
 from components.data.statistics.figures import BRIGHTNESS, SHARPNESS, SIDES, ImageFigures, SplitFigures
 

@@ -1,0 +1,154 @@
+"""Decisions of a person about images of a source: to keep the label, to change it, or to drop the image.
+
+They come from a table with the columns `id`, `verdict` and `label`, and, if it is recorded, who decided and when, in
+`by` and `at`. Other columns are ignored.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from components.data.ingest import rows, safe_files
+from components.data.ingest.manifest import DecisionsFile
+from components.data.ingest.source import Record, RejectedRecord, Source
+from components.errors import DataRefused, UsageError
+from components.suggestions import did_you_mean
+
+_KEEP, _RELABEL, _DROP = VERDICTS = ("keep", "relabel", "drop")
+
+
+class Decision(NamedTuple):
+    """Decision about one image."""
+
+    where: str  # place in the table, for messages
+    verdict: str  # one of VERDICTS
+    class_name: str | None  # the new class, if the verdict is relabel
+
+
+class Decisions(NamedTuple):
+    """Content of a table of decisions."""
+
+    path: Path
+    by_id: Mapping[str, Decision]
+    file: DecisionsFile
+
+
+def read(path: Path) -> Decisions:
+    """Read a table of decisions: a CSV, TSV, JSON Lines or Parquet file.
+
+    Raises:
+        UsageError: if the file is missing or its name has another ending.
+        DataRefused: if the table cannot be read, or a row is wrong or duplicated.
+    """
+    if rows.ending(path) not in rows.ENDINGS:
+        raise UsageError(f"--decisions {path}: not the name of a table: use a file in {', '.join(rows.ENDINGS)}")
+    if not path.is_file():
+        raise UsageError(f"--decisions {path}: no such file")
+    columns = rows.columns(path)
+    for name in ("id", "verdict"):
+        if name not in columns:
+            raise DataRefused(
+                f"{path}: no column {name!r}: it has {', '.join(map(repr, columns)) or 'no columns'}. Name the columns "
+                "'id', 'verdict', 'label' and, if they are recorded, 'by' and 'at'"
+            )
+    by_id: dict[str, Decision] = {}
+    names: set[str] = set()
+    times: list[datetime] = []
+    wanted = [name for name in ("id", "verdict", "label", "by", "at") if name in columns]
+    for where, cells in rows.rows(path, wanted):
+        id, decision = _decision(f"{path}: {where}", cells)
+        if earlier := by_id.get(id):
+            raise DataRefused(f"{decision.where}: {id!r} is duplicated, see {earlier.where}: keep one of the rows")
+        by_id[id] = decision
+        if by := str(cells.get("by") or "").strip():
+            names.add(by)
+        if at := str(cells.get("at") or "").strip():
+            times.append(_time(decision.where, at))
+    if not by_id:
+        raise DataRefused(f"{path}: has no rows: add a row for each decision, or leave out --decisions")
+    counts = Counter(decision.verdict for decision in by_id.values())
+    return Decisions(
+        path,
+        by_id,
+        DecisionsFile(
+            sha256=safe_files.file_digest(path),
+            keep=counts[_KEEP],
+            relabel=counts[_RELABEL],
+            drop=counts[_DROP],
+            by=tuple(sorted(names)),
+            first_at=min(times).isoformat() if times else None,
+            last_at=max(times).isoformat() if times else None,
+        ),
+    )
+
+
+def _decision(where: str, cells: Mapping[str, Any]) -> tuple[str, Decision]:
+    id, verdict = cells.get("id"), cells.get("verdict")
+    if not isinstance(id, str) or not id:
+        raise DataRefused(f"{where}: no id: write the id of an image as `vitpipe data suspects` prints it")
+    if verdict not in VERDICTS:
+        raise DataRefused(
+            f"{where}: {id!r} has the verdict {verdict!r}: write keep, relabel or drop, or remove the row"
+        )
+    class_name = rows.class_name(cells.get("label")) if verdict == _RELABEL else None
+    if verdict == _RELABEL and class_name is None:
+        raise DataRefused(f"{where}: {id!r} has the verdict relabel but no label: write the new class in 'label'")
+    return id, Decision(where, verdict, class_name)
+
+
+def _time(where: str, text: str) -> datetime:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise DataRefused(
+            f"{where}: at {text!r} is not a time: write it like 2026-07-31T09:30:00+02:00, or leave it empty"
+        ) from None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def apply(source: Source, decisions: Decisions) -> Source:
+    """Return a source with changed labels and without dropped images.
+
+    Args:
+        source: the source.
+        decisions: decisions about some of its images.
+
+    Returns:
+        The source. Its records raise DataRefused, once they have all been read, if the source has no image or class
+        that a decision names. If the source knows its class names in advance, this function raises that error.
+    """
+    if source.class_names is not None:
+        _check_classes(source, decisions, set(source.class_names))
+
+    def records() -> Iterator[Record | RejectedRecord]:
+        unknown, classes = dict(decisions.by_id), set[str]()
+        for record in source.records():
+            if record.class_name is not None:
+                classes.add(record.class_name)
+            decision = unknown.pop(record.id.decode("utf-8", "backslashreplace"), None)
+            if decision is None or decision.verdict == _KEEP:
+                yield record
+            elif decision.class_name is not None:
+                yield replace(record, class_name=decision.class_name)
+        if unknown:
+            id, decision = next(iter(unknown.items()))
+            raise DataRefused(
+                f"{decision.where}: {source.description} has no image {id!r} ({len(unknown):,} such rows): write ids "
+                "as `vitpipe data suspects` prints them, without the `span-N/` of a window, or remove the rows"
+            )
+        if source.class_names is None:
+            _check_classes(source, decisions, classes)
+
+    return replace(source, records=records)
+
+
+def _check_classes(source: Source, decisions: Decisions, classes: set[str]) -> None:
+    for id, decision in decisions.by_id.items():
+        if decision.class_name is not None and decision.class_name not in classes:
+            raise DataRefused(
+                f"{decision.where}: {id!r} is relabelled as {decision.class_name!r}, but {source.description} has no "
+                f"such class: {did_you_mean(decision.class_name, classes)}it has {', '.join(sorted(classes))}"
+            )

@@ -1,0 +1,1 @@
+"""Search for images whose label is probably wrong."""

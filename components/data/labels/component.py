@@ -1,0 +1,194 @@
+"""LabelCheck component, which lists the images of a span whose label is probably wrong."""
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet
+from tfx import types
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+
+from components import artifacts
+from components.artifacts import split_folders
+from components.data.labels.page import render
+from components.data.labels.settings import LabelCheckSettings
+from components.data.labels.suspects import (
+    FIGURES,
+    PAGE,
+    REASONS,
+    SUSPECTS,
+    SUSPECTS_SCHEMA,
+    LabelFigures,
+    assign_folds,
+    estimate_wrong,
+    find_far,
+    find_suspects,
+)
+from components.data.statistics.component import CONFLICTS, TABLE
+from components.data.statistics.figures import SplitFigures, read_figures
+from trainer.folds import Predictions, predict_out_of_fold, small_recipe
+from trainer.input import decode_by_framing, load
+from trainer.settings import AugmentSettings, ModelSettings, TrainingSettings
+
+log = logging.getLogger(__name__)
+
+_COLUMNS = ["split", "id", "label", "shard", "offset", "reason", "digest"]
+
+
+class Executor(base_executor.BaseExecutor):
+    """Executor that predicts the class of every image by a ViT that was not trained on it, and lists the suspects."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Write the table of suspects, its figures and the page.
+
+        Args:
+            input_dict: `examples`, `test_examples` and `statistics`.
+            output_dict: `suspects`.
+            exec_properties: `settings`, `model`, `augment` and `training`, all in JSON; `checkpoints`, and the digest
+                of the code, if it is known.
+        """
+        settings = LabelCheckSettings.model_validate_json(exec_properties["settings"])
+        statistics = Path(artifact_utils.get_single_uri(input_dict["statistics"]))
+        measured = read_figures(statistics)
+        names = list(measured.splits["train"].labels)
+        folders = split_folders([*input_dict["examples"], *input_dict["test_examples"]])
+        images = _read_images(statistics, folders)
+        if problem := _problem(images, len(names), settings.folds):
+            log.info("labels are not checked: %s", problem)
+            suspects = SUSPECTS_SCHEMA.empty_table().to_pandas()
+            figures = LabelFigures(problem=problem, folds=settings.folds, epochs=settings.epochs)
+        else:
+            labels, folds = images.label.to_numpy(), assign_folds(images, settings.folds)
+            predictions = _predict(exec_properties, settings, labels, folds, folders, measured.splits["train"])
+            is_far = find_far(predictions.distances, folds)
+            conflicts = pd.read_parquet(statistics / CONFLICTS)
+            suspects = find_suspects(images, predictions.probabilities, is_far, conflicts, names)
+            figures = LabelFigures(
+                images=len(images),
+                folds=settings.folds,
+                epochs=settings.epochs,
+                accuracy=float((predictions.probabilities.argmax(axis=1) == labels).mean()),
+                wrong=estimate_wrong(labels, predictions.probabilities),
+                suspects={reason: int((suspects.reason == reason).sum()) for reason in REASONS},
+            )
+        artifact = artifact_utils.get_single_instance(output_dict["suspects"])
+        artifact.span = measured.span
+        folder = Path(artifact.uri)
+        pa.parquet.write_table(pa.Table.from_pandas(suspects, SUSPECTS_SCHEMA, preserve_index=False), folder / SUSPECTS)
+        (folder / FIGURES).write_text(figures.model_dump_json(indent=1) + "\n", "utf-8")
+        (folder / PAGE).write_text(render(measured.span, figures, suspects, folders), "utf-8")
+
+
+def _read_images(statistics: Path, folders: dict[str, Path]) -> pd.DataFrame:
+    """Return the table of images in the order in which `trainer.input.load` reads the examples."""
+    images = pa.dataset.dataset(statistics / TABLE).to_table(columns=_COLUMNS).to_pandas()
+    images["file"] = [str(folders[split] / shard) for split, shard in zip(images.split, images.shard, strict=True)]
+    return images.sort_values(["file", "offset"]).reset_index(drop=True)
+
+
+def _problem(images: pd.DataFrame, classes: int, folds: int) -> str:
+    """Return why the labels of these images cannot be checked, or an empty string."""
+    if unusable := int(((images.reason != "") | ~images.label.between(0, classes - 1)).sum()):
+        return f"{unusable:,} images do not decode or have the label of no class"
+    if len(images) < folds * classes:
+        return f"{len(images):,} images are fewer than {folds} for each of {classes:,} classes"
+    return ""
+
+
+def _predict(
+    exec_properties: dict[str, Any],
+    settings: LabelCheckSettings,
+    labels: np.ndarray,
+    folds: np.ndarray,
+    folders: dict[str, Path],
+    measured: SplitFigures,
+) -> Predictions:
+    """Decode the images, and predict their classes out of fold."""
+    recipe = small_recipe(
+        ModelSettings.model_validate_json(exec_properties["model"]),
+        AugmentSettings.model_validate_json(exec_properties["augment"]),
+        TrainingSettings.model_validate_json(exec_properties["training"]),
+        settings.epochs,
+        images=int((folds != 0).sum()),
+    )
+    framing = recipe.model.framing
+    split = load([str(folder / "*") for folder in folders.values()], decode_by_framing(framing), framing.size)
+    assert (split.labels == labels).all(), "the examples are in another order than the table of images"
+    inputs = [
+        split.digest(),
+        folds.tobytes().hex(),
+        *(group.model_dump_json() for group in recipe),
+        exec_properties.get("digest", ""),
+    ]
+    digest = hashlib.sha256("\0".join(inputs).encode()).hexdigest()[:16]
+    checkpoints = Path(exec_properties["checkpoints"], f"{digest}-labels")
+    return predict_out_of_fold(split, folds, len(measured.labels), recipe, measured.mean, measured.spread, checkpoints)
+
+
+class LabelCheckSpec(ComponentSpec):
+    """Inputs, output and parameters of LabelCheck."""
+
+    PARAMETERS: ClassVar = {
+        name: ExecutionParameter(type=str) for name in ("settings", "model", "augment", "training", "checkpoints")
+    }
+    INPUTS: ClassVar = {
+        "examples": ChannelParameter(type=standard_artifacts.Examples),
+        "test_examples": ChannelParameter(type=standard_artifacts.Examples),
+        "statistics": ChannelParameter(type=artifacts.ImageStatisticsArtifact),
+    }
+    OUTPUTS: ClassVar = {"suspects": ChannelParameter(type=artifacts.LabelSuspectsArtifact)}
+
+
+class LabelCheck(base_component.BaseComponent):
+    """Component that lists the images of a span and of the gate's test set whose label is probably wrong.
+
+    Args:
+        examples: raw examples of train and val.
+        test_examples: raw examples of the gate span's test split.
+        statistics: ImageStatistics of both.
+        settings: settings of the check.
+        model: settings of the model, of which the check uses the input and the size of patches, as JSON.
+        augment: settings of the augmentation, of which the check uses `flip`, as JSON.
+        training: settings of the training, of which the check uses the precision and the seed, as JSON.
+        checkpoints: folder below which the checkpoints are written.
+    """
+
+    SPEC_CLASS = LabelCheckSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(
+        self,
+        examples: types.BaseChannel,
+        test_examples: types.BaseChannel,
+        statistics: types.BaseChannel,
+        settings: LabelCheckSettings,
+        model: str,
+        augment: str,
+        training: str,
+        checkpoints: str,
+    ) -> None:
+        super().__init__(
+            LabelCheckSpec(
+                examples=examples,
+                test_examples=test_examples,
+                statistics=statistics,
+                settings=settings.model_dump_json(),
+                model=model,
+                augment=augment,
+                training=training,
+                checkpoints=checkpoints,
+                suspects=types.Channel(type=artifacts.LabelSuspectsArtifact),
+            )
+        )

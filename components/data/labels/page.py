@@ -1,0 +1,45 @@
+"""HTML page on which a person looks through the images whose label is probably wrong, and decides about them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+
+from components.data.labels.suspects import LabelFigures
+from components.data.pictures import ExamplePicture, Exhibit, read_pictures, shorten
+
+_MOST_SHOWN = 300  # suspects on the page, of which each takes a few kB
+
+
+def render(span: int, figures: LabelFigures, suspects: pd.DataFrame, folders: Mapping[str, Path]) -> str:
+    """Return the page as one HTML file that needs no network.
+
+    Args:
+        span: number of the span.
+        figures: figures of the check.
+        suspects: rows of SUSPECTS_SCHEMA.
+        folders: folder of the examples of each split, from which the images are read.
+    """
+    rows = list(suspects.head(_MOST_SHOWN).itertuples())
+    exhibits = [
+        Exhibit(
+            ExamplePicture(row.split, row.id, row.shard, row.offset),
+            twin=None
+            if pd.isna(row.twin_offset)
+            else ExamplePicture(row.twin_split, row.twin_id, row.twin_shard, row.twin_offset),
+        )
+        for row in rows
+    ]
+    read_pictures(folders, exhibits)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["shorten"] = shorten
+    return environment.get_template("page.html").render(
+        span=span, figures=figures, entries=list(zip(rows, exhibits, strict=True)), total=len(suspects)
+    )
