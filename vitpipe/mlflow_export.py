@@ -45,6 +45,7 @@ _EPOCH = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "imag
 # Limits of a tracking server, in values of a request, runs of a page, and characters.
 _MOST_PARAMS, _MOST_TAGS, _MOST_METRICS, _PAGE = 100, 100, 1_000, 1_000
 _LONGEST_NAME, _LONGEST_PARAM, _LONGEST_TAG = 250, 6_000, 5_000
+_LONGEST_REASON = 200  # characters; the client lists every cause of an error
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,10 @@ class Tracking:
                 f"{ADDRESS} is not set: set it to the address of the tracking server, such as "
                 "http://mlflow.example:5000, or to a database file, such as sqlite:///mlflow.db"
             )
-        # The client would report its use to the makers of MLflow, and try for minutes to reach a server.
+        # The client would report its use to the makers of MLflow, print the address of every run with its password, and
+        # try for minutes to reach a server.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
         for name in ("mlflow", "alembic"):  # they log each step of the creation of a database
             logging.getLogger(name).setLevel(logging.WARNING)
@@ -218,7 +221,7 @@ def _explained() -> Iterator[None]:
         address = os.environ[ADDRESS]
         user, at, _ = urlsplit(address).netloc.rpartition("@")
         shown, reason = (text.replace(user + at, "") if at else text for text in (address, str(error)))
-        reason = " ".join(reason.split())
+        reason = " ".join(reason.split())[:_LONGEST_REASON]
         raise TrackingError(
             f"the tracking server at {ADDRESS} {shown} did not take the runs ({reason}): correct the address or the "
             "credentials, and export again. Runs that it took are not exported twice"

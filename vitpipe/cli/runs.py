@@ -184,14 +184,15 @@ def _export_to_mlflow(pipeline: str | None, runs: Path) -> None:
     answers, problems = stores.ask_all(runs, lambda store: list(newest(store, pipeline)))
     print_warnings(problems)
     found = [run for _, of_store in answers for run in of_store]
-    exported = 0
+    exported = skipped = 0
     console = Console(stderr=True)
     for run in track(found, "runs exported", console=console, disable=not console.is_terminal):
         try:
             exported += tracking.export(run)
         except UnreadableError as error:
+            skipped += 1
             print_warnings([f"run {run.name} is not exported: {error}"])
-    print_line(f"{exported:,} of {len(found):,} runs exported; the server had the others in their present state")
+    print_line(f"{exported:,} runs exported, {len(found) - exported - skipped:,} unchanged")
 
 
 def _run_as_json(run: Run) -> dict[str, Any]:

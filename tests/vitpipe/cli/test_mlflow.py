@@ -55,11 +55,11 @@ def test_runs_have_their_settings_figures_and_facts(export):
 
 
 def test_a_repeated_export_adds_nothing_and_a_changed_run_is_updated(export, tmp_path):
-    assert "4 of 4 runs" in export()[1]
+    assert export()[1] == "4 runs exported, 0 unchanged\n"
     before = {name: run.info.run_id for name, run in exported(export.client).items()}
-    assert "0 of 4 runs" in export()[1]
+    assert export()[1] == "0 runs exported, 4 unchanged\n"
     set_property("ContextProperty", "trigger", "schedule", tmp_path)
-    assert "4 of 4 runs" in export()[1]
+    assert export()[1] == "4 runs exported, 0 unchanged\n"
     after = exported(export.client)
     assert {name: run.info.run_id for name, run in after.items()} == before
     assert after["sample-run-003"].data.tags["vitpipe.trigger"] == "schedule"
