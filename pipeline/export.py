@@ -16,14 +16,14 @@ from pydantic import ValidationError
 from components.data.ingest import tfrecord
 from components.errors import DataRefused, ExportRefused, NotFound, UsageError
 from components.model.evaluator.judgement import Check, GateSettings, ModelFigures, judge
-from components.model.serving_folder import ModelId, ModelRecord, read_record
+from components.model.serving_folder import ModelRecord, read_record
 from pipeline.console.logs import redirected
 from pipeline.metadata.address import Address
 from pipeline.metadata.garbage import is_own_folder
 from pipeline.metadata.properties import UnreadableError
 from pipeline.metadata.records import Artifact, Run
 from pipeline.metadata.stores import find_run, server
-from pipeline.pushed_models import all_pushed, check
+from pipeline.pushed_models import all_pushed, check, pushed_artifact
 from pipeline.result.run_result import RunResult
 from pipeline.run_lock import lock_for_changes
 from trainer.disk import sync_tree
@@ -124,28 +124,21 @@ def _export(
         raise UnreadableError(f"the bounds of the model gate in run {run.name} cannot be read: {error}") from None
     test = _examples(run, "TestExampleGen", run_folder / "root")
     train = _examples(run, "ImportExampleGen", run_folder / "root") if int8 else None
-    # A rollback or a person's blessing pushes without a PushedModel, so their exports are made from the Model.
-    pushed, model = run.output("Pusher", "pushed_model"), run.output("Trainer", "model")
-    inputs = {}
-    if pushed and (pushed.properties.get("pushed"), pushed.properties.get("pushed_version")) == (
-        1,
-        str(record.version),
-    ):
-        inputs["pushed_model"] = pushed
-    elif model and ModelId(uri=model.uri, created_ms=model.created_ms) == record.model:
-        inputs["model"] = model
-    if not inputs:
+    made_from = pushed_artifact(record, run)
+    if made_from is None:
         raise NotFound(
             f"{folder}: ML Metadata knows neither this push nor its model, {record.model.place}, so no export of it "
             "can be recorded: name a version whose artifacts exist, see `vitpipe models verify`"
         )
-    inputs |= {"test_examples": test, **({"examples": train} if train else {})}
+    inputs = [made_from, ("test_examples", test), *([("examples", train)] if train else [])]
 
-    from pipeline.metadata.export_record import ExportRecorder
+    from pipeline.metadata.standalone_record import EXPORT as KIND
+    from pipeline.metadata.standalone_record import StandaloneRecorder
 
     bound = max_difference if max_difference is not None or int8 else MOST_DIFFERENCE
-    recorder = ExportRecorder(address, result.pipeline, run_folder / "root")
-    with recorder.recorded({channel: artifact.id for channel, artifact in inputs.items()}) as output:
+    recorder = StandaloneRecorder(address, result.pipeline, run_folder / "root", KIND)
+    recorder.remove_killed()  # none is running, because the caller holds the lock
+    with recorder.recorded([(channel, artifact.id) for channel, artifact in inputs]) as output:
         with redirected(Path(os.devnull)):  # the converter prints
             content, comparison = _convert(folder, record, gate, test, train, bound)
         _refuse(name, comparison, int8)

@@ -116,7 +116,7 @@ def _collect(name: str, folder: Path, keep: int, dry_run: bool, progress: Progre
 def _garbage(folder: Path, address: Address, keep: int) -> list[Artifact]:
     serving = folder / "serving"
     try:
-        pushed = [read_record(serving / str(version)).model for version in versions(serving)]
+        pushed = [read_record(serving / str(version)) for version in versions(serving)]
     except ValueError as error:  # the models that must stay are then unknown
         raise DataRefused(str(error)) from None
     with reader(address) as store:

@@ -4,10 +4,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from components.errors import DataRefused, StoreError, UsageError
-from components.model.serving_folder import RECORD, ModelRecord, problems, read_record, version_by_run, versions
+from components.model.serving_folder import (
+    RECORD,
+    ModelId,
+    ModelRecord,
+    problems,
+    read_record,
+    version_by_run,
+    versions,
+)
 from pipeline.metadata import relocation
 from pipeline.metadata.address import Address, NoStoreError
 from pipeline.metadata.reader import reader
+from pipeline.metadata.records import Artifact, Run
 from pipeline.metadata.stores import server
 from pipeline.result.run_result import PUSHED, RunResult
 
@@ -142,6 +151,27 @@ def check(folder: Path, trusted: bool = False) -> None:
         raise DataRefused(str(error)) from None
     if changed:
         raise DataRefused(f"{'; '.join(changed)}: this is not the model that was pushed; push or restore it again")
+
+
+def pushed_artifact(record: ModelRecord, run: Run) -> tuple[str, Artifact] | None:
+    """Return the artifact of a pushed version, with the name of the channel by which executions read it.
+
+    A rollback or a person's blessing pushes without a PushedModel, so the artifact of their versions is the Model.
+
+    Args:
+        record: the record of the version.
+        run: the run that the record names.
+
+    Returns:
+        The channel and the artifact; None if ML Metadata knows neither the push nor the model.
+    """
+    pushed, model = run.output("Pusher", "pushed_model"), run.output("Trainer", "model")
+    properties = pushed.properties if pushed else {}
+    if pushed and (properties.get("pushed"), properties.get("pushed_version")) == (1, str(record.version)):
+        return "pushed_model", pushed
+    if model and ModelId(uri=model.uri, created_ms=model.created_ms) == record.model:
+        return "model", model
+    return None
 
 
 def record_pushes(address: Address, serving: Path) -> None:

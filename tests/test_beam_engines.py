@@ -5,7 +5,7 @@ import subprocess
 import apache_beam as beam
 import pytest
 
-from components.data.statistics.component import measure_shard
+from components.data.statistics.measure import measure_shard
 from components.errors import DataRefused
 from pipeline.beam import arguments, explain
 from pipeline.metadata.address import Address

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.blessing import bless as bless
     from pipeline.export import export as export
     from pipeline.garbage_collection import collect_garbage as collect_garbage
+    from pipeline.monitoring.monitor import monitor as monitor
     from pipeline.pushed_models import list_models as list_models
     from pipeline.pushed_models import verify_models as verify_models
     from pipeline.result.listing import list_runs as list_runs
@@ -51,6 +52,7 @@ _MODULES = {
     "list_models": "pipeline.pushed_models",
     "list_runs": "pipeline.result.listing",
     "load": "pipeline.settings",
+    "monitor": "pipeline.monitoring.monitor",
     "plan": "pipeline.run",
     "predict": "vitpipe.prediction",
     "prepare": "components.data.ingest",

@@ -9,7 +9,7 @@ from typing import Any
 from components.data.span_properties import EARLIER_SPANS, SPAN_DIGEST, SPAN_FOLDER
 from components.model import tuning_record
 from pipeline.console.terminal import printable
-from pipeline.metadata.garbage import EXPORTED
+from pipeline.metadata.garbage import EXPORTED, MONITORED
 from pipeline.metadata.properties import UnreadableError, read
 from pipeline.metadata.records import Artifact, Edge, Execution, Lineage, Run
 
@@ -81,6 +81,9 @@ def describe(artifact: Artifact) -> str:
     if artifact.type == EXPORTED:
         words.append(f"version {properties.get('version')} as {properties.get('format')}")
         words.append(f"sha256 {str(properties.get('sha256', ''))[:12]}")
+    if artifact.type == MONITORED:
+        words.append(f"{properties.get('windows')} windows of version {properties.get('versions')}")
+        words.append(f"{properties.get('alerts')} alerts")
     if properties.get("pushed_version"):
         words.append(
             f"version {properties['pushed_version']}" + (" (not pushed again)" * (not properties.get("pushed")))

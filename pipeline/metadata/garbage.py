@@ -10,12 +10,13 @@ from pathlib import Path
 
 from components.data.gate.bounds import DATA_FOLDER
 from components.model import tuning_record
-from components.model.serving_folder import ModelId
+from components.model.serving_folder import ModelId, ModelRecord
 from pipeline.metadata import relocation
 from pipeline.metadata.reader import Reader
 from pipeline.metadata.records import Artifact
 
 MARKED = "marked for deletion"
+MONITORED = "MonitorReport"  # type of the artifact of a monitoring, whose property `versions` names the versions
 EXPORTED = "ExportedModel"  # type of the artifact of an export, whose property `model_id` is a `ModelId` as JSON
 
 
@@ -56,7 +57,7 @@ def remove_folder(root: Path, node: str, key: str, execution: str) -> None:
         shutil.rmtree(execution, ignore_errors=True, dir_fd=parent)
 
 
-def garbage(store: Reader, pipeline: str, root: Path, keep: int, pushed: Collection[ModelId]) -> list[Artifact]:
+def garbage(store: Reader, pipeline: str, root: Path, keep: int, pushed: Collection[ModelRecord]) -> list[Artifact]:
     """Return the artifacts whose files can be removed, the oldest first.
 
     These artifacts are kept:
@@ -65,6 +66,8 @@ def garbage(store: Reader, pipeline: str, root: Path, keep: int, pushed: Collect
     - pushed models: the serving one is the baseline of the next candidate, and a rollback can make any of them serve;
     - the newest passed verdict on each span, which a later span is compared with;
     - the newest export of each pushed model to each format;
+    - the statistics and the evaluation of each pushed model, which `vitpipe monitor` compares traffic with, and the
+      newest report of that command;
     - the newest result of a tuning of each search space, which a training may use.
 
     Artifacts that an interrupted call marked for deletion are garbage, too, because no run uses them.
@@ -74,7 +77,7 @@ def garbage(store: Reader, pipeline: str, root: Path, keep: int, pushed: Collect
         pipeline: name of the pipeline.
         root: absolute path of the artifacts' folder.
         keep: number of runs whose artifacts are kept.
-        pushed: the models of the pushed versions.
+        pushed: the records of the pushed versions.
     """
     needed = {
         artifact.id
@@ -84,7 +87,10 @@ def garbage(store: Reader, pipeline: str, root: Path, keep: int, pushed: Collect
         for artifacts in channels.values()
         for artifact in artifacts
     }
-    models = set(pushed)
+    models = {record.model for record in pushed}
+    for run in store.runs_named([record.run_id for record in pushed]):
+        references = run.output("ImageStatistics", "statistics"), run.output("Evaluator", "evaluation")
+        needed |= {artifact.id for artifact in references if artifact}
     # A server may also hold artifacts of another machine under the same paths, so only existing folders count.
     ours = [artifact for artifact in store.artifacts(state="live") if Path(artifact.uri).is_relative_to(root)]
     live = [artifact for artifact in ours if Path(artifact.uri).exists()]
@@ -95,6 +101,8 @@ def garbage(store: Reader, pipeline: str, root: Path, keep: int, pushed: Collect
             newest.setdefault((artifact.properties.get(DATA_FOLDER), artifact.properties.get("span")), artifact.id)
         if artifact.type == EXPORTED and (made_from := _exported_model(artifact)) in models:
             newest.setdefault((made_from, artifact.properties.get("format")), artifact.id)
+        if artifact.type == MONITORED:
+            newest.setdefault((artifact.type, ""), artifact.id)
         if artifact.type == tuning_record.ARTIFACT:
             newest.setdefault((artifact.type, artifact.properties.get(tuning_record.SPACE)), artifact.id)
     needed |= set(newest.values())

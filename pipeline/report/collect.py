@@ -12,8 +12,7 @@ import pyarrow.dataset
 from components.data.gate.component import VERDICT
 from components.data.ingest import tfrecord
 from components.data.pictures import ExamplePicture
-from components.model.evaluator.component import PREDICTIONS
-from components.model.evaluator.measures import confidence_bins, predicted_classes
+from components.model.evaluator.measures import PREDICTIONS, confidence_bins, predicted_classes
 from pipeline.drawing.graph import lineage_svg
 from pipeline.metadata.neighbours import nearest_part
 from pipeline.metadata.reader import Reader

@@ -23,6 +23,7 @@ from pipeline.metadata.address import PASSWORD, Address
 from pipeline.settings import strict_yaml
 from pipeline.settings.beam import BeamSettings
 from pipeline.settings.cluster import KubeflowSettings
+from pipeline.settings.monitor import MonitorSettings
 from pipeline.settings.strict_yaml import Place, UnsupportedYamlError, YamlSyntaxError
 from trainer.search_space import TuneSettings, check_space
 from trainer.settings import (
@@ -182,6 +183,7 @@ class Settings(LayeredSettings):
         ServingCheckSettings(),
         description="Bounds of the serving check, which a model must satisfy before it is pushed.",
     )
+    monitor: MonitorSettings = Field(MonitorSettings(), description="Checks of the model that serves.")
     beam: BeamSettings = Field(BeamSettings(), description="Engine of the Beam jobs.")
     metadata: MetadataSettings = Field(MetadataSettings(), description="Store of ML Metadata.")
     kubeflow: KubeflowSettings = Field(KubeflowSettings(), description="Cluster that runs the pipeline.")

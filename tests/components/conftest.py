@@ -78,7 +78,7 @@ def write_archive(path: Path, files: dict[str, bytes | tarfile.TarInfo]) -> Path
 @pytest.fixture
 def measured(tmp_path):
     """Function measured(split=[(image, label)]) that returns the table of images, with ids `<split>-<number>`."""
-    from components.data.statistics.component import measure_shard  # imports TensorFlow
+    from components.data.statistics.measure import measure_shard  # imports TensorFlow
     from trainer.framing import Framing
 
     def measure(**splits):
@@ -100,7 +100,8 @@ def summarized(tmp_path):
     """Function summarized(images, classes) that returns the artifact folder of a table of images, with its summary."""
     import apache_beam as beam
 
-    from components.data.statistics.component import TABLE, summarize
+    from components.data.statistics.component import summarize
+    from components.data.statistics.figures import TABLE
 
     numbers = itertools.count()
 

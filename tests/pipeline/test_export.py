@@ -11,8 +11,8 @@ from pipeline.drawing.lineage import tree
 from pipeline.export import _compare, _refuse, export
 from pipeline.garbage_collection import collect_garbage
 from pipeline.metadata.address import Address
-from pipeline.metadata.export_record import ExportRecorder
 from pipeline.metadata.reader import reader
+from pipeline.metadata.standalone_record import EXPORT, StandaloneRecorder
 from tests.helpers.model_records import record
 from tests.helpers.stores import make_store
 
@@ -100,8 +100,9 @@ def store(tmp_path):
 
 
 def write_export(address, pushed, error=None, **properties):
-    recorder = ExportRecorder(address, "sample", address.file.parent / "root")
-    with recorder.recorded({"pushed_model": pushed}) as output:
+    recorder = StandaloneRecorder(address, "sample", address.file.parent / "root", EXPORT)
+    recorder.remove_killed()
+    with recorder.recorded([("pushed_model", pushed)]) as output:
         output.folder.mkdir(parents=True)
         (output.folder / "model.tflite").write_bytes(b"content")
         output.properties |= properties
@@ -136,8 +137,8 @@ def test_a_refused_export_leaves_no_file_and_is_recorded_as_failed(store, error)
 
 def test_an_error_of_the_store_does_not_hide_the_first_error(store):
     address, pushed = store
-    recorder = ExportRecorder(address, "sample", address.file.parent / "root")
-    with pytest.raises(ValueError, match="misses a bound"), recorder.recorded({"pushed_model": pushed}) as output:
+    recorder = StandaloneRecorder(address, "sample", address.file.parent / "root", EXPORT)
+    with pytest.raises(ValueError, match="misses a bound"), recorder.recorded([("pushed_model", pushed)]) as output:
         output.folder.mkdir(parents=True)
         address.file.write_bytes(b"no database" * 1000)
         raise ValueError("misses a bound")
@@ -156,8 +157,8 @@ def test_files_behind_a_link_are_not_removed(store, tmp_path):
 
 def test_the_files_of_a_killed_export_are_removed_by_the_next_one(store):
     address, pushed = store
-    recorder = ExportRecorder(address, "sample", address.file.parent / "root")
-    killed = recorder.recorded({"pushed_model": pushed})
+    recorder = StandaloneRecorder(address, "sample", address.file.parent / "root", EXPORT)
+    killed = recorder.recorded([("pushed_model", pushed)])
     output = killed.__enter__()
     output.folder.mkdir(parents=True)
     kept = write_export(address, pushed)

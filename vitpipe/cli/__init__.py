@@ -29,6 +29,7 @@ from vitpipe.cli import (
     gc,
     lineage,
     models,
+    monitor,
     predict,
     report,
     rollback,
@@ -80,7 +81,7 @@ def _add_unavailable(name: str, why: str) -> None:
 _add(doctor, data, settings, augment)
 _add(run, finetune, tune, study)
 _add(runs, why, report, explain, ui, artifacts, lineage)
-_add(models, predict, export, bless, rollback)
+_add(models, predict, export, bless, rollback, monitor)
 _add_kfp()
 _add(watch, gc)
 

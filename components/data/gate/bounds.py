@@ -11,7 +11,7 @@ from pydantic.config import JsonDict
 from trainer.settings import Group, SettingsGroup
 
 _MAX_BOUND = 1e12  # more than the number of images of any data set
-_NOT_NEGATIVE: JsonDict = {"minimum": 0, "maximum": _MAX_BOUND}  # enforced by `DataGateSettings.check_range`
+_NOT_NEGATIVE: JsonDict = {"minimum": 0, "maximum": _MAX_BOUND}  # enforced by `BoundsGroup.check_range`
 
 
 class Bound(SettingsGroup):
@@ -29,11 +29,43 @@ class Bound(SettingsGroup):
     )
 
 
-class DataGateSettings(SettingsGroup):
+class BoundsGroup(SettingsGroup):
+    """Base class of groups of settings that contain thresholds of checks.
+
+    A file or flag that sets only one threshold of a check leaves the other unchanged.
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def fill_missing_thresholds(cls, values: Any) -> Any:
+        """Complete a check that sets only one threshold with the default of the other."""
+        if not isinstance(values, dict):
+            return values
+        defaults = {name: field.default for name, field in cls.model_fields.items()}
+        return {
+            name: defaults[name].model_dump() | value
+            if isinstance(value, dict) and isinstance(defaults.get(name), Bound)
+            else value
+            for name, value in values.items()
+        }
+
+    @model_validator(mode="after")
+    def check_range(self) -> Self:
+        """Reject a threshold that is negative, too large or not a number."""
+        # `Bound` does not check this itself, because it also reads thresholds that earlier versions recorded.
+        for name, check in self:
+            for level, value in check.model_dump().items() if isinstance(check, Bound) else ():
+                if value is not None and not 0 <= value <= _MAX_BOUND:
+                    raise ValueError(
+                        f"{name}.{level} {value:g} is not between 0 and {_MAX_BOUND:g}; write null to disable it"
+                    )
+        return self
+
+
+class DataGateSettings(BoundsGroup):
     """Thresholds of the checks of the data gate.
 
-    `image_side` and `class_examples` have lower bounds; all other checks have upper bounds. A file or flag that sets
-    only one threshold of a check leaves the other unchanged.
+    `image_side` and `class_examples` have lower bounds; all other checks have upper bounds.
     """
 
     anomalies: Bound = Field(
@@ -111,32 +143,6 @@ class DataGateSettings(SettingsGroup):
     leave_out_leaks: bool = Field(
         False, description="Leave images that leak between splits out of training and model selection."
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def fill_missing_thresholds(cls, values: Any) -> Any:
-        """Complete a check that sets only one threshold with the default of the other."""
-        if not isinstance(values, dict):
-            return values
-        defaults = {name: field.default for name, field in cls.model_fields.items()}
-        return {
-            name: defaults[name].model_dump() | value
-            if isinstance(value, dict) and isinstance(defaults.get(name), Bound)
-            else value
-            for name, value in values.items()
-        }
-
-    @model_validator(mode="after")
-    def check_range(self) -> Self:
-        """Reject a threshold that is negative, too large or not a number."""
-        # `Bound` does not check this itself, because it also reads thresholds that earlier versions recorded.
-        for name in CHECKS:
-            for level, value in getattr(self, name).model_dump().items():
-                if value is not None and not 0 <= value <= _MAX_BOUND:
-                    raise ValueError(
-                        f"{name}.{level} {value:g} is not between 0 and {_MAX_BOUND:g}; write null to disable it"
-                    )
-        return self
 
 
 # Files and a property of a DataVerdict artifact.

@@ -1,5 +1,6 @@
 """Checks of a span's statistics against the bounds of the data gate. Imports no TFX."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -10,6 +11,8 @@ from components.data.ingest.images import REMARKS
 from components.data.labels.suspects import LabelFigures
 from components.data.statistics.figures import ImageFigures, SplitFigures
 from trainer.settings import Group
+
+Histogram = Sequence[int] | dict[str, int]
 
 _MAX_ANOMALIES = 20  # listed in a finding, because ML Metadata stores its text and several pages show it
 
@@ -161,13 +164,12 @@ def judge(
     add("near_leaks", max(near.values(), default=0.0), text + without, fix)
 
     if previous is not None:
-        drift = _drift(train, previous.splits["train"])
+        rows = drift(train, previous.splits["train"])
         # What is measured on the model's input cannot be compared if the input is made in another way.
         incomparable = {"drift_sharpness"} if previous.image_size != figures.image_size else set()
         if (previous.resize, previous.background) != (figures.resize, figures.background):
             incomparable |= {"drift_sharpness", "drift_colour", "drift_brightness"}
-        drift = [row for row in drift if row[0] not in incomparable]
-        for check, value, text in drift:
+        for check, value, text in (row for row in rows if row[0] not in incomparable):
             fix = f'find out what changed; if the change is intended, pass --accept {check} --reason "..."'
             add(check, value, f"{text} since span {previous.span}", fix)
     return DataVerdict(
@@ -179,8 +181,16 @@ def judge(
     )
 
 
-def _drift(now: SplitFigures, before: SplitFigures) -> list[tuple[str, float, str]]:
-    """Return the name, value and description of each drift check."""
+def drift(now: SplitFigures, before: SplitFigures) -> list[tuple[str, float, str]]:
+    """Measure how images and labels changed.
+
+    Args:
+        now: statistics of the newer images.
+        before: statistics of the earlier images, with the same classes.
+
+    Returns:
+        The name, value and description of each drift check.
+    """
     shares_now, shares_before = _shares(now.labels), _shares(before.labels)
     changes = np.abs(shares_now - shares_before)
     most = int(changes.argmax())
@@ -188,8 +198,7 @@ def _drift(now: SplitFigures, before: SplitFigures) -> list[tuple[str, float, st
     colour = np.abs(np.subtract(now.mean, before.mean)) / np.maximum(before.spread, 1e-9)
     channel = int(colour.argmax())
     mix, brightness, sharpness, sizes = (
-        _divergence(getattr(now, name), getattr(before, name))
-        for name in ("labels", "brightness", "sharpness", "sides")
+        divergence(getattr(now, name), getattr(before, name)) for name in ("labels", "brightness", "sharpness", "sides")
     )
     return [
         (
@@ -209,14 +218,19 @@ def _drift(now: SplitFigures, before: SplitFigures) -> list[tuple[str, float, st
     ]
 
 
-def _shares(histogram: list[int] | dict[str, int]) -> np.ndarray:
+def _shares(histogram: Histogram) -> np.ndarray:
     counts = np.array(list(histogram.values() if isinstance(histogram, dict) else histogram), float)
     shares: np.ndarray = counts / max(counts.sum(), 1)
     return shares
 
 
-def _divergence(now: list[int] | dict[str, int], before: list[int] | dict[str, int]) -> float:
-    """Return the Jensen-Shannon divergence of two histograms in bits, or 0 if one of them is empty."""
+def divergence(now: Histogram, before: Histogram) -> float:
+    """Return the Jensen-Shannon divergence of two histograms in bits, or 0 if one of them is empty.
+
+    Args:
+        now: number of images in each bin.
+        before: number of images in the same bins.
+    """
     first, second = _shares(now), _shares(before)
     if not first.any() or not second.any():
         return 0.0

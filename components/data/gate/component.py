@@ -26,9 +26,9 @@ from components.data.ingest.source import SPLITS
 from components.data.labels.suspects import read_figures as read_label_figures
 from components.data.pictures import ExamplePicture, Exhibit, read_pictures, readable_id
 from components.data.span_properties import SPAN_FOLDER
-from components.data.statistics.component import CONFLICTS, EXHIBITS, TABLE, TWINS
+from components.data.statistics.component import CONFLICTS, EXHIBITS, TWINS
 from components.data.statistics.exhibits import MAX_EXHIBITS, SAMPLES, in_order
-from components.data.statistics.figures import Conflicts, read_figures, remove_leaks
+from components.data.statistics.figures import TABLE, Conflicts, read_figures, remove_leaks
 from components.data.statistics.leaks import leave_out_mask
 
 VERDICT = "verdict.json"

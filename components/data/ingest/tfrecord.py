@@ -48,9 +48,9 @@ class RawExample(NamedTuple):
     label: int
 
 
-_HEADER = struct.Struct("<QI")  # length of the data, and the checksum of the length
-_FOOTER = struct.Struct("<I")  # checksum of the data
-_MAX_RECORD = 80 * 2**20  # bytes, enough for an image of 64 MiB and its id
+HEADER = struct.Struct("<QI")  # length of the data, and the checksum of the length
+FOOTER = struct.Struct("<I")  # checksum of the data
+MAX_RECORD = 80 * 2**20  # bytes, enough for an image of 64 MiB and its id
 
 
 def example(image: bytes, label: int, id: bytes) -> bytes:
@@ -97,6 +97,16 @@ def parse_labelled(data: bytes, image: str, label: str) -> tuple[bytes, int]:
     return _only_value(features, image, "bytes_list"), _only_value(features, label, "int64_list")
 
 
+def parse_image(data: bytes) -> bytes:
+    """Return the image of a serialized example, which needs no label and no id.
+
+    Raises:
+        ValueError: unless the feature has exactly one value of its type.
+    """
+    image: bytes = _only_value(_features(data), IMAGE, "bytes_list")
+    return image
+
+
 def _features(data: bytes) -> dict[str, Any]:
     try:
         return {entry.key: entry.value for entry in _Example.FromString(data).features.feature}
@@ -119,7 +129,7 @@ def _only_value(features: dict[str, Any], name: str, kind: str) -> Any:
 def frame(data: bytes) -> bytes:
     """Return data as a record of a TFRecord file, with its length and checksums."""
     length = struct.pack("<Q", len(data))
-    return length + _FOOTER.pack(_masked_crc(length)) + data + _FOOTER.pack(_masked_crc(data))
+    return length + FOOTER.pack(masked_crc(length)) + data + FOOTER.pack(masked_crc(data))
 
 
 def read(path: Path) -> Iterator[bytes]:
@@ -138,23 +148,23 @@ def read(path: Path) -> Iterator[bytes]:
 
 def framed_size(data: bytes) -> int:
     """Return the bytes that a record takes in a TFRecord file."""
-    return _HEADER.size + len(data) + _FOOTER.size
+    return HEADER.size + len(data) + FOOTER.size
 
 
 def _read_record(path: Path, file: io.BufferedReader, left: int) -> bytes:
     """Read the record that begins `left` bytes before the end of a file."""
-    header = file.read(_HEADER.size)
-    if len(header) < _HEADER.size:
+    header = file.read(HEADER.size)
+    if len(header) < HEADER.size:
         raise DataRefused(f"{path}: cut inside a record, {left} bytes before its end")
-    length, length_crc = _HEADER.unpack(header)
-    if length_crc != _masked_crc(header[:8]) or length + _HEADER.size + _FOOTER.size > left:
+    length, length_crc = HEADER.unpack(header)
+    if length_crc != masked_crc(header[:8]) or length + HEADER.size + FOOTER.size > left:
         raise DataRefused(f"{path}: no complete record, {left} bytes before its end")
-    if length > _MAX_RECORD:
+    if length > MAX_RECORD:
         raise DataRefused(
-            f"{path}: a record of {length:,} bytes, {left} bytes before its end; at most {_MAX_RECORD:,} are allowed"
+            f"{path}: a record of {length:,} bytes, {left} bytes before its end; at most {MAX_RECORD:,} are allowed"
         )
     data = file.read(length)
-    if file.read(_FOOTER.size) != _FOOTER.pack(_masked_crc(data)):
+    if file.read(FOOTER.size) != FOOTER.pack(masked_crc(data)):
         raise DataRefused(f"{path}: a record whose checksum does not match, {left} bytes before its end")
     return data
 
@@ -209,7 +219,7 @@ def read_split(folder: Path) -> Iterator[RawExample]:
         yield from read_examples(shard)
 
 
-def _masked_crc(data: bytes) -> int:
+def masked_crc(data: bytes) -> int:
     """Return the CRC-32C of data, masked as TFRecord defines it because the data may contain checksums itself."""
     crc: int = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -31,8 +31,8 @@ from components.data.labels.suspects import (
     find_far,
     find_suspects,
 )
-from components.data.statistics.component import CONFLICTS, TABLE
-from components.data.statistics.figures import SplitFigures, read_figures
+from components.data.statistics.component import CONFLICTS
+from components.data.statistics.figures import TABLE, SplitFigures, read_figures
 from trainer.folds import Predictions, predict_out_of_fold, small_recipe
 from trainer.input import decode_by_framing, load
 from trainer.settings import AugmentSettings, ModelSettings, TrainingSettings

@@ -15,7 +15,9 @@ from pydantic import Field
 from trainer.framing import Resize
 from trainer.settings import Group
 
-FIGURES = "figures.json"  # the file of an ImageStatistics artifact that holds `ImageFigures`
+# Files of an ImageStatistics artifact, besides those in `components.data.statistics.component`.
+FIGURES = "figures.json"  # `ImageFigures`
+TABLE = "images"  # a folder of Parquet files with a row for each image
 
 # Edges of the histogram bins. They are the same for every span, so that spans can be compared.
 BRIGHTNESS = np.linspace(0, 256, 17)  # mean luma of an image

@@ -23,13 +23,18 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.utils import io_utils, path_utils
 
 from components import artifacts
-from components.data.statistics.component import TABLE
+from components.data.statistics.figures import TABLE
 from components.model.evaluator.judgement import GateSettings, judge
-from components.model.evaluator.measures import FEWEST_SHARED, Sums, compare, compare_shared, predicted_classes
+from components.model.evaluator.measures import (
+    FEWEST_SHARED,
+    PREDICTIONS,
+    Sums,
+    compare,
+    compare_shared,
+    predicted_classes,
+)
 from components.model.evaluator.predictions import Predictions, as_lists, predict
 from trainer.examples import LABEL, class_names
-
-PREDICTIONS = "predictions.parquet"  # a folder of Parquet files with a row for each example of the test set
 
 _CANDIDATE, _SERVING = "candidate", "serving"
 _LOOKS = ("brightness", "sharpness")

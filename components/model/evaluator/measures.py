@@ -9,7 +9,9 @@ from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 
 from components.model.evaluator.judgement import Comparison, ModelFigures
 
-_BINS = 15  # bins of confidence in the calibration error
+# Part of a ModelEvaluation artifact: a folder of Parquet files with a row for each example of the test set.
+PREDICTIONS = "predictions.parquet"
+BINS = 15  # bins of confidence in the calibration error
 FEWEST_SHARED = 20  # smallest number of test images of shared classes for a comparison
 
 
@@ -47,8 +49,8 @@ class Sums:
             if len(classes) > 3
             else len(labels),
             loss=float(log_loss(labels, shares, labels=classes, normalize=False)),
-            bin_correct=np.bincount(bins, answers == labels, _BINS),
-            bin_confidence=np.bincount(bins, confidence, _BINS),
+            bin_correct=np.bincount(bins, answers == labels, BINS),
+            bin_confidence=np.bincount(bins, confidence, BINS),
         )
 
     def __add__(self, other: Self) -> Self:
@@ -82,19 +84,19 @@ class Sums:
             classes=names,
             examples=self.examples,
             accuracy=float(correct.sum() / self.examples),
-            accuracy_interval=_exact_interval(int(correct.sum()), self.examples, confidence),
+            accuracy_interval=exact_interval(int(correct.sum()), self.examples, confidence),
             top_3=self.top_3 / self.examples,
             log_loss=self.loss / self.examples,
             calibration_error=self.calibration_error,
             class_accuracy={names[index]: float(correct[index] / per_class[index]) for index in present},
             class_accuracy_interval={
-                names[index]: _exact_interval(int(correct[index]), int(per_class[index]), confidence)
+                names[index]: exact_interval(int(correct[index]), int(per_class[index]), confidence)
                 for index in present
             },
             class_precision={names[index]: float(correct[index] / max(answered[index], 1)) for index in present},
             looks_accuracy={look: right / count for look, (right, count) in looks.items()},
             looks_accuracy_interval={
-                look: _exact_interval(right, count, confidence) for look, (right, count) in looks.items()
+                look: exact_interval(right, count, confidence) for look, (right, count) in looks.items()
             },
             confusion=self.confusion.tolist(),
         )
@@ -107,7 +109,7 @@ def predicted_classes(probabilities: np.ndarray) -> np.ndarray:
 
 def confidence_bins(confidence: np.ndarray) -> np.ndarray:
     """Return the bin of each confidence, int [N]."""
-    bins: np.ndarray = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    bins: np.ndarray = np.minimum((confidence * BINS).astype(int), BINS - 1)
     return bins
 
 
@@ -174,7 +176,16 @@ def compare_shared(
     return comparison.model_copy(update={"shared": tuple(shared)})
 
 
-def _exact_interval(successes: int, trials: int, confidence: float) -> tuple[float, float]:
-    """Compute the exact (Clopper-Pearson) interval of a share."""
+def exact_interval(successes: int, trials: int, confidence: float) -> tuple[float, float]:
+    """Compute the exact (Clopper-Pearson) interval of a share.
+
+    Args:
+        successes: Number of successes.
+        trials: Number of trials, at least one.
+        confidence: Confidence level of the interval.
+
+    Returns:
+        The limits of the share.
+    """
     interval = binomtest(successes, trials).proportion_ci(confidence)
     return float(interval.low), float(interval.high)

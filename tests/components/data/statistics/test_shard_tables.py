@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.data.ingest import tfrecord
-from components.data.statistics.component import _ROW, measure_shard
+from components.data.statistics.measure import ROW, measure_shard
 from components.data.statistics.shard_tables import write_table
 from components.errors import DataRefused
 from tests.helpers.spans import encoded, picture
@@ -33,7 +33,7 @@ def write(folder, shard, name, key="", measure=MEASURE, split="train"):
     """Write the table of a shard as a run would, and return its file."""
     target = folder / name
     target.mkdir(exist_ok=True)
-    write_table((split, str(shard)), measure, _ROW, key, str(folder / "measured"), str(target))
+    write_table((split, str(shard)), measure, ROW, key, str(folder / "measured"), str(target))
     [file] = target.glob("*.parquet")
     return file
 
@@ -77,7 +77,7 @@ def test_on_another_disk_the_table_is_copied(folder, shard, tmp_path_factory):
     other = Path(f"/dev/shm/{folder.name}-table")
     other.mkdir()
     try:
-        write_table(("train", str(shard)), MEASURE, _ROW, "", str(folder / "measured"), str(other))
+        write_table(("train", str(shard)), MEASURE, ROW, "", str(folder / "measured"), str(other))
         [file] = other.iterdir()
         assert file.stat().st_nlink == 1
         assert pq.read_table(file)["id"].to_pylist() == [b"0", b"1", b"2"]

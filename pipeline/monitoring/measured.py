@@ -1,0 +1,112 @@
+"""Answers of a log, with everything that can be measured about their images."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from components.data.ingest.tfrecord import RawExample
+from components.data.statistics.measure import measure_images, most_images
+from pipeline.monitoring.log_files import Problems
+from pipeline.monitoring.reference import Reference, look_measures
+from pipeline.monitoring.serving_log import Answer
+
+NO_CLASS, OTHER_CLASS = -1, -2  # in place of an index: unknown, and a true class that the model does not have
+
+_TOLERANCE = 0.01  # by which the sum of rounded probabilities may differ from 1
+
+
+@dataclass(frozen=True)
+class MeasuredAnswer:
+    """Answer, and what was measured about it."""
+
+    answer: Answer
+    index: int  # of the predicted class, or NO_CLASS
+    confidence: float | None
+    label: int | None  # index of the true class, or OTHER_CLASS; None if it is unknown
+    row: Any = None  # of the table of images; None if the log has no image
+    distance: float | None = None  # from the training images; None if the image cannot be used
+
+    @property
+    def invalid(self) -> bool:
+        """True if the image cannot be used."""
+        return self.answer.valid is False or (self.row is not None and self.row.reason != "")
+
+
+def measure_batch(
+    answers: Sequence[Answer], reference: Reference, labels: dict[str, str], problems: Problems
+) -> list[MeasuredAnswer]:
+    """Measure answers whose images fit into memory together.
+
+    Args:
+        answers: the answers of one version of a model.
+        reference: the reference of that version.
+        labels: true classes by the key of an answer.
+        problems: counts answers that do not fit the model.
+    """
+    read = [_read(answer, reference.classes, labels, problems) for answer in answers]
+    places = [place for place, answer in enumerate(answers) if answer.image is not None]
+    if not places:
+        return read
+    # The predicted class takes the place of the label, so that the statistics count the predicted classes.
+    examples = [(place, RawExample(b"", answers[place].image or b"", read[place].index)) for place in places]
+    most = most_images(reference.framing)
+    tables = [
+        measure_images("train", "", reference.framing, examples[start : start + most])
+        for start in range(0, len(examples), most)
+    ]
+    rows = pa.concat_tables(tables).drop_columns(["thumbnail", "digest", "hash"]).to_pandas()
+    usable = rows[rows.reason == ""]
+    distances = np.full(len(rows), np.nan)
+    if len(usable):
+        looks = look_measures(
+            np.stack(usable["mean"]), np.stack(usable["mean_square"]), usable.sharpness.to_numpy(float)
+        )
+        distances[usable.index] = reference.looks.distance(looks)
+    for place, row, distance in zip(places, rows.itertuples(index=False), distances.tolist(), strict=True):
+        one = read[place]
+        read[place] = MeasuredAnswer(
+            one.answer, one.index, one.confidence, one.label, row, None if np.isnan(distance) else distance
+        )
+    return read
+
+
+def as_table(measured: Iterable[MeasuredAnswer]) -> pd.DataFrame:
+    """Return the rows of the table of images of all answers that have an image."""
+    return pd.DataFrame([one.row for one in measured if one.row is not None])
+
+
+def _read(answer: Answer, classes: list[str], labels: dict[str, str], problems: Problems) -> MeasuredAnswer:
+    index, confidence = NO_CLASS, None
+    probabilities = answer.probabilities
+    if probabilities is not None:
+        # A row of zeros is the answer for an image that does not decode.
+        if probabilities.shape == (len(classes),) and _are_probabilities(probabilities):
+            if probabilities.any():
+                index, confidence = int(probabilities.argmax()), float(probabilities.max())
+        else:
+            problems.add(f"an answer that is not a probability for each of the {len(classes)} classes", answer.place)
+    elif answer.class_name:
+        if answer.class_name in classes:
+            index = classes.index(answer.class_name)
+            if answer.confidence is not None and answer.confidence <= 1:
+                confidence = answer.confidence
+        else:
+            problems.add("an answer with a class that the model does not have", f"{answer.place} {answer.class_name!r}")
+    label = answer.label
+    if label is None and labels:
+        label = labels.get(answer.key)
+    if label is None:
+        return MeasuredAnswer(answer, index, confidence, None)
+    if label not in classes:
+        problems.add("a true label that the model does not have, so its answer is wrong", f"{answer.place} {label!r}")
+        return MeasuredAnswer(answer, index, confidence, OTHER_CLASS)
+    return MeasuredAnswer(answer, index, confidence, classes.index(label))
+
+
+def _are_probabilities(values: np.ndarray) -> bool:
+    total = float(values.sum())
+    return bool(np.isfinite(values).all() and (values >= 0).all() and (abs(total - 1) <= _TOLERANCE or total == 0))

@@ -1,0 +1,289 @@
+"""Monitoring of the versions that a pipeline pushed, by the logs of their server."""
+
+import re
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from components.data.gate.bounds import DataGateSettings
+from components.data.ingest import rows
+from components.errors import DataRefused, NotFound, UsageError
+from components.model.serving_folder import ModelRecord, read_record, versions
+from pipeline.metadata.address import Address
+from pipeline.metadata.records import Artifact, Run
+from pipeline.metadata.stores import find_run
+from pipeline.monitoring.checks import judge
+from pipeline.monitoring.log_files import LogFiles, Problems
+from pipeline.monitoring.measured import MeasuredAnswer, measure_batch
+from pipeline.monitoring.reference import Reference, read_reference
+from pipeline.monitoring.report import REPORT, MonitorReport, log_problems
+from pipeline.monitoring.serving_log import Answer, parse
+from pipeline.monitoring.windows import Sums, Window, Windows
+from pipeline.pushed_models import pushed_artifact
+from pipeline.result.run_result import RunResult
+from pipeline.settings import LayeredSettings, Source, flag_source, merge_sources
+from pipeline.settings.monitor import MonitorSettings
+
+IMAGES = 1000  # default size of a window
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_MOST_IMAGES = 10_000_000
+_BATCH_IMAGES, _BATCH_BYTES = 256, 8 * 2**20  # answers that are measured at a time
+
+
+class WindowSize(NamedTuple):
+    """Size of a window: a number of answers, or a time."""
+
+    images: int | None
+    seconds: float | None
+
+
+class _Bounds(LayeredSettings):
+    """Settings that the checks of a window use."""
+
+    data_gate: DataGateSettings = DataGateSettings()
+    monitor: MonitorSettings = MonitorSettings()
+
+
+class _Version:
+    """Pushed version, with the reference and the open windows of its traffic."""
+
+    def __init__(
+        self, folder: Path, runs: Path, overrides: Sequence[str], size: WindowSize, problems: Problems
+    ) -> None:
+        try:
+            self.record: ModelRecord = read_record(folder)
+        except ValueError as error:
+            raise DataRefused(str(error)) from None
+        address, run = find_run(self.record.run_id, runs)
+        self.address: Address = address
+        self.artifact: tuple[str, Artifact] | None = pushed_artifact(self.record, run)
+        self.reference: Reference = read_reference(self.record, run)
+        self.bounds = _bounds(run, overrides)
+        self.windows = Windows(self.record.version, len(self.record.classes), *size, problems)
+
+
+class Monitor:
+    """Monitor of one pipeline, which reads each part of the logs once.
+
+    Args:
+        name: name of the pipeline.
+        logs: a log file, or a folder of them.
+        labels: table with the columns `id` and `label`, which has the true classes; None without one.
+        window: size of a window, see `window_size`.
+        overrides: settings as `a.b=c`, which override those that the run recorded.
+        runs: folder of the run folders.
+
+    Raises:
+        UsageError: if a path, a model or its reference does not exist, or a setting is wrong.
+        DataRefused: if a record or the labels cannot be read.
+        StoreError: if ML Metadata cannot be read.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        logs: Path,
+        labels: Path | None = None,
+        window: str = str(IMAGES),
+        overrides: Sequence[str] = (),
+        runs: Path = Path("runs"),
+    ) -> None:
+        self.name = name
+        self._logs, self._runs, self._overrides = logs, runs, overrides
+        self._size = window_size(window)
+        self._folder = runs / name / "serving"
+        pushed = versions(self._folder)
+        if not pushed:
+            raise NotFound(
+                f"{name} is not a pipeline with a pushed model below {runs}: name one that `vitpipe models list` shows"
+            )
+        self.problems = Problems()
+        self._files = LogFiles(logs, self.problems)
+        self._labels = _read_labels(labels)
+        self._number = 0  # of the last window
+        newest = self._open(pushed[-1])
+        self._versions: dict[int, _Version | None] = {pushed[-1]: newest}
+        self._newest = newest
+
+    def answers(self, final: bool = True) -> Iterator[tuple[int, list[MeasuredAnswer]]]:
+        """Yield the answers that were not read before, in batches of one version.
+
+        Args:
+            final: count an incomplete record at the end of a log as damage.
+        """
+        batches: dict[int, list[Answer]] = {}
+        size = 0
+        for record in self._files.read(final):
+            for answer in parse(record, self.problems):
+                version = self._newest.record.version if answer.version is None else answer.version
+                if self.version(version) is None:
+                    reason = "an answer of a version that is not pushed, or whose reference no longer exists"
+                    self.problems.add(reason, f"{answer.place} version {version}")
+                    continue
+                if self._size.seconds and answer.time is None:
+                    self.problems.add("an answer without a time, which belongs to no window of time", answer.place)
+                    continue
+                batches.setdefault(version, []).append(answer)
+                size += len(answer.image or b"")
+                if len(batches[version]) >= _BATCH_IMAGES or size >= _BATCH_BYTES:
+                    yield from self._measure(batches)
+                    batches, size = {}, 0
+        yield from self._measure(batches)
+
+    def read(self, final: bool = True) -> Iterator[Window]:
+        """Yield the windows that the new part of the logs completes.
+
+        Args:
+            final: also yield incomplete windows, and count an incomplete record at the end of a log as damage.
+        """
+        for number, measured in self.answers(final):
+            version = self.version(number)
+            assert version is not None
+            for sums in version.windows.add(measured):
+                yield self._judge(version, sums)
+        if final:
+            for _, of_version in sorted(self._versions.items()):
+                if of_version is not None:
+                    for sums in of_version.windows.finish():
+                        yield self._judge(of_version, sums)
+
+    def report(self, windows: Sequence[Window]) -> MonitorReport:
+        """Return the report of some windows, with the problems so far."""
+        return MonitorReport(
+            pipeline=self.name,
+            created=datetime.now(UTC),
+            logs=str(self._logs),
+            false_alerts=self._newest.bounds.monitor.false_alerts,
+            windows=list(windows),
+            problems=log_problems(self.problems),
+        )
+
+    def record(self, report: MonitorReport) -> int:
+        """Record a report in ML Metadata as an execution that read the pushed models.
+
+        Returns:
+            The id of the artifact.
+
+        Raises:
+            NotFound: if ML Metadata does not know the model of a window.
+            StoreError: if the store cannot be written.
+        """
+        from pipeline.metadata.standalone_record import MONITOR, StandaloneRecorder
+
+        numbers = sorted({window.version for window in report.windows} or {self._newest.record.version})
+        inputs = []
+        for number in numbers:
+            version = self.version(number)
+            if version is None or version.artifact is None:
+                raise NotFound(
+                    f"ML Metadata knows neither the push of version {number} nor its model, so no report of it can be "
+                    "recorded: see `vitpipe models verify`"
+                )
+            inputs.append((version.artifact[0], version.artifact[1].id))
+        root = self._folder.parent.resolve() / "root"
+        recorder = StandaloneRecorder(self._newest.address, self.name, root, MONITOR)
+        with recorder.recorded(inputs) as output:
+            output.folder.mkdir(parents=True)
+            (output.folder / REPORT).write_text(report.model_dump_json(indent=1) + "\n", "utf-8")
+            output.properties |= {
+                "versions": ", ".join(map(str, numbers)),
+                "windows": len(report.windows),
+                "alerts": report.alerts,
+                "logs": report.logs,
+            }
+        return output.artifact
+
+    def version(self, number: int) -> _Version | None:
+        """Return a version; None if it is not pushed, or its reference no longer exists."""
+        if number not in self._versions:
+            try:
+                self._versions[number] = self._open(number) if number in versions(self._folder) else None
+            except (UsageError, DataRefused):
+                self._versions[number] = None
+        return self._versions[number]
+
+    def _open(self, number: int) -> _Version:
+        return _Version(self._folder / str(number), self._runs, self._overrides, self._size, self.problems)
+
+    def _measure(self, batches: dict[int, list[Answer]]) -> Iterator[tuple[int, list[MeasuredAnswer]]]:
+        for number, batch in batches.items():
+            version = self.version(number)
+            assert version is not None
+            yield number, measure_batch(batch, version.reference, self._labels, self.problems)
+
+    def _judge(self, version: _Version, sums: Sums) -> Window:
+        self._number += 1
+        return judge(sums, version.reference, self._number, version.bounds.data_gate, version.bounds.monitor)
+
+
+def monitor(
+    name: str,
+    logs: Path,
+    *,
+    labels: Path | None = None,
+    window: str = str(IMAGES),
+    overrides: Sequence[str] = (),
+    runs: Path = Path("runs"),
+) -> MonitorReport:
+    """Compare what a model server logged with the training images and the test answers of the model.
+
+    Args:
+        name: name of the pipeline.
+        logs: a log file, or a folder with files `*.jsonl` and `*.tfrecord*`.
+        labels: table with the columns `id` and `label`, which has the true classes.
+        window: number of answers in a window, or a time such as `1h`.
+        overrides: settings as `a.b=c`, which override those that the run recorded.
+        runs: folder of the run folders.
+
+    Returns:
+        The report, which ML Metadata records as an artifact that was made from the pushed models.
+
+    Raises:
+        UsageError: if a path, a model or its reference does not exist, or a setting is wrong.
+        DataRefused: if a record or the labels cannot be read.
+        StoreError: if ML Metadata cannot be read or written.
+    """
+    opened = Monitor(name, logs, labels, window, overrides, runs)
+    report = opened.report([*opened.read()])
+    opened.record(report)
+    return report
+
+
+def window_size(text: str) -> WindowSize:
+    """Return the size of a window: `500` answers, or a time such as `30m`, `1h` or `1d`.
+
+    Raises:
+        UsageError: if the text is neither.
+    """
+    match = re.fullmatch(r"([1-9][0-9]{0,7})([smhd]?)", text)
+    if match is None or (not match[2] and int(match[1]) > _MOST_IMAGES):
+        raise UsageError(
+            f"--window {text}: it is neither a number of answers up to {_MOST_IMAGES:,} nor a time: write for example "
+            "1000, 30m, 1h or 1d"
+        )
+    number = int(match[1])
+    return WindowSize(None, float(number * _UNITS[match[2]])) if match[2] else WindowSize(number, None)
+
+
+def _bounds(run: Run, overrides: Sequence[str]) -> _Bounds:
+    recorded = RunResult(run).settings
+    values = {group: recorded[group] for group in _Bounds.model_fields if group in recorded}
+    return merge_sources(_Bounds, [*map(flag_source, reversed(overrides)), Source(values, f"run {run.name}")])
+
+
+def _read_labels(table: Path | None) -> dict[str, str]:
+    """Return the true classes by id. Rows without a label are left out."""
+    if table is None:
+        return {}
+    if rows.ending(table) not in rows.ENDINGS:
+        raise UsageError(f"--labels {table}: its name must end in {', '.join(rows.ENDINGS)}")
+    if not table.is_file():
+        raise UsageError(f"--labels {table} is not a file: name a table with the columns id and label")
+    if missing := {"id", "label"} - {*rows.columns(table)}:
+        raise UsageError(f"--labels {table} has no column {' and no column '.join(sorted(missing))}: add it")
+    return {
+        str(row.cells["id"]): label
+        for row in rows.rows(table, ["id", "label"])
+        if (label := rows.class_name(row.cells.get("label"))) is not None and row.cells.get("id") is not None
+    }

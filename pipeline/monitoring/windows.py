@@ -1,0 +1,197 @@
+"""Windows of answers: sums that answers are added to, and the figures of a complete window."""
+
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import numpy as np
+
+from components.data.gate.bounds import Finding
+from components.data.statistics.figures import SplitFigures, Totals
+from components.model.evaluator.judgement import Interval
+from pipeline.monitoring.log_files import Problems
+from pipeline.monitoring.measured import MeasuredAnswer, as_table
+from trainer.settings import Group
+
+FARTHEST = 8  # images that are kept of each window
+
+
+class WindowFinding(Finding):
+    """Finding of a window. Its thresholds are at least `chance`."""
+
+    chance: float  # limit that unchanged traffic rarely exceeds by chance
+
+
+class FarImage(Group):
+    """Image of a window that is far from the training images."""
+
+    place: str  # in the log
+    distance: float  # in standard deviations of the training images, averaged over the measures
+    answer: str  # predicted class; empty if it is unknown
+    picture: str = ""  # data URI of a small copy
+
+
+class Window(Group):
+    """Figures of one window of the answers of one version."""
+
+    number: int  # place in the report, from 1
+    version: int
+    start: datetime | None  # time of the first answer, if the log has times
+    end: datetime | None
+    answers: int  # for which the request did not fail
+    failed: int
+    invalid: int  # answers whose image cannot be used
+    latency_ms: dict[str, float]  # percentiles p50, p95 and p99; empty if the log has no latency
+    figures: SplitFigures | None  # of the images; `labels` are the predicted classes. None without images
+    predicted: dict[str, int]  # answers by predicted class, in index order
+    confidences: list[int]  # histogram of confidence
+    expected_accuracy: float | None  # that the calibrated confidence predicts
+    expected_accuracy_interval: Interval | None
+    labelled: int  # answers with a true label
+    accuracy: float | None  # on the answers with a true label
+    accuracy_interval: Interval | None
+    findings: list[WindowFinding]
+    farthest: list[FarImage]
+
+    @property
+    def alerts(self) -> list[WindowFinding]:
+        """Findings past `stop`."""
+        return [finding for finding in self.findings if finding.level == "stop"]
+
+    @property
+    def warnings(self) -> list[WindowFinding]:
+        """Findings past `warn`, but not past `stop`."""
+        return [finding for finding in self.findings if finding.level == "warning"]
+
+
+@dataclass
+class Sums:
+    """Sums over the answers of one window."""
+
+    version: int
+    classes: int
+    answers: int = 0
+    failed: int = 0
+    invalid: int = 0
+    images: Totals | None = None
+    pixels: int = 0  # images that were sent as pixels, so that their format and size are unknown
+    predicted: list[int] = field(default_factory=list)
+    confidence: list[float] = field(default_factory=list)
+    correct: int = 0
+    labelled: int = 0
+    latency_ms: list[float] = field(default_factory=list)
+    start: float | None = None
+    end: float | None = None
+    farthest: list[tuple[float, int, MeasuredAnswer]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return self.answers + self.failed
+
+    def add(self, measured: Sequence[MeasuredAnswer]) -> None:
+        """Add answers, at most some hundreds at a time."""
+        for one in measured:
+            answer = one.answer
+            if answer.time is not None:
+                self.start = min(answer.time, answer.time if self.start is None else self.start)
+                self.end = max(answer.time, answer.time if self.end is None else self.end)
+            if answer.latency_ms is not None:
+                self.latency_ms.append(answer.latency_ms)
+            if answer.failed:
+                self.failed += 1
+                continue
+            self.answers += 1
+            self.invalid += one.invalid
+            self.pixels += answer.is_pixels
+            if one.index >= 0:
+                self.predicted.append(one.index)
+            if one.confidence is not None:
+                self.confidence.append(one.confidence)
+            if one.label is not None:
+                self.labelled += 1
+                self.correct += one.label == one.index
+            if one.distance is not None:
+                # The counter decides between equal distances, because answers cannot be compared.
+                heapq.heappush(self.farthest, (one.distance, -self.answers, one))
+                if len(self.farthest) > FARTHEST:
+                    heapq.heappop(self.farthest)
+        rows = as_table(one for one in measured if not one.answer.failed)
+        if len(rows):
+            totals = Totals.of(rows, self.classes)
+            self.images = totals if self.images is None else Totals.add([self.images, totals])
+
+
+class Windows:
+    """Division of the answers of one version into windows.
+
+    Args:
+        version: the version.
+        classes: number of its classes.
+        images: number of answers in a window; None if windows are divided by time.
+        seconds: length of a window, if they are divided by time. Windows begin at multiples of it since 1970.
+        problems: counts answers that come after their window was complete.
+    """
+
+    def __init__(
+        self, version: int, classes: int, images: int | None, seconds: float | None, problems: Problems
+    ) -> None:
+        self._version, self._classes, self._images, self._seconds = version, classes, images, seconds
+        self._open: dict[int, Sums] = {}
+        self._newest = 0  # number of the newest period of time
+        self._problems = problems
+
+    def add(self, measured: Sequence[MeasuredAnswer]) -> Iterator[Sums]:
+        """Add answers, and yield the windows that are complete.
+
+        A window of time is complete when an answer is more than one window later, so answers may arrive late by up to
+        the length of a window. Answers without a time are not added to windows of time.
+        """
+        start = 0
+        for period, end in self._parts(measured):
+            part = measured[start:end]
+            start = end
+            if period is None or not part:
+                continue
+            if self._seconds and period < self._newest - 1:
+                for one in part:
+                    self._problems.add("an answer that is more than one window late", one.answer.place)
+                continue
+            sums = self._open.setdefault(period, Sums(self._version, self._classes))
+            sums.add(part)
+            self._newest = max(self._newest, period)
+            for complete in sorted(self._open):
+                is_full = self._images is not None and len(self._open[complete]) >= self._images
+                if is_full or (self._seconds and complete < self._newest - 1):
+                    yield self._open.pop(complete)
+
+    def finish(self) -> Iterator[Sums]:
+        """Yield the windows that are not complete."""
+        for period in sorted(self._open):
+            yield self._open[period]
+        self._open = {}
+
+    def _parts(self, measured: Sequence[MeasuredAnswer]) -> Iterator[tuple[int | None, int]]:
+        """Yield consecutive answers of the same window: its period, and the end of the part."""
+        if self._images is not None:
+            left = self._images - len(self._open.get(0, ()))
+            ends = [*range(left, len(measured), self._images), len(measured)]
+            yield from ((0, end) for end in ends)
+            return
+        assert self._seconds
+        periods = [None if one.answer.time is None else int(one.answer.time // self._seconds) for one in measured]
+        for place, period in enumerate(periods):
+            if place + 1 == len(periods) or periods[place + 1] != period:
+                yield period, place + 1
+
+
+def percentiles(latency_ms: list[float]) -> dict[str, float]:
+    """Return the 50th, 95th and 99th percentile; empty without values."""
+    if not latency_ms:
+        return {}
+    values = np.percentile(latency_ms, [50, 95, 99]).tolist()
+    return dict(zip(("p50", "p95", "p99"), values, strict=True))
+
+
+def moment(seconds: float | None) -> datetime | None:
+    """Return a time as a date in UTC."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

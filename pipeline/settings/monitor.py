@@ -1,0 +1,42 @@
+"""Settings of the checks of a model that serves."""
+
+from pydantic import Field
+
+from components.data.gate.bounds import Bound, BoundsGroup
+
+
+class MonitorSettings(BoundsGroup):
+    """Thresholds of the checks of `vitpipe monitor`. Past `warn` a check is reported, past `stop` it is an alert.
+
+    Images and predicted classes are checked with the thresholds `data_gate.drift_*`. No run depends on these settings.
+    """
+
+    false_alerts: float = Field(
+        0.001,
+        gt=0,
+        le=0.5,
+        description="Largest probability that a report on unchanged traffic contains a warning or an alert, whatever "
+        "its number of windows. A threshold that chance could exceed more often is raised for small windows.",
+    )
+    errors: Bound = Field(Bound(warn=0.01, stop=0.05), description="Largest share of requests that failed.")
+    invalid_images: Bound = Field(
+        Bound(warn=0.01, stop=0.05), description="Largest share of images that cannot be used."
+    )
+    drift_formats: Bound = Field(
+        Bound(warn=0.1, stop=0.5),
+        description="Largest divergence of the distributions of image formats, measured as for "
+        "data_gate.drift_labels_js.",
+    )
+    drift_confidence: Bound = Field(
+        Bound(warn=0.05, stop=0.2),
+        description="Largest divergence of the distributions of the model's confidence in traffic and on the test set, "
+        "measured as for data_gate.drift_labels_js.",
+    )
+    expected_accuracy_loss: Bound = Field(
+        Bound(warn=0.05, stop=0.1),
+        description="Largest loss of accuracy since the test set that the model's calibrated confidence predicts.",
+    )
+    accuracy_loss: Bound = Field(
+        Bound(warn=0.02, stop=0.05),
+        description="Largest loss of accuracy since the test set, measured on images with a true label.",
+    )

@@ -1,0 +1,180 @@
+"""Logs are read completely or with their damage counted, and never beyond their own folder."""
+
+import base64
+import json
+import os
+
+import numpy as np
+import pytest
+
+from components.data.ingest import tfrecord
+from components.errors import UsageError
+from pipeline.monitoring import log_files
+from pipeline.monitoring.log_files import LogFiles, Problems
+from pipeline.monitoring.serving_log import parse
+from tests.helpers.spans import encoded, picture
+from tests.helpers.traffic import json_line, prediction_log, write_records
+
+IMAGE = encoded(picture(1))
+ANSWER = [0.25, 0.75]
+
+
+def read(path, final=True):
+    problems = Problems()
+    return [answer for record in LogFiles(path, problems).read(final) for answer in parse(record, problems)], problems
+
+
+def test_json_lines(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "one.png").write_bytes(IMAGE)
+    lines = [
+        json_line(IMAGE, ANSWER, time="2026-01-02T00:00:00Z", version=3, latency_ms=1.5, label="cat", valid=True),
+        json_line(**{"image": "images/one.png", "class": "dog", "probability": 0.5, "time": 86400}),
+        json.dumps({"image_bytes": {"b64": base64.b64encode(IMAGE).decode()}, "id": "a"}) + "\n",
+        json_line(error="overloaded") + "\n",
+    ]
+    (tmp_path / "log.jsonl").write_text("".join(lines))
+    (first, second, third, fourth), problems = read(tmp_path)
+    assert not problems.counts
+    assert (first.image, first.version, first.time, first.latency_ms) == (IMAGE, 3, 1767312000, 1.5)
+    assert first.probabilities.tolist() == ANSWER and first.label == "cat" and first.valid is True
+    assert (second.image, second.class_name, second.confidence, second.time) == (IMAGE, "dog", 0.5, 86400)
+    assert third.image == IMAGE and third.key == "a" and first.key == second.key != "a"
+    assert fourth.failed and fourth.key == ""
+
+
+def test_prediction_logs_of_each_signature(tmp_path):
+    example = tfrecord.example(IMAGE, 0, b"x")
+    pixels = np.stack([picture(1), picture(2)])
+    logs = [
+        prediction_log([IMAGE, b"no image"], [ANSWER, [0, 0]], version=7, seconds=5, names=["cat", "dog"]),
+        prediction_log([example], [ANSWER], signature="examples"),
+        prediction_log(pixels, [ANSWER, ANSWER], signature="images"),
+    ]
+    answers, problems = read(write_records(tmp_path / "log.tfrecord-00000-of-00001", logs))
+    assert not problems.counts
+    assert [answer.version for answer in answers] == [7, 7, 1, 1, 1]
+    assert [answer.valid for answer in answers] == [True, False, True, True, True]
+    assert [answer.is_pixels for answer in answers] == [False] * 3 + [True] * 2
+    assert [answer.time for answer in answers] == [5, 5, None, None, None]
+    assert answers[0].image == answers[2].image == IMAGE and answers[0].class_name == "dog"
+    assert np.array_equal(answers[0].probabilities, np.float32(ANSWER))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"not JSON\n",
+        b"[1]\n",
+        b"[" * 100_000 + b"\n",
+        b'{"probabilities": "x"}\n',
+        b'{"probabilities": [[1, 2], [3]]}\n',
+        b'{"version": true}\n',
+        b'{"version": 1.5}\n',
+        b'{"time": "yesterday"}\n',
+        b'{"time": 1e300}\n',
+        b'{"time": NaN}\n',
+        b'{"latency_ms": -1}\n',
+        b'{"class": ["cat"]}\n',
+        b'{"id": "' + b"x" * 2000 + b'"}\n',
+    ],
+)
+def test_a_bad_line_is_counted_and_the_next_one_is_read(tmp_path, line):
+    (tmp_path / "log.jsonl").write_bytes(line + json_line(IMAGE, ANSWER).encode())
+    [answer], problems = read(tmp_path)
+    assert answer.place == "log.jsonl:2"
+    assert problems.counts.total() == 1 and [*problems.places.values()] == [["log.jsonl:1"]]
+
+
+@pytest.mark.parametrize("image", ["../secret.png", "/etc/hostname", "out/secret.png", "link.png", "", ".", "a\0b", 7])
+def test_no_path_leads_out_of_the_folder_of_the_log(tmp_path, image):
+    folder = tmp_path / "log"
+    folder.mkdir()
+    (tmp_path / "secret.png").write_bytes(IMAGE)
+    (folder / "out").symlink_to(tmp_path)
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    (folder / "log.jsonl").write_text(json_line(None, ANSWER, image=image))
+    [answer], problems = read(folder)
+    assert answer.image is None and problems.counts.total() == 1
+    assert answer.probabilities is not None  # the answer still counts
+
+
+def test_images_that_are_too_large_or_not_base64(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.monitoring.serving_log.MAX_BYTES", 1000)
+    monkeypatch.setattr(log_files, "MAX_LINE", 5000)
+    lines = [json_line(bytes(2000)), '{"image_bytes": "%%"}\n', json_line(bytes(9000)), json_line(b"small")]
+    (tmp_path / "log.jsonl").write_text("".join(lines))
+    answers, problems = read(tmp_path)
+    assert [answer.image for answer in answers] == [None, None, b"small"]
+    assert sorted(problems.counts.values()) == [1, 1, 1]
+
+
+def test_damaged_records(tmp_path):
+    good = prediction_log([IMAGE], [ANSWER])
+    frames = [bytearray(tfrecord.frame(good)) for _ in range(4)]
+    frames[1][40] ^= 1  # its checksum does not match
+    (tmp_path / "a.tfrecord").write_bytes(b"".join(frames[:3]))
+    frames[1][3] ^= 1  # its length is wrong, so the next record cannot be found
+    (tmp_path / "b.tfrecord").write_bytes(b"".join(frames))
+    (tmp_path / "c.tfrecord").write_bytes(frames[0] + frames[0][:-1])  # cut
+    write_records(tmp_path / "d.tfrecord", [b"\xff" * 9, good])
+    (tmp_path / "e.tfrecord").symlink_to(tmp_path / "a.tfrecord")
+    answers, problems = read(tmp_path)
+    assert [answer.place for answer in answers] == [
+        "a.tfrecord record 1",
+        "a.tfrecord record 3",
+        "b.tfrecord record 1",
+        "c.tfrecord record 1",
+        "d.tfrecord record 2",
+    ]
+    assert [places[0].split(" (")[0] for places in problems.places.values()] == [
+        "a.tfrecord record 2",
+        "b.tfrecord record 2",
+        "c.tfrecord record 2",
+        "d.tfrecord record 1",
+        "e.tfrecord",
+    ]
+
+
+def test_a_tensor_cannot_claim_more_memory_than_it_has_values(tmp_path):
+    log = log_with_shape(prediction_log([IMAGE], [ANSWER]), [2**20, 2**20])
+    answers, problems = read(write_records(tmp_path / "log.tfrecord", [log]))
+    assert not answers and problems.counts.total() == 1
+
+
+def log_with_shape(data, shape):
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    log = prediction_log_pb2.PredictionLog.FromString(data)
+    tensor = log.predict_log.response.outputs["probabilities"]
+    for dimension, size in zip(tensor.tensor_shape.dim, shape, strict=True):
+        dimension.size = size
+    return log.SerializeToString()
+
+
+def test_answers_that_do_not_match_the_images(tmp_path):
+    logs = [prediction_log([IMAGE, IMAGE], [ANSWER]), prediction_log([IMAGE], [ANSWER], signature="other")]
+    answers, problems = read(write_records(tmp_path / "log.tfrecord", logs))
+    assert len(answers) == 1 and answers[0].image is None and problems.counts.total() == 1
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.tfrecord"])
+def test_a_growing_file_is_read_once(tmp_path, name):
+    file = tmp_path / name
+    one = json_line(IMAGE, ANSWER).encode() if name.endswith("l") else tfrecord.frame(prediction_log([IMAGE], [ANSWER]))
+    file.write_bytes(one + one[:50])
+    problems = Problems()
+    files = LogFiles(tmp_path, problems)
+    assert len([*files.read(final=False)]) == 1
+    with file.open("ab") as opened:
+        opened.write(one[50:] + one)
+    assert len([*files.read(final=False)]) == 2
+    assert not [*files.read()] and not problems.counts
+
+
+def test_special_files_do_not_block(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    answers, problems = read(tmp_path)
+    assert not answers and problems.counts.total() == 1
+    with pytest.raises(UsageError):
+        LogFiles(tmp_path / "missing", Problems())

@@ -1,0 +1,144 @@
+"""`vitpipe monitor` on the pushed model of a real run: exit codes, JSON, and the record in ML Metadata."""
+
+import io
+import json
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.data.ingest import tfrecord
+from pipeline.drawing.lineage import describe
+from pipeline.metadata.address import Address
+from pipeline.metadata.reader import reader
+from tests.helpers.command import command
+from tests.helpers.traffic import ask, json_line, prediction_log, write_records
+
+ANSWERS = 300
+
+
+def darken(image):
+    pixels = np.asarray(Image.open(io.BytesIO(image)).convert("RGB")) * 0.3
+    out = io.BytesIO()
+    Image.fromarray(pixels.astype("uint8")).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def served(short_run, tmp_path_factory):
+    """Folder with a pushed model, and the logs of answers for its test images and for dark copies of them."""
+    folder = tmp_path_factory.mktemp("served")
+    shutil.copytree(short_run[0], folder, dirs_exist_ok=True)
+    model = folder / "runs" / "sample" / "serving" / "1"
+    names = json.loads((model / "model.json").read_text())["classes"]
+    examples = [*tfrecord.read_split(folder / "data" / "sample" / "span-1" / "test")]
+    chosen = np.random.default_rng(0).integers(0, len(examples), ANSWERS).tolist()
+    for name, change in {"clean": lambda image: image, "dark": darken}.items():
+        images = [change(example.image) for example in examples]
+        answers = ask(model, images)
+        lines = [
+            json_line(images[at], answers[at], id=f"{at}", time=second, latency_ms=10.0)
+            for second, at in enumerate(chosen)
+        ]
+        (folder / f"{name}.jsonl").write_text("".join(lines))
+        records = [prediction_log([images[at] for at in chosen], answers[chosen], names=names)]
+        write_records(folder / f"{name}.tfrecord", records)
+    (folder / "labels.csv").write_text(
+        "id,label\n" + "".join(f"{at},{names[examples[at].label]}\n" for at in {*chosen})
+    )
+    return folder
+
+
+def test_unchanged_traffic(served, in_this_process):
+    done = in_this_process(served, "monitor", "sample", "--logs", "clean.jsonl", "--labels", "labels.csv", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    [window] = report["windows"]
+    assert (window["version"], window["answers"], window["labelled"]) == (1, ANSWERS, ANSWERS)
+    assert window["latency_ms"] == {"p50": 10, "p95": 10, "p99": 10}
+    low, high = window["accuracy_interval"]
+    assert low <= window["accuracy"] <= high and not report["problems"]
+    low, high = window["expected_accuracy_interval"]
+    assert low <= window["expected_accuracy"] <= high
+    assert {"drift_brightness", "drift_labels_js", "accuracy_loss"} <= {one["check"] for one in window["findings"]}
+
+
+@pytest.mark.parametrize("log", ["dark.jsonl", "dark.tfrecord"])
+def test_dark_traffic_exits_with_3_and_is_recorded(served, in_this_process, log):
+    done = in_this_process(served, "monitor", "sample", "--logs", log, "--window", "100")
+    assert done.returncode == 3 and len(done.stdout.splitlines()) == 3
+    assert "drift_brightness" in done.stderr and "data_gate.drift_brightness.stop" in done.stderr
+    address = Address(file=served / "runs" / "sample" / "metadata.db")
+    with reader(address) as store:
+        artifact = store.artifacts("MonitorReport")[0]
+        made_from = {one.type for one in store.lineage(artifact.id).artifacts.values()}
+        pushed = store.artifacts("PushedModel")[0]
+        below = store.lineage(pushed.id, "down")
+    assert {"PushedModel", "Model", "Examples"} <= made_from
+    assert artifact.id in below.artifacts and "3 windows of version 1" in describe(artifact)
+    recorded = json.loads((Path(artifact.uri) / "report.json").read_text())
+    assert [window["number"] for window in recorded["windows"]] == [1, 2, 3]
+    assert artifact.properties["alerts"] >= 3
+
+
+def test_bounds_are_overridden(served, in_this_process):
+    checks = ["data_gate.drift_colour", "data_gate.drift_brightness", "data_gate.drift_sharpness"]
+    checks += ["data_gate.drift_labels_linf", "data_gate.drift_labels_js", "monitor.drift_confidence"]
+    off = [word for check in checks for word in ("--set", f"{check}.stop=null")]
+    arguments = ["monitor", "sample", "--logs", "dark.jsonl", "--labels", "labels.csv", *off]
+    assert in_this_process(served, *arguments).returncode == 4  # only the accuracy is left
+    off = ["--set", "monitor.accuracy_loss.stop=null", "--set", "monitor.expected_accuracy_loss.stop=null"]
+    assert in_this_process(served, *arguments, *off).returncode == 0
+    for wrong in "training.epochs=3", "monitor.errors.stop=-1", "monitor.false_alerts=0":
+        assert in_this_process(served, *arguments, "--set", wrong).returncode == 2
+
+
+def test_a_hostile_log_is_counted_and_escaped(served, in_this_process):
+    image = (served / "clean.jsonl").read_text().splitlines()[0]
+    lines = [image, "\x1b]0;title\x07\n", json_line(**{"class": "\x1b[2Jzebra"}), json_line(version=99)]
+    (served / "hostile.jsonl").write_text("\n".join(lines) + "\n")
+    done = in_this_process(served, "monitor", "sample", "--logs", "hostile.jsonl")
+    assert done.returncode == 0 and "\x1b" not in done.stdout + done.stderr
+    assert "version 99" in done.stderr and "zebra" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["other", "--logs", "clean.jsonl"],
+        ["sample", "--logs", "missing.jsonl"],
+        ["sample", "--logs", "clean.jsonl", "--window", "5 minutes"],
+        ["sample", "--logs", "clean.jsonl", "--labels", "missing.csv"],
+        ["sample", "--logs", "clean.jsonl", "--labels", "clean.jsonl"],
+    ],
+)
+def test_wrong_usage(served, in_this_process, arguments):
+    assert in_this_process(served, "monitor", *arguments).returncode == 2
+
+
+def test_follow_reads_what_is_appended(served):
+    log = served / "growing.jsonl"
+    lines = (served / "dark.jsonl").read_text().splitlines(keepends=True)
+    log.write_text("".join(lines[:150]))
+    line, options = command(served, "monitor", "sample", "--logs", log, "--window", "100", "--follow", "--json")
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    try:
+        first = json.loads(process.stdout.readline())
+        with log.open("a") as file:
+            file.write("".join(lines[150:200]))
+        second = json.loads(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert [first["number"], second["number"]] == [1, 2] and first["answers"] == second["answers"] == 100
+    assert process.returncode == 3, errors
+
+
+def test_garbage_collection_keeps_what_traffic_is_compared_with(served, in_this_process):
+    assert in_this_process(served, "gc", "--keep", "1").returncode == 0
+    assert in_this_process(served, "monitor", "sample", "--logs", "clean.jsonl").returncode == 0

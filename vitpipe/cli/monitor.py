@@ -1,0 +1,147 @@
+"""`vitpipe monitor`: a comparison of traffic with the training images."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from components.errors import Exit
+from pipeline.console.logs import redirected
+from pipeline.console.terminal import json_text, print_json, print_line
+from vitpipe.cli.options import Json, Runs
+from vitpipe.cli.panels import DEPLOY, example
+from vitpipe.cli.tables import local_time, print_rows
+
+if TYPE_CHECKING:
+    from pipeline.monitoring.monitor import Monitor
+    from pipeline.monitoring.report import MonitorReport
+    from pipeline.monitoring.windows import Window, WindowFinding
+
+app = typer.Typer()
+
+_POLL = 5.0  # seconds between two readings of a log that is followed
+_NAMED = 5  # windows that are named for a check
+_PAGE = "docs/monitoring.md"
+
+
+@app.command(
+    rich_help_panel=DEPLOY,
+    epilog=example(
+        "vitpipe monitor sample --logs traffic.jsonl", "vitpipe monitor sample --logs logs --window 1h --follow"
+    ),
+)
+def monitor(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the pipeline whose models serve.")],
+    logs: Annotated[
+        Path,
+        typer.Option(metavar="PATH", help="Log file, or folder with files `*.jsonl` and `*.tfrecord*`."),
+    ],
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Table with the columns `id` and `label`: the true classes of answers."),
+    ] = None,
+    window: Annotated[
+        str, typer.Option(metavar="N|TIME", help="Answers in a window, or its length, such as `30m`, `1h` or `1d`.")
+    ] = "1000",
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Continue to read what is appended to the logs. Stop with Ctrl-C.")
+    ] = False,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=C", help="Override a bound, such as `monitor.errors.stop=0.1`. Repeatable."),
+    ] = None,
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Compare what a model server logged with the model's training images and test answers.
+
+    Each window of traffic is checked: failed requests, unusable images, drift of images, of answers and of confidence,
+    and the expected or true accuracy. Exits with 3 if a check raises an alert, or with 4 if only the accuracy is too
+    low. Unchanged traffic raises a warning or an alert with a probability of at most `monitor.false_alerts`.
+    """
+    with redirected(Path(os.devnull)):  # TensorFlow prints when it is imported
+        from pipeline.monitoring.monitor import Monitor
+
+        opened = Monitor(name, logs, labels, window, overrides or (), runs)
+    if follow:
+        raise typer.Exit(_follow(opened, as_json))
+    with redirected(Path(os.devnull)):
+        report = opened.report([*opened.read()])
+        artifact = opened.record(report)
+    if as_json:
+        print_json(report.model_dump(mode="json"))
+    else:
+        print_rows(_COLUMNS, map(_row, report.windows))
+    _print_rest(report)
+    print_line(f"report: artifact {artifact}, see `vitpipe lineage {artifact}`", sys.stderr)
+    raise typer.Exit(report.exit)
+
+
+def _follow(opened: "Monitor", as_json: bool) -> Exit:
+    """Print and record windows as they are completed, until this process is interrupted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end = Exit.OK
+    shown = 0  # problems that were printed
+    try:
+        while True:
+            with redirected(Path(os.devnull)):
+                report = opened.report([*opened.read(final=False)])
+                end = end or report.exit
+                if report.windows:
+                    opened.record(report)
+            for window in report.windows:
+                print(json_text(window.model_dump(mode="json"), None)) if as_json else print_rows(
+                    _COLUMNS, [_row(window)]
+                )
+            sys.stdout.flush()
+            if report.windows or len(report.problems) > shown:
+                _print_rest(report)
+                shown = len(report.problems)
+            time.sleep(_POLL)
+    except KeyboardInterrupt:
+        return end
+
+
+_COLUMNS = ("window", "version", "from", "answers", "failed", "invalid", "p95 ms", "expected", "accuracy", "result")
+
+
+def _row(window: "Window") -> tuple[str, ...]:
+    return (
+        str(window.number),
+        str(window.version),
+        local_time(window.start) if window.start else "-",
+        f"{window.answers:,}",
+        f"{window.failed:,}",
+        f"{window.invalid:,}",
+        f"{window.latency_ms['p95']:.1f}" if window.latency_ms else "-",
+        _with_interval(window.expected_accuracy, window.expected_accuracy_interval),
+        _with_interval(window.accuracy, window.accuracy_interval),
+        f"{len(window.alerts)} alerts" if window.alerts else "warnings" if window.warnings else "ok",
+    )
+
+
+def _with_interval(value: float | None, interval: tuple[float, float] | None) -> str:
+    return "-" if value is None or interval is None else f"{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
+
+
+def _print_rest(report: "MonitorReport") -> None:
+    """Print what is wrong with the log and with the traffic."""
+    for problem in report.problems:
+        print_line(f"{problem.count:,} in the log: {problem.reason}, first: {', '.join(problem.places)}", sys.stderr)
+    for kind, level in (("alert", "stop"), ("warning", "warning")):
+        found: dict[tuple[int, str], list[tuple[int, WindowFinding]]] = {}
+        for window in report.windows:
+            for finding in window.findings:
+                if finding.level == level:
+                    found.setdefault((window.version, finding.check), []).append((window.number, finding))
+        for (version, _), findings in found.items():
+            first = ", ".join(str(number) for number, _ in findings[:_NAMED])
+            more = f" and {len(findings) - _NAMED:,} more" if len(findings) > _NAMED else ""
+            where = f"window{'s' if len(findings) > 1 else ''} {first}{more} of version {version}"
+            print_line(f"{kind} in {where}: {findings[0][1]}", sys.stderr)
+    if report.alerts:
+        print_line(f"the checks are explained in {_PAGE}", sys.stderr)
