@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.cluster.workflow import workflow
@@ -25,3 +26,23 @@ def test_workflow_runs_every_step_of_the_package_and_the_report_at_the_end():
     assert "--span={{workflow.parameters.span}}" in templates["start"]["container"]["args"]
     assert templates["trainer"]["retryStrategy"]["limit"] == "2"
     assert "retryPolicy" not in templates["trainer"]["retryStrategy"]  # the defaults of the controller set it
+
+
+def test_a_schedule_starts_one_run_at_a_time_and_tells_it_when_it_was_due():
+    once, schedule = workflow(PACKAGE, {}), workflow(PACKAGE, {"trigger": "schedule"}, "*/10 * * * *")
+    assert (once["kind"], schedule["kind"]) == ("Workflow", "CronWorkflow")
+    assert schedule["spec"]["schedules"] == ["*/10 * * * *"] and schedule["spec"]["concurrencyPolicy"] == "Forbid"
+    [start] = [one for one in schedule["spec"]["workflowSpec"]["templates"] if one["name"] == "start"]
+    assert "--due={{workflow.scheduledTime}}" in start["container"]["args"]
+    parameters = schedule["spec"]["workflowSpec"]["arguments"]["parameters"]
+    assert {"name": "trigger", "value": "schedule"} in parameters
+
+
+def test_an_unknown_parameter_and_an_unknown_placement_are_rejected():
+    with pytest.raises(ValueError, match=r"colour: the package has no such parameter\. It has accept, gate_accuracy"):
+        workflow(PACKAGE, {"colour": "red"})
+    spec, platform = yaml.safe_load_all(PACKAGE)
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    executors["exec-trainer"]["nodeAffinity"] = []
+    with pytest.raises(ValueError, match=r"trainer: nodeAffinity is not translated\. Supported are emptyDirMounts, "):
+        workflow(yaml.safe_dump_all([spec, platform]), {})
