@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.cluster.workflow import workflow
+from tests.cluster.workflow import main, workflow
 
 PACKAGE = (Path(__file__).parents[1] / "kubeflow" / "cifar10.yaml").read_text()
 
@@ -46,3 +46,15 @@ def test_an_unknown_parameter_and_an_unknown_placement_are_rejected():
     executors["exec-trainer"]["nodeAffinity"] = []
     with pytest.raises(ValueError, match=r"trainer: nodeAffinity is not translated\. Supported are emptyDirMounts, "):
         workflow(yaml.safe_dump_all([spec, platform]), {})
+
+
+def test_the_command_accepts_parameters_after_its_option(tmp_path, capsys, monkeypatch):
+    file = tmp_path / "package.yaml"
+    file.write_text(PACKAGE)
+    monkeypatch.setattr("sys.argv", ["workflow.py", str(file), "--cron", "0 3 * * *", "trigger=schedule"])
+    main()
+    assert yaml.safe_load(capsys.readouterr().out) == workflow(PACKAGE, {"trigger": "schedule"}, "0 3 * * *")
+    monkeypatch.setattr("sys.argv", ["workflow.py", str(file), "span"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "span: a parameter is NAME=VALUE, for example span=1" in capsys.readouterr().err

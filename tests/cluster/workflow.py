@@ -199,7 +199,7 @@ def main() -> None:
     parser.add_argument("package", type=Path, help="file that `vitpipe kfp compile` wrote")
     parser.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="parameter of the run")
     parser.add_argument("--cron", default="", help="times, in UTC, at which Argo starts the workflow")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     if wrong := [one for one in arguments.parameters if "=" not in one]:
         parser.error(f"{wrong[0]}: a parameter is NAME=VALUE, for example span=1")
     try:
