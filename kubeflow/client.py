@@ -158,6 +158,10 @@ class Client:
         """Return the address of the page that shows a run."""
         return f"{self._server.endpoint}/#/runs/details/{run}"
 
+    def memory_limit(self, step: str) -> str:
+        """Return the memory limit that the settings give to a step."""
+        return self._cluster.step_of(step).memory
+
     # Versions.
 
     def deploy(self, package: str, code_version: str) -> PipelineVersion:

@@ -174,7 +174,8 @@ def _pipeline(settings: Settings, edges: dict[str, list[str]], tune: bool) -> Ba
 
     def steps(*channels: object) -> None:
         parameters = dict(zip(types, channels, strict=True))
-        report = _report_task(settings, in_run)
+        memory = {name: settings.kubeflow.step_of(name).memory for name in edges}
+        report = _report_task(settings, [*in_run, f"--memory={json.dumps(memory)}"])
         with dsl.ExitHandler(report, name="steps"):
             start = _task(
                 settings,

@@ -160,7 +160,9 @@ def read_ending(client: Client, run: ClusterRun) -> Ending:
         return Ending(_exit(code), lines[:-1] or lines if task.name == _VERDICT else lines)
     last = log.splitlines()[-_LAST_LINES:]
     return Ending(
-        Exit.CRASHED, [*last, f"crashed in {task.node}: {step.killed(task.node)}"], client.kubectl(run.id, pod)
+        Exit.CRASHED,
+        [*last, f"crashed in {task.node}: {step.killed(task.node, client.memory_limit(task.node))}"],
+        client.kubectl(run.id, pod),
     )
 
 

@@ -7,6 +7,7 @@ does not change.
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def main() -> None:
     """Run the step."""
     parser = step.run_parser(__doc__)
     parser.add_argument("--page", type=Path, required=True, help="file from which Kubeflow reads the report")
+    parser.add_argument("--memory", type=json.loads, required=True, help="memory limits of the nodes, as JSON")
     parser.add_argument("--executor-input", required=True, help="message ExecutorInput of Kubeflow Pipelines, as JSON")
     arguments = step.parse(parser)
     logs = arguments.folder / "logs" / arguments.run_id
@@ -33,7 +35,7 @@ def main() -> None:
     # The first step creates this folder right before it registers the run.
     if not logs.exists() or (run := step.read_run(address, arguments.run_id)) is None:
         step.end(Exit.OK, f"run {arguments.run_id} did not start, so there is nothing to report")
-    _record_crash(MetadataStore(address.connection_config()), run)
+    _record_crash(MetadataStore(address.connection_config()), run, arguments.memory)
     with redirected(logs / f"{REPORT}.log"):
         from pipeline import node
 
@@ -72,14 +74,19 @@ def rewrite_report(address: Address, run: Run, folder: Path) -> None:
         write(store, run, folders)
 
 
-def _record_crash(store: MetadataStore, run: Run) -> None:
+def _record_crash(store: MetadataStore, run: Run, memory: Mapping[str, str]) -> None:
     """Mark executions as failed whose steps were killed, and record an exit code if the run has none.
 
     All other steps have ended by now, so an execution that is still running in the store was killed.
+
+    Args:
+        store: the store.
+        run: the run.
+        memory: the memory limits of the nodes.
     """
     for execution in run.executions:
         if execution.state in ("new", "running") and execution.node != REPORT:
-            mark_failed(store, execution.id, **{KILLED: step.killed(execution.node)})
+            mark_failed(store, execution.id, **{KILLED: step.killed(execution.node, memory[execution.node])})
     if EXIT not in run.facts:
         refused = any(outcome.data_refused for outcome in RunResult(run).failures)
         code = Exit.DATA_REFUSED if refused else Exit.CRASHED

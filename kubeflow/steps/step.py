@@ -116,9 +116,14 @@ def parse_end(log: str) -> tuple[int, list[str]] | None:
     return None
 
 
-def killed(node: str) -> str:
-    """Explain how a step ended that neither called `end` nor recorded an error."""
+def killed(node: str, memory: str) -> str:
+    """Explain how a step ended that neither called `end` nor recorded an error.
+
+    Args:
+        node: the node, or the name of the step if it is not a node.
+        memory: the memory limit of the step, as in its settings.
+    """
     return (
-        f"it was killed. If its pod says OOMKilled, set kubeflow.steps.{node}.memory higher; otherwise its machine was "
-        "lost or its pod was deleted"
+        f"it was killed. If its pod says OOMKilled, its memory limit of {memory} is too low: set "
+        f"kubeflow.steps.{node}.memory higher. Otherwise its machine was lost or its pod was deleted"
     )

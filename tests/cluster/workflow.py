@@ -1,4 +1,9 @@
-"""Print the Argo workflow of a compiled package: python tests/cluster/workflow.py PACKAGE [NAME=VALUE...].
+"""Print the Argo workflow of a compiled package.
+
+    python tests/cluster/workflow.py PACKAGE [NAME=VALUE...]
+    python tests/cluster/workflow.py PACKAGE --cron "*/10 * * * *" [NAME=VALUE...]
+
+With `--cron` it is a CronWorkflow, by which Argo starts the workflow on a schedule.
 
 This replaces the API server, the driver and the launcher of Kubeflow Pipelines, which no package registry has. The
 workflow has what they would give to Argo: the same containers, volumes, secrets and labels, one task for each step, the
@@ -6,18 +11,17 @@ same retries, and the report as a hook that runs after the other tasks. Artifact
 the report and its figures are written to /tmp of the last pod.
 """
 
+import argparse
 import json
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 # Placeholders of Kubeflow Pipelines that stand for a whole input, and Argo's variables with the same values.
-VARIABLES = {
-    "{{$.pipeline_job_uuid}}": "{{workflow.uid}}",
-    "{{$.pipeline_job_schedule_time_utc}}": "{{workflow.creationTimestamp.RFC3339}}",
-}
+RUN_ID, DUE = "{{$.pipeline_job_uuid}}", "{{$.pipeline_job_schedule_time_utc}}"
+VARIABLES = {RUN_ID: "{{workflow.uid}}", DUE: "{{workflow.creationTimestamp.RFC3339}}"}
 OUTPUTS = {
     "outputs": {
         "artifacts": {"metrics": {"artifacts": [{"name": "metrics", "uri": "/tmp/metrics"}]}},
@@ -26,12 +30,16 @@ OUTPUTS = {
 }
 
 
-def workflow(package: str, parameters: dict[str, str]) -> dict[str, Any]:
+def workflow(package: str, parameters: Mapping[str, str], cron: str = "") -> dict[str, Any]:
     """Return the workflow of a package.
 
     Args:
         package: the two YAML documents of the package.
         parameters: values for the run, which replace the defaults of the package.
+        cron: the times, in UTC, at which Argo starts the workflow. Empty: it is started once, when it is created.
+
+    Raises:
+        ValueError: if the package has no such parameter, or needs something that the workflow would not have.
     """
     spec, platform = yaml.safe_load_all(package)
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
@@ -40,9 +48,15 @@ def workflow(package: str, parameters: dict[str, str]) -> dict[str, Any]:
     definitions = spec["root"]["inputDefinitions"]["parameters"]
     unknown = parameters.keys() - definitions.keys()
     if unknown:
-        sys.exit(f"{', '.join(unknown)}: not a parameter of the package, which has {', '.join(definitions)}")
+        raise ValueError(
+            f"{', '.join(sorted(unknown))}: the package has no such parameter. It has {', '.join(definitions)}"
+        )
     values = {name: parameters.get(name, _text(one)) for name, one in definitions.items()}
-    templates = [_template(spec, executors, name, task) for name, task in {**steps, "run-report": exit_task}.items()]
+    # Argo sets the time at which the schedule was due only in workflows of a schedule.
+    variables = {**VARIABLES, DUE: "{{workflow.scheduledTime}}"} if cron else VARIABLES
+    templates = [
+        _template(spec, executors, name, task, variables) for name, task in {**steps, "run-report": exit_task}.items()
+    ]
     tasks = [
         {
             "name": name,
@@ -52,22 +66,32 @@ def workflow(package: str, parameters: dict[str, str]) -> dict[str, Any]:
         for name, task in steps.items()
     ]
     root = {"name": "exit-handler-1", "template": "steps", "hooks": {"exit": {"template": "exit-hook"}}}
+    workflow_spec = {
+        "entrypoint": "entrypoint",
+        "serviceAccountName": "vitpipe-steps",
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "arguments": {"parameters": [{"name": name, "value": value} for name, value in values.items()]},
+        "templates": [
+            {"name": "entrypoint", "dag": {"tasks": [root]}},
+            {"name": "steps", "dag": {"tasks": tasks}},
+            {"name": "exit-hook", "dag": {"tasks": [{"name": "run-report", "template": "run-report"}]}},
+            *templates,
+        ],
+    }
+    name = spec["pipelineInfo"]["name"]
+    if not cron:
+        return {
+            "apiVersion": "argoproj.io/v1alpha1",
+            "kind": "Workflow",
+            "metadata": {"generateName": f"{name}-"},
+            "spec": workflow_spec,
+        }
     return {
         "apiVersion": "argoproj.io/v1alpha1",
-        "kind": "Workflow",
-        "metadata": {"generateName": spec["pipelineInfo"]["name"] + "-"},
-        "spec": {
-            "entrypoint": "entrypoint",
-            "serviceAccountName": "vitpipe-steps",
-            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-            "arguments": {"parameters": [{"name": name, "value": value} for name, value in values.items()]},
-            "templates": [
-                {"name": "entrypoint", "dag": {"tasks": [root]}},
-                {"name": "steps", "dag": {"tasks": tasks}},
-                {"name": "exit-hook", "dag": {"tasks": [{"name": "run-report", "template": "run-report"}]}},
-                *templates,
-            ],
-        },
+        "kind": "CronWorkflow",
+        "metadata": {"name": name},
+        # One run at a time, as in a schedule of Kubeflow Pipelines that `vitpipe kfp schedule` sets.
+        "spec": {"schedules": [cron], "concurrencyPolicy": "Forbid", "workflowSpec": workflow_spec},
     }
 
 
@@ -77,13 +101,26 @@ def _text(definition: dict[str, Any]) -> str:
     return str(int(value)) if definition["parameterType"] == "NUMBER_INTEGER" else str(value)
 
 
-def _template(spec: dict[str, Any], executors: dict[str, Any], name: str, task: dict[str, Any]) -> dict[str, Any]:
-    """Return the template of one step, which runs in one pod."""
+def _template(
+    spec: dict[str, Any], executors: dict[str, Any], name: str, task: dict[str, Any], variables: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the template of one step, which runs in one pod.
+
+    Args:
+        spec: the first document of the package.
+        executors: the executors of the second document.
+        name: the name of the step's task.
+        task: the task.
+        variables: Argo's variables by Kubeflow's placeholders.
+    """
     label = spec["components"][task["componentRef"]["name"]]["executorLabel"]
     container, placement = spec["deploymentSpec"]["executors"][label]["container"], executors[label]
     supported = {"emptyDirMounts", "fieldPathAsEnv", "imagePullPolicy", "podMetadata", "pvcMount", "secretAsEnv"}
-    unsupported = placement.keys() - supported
-    assert not unsupported, f"{name}: {', '.join(unsupported)}"
+    if unsupported := placement.keys() - supported:
+        raise ValueError(
+            f"{name}: {', '.join(sorted(unsupported))} is not translated. Supported are "
+            f"{', '.join(sorted(supported))}. Leave out the setting that adds it, or extend tests/cluster/workflow.py"
+        )
     retry = task["retryPolicy"]
     claims, folders = placement["pvcMount"], placement["emptyDirMounts"]
     resources = container["resources"]
@@ -102,13 +139,13 @@ def _template(spec: dict[str, Any], executors: dict[str, Any], name: str, task: 
         },
         "volumes": [
             *({"name": one["constant"], "persistentVolumeClaim": {"claimName": one["constant"]}} for one in claims),
-            *({"name": one["volumeName"], "emptyDir": {}} for one in folders),
+            *({"name": one["volumeName"], "emptyDir": _empty_dir(one)} for one in folders),
         ],
         "container": {
             "image": container["image"],
             "imagePullPolicy": placement["imagePullPolicy"],
             "command": container["command"],
-            "args": [_resolve(argument, task) for argument in container["args"]],
+            "args": [_resolve(argument, task, variables) for argument in container["args"]],
             "env": [
                 *(
                     {
@@ -136,23 +173,42 @@ def _template(spec: dict[str, Any], executors: dict[str, Any], name: str, task: 
     }
 
 
-def _resolve(argument: str, task: dict[str, Any]) -> str:
+def _empty_dir(mount: dict[str, Any]) -> dict[str, str]:
+    return {name: mount[name] for name in ("medium", "sizeLimit") if mount.get(name)}
+
+
+def _resolve(argument: str, task: dict[str, Any], variables: Mapping[str, str]) -> str:
     """Return an argument with Argo's variables in place of Kubeflow's placeholders."""
     for name, value in task["inputs"]["parameters"].items():
         if "runtimeValue" in value:
-            text = VARIABLES[value["runtimeValue"]["constant"]]
+            text = variables[value["runtimeValue"]["constant"]]
         else:
             parameter = value["componentInputParameter"].removeprefix("pipelinechannel--")
             text = f"{{{{workflow.parameters.{parameter}}}}}"
         argument = argument.replace(f"{{{{$.inputs.parameters['{name}']}}}}", text)
     argument = argument.replace("{{$.outputs.artifacts['report'].path}}", "/tmp/report.html")
     argument = argument.replace("{{$}}", json.dumps(OUTPUTS))
-    assert "{{$" not in argument, argument
+    if "{{$" in argument:
+        raise ValueError(f"{argument}: the placeholder is not translated. Extend tests/cluster/workflow.py")
     return argument
 
 
+def main() -> None:
+    """Print the workflow."""
+    parser = argparse.ArgumentParser(description="Print the Argo workflow of a compiled package.")
+    parser.add_argument("package", type=Path, help="file that `vitpipe kfp compile` wrote")
+    parser.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="parameter of the run")
+    parser.add_argument("--cron", default="", help="times, in UTC, at which Argo starts the workflow")
+    arguments = parser.parse_intermixed_args()
+    if wrong := [one for one in arguments.parameters if "=" not in one]:
+        parser.error(f"{wrong[0]}: a parameter is NAME=VALUE, for example span=1")
+    try:
+        text = arguments.package.read_text("utf-8")
+        values = dict(one.split("=", 1) for one in arguments.parameters)
+        print(yaml.safe_dump(workflow(text, values, arguments.cron), sort_keys=False))
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+
+
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit("usage: workflow.py PACKAGE [NAME=VALUE...]")
-    values = dict(one.split("=", 1) for one in sys.argv[2:])
-    print(yaml.safe_dump(workflow(Path(sys.argv[1]).read_text("utf-8"), values), sort_keys=False))
+    main()

@@ -28,7 +28,16 @@ FOLDER = ROOT / "build" / "containers"
 IMAGE, DATABASE = "localhost/vitpipe:test", "localhost/mariadb:10.11"
 USER = 10001
 _STORE = ["--root", str(FOLDER / "images"), "--runroot", str(FOLDER / "running")]
-_TOOLS = ("podman", "buildah", "runc", "debootstrap")
+# Podman's networks are kept beside the images, not in the configuration of the machine.
+_PODMAN = ["podman", *_STORE, "--network-config-dir", str(FOLDER / "networks")]
+# Programs that the tests call, and their packages. The kernel's log (dmesg) tells which container exceeded its memory.
+_TOOLS = {
+    "podman": "podman",
+    "buildah": "buildah",
+    "runc": "runc",
+    "debootstrap": "debootstrap",
+    "dmesg": "util-linux",
+}
 _IMAGES = ROOT / "kubeflow" / "images"
 _DATABASE_USER = 999
 
@@ -36,8 +45,11 @@ _DATABASE_USER = 999
 def missing() -> str:
     """Return why no container can run here; empty if it can."""
     if tools := [name for name in _TOOLS if not shutil.which(name)]:
-        return f"no {', '.join(tools)}: apt-get install --no-install-recommends {' '.join(_TOOLS)}"
-    return "" if os.getuid() == 0 else "containers with memory limits need root"
+        return f"no {', '.join(tools)}: apt-get install --no-install-recommends {' '.join(_TOOLS.values())}"
+    if os.getuid():
+        return "containers with memory limits need root"
+    log = subprocess.run(["dmesg"], capture_output=True, text=True)
+    return f"the kernel's log cannot be read: {log.stderr.strip()}" if log.returncode else ""
 
 
 def build() -> None:
@@ -53,7 +65,7 @@ def build() -> None:
 
 def podman(*arguments: object) -> str:
     """Run podman, and return its output."""
-    done = subprocess.run(["podman", *_STORE, *map(str, arguments)], capture_output=True, text=True)
+    done = subprocess.run([*_PODMAN, *map(str, arguments)], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"podman {arguments[0]}: {done.stderr.strip()}")
     return done.stdout.strip()
@@ -66,7 +78,7 @@ class Container(subprocess.Popen):
         self.name, self.scratch = name, scratch
         # Limits of this machine: podman's defaults are higher, and may not be allowed.
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        line = ["podman", *_STORE, "--runtime=runc", "run", f"--name={name}", "--log-driver=none"]
+        line = [*_PODMAN, "--runtime=runc", "run", f"--name={name}", "--log-driver=none"]
         line += [f"--ulimit=nofile={files}:{files}", "--ulimit=nproc=8192:8192", *arguments]
         super().__init__(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -117,9 +129,9 @@ class Containers:
     def end(self, process: subprocess.Popen) -> str:
         assert isinstance(process, Container)
         try:
+            if not _exists(process.name):
+                return "Deleted"
             [state] = json.loads(podman("container", "inspect", process.name))
-        except RuntimeError:
-            return "Deleted"
         finally:
             process.remove()
             for secret in podman("secret", "ls", "--format={{.Name}}").splitlines():
@@ -153,7 +165,7 @@ class Containers:
                 # A secret of podman, because other users can read the arguments of a process.
                 secret = f"{name}-{number}-{one['secretKey']}"
                 value = self.secrets[source["secretName"]][one["secretKey"]]
-                line = ["podman", *_STORE, "secret", "create", secret, "-"]
+                line = [*_PODMAN, "secret", "create", secret, "-"]
                 subprocess.run(line, input=value, text=True, check=True, capture_output=True)
                 options.append(f"--secret={secret},type=env,target={one['envVar']}")
         for label, value in step.platform.get("podMetadata", {}).get("labels", {}).items():
@@ -161,6 +173,13 @@ class Containers:
         pull = {"Always": "always", "IfNotPresent": "missing", "Never": "never"}
         options.append(f"--pull={pull[step.platform['imagePullPolicy']]}")
         return options
+
+
+def _exists(container: str) -> bool:
+    done = subprocess.run([*_PODMAN, "container", "exists", container], capture_output=True, text=True)
+    if done.returncode not in (0, 1):  # 1: there is no such container
+        raise RuntimeError(f"podman container exists: {done.stderr.strip()}")
+    return done.returncode == 0
 
 
 def _resources(resources: Mapping[str, str]) -> list[str]:

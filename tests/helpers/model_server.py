@@ -35,10 +35,16 @@ class Served:
 
 
 @contextlib.contextmanager
-def rest(served, port=0):
+def rest(served, port=0, host="127.0.0.1"):
     """Start a server of `served` with the REST protocol. Yields its address."""
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):  # the probes of Kubernetes
+            if self.path in (f"/v1/models/{served.name}", f"/v1/models/{served.name}/metadata"):
+                self.answer(200, json.dumps({"model_spec": {"name": served.name}}))
+            else:
+                self.answer(404, json.dumps({"error": f"Malformed request: GET {self.path}"}))
+
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             served.batches.append(len(body["instances"]))
@@ -72,10 +78,10 @@ def rest(served, port=0):
         def log_message(self, *arguments):
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+    with ThreadingHTTPServer((host, port), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         try:
-            yield f"127.0.0.1:{server.server_port}"
+            yield f"{host}:{server.server_port}"
         finally:
             server.shutdown()
 

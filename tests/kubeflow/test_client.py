@@ -263,8 +263,8 @@ CRASHED = "Trace\nvitpipe: the log: runs/x.log\nvitpipe: exit 1: crashed in Trai
             [
                 "epoch 1",
                 "epoch 2",
-                "crashed in Trainer: it was killed. If its pod says OOMKilled, set kubeflow.steps.Trainer.memory "
-                "higher; otherwise its machine was lost or its pod was deleted",
+                "crashed in Trainer: it was killed. If its pod says OOMKilled, its memory limit of 4Gi is too low: set "
+                "kubeflow.steps.Trainer.memory higher. Otherwise its machine was lost or its pod was deleted",
             ],
         ),
         # A report that fails does not change the result.

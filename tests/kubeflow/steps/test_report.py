@@ -45,7 +45,11 @@ def report(settings, folder):
         "outputFile": str(folder / "kfp" / "output.json"),
     }
     executor_input = json.dumps({"outputs": outputs})
-    outputs_arguments = [f"--page={folder / 'kfp' / 'report'}", f"--executor-input={executor_input}"]
+    outputs_arguments = [
+        f"--page={folder / 'kfp' / 'report'}",
+        f"--executor-input={executor_input}",
+        '--memory={"ImportSchemaGen": "2Gi"}',
+    ]
     return step("kubeflow.steps.report", settings, folder, *outputs_arguments)
 
 
@@ -77,7 +81,7 @@ def test_a_killed_step_is_reported_as_a_crash(started_run, tmp_path):
     assert found.node("ImportSchemaGen").state == "failed"
     page = (tmp_path / "kfp" / "report").read_text()
     assert "crashed in ImportSchemaGen: it was killed" in page
-    assert "set kubeflow.steps.ImportSchemaGen.memory higher" in page
+    assert "its memory limit of 2Gi is too low: set kubeflow.steps.ImportSchemaGen.memory higher" in page
     executor_output = json.loads((tmp_path / "kfp" / "output.json").read_text())
     [metrics] = executor_output["artifacts"]["metrics"]["artifacts"]
     assert metrics == {"name": "metrics", "uri": "minio://x/metrics", "metadata": {}}
