@@ -2,6 +2,7 @@ import pytest
 
 from components.data.gate.bounds import CHECKS, UNUSABLE, Bound, DataGateSettings
 from components.data.gate.checks import judge
+from components.data.labels.suspects import LabelFigures
 from components.data.statistics.figures import ImageFigures, Leak, SplitFigures
 
 SETTINGS = DataGateSettings()
@@ -48,9 +49,20 @@ def test_good_data_passes_and_every_check_except_drift_is_listed():
     verdict = judge(SETTINGS, figures(), [])
     assert verdict.passed and verdict.previous_span is None
     assert sorted(finding.check for finding in verdict.findings) == sorted(
-        name for name in (*CHECKS, *UNUSABLE) if not name.startswith("drift")
+        name for name in (*CHECKS, *UNUSABLE) if not name.startswith("drift") and name != "wrong_labels"
     )
     assert {finding.level for finding in verdict.findings} == {"ok"}
+
+
+def test_the_share_of_wrong_labels_is_checked_if_the_labels_were():
+    bound = {"wrong_labels": Bound(warn=0.02, stop=0.05)}
+    levels = [
+        of(judge(SETTINGS.model_copy(update=bound), figures(), [], labels=labels), "wrong_labels").level
+        for labels in (LabelFigures(folds=3, epochs=5, images=900, wrong=wrong) for wrong in (0.02, 0.03, 0.06))
+    ]
+    assert levels == ["ok", "warning", "stop"]
+    unchecked = judge(SETTINGS, figures(), [], labels=LabelFigures(folds=3, epochs=5, problem="2 images do not decode"))
+    assert "wrong_labels" not in [finding.check for finding in unchecked.findings]
 
 
 def test_remarks_are_warnings_with_a_count_and_a_fix():
