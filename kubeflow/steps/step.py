@@ -43,6 +43,8 @@ def run_parser(description: str) -> argparse.ArgumentParser:
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Parse the arguments of this process, and change to the folder that `--root` names."""
     escape_output()
+    # Argo's executor, which starts every step, sets the mask 0, with which all users could write the pushed models.
+    os.umask(0o022)
     arguments = parser.parse_args()
     os.chdir(arguments.root)
     return arguments
