@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from components.errors import DataRefused, EngineError
+from components.errors import DataRefused, EngineError, VitpipeError
 from pipeline.settings.beam import BeamSettings
 
 # With such an argument, TFX does not package itself for each step. The value is not used: the runner in memory starts
@@ -20,8 +20,10 @@ _CONNECT_SECONDS = 5
 _LONGEST_REASON = 300  # characters
 # Exceptions that a worker reported: the engine's text has their traceback, and then that of the engine, in Java.
 _RAISED_BY_WORKER = re.compile(r"Error received from SDK harness.*?Traceback \(most.*?(?=\n\tat |\Z)", re.DOTALL)
-_REFUSED = re.compile(
-    rf"^{DataRefused.__module__}\.{DataRefused.__name__}: (.*?)(?=\n\s*\n|\Z)", re.DOTALL | re.MULTILINE
+# Errors whose type is kept: the data is not fit for use, or a worker cannot read or write the folders that it needs.
+_KEPT: dict[str, type[VitpipeError]] = {error.__name__: error for error in (DataRefused, EngineError)}
+_KEPT_ERROR = re.compile(
+    rf"^{VitpipeError.__module__}\.({'|'.join(_KEPT)}): (.*?)(?=\n\s*\n|\Z)", re.DOTALL | re.MULTILINE
 )
 _STEP = re.compile(r" \[while running '[^']*'\]")  # Beam adds this to the message of an exception
 
@@ -70,10 +72,11 @@ def explain(error: Exception, argv: Iterable[str]) -> Exception:
 
     Returns:
         An EngineError if the engine failed, and the job may succeed in another attempt. An exception of our code in a
-        worker becomes a DataRefused or RuntimeError with its message.
+        worker becomes a DataRefused, EngineError or RuntimeError with its message.
     """
-    if isinstance(error, DataRefused):  # in memory, Beam keeps the type
-        return DataRefused(_STEP.sub("", str(error)))
+    for kept in _KEPT.values():
+        if isinstance(error, kept):  # in memory, Beam keeps the type
+            return kept(_STEP.sub("", str(error)))
     options = dict(argument.removeprefix("--").partition("=")[::2] for argument in argv)
     if "job_endpoint" not in options:
         return error
@@ -81,9 +84,9 @@ def explain(error: Exception, argv: Iterable[str]) -> Exception:
 
     text = str(error)
     if raised := _RAISED_BY_WORKER.search(text):
-        refused = _REFUSED.findall(raised[0])
-        if refused:
-            return DataRefused(_STEP.sub("", refused[-1]).strip())
+        if kept_errors := _KEPT_ERROR.findall(raised[0]):
+            name, message = kept_errors[-1]
+            return _KEPT[name](_STEP.sub("", message).strip())
         return RuntimeError(_STEP.sub("", raised[0].rstrip().rpartition("\n")[2]))
     job_failed = isinstance(error, RuntimeError) and re.match(r"Pipeline \S+ failed in state ", text)
     if not job_failed and not isinstance(error, grpc.RpcError | grpc.FutureTimeoutError):

@@ -1,20 +1,26 @@
 """The data path on real engines with two pools of workers, one of which loses a worker."""
 
+import functools
+import io
 import subprocess
+import tarfile
 
 import apache_beam as beam
 import pytest
 
+from components.data.ingest import engine_work, prepare, tfrecord
+from components.data.ingest.file_parts import FileParts
 from components.data.statistics.measure import measure_shard
-from components.errors import DataRefused
+from components.errors import DataRefused, EngineError
 from pipeline.beam import arguments, explain
+from pipeline.beam_tasks import TaskRunner
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 from pipeline.result.run_result import RunResult
 from pipeline.settings import load
 from tests.helpers import beam_engine, same_data
 from tests.helpers.beam_engine import Engine
-from tests.helpers.command import SHORT, command, run_id, states, with_settings
+from tests.helpers.command import SHORT, command, run_id, states, vitpipe, with_settings
 from trainer.framing import FRAMING, Framing
 
 pytestmark = [pytest.mark.beam_engine, pytest.mark.slow]
@@ -38,7 +44,7 @@ def test_a_run_that_loses_a_worker_tries_again_and_ends_with_the_artifacts_of_a_
     line, options = command(tmp_path, "run", "-c", "sample", *with_settings(SHORT | engine.settings))
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
     try:
-        killed = engine.kill_reader(seconds=300)
+        killed = engine.kill_worker(r"\.tfrecord$", seconds=300)
         output = process.communicate()
     finally:
         process.kill()
@@ -80,3 +86,70 @@ def test_damaged_data_is_no_failure_of_the_engine(engine, sample_data, tmp_path)
         _ = pipeline | beam.Create([("train", str(damaged))]) | beam.FlatMap(measure_shard, framing)
     error = explain(failed.value, argv)
     assert isinstance(error, DataRefused) and str(error).startswith(f"{damaged}: ")
+
+
+@pytest.fixture(scope="module")
+def digits(sample_data, tmp_path_factory):
+    """An image folder with three copies of each image of the sample, which is read in three parts."""
+    root = tmp_path_factory.mktemp("digits")
+    for split in ("train", "val", "test"):
+        for example in tfrecord.read_split(next(sample_data.rglob("span-1")) / split):
+            for copy in range(3):
+                path = root / split / str(example.label) / f"{example.id.decode().partition(':')[2]}-{copy}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(example.image)
+    return root
+
+
+@pytest.mark.timeout(1200)
+def test_prepare_loses_a_worker_tries_again_and_writes_the_span_of_one_process(engine, digits, tmp_path):
+    prepare("images", tmp_path / "one", str(digits))
+    flags = ["data", "prepare", "images", "--source", digits, "--out", "many", *with_settings(engine.settings)]
+    line, options = command(tmp_path, *flags)
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    try:
+        killed = engine.kill_worker(r"/scratch/[0-9a-f]{32}$", seconds=300)
+        stdout, stderr = process.communicate()
+    finally:
+        process.kill()
+    assert process.returncode == 0, stderr + engine.log("server")
+    assert stdout.startswith("many/span-1: ")
+    assert stderr.count("attempt 1 of 3 failed: ") == 1 and "attempt 2" not in stderr
+    assert sum(f"process {killed}, was killed by SIGKILL" in engine.log(name) for name in ("pool-1", "pool-2")) == 1
+    assert "parts checked: 3/3" in stderr
+    spans = [
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (tmp_path / "one", tmp_path / "many")
+    ]
+    assert len(spans[0]) > 5 and spans[1] == spans[0]
+
+
+def test_prepare_refuses_data_that_a_worker_found_damaged(engine, tmp_path):
+    for split in ("train", "test"):
+        archive = tmp_path / "source" / f"{split}-0.tar"
+        archive.parent.mkdir(exist_ok=True)
+        with tarfile.open(archive, "w") as tar:
+            member = tarfile.TarInfo("0.png")
+            member.size = 2_000
+            tar.addfile(member, io.BytesIO(bytes(2_000)))
+        archive.write_bytes(archive.read_bytes()[:1_000])
+    done = vitpipe(
+        tmp_path, "data", "prepare", "images", "--source", "source", "--out", "out", *with_settings(engine.settings)
+    )
+    assert (done.returncode, done.stdout) == (3, "")
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(f"error: {tmp_path}/source/") and "cut, damaged or not a tar archive" in line
+    assert "Traceback" not in done.stderr
+
+
+def test_a_worker_that_cannot_read_the_source_names_the_mount(engine, tmp_path):
+    (tmp_path / "part").write_text('{"hashed": [["cat/1.png", null]], "records": []}')
+    parts = FileParts(tmp_path / "nowhere", functools.partial(list))
+    flags = [f"{name}={value}" for name, value in {**engine.settings, "beam.attempts": 1}.items()]
+    run_tasks = TaskRunner(load("sample", flags, environment={}).beam)
+    with pytest.raises(EngineError, match=rf"^a worker of the engine cannot use {tmp_path}/nowhere: No such file"):
+        run_tasks(
+            "hash",
+            [engine_work._Part(0, str(tmp_path / "part"))],
+            functools.partial(engine_work._hash, parts, engine_work._Folders(tmp_path, tmp_path)),
+        )

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
-import apache_beam as beam
+if TYPE_CHECKING:
+    import apache_beam as beam  # takes long to import
 
-MakePipeline = Callable[[], beam.Pipeline]
+MakePipeline = Callable[[], "beam.Pipeline"]
 
 
 @contextmanager

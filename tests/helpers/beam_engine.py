@@ -1,6 +1,7 @@
 """A Beam job server with an embedded engine, and two pools of workers, as on an engine with two machines."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -101,23 +102,24 @@ class Engine:
         """Return the workers of both pools."""
         return [worker for pool in self.pools for worker in psutil.Process(pool.pid).children()]
 
-    def kill_reader(self, seconds: float) -> int:
-        """Kill a worker that reads a shard of images. Returns its process id.
+    def kill_worker(self, name: str, seconds: float) -> int:
+        """Kill a worker that has a file open. Returns its process id.
 
         Args:
-            seconds: the time in which a worker must begin to read.
+            name: regular expression for the path of the file.
+            seconds: the time in which a worker must open it.
         """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             for worker in self.workers():
                 try:
-                    if any(file.path.endswith(".tfrecord") for file in worker.open_files()):
+                    if any(re.search(name, file.path) for file in worker.open_files()):
                         worker.kill()
                         return worker.pid
                 except psutil.Error:  # the worker has ended
                     continue
             time.sleep(0.005)
-        raise TimeoutError("no worker has read a shard")
+        raise TimeoutError(f"no worker has opened a file like {name}")
 
     def stop(self) -> None:
         for process in (*self.pools, self.server):

@@ -5,18 +5,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from components.data.ingest import MAX_SPAN
-from components.errors import NotFound
+from components.errors import NotFound, UsageError
 from pipeline.console.logs import display_path
 from pipeline.console.terminal import Console, print_json, print_line
 from vitpipe.cli.options import Json, Limit, RunName, Runs
 from vitpipe.cli.panels import PREPARE, example
 from vitpipe.cli.tables import print_rows
+
+if TYPE_CHECKING:
+    from pipeline.beam_tasks import TaskRunner
 
 app = typer.Typer(
     name="data",
@@ -33,6 +36,7 @@ app = typer.Typer(
         "vitpipe data prepare images --source pets.tar.gz --out data/pets",
         "vitpipe data prepare images --source photos.csv --out data/photos",
         "vitpipe data prepare images --source photos.csv --out data/photos --decisions decisions.csv",
+        "vitpipe data prepare images --source /mnt/photos --out /mnt/data/photos -c engine.yaml",
     ),
 )
 def prepare(
@@ -81,12 +85,30 @@ def prepare(
             "(keep, relabel or drop), `label` and, if recorded, `by` and `at`.",
         ),
     ] = None,
+    config: Annotated[
+        str,
+        typer.Option(
+            "--config",
+            "-c",
+            metavar="PRESET|FILE",
+            help="Preset or YAML file, of which only the settings of the group `beam` are used. They name an engine "
+            "that does the work on several machines.",
+        ),
+    ] = "sample",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="BEAM.B=C", help="Override a setting of `beam`, such as `beam.runner=flink`. Repeatable."
+        ),
+    ] = None,
 ) -> None:
     """Convert images to a span, which is one numbered version of the training data.
 
     A span consists of TFRecord shards for the splits train, val and test. Every image is decoded once. Images that
     cannot be used are rejected and listed in the span's `manifest.json`. A source that equals the newest span is not
     written again. An image keeps the split that it has in earlier spans of the data folder.
+
+    By default, this process does the work. With an engine, such as Flink, its workers do. The span is the same.
 
     After the first span of your own images, it prints the command that trains on them, with suitable settings.
     """
@@ -108,9 +130,10 @@ def prepare(
         recipe = Recipe(classes=class_names, per_class=per_class, **bound)
     except ValidationError:
         raise ingest.UsageError(f"--max-rejected {max_rejected}: use a share from 0 to 1, such as 0.05") from None
+    run_tasks = _engine(config, overrides or [])
     before = ingest.spans(out)
     with _progress() as progress:
-        manifest = ingest.prepare(kind, out, source, span, recipe, progress, decisions)
+        manifest = ingest.prepare(kind, out, source, span, recipe, progress, decisions, run_tasks)
     number = span or ingest.spans(out)[-1]
     folder = ingest.span_folder(out, number)
     if number in before:
@@ -144,6 +167,22 @@ def prepare(
         advised = advise(read_facts(out), has_nvidia_gpu())
         print_line(f"to train on it: {advised.command(out)}", sys.stderr)
         print_line(f"why {advised.preset}: {advised.reason}", sys.stderr)
+
+
+def _engine(config: str, overrides: list[str]) -> "TaskRunner | None":
+    """Return the function that runs tasks on the engine of the settings, or None if no engine is set."""
+    from pipeline.beam import check_job_service
+    from pipeline.beam_tasks import TaskRunner
+    from pipeline.settings import load
+
+    for flag in overrides:
+        if not flag.startswith("beam."):
+            raise UsageError(f"--set {flag}: has no effect here: set only beam.*, or remove it")
+    settings = load(config, overrides).beam
+    if settings.runner == "local":
+        return None
+    check_job_service(settings)
+    return TaskRunner(settings, repeated=lambda message: print_line(message, sys.stderr))
 
 
 @app.command(rich_help_panel=PREPARE, epilog=example("vitpipe data verify data/cifar10"))

@@ -7,6 +7,7 @@ To add a kind of source, add a module to `sources/` and register it in `sources/
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from components.data.ingest.source import Progress, no_progress, select_classes
 from components.errors import DataRefused, UsageError
 
 if TYPE_CHECKING:
+    from components.data.ingest.engine_work import RunTasks
     from components.data.ingest.manifest import Manifest, Recipe
 
 __all__ = ["MAX_SPAN", "DataRefused", "UsageError", "prepare", "span_folder", "spans"]
@@ -28,6 +30,7 @@ def prepare(
     recipe: Recipe | None = None,
     progress: Progress = no_progress,
     decisions: Path | None = None,
+    run_tasks: RunTasks | None = None,
 ) -> Manifest:
     """Write the images of a source as a span of a data folder.
 
@@ -40,6 +43,9 @@ def prepare(
     about as much again for each of its files, whose names are sorted. The disk holds the images twice while they are
     written.
 
+    With `run_tasks`, workers hash, read, check and write the images, and the span is the same. The source and the data
+    folder must be on a file system that the workers have at the same paths.
+
     Args:
         kind: a name in `components.data.ingest.sources.SOURCES`.
         out: the data folder.
@@ -48,13 +54,16 @@ def prepare(
         recipe: the parameters of the span; None for the defaults.
         progress: called with the progress of each stage.
         decisions: table of a person's decisions about images, see `components.data.ingest.decisions`.
+        run_tasks: function that runs tasks on workers, see `pipeline.beam_tasks`; None to work in this process.
 
     Returns:
         The manifest of the span.
 
     Raises:
-        UsageError: if an argument is wrong, the span exists with other content, or another process writes to `out`.
+        UsageError: if an argument is wrong, the span exists with other content, another process writes to `out`, or
+            the source cannot be divided between workers.
         DataRefused: if the data cannot be used, or the disk cannot be read or written.
+        EngineError: if the workers fail.
     """
     # Imported here, because these modules import NumPy and Pillow, which takes long. Callers that only need the errors
     # or the paths of spans do not wait for them.
@@ -69,17 +78,33 @@ def prepare(
         raise UsageError(f"no source {kind!r}: use one of {', '.join(SOURCES)}")
     try:
         opened, recipe = SOURCES[kind](source, out / ".download", progress), recipe or Recipe()
-        if decisions is not None:
-            decided = read_decisions(decisions)
+        decided = None if decisions is None else read_decisions(decisions)
+        if decided is not None:
             opened = apply_decisions(opened, decided)
             recipe = recipe.model_copy(update={"decisions": decided.file})
         if recipe.classes is not None:
             opened = select_classes(opened, recipe.classes)
-        # This imports pandas, which takes long. Opening a large source should show its progress before.
+        if run_tasks is None:
+            # The next import takes long, because it imports pandas. The hashing of a large source shows its progress
+            # before.
+            _ = opened.sha256
+            from components.data.ingest.write import write
+
+            return write(kind, opened, out, span, recipe, progress)
+
+        from components.data.ingest.engine_work import OnEngine
         from components.data.ingest.write import write
 
-        return write(kind, opened, out, span, recipe, progress)
+        return write(
+            kind,
+            opened,
+            out,
+            span,
+            recipe,
+            progress,
+            functools.partial(OnEngine, run_tasks=run_tasks, decisions=decided),
+        )
     except OSError as error:
-        from components.data.ingest.write import disk_problem
+        from components.data.ingest.disk_errors import disk_problem
 
         raise DataRefused(disk_problem(error, out)) from error

@@ -36,12 +36,16 @@ _Answers = list[CheckedImage | str]  # for each image of a batch: the result of 
 
 
 def check_images(
-    records: Iterable[Record | RejectedRecord],
+    records: Iterable[Record | RejectedRecord], processes: int | None = None
 ) -> Generator[tuple[Record, CheckedImage] | RejectedRecord, None, None]:
-    """Check the images of records on all cores.
+    """Check the images of records in child processes.
 
-    At most three batches for each core are in memory. A batch ends after 256 records, or with the image that brings
+    At most three batches for each process are in memory. A batch ends after 256 records, or with the image that brings
     its size to 1 MiB.
+
+    Args:
+        records: the records.
+        processes: number of child processes; None for one on each core.
 
     Yields:
         For each record, in order: the record with the result of `components.data.ingest.images.check`, or a rejected
@@ -50,16 +54,16 @@ def check_images(
     Raises:
         DataRefused: if a decoder crashes.
     """
-    cores = min(os.cpu_count() or 1, _MAX_CHECKERS)
+    processes = processes or min(os.cpu_count() or 1, _MAX_CHECKERS)
     idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
     pending: deque[tuple[list[Record | RejectedRecord], Future[_Answers]]] = deque()
     with ExitStack() as stack:
-        for _ in range(cores):
+        for _ in range(processes):
             idle.put(stack.enter_context(_checker()))
-        pool = stack.enter_context(ThreadPoolExecutor(cores))  # the threads only wait for the children
+        pool = stack.enter_context(ThreadPoolExecutor(processes))  # the threads only wait for the children
         for batch in _batches(records):
             pending.append((batch, pool.submit(_ask, idle, [record for record in batch if isinstance(record, Record)])))
-            if len(pending) > 2 * cores:
+            if len(pending) > 2 * processes:
                 yield from _join(*pending.popleft())
         while pending:
             yield from _join(*pending.popleft())

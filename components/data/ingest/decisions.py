@@ -5,7 +5,7 @@ They come from a table with the columns `id`, `verdict` and `label`, and, if it 
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -110,7 +110,7 @@ def _time(where: str, text: str) -> datetime:
 
 
 def apply(source: Source, decisions: Decisions) -> Source:
-    """Return a source with changed labels and without dropped images.
+    """Return a source with changed labels and without dropped images. Its parts are not changed, see `decide`.
 
     Args:
         source: the source.
@@ -121,31 +121,62 @@ def apply(source: Source, decisions: Decisions) -> Source:
         that a decision names. If the source knows its class names in advance, this function raises that error.
     """
     if source.class_names is not None:
-        _check_classes(source, decisions, set(source.class_names))
+        _check_classes(source, decisions, source.class_names)
 
     def records() -> Iterator[Record | RejectedRecord]:
-        unknown, classes = dict(decisions.by_id), set[str]()
-        for record in source.records():
-            if record.class_name is not None:
-                classes.add(record.class_name)
-            decision = unknown.pop(record.id.decode("utf-8", "backslashreplace"), None)
-            if decision is None or decision.verdict == _KEEP:
-                yield record
-            elif decision.class_name is not None:
-                yield replace(record, class_name=decision.class_name)
-        if unknown:
-            id, decision = next(iter(unknown.items()))
-            raise DataRefused(
-                f"{decision.where}: {source.description} has no image {id!r} ({len(unknown):,} such rows): write ids "
-                "as `vitpipe data suspects` prints them, without the `span-N/` of a window, or remove the rows"
-            )
-        if source.class_names is None:
-            _check_classes(source, decisions, classes)
+        decided, classes = set[str](), set[str]()
+        yield from decide(source.records(), decisions, decided, classes)
+        check(source, decisions, decided, classes)
 
     return replace(source, records=records)
 
 
-def _check_classes(source: Source, decisions: Decisions, classes: set[str]) -> None:
+def decide(
+    records: Iterable[Record | RejectedRecord], decisions: Decisions, decided: set[str], classes: set[str]
+) -> Iterator[Record | RejectedRecord]:
+    """Yield records with changed labels, and leave out those that are dropped.
+
+    Args:
+        records: the records of a source or of a part of it.
+        decisions: decisions about images of the source.
+        decided: set to which the ids of the images are added that a decision names.
+        classes: set to which the names of the classes are added that the records have in the source.
+    """
+    for record in records:
+        if record.class_name is not None:
+            classes.add(record.class_name)
+        id = record.id.decode("utf-8", "backslashreplace")
+        decision = decisions.by_id.get(id)
+        if decision is not None:
+            decided.add(id)
+        if decision is None or decision.verdict == _KEEP:
+            yield record
+        elif decision.class_name is not None:
+            yield replace(record, class_name=decision.class_name)
+
+
+def check(source: Source, decisions: Decisions, decided: Collection[str], classes: Collection[str]) -> None:
+    """Check that a source has every image and class that a decision names.
+
+    Args:
+        source: the source.
+        decisions: the decisions.
+        decided: ids of the images that a decision names and the source has.
+        classes: names of the classes that the source has.
+
+    Raises:
+        DataRefused: if it has not.
+    """
+    if unknown := [id for id in decisions.by_id if id not in decided]:
+        raise DataRefused(
+            f"{decisions.by_id[unknown[0]].where}: {source.description} has no image {unknown[0]!r} "
+            f"({len(unknown):,} such rows): write ids as `vitpipe data suspects` prints them, without the `span-N/` of "
+            "a window, or remove the rows"
+        )
+    _check_classes(source, decisions, classes if source.class_names is None else source.class_names)
+
+
+def _check_classes(source: Source, decisions: Decisions, classes: Collection[str]) -> None:
     for id, decision in decisions.by_id.items():
         if decision.class_name is not None and decision.class_name not in classes:
             raise DataRefused(

@@ -6,25 +6,17 @@ import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from components.data.ingest import safe_files
 from components.data.ingest.entry import Entry, Heartbeat, is_hidden
 from components.data.ingest.images import MAX_BYTES
-from components.data.ingest.source import Progress, no_progress
+from components.data.ingest.source import Listing, Progress, no_progress
 from components.data.ingest.tar import starts_tar, tar_entries
 from components.data.ingest.zip import SIGNATURES, zip_entries
 from components.errors import DataRefused
 
 _MAX_DEPTH = 64  # levels of folders; the deepest supported layout has four
 _MAX_HASHED = 2**30  # bytes; a larger file in a folder is not an image, and only its size is hashed
-
-
-class Listing(NamedTuple):
-    """Digest of a source, and the number of its files."""
-
-    sha256: str
-    files: int | None  # None for an archive
 
 
 def entries(path: Path, progress: Progress = no_progress) -> Iterator[Entry]:
@@ -49,7 +41,7 @@ def entries(path: Path, progress: Progress = no_progress) -> Iterator[Entry]:
 
 
 def listing(path: Path, progress: Progress = no_progress) -> Listing:
-    """Return the digest of an archive or a folder.
+    """Return the digest of an archive or a folder, and the number of files of a folder.
 
     The digest of a folder is that of the output of `sha256sum` for its files, in path order. Before an archive is
     hashed, its first member is read, so that a file that is not an archive is rejected quickly.
@@ -68,10 +60,10 @@ def listing(path: Path, progress: Progress = no_progress) -> Listing:
     def alive(_done: int = 0) -> None:
         progress("files hashed", count, None)
 
-    for name in _folder_paths(path):
+    for name in folder_paths(path):
         if not name.endswith("/"):
             digest = image_digest(path / name, alive)
-            total.update(f"{digest}  {name}\n".encode("utf-8", "surrogateescape"))
+            total.update(digest_line(digest, name))
             count += 1
         alive()
     return Listing(total.hexdigest(), count)
@@ -99,8 +91,18 @@ def files_digest(root: Path, names: Iterable[str], progress: Progress) -> str:
             digest = safe_files.digest(file, alive)
             done += safe_files.file_size(file)
             alive(0, done)
-        total.update(f"{digest}  {name}\n".encode("utf-8", "surrogateescape"))
+        total.update(digest_line(digest, name))
     return total.hexdigest()
+
+
+def digest_line(digest: str, name: str) -> bytes:
+    """Return the line of `sha256sum` for a file, of which the digests of sources are made.
+
+    Args:
+        digest: digest of the file.
+        name: path of the file, relative to the source.
+    """
+    return f"{digest}  {name}\n".encode("utf-8", "surrogateescape")
 
 
 def read_image(path: Path) -> bytes | None:
@@ -142,13 +144,24 @@ def image_digest(path: Path, alive: Callable[[int], None]) -> str:
 
 
 def _folder(root: Path, heartbeat: Heartbeat) -> Iterator[Entry]:
-    for number, name in enumerate(_folder_paths(root)):
+    for number, name in enumerate(folder_paths(root)):
         heartbeat("paths read", number, None)
         yield Entry(name, None if name.endswith("/") else read_image(root / name))
 
 
-def _folder_paths(root: Path, inside: str = "") -> Iterator[str]:
-    """Yield relative paths in sorted order. The path of a folder ends in "/" and comes before its content."""
+def folder_paths(root: Path, inside: str = "") -> Iterator[str]:
+    """Yield the paths in a folder that are not hidden, in sorted order.
+
+    Args:
+        root: the folder.
+        inside: path of the subfolder whose content is yielded, with "/" at its end.
+
+    Yields:
+        Paths relative to `root`. The path of a folder ends in "/" and comes before its content.
+
+    Raises:
+        DataRefused: if the folder contains a link or special file, or is nested too deeply.
+    """
     if inside.count("/") > _MAX_DEPTH:
         raise DataRefused(f"{root / inside}: folders are nested more than {_MAX_DEPTH} levels deep: move the images up")
     with os.scandir(root / inside) as found:
@@ -159,7 +172,7 @@ def _folder_paths(root: Path, inside: str = "") -> Iterator[str]:
             continue
         if child.is_dir(follow_symlinks=False):
             yield path + "/"
-            yield from _folder_paths(root, path + "/")
+            yield from folder_paths(root, path + "/")
         elif child.is_file(follow_symlinks=False):
             yield path
         else:

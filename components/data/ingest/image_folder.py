@@ -4,12 +4,14 @@ The layout is {train,test}/<class>/*, {train,val,test}/<class>/* or <class>/*, i
 `val` may also be named `validation`, as in data sets of Hugging Face.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from components.data.ingest.entry import Entry
-from components.data.ingest.files import entries, listing
+from components.data.ingest.file_parts import FileParts, HashedFile
+from components.data.ingest.files import entries, folder_paths, listing
 from components.data.ingest.images import MAX_BYTES
 from components.data.ingest.source import SPLIT_FOLDERS, Progress, Record, RejectedRecord, Source, normalize_name
 from components.errors import DataRefused
@@ -53,15 +55,33 @@ def open_folder(path: Path, description: str, progress: Progress, class_names: t
         progress: called with the progress of hashing and reading.
         class_names: the classes that the source must have, in index order; None to take the names of the folders.
 
-    Raises:
-        DataRefused: if the source contains a link or special file, or is a damaged archive.
+    Returns:
+        The source, whose methods raise DataRefused if it contains a link or special file, or is a damaged archive.
     """
-    sha256, files = listing(path, progress)
-    return Source(description, sha256, _reader(path, progress), class_names, files)
+    parts = FileParts(path.absolute(), functools.partial(_plan, path)) if path.is_dir() else None
+    return Source(description, lambda: listing(path, progress), _reader(path, progress), class_names, parts=parts)
 
 
 def _reader(path: Path, progress: Progress) -> Callable[[], Iterator[Record | RejectedRecord]]:
     return lambda: records(path, entries(path, progress))
+
+
+def _plan(root: Path) -> Iterator[HashedFile | Record | RejectedRecord]:
+    """Yield the files and the records of a folder, see `FileParts`. The images are not read."""
+    waiting: list[HashedFile] = []
+
+    def unread() -> Iterator[Entry]:
+        for path in folder_paths(root):
+            is_folder = path.endswith("/")
+            if not is_folder:
+                waiting.append(HashedFile(path))
+            yield Entry(path, None if is_folder else b"")
+
+    for record in records(root, unread()):
+        yield from waiting
+        waiting.clear()
+        yield record
+    yield from waiting
 
 
 def records(root: Path, items: Iterable[Entry]) -> Iterator[Record | RejectedRecord]:

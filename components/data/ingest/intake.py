@@ -1,19 +1,75 @@
 """Intake of a source: checks its images, spools them, and refuses a source that cannot be used as a data set."""
 
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import numpy as np
 
 from components.data.ingest.checkers import check_images
 from components.data.ingest.history import keys
 from components.data.ingest.images import Shape, fix
 from components.data.ingest.manifest import MAX_REJECTED_IDS, Recipe, Rejection, RemarkCount
-from components.data.ingest.source import Progress, RejectedRecord, Source, normalize_name
-from components.data.ingest.spool import Spool
+from components.data.ingest.source import Progress, Record, RejectedRecord, Source, normalize_name
+from components.data.ingest.spool import Images, Spool, SpoolFile
 from components.errors import DataRefused
 
 _NAMES_IN_MESSAGE = 10  # class names that a message lists
+
+
+@dataclass
+class Counted:
+    """Number of records or images with something in common, and the first of their ids."""
+
+    count: int = 0
+    ids: list[str] = field(default_factory=list)  # the first MAX_REJECTED_IDS
+
+    def add_id(self, id: bytes) -> None:
+        """Add a record."""
+        self.count += 1
+        if self.count <= MAX_REJECTED_IDS:
+            self.ids.append(id.decode("utf-8", "backslashreplace"))
+
+    def add(self, later: "Counted") -> None:
+        """Add the records that follow."""
+        self.count += later.count
+        self.ids = [*self.ids, *later.ids][:MAX_REJECTED_IDS]
+
+
+@dataclass
+class Tally:
+    """What was found in the records of a source, or of a part of it."""
+
+    records: int = 0
+    numbers: dict[str, int] = field(default_factory=dict)  # of the classes, in the order in which they first appear
+    shapes: list[Shape] = field(default_factory=list)  # the first two different ones
+    rejected: dict[str, Counted] = field(default_factory=dict)  # by reason
+    passed_over: dict[str, Counted] = field(default_factory=dict)  # by reason
+    remarked: dict[str, Counted] = field(default_factory=dict)  # accepted images, by remark
+
+    def number(self, class_name: str) -> int:
+        """Return the provisional number of a class."""
+        return self.numbers.setdefault(class_name, len(self.numbers))
+
+    def add_shape(self, shape: Shape) -> None:
+        """Add the shape of an accepted image."""
+        if len(self.shapes) < 2 and shape not in self.shapes:
+            self.shapes.append(shape)
+
+    def add(self, later: "Tally") -> list[int]:
+        """Add the tally of the records that follow. Returns the number of each of its classes in this tally."""
+        self.records += later.records
+        for shape in later.shapes:
+            self.add_shape(shape)
+        for mine, others in (
+            (self.rejected, later.rejected),
+            (self.passed_over, later.passed_over),
+            (self.remarked, later.remarked),
+        ):
+            for name, counted in others.items():
+                mine.setdefault(name, Counted()).add(counted)
+        return [self.number(name) for name in later.numbers]
 
 
 class Intake(NamedTuple):
@@ -26,75 +82,83 @@ class Intake(NamedTuple):
     passed_over: Rejection | None
 
 
-def spool_images(source: Source, spool: Spool, recipe: Recipe, progress: Progress) -> Intake:
-    """Add every usable image of a source to a spool, labelled with the index of its class.
+def take_in(
+    records: Iterable[Record | RejectedRecord],
+    file: SpoolFile,
+    progress: Progress,
+    total: int | None = None,
+    processes: int | None = None,
+) -> Tally:
+    """Check records, and add every usable image to a spool file, labelled with a provisional number of its class.
+
+    Args:
+        records: the records.
+        file: the spool file.
+        progress: called with the number of images that have been read.
+        total: number of the records, if known.
+        processes: number of processes that check images; None for one on each core.
+
+    Raises:
+        DataRefused: if a decoder crashes.
+    """
+    tally = Tally()
+    with closing(check_images(records, processes)) as results:
+        for tally.records, result in enumerate(results, start=1):
+            progress("images read", tally.records, total)
+            if isinstance(result, RejectedRecord):
+                if result.class_name is not None:
+                    tally.number(result.class_name)
+                rejected = tally.passed_over if result.passed_over else tally.rejected
+                rejected.setdefault(result.reason, Counted()).add_id(result.id)
+            else:
+                record, image = result
+                recognised_by = keys(record.class_name, record.id, image.digest)
+                file.add(record.split, tally.number(record.class_name), record.id, record.image, recognised_by)
+                for remark in image.remarks:
+                    tally.remarked.setdefault(remark, Counted()).add_id(record.id)
+                tally.add_shape(image.shape)
+    return tally
+
+
+def accept(source: Source, tally: Tally, images: Images, rows: np.ndarray, recipe: Recipe) -> tuple[Intake, Spool]:
+    """Decide whether the records of a source can be used as a data set.
 
     Args:
         source: the source.
-        spool: the spool, which is finished by this function.
+        tally: the tally of all its records.
+        images: the spool files with its images.
+        rows: the rows of the images.
         recipe: the parameters of the span.
-        progress: called with the number of images that have been read.
+
+    Returns:
+        The summary, and the images, labelled with the index of their class.
 
     Raises:
         DataRefused: if more than `recipe.max_rejected` of the records are rejected, an id appears twice, there are
             fewer than two classes, the classes are not those that the source must have, or a class name is not
             printable or has two spellings.
     """
-    numbers: dict[str, int] = {}  # provisional numbers of the classes, in the order in which they first appear
-    shapes: set[Shape] = set()
-    counts: Counter[tuple[bool, str]] = Counter()  # numbers of rejected records, by `passed_over` and reason
-    ids: defaultdict[tuple[bool, str], list[str]] = defaultdict(list)
-    remark_counts: Counter[str] = Counter()  # numbers of accepted images, by remark
-    remark_ids: defaultdict[str, list[str]] = defaultdict(list)
-    done = 0
-    with closing(check_images(source.records())) as results:
-        for done, result in enumerate(results, start=1):
-            progress("images read", done, source.total)
-            if isinstance(result, RejectedRecord):
-                if result.class_name is not None:
-                    numbers.setdefault(result.class_name, len(numbers))
-                kind = result.passed_over, result.reason
-                counts[kind] += 1
-                if counts[kind] <= MAX_REJECTED_IDS:
-                    ids[kind].append(result.id.decode("utf-8", "backslashreplace"))
-            else:
-                record, image = result
-                label = numbers.setdefault(record.class_name, len(numbers))
-                recognised_by = keys(record.class_name, record.id, image.digest)
-                spool.add(record.split, label, record.id, record.image, recognised_by)
-                for remark in image.remarks:
-                    remark_counts[remark] += 1
-                    if remark_counts[remark] <= MAX_REJECTED_IDS:
-                        remark_ids[remark].append(record.id.decode("utf-8", "backslashreplace"))
-                if len(shapes) < 2:
-                    shapes.add(image.shape)
-    names = _class_names(numbers, source)
+    names = _class_names(tally.numbers, source)
     rejected, passed_over = (
-        tuple(
-            Rejection(reason=kind[1], count=counts[kind], ids=tuple(ids[kind]))
-            for kind in sorted(counts)
-            if kind[0] == passed_over
-        )
-        for passed_over in (False, True)
+        tuple(Rejection(reason=reason, count=found.count, ids=tuple(found.ids)) for reason, found in _sorted(groups))
+        for groups in (tally.rejected, tally.passed_over)
     )
-    _refuse_rejected(rejected, done - sum(files.count for files in passed_over), source, recipe)
+    _refuse_rejected(rejected, tally.records - sum(files.count for files in passed_over), source, recipe)
     index = {name: label for label, name in enumerate(names)}
-    spool.finish([index[name] for name in numbers])
+    spool = Spool(images, rows, [index[name] for name in tally.numbers], recipe.seed)
     if (id := spool.repeated_id()) is not None:
         name = id.decode("utf-8", "backslashreplace")
         raise DataRefused(f"{source.description}: holds {name!r} more than once: keep one of them")
-    accepted = done - counts.total()
     remarked = tuple(
-        RemarkCount(remark=name, count=count, images=accepted, ids=tuple(remark_ids[name]))
-        for name, count in sorted(remark_counts.items())
+        RemarkCount(remark=name, count=found.count, images=len(rows), ids=tuple(found.ids))
+        for name, found in _sorted(tally.remarked)
     )
-    return Intake(
-        names,
-        shapes.pop() if len(shapes) == 1 else None,
-        rejected,
-        remarked,
-        passed_over[0] if passed_over else None,
-    )
+    shape = tally.shapes[0] if len(tally.shapes) == 1 else None
+    return Intake(names, shape, rejected, remarked, passed_over[0] if passed_over else None), spool
+
+
+def _sorted(groups: dict[str, Counted]) -> list[tuple[str, Counted]]:
+    return sorted(groups.items(), key=lambda item: item[0])
 
 
 def _class_names(found: dict[str, int], source: Source) -> tuple[str, ...]:

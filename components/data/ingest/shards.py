@@ -2,12 +2,15 @@
 
 import os
 import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from components.data.ingest import safe_files
-from components.data.ingest.source import SPLITS, split_named
+from components.data.ingest.files import digest_line
+from components.data.ingest.source import SPLITS, Record, RejectedRecord, split_named
 from components.errors import DataRefused
 
 _IMAGES = (".jpg", ".jpeg", ".png")
@@ -20,6 +23,38 @@ class Shard(NamedTuple):
 
     path: str  # relative to the folder of the data set
     split: str | None
+
+
+@dataclass(frozen=True)
+class ShardParts:
+    """Parts of a data set of a few large files. Each of its files is a part.
+
+    Args:
+        root: absolute path of the folder of the data set.
+        files: paths of all files that the digest of the source depends on, in their order in the digest.
+        shards: those of them that hold records, in order.
+        read: function that yields the records of a shard below a folder. It is a partial of a function of a module, so
+            that it can be pickled.
+    """
+
+    root: Path
+    files: tuple[str, ...]
+    shards: tuple[Shard, ...]
+    read: Callable[[Path, Shard], Iterator[Record | RejectedRecord]]
+
+    def divide(self, scratch: Path) -> Iterator[str]:
+        """Yield the paths of the files."""
+        yield from self.files
+
+    def digests(self, part: str) -> Iterator[bytes]:
+        """Yield the line of `sha256sum` for a file."""
+        yield digest_line(safe_files.file_digest(self.root / part), part)
+
+    def records(self, part: str) -> Iterator[Record | RejectedRecord]:
+        """Yield the records of a file, if it holds any."""
+        for shard in self.shards:
+            if shard.path == part:
+                yield from self.read(self.root, shard)
 
 
 def find_shards(root: Path, endings: tuple[str, ...]) -> list[Shard]:

@@ -1,8 +1,11 @@
 """Interface of a source: its records, and the callback that reports progress."""
 
+import functools
 import unicodedata
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from components.errors import UsageError
 from components.suggestions import did_you_mean
@@ -70,29 +73,70 @@ class RejectedRecord:
     passed_over: bool = False
 
 
+class Listing(NamedTuple):
+    """Digest of everything that the records of a source depend on, and the number of its records."""
+
+    sha256: str
+    total: int | None  # None if it is unknown
+
+
+class Parts(Protocol):
+    """Division of a source into parts that can be read independently of each other.
+
+    It is pickled and sent to worker processes, which have the files of the source at the same paths.
+    """
+
+    def divide(self, scratch: Path) -> Iterator[str]:
+        """Yield the names of the parts, in the order of the source.
+
+        Args:
+            scratch: an empty folder that the workers can read, for files that describe the parts.
+        """
+
+    def digests(self, part: str) -> Iterator[bytes]:
+        """Yield the lines of `sha256sum` for the files of a part. The digest of the source is that of all lines."""
+
+    def records(self, part: str) -> Iterator[Record | RejectedRecord]:
+        """Yield the records of a part. Those of all parts, in order, are the records of the source."""
+
+
 @dataclass(frozen=True)
 class Source:
     """Source of images that is ready to be read.
 
     Args:
         description: name of the source in the manifest, without credentials.
-        sha256: digest of everything that `records` depends on.
-        records: function that returns the records. It is called once.
+        listing: function that hashes the source. It is called at most once.
+        records: function that returns the records. It is called at most once.
         class_names: names in index order. None: the classes are the sorted names that appear in the records.
-        total: number of records, if known.
         unknown_class_fix: advice to the user if a record has a class that is not in `class_names`.
+        parts: the parts of the source, if it can be divided.
     """
 
     description: str
-    sha256: str
+    listing: Callable[[], Listing]
     records: Callable[[], Iterator[Record | RejectedRecord]]
     class_names: tuple[str, ...] | None = None
-    total: int | None = None
     unknown_class_fix: str = "rename the class folders, or prepare the source as `images`"
+    parts: Parts | None = None
+
+    @functools.cached_property
+    def _listed(self) -> Listing:
+        return self.listing()
+
+    @property
+    def sha256(self) -> str:
+        """Digest of everything that the records depend on. The source is hashed at the first access."""
+        return self._listed.sha256
+
+    @property
+    def total(self) -> int | None:
+        """Number of records, if known. The source is hashed at the first access."""
+        return self._listed.total
 
 
 def select_classes(source: Source, classes: Collection[str]) -> Source:
-    """Restrict a source to some of its classes. Records without a class are left out as well.
+    """Restrict a source to some of its classes. Its parts are not restricted, see `only_classes`.
 
     Args:
         source: the source.
@@ -106,25 +150,49 @@ def select_classes(source: Source, classes: Collection[str]) -> Source:
             advance, its records raise this error once they have all been read.
     """
 
-    def check(available: Collection[str]) -> None:
-        for name in classes:
-            if name not in available:
-                raise UsageError(
-                    f"--classes {name}: {source.description} has no such class: {did_you_mean(name, available)}it has "
-                    f"{', '.join(sorted(available))}"
-                )
-
     def records() -> Iterator[Record | RejectedRecord]:
         seen: set[str] = set()
-        for record in source.records():
-            if record.class_name is not None:
-                seen.add(record.class_name)
-            if record.class_name in classes:
-                yield record
-        check(seen)
+        yield from only_classes(source.records(), classes, seen)
+        check_classes(source.description, classes, seen)
 
     names = source.class_names
     if names is not None:
-        check(names)
+        check_classes(source.description, classes, names)
         names = tuple(name for name in names if name in classes)
-    return replace(source, records=records, class_names=names, total=None)
+    return replace(source, listing=lambda: Listing(source.sha256, None), records=records, class_names=names)
+
+
+def only_classes(
+    records: Iterable[Record | RejectedRecord], classes: Collection[str], seen: set[str]
+) -> Iterator[Record | RejectedRecord]:
+    """Yield the records of some classes. Records without a class are left out as well.
+
+    Args:
+        records: records of all classes.
+        classes: names of the classes to keep.
+        seen: set to which the names of all classes are added.
+    """
+    for record in records:
+        if record.class_name is not None:
+            seen.add(record.class_name)
+        if record.class_name in classes:
+            yield record
+
+
+def check_classes(description: str, classes: Collection[str], available: Collection[str]) -> None:
+    """Check that a source has the classes that a user selects.
+
+    Args:
+        description: name of the source.
+        classes: names of the selected classes.
+        available: names of the classes that the source has.
+
+    Raises:
+        UsageError: if it does not have one of the classes.
+    """
+    for name in classes:
+        if name not in available:
+            raise UsageError(
+                f"--classes {name}: {description} has no such class: {did_you_mean(name, available)}it has "
+                f"{', '.join(sorted(available))}"
+            )

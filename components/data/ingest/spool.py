@@ -1,4 +1,4 @@
-"""Spool file that holds the images between their source and the shards.
+"""Spool files that hold the images between their source and the shards.
 
 A source is read only once and in its own order, and the number of images of a class is known only at its end. So the
 images are first written to a spool file, and memory holds only a row of 45 bytes for each image. The disk holds the
@@ -9,12 +9,14 @@ removed, or if the image is renamed or moved to another class, and all copies of
 of earlier spans take precedence.
 """
 
+import bisect
 import hashlib
+import itertools
 import os
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -25,7 +27,7 @@ from components.data.ingest.source import SPLITS
 _TRAIN, _VAL, _TEST = range(len(SPLITS))
 _UNSPLIT = len(SPLITS)
 _LEFT_OUT = _UNSPLIT + 1
-_ROW = np.dtype(
+ROW = np.dtype(
     [
         *((key, "<u8") for key in Keys._fields),
         ("offset", "<u8"),
@@ -36,22 +38,26 @@ _ROW = np.dtype(
     ]
 )
 _PACK = struct.Struct("<QQQQIIIB").pack
+_MAX_OPEN = 256  # files of images that are open at a time
 
 
-class Spool:
-    """Temporary file of images, from which they are read back by split and in shuffled order.
+class Images(Protocol):
+    """Images in files, to which rows refer."""
 
-    Splits and order do not depend on the order in which the images are added.
+    def read(self, row: np.void) -> tuple[bytes, bytes]:
+        """Return the id and the image of a row."""
+
+
+class SpoolFile:
+    """Temporary file to which images are added, and from which they are read back.
 
     Args:
         path: the file, which is created.
-        seed: seed of the shuffle and of the choice of images that are held out.
     """
 
-    def __init__(self, path: Path, seed: int) -> None:
+    def __init__(self, path: Path) -> None:
         self._file = path.open("w+b")
         self._rows = bytearray()
-        self._seed = seed.to_bytes(8, "little", signed=True)
         self._offset = 0
 
     def __enter__(self) -> Self:
@@ -65,7 +71,7 @@ class Spool:
 
         Args:
             split: the image's split in the source, or None if the source has no splits.
-            label: a provisional number of the class, which `finish` replaces.
+            label: a provisional number of the class, which `Spool` replaces.
             id: the image's id.
             image: the encoded image.
             keys: the keys by which the history recognises the image.
@@ -75,14 +81,72 @@ class Spool:
         self._rows += _PACK(*keys, self._offset, len(image), len(id), label, code)
         self._offset += len(id) + len(image)
 
-    def finish(self, labels: list[int]) -> None:
-        """End the adding of images, shuffle the rows, and replace each label by `labels[label]`."""
+    def finish(self) -> np.ndarray:
+        """End the adding of images, and return their rows."""
         self._file.flush()
-        rows = np.frombuffer(self._rows, _ROW)
+        rows, self._rows = np.frombuffer(self._rows, ROW), bytearray()
+        return rows
+
+    def read(self, row: np.void) -> tuple[bytes, bytes]:
+        """Return the id and the image of a row."""
+        return _read(self._file, row, 0)
+
+
+class SpoolFiles:
+    """Several spool files, which are read as if they were one file.
+
+    Args:
+        paths: the files, in the order in which the offsets of the rows count their bytes.
+        sizes: their sizes in bytes.
+    """
+
+    def __init__(self, paths: Sequence[Path], sizes: Sequence[int]) -> None:
+        self._paths = paths
+        self._starts = list(itertools.accumulate(sizes, initial=0))[:-1]
+        self._open: dict[int, BinaryIO] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._open.values():
+            file.close()
+        self._open.clear()
+
+    def read(self, row: np.void) -> tuple[bytes, bytes]:
+        """Return the id and the image of a row."""
+        number = bisect.bisect_right(self._starts, int(row["offset"])) - 1
+        if number not in self._open:
+            if len(self._open) == _MAX_OPEN:
+                self.__exit__()
+            self._open[number] = self._paths[number].open("rb")
+        return _read(self._open[number], row, self._starts[number])
+
+
+def _read(file: BinaryIO, row: np.void, start: int) -> tuple[bytes, bytes]:
+    id_size = int(row["id_size"])
+    data = os.pread(file.fileno(), id_size + int(row["size"]), int(row["offset"]) - start)
+    return data[:id_size], data[id_size:]
+
+
+class Spool:
+    """Images from which those of each split are taken, in shuffled order.
+
+    Splits and order do not depend on the order in which the images were added.
+
+    Args:
+        images: the files of the images.
+        rows: structured array [N] of the images, in the order in which they were added.
+        labels: for each provisional number of a class, its index.
+        seed: seed of the shuffle and of the choice of images that are held out.
+    """
+
+    def __init__(self, images: Images, rows: np.ndarray, labels: Sequence[int], seed: int) -> None:
+        self.read = images.read
+        self._seed = seed.to_bytes(8, "little", signed=True)
         # A hash of the id decides the order instead of random numbers, so that the order in which the source lists its
         # files has no influence.
         self.rows = rows[np.argsort(self._hash(rows["id"]), kind="stable")]
-        self._rows = bytearray()
         self.rows["label"] = np.asarray(labels, "<u4")[self.rows["label"]]
 
     def _hash(self, keys: np.ndarray) -> np.ndarray:
@@ -90,12 +154,6 @@ class Spool:
         data = keys.tobytes()
         hashes = (hashlib.blake2b(data[at : at + 8], digest_size=8, key=self._seed) for at in range(0, len(data), 8))
         return np.fromiter((int.from_bytes(hash.digest(), "little") for hash in hashes), "<u8", len(keys))
-
-    def read(self, row: np.void) -> tuple[bytes, bytes]:
-        """Return the id and the image of a row."""
-        id_size = int(row["id_size"])
-        data = os.pread(self._file.fileno(), id_size + int(row["size"]), int(row["offset"]))
-        return data[:id_size], data[id_size:]
 
     def repeated_id(self) -> bytes | None:
         """Return an id that was added more than once, or None if every id is unique."""

@@ -1,11 +1,9 @@
 """Writer of a span, which is written completely or not at all."""
 
-import errno
-import hashlib
 import importlib.metadata
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,23 +11,30 @@ import numpy as np
 
 from components.data.ingest import history as histories
 from components.data.ingest import manifest as manifests
-from components.data.ingest import schema, tfrecord
+from components.data.ingest import schema
 from components.data.ingest.folder import MAX_SPAN, span_folder, spans
-from components.data.ingest.intake import describe_difference, describe_rejections, spool_images
+from components.data.ingest.intake import describe_difference, describe_rejections
 from components.data.ingest.locks import folder_lock
-from components.data.ingest.manifest import Manifest, Recipe, Rejection, Shard
+from components.data.ingest.manifest import Manifest, Recipe, Rejection
 from components.data.ingest.source import Progress, Source, no_progress
-from components.data.ingest.spool import Spool
+from components.data.ingest.work import InProcess, Work
 from components.errors import DataRefused, UsageError
 from trainer.disk import atomic_write, sync, sync_tree
 from trainer.examples import class_names
 
 _TEMPORARY = ".tmp-"
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+MakeWork = Callable[[Source, Recipe, Path, Progress], Work]
 
 
 def write(
-    kind: str, source: Source, out: Path, span: int | None, recipe: Recipe, progress: Progress = no_progress
+    kind: str,
+    source: Source,
+    out: Path,
+    span: int | None,
+    recipe: Recipe,
+    progress: Progress = no_progress,
+    make_work: MakeWork = InProcess,
 ) -> Manifest:
     """Write a source as a span of a data folder.
 
@@ -40,6 +45,8 @@ def write(
         span: number of the span; None for the number after the newest span.
         recipe: the parameters of the span.
         progress: called with the progress of each stage.
+        make_work: function that returns what hashes, checks and writes the images, called as
+            make_work(source, recipe, new folder of the span, progress).
 
     Returns:
         The manifest of the span, or of the existing span if that has the same source and recipe.
@@ -54,19 +61,21 @@ def write(
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         existing = spans(out)
         number = span or (existing[-1] + 1 if existing else 1)
-        if existing and span in (None, *existing):
-            current = manifests.read(span_folder(out, span or existing[-1]))
-            if (current.kind, current.source_sha256, current.recipe) == (kind, source.sha256, recipe):
-                return current
-            if span is not None:
-                raise UsageError(
-                    f"--span {span}: {span_folder(out, span)} holds other content (from {current.source}): "
-                    f"use --span {existing[-1] + 1}, or leave --span out"
-                )
-        if number > MAX_SPAN:
-            raise UsageError(f"{out} has span {existing[-1]}, the highest possible number: name a lower --span")
+        is_there = bool(existing) and span in (None, *existing)
+        current = manifests.read(span_folder(out, span or existing[-1])) if is_there else None
         with _temporary_folder(out, number) as folder:
-            manifest = _write_span(kind, source, out, number, recipe, folder, progress)
+            with make_work(source, recipe, folder, progress) as work:
+                sha256 = work.sha256()
+                if current and (current.kind, current.source_sha256, current.recipe) == (kind, sha256, recipe):
+                    return current
+                if current and span is not None:
+                    raise UsageError(
+                        f"--span {span}: {span_folder(out, span)} holds other content (from {current.source}): "
+                        f"use --span {existing[-1] + 1}, or leave --span out"
+                    )
+                if number > MAX_SPAN:
+                    raise UsageError(f"{out} has span {existing[-1]}, the highest possible number: name a lower --span")
+                manifest = _write_span(kind, source, out, number, recipe, folder, progress, work)
             manifests.write(manifest, folder)
             sync_tree(folder)
             if not existing:
@@ -77,37 +86,36 @@ def write(
 
 
 def _write_span(
-    kind: str, source: Source, out: Path, number: int, recipe: Recipe, folder: Path, progress: Progress
+    kind: str, source: Source, out: Path, number: int, recipe: Recipe, folder: Path, progress: Progress, work: Work
 ) -> Manifest:
     """Write the shards and the history of a span, and return its manifest."""
     earlier_classes = class_names(schema.read(out)) if spans(out) else None
     history = histories.read(out, progress)
-    with Spool(folder / "spool", recipe.seed) as spool:
-        intake = spool_images(source, spool, recipe, progress)
-        names = intake.class_names
-        if earlier_classes is not None and earlier_classes != list(names):
-            raise DataRefused(
-                f"{source.description}: its classes are not those of {out / schema.NAME}: "
-                f"{describe_difference(earlier_classes, names)}; use another --out for other classes"
-            )
-        splits = spool.split(recipe.held_out, history, recipe.per_class)
-        counts = {
-            split: dict(zip(names, np.bincount(rows["label"], minlength=len(names)).tolist(), strict=True))
-            for split, rows in splits.items()
-        }
-        _refuse_rejected_class(counts, source, intake.rejected)
-        _refuse_missing(counts, source, spool.held_out, is_first_span=earlier_classes is None)
-        shards = _write_shards(spool, splits, recipe.examples_per_shard, folder, progress)
-    (folder / "spool").unlink()
+    intake, spool = work.take_in()
+    names = intake.class_names
+    if earlier_classes is not None and earlier_classes != list(names):
+        raise DataRefused(
+            f"{source.description}: its classes are not those of {out / schema.NAME}: "
+            f"{describe_difference(earlier_classes, names)}; use another --out for other classes"
+        )
+    splits = spool.split(recipe.held_out, history, recipe.per_class)
+    counts = {
+        split: dict(zip(names, np.bincount(rows["label"], minlength=len(names)).tolist(), strict=True))
+        for split, rows in splits.items()
+    }
+    _refuse_rejected_class(counts, source, intake.rejected)
+    _refuse_missing(counts, source, spool.held_out, is_first_span=earlier_classes is None)
+    for split in splits:
+        (folder / split).mkdir()
     return Manifest(
         kind=kind,
         source=source.description,
-        source_sha256=source.sha256,
+        source_sha256=work.sha256(),
         recipe=recipe,
         class_names=names,
         counts=counts,
         image_shape=intake.image_shape,
-        shards=shards,
+        shards=work.write_shards(spool, _shards(splits, recipe.examples_per_shard)),
         rejected=intake.rejected,
         remarked=intake.remarked,
         passed_over=intake.passed_over,
@@ -116,20 +124,13 @@ def _write_span(
     )
 
 
-def _write_shards(
-    spool: Spool, splits: dict[str, np.ndarray], examples_per_shard: int, folder: Path, progress: Progress
-) -> dict[str, Shard]:
-    shards: dict[str, Shard] = {}
-    images = sum(map(len, splits.values()))
-    written = 0
+def _shards(splits: dict[str, np.ndarray], examples_per_shard: int) -> dict[str, np.ndarray]:
+    """Return the rows of each shard, by its path within the span."""
+    shards = {}
     for split, rows in splits.items():
-        (folder / split).mkdir()
         total = -(-len(rows) // examples_per_shard)
         for number, part in enumerate(np.array_split(rows, total)):
-            name = f"{split}/part-{number:05}-of-{total:05}.tfrecord"
-            shards[name] = _write_shard(folder / name, spool, part)
-            written += len(part)
-            progress("images written", written, images)
+            shards[f"{split}/part-{number:05}-of-{total:05}.tfrecord"] = part
     return shards
 
 
@@ -168,17 +169,6 @@ def _write_schema(out: Path, names: Sequence[str]) -> None:
         file.write(schema.text(schema.build(names)).encode())
 
 
-def _write_shard(path: Path, spool: Spool, rows: np.ndarray) -> Shard:
-    digest = hashlib.sha256()
-    with path.open("wb") as file:
-        for row in rows:
-            id, image = spool.read(row)
-            record = tfrecord.frame(tfrecord.example(image, int(row["label"]), id))
-            digest.update(record)
-            file.write(record)
-    return Shard(examples=len(rows), sha256=digest.hexdigest())
-
-
 @contextmanager
 def _temporary_folder(out: Path, number: int) -> Iterator[Path]:
     folder = out / f"{_TEMPORARY}span-{number}-{secrets.token_hex(4)}"
@@ -187,17 +177,3 @@ def _temporary_folder(out: Path, number: int) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # it is gone if it was renamed
-
-
-def disk_problem(error: OSError, out: Path) -> str:
-    """Describe an error of the disk, with the space that is needed if the disk is full.
-
-    Args:
-        error: the error that was raised while a span was written.
-        out: the data folder.
-    """
-    where = error.filename or out
-    if error.errno in _NO_SPACE:
-        free = shutil.disk_usage(out).free
-        return f"{where}: {error.strerror}; {free:,} bytes are free: a span needs twice the size of its images"
-    return f"{where}: {error.strerror or error}"

@@ -12,7 +12,7 @@ from components.data.ingest.download import download, locate
 from components.data.ingest.files import entries, listing
 from components.data.ingest.image_folder import open_folder
 from components.data.ingest.images import encode_png
-from components.data.ingest.source import Progress, Record, RejectedRecord, Source
+from components.data.ingest.source import Listing, Progress, Record, RejectedRecord, Source
 from components.errors import DataRefused
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -60,7 +60,7 @@ def open_source(source: str | None, cache: Path, progress: Progress, official: A
             return open_folder(path, description, progress, CLASS_NAMES)
     sha256 = listing(path, progress).sha256
     if sha256 == official.sha256:
-        return Source(description, sha256, lambda: _records(path), _class_names(path), official.images)
+        return Source(description, lambda: Listing(sha256, official.images), lambda: _records(path), _class_names(path))
     if path.name == PurePosixPath(urlsplit(official.url).path).name or _is_binary(path, progress):
         raise DataRefused(
             f"{path}: not the official binary archive: sha256 expected {official.sha256} ({official.size:,} bytes), "

@@ -3,6 +3,8 @@
 An image is a struct of `bytes` and `path`. The names of the classes are in the metadata of the Parquet schema.
 """
 
+import functools
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +13,8 @@ from typing import Any, NamedTuple
 from components.data.ingest import rows
 from components.data.ingest.files import files_digest
 from components.data.ingest.images import MAX_BYTES, TOO_LARGE
-from components.data.ingest.shards import Shard, find_shards
-from components.data.ingest.source import Progress, Record, RejectedRecord, Source
+from components.data.ingest.shards import Shard, ShardParts, find_shards
+from components.data.ingest.source import Listing, Progress, Record, RejectedRecord, Source
 from components.errors import DataRefused
 
 _NO_IMAGE = "no image in its row"
@@ -62,29 +64,34 @@ def open_source(path: Path, description: str, progress: Progress) -> Source | No
             )
         columns = file_columns
     assert columns is not None
-    sha256 = files_digest(root, [shard.path for shard in shards], progress)
-    chosen = columns  # a lambda may not use a variable that is None at first
-    return Source(description, sha256, lambda: _records(root, shards, chosen), chosen.class_names, count)
+    files = tuple(shard.path for shard in shards)
+    read = functools.partial(_records, columns)
+    return Source(
+        description,
+        lambda: Listing(files_digest(root, files, progress), count),
+        lambda: itertools.chain.from_iterable(read(root, shard) for shard in shards),
+        columns.class_names,
+        parts=ShardParts(root.absolute(), files, tuple(shards), read),
+    )
 
 
-def _records(root: Path, shards: list[Shard], columns: _Columns) -> Iterator[Record | RejectedRecord]:
-    for shard in shards:
-        for number, (_, cells) in enumerate(rows.parquet_rows(root / shard.path, [columns.image, columns.label])):
-            id = f"{shard.path}:{number}".encode("utf-8", "surrogateescape")
-            image = (cells[columns.image] or {}).get("bytes")
-            label = cells[columns.label]
-            name = rows.class_name(label)
-            if columns.class_names is not None:
-                has_name = isinstance(label, int) and 0 <= label < len(columns.class_names)
-                name = columns.class_names[label] if has_name else None
-            if name is None:
-                yield RejectedRecord(id, _NO_LABEL)
-            elif not image:
-                yield RejectedRecord(id, _NO_IMAGE, name)
-            elif len(image) > MAX_BYTES:
-                yield RejectedRecord(id, TOO_LARGE, name)
-            else:
-                yield Record(shard.split, name, id, image)
+def _records(columns: _Columns, root: Path, shard: Shard) -> Iterator[Record | RejectedRecord]:
+    for number, (_, cells) in enumerate(rows.parquet_rows(root / shard.path, [columns.image, columns.label])):
+        id = f"{shard.path}:{number}".encode("utf-8", "surrogateescape")
+        image = (cells[columns.image] or {}).get("bytes")
+        label = cells[columns.label]
+        name = rows.class_name(label)
+        if columns.class_names is not None:
+            has_name = isinstance(label, int) and 0 <= label < len(columns.class_names)
+            name = columns.class_names[label] if has_name else None
+        if name is None:
+            yield RejectedRecord(id, _NO_LABEL)
+        elif not image:
+            yield RejectedRecord(id, _NO_IMAGE, name)
+        elif len(image) > MAX_BYTES:
+            yield RejectedRecord(id, TOO_LARGE, name)
+        else:
+            yield Record(shard.split, name, id, image)
 
 
 def _columns(path: Path, schema: Any) -> _Columns | None:

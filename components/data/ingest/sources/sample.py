@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from components.data.ingest.images import encode_png
-from components.data.ingest.source import Progress, Record, RejectedRecord, Source
+from components.data.ingest.source import Listing, Progress, Record, RejectedRecord, Source
 from components.errors import UsageError
 
 CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -32,11 +32,11 @@ def open_source(source: str | None, cache: Path, progress: Progress) -> Source:
     digits = load_digits()
     pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)  # 1797 x 8 x 8, from 0 to 16
     labels = digits.target.astype(np.int64)
-    sha256 = hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest()
+    listed = Listing(hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest(), len(labels))
 
     def records() -> Iterator[Record | RejectedRecord]:
         for row, (image, label) in enumerate(zip(pixels, labels, strict=True)):
             enlarged = Image.fromarray(image).resize((32, 32), Image.Resampling.BICUBIC).convert("RGB")
             yield Record(None, CLASS_NAMES[label], f"digits:{row}".encode(), encode_png(enlarged))
 
-    return Source("scikit-learn digits", sha256, records, CLASS_NAMES, len(labels))
+    return Source("scikit-learn digits", lambda: listed, records, CLASS_NAMES)

@@ -5,7 +5,6 @@ The columns are `path` (or `file_name`), `label` and, optionally, `split`. A fol
 `imagefolder`.
 """
 
-import errno
 import functools
 import hashlib
 import os
@@ -14,10 +13,11 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from components.data.ingest import rows, safe_files
-from components.data.ingest.files import image_digest, read_image
-from components.data.ingest.images import TOO_LARGE
+from components.data.ingest.file_parts import FileParts, HashedFile, image_file_digest, with_image
+from components.data.ingest.files import digest_line
 from components.data.ingest.source import (
     SPLIT_FOLDERS,
+    Listing,
     Progress,
     Record,
     RejectedRecord,
@@ -31,7 +31,6 @@ _PATH, _LABEL, _SPLIT = ("path", "file_name"), ("label",), ("split",)
 _MISSING = "no such file: correct its path in the table, or remove the row"
 _NO_PATH = "no path: enter it in the table, or remove the row"
 _NO_LABEL = "no label of 1 to 255 bytes: enter it in the table, or remove the row"
-_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class _Table(NamedTuple):
@@ -42,14 +41,6 @@ class _Table(NamedTuple):
     path_column: str
     label_column: str
     split_column: str | None
-
-
-class _Item(NamedTuple):
-    """Row of a table that names an image."""
-
-    id: str  # path relative to the source
-    split: str | None
-    class_name: str
 
 
 def open_source(path: Path, description: str, progress: Progress) -> Source | None:
@@ -74,8 +65,12 @@ def open_source(path: Path, description: str, progress: Progress) -> Source | No
         root, tables = path, _metadata(path)
         if not tables:
             return None
-    sha256, count = _digest(root, tables, progress)
-    return Source(description, sha256, lambda: _records(root, tables), total=count)
+    return Source(
+        description,
+        lambda: _listing(root, tables, progress),
+        lambda: _records(root, tables),
+        parts=FileParts(root.absolute(), functools.partial(_plan, root, tables), _MISSING),
+    )
 
 
 def _metadata(folder: Path) -> list[_Table]:
@@ -115,52 +110,44 @@ def _find(columns: list[str], names: tuple[str, ...]) -> str | None:
 
 
 def _records(root: Path, tables: list[_Table]) -> Iterator[Record | RejectedRecord]:
-    for item in _items(root, tables):
-        if isinstance(item, RejectedRecord):
-            yield item
-            continue
-        id = item.id.encode("utf-8", "surrogateescape")
-        try:
-            image = read_image(root / item.id)
-        except OSError as error:
-            if error.errno not in _NO_FILE:
-                raise
-            yield RejectedRecord(id, _MISSING, item.class_name)
-        else:
-            if image is None:
-                yield RejectedRecord(id, TOO_LARGE, item.class_name)
-            else:
-                yield Record(item.split, item.class_name, id, image)
+    for record in _unread_records(root, tables):
+        yield record if isinstance(record, RejectedRecord) else with_image(root, record, _MISSING)
 
 
-def _digest(root: Path, tables: list[_Table], progress: Progress) -> tuple[str, int]:
+def _listing(root: Path, tables: list[_Table], progress: Progress) -> Listing:
     """Return the digest of the tables and of every file that they name, and the number of rows."""
     total, count = hashlib.sha256(), 0
-    for table in tables:
-        total.update(f"{safe_files.file_digest(table.file)}  {table.file.relative_to(root)}\n".encode())
 
     def alive(_done: int = 0) -> None:
         progress("files hashed", count, None)
 
     alive()
-    for item in _items(root, tables):
-        count += 1
-        if isinstance(item, RejectedRecord):
-            continue
-        try:
-            digest = image_digest(root / item.id, alive)
-        except OSError as error:
-            if error.errno not in _NO_FILE:
-                raise
-            digest = "missing"
-        total.update(f"{digest}  {item.id}\n".encode("utf-8", "surrogateescape"))
+    for step in _plan(root, tables):
+        if isinstance(step, HashedFile):
+            digest = step.digest or image_file_digest(root / step.path, may_be_missing=True, alive=alive)
+            total.update(digest_line(digest, step.path))
+        else:
+            count += 1
         alive()
-    if not count:
+    return Listing(total.hexdigest(), count)
+
+
+def _plan(root: Path, tables: list[_Table]) -> Iterator[HashedFile | Record | RejectedRecord]:
+    """Yield the files and the records of the tables, see `FileParts`. The tables are hashed; no image is read."""
+    for table in tables:
+        yield HashedFile(str(table.file.relative_to(root)), safe_files.file_digest(table.file))
+    is_empty = True
+    for record in _unread_records(root, tables):
+        is_empty = False
+        if isinstance(record, Record):
+            yield HashedFile(record.id.decode("utf-8", "surrogateescape"))
+        yield record
+    if is_empty:
         raise DataRefused(f"{tables[0].file}: has no rows: add a row for each image")
-    return total.hexdigest(), count
 
 
-def _items(root: Path, tables: list[_Table]) -> Iterator[_Item | RejectedRecord]:
+def _unread_records(root: Path, tables: list[_Table]) -> Iterator[Record | RejectedRecord]:
+    """Yield a record for each row, without its image. The id of a record is the path of its file below `root`."""
     first: tuple[str, bool] | None = None  # place of the first row with a path, and whether that row has a split
     for table in tables:
         inside = _locator(root, table.file)
@@ -181,10 +168,11 @@ def _items(root: Path, tables: list[_Table]) -> Iterator[_Item | RejectedRecord]
                     f"{without} has no split, but {with_split.rpartition(': ')[2]} has one: name the split of every "
                     "image in a column 'split', or of none"
                 )
+            origin = id.encode("utf-8", "surrogateescape")
             if (name := rows.class_name(cells.get(table.label_column))) is None:
-                yield RejectedRecord(id.encode("utf-8", "surrogateescape"), _NO_LABEL)
+                yield RejectedRecord(origin, _NO_LABEL)
             else:
-                yield _Item(id, split, name)
+                yield Record(split, name, origin, b"")
 
 
 def _is_path(cell: str) -> bool:

@@ -4,6 +4,8 @@ It holds `dataset_info.json`, `features.json`, `<label>.labels.txt` with the nam
 such as `flowers-train.tfrecord-00000-of-00002`. The library itself is not needed.
 """
 
+import functools
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -13,8 +15,8 @@ from typing import Any, NamedTuple
 from components.data.ingest import safe_files, tfrecord
 from components.data.ingest.files import files_digest
 from components.data.ingest.images import MAX_BYTES, TOO_LARGE
-from components.data.ingest.shards import Shard, subfolders
-from components.data.ingest.source import Progress, Record, RejectedRecord, Source, split_named
+from components.data.ingest.shards import Shard, ShardParts, subfolders
+from components.data.ingest.source import Listing, Progress, Record, RejectedRecord, Source, split_named
 from components.data.ingest.sources.webdataset import read_names
 from components.errors import DataRefused
 
@@ -62,9 +64,15 @@ def open_source(path: Path, description: str, progress: Progress) -> Source | No
     files = [_FEATURES, *(shard.path for shard in shards)]
     if (root / f"{features.label}.labels.txt").exists():
         files.append(f"{features.label}.labels.txt")
-    sha256 = files_digest(root, files, progress)
     total = sum(_lengths(info).values()) or None
-    return Source(description, sha256, lambda: _records(root, shards, features), features.class_names, total)
+    read = functools.partial(_records, features)
+    return Source(
+        description,
+        lambda: Listing(files_digest(root, files, progress), total),
+        lambda: itertools.chain.from_iterable(read(root, shard) for shard in shards),
+        features.class_names,
+        parts=ShardParts(root.absolute(), tuple(files), tuple(shards), read),
+    )
 
 
 def _version_folder(path: Path) -> Path | None:
@@ -189,19 +197,18 @@ def _parse(path: Path, text: str | bytes) -> dict[str, Any]:
     return value
 
 
-def _records(root: Path, shards: list[Shard], features: _Features) -> Iterator[Record | RejectedRecord]:
-    for shard in shards:
-        for number, data in enumerate(tfrecord.read(root / shard.path)):
-            id = f"{shard.path}:{number}".encode()
-            try:
-                image, label = tfrecord.parse_labelled(data, features.image, features.label)
-            except ValueError as error:
-                raise DataRefused(f"{root / shard.path}: example {number}: {error}") from None
-            if not 0 <= label < len(features.class_names):
-                yield RejectedRecord(id, _NO_LABEL)
-                continue
-            name = features.class_names[label]
-            if len(image) > MAX_BYTES:
-                yield RejectedRecord(id, TOO_LARGE, name)
-            else:
-                yield Record(shard.split, name, id, image)
+def _records(features: _Features, root: Path, shard: Shard) -> Iterator[Record | RejectedRecord]:
+    for number, data in enumerate(tfrecord.read(root / shard.path)):
+        id = f"{shard.path}:{number}".encode()
+        try:
+            image, label = tfrecord.parse_labelled(data, features.image, features.label)
+        except ValueError as error:
+            raise DataRefused(f"{root / shard.path}: example {number}: {error}") from None
+        if not 0 <= label < len(features.class_names):
+            yield RejectedRecord(id, _NO_LABEL)
+            continue
+        name = features.class_names[label]
+        if len(image) > MAX_BYTES:
+            yield RejectedRecord(id, TOO_LARGE, name)
+        else:
+            yield Record(shard.split, name, id, image)

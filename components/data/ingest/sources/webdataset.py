@@ -5,18 +5,19 @@
 The class of a sample is in `.cls` (an index or a name), in the key `label` or `cls` of `.json`, or in `.txt`.
 """
 
+import functools
 import json
 import re
 from collections.abc import Iterator
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import NamedTuple
 
 from components.data.ingest import rows, safe_files
 from components.data.ingest.files import entries, files_digest, listing
 from components.data.ingest.images import TOO_LARGE
-from components.data.ingest.shards import Shard, find_shards
-from components.data.ingest.source import Progress, Record, RejectedRecord, Source
+from components.data.ingest.shards import Shard, ShardParts, find_shards
+from components.data.ingest.source import Listing, Progress, Record, RejectedRecord, Source, no_progress
 from components.errors import DataRefused
 
 _ENDINGS = (".tar", ".tar.gz", ".tgz")
@@ -66,17 +67,21 @@ def open_source(path: Path, description: str, progress: Progress) -> Source | No
         return None
     names_file = next((root / name for name in _NAMES_FILES if path.is_dir() and (root / name).exists()), None)
     names = None if names_file is None else read_names(names_file)
-    if path.is_dir():
-        files = [shard.path for shard in shards] + ([] if names_file is None else [names_file.name])
-        sha256 = files_digest(root, files, progress)
-    else:
-        sha256 = listing(path, progress).sha256
+    files = [shard.path for shard in shards] + ([] if names_file is None else [names_file.name])
+
+    def listed() -> Listing:
+        return Listing(files_digest(root, files, progress), None) if path.is_dir() else listing(path, progress)
+
     return Source(
         description,
-        sha256,
-        lambda: _records(root, shards, names, progress),
+        listed,
+        lambda: chain.from_iterable(_records(names, progress, root, shard) for shard in shards),
         names,
         unknown_class_fix=_UNKNOWN_CLASS_FIX,
+        # The digest of a single archive is not made of lines, and nothing can be read in parallel.
+        parts=ShardParts(root.absolute(), tuple(files), tuple(shards), functools.partial(_records, names, no_progress))
+        if path.is_dir()
+        else None,
     )
 
 
@@ -129,12 +134,11 @@ def _split_name(path: str) -> tuple[str, str] | None:
 
 
 def _records(
-    root: Path, shards: list[Shard], names: tuple[str, ...] | None, progress: Progress
+    names: tuple[str, ...] | None, progress: Progress, root: Path, shard: Shard
 ) -> Iterator[Record | RejectedRecord]:
-    for shard in shards:
-        for key, members in groupby(_members(root / shard.path, progress), key=lambda member: member.key):
-            fields = {member.field: member.data for member in members}
-            yield _record(shard, key, fields, names)
+    for key, members in groupby(_members(root / shard.path, progress), key=lambda member: member.key):
+        fields = {member.field: member.data for member in members}
+        yield _record(shard, key, fields, names)
 
 
 def _members(archive: Path, progress: Progress) -> Iterator[_Member]:

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from components.data.ingest.history import SplitHistory, keys
 from components.data.ingest.source import SPLITS
-from components.data.ingest.spool import Spool
+from components.data.ingest.spool import Spool, SpoolFile
 
 CLASSES = ("cat", "dog")
 
@@ -156,13 +156,13 @@ class Growth(RuleBasedStateMachine):
         self, fraction: float, seed: int, per_class: int | None, reverse: bool
     ) -> tuple[dict[int, str], dict[str, np.ndarray]]:
         """Return the split of each image, by its number, and the rows of the span."""
-        with tempfile.TemporaryDirectory() as folder, Spool(Path(folder, "spool"), seed) as spool:
+        with tempfile.TemporaryDirectory() as folder, SpoolFile(Path(folder, "spool")) as file:
             for number in sorted(self.images, reverse=reverse):
                 image = self.images[number]
                 id = f"{self.top}{image.split or ''}/{image.class_name}/{image.name}".encode()
                 label = CLASSES.index(image.class_name)
-                spool.add(image.split, label, id, b"%d" % number, keys(image.class_name, id, image.digest))
-            spool.finish([*range(len(CLASSES))])
+                file.add(image.split, label, id, b"%d" % number, keys(image.class_name, id, image.digest))
+            spool = Spool(file, file.finish(), range(len(CLASSES)), seed)
             assert spool.repeated_id() is None
             rows = spool.split(fraction, self.history, per_class)
             return {int(spool.read(row)[1]): split for split, those in rows.items() for row in those}, rows

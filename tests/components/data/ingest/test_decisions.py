@@ -7,6 +7,8 @@ import pytest
 from components.data.ingest import manifest, prepare, tfrecord
 from components.data.ingest.source import SPLITS
 from components.errors import DataRefused, UsageError
+from pipeline.beam_tasks import TaskRunner
+from pipeline.settings.beam import BeamSettings
 
 
 def labels(span):
@@ -95,3 +97,17 @@ def test_a_file_that_is_no_table_is_wrong_usage(folder, tmp_path, name):
     (tmp_path / "decisions.txt").write_text("id,verdict\n")
     with pytest.raises(UsageError, match=name):
         prepare("images", tmp_path / "out", str(folder), decisions=tmp_path / name)
+
+
+def test_workers_of_an_engine_apply_decisions_as_a_single_process_does(folder, tmp_path):
+    decisions = table(
+        tmp_path / "some.csv", "id,verdict,label", "train/cat/00.png,relabel,dog", "test/fox/00.png,drop,"
+    )
+    runner = TaskRunner(BeamSettings())
+    one = prepare("images", tmp_path / "1", str(folder), decisions=decisions)
+    two = prepare("images", tmp_path / "2", str(folder), decisions=decisions, run_tasks=runner)
+    assert one == two and labels(tmp_path / "1" / "span-1") == labels(tmp_path / "2" / "span-1")
+    assert labels(tmp_path / "1" / "span-1")["train/cat/00.png"] == "dog"
+    unknown = table(tmp_path / "unknown.csv", "id,verdict,label", "train/cat/none.png,drop,")
+    with pytest.raises(DataRefused, match=r"has no image 'train/cat/none.png'"):
+        prepare("images", tmp_path / "2", str(folder), decisions=unknown, run_tasks=runner)

@@ -6,7 +6,7 @@ import pytest
 
 from components.data.ingest.history import SplitHistory, keys
 from components.data.ingest.source import SPLITS
-from components.data.ingest.spool import Spool
+from components.data.ingest.spool import Spool, SpoolFile
 
 
 def split(tmp_path, images, held_out=0.1, seed=0, per_class=None, history=None, number=1):
@@ -14,11 +14,11 @@ def split(tmp_path, images, held_out=0.1, seed=0, per_class=None, history=None, 
 
     Without a picture the id stands for a picture. Returns {split: [(id, label), ...]} and the new history.
     """
-    with Spool(tmp_path / "spool", seed) as spool:
+    with SpoolFile(tmp_path / "spool") as file:
         for name, label, id, *picture in images:
             digest = hashlib.blake2b(picture[0] if picture else id, digest_size=16).hexdigest()
-            spool.add(name, label, id, b"image of " + id, keys(f"class {label}", id, digest))
-        spool.finish(list(range(100)))
+            file.add(name, label, id, b"image of " + id, keys(f"class {label}", id, digest))
+        spool = Spool(file, file.finish(), range(100), seed)
         result = {}
         history = history or SplitHistory()
         splits = spool.split(held_out, history, per_class)
@@ -132,11 +132,10 @@ def test_classes_are_mixed(tmp_path):
 
 @pytest.mark.parametrize("ids, twice", [([b"a", b"b"], None), ([b"a", b"b", b"a"], b"a")])
 def test_id_that_appears_twice(tmp_path, ids, twice):
-    with Spool(tmp_path / "spool", 0) as spool:
+    with SpoolFile(tmp_path / "spool") as file:
         for id in ids:
-            spool.add(None, 0, id, b"", keys("cat", id, "00"))
-        spool.finish([0])
-        assert spool.repeated_id() == twice
+            file.add(None, 0, id, b"", keys("cat", id, "00"))
+        assert Spool(file, file.finish(), [0], 0).repeated_id() == twice
 
 
 @pytest.mark.parametrize("given", [None, "train"])
