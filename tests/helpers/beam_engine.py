@@ -88,10 +88,10 @@ class Engine:
         self.server = self._start("server", *java, *server, *ports, f"--artifacts-dir={folder / 'artifacts'}")
         pool = [sys.executable, "-m", "pipeline.worker_pool", f"--port={self._pool_port}"]
         self.pools = [self._start(f"pool-{number}", *pool) for number in (1, 2)]
-        deadline = time.monotonic() + 60
         while "waits for an engine" not in self.log("pool-1") or "waits for an engine" not in self.log("pool-2"):
-            if time.monotonic() > deadline:
-                raise TimeoutError(self.log("pool-1") + self.log("pool-2"))
+            if any(pool.poll() is not None for pool in self.pools):
+                self.stop()
+                raise RuntimeError(self.log("pool-1") + self.log("pool-2"))
             time.sleep(0.1)
 
     def log(self, name: str) -> str:
