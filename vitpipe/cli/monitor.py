@@ -25,7 +25,6 @@ app = typer.Typer()
 
 _POLL = 5.0  # seconds between two readings of a log that is followed
 _NAMED = 5  # windows that are named for a check
-_PAGE = "docs/monitoring.md"
 
 
 @app.command(
@@ -144,4 +143,4 @@ def _print_rest(report: "MonitorReport") -> None:
             where = f"window{'s' if len(findings) > 1 else ''} {first}{more} of version {version}"
             print_line(f"{kind} in {where}: {findings[0][1]}", sys.stderr)
     if report.alerts:
-        print_line(f"the checks are explained in {_PAGE}", sys.stderr)
+        print_line("the checks and their thresholds are explained in docs/monitoring.md", sys.stderr)
