@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from components.errors import Exit
+from components.errors import Exit, UsageError
 from pipeline.console.logs import redirected
 from pipeline.console.terminal import json_text, print_json, print_line
 from vitpipe.cli.options import Json, Runs
@@ -53,6 +53,11 @@ def monitor(
         list[str] | None,
         typer.Option("--set", metavar="A.B=C", help="Override a bound, such as `monitor.errors.stop=0.1`. Repeatable."),
     ] = None,
+    sample: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="New folder for images that are worth labelling, with a table of them."),
+    ] = None,
+    sample_images: Annotated[int, typer.Option(min=1, max=100_000, metavar="N", help="Number of these images.")] = 200,
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
@@ -62,21 +67,29 @@ def monitor(
     and the expected or true accuracy. Exits with 3 if a check raises an alert, or with 4 if only the accuracy is too
     low. Unchanged traffic raises a warning or an alert with a probability of at most `monitor.false_alerts`.
     """
+    if follow and sample:
+        raise UsageError("--sample and --follow cannot be used together: leave one of them out")
     with redirected(Path(os.devnull)):  # TensorFlow prints when it is imported
         from pipeline.monitoring.monitor import Monitor
+        from pipeline.monitoring.sample import check_folder
 
-        opened = Monitor(name, logs, labels, window, overrides or (), runs)
+        if sample:
+            check_folder(sample)
+        opened = Monitor(name, logs, labels, window, overrides or (), runs, sample_images if sample else 0)
     if follow:
         raise typer.Exit(_follow(opened, as_json))
     with redirected(Path(os.devnull)):
         report = opened.report([*opened.read()])
         artifact = opened.record(report)
+        images = opened.write_sample(sample, artifact) if sample else 0
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:
         print_rows(_COLUMNS, map(_row, report.windows))
     _print_rest(report)
     print_line(f"report: artifact {artifact}, see `vitpipe lineage {artifact}`", sys.stderr)
+    if sample:
+        print_line(f"{sample}: {images:,} images; enter their classes in {sample / 'labels.csv'}", sys.stderr)
     raise typer.Exit(report.exit)
 
 
