@@ -156,9 +156,7 @@ def test_images_worth_labelling_become_the_next_span(served, in_this_process):
         table = csv.DictWriter(file, rows[0])
         table.writeheader()
         table.writerows({**row, "label": known[row["id"]]} for row in rows)
-    done = in_this_process(
-        served, "data", "prepare", "images", "--source", "to-label/labels.csv", "--out", "data/next"
-    )
+    done = in_this_process(served, "data", "prepare", "images", "--source", "to-label/labels.csv", "--out", "data/next")
     assert done.returncode == 0, done.stderr
     done = in_this_process(served, "monitor", "sample", "--logs", "dark.jsonl", "--labels", "to-label/labels.csv")
     assert "accuracy_loss" in done.stderr
