@@ -1,7 +1,7 @@
 """Answers of a log, with everything that can be measured about their images."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ class MeasuredAnswer:
     """Answer, and what was measured about it."""
 
     answer: Answer
+    version: int  # of the model
     index: int  # of the predicted class, or NO_CLASS
     confidence: float | None
     label: int | None  # index of the true class, or OTHER_CLASS; None if it is unknown
@@ -47,7 +48,7 @@ def measure_batch(
         labels: true classes by the key of an answer.
         problems: counts answers that do not fit the model.
     """
-    read = [_read(answer, reference.classes, labels, problems) for answer in answers]
+    read = [_read(answer, reference, labels, problems) for answer in answers]
     places = [place for place, answer in enumerate(answers) if answer.image is not None]
     if not places:
         return read
@@ -68,9 +69,7 @@ def measure_batch(
         distances[usable.index] = reference.looks.distance(looks)
     for place, row, distance in zip(places, rows.itertuples(index=False), distances.tolist(), strict=True):
         one = read[place]
-        read[place] = MeasuredAnswer(
-            one.answer, one.index, one.confidence, one.label, row, None if np.isnan(distance) else distance
-        )
+        read[place] = replace(one, row=row, distance=None if np.isnan(distance) else distance)
     return read
 
 
@@ -79,7 +78,8 @@ def as_table(measured: Iterable[MeasuredAnswer]) -> pd.DataFrame:
     return pd.DataFrame([one.row for one in measured if one.row is not None])
 
 
-def _read(answer: Answer, classes: list[str], labels: dict[str, str], problems: Problems) -> MeasuredAnswer:
+def _read(answer: Answer, reference: Reference, labels: dict[str, str], problems: Problems) -> MeasuredAnswer:
+    classes = reference.classes
     index, confidence = NO_CLASS, None
     probabilities = answer.probabilities
     if probabilities is not None:
@@ -100,11 +100,11 @@ def _read(answer: Answer, classes: list[str], labels: dict[str, str], problems: 
     if label is None and labels:
         label = labels.get(answer.key)
     if label is None:
-        return MeasuredAnswer(answer, index, confidence, None)
+        return MeasuredAnswer(answer, reference.version, index, confidence, None)
     if label not in classes:
         problems.add("a true label that the model does not have, so its answer is wrong", f"{answer.place} {label!r}")
-        return MeasuredAnswer(answer, index, confidence, OTHER_CLASS)
-    return MeasuredAnswer(answer, index, confidence, classes.index(label))
+        return MeasuredAnswer(answer, reference.version, index, confidence, OTHER_CLASS)
+    return MeasuredAnswer(answer, reference.version, index, confidence, classes.index(label))
 
 
 def _are_probabilities(values: np.ndarray) -> bool:

@@ -18,6 +18,8 @@ from pipeline.monitoring.log_files import LogFiles, Problems
 from pipeline.monitoring.measured import MeasuredAnswer, measure_batch
 from pipeline.monitoring.reference import Reference, read_reference
 from pipeline.monitoring.report import REPORT, MonitorReport, log_problems
+from pipeline.monitoring.sample import IMAGES as SAMPLE_IMAGES
+from pipeline.monitoring.sample import Sampler, check_folder, write_sample
 from pipeline.monitoring.serving_log import Answer, parse
 from pipeline.monitoring.windows import Sums, Window, Windows
 from pipeline.pushed_models import pushed_artifact
@@ -73,6 +75,7 @@ class Monitor:
         window: size of a window, see `window_size`.
         overrides: settings as `a.b=c`, which override those that the run recorded.
         runs: folder of the run folders.
+        sample: number of images to choose for `write_sample`.
 
     Raises:
         UsageError: if a path, a model or its reference does not exist, or a setting is wrong.
@@ -88,8 +91,10 @@ class Monitor:
         window: str = str(IMAGES),
         overrides: Sequence[str] = (),
         runs: Path = Path("runs"),
+        sample: int = 0,
     ) -> None:
         self.name = name
+        self._sampler = Sampler(sample) if sample else None
         self._logs, self._runs, self._overrides = logs, runs, overrides
         self._size = window_size(window)
         self._folder = runs / name / "serving"
@@ -140,6 +145,8 @@ class Monitor:
         for number, measured in self.answers(final):
             version = self.version(number)
             assert version is not None
+            if self._sampler:
+                self._sampler.add(measured)
             for sums in version.windows.add(measured):
                 yield self._judge(version, sums)
         if final:
@@ -194,6 +201,24 @@ class Monitor:
             }
         return output.artifact
 
+    def write_sample(self, folder: Path, report: int) -> int:
+        """Write the images that were chosen for labelling to a new folder.
+
+        Args:
+            folder: the new folder.
+            report: id of the artifact of the report, which the folder names as its origin.
+
+        Returns:
+            The number of images.
+
+        Raises:
+            UsageError: if the folder exists.
+        """
+        assert self._sampler is not None
+        classes = {number: one.record.classes for number, one in self._versions.items() if one is not None}
+        origin = {"pipeline": self.name, "logs": str(self._logs), "report": report}
+        return write_sample(folder, self._sampler.choose(), classes, origin)
+
     def version(self, number: int) -> _Version | None:
         """Return a version; None if it is not pushed, or its reference no longer exists."""
         if number not in self._versions:
@@ -224,6 +249,8 @@ def monitor(
     labels: Path | None = None,
     window: str = str(IMAGES),
     overrides: Sequence[str] = (),
+    sample: Path | None = None,
+    sample_images: int = SAMPLE_IMAGES,
     runs: Path = Path("runs"),
 ) -> MonitorReport:
     """Compare what a model server logged with the training images and the test answers of the model.
@@ -234,6 +261,8 @@ def monitor(
         labels: table with the columns `id` and `label`, which has the true classes.
         window: number of answers in a window, or a time such as `1h`.
         overrides: settings as `a.b=c`, which override those that the run recorded.
+        sample: new folder for images that are worth labelling; None to write none.
+        sample_images: number of these images.
         runs: folder of the run folders.
 
     Returns:
@@ -244,9 +273,13 @@ def monitor(
         DataRefused: if a record or the labels cannot be read.
         StoreError: if ML Metadata cannot be read or written.
     """
-    opened = Monitor(name, logs, labels, window, overrides, runs)
+    if sample:
+        check_folder(sample)
+    opened = Monitor(name, logs, labels, window, overrides, runs, sample_images if sample else 0)
     report = opened.report([*opened.read()])
-    opened.record(report)
+    artifact = opened.record(report)
+    if sample:
+        opened.write_sample(sample, artifact)
     return report
 
 

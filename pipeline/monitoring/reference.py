@@ -22,6 +22,7 @@ _MOST_ROWS = 200_000  # training images from which the usual looks are measured
 class Reference:
     """What traffic is compared with."""
 
+    version: int
     classes: list[str]  # in index order
     span: int
     framing: Framing  # choices by which the model gets its pixels
@@ -89,6 +90,7 @@ def read_reference(record: ModelRecord, run: Run) -> Reference:
     labels, probabilities = _test_answers(evaluation)
     answers = predicted_classes(probabilities)
     return Reference(
+        version=record.version,
         classes=record.classes,
         span=figures.span,
         framing=Framing(figures.image_size, figures.resize, figures.background),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from components.errors import Exit
+from components.errors import Exit, UsageError
 from pipeline.console.logs import redirected
 from pipeline.console.terminal import json_text, print_json, print_line
 from vitpipe.cli.options import Json, Runs
@@ -25,7 +25,6 @@ app = typer.Typer()
 
 _POLL = 5.0  # seconds between two readings of a log that is followed
 _NAMED = 5  # windows that are named for a check
-_PAGE = "docs/monitoring.md"
 
 
 @app.command(
@@ -54,6 +53,11 @@ def monitor(
         list[str] | None,
         typer.Option("--set", metavar="A.B=C", help="Override a bound, such as `monitor.errors.stop=0.1`. Repeatable."),
     ] = None,
+    sample: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="New folder for images that are worth labelling, with a table of them."),
+    ] = None,
+    sample_images: Annotated[int, typer.Option(min=1, max=100_000, metavar="N", help="Number of these images.")] = 200,
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
@@ -63,21 +67,29 @@ def monitor(
     and the expected or true accuracy. Exits with 3 if a check raises an alert, or with 4 if only the accuracy is too
     low. Unchanged traffic raises a warning or an alert with a probability of at most `monitor.false_alerts`.
     """
+    if follow and sample:
+        raise UsageError("--sample and --follow cannot be used together: leave one of them out")
     with redirected(Path(os.devnull)):  # TensorFlow prints when it is imported
         from pipeline.monitoring.monitor import Monitor
+        from pipeline.monitoring.sample import check_folder
 
-        opened = Monitor(name, logs, labels, window, overrides or (), runs)
+        if sample:
+            check_folder(sample)
+        opened = Monitor(name, logs, labels, window, overrides or (), runs, sample_images if sample else 0)
     if follow:
         raise typer.Exit(_follow(opened, as_json))
     with redirected(Path(os.devnull)):
         report = opened.report([*opened.read()])
         artifact = opened.record(report)
+        images = opened.write_sample(sample, artifact) if sample else 0
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:
         print_rows(_COLUMNS, map(_row, report.windows))
     _print_rest(report)
     print_line(f"report: artifact {artifact}, see `vitpipe lineage {artifact}`", sys.stderr)
+    if sample:
+        print_line(f"{sample}: {images:,} images; enter their classes in {sample / 'labels.csv'}", sys.stderr)
     raise typer.Exit(report.exit)
 
 
@@ -144,4 +156,4 @@ def _print_rest(report: "MonitorReport") -> None:
             where = f"window{'s' if len(findings) > 1 else ''} {first}{more} of version {version}"
             print_line(f"{kind} in {where}: {findings[0][1]}", sys.stderr)
     if report.alerts:
-        print_line(f"the checks are explained in {_PAGE}", sys.stderr)
+        print_line("the checks and their thresholds are explained in docs/monitoring.md", sys.stderr)

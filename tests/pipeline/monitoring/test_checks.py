@@ -36,6 +36,7 @@ def reference():
     generator = np.random.default_rng(0)
     confidence = generator.uniform(0.6, 1, TESTED)
     return Reference(
+        version=1,
         classes=CLASSES,
         span=1,
         framing=FRAMING,

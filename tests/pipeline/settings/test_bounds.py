@@ -67,7 +67,7 @@ def test_every_number_is_finite_and_bounded(group, place):
             group.model_validate(given | with_value(place, value))
         keys = tuple("Trainer" if key is dict else key for key in place if key is not tuple)
         # All checks of the data gate are bounded together.
-        wanted = keys[:1] if keys[0] == "data_gate" else keys
+        wanted = keys[:1] if keys[0] in ("data_gate", "monitor") else keys
         assert refused.value.errors()[0]["loc"][: len(wanted)] == wanted, f"{value}: {refused.value}"
 
 

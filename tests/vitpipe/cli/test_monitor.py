@@ -1,5 +1,6 @@
 """`vitpipe monitor` on the pushed model of a real run: exit codes, JSON, and the record in ML Metadata."""
 
+import csv
 import io
 import json
 import shutil
@@ -137,6 +138,28 @@ def test_follow_reads_what_is_appended(served):
         process.kill()
     assert [first["number"], second["number"]] == [1, 2] and first["answers"] == second["answers"] == 100
     assert process.returncode == 3, errors
+
+
+def test_images_worth_labelling_become_the_next_span(served, in_this_process):
+    arguments = ["monitor", "sample", "--logs", "dark.jsonl", "--sample", "to-label", "--sample-images", "130"]
+    assert in_this_process(served, *arguments).returncode == 3
+    assert in_this_process(served, *arguments).returncode == 2  # the folder exists
+    folder = served / "to-label"
+    with (folder / "labels.csv").open(newline="") as file:
+        rows = [*csv.DictReader(file)]
+    assert len(rows) == len({row["path"] for row in rows}) == len([*(folder / "images").iterdir()]) == 130
+    assert {row["reason"] for row in rows} == {"unsure", "far", "rare", "random"}
+    origin = json.loads((folder / "sample.json").read_text())
+    assert origin["images"] == 130 and origin["pipeline"] == "sample" and origin["report"] > 0
+    known = dict(csv.reader((served / "labels.csv").read_text().splitlines()))
+    with (folder / "labels.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows({**row, "label": known[row["id"]]} for row in rows)
+    done = in_this_process(served, "data", "prepare", "images", "--source", "to-label/labels.csv", "--out", "data/next")
+    assert done.returncode == 0, done.stderr
+    done = in_this_process(served, "monitor", "sample", "--logs", "dark.jsonl", "--labels", "to-label/labels.csv")
+    assert "accuracy_loss" in done.stderr
 
 
 def test_garbage_collection_keeps_what_traffic_is_compared_with(served, in_this_process):

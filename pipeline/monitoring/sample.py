@@ -1,0 +1,163 @@
+"""Choice of images that are worth labelling, and the folder in which a person labels them."""
+
+import csv
+import hashlib
+import heapq
+import json
+import random
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from components.errors import UsageError
+from pipeline.monitoring.measured import MeasuredAnswer
+from trainer.disk import sync_tree
+
+TABLE = "labels.csv"  # which a person completes, and `vitpipe data prepare images --source` reads
+ORIGIN = "sample.json"  # where the images come from
+IMAGES = 200  # default number of images
+
+_COLUMNS = ("path", "label", "id", "answer", "confidence", "reason", "version", "place")
+_PNG = b"\x89PNG"
+
+
+class Choice(NamedTuple):
+    """Image that was chosen, and why."""
+
+    reason: str  # unsure, far, rare or random
+    measured: MeasuredAnswer
+
+
+class Sampler:
+    """Chooses images from traffic, about a quarter for each reason. Only candidates are in memory.
+
+    - unsure: the lowest confidence;
+    - far: the largest distance from the training images;
+    - rare: answers of the classes that the fewest images were answered with;
+    - random: any image, so that the labels also measure the accuracy on ordinary traffic.
+
+    Args:
+        images: number of images to choose.
+        seed: seed of the random choice.
+    """
+
+    def __init__(self, images: int, seed: int = 0) -> None:
+        self._images, self._draw = images, random.Random(seed)
+        self._number = 0
+        self._answers: Counter[int] = Counter()
+        self._unsure: list[tuple[float, int, MeasuredAnswer]] = []
+        self._far: list[tuple[float, int, MeasuredAnswer]] = []
+        self._rare: dict[int, list[MeasuredAnswer]] = {}  # the first answers of each class
+        self._random: list[MeasuredAnswer] = []
+
+    def add(self, measured: Sequence[MeasuredAnswer]) -> None:
+        """Consider answers. Those without a usable image are never chosen."""
+        for one in measured:
+            if one.distance is None:
+                continue
+            self._number += 1
+            self._keep(self._far, one.distance, one)
+            if one.confidence is not None:
+                self._keep(self._unsure, -one.confidence, one)
+            if one.index >= 0:
+                self._answers[one.index] += 1
+                of_class = self._rare.setdefault(one.index, [])
+                if len(of_class) < self._images:
+                    of_class.append(one)
+            # Reservoir sampling: every image has the same chance.
+            if len(self._random) < self._images:
+                self._random.append(one)
+            elif (place := self._draw.randrange(self._number)) < self._images:
+                self._random[place] = one
+
+    def choose(self) -> list[Choice]:
+        """Return different images, at most as many as wanted."""
+        by_class = sorted(self._rare, key=lambda index: (self._answers[index], index))
+        candidates = {
+            "unsure": [one for _, _, one in sorted(self._unsure, key=lambda far: far[:2], reverse=True)],
+            "far": [one for _, _, one in sorted(self._far, key=lambda far: far[:2], reverse=True)],
+            "rare": [one for index in by_class for one in self._rare[index]],
+            "random": self._random,
+        }
+        chosen: list[Choice] = []
+        seen: set[str] = set()
+        queues = {reason: iter(of_reason) for reason, of_reason in candidates.items()}
+        while queues and len(chosen) < self._images:
+            for reason in [*queues]:
+                one = next((one for one in queues[reason] if _digest(one) not in seen), None)
+                if one is None:
+                    del queues[reason]
+                elif len(chosen) < self._images:
+                    seen.add(_digest(one))
+                    chosen.append(Choice(reason, one))
+        return chosen
+
+    def _keep(self, heap: list[tuple[float, int, MeasuredAnswer]], score: float, one: MeasuredAnswer) -> None:
+        # The number decides between equal scores, because answers cannot be compared.
+        heapq.heappush(heap, (score, -self._number, one))
+        if len(heap) > self._images:
+            heapq.heappop(heap)
+
+
+def check_folder(folder: Path) -> None:
+    """Check that a sample can be written.
+
+    Raises:
+        UsageError: if the folder exists.
+    """
+    if folder.exists() or folder.is_symlink():
+        raise UsageError(f"--sample {folder} exists: name a new folder")
+
+
+def write_sample(
+    folder: Path, chosen: Iterable[Choice], classes: dict[int, list[str]], origin: dict[str, object]
+) -> int:
+    """Write chosen images with a table in which a person enters their classes.
+
+    Args:
+        folder: the new folder.
+        chosen: the images.
+        classes: class names by version, in index order.
+        origin: facts about the traffic, which are written to `sample.json`.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        UsageError: if the folder exists.
+    """
+    check_folder(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    reasons: Counter[str] = Counter()
+    try:
+        (temporary / "images").mkdir()
+        with (temporary / TABLE).open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(_COLUMNS)
+            for reason, one in chosen:
+                image = one.answer.image or b""
+                path = f"images/{_digest(one)[:32]}.{'png' if image.startswith(_PNG) else 'jpg'}"
+                (temporary / path).write_bytes(image)
+                version = one.version
+                answer = classes[version][one.index] if one.index >= 0 else ""
+                confidence = "" if one.confidence is None else f"{one.confidence:.4f}"
+                label = classes[version][one.label] if one.label is not None and one.label >= 0 else ""
+                table.writerow([path, label, one.answer.key, answer, confidence, reason, version, one.answer.place])
+                reasons[reason] += 1
+        facts = {**origin, "images": reasons.total(), "reasons": reasons}
+        (temporary / ORIGIN).write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
+        temporary.chmod(0o755)
+        sync_tree(temporary)
+        temporary.rename(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return reasons.total()
+
+
+def _digest(one: MeasuredAnswer) -> str:
+    return hashlib.sha256(one.answer.image or b"").hexdigest()

@@ -1,0 +1,59 @@
+"""Choice of the images that are worth labelling."""
+
+from collections import Counter
+
+import pytest
+
+from components.errors import UsageError
+from pipeline.monitoring.measured import MeasuredAnswer
+from pipeline.monitoring.sample import Sampler, write_sample
+from pipeline.monitoring.serving_log import Answer
+
+
+def answers(count=200):
+    """Return answers of growing confidence and distance. One of ten is of the rare class 1."""
+    return [
+        MeasuredAnswer(
+            Answer(f"at {number}", image=b"image %d" % number),
+            version=1,
+            index=int(number % 10 == 0),
+            confidence=number / count,
+            label=None,
+            distance=float(number),
+        )
+        for number in range(count)
+    ]
+
+
+def choose(measured, images=40):
+    sampler = Sampler(images)
+    for start in range(0, len(measured), 30):
+        sampler.add(measured[start : start + 30])
+    return sampler.choose()
+
+
+def test_each_reason_gets_a_quarter():
+    chosen = choose(answers())
+    assert Counter(choice.reason for choice in chosen) == dict.fromkeys(("unsure", "far", "rare", "random"), 10)
+    places = {choice.reason: set() for choice in chosen}
+    for choice in chosen:
+        places[choice.reason].add(int(choice.measured.answer.place.split()[1]))
+    assert places["unsure"] <= set(range(15)) and places["far"] <= set(range(185, 200))
+    assert all(place % 10 == 0 for place in places["rare"])
+    assert [choice.measured.answer.place for choice in chosen] == [
+        choice.measured.answer.place for choice in choose(answers())
+    ]
+
+
+def test_equal_images_are_chosen_once_and_unusable_ones_never():
+    equal = [MeasuredAnswer(Answer("x", image=b"same"), 1, 0, 0.5, None, distance=1.0)] * 20
+    unusable = [MeasuredAnswer(Answer("y", image=b"other"), 1, 0, 0.1, None)] * 20
+    assert len(choose([*equal, *unusable])) == 1
+    assert len(choose(answers(12))) == 12
+
+
+def test_a_sample_replaces_no_folder(tmp_path):
+    assert write_sample(tmp_path / "new", choose(answers(5)), {1: ["cat", "dog"]}, {}) == 5
+    with pytest.raises(UsageError):
+        write_sample(tmp_path / "new", [], {}, {})
+    assert len([*(tmp_path / "new" / "images").iterdir()]) == 5 and len([*tmp_path.iterdir()]) == 1
