@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from components.errors import TrackingError, UsageError
 from pipeline.metadata.records import Run
@@ -45,6 +45,8 @@ _EPOCH = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "imag
 # Limits of a tracking server, in values of a request, runs of a page, and characters.
 _MOST_PARAMS, _MOST_TAGS, _MOST_METRICS, _PAGE = 100, 100, 1_000, 1_000
 _LONGEST_NAME, _LONGEST_PARAM, _LONGEST_TAG = 250, 6_000, 5_000
+# Codes of MLflow's errors about the content of a request.
+_REJECTED = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_ALREADY_EXISTS"}
 _LONGEST_REASON = 200  # characters; the client lists every cause of an error
 
 
@@ -62,6 +64,19 @@ class _Export:
     def digest(self) -> str:
         """SHA-256 digest of the content."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Run that the server has."""
+
+    id: str
+    digest: str
+    deleted: bool = False  # by a person, in MLflow
+
+
+class RunRejected(TrackingError):
+    """The server answers, and rejects one run."""
 
 
 class Tracking:
@@ -83,15 +98,15 @@ class Tracking:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-        for name in ("mlflow", "alembic"):  # they log each step of the creation of a database
-            logging.getLogger(name).setLevel(logging.WARNING)
         try:
             from mlflow import MlflowClient
         except ImportError as error:
             raise UsageError(f"MLflow's client is not installed ({error}): run make setup LOCK=mlflow") from None
+        for name in ("mlflow", "alembic"):  # they log each step of the creation of a database
+            logging.getLogger(name).setLevel(logging.WARNING)
         with _explained():
             self._client: MlflowClient = MlflowClient()
-        self._experiments: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {}
+        self._experiments: dict[str, tuple[str, dict[str, _Known]]] = {}
 
     def export(self, run: Run) -> bool:
         """Write a run to the server, in the experiment named after its pipeline.
@@ -100,28 +115,36 @@ class Tracking:
         run become tags.
 
         Returns:
-            False if the server has the run in its present state. Then nothing is written.
+            False if nothing is written, because the server has the run in its present state, or a person deleted it
+            there.
 
         Raises:
-            TrackingError: if the server does not answer or rejects a request.
+            RunRejected: if the server rejects this run.
+            TrackingError: if the server does not answer.
         """
-        export = _export(run)
+        result = RunResult(run)
+        export = _export(result)
+        if not result.pipeline:
+            raise RunRejected("its pipeline is unknown, because no node has started: export it again later")
         with _explained():
-            experiment, known = self._experiment(run.pipeline)
-            id, digest = known.get(run.name, ("", ""))
-            if digest == export.digest:
+            experiment, known = self._experiment(result.pipeline)
+            before = known.get(run.name)
+            if before and (before.deleted or before.digest == export.digest):
                 return False
-            if not id:
-                created = self._client.create_run(experiment, run.started_ms, {RUN: run.name}, run.name)
-                id = created.info.run_id
+            if before:
+                id = before.id
+            else:
+                id = self._client.create_run(experiment, run.started_ms, {RUN: run.name}, run.name).info.run_id
             self._write(id, export)
-        known[run.name] = id, export.digest
+        known[run.name] = _Known(id, export.digest)
         return True
 
     def _write(self, id: str, export: _Export) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
-        params = [Param(name, value) for name, value in export.params.items()]
+        # A parameter cannot change, but a later version of vitpipe may name or write a setting in another way.
+        written = self._client.get_run(id).data.params
+        params = [Param(name, value) for name, value in export.params.items() if name not in written]
         metrics = [Metric(*metric) for metric in export.metrics]
         tags = [RunTag(name, value) for name, value in export.tags.items()]
         for params_part in _parts(params, _MOST_PARAMS):
@@ -137,26 +160,34 @@ class Tracking:
         # The digest comes last, so that an interrupted export is repeated.
         self._client.set_tag(id, _DIGEST, export.digest)
 
-    def _experiment(self, pipeline: str) -> tuple[str, dict[str, tuple[str, str]]]:
-        """Return the id of a pipeline's experiment, and the id and digest of each of its runs by their names."""
+    def _experiment(self, pipeline: str) -> tuple[str, dict[str, _Known]]:
+        """Return the id of a pipeline's experiment, and its runs by their names."""
+        from mlflow.entities import ViewType
+
         if pipeline not in self._experiments:
             found = self._client.get_experiment_by_name(pipeline)
+            if found and found.lifecycle_stage == "deleted":
+                raise TrackingError(
+                    f"the experiment {pipeline} was deleted on the tracking server: restore it there, or remove it for "
+                    "good with `mlflow gc`, and export again"
+                )
             id = found.experiment_id if found else self._client.create_experiment(pipeline)
-            known: dict[str, tuple[str, str]] = {}
+            known: dict[str, _Known] = {}
             token = None
             while True:
-                page = self._client.search_runs([id], max_results=_PAGE, page_token=token)
+                page = self._client.search_runs([id], run_view_type=ViewType.ALL, max_results=_PAGE, page_token=token)
                 for run in page:
                     if name := run.data.tags.get(RUN):
-                        known[name] = run.info.run_id, run.data.tags.get(_DIGEST, "")
+                        deleted = run.info.lifecycle_stage == "deleted"
+                        known[name] = _Known(run.info.run_id, run.data.tags.get(_DIGEST, ""), deleted)
                 if not (token := page.token):
                     break
             self._experiments[pipeline] = id, known
         return self._experiments[pipeline]
 
 
-def _export(run: Run) -> _Export:
-    result = RunResult(run)
+def _export(result: RunResult) -> _Export:
+    run = result.record
     summary = summarise(result)
     figures = {name: result.figures.get(name) for name in FIGURES}
     by_class = result.figures.get("class_accuracy")
@@ -210,19 +241,34 @@ def _parts(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Turn errors of the client and its connection into a TrackingError without the password of the address."""
+    """Turn errors of the client and its connection into a TrackingError without the secrets of the address."""
     from mlflow.exceptions import MlflowException
     from requests import RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, RequestException, SQLAlchemyError) as error:
-        address = os.environ[ADDRESS]
-        user, at, _ = urlsplit(address).netloc.rpartition("@")
-        shown, reason = (text.replace(user + at, "") if at else text for text in (address, str(error)))
+    # The client raises ImportError if the driver of a database is missing, and ValueError for some wrong addresses.
+    except (MlflowException, RequestException, SQLAlchemyError, ImportError, ValueError) as error:
+        address, secrets = _public(os.environ[ADDRESS])
+        reason = str(error)
+        for secret in secrets:
+            reason = reason.replace(secret, "...")
         reason = " ".join(reason.split())[:_LONGEST_REASON]
+        if isinstance(error, MlflowException) and error.error_code in _REJECTED:
+            raise RunRejected(f"the tracking server at {ADDRESS} {address} rejects it ({reason})") from None
         raise TrackingError(
-            f"the tracking server at {ADDRESS} {shown} did not take the runs ({reason}): correct the address or the "
-            "credentials, and export again. Runs that it took are not exported twice"
+            f"the tracking server at {ADDRESS} {address} cannot be used ({reason}): correct the address or the "
+            "credentials, and export again. Runs that were exported are skipped then"
         ) from None
+
+
+def _public(address: str) -> tuple[str, list[str]]:
+    """Return an address without user, password and query, and the parts that were left out."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return "(not a valid address)", [address]
+    user, at, host = parts.netloc.rpartition("@")
+    secrets = [secret for secret in (user + at, parts.query) if secret]
+    return urlunsplit((parts.scheme, host, parts.path, "", "")) if host else address.partition("?")[0], secrets

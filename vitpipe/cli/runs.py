@@ -177,7 +177,7 @@ def export(
 def _export_to_mlflow(pipeline: str | None, runs: Path) -> None:
     from rich.progress import track
 
-    from vitpipe.mlflow_export import Tracking
+    from vitpipe.mlflow_export import RunRejected, Tracking
 
     tracking = Tracking()
     # The stores are closed before the server is asked, for the reason above.
@@ -189,7 +189,7 @@ def _export_to_mlflow(pipeline: str | None, runs: Path) -> None:
     for run in track(found, "runs exported", console=console, disable=not console.is_terminal):
         try:
             exported += tracking.export(run)
-        except UnreadableError as error:
+        except (RunRejected, UnreadableError) as error:
             skipped += 1
             print_warnings([f"run {run.name} is not exported: {error}"])
     print_line(f"{exported:,} runs exported, {len(found) - exported - skipped:,} unchanged")
