@@ -80,7 +80,9 @@ class StandaloneRecorder:
                 setattr(artifact.custom_properties[name], kind, value)
             execution.last_known_state = mlmd.Execution.COMPLETE
             written = [(artifact, _event(mlmd.Event.OUTPUT, self._kind.channel))]
-            _, [output.artifact], _ = self._store.put_execution(execution, written, [])
+            _, [output.artifact], _ = self._store.put_execution(
+                execution, written, self._contexts(), reuse_context_if_already_exist=True
+            )
         except BaseException as error:
             self._remove(execution.id)
             # An error of the store must not hide the first one.

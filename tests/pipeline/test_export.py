@@ -121,6 +121,8 @@ def test_an_export_descends_from_the_pushed_model_and_belongs_to_no_run(store):
     _, [(by, [(made, _)])] = tree(down, up=False)
     assert by == "Export as pushed_model" and f"ExportedModel {output.artifact}, version 3 as litert" in made
     assert "Export" not in {execution.node for execution in before.executions}
+    with reader(address) as opened:
+        assert output.artifact in {one.id for one in opened.artifacts(pipeline=before.pipeline)}
 
 
 @pytest.mark.parametrize("error", [ValueError("misses a bound"), KeyboardInterrupt()])

@@ -102,7 +102,7 @@ def show(name: ArtifactName, pipeline: OnePipeline = None, runs: Runs = Path("ru
     """Show one artifact and its properties."""
     address = store_of(pipeline, runs)
     with reader(address) as store:
-        artifact = find_artifact(store, address, name, pipeline_on(address, store, pipeline))
+        artifact = find_artifact(store, address, runs, name, pipeline_on(address, store, pipeline))
     if as_json:
         print_json(_as_json(artifact))
         return
@@ -111,12 +111,13 @@ def show(name: ArtifactName, pipeline: OnePipeline = None, runs: Runs = Path("ru
     print_rows(("property", "value"), [(key, str(value)) for key, value in sorted(artifact.properties.items())])
 
 
-def find_artifact(store: Reader, address: Address, name: str, pipeline: str | None) -> Artifact:
+def find_artifact(store: Reader, address: Address, runs: Path, name: str, pipeline: str | None) -> Artifact:
     """Find an artifact by the name that a user gave.
 
     Args:
         store: Reader of the store.
-        address: Address of the store. Its run folder has the pushed models.
+        address: Address of the store.
+        runs: Folder of the run folders, which have the pushed models.
         name: Id of the artifact, `v3` for pushed version 3, or `span-2` for span 2.
         pipeline: Artifacts of this pipeline only, see `pipeline_on`; None for all.
 
@@ -135,7 +136,7 @@ def find_artifact(store: Reader, address: Address, name: str, pipeline: str | No
     if pipeline is None and not address.file and len(known := store.pipelines()) > 1:
         raise NotFound(f"{name} may belong to several pipelines: choose one with --pipeline {'|'.join(known)}")
     if version:
-        return _pushed_model(store, version[1], address.file.parent / "serving" if address.file else None, pipeline)
+        return _pushed_model(store, address, runs, version[1], pipeline)
     assert span
     examples = store.artifacts("Examples", properties=[("span", span[1])], pipeline=pipeline)
     # The gate reads only the test split of its span. An artifact with the training images says more.
@@ -183,17 +184,19 @@ def windows_with(store: Reader, span: str, pipeline: str | None) -> list[Artifac
     return found
 
 
-def _pushed_model(store: Reader, version: str, serving: Path | None, pipeline: str | None) -> Artifact:
+def _pushed_model(store: Reader, address: Address, runs: Path, version: str, pipeline: str | None) -> Artifact:
     """Return the artifact that a run pushed as `version`, or the model that a person pushed as it."""
     properties = [("pushed_version", version), ("pushed", "1")]
     if pushed := store.artifacts("PushedModel", properties=properties, pipeline=pipeline):
         return pushed[0]  # the newest: versions start at 1 again after the serving folder was moved away
+    names = [pipeline] if pipeline else store.pipelines()
+    serving = address.run_folder(runs, names[0]) / "serving" if names else None
     if serving and (serving / version).is_dir():
         try:
             model_id = read_record(serving / version).model
         except ValueError as error:
             raise NotFound(str(error)) from None
-        for model in store.artifacts("Model"):
+        for model in store.artifacts("Model", pipeline=pipeline):
             if model_id == ModelId(uri=model.uri, created_ms=model.created_ms):
                 return model
     known = [

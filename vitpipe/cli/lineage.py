@@ -49,7 +49,7 @@ def lineage(
     address = store_of(pipeline, runs)
     with reader(address) as store:
         only = pipeline_on(address, store, pipeline)
-        start = find_artifact(store, address, artifact, only)
+        start = find_artifact(store, address, runs, artifact, only)
         result = store.lineage(start.id, "up" if up else "down")
         involved = store.runs_named(sorted(set(result.runs.values())))
         windows = windows_with(store, artifact.removeprefix("span-"), only) if artifact.startswith("span-") else []

@@ -152,7 +152,7 @@ def test_a_window_has_a_digest_of_its_own_and_is_cached(ingest, tmp_path):
     assert len(digests) == 2
     address = Address(file=tmp_path / "metadata.db")
     with reader(address) as store:
-        assert find_artifact(store, address, "span-1", None).id == window.id
+        assert find_artifact(store, address, tmp_path, "span-1", None).id == window.id
         assert describe(window).endswith("with the earlier spans 1")
     span(data, 3, [example(3)])
     _, moved = ingest(newest=3, window=2)

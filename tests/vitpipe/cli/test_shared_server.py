@@ -5,8 +5,11 @@ import sys
 
 import pytest
 
+from components.model.serving_folder import RECORD, ModelId
 from pipeline.metadata.address import ADDRESS, PASSWORD, Address
+from pipeline.metadata.reader import reader
 from tests.helpers import mariadb as helper
+from tests.helpers.model_records import record
 from tests.helpers.stores import put_push
 from vitpipe.cli import main
 
@@ -56,3 +59,17 @@ def test_artifacts_are_listed_by_pipeline(vitpipe):
     assert len(json.loads(vitpipe("artifacts", "list", "--json", "--pipeline", "cats")[1])) == 3
     code, _, errors = vitpipe("artifacts", "list", "--pipeline", "birds")
     assert code == 2 and "--pipeline birds: no such pipeline; there are cats, dogs" in errors
+
+
+def test_a_version_that_a_person_pushed_is_found_in_the_run_folder(vitpipe, address, tmp_path):
+    with reader(Address.parse(address, helper.PASSWORD)) as store:
+        [model] = store.artifacts("Model", pipeline="cats")
+    folder = tmp_path / "cats" / "serving" / "2"
+    folder.mkdir(parents=True)
+    written = record(version=2, model=ModelId(uri=model.uri, created_ms=model.created_ms))
+    (folder / RECORD).write_text(written.model_dump_json())
+    code, out, errors = vitpipe("artifacts", "show", "v2", "--pipeline", "cats", "--runs", str(tmp_path), "--json")
+    assert code == 0, errors
+    assert json.loads(out)["id"] == model.id
+    code, _, errors = vitpipe("artifacts", "show", "v2", "--pipeline", "dogs", "--runs", str(tmp_path))
+    assert code == 2 and "no version 2 was pushed; the pushed versions are: 1" in errors
