@@ -99,14 +99,14 @@ def digits(sample_data, tmp_path_factory):
     return root
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 def test_prepare_loses_a_worker_tries_again_and_writes_the_span_of_one_process(engine, digits, tmp_path):
     prepare("images", tmp_path / "one", str(digits))
     flags = ["data", "prepare", "images", "--source", digits, "--out", "many", *with_settings(engine.settings)]
     line, options = command(tmp_path, *flags)
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
     try:
-        killed = engine.kill_worker(r"/scratch/[0-9a-f]{32}$", seconds=300)
+        killed = engine.kill_worker(r"/scratch/[0-9a-f]{32}$", seconds=1500)
         stdout, stderr = process.communicate()
     finally:
         process.kill()
