@@ -40,6 +40,7 @@ def arguments(settings: BeamSettings) -> list[str]:
         "environment_type": "EXTERNAL",
         "environment_config": settings.worker_pool,
         "environment_cache_millis": _KEEP_WORKERS,
+        "experiments": "disable_logging_submission_environment",  # Beam would call pip for it, which may be missing
         "sdk_worker_parallelism": settings.workers,
         "parallelism": settings.parallelism,
         # By default, a Flink job whose branches join again can wait for itself (FLINK-10672).

@@ -47,11 +47,9 @@ class TaskRunner(NamedTuple):
 def _run(name: str, tasks: Sequence[Any], function: Callable[[Any], None], argv: list[str]) -> None:
     import apache_beam as beam  # takes long
 
-    log = logging.getLogger("apache_beam")
-    level = log.level
-    log.setLevel(logging.CRITICAL)  # it logs pages of text about an exception of a worker, which is raised as well
+    logging.disable()  # Beam logs pages of text about an exception of a worker, which it raises as well
     try:
         with beam.Pipeline(argv=argv) as pipeline:
             _ = pipeline | beam.Create(tasks) | beam.Reshuffle() | name >> beam.Map(function)
     finally:
-        log.setLevel(level)
+        logging.disable(logging.NOTSET)

@@ -44,7 +44,7 @@ def test_a_run_that_loses_a_worker_tries_again_and_ends_with_the_artifacts_of_a_
     line, options = command(tmp_path, "run", "-c", "sample", *with_settings(SHORT | engine.settings))
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
     try:
-        killed = engine.kill_worker(r"\.tfrecord$", seconds=300)
+        killed = engine.kill_worker(r"\.tfrecord$", process)
         output = process.communicate()
     finally:
         process.kill()
@@ -101,14 +101,14 @@ def digits(sample_data, tmp_path_factory):
     return root
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 def test_prepare_loses_a_worker_tries_again_and_writes_the_span_of_one_process(engine, digits, tmp_path):
     prepare("images", tmp_path / "one", str(digits))
     flags = ["data", "prepare", "images", "--source", digits, "--out", "many", *with_settings(engine.settings)]
     line, options = command(tmp_path, *flags)
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
     try:
-        killed = engine.kill_worker(r"/scratch/[0-9a-f]{32}$", seconds=300)
+        killed = engine.kill_worker(r"-scratch/[0-9a-f]{32}$", process)
         stdout, stderr = process.communicate()
     finally:
         process.kill()

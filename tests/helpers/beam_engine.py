@@ -61,6 +61,11 @@ def free_port() -> int:
         return bound.getsockname()[1]
 
 
+def _answers(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 class Engine:
     """A job server and two pools. The pools share a port, so that the kernel distributes the workers.
 
@@ -88,10 +93,10 @@ class Engine:
         self.server = self._start("server", *java, *server, *ports, f"--artifacts-dir={folder / 'artifacts'}")
         pool = [sys.executable, "-m", "pipeline.worker_pool", f"--port={self._pool_port}"]
         self.pools = [self._start(f"pool-{number}", *pool) for number in (1, 2)]
-        while "waits for an engine" not in self.log("pool-1") or "waits for an engine" not in self.log("pool-2"):
-            if any(pool.poll() is not None for pool in self.pools):
+        while not (all("waits for an engine" in self.log(name) for name in ("pool-1", "pool-2")) and _answers(job)):
+            if any(process.poll() is not None for process in (*self.pools, self.server)):
                 self.stop()
-                raise RuntimeError(self.log("pool-1") + self.log("pool-2"))
+                raise RuntimeError("".join(self.log(name) for name in ("pool-1", "pool-2", "server")))
             time.sleep(0.1)
 
     def log(self, name: str) -> str:
@@ -102,15 +107,14 @@ class Engine:
         """Return the workers of both pools."""
         return [worker for pool in self.pools for worker in psutil.Process(pool.pid).children()]
 
-    def kill_worker(self, name: str, seconds: float) -> int:
+    def kill_worker(self, name: str, command: subprocess.Popen[str]) -> int:
         """Kill a worker that has a file open. Returns its process id.
 
         Args:
             name: regular expression for the path of the file.
-            seconds: the time in which a worker must open it.
+            command: the command that uses the engine. The worker must open the file before it ends.
         """
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        while command.poll() is None:
             for worker in self.workers():
                 try:
                     if any(re.search(name, file.path) for file in worker.open_files()):
@@ -119,7 +123,7 @@ class Engine:
                 except psutil.Error:  # the worker has ended
                     continue
             time.sleep(0.005)
-        raise TimeoutError(f"no worker has opened a file like {name}")
+        raise RuntimeError(f"no worker has opened a file like {name}: {command.communicate()}")
 
     def stop(self) -> None:
         for process in (*self.pools, self.server):

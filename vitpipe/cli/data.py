@@ -177,7 +177,9 @@ def _engine(config: str, overrides: list[str]) -> "TaskRunner | None":
 
     for flag in overrides:
         if not flag.startswith("beam."):
-            raise UsageError(f"--set {flag}: has no effect here: set only beam.*, or remove it")
+            raise UsageError(
+                f"--set {flag} has no effect on `data prepare`: only settings of the group beam are used. Remove it"
+            )
     settings = load(config, overrides).beam
     if settings.runner == "local":
         return None

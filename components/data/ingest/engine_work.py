@@ -127,7 +127,9 @@ class OnEngine:
             )
         self._source, self._parts, self._recipe = source, source.parts, recipe
         self._progress, self._run_tasks, self._decisions = progress, run_tasks, decisions
-        self._folders = _Folders(folder.absolute(), folder.absolute() / "scratch")
+        # It is beside the span, so that a worker of a lost attempt cannot add a file to the span. What such a worker
+        # leaves there is removed before the next span is written, like every temporary folder.
+        self._folders = _Folders(folder.absolute(), folder.absolute().with_name(f"{folder.name}-scratch"))
         self._tasks: list[_Part] = []
         self._images = SpoolFiles([], [])
         self._sizes: list[int] = []  # of the files of images, in bytes
@@ -140,7 +142,6 @@ class OnEngine:
 
     def __exit__(self, *_: object) -> None:
         self._images.__exit__()
-        # A worker of a lost attempt may still write there.
         shutil.rmtree(self._folders.scratch, ignore_errors=True)
 
     def sha256(self) -> str:

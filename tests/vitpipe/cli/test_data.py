@@ -156,6 +156,11 @@ def test_verify_names_each_problem(vitpipe, pets, tmp_path):
         (["prepare", "images"], "`images` needs --source"),
         (["prepare", "images", "--source", "nowhere"], "--source 'nowhere': no such file or folder"),
         (["prepare", "sample", "--span", "0"], "--span"),
+        (
+            ["prepare", "sample", "--set", "training.epochs=5"],
+            "--set training.epochs=5 has no effect on `data prepare`",
+        ),
+        (["prepare", "sample", "--set", "beam.runner=flink"], "beam.runner flink requires beam.job_service"),
         (["prepare", "sample", "--classes", "one"], "name at least two classes"),
         (["prepare", "sample", "--classes", "one,tow"], "did you mean two?"),
         (["verify", "nowhere"], "nowhere: holds no span"),

@@ -124,7 +124,7 @@ def test_digest_of_an_archive_is_its_sha256(in_archive, tmp_path):
 def test_digest_of_a_folder_depends_on_names_and_content(in_folder, tmp_path):
     first = listing(in_folder(tmp_path / "1", FILES))
     assert first == listing(in_folder(tmp_path / "2", dict(reversed(FILES.items()))))
-    assert first.files == 3
+    assert first.total == 3
     renamed = listing(in_folder(tmp_path / "3", {"a/0.png": b"one", **dict(list(FILES.items())[1:])}))
     changed = listing(in_folder(tmp_path / "4", {**FILES, "a/1.png": b"One"}))
     assert len({first.sha256, renamed.sha256, changed.sha256}) == 3
