@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import tenacity
 import urllib3
@@ -21,12 +21,11 @@ from trainer.worker import WRONG_INPUT
 
 log = logging.getLogger(__name__)
 
-_Answer = TypeVar("_Answer")
-
 _POLL_SECONDS = 2.0
 _PATIENCE_SECONDS = 300  # for an API server that does not answer
-# Seconds to connect, and to wait for an answer. Without them, a silent connection would never end.
-_TIMEOUT: dict[str, Any] = {"_request_timeout": (10, 60)}
+# Options of every request: seconds to connect, and to wait for an answer, without which a silent connection would never
+# end. Answers stay JSON, because the classes of the client lack new fields, and reject Jobs with a pod failure policy.
+_OPTIONS: dict[str, Any] = {"_request_timeout": (10, 60), "_preload_content": False}
 _TRANSIENT = (429, 500, 502, 503, 504)
 _FAILED_POD = re.compile(r"pod \S+-(\d+)-[a-z0-9]+ failing")  # in the message of a pod failure policy
 
@@ -72,8 +71,8 @@ class ClusterWorkers(Launcher):
         self._count, self._asked_at, self._ended, self._ready = count, 0.0, {}, -1
         job = worker_pods.job(self._template, self._name, count, folder.resolve(), self._owner)
         service = worker_pods.service(self._name, self._owner)
-        _ask(lambda: self._services.create_namespaced_service(self._namespace, service, **_TIMEOUT), "create Services")
-        _ask(lambda: self._jobs.create_namespaced_job(self._namespace, job, **_TIMEOUT), "create Jobs")
+        _ask(lambda: self._services.create_namespaced_service(self._namespace, service, **_OPTIONS), "create Services")
+        _ask(lambda: self._jobs.create_namespaced_job(self._namespace, job, **_OPTIONS), "create Jobs")
         log.info("created the Job %s with %d pods", self._name, count)
 
     def ended(self) -> dict[int, int]:
@@ -107,19 +106,16 @@ class ClusterWorkers(Launcher):
     def stop(self) -> None:
         """Delete the Job and its Service, and wait until its pods have ended."""
         name, namespace = self._name, self._namespace
-        foreground = {"propagation_policy": "Foreground", **_TIMEOUT}
+        foreground = {"propagation_policy": "Foreground", **_OPTIONS}
         _ask(lambda: self._jobs.delete_namespaced_job(name, namespace, **foreground), "delete Jobs")
-        _ask(lambda: self._services.delete_namespaced_service(name, namespace, **_TIMEOUT), "delete Services")
+        _ask(lambda: self._services.delete_namespaced_service(name, namespace, **_OPTIONS), "delete Services")
         while self._read():
             time.sleep(_POLL_SECONDS)
 
     def _read(self) -> dict[str, Any] | None:
-        """Return the Job as JSON, because the classes of the client lack new fields of its status."""
-        answer = _ask(
-            lambda: self._jobs.read_namespaced_job(self._name, self._namespace, _preload_content=False, **_TIMEOUT),
-            "get Jobs",
-        )
-        return json.loads(answer.data) if answer else None
+        """Return the Job."""
+        answer = _ask(lambda: self._jobs.read_namespaced_job(self._name, self._namespace, **_OPTIONS), "get Jobs")
+        return json.loads(answer) if answer else None
 
 
 def _failed_index(failed: str, message: str) -> int:
@@ -134,7 +130,7 @@ def _is_transient(error: BaseException) -> bool:
     )
 
 
-def _ask(request: Callable[[], _Answer], action: str) -> _Answer | None:
+def _ask(request: Callable[[], urllib3.BaseHTTPResponse], action: str) -> bytes | None:
     """Send a request to Kubernetes, and repeat it while the server does not answer.
 
     Args:
@@ -154,7 +150,7 @@ def _ask(request: Callable[[], _Answer], action: str) -> _Answer | None:
         reraise=True,
     )
     try:
-        return retry(request)
+        return retry(request).data
     except urllib3.exceptions.HTTPError as error:
         raise ClusterError(
             f"Kubernetes has not answered for {_PATIENCE_SECONDS // 60} minutes: {error}. Check its API server, then "

@@ -101,7 +101,11 @@ def serve(cluster: Cluster, folder: Path) -> Iterator[dict[str, str]]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
-            self.answer(lambda kind, name: cluster.create(self.body))
+            def create(kind, name):
+                cluster.create(self.body)
+                return self.body
+
+            self.answer(create)
 
         def do_GET(self):
             def get(kind, name):
