@@ -24,6 +24,7 @@ def read_labels(span):
 
 @pytest.mark.e2e
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_wrong_labels_stop_a_run_and_are_corrected_by_decisions(tmp_path):
     prepare_sample(tmp_path)
     sample = tmp_path / "data" / "sample" / "span-1"
