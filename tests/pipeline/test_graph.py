@@ -148,6 +148,11 @@ def test_labels_are_checked_before_the_data_gate_if_the_settings_say_so(settings
     assert digest == provenance.digest("components.data.labels.component")
 
 
+def test_the_label_check_has_the_resources_of_a_training_on_a_cluster():
+    cluster = load("cifar10", environment={}).kubeflow
+    assert cluster.step_of("LabelCheck") == cluster.step_of("Trainer") != cluster.step_of("DataGate")
+
+
 def test_the_label_check_is_only_repeated_if_its_own_settings_change(settings):
     def parameters(**groups):
         changed = {name: getattr(settings, name).model_copy(update=values) for name, values in groups.items()}

@@ -15,7 +15,7 @@ FIGURES = "figures.json"  # `LabelFigures`
 SUSPECTS = "suspects.parquet"  # the rows of `SUSPECTS_SCHEMA`
 PAGE = "suspects.html"  # the page for a person
 
-# Reasons for which an image is a suspect, in the order in which suspects are ranked.
+# Reasons for which an image is a suspect. If several apply, the first is given.
 TWIN = "twin"  # it equals or nearly equals an image with another label
 PREDICTION = "prediction"  # confident learning finds that it belongs to another class
 OUTLIER = "outlier"  # it looks like no other image
@@ -85,7 +85,10 @@ def assign_folds(images: pd.DataFrame, folds: int) -> np.ndarray:
 
 
 def find_far(distances: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """Find images that are far from all others: more than three interquartile ranges above the third quartile.
+    """Find images that are far from all others.
+
+    The logarithm of their distance is more than three interquartile ranges above the third quartile. Distances
+    themselves are skewed, so that many would be beyond this bound.
 
     Args:
         distances: distance of each image to its nearest neighbours, float [N].
@@ -94,18 +97,19 @@ def find_far(distances: np.ndarray, folds: np.ndarray) -> np.ndarray:
     Returns:
         bool [N].
     """
-    by_fold = pd.Series(distances).groupby(folds)
-    first, third = (by_fold.transform("quantile", share).to_numpy() for share in (0.25, 0.75))
-    far: np.ndarray = distances > third + 3 * (third - first)
+    logarithms = pd.Series(np.log(np.maximum(distances, 1e-9)))
+    by_fold = logarithms.groupby(folds)
+    first, third = (by_fold.transform("quantile", share) for share in (0.25, 0.75))
+    far: np.ndarray = (logarithms > third + 3 * (third - first)).to_numpy()
     return far
 
 
 def find_suspects(
     images: pd.DataFrame, probabilities: np.ndarray, is_far: np.ndarray, conflicts: pd.DataFrame, names: Sequence[str]
 ) -> pd.DataFrame:
-    """Rank the images whose label is probably wrong.
+    """Rank the images whose label is probably wrong by score, the most suspicious first.
 
-    Twins come first, because one label of each pair must be wrong. Images with the same reason are ranked by score.
+    One label of two twins must be wrong. The score decides which of them comes first.
 
     Args:
         images: a row for each image, with `split`, `id`, `label`, `shard` and `offset`.
@@ -131,8 +135,8 @@ def find_suspects(
     found["label"] = classes[labels]
     found["suggested"] = np.where(found.reason == OUTLIER, "", classes[predicted])
     found = found[found.reason != ""]
-    order = found.assign(rank=found.reason.map(REASONS.index)).sort_values(["rank", "score", "split", "id"])
-    return order[SUSPECTS_SCHEMA.names].astype({"twin_offset": "Int64"}).reset_index(drop=True)
+    ranked = found.sort_values(["score", "split", "id"])[SUSPECTS_SCHEMA.names]
+    return ranked.astype({"twin_offset": "Int64"}).reset_index(drop=True)
 
 
 def estimate_wrong(labels: np.ndarray, probabilities: np.ndarray) -> float:
