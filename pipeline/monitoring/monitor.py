@@ -11,6 +11,7 @@ from components.data.ingest import rows
 from components.errors import DataRefused, NotFound, UsageError
 from components.model.serving_folder import ModelRecord, read_record, versions
 from pipeline.metadata.address import Address
+from pipeline.metadata.garbage import FIRST_ALERT
 from pipeline.metadata.records import Artifact, Run
 from pipeline.metadata.stores import find_run
 from pipeline.monitoring.checks import judge
@@ -197,6 +198,7 @@ class Monitor:
                 "versions": ", ".join(map(str, numbers)),
                 "windows": len(report.windows),
                 "alerts": report.alerts,
+                FIRST_ALERT: report.first_alert,
                 "logs": report.logs,
             }
         return output.artifact

@@ -36,6 +36,14 @@ class MonitorReport(Group):
         return sum(len(window.alerts) for window in self.windows)
 
     @property
+    def first_alert(self) -> str:
+        """Description of the first alert; empty without alerts."""
+        for window in self.windows:
+            for alert in window.alerts:
+                return f"window {window.number} of version {window.version}: {alert.check}: {alert.text}"
+        return ""
+
+    @property
     def exit(self) -> Exit:
         """Exit code: 3 for an alert about traffic, 4 if only the accuracy is lower than allowed."""
         checks = {alert.check for window in self.windows for alert in window.alerts}
