@@ -26,7 +26,9 @@ class Intake(NamedTuple):
     passed_over: Rejection | None
 
 
-def spool_images(source: Source, spool: Spool, recipe: Recipe, progress: Progress) -> Intake:
+def spool_images(
+    source: Source, spool: Spool, recipe: Recipe, progress: Progress, earlier_classes: Sequence[str] = ()
+) -> Intake:
     """Add every usable image of a source to a spool, labelled with the index of its class.
 
     Args:
@@ -34,6 +36,8 @@ def spool_images(source: Source, spool: Spool, recipe: Recipe, progress: Progres
         spool: the spool, which is finished by this function.
         recipe: the parameters of the span.
         progress: called with the number of images that have been read.
+        earlier_classes: classes of an earlier span, whose order is used if the source has the same classes and
+            prescribes no order.
 
     Raises:
         DataRefused: if more than `recipe.max_rejected` of the records are rejected, an id appears twice, there are
@@ -68,7 +72,7 @@ def spool_images(source: Source, spool: Spool, recipe: Recipe, progress: Progres
                         remark_ids[remark].append(record.id.decode("utf-8", "backslashreplace"))
                 if len(shapes) < 2:
                     shapes.add(image.shape)
-    names = _class_names(numbers, source)
+    names = _class_names(numbers, source, earlier_classes)
     rejected, passed_over = (
         tuple(
             Rejection(reason=kind[1], count=counts[kind], ids=tuple(ids[kind]))
@@ -97,7 +101,7 @@ def spool_images(source: Source, spool: Spool, recipe: Recipe, progress: Progres
     )
 
 
-def _class_names(found: dict[str, int], source: Source) -> tuple[str, ...]:
+def _class_names(found: dict[str, int], source: Source, earlier: Sequence[str]) -> tuple[str, ...]:
     """Return the class names in index order."""
     by_spelling: dict[str, str] = {}
     for name in sorted(found):
@@ -108,7 +112,7 @@ def _class_names(found: dict[str, int], source: Source) -> tuple[str, ...]:
     if source.class_names is None:
         if len(found) < 2:
             raise DataRefused(f"{source.description}: at least 2 classes are needed, found {sorted(found)}")
-        return tuple(sorted(found))
+        return tuple(earlier) if set(earlier) == set(found) else tuple(sorted(found))
     if set(found) != set(source.class_names):
         advice = source.unknown_class_fix
         if set(found) < set(source.class_names):

@@ -83,7 +83,7 @@ def _write_span(
     earlier_classes = class_names(schema.read(out)) if spans(out) else None
     history = histories.read(out, progress)
     with Spool(folder / "spool", recipe.seed) as spool:
-        intake = spool_images(source, spool, recipe, progress)
+        intake = spool_images(source, spool, recipe, progress, earlier_classes or ())
         names = intake.class_names
         if earlier_classes is not None and earlier_classes != list(names):
             raise DataRefused(
