@@ -41,7 +41,7 @@ _DEADLINE, _NO_DEADLINE = "backoffMaxDuration: 3600s", f"backoffMaxDuration: {30
 _PARAMETERS = {
     "span": "Span of the data to train on; -1 for the newest.",
     **{f"gate_{name}": f"The setting gate.{name}." for name in GateSettings.model_fields},
-    "trigger": "What started the run: manual, schedule or span.",
+    "trigger": "What started the run: manual, schedule, span or drift.",
     "reason": "Why the run was started; recorded in ML Metadata.",
     "accept": "Checks of the data gate that do not stop the run, separated by commas; requires a reason.",
     "take_over": "Id of a run of this pipeline that is recorded as running, but has ended.",

@@ -149,7 +149,7 @@ def run(
     accept: Sequence[str] = (),
     reason: str = "",
     force: Collection[str] = (),
-    trigger: Literal["manual", "span", "schedule"] = "manual",
+    trigger: Literal["manual", "span", "drift", "schedule"] = "manual",
     overrides: Sequence[str] = (),
 ) -> RunResult:
     """Train, check and push a model on this machine, with progress on standard error.

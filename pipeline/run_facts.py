@@ -16,7 +16,8 @@ from pipeline.metadata import relocation
 from pipeline.result.run_result import PROCESS
 from pipeline.settings import Settings, strict_yaml
 
-TRIGGERS = ("manual", "span", "schedule")  # started by a person, by a new span, by a schedule
+# Started by a person, by a new span, by an alert of `vitpipe monitor`, by a schedule.
+TRIGGERS = ("manual", "span", "drift", "schedule")
 
 
 def new_run_id() -> str:

@@ -57,7 +57,7 @@ def test_a_tuning_is_no_training_for_the_watcher_and_the_ui_shows_it(searched, m
     monkeypatch.chdir(folder)
     trained = []
     settings = load("sample", [f"{key}={value}" for key, value in SETTINGS.items()], {})
-    Watcher(settings, lambda span, reason: trained.append(span) or 0, print).once()
+    Watcher(settings, lambda span, trigger, reason: trained.append(span) or 0, print).once()
     assert trained == [1]
     page = create_app(folder / "runs").test_client().get(f"/sample/runs/{run_id(done)}")
     assert page.status_code == 200

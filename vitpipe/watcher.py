@@ -16,16 +16,18 @@ from pathlib import Path
 from components.data import ingest
 from components.data.ingest import manifest
 from components.errors import AnotherRun, DataRefused, Exit, SettingsError, StoreError, UsageError
+from components.model.serving_folder import versions
 from pipeline.console.duration import duration
 from pipeline.metadata.address import NoStoreError
+from pipeline.metadata.garbage import FIRST_ALERT, MONITORED
 from pipeline.metadata.properties import UnreadableError
 from pipeline.metadata.reader import reader
-from pipeline.metadata.records import Run
+from pipeline.metadata.records import Artifact, Run
 from pipeline.result.run_result import RunResult, RunState
 from pipeline.run_lock import lock_for_run
 from pipeline.settings import Settings
 
-TRIGGER = "span"  # recorded with each run that the watcher starts
+TRIGGER, DRIFT_TRIGGER = "span", "drift"  # one of them is recorded with each run that the watcher starts
 # Another run on the same data would end with the same code. After a crash, another run may succeed.
 VERDICTS = (Exit.OK, Exit.DATA_REFUSED, Exit.NOT_BLESSED, Exit.NOT_SERVABLE)
 _GRACE = 60.0  # seconds that an interrupted run has to end
@@ -56,15 +58,18 @@ class Watcher:
 
     Attributes:
         settings: the settings of the runs.
-        train: called with a span and a reason. It runs the pipeline on the span and returns the exit code of the run.
+        train: called with a span, the trigger and the reason. It runs the pipeline on the span and returns the exit
+            code of the run.
         report: called with each message for the user.
         pace: the intervals of polling and retries.
+        on_drift: train on a new span only after `vitpipe monitor` raised an alert about the version that serves.
     """
 
     settings: Settings
-    train: Callable[[int, str], int]
+    train: Callable[[int, str, str], int]
     report: Callable[[str], None]
     pace: Pace = Pace()
+    on_drift: bool = False
 
     def once(self) -> int:
         """Check the data folder once, and train on the newest span if it is not done. Does not wait.
@@ -81,14 +86,14 @@ class Watcher:
         if span is None:
             self.report(f"nothing to do: no span in {self.settings.data.dir} yet")
             return Exit.OK
-        if not self._reason_to_train(span):
+        if not self._due(span):
             return Exit.OK
         if _is_another_running(self.settings):
             self.report(f"span {span} is postponed: another run of {self.settings.name} is running")
             return Exit.OK
         # Ask again: a run that has just ended recorded its verdict before it released the lock of the run folder.
-        reason = self._reason_to_train(span)
-        return self.train(span, reason) if reason else Exit.OK
+        due = self._due(span)
+        return self.train(span, *due) if due else Exit.OK
 
     def forever(self) -> None:
         """Watch the data folder and train on each new span, until this process is interrupted.
@@ -97,16 +102,24 @@ class Watcher:
             SettingsError: if the run folder belongs to another store of ML Metadata.
         """
         span = self._newest()
+        tried: set[tuple[int, int]] = set()  # spans and alerts that a training was started for
         if span is not None:
+            self._has_new_alert(span, tried)
             self._train_with_retries(span, wait=0)
         while True:
             if self._newest() in (None, span):
                 every = duration(self.pace.every)
                 self.report(f"waiting for another span in {self.settings.data.dir}, checking every {every}")
             while (newest := self._newest()) in (None, span):
+                if newest is not None and self._has_new_alert(newest, tried):
+                    break
                 time.sleep(self.pace.every)
             assert newest is not None
+            if newest == span:
+                self._train_with_retries(span, wait=0)
+                continue
             span = newest
+            self._has_new_alert(span, tried)
             self.report(f"span {span} appeared: waiting {duration(self.pace.settle)}, in case another one follows")
             self._train_with_retries(span, wait=self.pace.settle)
 
@@ -129,11 +142,11 @@ class Watcher:
         """Wait until no other run is running, then train on the span if it is not done. Return False on failure."""
         reported = False
         try:
-            while self._reason_to_train(span):
+            while self._due(span):
                 if not _is_another_running(self.settings):
-                    reason = self._reason_to_train(span)  # again, as in `once`
+                    due = self._due(span)  # again, as in `once`
                     # A run that ends before it is registered leaves no verdict in the store, and counts as a failure.
-                    return not reason or (self.train(span, reason) in VERDICTS and bool(self._run_with_verdict(span)))
+                    return not due or (self.train(span, *due) in VERDICTS and bool(self._run_with_verdict(span)))
                 if not reported:
                     self.report(f"span {span} waits for another run of {self.settings.name} to end")
                     reported = True
@@ -152,15 +165,34 @@ class Watcher:
                 return run
         return None
 
-    def _reason_to_train(self, span: int) -> str:
-        """Return why to train on a span. If the span is done, report that and return an empty string."""
+    def _due(self, span: int) -> tuple[str, str] | None:
+        """Return the trigger and the reason of a training on a span. If none is due, report why and return None."""
         if run := self._run_with_verdict(span):
             self.report(f"nothing to do: run {run.name} on span {span} ended: {RunResult(run).state}")
-            return ""
+            return None
         runs = _runs_with_verdict(self.settings)
         trained = [_span(run) for run in runs if RunResult(run).state is not RunState.REFUSED]
         last = f"the last training was on span {trained[0]}" if trained else "no span was trained on before"
-        return f"span {span} appeared; {last}"
+        reason = f"span {span} appeared; {last}"
+        if not self.on_drift or not versions(self.settings.folder / "serving"):  # the first model needs no alert
+            return TRIGGER, reason
+        if (alert := _newest_alert(self.settings)) is None:
+            self.report(f"span {span} waits for an alert of `vitpipe monitor` about the version that serves")
+            return None
+        return DRIFT_TRIGGER, f"{alert.properties.get(FIRST_ALERT)} (artifact {alert.id}); {reason}"
+
+    def _has_new_alert(self, span: int, tried: set[tuple[int, int]]) -> bool:
+        """Return whether an alert was recorded for which no training on the span was started, and add it to `tried`."""
+        if not self.on_drift:
+            return False
+        try:
+            alert = _newest_alert(self.settings)
+        except (StoreError, OSError):  # the next check may succeed
+            return False
+        if alert is None or (span, alert.id) in tried:
+            return False
+        tried.add((span, alert.id))
+        return True
 
     def _newest(self) -> int | None:
         try:
@@ -232,6 +264,23 @@ def _runs_with_verdict(settings: Settings) -> list[Run]:
         return []
     # A tuning on a span trains no model.
     return [run for run in runs if RunResult(run).exit in VERDICTS and not RunResult(run).is_tuning]
+
+
+def _newest_alert(settings: Settings) -> Artifact | None:
+    """Return the newest report of `vitpipe monitor` with an alert about the version that serves."""
+    pushed = versions(settings.folder / "serving")
+    if not pushed:
+        return None
+    with reader(settings.store) as store:
+        for artifact in store.artifacts(MONITORED):
+            alerts, of_versions = (
+                artifact.properties.get("alerts"),
+                str(artifact.properties.get("versions")).split(", "),
+            )
+            is_ours = Path(artifact.uri).is_relative_to(settings.folder / "root")
+            if is_ours and isinstance(alerts, int) and alerts > 0 and str(pushed[-1]) in of_versions:
+                return artifact
+    return None
 
 
 def _span(run: Run) -> int | None:

@@ -17,7 +17,8 @@ from components.model.evaluator.measures import exact_interval
 from pipeline.monitoring import chance
 from pipeline.monitoring.calibration import confidence_histogram
 from pipeline.monitoring.reference import Reference
-from pipeline.monitoring.windows import FarImage, Sums, Window, WindowFinding, moment, percentiles
+from pipeline.monitoring.report import FarImage, Window, WindowFinding
+from pipeline.monitoring.windows import Sums, moment, percentiles
 from pipeline.settings.monitor import MonitorSettings
 
 _CHECKS = 12  # in a window at most

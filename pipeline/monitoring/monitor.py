@@ -11,17 +11,18 @@ from components.data.ingest import rows
 from components.errors import DataRefused, NotFound, UsageError
 from components.model.serving_folder import ModelRecord, read_record, versions
 from pipeline.metadata.address import Address
+from pipeline.metadata.garbage import FIRST_ALERT
 from pipeline.metadata.records import Artifact, Run
 from pipeline.metadata.stores import find_run
 from pipeline.monitoring.checks import judge
 from pipeline.monitoring.log_files import LogFiles, Problems
 from pipeline.monitoring.measured import MeasuredAnswer, measure_batch
 from pipeline.monitoring.reference import Reference, read_reference
-from pipeline.monitoring.report import REPORT, MonitorReport, log_problems
+from pipeline.monitoring.report import REPORT, MonitorReport, Window, log_problems
 from pipeline.monitoring.sample import IMAGES as SAMPLE_IMAGES
 from pipeline.monitoring.sample import Sampler, check_folder, write_sample
 from pipeline.monitoring.serving_log import Answer, parse
-from pipeline.monitoring.windows import Sums, Window, Windows
+from pipeline.monitoring.windows import Sums, Windows
 from pipeline.pushed_models import pushed_artifact
 from pipeline.result.run_result import RunResult
 from pipeline.settings import LayeredSettings, Source, flag_source, merge_sources
@@ -197,6 +198,7 @@ class Monitor:
                 "versions": ", ".join(map(str, numbers)),
                 "windows": len(report.windows),
                 "alerts": report.alerts,
+                FIRST_ALERT: report.first_alert,
                 "logs": report.logs,
             }
         return output.artifact

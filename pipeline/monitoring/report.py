@@ -1,15 +1,67 @@
-"""Report of a monitoring, as it is printed and recorded."""
+"""Report of a monitoring, as it is printed and recorded. Imports no TensorFlow, so that pages can show it."""
+
+from datetime import datetime
 
 from pydantic import AwareDatetime
 
+from components.data.gate.bounds import Finding
+from components.data.statistics.figures import SplitFigures
 from components.errors import Exit
+from components.model.evaluator.judgement import Interval
 from pipeline.monitoring.log_files import Problems
-from pipeline.monitoring.windows import Window
 from trainer.settings import Group
 
 REPORT = "report.json"  # file of a MonitorReport artifact that holds `MonitorReport`
 
 _ACCURACY_CHECKS = ("expected_accuracy_loss", "accuracy_loss")
+
+
+class WindowFinding(Finding):
+    """Finding of a window. Its thresholds are at least `chance`."""
+
+    chance: float  # limit that unchanged traffic rarely exceeds by chance
+
+
+class FarImage(Group):
+    """Image of a window that is far from the training images."""
+
+    place: str  # in the log
+    distance: float  # in standard deviations of the training images, averaged over the measures
+    answer: str  # predicted class; empty if it is unknown
+    picture: str = ""  # data URI of a small copy
+
+
+class Window(Group):
+    """Figures of one window of the answers of one version."""
+
+    number: int  # place in the report, from 1
+    version: int
+    start: datetime | None  # time of the first answer, if the log has times
+    end: datetime | None
+    answers: int  # for which the request did not fail
+    failed: int
+    invalid: int  # answers whose image cannot be used
+    latency_ms: dict[str, float]  # percentiles p50, p95 and p99; empty if the log has no latency
+    figures: SplitFigures | None  # of the images; `labels` are the predicted classes. None without images
+    predicted: dict[str, int]  # answers by predicted class, in index order
+    confidences: list[int]  # histogram of confidence
+    expected_accuracy: float | None  # that the calibrated confidence predicts
+    expected_accuracy_interval: Interval | None
+    labelled: int  # answers with a true label
+    accuracy: float | None  # on the answers with a true label
+    accuracy_interval: Interval | None
+    findings: list[WindowFinding]
+    farthest: list[FarImage]
+
+    @property
+    def alerts(self) -> list[WindowFinding]:
+        """Findings past `stop`."""
+        return [finding for finding in self.findings if finding.level == "stop"]
+
+    @property
+    def warnings(self) -> list[WindowFinding]:
+        """Findings past `warn`, but not past `stop`."""
+        return [finding for finding in self.findings if finding.level == "warning"]
 
 
 class LogProblem(Group):
@@ -34,6 +86,14 @@ class MonitorReport(Group):
     def alerts(self) -> int:
         """Number of alerts in all windows."""
         return sum(len(window.alerts) for window in self.windows)
+
+    @property
+    def first_alert(self) -> str:
+        """Description of the first alert; empty without alerts."""
+        for window in self.windows:
+            for alert in window.alerts:
+                return f"window {window.number} of version {window.version}: {alert.check}: {alert.text}"
+        return ""
 
     @property
     def exit(self) -> Exit:

@@ -1,4 +1,4 @@
-"""Windows of answers: sums that answers are added to, and the figures of a complete window."""
+"""Windows of answers, and the sums that the answers of a window are added to."""
 
 import heapq
 from collections.abc import Iterator, Sequence
@@ -7,62 +7,11 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from components.data.gate.bounds import Finding
-from components.data.statistics.figures import SplitFigures, Totals
-from components.model.evaluator.judgement import Interval
+from components.data.statistics.figures import Totals
 from pipeline.monitoring.log_files import Problems
 from pipeline.monitoring.measured import MeasuredAnswer, as_table
-from trainer.settings import Group
 
 FARTHEST = 8  # images that are kept of each window
-
-
-class WindowFinding(Finding):
-    """Finding of a window. Its thresholds are at least `chance`."""
-
-    chance: float  # limit that unchanged traffic rarely exceeds by chance
-
-
-class FarImage(Group):
-    """Image of a window that is far from the training images."""
-
-    place: str  # in the log
-    distance: float  # in standard deviations of the training images, averaged over the measures
-    answer: str  # predicted class; empty if it is unknown
-    picture: str = ""  # data URI of a small copy
-
-
-class Window(Group):
-    """Figures of one window of the answers of one version."""
-
-    number: int  # place in the report, from 1
-    version: int
-    start: datetime | None  # time of the first answer, if the log has times
-    end: datetime | None
-    answers: int  # for which the request did not fail
-    failed: int
-    invalid: int  # answers whose image cannot be used
-    latency_ms: dict[str, float]  # percentiles p50, p95 and p99; empty if the log has no latency
-    figures: SplitFigures | None  # of the images; `labels` are the predicted classes. None without images
-    predicted: dict[str, int]  # answers by predicted class, in index order
-    confidences: list[int]  # histogram of confidence
-    expected_accuracy: float | None  # that the calibrated confidence predicts
-    expected_accuracy_interval: Interval | None
-    labelled: int  # answers with a true label
-    accuracy: float | None  # on the answers with a true label
-    accuracy_interval: Interval | None
-    findings: list[WindowFinding]
-    farthest: list[FarImage]
-
-    @property
-    def alerts(self) -> list[WindowFinding]:
-        """Findings past `stop`."""
-        return [finding for finding in self.findings if finding.level == "stop"]
-
-    @property
-    def warnings(self) -> list[WindowFinding]:
-        """Findings past `warn`, but not past `stop`."""
-        return [finding for finding in self.findings if finding.level == "warning"]
 
 
 @dataclass

@@ -14,8 +14,11 @@ import pytest
 
 from components.data.ingest import manifest, tfrecord
 from components.errors import DataRefused, Exit, SettingsError, StoreError, UsageError
+from pipeline.metadata.address import Address
+from pipeline.metadata.standalone_record import MONITOR, StandaloneRecorder
 from pipeline.settings import Settings
 from tests.helpers.kill import kill_a_writer
+from tests.helpers.model_records import record
 from tests.helpers.spans import encoded, picture, write_span
 from tests.helpers.stores import put_run
 from vitpipe.watcher import Pace, Watcher, check, run_child
@@ -34,7 +37,9 @@ class Pipeline:
     settings: Settings
     ends: list[int] = field(default_factory=list)
     trained: list[tuple[int, str]] = field(default_factory=list)
+    triggers: list[str] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
+    on_drift: bool = False
     until: str = "waiting for another span"  # the message that ends the test
     times: int = 1
 
@@ -61,10 +66,11 @@ class Pipeline:
         self.settings.folder.mkdir(parents=True, exist_ok=True)
         put_run(self.settings.folder / "metadata.db", self.settings.name, f"run-{time.monotonic_ns()}", facts)
 
-    def train(self, span, reason):
+    def train(self, span, trigger, reason):
         self.trained.append((span, reason))
+        self.triggers.append(trigger)
         end = self.ends.pop(0) if self.ends else Exit.OK
-        self.record_run(span, end)
+        self.record_run(span, end, trigger=trigger)
         return end
 
     def say(self, line):
@@ -76,10 +82,10 @@ class Pipeline:
 
     def watch(self, pace=FAST):
         with pytest.raises(StopWatching):
-            Watcher(self.settings, self.train, self.say, pace).forever()
+            Watcher(self.settings, self.train, self.say, pace, self.on_drift).forever()
 
     def once(self):
-        return Watcher(self.settings, self.train, self.say, FAST).once()
+        return Watcher(self.settings, self.train, self.say, FAST, self.on_drift).once()
 
     @property
     def spans(self):
@@ -106,6 +112,62 @@ def test_a_span_is_trained_on_once(pipeline):
     pipeline.add_span(3)
     assert pipeline.once() == 0
     assert pipeline.trained[1:] == [(3, "span 3 appeared; the last training was on span 1")]
+
+
+def record_monitoring(pipeline, alerts, versions="1"):
+    """Record a report of the monitor, which reads the artifact of a push."""
+    address = Address(file=pipeline.settings.folder / "metadata.db")
+    recorder = StandaloneRecorder(address, "cats", pipeline.settings.folder / "root", MONITOR)
+    with recorder.recorded([]) as output:
+        output.properties |= {"alerts": alerts, "versions": versions, "first_alert": "drift_colour: it is dark"}
+
+
+def push(pipeline, version):
+    folder = pipeline.settings.folder / "serving" / str(version)
+    folder.mkdir(parents=True)
+    (folder / "model.json").write_text(record(version).model_dump_json())
+
+
+def test_on_drift_a_new_span_waits_for_an_alert(pipeline):
+    pipeline.on_drift = True
+    pipeline.add_span(1)
+    pipeline.once()
+    assert (pipeline.spans, pipeline.triggers) == ([1], ["span"])  # the first model needs no alert
+    push(pipeline, 1)
+    pipeline.add_span(2)
+    pipeline.once()
+    record_monitoring(pipeline, alerts=0)
+    record_monitoring(pipeline, alerts=1, versions="2")
+    pipeline.once()
+    assert pipeline.spans == [1] and "waits for an alert" in pipeline.messages[-1]
+    record_monitoring(pipeline, alerts=2, versions="1, 2")
+    pipeline.once()
+    assert (pipeline.spans, pipeline.triggers) == ([1, 2], ["span", "drift"])
+    assert pipeline.trained[-1][1].startswith("drift_colour: it is dark (artifact ")
+    push(pipeline, 3)  # the alert was about another version
+    pipeline.add_span(3)
+    pipeline.once()
+    assert pipeline.spans == [1, 2]
+
+
+def test_on_drift_an_alert_starts_a_training_on_the_span_that_waits(pipeline):
+    pipeline.on_drift = True
+    pipeline.add_span(1)
+    pipeline.record_run(1, Exit.OK)
+    push(pipeline, 1)
+    pipeline.add_span(2)
+    say, pipeline.until, pipeline.times = pipeline.say, "nothing to do: run run-", 1
+
+    def say_and_drift(line):
+        if "waiting for another span" in line and not pipeline.trained:
+            record_monitoring(pipeline, alerts=1)
+        if pipeline.trained and "waiting for another span" in line:
+            record_monitoring(pipeline, alerts=1)  # another alert, but the span is done
+        say(line)
+
+    pipeline.say = say_and_drift
+    pipeline.watch()
+    assert (pipeline.spans, pipeline.triggers) == ([2], ["drift"])
 
 
 @pytest.mark.parametrize("verdict", [Exit.DATA_REFUSED, Exit.NOT_BLESSED, Exit.NOT_SERVABLE])

@@ -18,8 +18,7 @@ from vitpipe.cli.tables import local_time, print_rows
 
 if TYPE_CHECKING:
     from pipeline.monitoring.monitor import Monitor
-    from pipeline.monitoring.report import MonitorReport
-    from pipeline.monitoring.windows import Window, WindowFinding
+    from pipeline.monitoring.report import MonitorReport, Window, WindowFinding
 
 app = typer.Typer()
 

@@ -42,7 +42,7 @@ def run(
     ] = None,
     dry_run: DryRun = False,
     trigger: Annotated[
-        Literal["manual", "span", "schedule"],
+        Literal["manual", "span", "drift", "schedule"],
         typer.Option(hidden=True, help="What started the run. `--reason` then says why."),
     ] = "manual",
 ) -> None:

@@ -13,7 +13,7 @@ from pipeline.settings import load
 from vitpipe.cli.options import Config, Data, Overrides
 from vitpipe.cli.panels import RETRAIN, example
 from vitpipe.cli.tables import local_time
-from vitpipe.watcher import TRIGGER, Pace, Watcher, check, run_child
+from vitpipe.watcher import Pace, Watcher, check, run_child
 
 app = typer.Typer()
 
@@ -30,6 +30,12 @@ def watch(
     overrides: Overrides = None,
     once: Annotated[
         bool, typer.Option("--once", help="Check once, train if there is a new span, and exit. For use with cron.")
+    ] = False,
+    on_drift: Annotated[
+        bool,
+        typer.Option(
+            "--on-drift", help="Train on a new span only after `monitor` raised an alert about the model that serves."
+        ),
     ] = False,
     every: Annotated[
         float,
@@ -57,14 +63,14 @@ def watch(
     run += [] if data is None else ["--data", str(data)]
     run += [word for override in overrides or [] for word in ("--set", override)]
 
-    def train(span: int, reason: str) -> int:
+    def train(span: int, trigger: str, reason: str) -> int:
         _say(f"{reason}: a run starts")
-        return run_child([*run, "--span", str(span), "--trigger", TRIGGER, "--reason", reason], _say)
+        return run_child([*run, "--span", str(span), "--trigger", trigger, "--reason", reason], _say)
 
     for signal_number in signal.SIGTERM, signal.SIGHUP:
         if signal.getsignal(signal_number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(signal_number, signal.default_int_handler)
-    watcher = Watcher(settings, train, _say, Pace(every, settle))
+    watcher = Watcher(settings, train, _say, Pace(every, settle), on_drift)
     try:
         if once:
             raise typer.Exit(watcher.once())

@@ -158,7 +158,7 @@ class OnEngine:
         self._sha256 = total.hexdigest()
         return self._sha256
 
-    def take_in(self) -> tuple[Intake, Spool]:
+    def take_in(self, earlier_classes: Sequence[str]) -> tuple[Intake, Spool]:
         """Check the images of all parts and spool them, in a file for each part."""
         classes = self._recipe.classes
         check = functools.partial(_check, self._parts, self._decisions, classes, self._folders)
@@ -186,7 +186,7 @@ class OnEngine:
             part["label"] = labels[number][part["label"]]
             part["offset"] += start
             first, start = first + count, start + self._sizes[number]
-        return accept(self._source, tally, self._images, rows, self._recipe)
+        return accept(self._source, tally, self._images, rows, self._recipe, earlier_classes)
 
     def write_shards(self, spool: Spool, shards: Mapping[str, np.ndarray]) -> dict[str, Shard]:
         """Write shards."""

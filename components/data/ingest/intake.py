@@ -120,7 +120,14 @@ def take_in(
     return tally
 
 
-def accept(source: Source, tally: Tally, images: Images, rows: np.ndarray, recipe: Recipe) -> tuple[Intake, Spool]:
+def accept(
+    source: Source,
+    tally: Tally,
+    images: Images,
+    rows: np.ndarray,
+    recipe: Recipe,
+    earlier_classes: Sequence[str],
+) -> tuple[Intake, Spool]:
     """Decide whether the records of a source can be used as a data set.
 
     Args:
@@ -129,6 +136,8 @@ def accept(source: Source, tally: Tally, images: Images, rows: np.ndarray, recip
         images: the spool files with its images.
         rows: the rows of the images.
         recipe: the parameters of the span.
+        earlier_classes: classes of an earlier span, whose order is used if the source has the same classes and
+            prescribes no order.
 
     Returns:
         The summary, and the images, labelled with the index of their class.
@@ -138,7 +147,7 @@ def accept(source: Source, tally: Tally, images: Images, rows: np.ndarray, recip
             fewer than two classes, the classes are not those that the source must have, or a class name is not
             printable or has two spellings.
     """
-    names = _class_names(tally.numbers, source)
+    names = _class_names(tally.numbers, source, earlier_classes)
     rejected, passed_over = (
         tuple(Rejection(reason=reason, count=found.count, ids=tuple(found.ids)) for reason, found in _sorted(groups))
         for groups in (tally.rejected, tally.passed_over)
@@ -161,7 +170,7 @@ def _sorted(groups: dict[str, Counted]) -> list[tuple[str, Counted]]:
     return sorted(groups.items(), key=lambda item: item[0])
 
 
-def _class_names(found: dict[str, int], source: Source) -> tuple[str, ...]:
+def _class_names(found: dict[str, int], source: Source, earlier: Sequence[str]) -> tuple[str, ...]:
     """Return the class names in index order."""
     by_spelling: dict[str, str] = {}
     for name in sorted(found):
@@ -172,7 +181,7 @@ def _class_names(found: dict[str, int], source: Source) -> tuple[str, ...]:
     if source.class_names is None:
         if len(found) < 2:
             raise DataRefused(f"{source.description}: at least 2 classes are needed, found {sorted(found)}")
-        return tuple(sorted(found))
+        return tuple(earlier) if set(earlier) == set(found) else tuple(sorted(found))
     if set(found) != set(source.class_names):
         advice = source.unknown_class_fix
         if set(found) < set(source.class_names):

@@ -1,7 +1,7 @@
 """Work on all images of a source: they are hashed, checked and written, here in this process."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -24,8 +24,11 @@ class Work(Protocol):
     def sha256(self) -> str:
         """Return the digest of the source."""
 
-    def take_in(self) -> tuple[Intake, Spool]:
+    def take_in(self, earlier_classes: Sequence[str]) -> tuple[Intake, Spool]:
         """Check the images of the source and spool them.
+
+        Args:
+            earlier_classes: classes of an earlier span, see `components.data.ingest.intake.accept`.
 
         Raises:
             DataRefused: if the source cannot be used as a data set.
@@ -66,10 +69,10 @@ class InProcess:
         """Return the digest of the source."""
         return self._source.sha256
 
-    def take_in(self) -> tuple[Intake, Spool]:
+    def take_in(self, earlier_classes: Sequence[str]) -> tuple[Intake, Spool]:
         """Check the images of the source and spool them."""
         tally = take_in(self._source.records(), self._file, self._progress, self._source.total)
-        return accept(self._source, tally, self._file, self._file.finish(), self._recipe)
+        return accept(self._source, tally, self._file, self._file.finish(), self._recipe, earlier_classes)
 
     def write_shards(self, spool: Spool, shards: Mapping[str, np.ndarray]) -> dict[str, Shard]:
         """Write shards, one after the other."""

@@ -91,7 +91,7 @@ def _write_span(
     """Write the shards and the history of a span, and return its manifest."""
     earlier_classes = class_names(schema.read(out)) if spans(out) else None
     history = histories.read(out, progress)
-    intake, spool = work.take_in()
+    intake, spool = work.take_in(earlier_classes or ())
     names = intake.class_names
     if earlier_classes is not None and earlier_classes != list(names):
         raise DataRefused(

@@ -18,6 +18,7 @@ from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 from tests.helpers.command import command
 from tests.helpers.traffic import ask, json_line, prediction_log, write_records
+from vitpipe.ui.app import create_app
 
 ANSWERS = 300
 
@@ -84,6 +85,19 @@ def test_dark_traffic_exits_with_3_and_is_recorded(served, in_this_process, log)
     recorded = json.loads((Path(artifact.uri) / "report.json").read_text())
     assert [window["number"] for window in recorded["windows"]] == [1, 2, 3]
     assert artifact.properties["alerts"] >= 3
+
+
+def test_pages_show_the_windows_beside_the_model(served, in_this_process):
+    in_this_process(served, "monitor", "sample", "--logs", "dark.jsonl")
+    client = create_app(served / "runs").test_client()
+    with reader(Address(file=served / "runs" / "sample" / "metadata.db")) as store:
+        pushed, report = store.artifacts("PushedModel")[0], store.artifacts("MonitorReport")[0]
+    for artifact in pushed, report:
+        page = client.get(f"/sample/artifacts/{artifact.id}").text
+        assert page.count('id="traffic"') == 1 and "alert: drift_brightness" in page
+        assert page.count('<img src="data:image') == 8
+    other = client.get("/sample/artifacts/1").text
+    assert 'id="traffic"' not in other
 
 
 def test_bounds_are_overridden(served, in_this_process):
@@ -156,8 +170,13 @@ def test_images_worth_labelling_become_the_next_span(served, in_this_process):
         table = csv.DictWriter(file, rows[0])
         table.writeheader()
         table.writerows({**row, "label": known[row["id"]]} for row in rows)
-    done = in_this_process(served, "data", "prepare", "images", "--source", "to-label/labels.csv", "--out", "data/next")
+    done = in_this_process(
+        served, "data", "prepare", "images", "--source", "to-label/labels.csv", "--out", "data/sample"
+    )
     assert done.returncode == 0, done.stderr
+    manifest = json.loads((served / "data" / "sample" / "span-2" / "manifest.json").read_text())
+    assert sum(sum(counts.values()) for counts in manifest["counts"].values()) == 130
+    assert "to-label/labels.csv" in manifest["source"]
     done = in_this_process(served, "monitor", "sample", "--logs", "dark.jsonl", "--labels", "to-label/labels.csv")
     assert "accuracy_loss" in done.stderr
 
