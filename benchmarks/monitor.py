@@ -32,6 +32,7 @@ import vitpipe
 from components.model.serving_folder import versions
 
 _BATCH = 256
+_SIZES = (100, 300)  # answers in a window
 _MOST = 4000  # images of each kind that are answered
 
 
@@ -91,14 +92,14 @@ def main(name: str, images: str, runs: str = "runs") -> None:
         rows.append([*cells, f"{1000 * seconds / count:.2f}"])
         print(*rows[-1], sep=" | ", flush=True)
 
-    for size in (100, 300, 1000):
+    for size in _SIZES:
         measure("unchanged", unchanged, size, 50)
     for part in (0.8, 0.6, 0.4):
         darker = lines([(_darken(image, part), label) for image, label in test[:1500]])
-        for size in (300, 1000):
+        for size in _SIZES:
             measure(f"darker, {part:g} of the brightness", darker, size, 5)
     for part in (0.1, 0.3, 1.0):
-        for size in (300, 1000):
+        for size in _SIZES:
             measure(f"new classes, {part:g} of the images", unchanged, size, 5, part)
     columns = ["traffic", "answers in a window", "windows", "with an alert", "with a warning", "alerts"]
     record.write("monitor", [*columns, "expected accuracy", "accuracy", "CPU ms for each answer"], rows)
