@@ -129,9 +129,11 @@ def predict_out_of_fold(
 def _subset(split: Split, rows: np.ndarray) -> Split:
     """Return some images of a split, copied to a temporary file in TMPDIR, because memory may not hold them."""
     with tempfile.TemporaryFile() as file:  # the map keeps its content after it is closed
-        images = np.memmap(file, np.uint8, "w+", shape=(len(rows), *split.images.shape[1:]))
-    for start in range(0, len(rows), _BATCH):
-        images[start : start + _BATCH] = split.images[rows[start : start + _BATCH]]
+        # Written rather than mapped: a full disk is then an OSError, and would otherwise kill the process.
+        for start in range(0, len(rows), _BATCH):
+            file.write(np.ascontiguousarray(split.images[rows[start : start + _BATCH]]).data)
+        file.flush()
+        images = np.memmap(file, np.uint8, "c", shape=(len(rows), *split.images.shape[1:]))
     return Split(images, split.labels[rows])
 
 

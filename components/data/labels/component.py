@@ -104,6 +104,8 @@ def _problem(images: pd.DataFrame, classes: int, folds: int) -> str:
         return f"{unusable:,} images do not decode or have the label of no class"
     if len(images) < folds * classes:
         return f"{len(images):,} images are fewer than {folds} for each of {classes:,} classes"
+    if (different := int(images.groupby("label").digest.nunique().max())) < folds:
+        return f"no class has more than {different:,} different images, which are too few for {folds} folds"
     return ""
 
 
@@ -121,7 +123,7 @@ def _predict(
         AugmentSettings.model_validate_json(exec_properties["augment"]),
         TrainingSettings.model_validate_json(exec_properties["training"]),
         settings.epochs,
-        images=int((folds != 0).sum()),
+        images=len(folds) - int(np.bincount(folds).max()),
     )
     framing = recipe.model.framing
     split = load([str(folder / "*") for folder in folders.values()], decode_by_framing(framing), framing.size)

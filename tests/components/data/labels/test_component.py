@@ -103,3 +103,17 @@ def test_labels_of_data_that_the_gate_refuses_are_not_checked(check, data, label
 def test_labels_of_too_few_images_are_not_checked(check):
     folder = check({split: rows[:1] for split, rows in records().items()})
     assert "3 images are fewer than 2 for each of 3 classes" in read_figures(folder).problem
+
+
+def test_labels_of_images_that_are_all_copies_are_not_checked(check):
+    copies = [(image(0), 0, b"0"), (image(1), 1, b"1"), (image(2), 2, b"2")]
+    splits = {
+        split: [
+            (data, label, b"%s-%d-%s" % (split.encode(), number, id))
+            for number in range(4)
+            for data, label, id in copies
+        ]
+        for split in ("train", "val", "test")
+    }
+    folder = check(splits)
+    assert "no class has more than 1 different images" in read_figures(folder).problem
