@@ -104,6 +104,8 @@ def garbage(store: Reader, pipeline: str, root: Path, keep: int, pushed: Collect
             newest.setdefault((made_from, artifact.properties.get("format")), artifact.id)
         if artifact.type == MONITORED:
             newest.setdefault((artifact.type, ""), artifact.id)
+            if artifact.properties.get(FIRST_ALERT):
+                newest.setdefault((artifact.type, FIRST_ALERT), artifact.id)
         if artifact.type == tuning_record.ARTIFACT:
             newest.setdefault((artifact.type, artifact.properties.get(tuning_record.SPACE)), artifact.id)
     needed |= set(newest.values())

@@ -21,11 +21,15 @@ from pipeline.monitoring.report import FarImage, Window, WindowFinding
 from pipeline.monitoring.windows import Sums, moment, percentiles
 from pipeline.settings.monitor import MonitorSettings
 
-_CHECKS = 12  # in a window at most
+_CHECKS = 13  # in a window at most
 _LEVEL = 0.95  # confidence level of the intervals of accuracies
 _COLOURS = 255.0  # range of a colour
 _LABEL_CHECKS = ("drift_labels_linf", "drift_labels_js")
 _CHANGE = "look at the images of this window, and label some of them to train on them"
+_GATE = (
+    "look at the images of this window; training alone does not change the test set, so prepare labelled traffic as a "
+    "span, set data.gate_span to it, and train again"
+)
 
 
 def judge(
@@ -87,6 +91,14 @@ def judge(
             "images cannot be used",
             "find out which client sends them; `invalid` in the report has the reasons",
         )
+        share(
+            "unreadable_answers",
+            sums.unreadable,
+            sums.answers,
+            "answers are not ones that the model can give",
+            "check the model for values that are not finite, and log its probabilities in index order, or the class "
+            "and its probability from 0 to 1",
+        )
 
     names, n = reference.classes, len(sums.predicted)
     predicted = dict(zip(names, np.bincount(sums.predicted, minlength=len(names)).tolist(), strict=True))
@@ -105,7 +117,7 @@ def judge(
                 limit = (chance.share_limit if check == _LABEL_CHECKS[0] else chance.divergence_limit)(
                     len(names), n, sum(reference.answers), probability
                 )
-                add(check, value, limit, f"in the answers, {text} since the test set", data_gate)
+                add(check, value, limit, f"in the answers, {text} since the test set", data_gate, _GATE)
         elif usable and not (check == "drift_sizes" and sums.pixels):
             limit = {
                 "drift_colour": lambda: _colour_limit(reference, usable, trained, probability),
@@ -128,7 +140,13 @@ def judge(
     if len(confidence):
         value = divergence(confidences, calibration.confidences)
         limit = chance.divergence_limit(len(confidences), len(confidence), calibration.tested, probability)
-        add("drift_confidence", value, limit, f"the confidence changed by {value:.3f} bits since the test set")
+        add(
+            "drift_confidence",
+            value,
+            limit,
+            f"the confidence changed by {value:.3f} bits since the test set",
+            fix=_GATE,
+        )
         expected = float(calibration.expect(confidence).mean())
         expected_interval = calibration.interval(confidence, _LEVEL)
         loss = calibration.correct / calibration.tested - expected
@@ -151,6 +169,7 @@ def judge(
         answers=sums.answers,
         failed=sums.failed,
         invalid=sums.invalid,
+        unreadable=sums.unreadable,
         latency_ms=percentiles(sums.latency_ms),
         figures=images,
         predicted=predicted,

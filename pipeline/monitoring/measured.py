@@ -27,7 +27,8 @@ class MeasuredAnswer:
     version: int  # of the model
     index: int  # of the predicted class, or NO_CLASS
     confidence: float | None
-    label: int | None  # index of the true class, or OTHER_CLASS; None if it is unknown
+    label: int | None  # index of the true class, or OTHER_CLASS; None if it, or the predicted class, is unknown
+    unreadable: bool = False  # the answer is not one that the model can give
     row: Any = None  # of the table of images; None if the log has no image
     distance: float | None = None  # from the training images; None if the image cannot be used
 
@@ -80,7 +81,7 @@ def as_table(measured: Iterable[MeasuredAnswer]) -> pd.DataFrame:
 
 def _read(answer: Answer, reference: Reference, labels: dict[str, str], problems: Problems) -> MeasuredAnswer:
     classes = reference.classes
-    index, confidence = NO_CLASS, None
+    index, confidence, unreadable = NO_CLASS, None, False
     probabilities = answer.probabilities
     if probabilities is not None:
         # A row of zeros is the answer for an image that does not decode.
@@ -88,6 +89,7 @@ def _read(answer: Answer, reference: Reference, labels: dict[str, str], problems
             if probabilities.any():
                 index, confidence = int(probabilities.argmax()), float(probabilities.max())
         else:
+            unreadable = True
             problems.add(f"an answer that is not a probability for each of the {len(classes)} classes", answer.place)
     elif answer.class_name:
         if answer.class_name in classes:
@@ -95,12 +97,14 @@ def _read(answer: Answer, reference: Reference, labels: dict[str, str], problems
             if answer.confidence is not None and answer.confidence <= 1:
                 confidence = answer.confidence
         else:
+            unreadable = True
             problems.add("an answer with a class that the model does not have", f"{answer.place} {answer.class_name!r}")
     label = answer.label
     if label is None and labels:
         label = labels.get(answer.key)
-    if label is None:
-        return MeasuredAnswer(answer, reference.version, index, confidence, None)
+    # Nobody knows whether an answer is right that the log does not contain, or that cannot be read.
+    if label is None or unreadable or (probabilities is None and not answer.class_name):
+        return MeasuredAnswer(answer, reference.version, index, confidence, None, unreadable)
     if label not in classes:
         problems.add("a true label that the model does not have, so its answer is wrong", f"{answer.place} {label!r}")
         return MeasuredAnswer(answer, reference.version, index, confidence, OTHER_CLASS)

@@ -1,6 +1,7 @@
 """Monitoring of the versions that a pipeline pushed, by the logs of their server."""
 
 import re
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,8 +109,10 @@ class Monitor:
         self._files = LogFiles(logs, self.problems)
         self._labels = _read_labels(labels)
         self._number = 0  # of the last window
+        self._labelled = 0  # answers with a true class, in all windows
+        self._unknown: dict[int, str] = {}  # why answers of a version are not used
         newest = self._open(pushed[-1])
-        self._versions: dict[int, _Version | None] = {pushed[-1]: newest}
+        self._versions: dict[int, _Version] = {pushed[-1]: newest}
         self._newest = newest
 
     def answers(self, final: bool = True) -> Iterator[tuple[int, list[MeasuredAnswer]]]:
@@ -118,6 +121,10 @@ class Monitor:
         Args:
             final: count an incomplete record at the end of a log as damage.
         """
+        # A version may have been pushed since the last reading.
+        self._unknown = {}
+        for pushed in versions(self._folder)[-1:]:
+            self._newest = self.version(pushed) or self._newest
         batches: dict[int, list[Answer]] = {}
         size = 0
         for record in self._files.read(final):
@@ -125,7 +132,7 @@ class Monitor:
                 version = self._newest.record.version if answer.version is None else answer.version
                 if self.version(version) is None:
                     reason = "an answer of a version that is not pushed, or whose reference no longer exists"
-                    self.problems.add(reason, f"{answer.place} version {version}")
+                    self.problems.add(reason, f"{answer.place} version {version}: {self._unknown[version]}")
                     continue
                 if self._size.seconds and answer.time is None:
                     self.problems.add("an answer without a time, which belongs to no window of time", answer.place)
@@ -142,6 +149,7 @@ class Monitor:
 
         Args:
             final: also yield incomplete windows, and count an incomplete record at the end of a log as damage.
+                False: also yield windows of time that ended long ago by the clock.
         """
         for number, measured in self.answers(final):
             version = self.version(number)
@@ -150,11 +158,26 @@ class Monitor:
                 self._sampler.add(measured)
             for sums in version.windows.add(measured):
                 yield self._judge(version, sums)
-        if final:
-            for _, of_version in sorted(self._versions.items()):
-                if of_version is not None:
-                    for sums in of_version.windows.finish():
-                        yield self._judge(of_version, sums)
+        for _, of_version in sorted(self._versions.items()):
+            for sums in of_version.windows.finish() if final else of_version.windows.expire(time.time()):
+                yield self._judge(of_version, sums)
+        if final and self._labels and not self._labelled:
+            self.problems.add("a table of labels of which no id is that of an answer", str(len(self._labels)))
+
+    def read_all(self) -> MonitorReport:
+        """Return the report of the whole log.
+
+        Raises:
+            DataRefused: if no answer can be used.
+        """
+        report = self.report([*self.read()])
+        if not report.windows:
+            found = "; ".join(f"{one.count:,}: {one.reason}, first: {', '.join(one.places)}" for one in report.problems)
+            raise DataRefused(
+                f"{self._logs}: no answer can be used ({found or 'it has no records'}): name the log of a server of "
+                f"{self.name} in one of the formats of docs/monitoring.md"
+            )
+        return report
 
     def report(self, windows: Sequence[Window]) -> MonitorReport:
         """Return the report of some windows, with the problems so far."""
@@ -217,18 +240,21 @@ class Monitor:
             UsageError: if the folder exists.
         """
         assert self._sampler is not None
-        classes = {number: one.record.classes for number, one in self._versions.items() if one is not None}
+        classes = {number: one.record.classes for number, one in self._versions.items()}
         origin = {"pipeline": self.name, "logs": str(self._logs), "report": report}
         return write_sample(folder, self._sampler.choose(), classes, origin)
 
     def version(self, number: int) -> _Version | None:
         """Return a version; None if it is not pushed, or its reference no longer exists."""
-        if number not in self._versions:
+        if number not in self._versions and number not in self._unknown:
             try:
-                self._versions[number] = self._open(number) if number in versions(self._folder) else None
-            except (UsageError, DataRefused):
-                self._versions[number] = None
-        return self._versions[number]
+                if number in versions(self._folder):
+                    self._versions[number] = self._open(number)
+                else:
+                    self._unknown[number] = "it is not in the folder of pushed models"
+            except (UsageError, DataRefused) as error:
+                self._unknown[number] = str(error)
+        return self._versions.get(number)
 
     def _open(self, number: int) -> _Version:
         return _Version(self._folder / str(number), self._runs, self._overrides, self._size, self.problems)
@@ -241,6 +267,7 @@ class Monitor:
 
     def _judge(self, version: _Version, sums: Sums) -> Window:
         self._number += 1
+        self._labelled += sums.labelled
         return judge(sums, version.reference, self._number, version.bounds.data_gate, version.bounds.monitor)
 
 
@@ -278,7 +305,7 @@ def monitor(
     if sample:
         check_folder(sample)
     opened = Monitor(name, logs, labels, window, overrides, runs, sample_images if sample else 0)
-    report = opened.report([*opened.read()])
+    report = opened.read_all()
     artifact = opened.record(report)
     if sample:
         opened.write_sample(sample, artifact)

@@ -1,6 +1,7 @@
 """Report of a monitoring, as it is printed and recorded. Imports no TensorFlow, so that pages can show it."""
 
 from datetime import datetime
+from typing import Any
 
 from pydantic import AwareDatetime
 
@@ -41,6 +42,7 @@ class Window(Group):
     answers: int  # for which the request did not fail
     failed: int
     invalid: int  # answers whose image cannot be used
+    unreadable: int = 0  # answers that the model cannot have given
     latency_ms: dict[str, float]  # percentiles p50, p95 and p99; empty if the log has no latency
     figures: SplitFigures | None  # of the images; `labels` are the predicted classes. None without images
     predicted: dict[str, int]  # answers by predicted class, in index order
@@ -52,6 +54,13 @@ class Window(Group):
     accuracy_interval: Interval | None
     findings: list[WindowFinding]
     farthest: list[FarImage]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the window as values for `json.dumps`, with the severity of each finding."""
+        findings = [
+            finding.model_dump(mode="json", by_alias=False) | {"level": finding.level} for finding in self.findings
+        ]
+        return {**self.model_dump(mode="json", by_alias=False), "findings": findings}
 
     @property
     def alerts(self) -> list[WindowFinding]:
@@ -102,6 +111,15 @@ class MonitorReport(Group):
         if not checks:
             return Exit.OK
         return Exit.NOT_BLESSED if checks <= {*_ACCURACY_CHECKS} else Exit.DATA_REFUSED
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as values for `json.dumps`, with the severity of each finding."""
+        return {
+            **self.model_dump(mode="json", by_alias=False, exclude={"windows"}),
+            "alerts": self.alerts,
+            "exit": int(self.exit),
+            "windows": [window.as_json() for window in self.windows],
+        }
 
 
 def log_problems(problems: Problems) -> list[LogProblem]:

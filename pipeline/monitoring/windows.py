@@ -23,6 +23,7 @@ class Sums:
     answers: int = 0
     failed: int = 0
     invalid: int = 0
+    unreadable: int = 0  # answers that the model cannot have given
     images: Totals | None = None
     pixels: int = 0  # images that were sent as pixels, so that their format and size are unknown
     predicted: list[int] = field(default_factory=list)
@@ -51,6 +52,7 @@ class Sums:
                 continue
             self.answers += 1
             self.invalid += one.invalid
+            self.unreadable += one.unreadable
             self.pixels += answer.is_pixels
             if one.index >= 0:
                 self.predicted.append(one.index)
@@ -118,6 +120,17 @@ class Windows:
         for period in sorted(self._open):
             yield self._open[period]
         self._open = {}
+
+    def expire(self, now: float) -> Iterator[Sums]:
+        """Yield the windows of time that are complete by the clock, even if no later answer comes.
+
+        Args:
+            now: seconds since 1970.
+        """
+        if self._seconds:
+            for period in sorted(self._open):
+                if (period + 2) * self._seconds < now:
+                    yield self._open.pop(period)
 
     def _parts(self, measured: Sequence[MeasuredAnswer]) -> Iterator[tuple[int | None, int]]:
         """Yield consecutive answers of the same window: its period, and the end of the part."""

@@ -16,11 +16,16 @@ class MonitorSettings(BoundsGroup):
         gt=0,
         le=0.5,
         description="Largest probability that a report on unchanged traffic contains a warning or an alert, whatever "
-        "its number of windows. A threshold that chance could exceed more often is raised for small windows.",
+        "its number of windows, if its images are independent of each other. A threshold that chance could exceed more "
+        "often is raised for small windows.",
     )
     errors: Bound = Field(Bound(warn=0.01, stop=0.05), description="Largest share of requests that failed.")
     invalid_images: Bound = Field(
         Bound(warn=0.01, stop=0.05), description="Largest share of images that cannot be used."
+    )
+    unreadable_answers: Bound = Field(
+        Bound(warn=0.01, stop=0.05),
+        description="Largest share of answers that the model cannot have given, such as values that are not finite.",
     )
     drift_formats: Bound = Field(
         Bound(warn=0.1, stop=0.5),

@@ -12,18 +12,22 @@ import typer
 from components.errors import Exit, UsageError
 from pipeline.console.logs import redirected
 from pipeline.console.terminal import json_text, print_json, print_line
+from pipeline.error_messages import explain_error
 from vitpipe.cli.options import Json, Runs
 from vitpipe.cli.panels import DEPLOY, example
-from vitpipe.cli.tables import local_time, print_rows
+from vitpipe.cli.run import terminate
+from vitpipe.cli.tables import local_time, print_rows, print_warnings
 
 if TYPE_CHECKING:
     from pipeline.monitoring.monitor import Monitor
-    from pipeline.monitoring.report import MonitorReport, Window, WindowFinding
+    from pipeline.monitoring.report import LogProblem, MonitorReport, Window, WindowFinding
 
 app = typer.Typer()
 
 _POLL = 5.0  # seconds between two readings of a log that is followed
+_STEP = 0.1  # seconds within which Ctrl-C ends the wait
 _NAMED = 5  # windows that are named for a check
+_MOST_UNRECORDED = 1_000  # windows without an alert that one report of a log that is followed has
 
 
 @app.command(
@@ -76,45 +80,86 @@ def monitor(
             check_folder(sample)
         opened = Monitor(name, logs, labels, window, overrides or (), runs, sample_images if sample else 0)
     if follow:
+        signal.signal(signal.SIGTERM, terminate)
         raise typer.Exit(_follow(opened, as_json))
     with redirected(Path(os.devnull)):
-        report = opened.report([*opened.read()])
-        artifact = opened.record(report)
-        images = opened.write_sample(sample, artifact) if sample else 0
+        report = opened.read_all()
     if as_json:
-        print_json(report.model_dump(mode="json"))
+        print_json(report.as_json())
     else:
         print_rows(_COLUMNS, map(_row, report.windows))
     _print_rest(report)
-    print_line(f"report: artifact {artifact}, see `vitpipe lineage {artifact}`", sys.stderr)
+    sys.stdout.flush()
+    artifact = _record(opened, report)
     if sample:
+        images = opened.write_sample(sample, artifact)
         print_line(f"{sample}: {images:,} images; enter their classes in {sample / 'labels.csv'}", sys.stderr)
     raise typer.Exit(report.exit)
 
 
 def _follow(opened: "Monitor", as_json: bool) -> Exit:
-    """Print and record windows as they are completed, until this process is interrupted."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    end = Exit.OK
-    shown = 0  # problems that were printed
-    try:
+    """Print windows as they are completed, and record them, until Ctrl-C."""
+    unrecorded: list[Window] = []
+    ends = {Exit.OK}
+    counts: dict[str, int] = {}  # of the problems that were printed
+
+    def read(final: bool) -> None:
+        windows = opened.read(final)
         while True:
             with redirected(Path(os.devnull)):
-                report = opened.report([*opened.read(final=False)])
-                end = end or report.exit
-                if report.windows:
-                    opened.record(report)
-            for window in report.windows:
-                print(json_text(window.model_dump(mode="json"), None)) if as_json else print_rows(
-                    _COLUMNS, [_row(window)]
-                )
+                window = next(windows, None)
+            if window is None:
+                break
+            if as_json:
+                print(json_text(window.as_json(), None))
+            else:
+                print_rows(_COLUMNS, [_row(window)])
             sys.stdout.flush()
-            if report.windows or len(report.problems) > shown:
-                _print_rest(report)
-                shown = len(report.problems)
-            time.sleep(_POLL)
-    except KeyboardInterrupt:
-        return end
+            one = opened.report([window])
+            _print_findings(one)
+            ends.add(one.exit)
+            unrecorded.append(window if window.alerts else window.model_copy(update={"farthest": []}))
+            if window.alerts or len(unrecorded) >= _MOST_UNRECORDED:
+                record()
+        for problem in opened.report([]).problems:
+            # Twice as many as before are worth a line; one more is not.
+            if problem.count >= 2 * counts.get(problem.reason, 0):
+                counts[problem.reason] = problem.count
+                _print_problem(problem)
+
+    def record() -> None:
+        try:
+            _record(opened, opened.report(unrecorded))
+        except Exception as error:  # the store may answer again later
+            print_warnings([f"{len(unrecorded):,} windows are not recorded: {explain_error(error) or error}"])
+        unrecorded.clear()
+
+    stopped: list[int] = []
+
+    def stop(signal_number: int, _: object) -> None:
+        # The answers that were read must reach their windows first. A second Ctrl-C interrupts that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        stopped.append(signal_number)
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        while not stopped:
+            read(final=False)
+            due = time.monotonic() + _POLL
+            while not stopped and time.monotonic() < due:
+                time.sleep(_STEP)
+        read(final=True)
+    finally:
+        if unrecorded:
+            record()
+    return max(ends, key=(Exit.OK, Exit.NOT_BLESSED, Exit.DATA_REFUSED).index)
+
+
+def _record(opened: "Monitor", report: "MonitorReport") -> int:
+    with redirected(Path(os.devnull)):
+        artifact = opened.record(report)
+    print_line(f"report: artifact {artifact}, see `vitpipe lineage {artifact}`", sys.stderr)
+    return artifact
 
 
 _COLUMNS = ("window", "version", "from", "answers", "failed", "invalid", "p95 ms", "expected", "accuracy", "result")
@@ -142,7 +187,15 @@ def _with_interval(value: float | None, interval: tuple[float, float] | None) ->
 def _print_rest(report: "MonitorReport") -> None:
     """Print what is wrong with the log and with the traffic."""
     for problem in report.problems:
-        print_line(f"{problem.count:,} in the log: {problem.reason}, first: {', '.join(problem.places)}", sys.stderr)
+        _print_problem(problem)
+    _print_findings(report)
+
+
+def _print_problem(problem: "LogProblem") -> None:
+    print_line(f"{problem.count:,} in the log: {problem.reason}, first: {', '.join(problem.places)}", sys.stderr)
+
+
+def _print_findings(report: "MonitorReport") -> None:
     for kind, level in (("alert", "stop"), ("warning", "warning")):
         found: dict[tuple[int, str], list[tuple[int, WindowFinding]]] = {}
         for window in report.windows:

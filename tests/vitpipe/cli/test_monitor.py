@@ -55,6 +55,10 @@ def served(short_run, tmp_path_factory):
     return folder
 
 
+def alerts(window):
+    return [finding for finding in window["findings"] if finding["level"] == "stop"]
+
+
 def test_unchanged_traffic(served, in_this_process):
     done = in_this_process(served, "monitor", "sample", "--logs", "clean.jsonl", "--labels", "labels.csv", "--json")
     assert done.returncode == 0, done.stderr
@@ -121,6 +125,31 @@ def test_a_hostile_log_is_counted_and_escaped(served, in_this_process):
     assert "version 99" in done.stderr and "zebra" in done.stderr
 
 
+def test_answers_that_the_model_cannot_have_given_raise_an_alert(served, in_this_process):
+    lines = [json.loads(line) for line in (served / "clean.jsonl").read_text().splitlines()]
+    broken = [json.dumps(line | {"probabilities": [2.0] * 10}) for line in lines]
+    (served / "broken.jsonl").write_text("\n".join(broken) + "\n")
+    done = in_this_process(served, "monitor", "sample", "--logs", "broken.jsonl", "--labels", "labels.csv", "--json")
+    [window] = json.loads(done.stdout)["windows"]
+    assert done.returncode == 3 and (window["unreadable"], window["labelled"]) == (ANSWERS, 0)
+    assert {one["check"] for one in window["findings"] if one["level"] == "stop"} == {"unreadable_answers"}
+
+
+def test_a_log_without_a_usable_answer_exits_with_3(served, in_this_process):
+    (served / "empty").mkdir(exist_ok=True)
+    done = in_this_process(served, "monitor", "sample", "--logs", "empty")
+    assert done.returncode == 3 and "no answer can be used (it has no records)" in done.stderr
+    (served / "other.jsonl").write_text(json_line(version=99) * 5)
+    done = in_this_process(served, "monitor", "sample", "--logs", "other.jsonl")
+    assert done.returncode == 3 and "version 99: it is not in the folder of pushed models" in done.stderr
+
+
+def test_labels_that_belong_to_no_answer_are_reported(served, in_this_process):
+    (served / "others.csv").write_text("id,label\nnobody,0\n")
+    done = in_this_process(served, "monitor", "sample", "--logs", "clean.jsonl", "--labels", "others.csv")
+    assert done.returncode == 0 and "a table of labels of which no id is that of an answer" in done.stderr
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -144,14 +173,18 @@ def test_follow_reads_what_is_appended(served):
     try:
         first = json.loads(process.stdout.readline())
         with log.open("a") as file:
-            file.write("".join(lines[150:200]))
+            file.write("".join(lines[150:220]))
         second = json.loads(process.stdout.readline())
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=120)
+        rest, errors = process.communicate(timeout=120)
     finally:
         process.kill()
-    assert [first["number"], second["number"]] == [1, 2] and first["answers"] == second["answers"] == 100
+    assert rest, errors
+    last = json.loads(rest)
+    assert [window["number"] for window in (first, second, last)] == [1, 2, 3]
+    assert [window["answers"] for window in (first, second, last)] == [100, 100, 20]
     assert process.returncode == 3, errors
+    assert alerts(first) and alerts(second) and errors.count("report: artifact") == 3
 
 
 def test_images_worth_labelling_become_the_next_span(served, in_this_process):
