@@ -172,6 +172,88 @@ def test_a_growing_file_is_read_once(tmp_path, name):
     assert not [*files.read()] and not problems.counts
 
 
+def line(number):
+    return json_line(None, ANSWER, id=number)
+
+
+def lines(*numbers):
+    return "".join(map(line, numbers))
+
+
+def new_ids(files, final=False):
+    return [answer.id for record in files.read(final) for answer in parse(record, Problems())]
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_a_followed_log_is_read_across_rotation(tmp_path, is_folder):
+    log, problems = tmp_path / "log.jsonl", Problems()
+    log.write_text(lines("a", "b"))
+    files = LogFiles(tmp_path if is_folder else log, problems)
+    assert new_ids(files) == ["a", "b"]
+    log.rename(tmp_path / "log.jsonl.1")
+    assert new_ids(files) == []  # no file has the name for a moment
+    log.write_text(lines("c", "d", "e"))
+    assert new_ids(files) == ["c", "d", "e"]
+    log.write_text(lines("f"))  # truncated
+    assert new_ids(files) == ["f"]
+    log.unlink()
+    assert new_ids(files) == []
+    log.write_text(lines("0", "1"))  # longer, and often with the same inode
+    assert new_ids(files) == ["0", "1"]
+    assert new_ids(files, final=True) == [] and not problems.counts
+
+
+def test_a_renamed_file_of_records_is_read_once(tmp_path):
+    log, problems = tmp_path / "s.tfrecord", Problems()
+    record, other = (prediction_log([IMAGE], [ANSWER], version=version) for version in (1, 2))
+    write_records(log, [record])
+    files = LogFiles(tmp_path, problems)
+    assert len([*files.read(final=False)]) == 1
+    with log.open("ab") as opened:
+        opened.write(tfrecord.frame(record))  # written after the last reading
+    log.rename(tmp_path / "s.tfrecord.1")
+    write_records(log, [other])
+    assert sorted(record.place for record in files.read()) == ["s.tfrecord record 1", "s.tfrecord.1 record 2"]
+    assert not problems.counts
+
+
+def test_a_missing_log_is_a_problem_only_at_the_end(tmp_path):
+    log, problems = tmp_path / "log.jsonl", Problems()
+    log.write_text(lines("a"))
+    files = LogFiles(log, problems)
+    log.unlink()
+    assert new_ids(files) == [] and not problems.counts
+    assert new_ids(files, final=True) == [] and [*problems.places.values()] == [["log.jsonl (FileNotFoundError)"]]
+
+
+@pytest.mark.parametrize("name", ["access.log", "log.jsonl.gz", "log.json", "tfrecord"])
+def test_a_named_file_that_is_not_a_log(tmp_path, name):
+    (tmp_path / name).write_text(lines("a"))
+    with pytest.raises(UsageError, match=r"\.jsonl or \.tfrecord"):
+        LogFiles(tmp_path / name, Problems())
+
+
+def test_other_files_in_a_folder_are_counted_once(tmp_path):
+    for name in ("access.log", "log.jsonl.2.gz", ".hidden.txt", "image.PNG"):
+        (tmp_path / name).write_text("x\n")
+    for name in ("a.jsonl", "b.jsonl.1", "c.jsonl-20260102", "d.2026.jsonl"):
+        (tmp_path / name).write_text(lines(name))
+    write_records(tmp_path / "e.tfrecord-00000-of-00001", [prediction_log([IMAGE], [ANSWER])])
+    problems = Problems()
+    files = LogFiles(tmp_path, problems)
+    assert new_ids(files) == ["a.jsonl", "b.jsonl.1", "c.jsonl-20260102", "d.2026.jsonl", ""]
+    assert new_ids(files, final=True) == []
+    assert [*problems.places.values()] == [["access.log", "log.jsonl.2.gz"]]
+
+
+def test_places_are_valid_text(tmp_path):
+    file = tmp_path / os.fsdecode(b"caf\xe9.jsonl")
+    file.write_text("no JSON\n" + lines("a"))
+    [answer], problems = read(tmp_path)
+    assert answer.place == r"caf\udce9.jsonl:2"
+    assert json.dumps([*problems.places.values()], ensure_ascii=False).encode()
+
+
 def test_special_files_do_not_block(tmp_path):
     os.mkfifo(tmp_path / "pipe.jsonl")
     answers, problems = read(tmp_path)
