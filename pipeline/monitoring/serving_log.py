@@ -22,6 +22,16 @@ from components.errors import DataRefused
 from pipeline.monitoring.log_files import LogRecord, Problems
 
 _MAX_VALUES = 2**26  # of a tensor, because a short record may claim any shape
+_VALUE_FIELDS = (  # of a TensorProto with numbers
+    "half_val",
+    "float_val",
+    "double_val",
+    "int_val",
+    "int64_val",
+    "bool_val",
+    "uint32_val",
+    "uint64_val",
+)
 _MAX_TEXT = 1024  # characters of an id or a class name
 _MAX_SECONDS = 2**36  # since 1970; a larger time is not in seconds
 
@@ -257,10 +267,14 @@ def _tensor(tensor: Any) -> np.ndarray:
     sizes = [dimension.size for dimension in tensor.tensor_shape.dim]
     if min(sizes, default=1) < 0 or math.prod(sizes) > _MAX_VALUES:
         raise _BadRecord(f"a tensor of more than {_MAX_VALUES:,} values")
+    # TensorFlow repeats the last value of a tensor with too few, so a few bytes could claim millions of values.
+    count = sum(len(getattr(tensor, values)) for values in _VALUE_FIELDS)
     try:
+        if not tensor.tensor_content and count != math.prod(sizes):
+            raise ValueError
         values: np.ndarray = tf.make_ndarray(tensor)
     except (TypeError, ValueError, IndexError):
-        raise _BadRecord("a tensor whose values do not fit its shape") from None
+        raise _BadRecord("a tensor whose values do not fit its shape: log every value of the tensor") from None
     if values.dtype.kind not in "biuf":
-        raise _BadRecord("a tensor that does not hold numbers")
+        raise _BadRecord("a tensor that does not hold numbers: log the outputs of a vitpipe model unmodified")
     return values

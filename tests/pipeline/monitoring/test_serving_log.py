@@ -152,6 +152,26 @@ def log_with_shape(data, shape):
     return log.SerializeToString()
 
 
+@pytest.mark.parametrize("signature", ["probabilities", "images"])
+def test_a_value_is_not_repeated_over_the_shape_of_its_tensor(tmp_path, signature):
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    log = prediction_log_pb2.PredictionLog()
+    if signature == "images":
+        tensor, sizes = log.predict_log.request.inputs["images"], [1000, 64, 64, 3]
+        tensor.dtype, tensor.int_val[:] = 4, [7]
+    else:
+        tensor, sizes = log.predict_log.response.outputs["probabilities"], [2**25, 2]
+        tensor.dtype, tensor.float_val[:] = 1, [0.5]
+    for size in sizes:
+        tensor.tensor_shape.dim.add(size=size)
+    data = log.SerializeToString()
+    assert len(data) < 60
+    answers, problems = read(write_records(tmp_path / "log.tfrecord", [data]))
+    [reason] = problems.counts
+    assert not answers and "do not fit its shape" in reason
+
+
 def test_answers_that_do_not_match_the_images(tmp_path):
     logs = [prediction_log([IMAGE, IMAGE], [ANSWER]), prediction_log([IMAGE], [ANSWER], signature="other")]
     answers, problems = read(write_records(tmp_path / "log.tfrecord", logs))
