@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -69,10 +70,15 @@ def test_prediction_logs_of_each_signature(tmp_path):
         b"[" * 100_000 + b"\n",
         b'{"probabilities": "x"}\n',
         b'{"probabilities": [[1, 2], [3]]}\n',
+        b'{"probabilities": [[0.25, 0.75]]}\n',
+        b'{"probabilities": 1}\n',
+        b'{"probabilities": [' + b"0," * 100_000 + b"0]}\n",
+        b'{"x": [' + b"[]," * 1_000_000 + b"0]}\n",
         b'{"version": true}\n',
         b'{"version": 1.5}\n',
         b'{"time": "yesterday"}\n',
         b'{"time": 1e300}\n',
+        b'{"time": "2969-01-01"}\n',
         b'{"time": NaN}\n',
         b'{"latency_ms": -1}\n',
         b'{"class": ["cat"]}\n',
@@ -84,6 +90,29 @@ def test_a_bad_line_is_counted_and_the_next_one_is_read(tmp_path, line):
     [answer], problems = read(tmp_path)
     assert answer.place == "log.jsonl:2"
     assert problems.counts.total() == 1 and [*problems.places.values()] == [["log.jsonl:1"]]
+
+
+def test_a_time_in_the_future_is_reported_and_a_clock_may_be_a_little_ahead(tmp_path):
+    now = datetime.now(UTC)
+    times = [now + timedelta(hours=1), now + timedelta(days=30)]
+    (tmp_path / "log.jsonl").write_text("".join(json_line(None, ANSWER, time=time.isoformat()) for time in times))
+    [answer], problems = read(tmp_path)
+    assert answer.time == times[0].timestamp()
+    [reason] = problems.counts
+    assert reason.startswith("a time in the future") and problems.places[reason] == ["log.jsonl:2"]
+
+
+@pytest.mark.parametrize(("label", "expected"), [("", None), (" \t", None), ("cat", "cat"), (" cat", "cat"), (7, "7")])
+def test_a_blank_label_is_unknown(tmp_path, label, expected):
+    (tmp_path / "log.jsonl").write_text(json_line(None, ANSWER, label=label))
+    [answer], problems = read(tmp_path)
+    assert answer.label == expected and not problems.counts
+
+
+def test_texts_are_valid(tmp_path):
+    (tmp_path / "log.jsonl").write_text(json_line(None, ANSWER, id="\ud800") + json_line(**{"class": "\udfff"}))
+    (first, second), problems = read(tmp_path)
+    assert first.key == r"\ud800" and second.class_name == r"\udfff" and not problems.counts
 
 
 @pytest.mark.parametrize("image", ["../secret.png", "/etc/hostname", "out/secret.png", "link.png", "", ".", "a\0b", 7])
