@@ -37,7 +37,7 @@ _MAX_IMAGES = 100_000  # of a request
 _MAX_JSON_VALUES = 2**20  # of a line, because each takes much more memory than its text
 _MAX_TEXT = 1024  # characters of an id or a class name
 _MAX_SECONDS = 2**36  # since 1970; a larger time is not in seconds
-_MAX_FUTURE = 86_400  # seconds by which a clock may be ahead of ours, which allows for a wrong time zone
+_MAX_FUTURE = 86_400  # seconds by which a server's clock may be ahead: it may have a wrong time zone
 
 _TOO_LARGE = f"an image of more than {MAX_BYTES:,} bytes: log smaller images"
 _NOT_BASE64 = "image bytes that are not base64: encode the bytes of the PNG or JPEG file"

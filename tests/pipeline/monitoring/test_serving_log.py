@@ -201,6 +201,29 @@ def test_a_value_is_not_repeated_over_the_shape_of_its_tensor(tmp_path, signatur
     assert not answers and "do not fit its shape" in reason
 
 
+def response(**outputs):
+    """Return a serialized PredictionLog without a request."""
+    import tensorflow as tf
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    log = prediction_log_pb2.PredictionLog()
+    for name, values in outputs.items():
+        log.predict_log.response.outputs[name].CopyFrom(tf.make_tensor_proto(values))
+    return log.SerializeToString()
+
+
+def test_outputs_of_wrong_shapes_and_too_many_answers(tmp_path):
+    logs = [
+        response(probabilities=np.float32(0.5)),  # a scalar
+        response(probabilities=np.zeros([1, 100_001], np.float32)),
+        response(valid=np.ones(100_001, bool)),
+        response(probabilities=np.zeros([2, 3], np.float32), valid=np.bool_(True)),
+        prediction_log([IMAGE], [ANSWER]),
+    ]
+    answers, problems = read(write_records(tmp_path / "log.tfrecord", logs))
+    assert [answer.place for answer in answers] == ["log.tfrecord record 5"] and problems.counts.total() == 4
+
+
 def test_answers_that_do_not_match_the_images(tmp_path):
     logs = [prediction_log([IMAGE, IMAGE], [ANSWER]), prediction_log([IMAGE], [ANSWER], signature="other")]
     answers, problems = read(write_records(tmp_path / "log.tfrecord", logs))
