@@ -5,6 +5,8 @@ reading.
 """
 
 import io
+import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,13 +14,27 @@ from pathlib import Path
 from typing import NamedTuple
 
 from components.data.ingest import safe_files, tfrecord
+from components.data.ingest.images import MAX_BYTES
 from components.errors import DataRefused, UsageError
 
-MAX_LINE = 96 * 2**20  # bytes, enough for the base64 of the largest image
+MAX_LINE = (MAX_BYTES + 2) // 3 * 4 + 2**20  # bytes: the base64 of the largest image, and 1 MiB for all other values
 LINES, RECORDS = ".jsonl", ".tfrecord"
 
 _EXAMPLES = 3  # places that are named for each kind of problem
 _CHUNK = 2**20
+_HEAD = 1024  # bytes at the beginning of a file that tell it from another file with the same inode
+
+# A rotated log has a number or a date after its ending, and TensorFlow writes `.tfrecord-00000-of-00001`.
+_ENDING = re.compile(rf"({re.escape(LINES)}|{re.escape(RECORDS)})(?=[.-]|$)")
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+_IMAGES = (".png", ".jpg", ".jpeg")  # the lines of a log may name images beside it
+
+_ALLOWED = f"logs have {LINES} or {RECORDS} in their names and are not compressed"
+_NOT_A_LOG = f"a file that is not a log: {_ALLOWED}. Rename it, decompress it or move it to another folder"
+_NOT_OPENED = (
+    "a file that cannot be opened: logs are regular files, not links or special files. Put the file itself there, and "
+    "allow this user to read it"
+)
 
 
 @dataclass
@@ -38,7 +54,7 @@ class Problems:
         self.counts[reason] += 1
         places = self.places.setdefault(reason, [])
         if len(places) < _EXAMPLES:
-            places.append(place)
+            places.append(valid_text(place))
 
 
 class LogRecord(NamedTuple):
@@ -54,59 +70,91 @@ class LogRecord(NamedTuple):
 class _Position:
     """Place in a file where the next reading begins."""
 
+    head: bytes = b""  # first bytes of the file
     offset: int = 0
     number: int = 0  # of records before it
     unreadable: bool = False  # the rest of the file cannot be read
 
 
 class LogFiles:
-    """Log files, each of which is read once from beginning to end, even if it grows.
+    """Log files, each of which is read once from beginning to end, even if it grows or is renamed.
 
     Args:
-        path: a file, or a folder whose files `*.jsonl` and `*.tfrecord*` are read in the order of their names.
+        path: a file, or a folder. Names contain `.jsonl` or `.tfrecord`, and the files of a folder are read in the
+            order of their names. Images and hidden files in a folder are ignored; other files are counted as problems.
         problems: counts the damaged parts.
 
     Raises:
-        UsageError: if the path does not exist.
+        UsageError: if the path does not exist, or is a file that is not a log.
     """
 
     def __init__(self, path: Path, problems: Problems) -> None:
         if not path.exists():
             raise UsageError(f"{path} does not exist: name a log file, or a folder with files *{LINES} or *{RECORDS}")
+        self._is_folder = path.is_dir()
+        if not self._is_folder and _log_ending(path) is None:
+            raise UsageError(f"{path} is not a log: {_ALLOWED}. Rename it or decompress it")
         self._path, self._problems = path, problems
-        self._positions: dict[Path, _Position] = {}
+        # A path does not identify a file: when logs are rotated, files get other names, and new files get their names.
+        self._positions: dict[tuple[int, int], _Position] = {}  # by device and inode
+        self._reported: set[Path] = set()  # files that were counted as problems because they cannot be read
 
     def read(self, final: bool = True) -> Iterator[LogRecord]:
         """Yield the records that were not read before.
 
         Args:
-            final: count an incomplete record at the end of a file as damage. False: leave it for the next reading.
+            final: count an incomplete record at the end of a file, and a missing file, as damage. False: leave them for
+                the next reading.
         """
-        for file in self._files():
-            position = self._positions.setdefault(file, _Position())
-            if position.unreadable:
-                continue
-            is_json = file.suffix == LINES
+        for file in self._files(final):
+            is_json = _log_ending(file) == LINES
             try:
                 with safe_files.open_file(file, follow_link=file == self._path) as opened:
-                    opened.seek(position.offset)
+                    position = self._position(opened)
+                    if position.unreadable:
+                        continue
                     read = self._lines if is_json else self._records
                     for place, data in read(file, opened, position, final):
                         yield LogRecord(place, file.parent, data, is_json)
             except (DataRefused, OSError) as error:
-                reason = "a file that cannot be opened: a link, a special file, or one without permission"
-                self._problems.add(reason, f"{file.name} ({type(error).__name__})")
-                position.unreadable = True
+                self._report_unopened(file, error, final)
 
-    def _files(self) -> list[Path]:
-        if not self._path.is_dir():
+    def _files(self, final: bool) -> list[Path]:
+        if not self._is_folder:
             return [self._path]
-        return sorted(
-            file
-            for file in self._path.iterdir()
-            if not file.name.startswith(".") and (file.suffix == LINES or RECORDS in file.suffixes[-2:])
-            if not file.is_dir()
-        )
+        try:
+            files = sorted(file for file in self._path.iterdir() if not file.name.startswith(".") and not file.is_dir())
+        except OSError as error:
+            self._report_unopened(self._path, error, final)
+            return []
+        logs = [file for file in files if _log_ending(file) is not None]
+        for file in files:
+            if _log_ending(file) is None and not file.name.lower().endswith(_IMAGES):
+                self._report(_NOT_A_LOG, file, file.name)
+        return logs
+
+    def _position(self, file: io.BufferedReader) -> _Position:
+        """Seek the end of the last reading of a file, and return it."""
+        status = os.fstat(file.fileno())
+        identity = status.st_dev, status.st_ino
+        position = self._positions.setdefault(identity, _Position())
+        head = file.read(_HEAD)
+        # A file that was truncated begins again, and so does a new file that got the inode of a deleted one.
+        if status.st_size < position.offset or not head.startswith(position.head):
+            position = self._positions[identity] = _Position()
+        position.head = head
+        file.seek(position.offset)
+        return position
+
+    def _report_unopened(self, file: Path, error: Exception, final: bool) -> None:
+        # While logs are rotated, a file is missing for a moment.
+        if final or not isinstance(error, FileNotFoundError):
+            self._report(_NOT_OPENED, file, f"{file.name} ({type(error).__name__})")
+
+    def _report(self, reason: str, file: Path, place: str) -> None:
+        if file not in self._reported:
+            self._reported.add(file)
+            self._problems.add(reason, place)
 
     def _lines(
         self, path: Path, file: io.BufferedReader, position: _Position, final: bool
@@ -118,9 +166,11 @@ class LogFiles:
             if not line.endswith(b"\n") and not final:
                 return
             position.offset, position.number = file.tell(), position.number + 1
-            place = f"{path.name}:{position.number}"
+            place = f"{valid_text(path.name)}:{position.number}"
             if is_long:
-                self._problems.add(f"a line of more than {MAX_LINE:,} bytes", place)
+                self._problems.add(
+                    f"a line of more than {MAX_LINE:,} bytes: log smaller images, or the paths of images", place
+                )
             elif line.strip():
                 yield place, line
 
@@ -129,21 +179,31 @@ class LogFiles:
     ) -> Iterator[tuple[str, bytes]]:
         header, footer = tfrecord.HEADER, tfrecord.FOOTER
         while start := file.read(header.size):
-            place = f"{path.name} record {position.number + 1}"
+            place = f"{valid_text(path.name)} record {position.number + 1}"
             length, length_crc = header.unpack(start) if len(start) == header.size else (0, None)
             end = position.offset + header.size + length + footer.size
             if length_crc is not None and length_crc != tfrecord.masked_crc(start[:8]):
                 # The length is wrong, so the place of the next record is unknown.
-                self._problems.add("a damaged record, after which the rest of its file is not read", place)
+                self._problems.add(
+                    "a damaged record, after which the rest of its file is not read: logs are uncompressed TFRecord "
+                    "files. Copy the file again",
+                    place,
+                )
                 position.unreadable = True
                 return
             if length_crc is None or end > safe_files.file_size(file):
                 if final:
-                    self._problems.add("a record that is cut at the end of its file", place)
+                    self._problems.add(
+                        "a record that is cut at the end of its file: copy the file again if its server still runs",
+                        place,
+                    )
                     position.unreadable = True
                 return
             if length > tfrecord.MAX_RECORD:
-                self._problems.add(f"a record of more than {tfrecord.MAX_RECORD:,} bytes", place)
+                self._problems.add(
+                    f"a record of more than {tfrecord.MAX_RECORD:,} bytes: log requests with fewer or smaller images",
+                    place,
+                )
                 file.seek(end)
             else:
                 data = file.read(length)
@@ -151,5 +211,16 @@ class LogFiles:
                     position.offset, position.number = end, position.number + 1
                     yield place, data
                     continue
-                self._problems.add("a record whose checksum does not match", place)
+                self._problems.add("a record whose checksum does not match: copy its file again", place)
             position.offset, position.number = end, position.number + 1
+
+
+def valid_text(text: str) -> str:
+    """Return a text with its unpaired surrogates escaped, such as those of a file name that is not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _log_ending(file: Path) -> str | None:
+    """Return LINES or RECORDS for the name of a log, otherwise None."""
+    endings = _ENDING.findall(file.name)
+    return endings[-1] if endings and not file.name.lower().endswith(_COMPRESSED) else None

@@ -13,6 +13,11 @@ from pipeline.monitoring.measured import MeasuredAnswer, as_table
 
 FARTHEST = 8  # images that are kept of each window
 
+_LATE = (
+    "an answer that is more than one window late: answers may arrive late by the length of a window. Use longer "
+    "windows, or read the logs without --follow"
+)
+
 
 @dataclass
 class Sums:
@@ -81,12 +86,21 @@ class Windows:
         images: number of answers in a window; None if windows are divided by time.
         seconds: length of a window, if they are divided by time. Windows begin at multiples of it since 1970.
         problems: counts answers that come after their window was complete.
+        keep_open: whether windows of time are only yielded by `finish`. This is right for complete logs, whose files
+            are read one after the other even if they cover the same time.
     """
 
     def __init__(
-        self, version: int, classes: int, images: int | None, seconds: float | None, problems: Problems
+        self,
+        version: int,
+        classes: int,
+        images: int | None,
+        seconds: float | None,
+        problems: Problems,
+        keep_open: bool = False,
     ) -> None:
         self._version, self._classes, self._images, self._seconds = version, classes, images, seconds
+        self._keep_open = keep_open
         self._open: dict[int, Sums] = {}
         self._newest = 0  # number of the newest period of time
         self._problems = problems
@@ -95,24 +109,26 @@ class Windows:
         """Add answers, and yield the windows that are complete.
 
         A window of time is complete when an answer is more than one window later, so answers may arrive late by up to
-        the length of a window. Answers without a time are not added to windows of time.
+        the length of a window. With `keep_open`, no window of time is complete before `finish`. Answers without a time
+        are not added to windows of time.
         """
+        closes_by_time = self._seconds is not None and not self._keep_open
         start = 0
         for period, end in self._parts(measured):
             part = measured[start:end]
             start = end
             if period is None or not part:
                 continue
-            if self._seconds and period < self._newest - 1:
+            if closes_by_time and period < self._newest - 1:
                 for one in part:
-                    self._problems.add("an answer that is more than one window late", one.answer.place)
+                    self._problems.add(_LATE, one.answer.place)
                 continue
             sums = self._open.setdefault(period, Sums(self._version, self._classes))
             sums.add(part)
             self._newest = max(self._newest, period)
             for complete in sorted(self._open):
                 is_full = self._images is not None and len(self._open[complete]) >= self._images
-                if is_full or (self._seconds and complete < self._newest - 1):
+                if is_full or (closes_by_time and complete < self._newest - 1):
                     yield self._open.pop(complete)
 
     def finish(self) -> Iterator[Sums]:

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -69,10 +70,15 @@ def test_prediction_logs_of_each_signature(tmp_path):
         b"[" * 100_000 + b"\n",
         b'{"probabilities": "x"}\n',
         b'{"probabilities": [[1, 2], [3]]}\n',
+        b'{"probabilities": [[0.25, 0.75]]}\n',
+        b'{"probabilities": 1}\n',
+        b'{"probabilities": [' + b"0," * 100_000 + b"0]}\n",
+        b'{"x": [' + b"[]," * 1_000_000 + b"0]}\n",
         b'{"version": true}\n',
         b'{"version": 1.5}\n',
         b'{"time": "yesterday"}\n',
         b'{"time": 1e300}\n',
+        b'{"time": "2969-01-01"}\n',
         b'{"time": NaN}\n',
         b'{"latency_ms": -1}\n',
         b'{"class": ["cat"]}\n',
@@ -84,6 +90,29 @@ def test_a_bad_line_is_counted_and_the_next_one_is_read(tmp_path, line):
     [answer], problems = read(tmp_path)
     assert answer.place == "log.jsonl:2"
     assert problems.counts.total() == 1 and [*problems.places.values()] == [["log.jsonl:1"]]
+
+
+def test_a_time_in_the_future_is_reported_and_a_clock_may_be_a_little_ahead(tmp_path):
+    now = datetime.now(UTC)
+    times = [now + timedelta(hours=1), now + timedelta(days=30)]
+    (tmp_path / "log.jsonl").write_text("".join(json_line(None, ANSWER, time=time.isoformat()) for time in times))
+    [answer], problems = read(tmp_path)
+    assert answer.time == times[0].timestamp()
+    [reason] = problems.counts
+    assert reason.startswith("a time in the future") and problems.places[reason] == ["log.jsonl:2"]
+
+
+@pytest.mark.parametrize(("label", "expected"), [("", None), (" \t", None), ("cat", "cat"), (" cat", "cat"), (7, "7")])
+def test_a_blank_label_is_unknown(tmp_path, label, expected):
+    (tmp_path / "log.jsonl").write_text(json_line(None, ANSWER, label=label))
+    [answer], problems = read(tmp_path)
+    assert answer.label == expected and not problems.counts
+
+
+def test_texts_are_valid(tmp_path):
+    (tmp_path / "log.jsonl").write_text(json_line(None, ANSWER, id="\ud800") + json_line(**{"class": "\udfff"}))
+    (first, second), problems = read(tmp_path)
+    assert first.key == r"\ud800" and second.class_name == r"\udfff" and not problems.counts
 
 
 @pytest.mark.parametrize("image", ["../secret.png", "/etc/hostname", "out/secret.png", "link.png", "", ".", "a\0b", 7])
@@ -152,6 +181,49 @@ def log_with_shape(data, shape):
     return log.SerializeToString()
 
 
+@pytest.mark.parametrize("signature", ["probabilities", "images"])
+def test_a_value_is_not_repeated_over_the_shape_of_its_tensor(tmp_path, signature):
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    log = prediction_log_pb2.PredictionLog()
+    if signature == "images":
+        tensor, sizes = log.predict_log.request.inputs["images"], [1000, 64, 64, 3]
+        tensor.dtype, tensor.int_val[:] = 4, [7]
+    else:
+        tensor, sizes = log.predict_log.response.outputs["probabilities"], [2**25, 2]
+        tensor.dtype, tensor.float_val[:] = 1, [0.5]
+    for size in sizes:
+        tensor.tensor_shape.dim.add(size=size)
+    data = log.SerializeToString()
+    assert len(data) < 60
+    answers, problems = read(write_records(tmp_path / "log.tfrecord", [data]))
+    [reason] = problems.counts
+    assert not answers and "do not fit its shape" in reason
+
+
+def response(**outputs):
+    """Return a serialized PredictionLog without a request."""
+    import tensorflow as tf
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    log = prediction_log_pb2.PredictionLog()
+    for name, values in outputs.items():
+        log.predict_log.response.outputs[name].CopyFrom(tf.make_tensor_proto(values))
+    return log.SerializeToString()
+
+
+def test_outputs_of_wrong_shapes_and_too_many_answers(tmp_path):
+    logs = [
+        response(probabilities=np.float32(0.5)),  # a scalar
+        response(probabilities=np.zeros([1, 100_001], np.float32)),
+        response(valid=np.ones(100_001, bool)),
+        response(probabilities=np.zeros([2, 3], np.float32), valid=np.bool_(True)),
+        prediction_log([IMAGE], [ANSWER]),
+    ]
+    answers, problems = read(write_records(tmp_path / "log.tfrecord", logs))
+    assert [answer.place for answer in answers] == ["log.tfrecord record 5"] and problems.counts.total() == 4
+
+
 def test_answers_that_do_not_match_the_images(tmp_path):
     logs = [prediction_log([IMAGE, IMAGE], [ANSWER]), prediction_log([IMAGE], [ANSWER], signature="other")]
     answers, problems = read(write_records(tmp_path / "log.tfrecord", logs))
@@ -170,6 +242,88 @@ def test_a_growing_file_is_read_once(tmp_path, name):
         opened.write(one[50:] + one)
     assert len([*files.read(final=False)]) == 2
     assert not [*files.read()] and not problems.counts
+
+
+def line(number):
+    return json_line(None, ANSWER, id=number)
+
+
+def lines(*numbers):
+    return "".join(map(line, numbers))
+
+
+def new_ids(files, final=False):
+    return [answer.id for record in files.read(final) for answer in parse(record, Problems())]
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_a_followed_log_is_read_across_rotation(tmp_path, is_folder):
+    log, problems = tmp_path / "log.jsonl", Problems()
+    log.write_text(lines("a", "b"))
+    files = LogFiles(tmp_path if is_folder else log, problems)
+    assert new_ids(files) == ["a", "b"]
+    log.rename(tmp_path / "log.jsonl.1")
+    assert new_ids(files) == []  # no file has the name for a moment
+    log.write_text(lines("c", "d", "e"))
+    assert new_ids(files) == ["c", "d", "e"]
+    log.write_text(lines("f"))  # truncated
+    assert new_ids(files) == ["f"]
+    log.unlink()
+    assert new_ids(files) == []
+    log.write_text(lines("0", "1"))  # longer, and often with the same inode
+    assert new_ids(files) == ["0", "1"]
+    assert new_ids(files, final=True) == [] and not problems.counts
+
+
+def test_a_renamed_file_of_records_is_read_once(tmp_path):
+    log, problems = tmp_path / "s.tfrecord", Problems()
+    record, other = (prediction_log([IMAGE], [ANSWER], version=version) for version in (1, 2))
+    write_records(log, [record])
+    files = LogFiles(tmp_path, problems)
+    assert len([*files.read(final=False)]) == 1
+    with log.open("ab") as opened:
+        opened.write(tfrecord.frame(record))  # written after the last reading
+    log.rename(tmp_path / "s.tfrecord.1")
+    write_records(log, [other])
+    assert sorted(record.place for record in files.read()) == ["s.tfrecord record 1", "s.tfrecord.1 record 2"]
+    assert not problems.counts
+
+
+def test_a_missing_log_is_a_problem_only_at_the_end(tmp_path):
+    log, problems = tmp_path / "log.jsonl", Problems()
+    log.write_text(lines("a"))
+    files = LogFiles(log, problems)
+    log.unlink()
+    assert new_ids(files) == [] and not problems.counts
+    assert new_ids(files, final=True) == [] and [*problems.places.values()] == [["log.jsonl (FileNotFoundError)"]]
+
+
+@pytest.mark.parametrize("name", ["access.log", "log.jsonl.gz", "log.json", "tfrecord"])
+def test_a_named_file_that_is_not_a_log(tmp_path, name):
+    (tmp_path / name).write_text(lines("a"))
+    with pytest.raises(UsageError, match=r"\.jsonl or \.tfrecord"):
+        LogFiles(tmp_path / name, Problems())
+
+
+def test_other_files_in_a_folder_are_counted_once(tmp_path):
+    for name in ("access.log", "log.jsonl.2.gz", ".hidden.txt", "image.PNG"):
+        (tmp_path / name).write_text("x\n")
+    for name in ("a.jsonl", "b.jsonl.1", "c.jsonl-20260102", "d.2026.jsonl"):
+        (tmp_path / name).write_text(lines(name))
+    write_records(tmp_path / "e.tfrecord-00000-of-00001", [prediction_log([IMAGE], [ANSWER])])
+    problems = Problems()
+    files = LogFiles(tmp_path, problems)
+    assert new_ids(files) == ["a.jsonl", "b.jsonl.1", "c.jsonl-20260102", "d.2026.jsonl", ""]
+    assert new_ids(files, final=True) == []
+    assert [*problems.places.values()] == [["access.log", "log.jsonl.2.gz"]]
+
+
+def test_places_are_valid_text(tmp_path):
+    file = tmp_path / os.fsdecode(b"caf\xe9.jsonl")
+    file.write_text("no JSON\n" + lines("a"))
+    [answer], problems = read(tmp_path)
+    assert answer.place == r"caf\udce9.jsonl:2"
+    assert json.dumps([*problems.places.values()], ensure_ascii=False).encode()
 
 
 def test_special_files_do_not_block(tmp_path):
