@@ -16,7 +16,7 @@ from pipeline.metadata.garbage import FIRST_ALERT
 from pipeline.metadata.records import Artifact, Run
 from pipeline.metadata.stores import find_run
 from pipeline.monitoring.checks import judge
-from pipeline.monitoring.log_files import LogFiles, Problems
+from pipeline.monitoring.log_files import LogFiles, Problems, valid_text
 from pipeline.monitoring.measured import MeasuredAnswer, measure_batch
 from pipeline.monitoring.reference import Reference, read_reference
 from pipeline.monitoring.report import REPORT, MonitorReport, Window, log_problems
@@ -53,7 +53,13 @@ class _Version:
     """Pushed version, with the reference and the open windows of its traffic."""
 
     def __init__(
-        self, folder: Path, runs: Path, overrides: Sequence[str], size: WindowSize, problems: Problems
+        self,
+        folder: Path,
+        runs: Path,
+        overrides: Sequence[str],
+        size: WindowSize,
+        problems: Problems,
+        keep_open: bool,
     ) -> None:
         try:
             self.record: ModelRecord = read_record(folder)
@@ -64,7 +70,7 @@ class _Version:
         self.artifact: tuple[str, Artifact] | None = pushed_artifact(self.record, run)
         self.reference: Reference = read_reference(self.record, run)
         self.bounds = _bounds(run, overrides)
-        self.windows = Windows(self.record.version, len(self.record.classes), *size, problems)
+        self.windows = Windows(self.record.version, len(self.record.classes), *size, problems, keep_open)
 
 
 class Monitor:
@@ -78,6 +84,8 @@ class Monitor:
         overrides: settings as `a.b=c`, which override those that the run recorded.
         runs: folder of the run folders.
         sample: number of images to choose for `write_sample`.
+        follow: the logs are read several times, while they grow. False: they are read once, and each window of time has
+            the answers of all files.
 
     Raises:
         UsageError: if a path, a model or its reference does not exist, or a setting is wrong.
@@ -94,8 +102,9 @@ class Monitor:
         overrides: Sequence[str] = (),
         runs: Path = Path("runs"),
         sample: int = 0,
+        follow: bool = False,
     ) -> None:
-        self.name = name
+        self.name, self._follow = name, follow
         self._sampler = Sampler(sample) if sample else None
         self._logs, self._runs, self._overrides = logs, runs, overrides
         self._size = window_size(window)
@@ -184,7 +193,7 @@ class Monitor:
         return MonitorReport(
             pipeline=self.name,
             created=datetime.now(UTC),
-            logs=str(self._logs),
+            logs=valid_text(str(self._logs)),
             false_alerts=self._newest.bounds.monitor.false_alerts,
             windows=list(windows),
             problems=log_problems(self.problems),
@@ -257,7 +266,9 @@ class Monitor:
         return self._versions.get(number)
 
     def _open(self, number: int) -> _Version:
-        return _Version(self._folder / str(number), self._runs, self._overrides, self._size, self.problems)
+        return _Version(
+            self._folder / str(number), self._runs, self._overrides, self._size, self.problems, not self._follow
+        )
 
     def _measure(self, batches: dict[int, list[Answer]]) -> Iterator[tuple[int, list[MeasuredAnswer]]]:
         for number, batch in batches.items():

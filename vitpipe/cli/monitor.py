@@ -78,7 +78,7 @@ def monitor(
 
         if sample:
             check_folder(sample)
-        opened = Monitor(name, logs, labels, window, overrides or (), runs, sample_images if sample else 0)
+        opened = Monitor(name, logs, labels, window, overrides or (), runs, sample_images if sample else 0, follow)
     if follow:
         signal.signal(signal.SIGTERM, terminate)
         raise typer.Exit(_follow(opened, as_json))
