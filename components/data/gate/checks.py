@@ -138,7 +138,11 @@ def judge(
         )
     add("conflicting_labels", conflicts.exact + conflicts.near, text, "relabel or remove one image of each pair")
 
-    if labels is not None and not labels.problem:
+    if labels is not None and labels.problem:
+        text = f"the labels were not checked, so that all may be wrong: {labels.problem}"
+        fix = "prepare the data again with more images of each class, or remove the bound data_gate.wrong_labels"
+        add("wrong_labels", 1, text, fix)
+    elif labels is not None:
         text = (
             f"about {labels.wrong:.4f} of the labels are wrong, by the estimate of confident learning; a ViT that was "
             f"not trained on an image predicts its label for {labels.accuracy:.4f} of the images"
