@@ -255,6 +255,9 @@ def suspects(run: RunName, limit: Limit = 20, runs: Runs = Path("runs"), as_json
         "by the estimate of confident learning",
         sys.stderr,
     )
+    if figures.too_small:
+        names = ", ".join(figures.too_small)
+        print_line(f"the estimate leaves out classes with too few different images: {names}", sys.stderr)
     print_line(f"their page: {display_path(page)}", sys.stderr)
 
 

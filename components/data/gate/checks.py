@@ -147,6 +147,9 @@ def judge(
             f"about {labels.wrong:.4f} of the labels are wrong, by the estimate of confident learning; a ViT that was "
             f"not trained on an image predicts its label for {labels.accuracy:.4f} of the images"
         )
+        if labels.too_small:
+            first = ", ".join(map(repr, labels.too_small[:5]))
+            text += f"; classes with too few images for the estimate: {len(labels.too_small):,} (first: {first})"
         fix = (
             "look through `vitpipe data suspects last`, and prepare the data again with `--decisions`, or raise "
             "label_check.epochs, because a better ViT estimates better"
