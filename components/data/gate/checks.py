@@ -151,8 +151,9 @@ def judge(
             first = ", ".join(map(repr, labels.too_small[:5]))
             text += f"; classes with too few images for the estimate: {len(labels.too_small):,} (first: {first})"
         fix = (
-            "look through `vitpipe data suspects last`, and prepare the data again with `--decisions`, or raise "
-            "label_check.epochs, because a better ViT estimates better"
+            "look through `vitpipe data suspects last`, and prepare the data again with `--decisions` "
+            "(those about test images take effect when data.gate_span is the new span), or raise label_check.epochs, "
+            "because a better ViT estimates better"
         )
         add("wrong_labels", labels.wrong, text, fix)
 
