@@ -105,7 +105,9 @@ def create_pipeline(
         statistics=image_statistics.outputs["statistics"],
         anomalies=validator.outputs["anomalies"],
         previous=previous.outputs["verdict"],
-        suspects=label_check.outputs["suspects"] if label_check else None,
+        # Without a bound the gate does not read the suspects. As an input, each new label check would change the cache
+        # keys of the gate and of all later steps, so that the model would be trained again.
+        suspects=label_check.outputs["suspects"] if label_check and settings.data_gate.wrong_labels.is_set else None,
         settings=settings.data_gate,
         accepted=dict(accepted),
     )

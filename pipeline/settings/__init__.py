@@ -226,6 +226,20 @@ class Settings(LayeredSettings):
         return self
 
     @model_validator(mode="after")
+    def check_wrong_labels(self) -> Self:
+        """Reject a bound on the share of wrong labels if the label check, which estimates it, is off."""
+        if self.data_gate.wrong_labels.is_set and not self.label_check.epochs:
+            bound = ", ".join(
+                f"{level} {value:g}"
+                for level, value in self.data_gate.wrong_labels.model_dump(exclude_none=True).items()
+            )
+            raise ValueError(
+                f"data_gate.wrong_labels has a bound ({bound}), but label_check.epochs is 0, so that labels are not "
+                "checked: set label_check.epochs to at least 1, or remove the bound"
+            )
+        return self
+
+    @model_validator(mode="after")
     def check_stored_size(self) -> Self:
         """Check that training images are kept at the size of the model's input or a larger one."""
         check_stored_size(self.augment.stored_size, self.model.image_size)

@@ -4,6 +4,7 @@ import re
 import pytest
 from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 
+from components.data.gate.bounds import Bound
 from components.data.ingest import prepare
 from pipeline import provenance
 from pipeline.drawing.graph_steps import STEPS, WITHOUT_TUNING
@@ -142,10 +143,21 @@ def test_labels_are_checked_before_the_data_gate_if_the_settings_say_so(settings
         name: spec.channels[0].producer_node_query.id for name, spec in checked["LabelCheck"].inputs.inputs.items()
     }
     assert makers == STEPS["LabelCheck"].inputs
-    assert checked["DataGate"].inputs.inputs["suspects"].channels[0].producer_node_query.id == "LabelCheck"
-    assert "suspects" not in graph["DataGate"].inputs.inputs
+    assert checked["DataGate"] == graph["DataGate"]  # otherwise new suspects would lead to a new training
     digest = checked["LabelCheck"].parameters.parameters["digest"].field_value.string_value
     assert digest == provenance.digest("components.data.labels.component")
+
+
+@pytest.mark.parametrize("bound", [Bound(warn=0.05), Bound(stop=0.1)])
+def test_the_data_gate_reads_the_suspects_if_their_share_has_a_bound(settings, bound):
+    asked = settings.model_copy(
+        update={
+            "label_check": settings.label_check.model_copy(update={"epochs": 4}),
+            "data_gate": settings.data_gate.model_copy(update={"wrong_labels": bound}),
+        }
+    )
+    gate = nodes(compile_graph(asked, 1))["DataGate"]
+    assert gate.inputs.inputs["suspects"].channels[0].producer_node_query.id == "LabelCheck"
 
 
 def test_the_label_check_has_the_resources_of_a_training_on_a_cluster():

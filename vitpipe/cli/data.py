@@ -19,6 +19,7 @@ from vitpipe.cli.panels import PREPARE, example
 from vitpipe.cli.tables import print_rows
 
 if TYPE_CHECKING:
+    from components.data.ingest.manifest import Manifest
     from pipeline.beam_tasks import TaskRunner
 
 app = typer.Typer(
@@ -161,12 +162,42 @@ def prepare(
             "images dropped",
             sys.stderr,
         )
+        if number > 1:
+            print_line(
+                f"to gate on the decisions about test images, set data.gate_span to {number}: until then, models are "
+                "tested on the test split of another span",
+                sys.stderr,
+            )
+            if decided.drop:
+                print_line(
+                    "if data.window is above 1, a dropped image comes back from an earlier span that has it: set "
+                    "data.window to 1 to train without it",
+                    sys.stderr,
+                )
+    elif _had_decisions(out, before, manifest):
+        print_line(
+            "decisions were applied to this source in an earlier span, and are not applied in this one: to apply "
+            "them, prepare it again with --decisions",
+            sys.stderr,
+        )
     sizes = ", ".join(f"{manifest.examples(split):,} {split}" for split in manifest.counts)
     print_line(f"{folder}: {sizes} images of {len(manifest.class_names)} classes in {len(manifest.shards)} shards")
     if not before and kind not in ("cifar10", "sample"):
         advised = advise(read_facts(out), has_nvidia_gpu())
         print_line(f"to train on it: {advised.command(out)}", sys.stderr)
         print_line(f"why {advised.preset}: {advised.reason}", sys.stderr)
+
+
+def _had_decisions(data: Path, earlier: list[int], manifest: "Manifest") -> bool:
+    """Return whether decisions were applied in the newest of some spans that has the source of a new span."""
+    from components.data.ingest import manifest as manifests
+    from components.data.ingest import span_folder
+
+    for number in reversed(earlier):
+        span = manifests.read(span_folder(data, number))
+        if span.source_sha256 == manifest.source_sha256:
+            return span.recipe.decisions is not None
+    return False
 
 
 def _engine(config: str, overrides: list[str]) -> "TaskRunner | None":
@@ -244,6 +275,8 @@ def suspects(run: RunName, limit: Limit = 20, runs: Runs = Path("runs"), as_json
     ]
     page = folder / PAGE
     if as_json:
+        # `given` remains in a table of decisions when the user replaces `label`.
+        listed = [{**each, "given": each["label"]} for each in listed]
         print_json({"run": record.name, "page": str(page), "figures": figures.model_dump(), "suspects": listed})
         return
     if figures.problem:
@@ -255,6 +288,9 @@ def suspects(run: RunName, limit: Limit = 20, runs: Runs = Path("runs"), as_json
         "by the estimate of confident learning",
         sys.stderr,
     )
+    if figures.too_small:
+        names = ", ".join(figures.too_small)
+        print_line(f"the estimate leaves out classes with too few different images: {names}", sys.stderr)
     print_line(f"their page: {display_path(page)}", sys.stderr)
 
 

@@ -28,6 +28,11 @@ class Bound(SettingsGroup):
         json_schema_extra=_NOT_NEGATIVE,
     )
 
+    @property
+    def is_set(self) -> bool:
+        """True if there is a threshold."""
+        return self.warn is not None or self.stop is not None
+
 
 class BoundsGroup(SettingsGroup):
     """Base class of groups of settings that contain thresholds of checks.
@@ -83,8 +88,8 @@ class DataGateSettings(BoundsGroup):
     )
     wrong_labels: Bound = Field(
         Bound(),
-        description="Largest share of wrong labels in all splits, as the label check estimates it. It is only checked "
-        "if label_check.epochs is above 0.",
+        description="Largest share of wrong labels in all splits, as the label check estimates it. A bound "
+        "requires label_check.epochs above 0.",
     )
     image_side: Bound = Field(
         Bound(stop=8), description="Smallest side that an image may have, in pixels. Smaller images show too little."

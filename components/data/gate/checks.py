@@ -138,14 +138,22 @@ def judge(
         )
     add("conflicting_labels", conflicts.exact + conflicts.near, text, "relabel or remove one image of each pair")
 
-    if labels is not None and not labels.problem:
+    if labels is not None and labels.problem:
+        text = f"the labels were not checked, so that all may be wrong: {labels.problem}"
+        fix = "prepare the data again with more images of each class, or remove the bound data_gate.wrong_labels"
+        add("wrong_labels", 1, text, fix)
+    elif labels is not None:
         text = (
             f"about {labels.wrong:.4f} of the labels are wrong, by the estimate of confident learning; a ViT that was "
             f"not trained on an image predicts its label for {labels.accuracy:.4f} of the images"
         )
+        if labels.too_small:
+            first = ", ".join(map(repr, labels.too_small[:5]))
+            text += f"; classes with too few images for the estimate: {len(labels.too_small):,} (first: {first})"
         fix = (
-            "look through `vitpipe data suspects last`, and prepare the data again with `--decisions`, or raise "
-            "label_check.epochs, because a better ViT estimates better"
+            "look through `vitpipe data suspects last`, and prepare the data again with `--decisions` "
+            "(those about test images take effect when data.gate_span is the new span), or raise label_check.epochs, "
+            "because a better ViT estimates better"
         )
         add("wrong_labels", labels.wrong, text, fix)
 

@@ -1,9 +1,11 @@
 """Decisions of a person about images of a source: to keep the label, to change it, or to drop the image.
 
 They come from a table with the columns `id`, `verdict` and `label`, and, if it is recorded, who decided and when, in
-`by` and `at`. Other columns are ignored.
+`by` and `at`. A column `given` has the label that the image had when the person decided. Other columns are ignored.
 """
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -11,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from components.data.ingest import rows, safe_files
+from components.data.ingest import rows
 from components.data.ingest.manifest import DecisionsFile
 from components.data.ingest.source import Record, RejectedRecord, Source
 from components.errors import DataRefused, UsageError
@@ -26,6 +28,7 @@ class Decision(NamedTuple):
     where: str  # place in the table, for messages
     verdict: str  # one of VERDICTS
     class_name: str | None  # the new class, if the verdict is relabel
+    given: str | None = None  # class that the image had at the decision, if the table has it
 
 
 class Decisions(NamedTuple):
@@ -57,7 +60,7 @@ def read(path: Path) -> Decisions:
     by_id: dict[str, Decision] = {}
     names: set[str] = set()
     times: list[datetime] = []
-    wanted = [name for name in ("id", "verdict", "label", "by", "at") if name in columns]
+    wanted = [name for name in ("id", "verdict", "label", "given", "by", "at") if name in columns]
     for where, cells in rows.rows(path, wanted):
         id, decision = _decision(f"{path}: {where}", cells)
         if earlier := by_id.get(id):
@@ -74,7 +77,7 @@ def read(path: Path) -> Decisions:
         path,
         by_id,
         DecisionsFile(
-            sha256=safe_files.file_digest(path),
+            sha256=_digest(by_id),
             keep=counts[_KEEP],
             relabel=counts[_RELABEL],
             drop=counts[_DROP],
@@ -85,9 +88,17 @@ def read(path: Path) -> Decisions:
     )
 
 
+def _digest(by_id: Mapping[str, Decision]) -> str:
+    """Return a digest of what the decisions change, so that another order of rows or another editor changes nothing."""
+    content = sorted((id, decision.verdict, decision.class_name or "") for id, decision in by_id.items())
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
 def _decision(where: str, cells: Mapping[str, Any]) -> tuple[str, Decision]:
     id, verdict = cells.get("id"), cells.get("verdict")
-    if not isinstance(id, str) or not id:
+    if id is not None and not isinstance(id, str):
+        raise DataRefused(f"{where}: id {id!r} is not text: write it as `vitpipe data suspects` prints it, in quotes")
+    if not id:
         raise DataRefused(f"{where}: no id: write the id of an image as `vitpipe data suspects` prints it")
     if verdict not in VERDICTS:
         raise DataRefused(
@@ -96,7 +107,7 @@ def _decision(where: str, cells: Mapping[str, Any]) -> tuple[str, Decision]:
     class_name = rows.class_name(cells.get("label")) if verdict == _RELABEL else None
     if verdict == _RELABEL and class_name is None:
         raise DataRefused(f"{where}: {id!r} has the verdict relabel but no label: write the new class in 'label'")
-    return id, Decision(where, verdict, class_name)
+    return id, Decision(where, verdict, class_name, rows.class_name(cells.get("given")))
 
 
 def _time(where: str, text: str) -> datetime:
@@ -141,6 +152,9 @@ def decide(
         decisions: decisions about images of the source.
         decided: set to which the ids of the images are added that a decision names.
         classes: set to which the names of the classes are added that the records have in the source.
+
+    Raises:
+        DataRefused: if a decision names two of the records, or an image that has another label than at the decision.
     """
     for record in records:
         if record.class_name is not None:
@@ -148,11 +162,35 @@ def decide(
         id = record.id.decode("utf-8", "backslashreplace")
         decision = decisions.by_id.get(id)
         if decision is not None:
-            decided.add(id)
+            add_decided(decisions, decided, id)
+            _check_label(decision, id, record.class_name)
         if decision is None or decision.verdict == _KEEP:
             yield record
         elif decision.class_name is not None:
             yield replace(record, class_name=decision.class_name)
+
+
+def add_decided(decisions: Decisions, decided: set[str], id: str) -> None:
+    """Add the id of an image that a decision names to the ids of such images.
+
+    Raises:
+        DataRefused: if another image has it.
+    """
+    if id in decided:  # only possible if an id is repeated, or equals the escaped form of one that is not UTF-8
+        raise DataRefused(
+            f"{decisions.by_id[id].where}: two images of the source have the id {id!r}: rename one of them, or remove "
+            "the row"
+        )
+    decided.add(id)
+
+
+def _check_label(decision: Decision, id: str, class_name: str | None) -> None:
+    if decision.given is not None and class_name is not None and rows.class_name(class_name) != decision.given:
+        raise DataRefused(
+            f"{decision.where}: {id!r} has the label {class_name!r} in the source, but {decision.given!r} in the "
+            "column 'given', so it was decided about another image, or after another decision: decide again, or "
+            "remove the row"
+        )
 
 
 def check(source: Source, decisions: Decisions, decided: Collection[str], classes: Collection[str]) -> None:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
-from components.data.ingest.decisions import Decisions, decide
+from components.data.ingest.decisions import Decisions, add_decided, decide
 from components.data.ingest.decisions import check as check_decisions
 from components.data.ingest.disk_errors import disk_problem, is_full
 from components.data.ingest.intake import Counted, Intake, Tally, accept, take_in
@@ -171,7 +171,9 @@ class OnEngine:
             counts.append(found["images"])
             self._sizes.append(found["bytes"])
             seen.update(found["classes"])
-            decided.update(found["decided"])
+            if self._decisions is not None:
+                for id in found["decided"]:
+                    add_decided(self._decisions, decided, id)
             original.update(found["original_classes"])
         if self._decisions is not None:
             check_decisions(self._source, self._decisions, decided, original)

@@ -37,7 +37,7 @@ class DecisionsFile(_Frozen):
     """Table of a person's decisions about images, as `components.data.ingest.decisions` reads it.
 
     Args:
-        sha256: digest of the file.
+        sha256: digest of the sorted decisions: id, verdict and new label.
         keep: number of images whose label is confirmed.
         relabel: number of images that get another label.
         drop: number of images that are left out.

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ from components.artifacts import split_folders
 from components.data.labels.page import render
 from components.data.labels.settings import LabelCheckSettings
 from components.data.labels.suspects import (
+    FEWEST,
     FIGURES,
     PAGE,
     REASONS,
@@ -29,6 +31,7 @@ from components.data.labels.suspects import (
     assign_folds,
     estimate_wrong,
     find_far,
+    find_large_classes,
     find_suspects,
 )
 from components.data.statistics.component import CONFLICTS
@@ -65,11 +68,12 @@ class Executor(base_executor.BaseExecutor):
         names = list(measured.splits["train"].labels)
         folders = split_folders([*input_dict["examples"], *input_dict["test_examples"]])
         images = _read_images(statistics, folders)
-        if problem := _problem(images, len(names), settings.folds):
+        if problem := _problem(images, names, settings.folds):
             log.info("labels are not checked: %s", problem)
             suspects = SUSPECTS_SCHEMA.empty_table().to_pandas()
             figures = LabelFigures(problem=problem, folds=settings.folds, epochs=settings.epochs)
         else:
+            large = find_large_classes(images, settings.folds)
             labels, folds = images.label.to_numpy(), assign_folds(images, settings.folds)
             predictions = _predict(exec_properties, settings, labels, folds, folders, measured.splits["train"])
             is_far = find_far(predictions.distances, folds)
@@ -80,7 +84,8 @@ class Executor(base_executor.BaseExecutor):
                 folds=settings.folds,
                 epochs=settings.epochs,
                 accuracy=float((predictions.probabilities.argmax(axis=1) == labels).mean()),
-                wrong=estimate_wrong(labels, predictions.probabilities),
+                wrong=estimate_wrong(labels, predictions.probabilities, large),
+                too_small=tuple(name for label, name in enumerate(names) if label not in large),
                 suspects={reason: int((suspects.reason == reason).sum()) for reason in REASONS},
             )
         artifact = artifact_utils.get_single_instance(output_dict["suspects"])
@@ -98,14 +103,18 @@ def _read_images(statistics: Path, folders: dict[str, Path]) -> pd.DataFrame:
     return images.sort_values(["file", "offset"]).reset_index(drop=True)
 
 
-def _problem(images: pd.DataFrame, classes: int, folds: int) -> str:
-    """Return why the labels of these images cannot be checked, or an empty string."""
-    if unusable := int(((images.reason != "") | ~images.label.between(0, classes - 1)).sum()):
+def _problem(images: pd.DataFrame, names: Sequence[str], folds: int) -> str:
+    """Return why the labels of these images cannot be checked, or an empty string.
+
+    Two classes with enough images also ensure that each fold has images, and that each training has some of a class.
+    """
+    if unusable := int(((images.reason != "") | ~images.label.between(0, len(names) - 1)).sum()):
         return f"{unusable:,} images do not decode or have the label of no class"
-    if len(images) < folds * classes:
-        return f"{len(images):,} images are fewer than {folds} for each of {classes:,} classes"
-    if (different := int(images.groupby("label").digest.nunique().max())) < folds:
-        return f"no class has more than {different:,} different images, which are too few for {folds} folds"
+    if (large := len(find_large_classes(images, folds))) < 2:
+        return (
+            f"{large} of {len(names):,} classes have at least {max(FEWEST, 2 * folds)} different images, and at "
+            "least 2 classes must"
+        )
     return ""
 
 

@@ -7,8 +7,9 @@ import jinja2
 import pandas as pd
 
 from components.data.labels.suspects import LabelFigures
-from components.data.pictures import ExamplePicture, Exhibit, read_pictures, shorten
+from components.data.pictures import ExamplePicture, Exhibit, read_pictures, readable_id, shorten
 
+_OF_WINDOW = "part-span-"  # beginning of the names of the shards of a window, see `components.data.window`
 _MOST_SHOWN = 300  # suspects on the page, of which each takes a few kB
 
 
@@ -41,5 +42,21 @@ def render(span: int, figures: LabelFigures, suspects: pd.DataFrame, folders: Ma
     )
     environment.filters["shorten"] = shorten
     return environment.get_template("page.html").render(
-        span=span, figures=figures, entries=list(zip(rows, exhibits, strict=True)), total=len(suspects)
+        span=span,
+        figures=figures,
+        entries=[
+            (row, exhibit, _source_id(row.id, row.shard, span)) for row, exhibit in zip(rows, exhibits, strict=True)
+        ],
+        has_window=any(row.shard.startswith(_OF_WINDOW) for row in rows),
+        total=len(suspects),
     )
+
+
+def _source_id(id: bytes, shard: str, span: int) -> str:
+    """Return the id that an image of the newest span has in its source, or an empty string for an earlier span.
+
+    In a window, ids begin with the name of their span. The source of an earlier span need not be that of the newest.
+    """
+    if not shard.startswith(_OF_WINDOW):
+        return readable_id(id)
+    return readable_id(id).removeprefix(f"span-{span}/") if shard.startswith(f"{_OF_WINDOW}{span}-") else ""

@@ -21,6 +21,8 @@ PREDICTION = "prediction"  # confident learning finds that it belongs to another
 OUTLIER = "outlier"  # it looks like no other image
 REASONS = (TWIN, PREDICTION, OUTLIER)
 
+FEWEST = 10  # different images of a class, below which a ViT cannot learn it, so that all its labels look wrong
+
 # Table with a row for each suspect, the most suspicious first.
 SUSPECTS_SCHEMA = pa.schema(
     {
@@ -52,7 +54,8 @@ class LabelFigures(Group):
     problem: str = ""  # why the labels could not be checked; the other figures are then 0
     images: int = 0  # checked images of all splits
     accuracy: float = 0.0  # share of the images whose label the ViT predicts that was not trained on them
-    wrong: float = 0.0  # estimated share of wrong labels
+    wrong: float = 0.0  # estimated share of wrong labels among the images of the classes that are not too small
+    too_small: tuple[str, ...] = ()  # classes that the estimate leaves out, see `find_large_classes`
     suspects: dict[str, int] = Field({})  # number of suspects by reason
 
 
@@ -82,6 +85,23 @@ def assign_folds(images: pd.DataFrame, folds: int) -> np.ndarray:
     numbers = images.groupby("label").digest.transform(lambda digests: pd.factorize(digests, sort=True)[0])
     assigned: np.ndarray = numbers.to_numpy(np.int64) % folds
     return assigned
+
+
+def find_large_classes(images: pd.DataFrame, folds: int) -> np.ndarray:
+    """Find the classes that have enough different images for an estimate of their wrong labels.
+
+    They have at least FEWEST, and at least two for each fold.
+
+    Args:
+        images: a row for each image, with `label` and `digest`, the digest of its pixels.
+        folds: number of folds.
+
+    Returns:
+        Indices of the classes in ascending order, int64 [n].
+    """
+    different = images.groupby("label").digest.nunique()
+    large: np.ndarray = different.index[different >= max(FEWEST, 2 * folds)].to_numpy(np.int64)
+    return large
 
 
 def find_far(distances: np.ndarray, folds: np.ndarray) -> np.ndarray:
@@ -139,13 +159,18 @@ def find_suspects(
     return ranked.astype({"twin_offset": "Int64"}).reset_index(drop=True)
 
 
-def estimate_wrong(labels: np.ndarray, probabilities: np.ndarray) -> float:
+def estimate_wrong(labels: np.ndarray, probabilities: np.ndarray, classes: np.ndarray) -> float:
     """Estimate the share of wrong labels by confident learning (Northcutt et al., 2021).
 
     Args:
         labels: label of each image, int [N].
-        probabilities: predictions by models that were not trained on the image, float [N, classes].
+        probabilities: predictions by models that were not trained on the image, float [N, all classes].
+        classes: classes whose images are considered, in ascending order, int [n]. Confident learning compares a
+            prediction with the usual one for a class, and has no usual one for a class that was not learned.
     """
     from cleanlab.count import num_label_issues
 
-    return float(num_label_issues(labels, probabilities)) / len(labels)
+    considered = np.isin(labels, classes)
+    among = np.maximum(probabilities[considered][:, classes], 1e-9)
+    among /= among.sum(axis=1, keepdims=True)
+    return float(num_label_issues(np.searchsorted(classes, labels[considered]), among)) / int(considered.sum())

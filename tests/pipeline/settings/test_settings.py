@@ -252,3 +252,10 @@ def test_only_load_reads_the_environment(monkeypatch):
     monkeypatch.setenv("VITPIPE_TRAINING__SEED", "7")
     assert Settings() == Settings.model_validate({}) == Settings.model_validate_json("{}") == Settings(name="vitpipe")
     assert load("sample", ["name=mine"]).training.seed == 7
+
+
+def test_a_bound_on_wrong_labels_requires_the_label_check():
+    bound = "data_gate.wrong_labels.stop=0.1"
+    with pytest.raises(SettingsError, match=r"stop 0\.1.*label_check\.epochs is 0"):
+        load("sample", [bound], environment={})
+    assert load("sample", [bound, "label_check.epochs=5"], environment={}).label_check.epochs == 5

@@ -61,8 +61,15 @@ def test_the_share_of_wrong_labels_is_checked_if_the_labels_were():
         for labels in (LabelFigures(folds=3, epochs=5, images=900, wrong=wrong) for wrong in (0.02, 0.03, 0.06))
     ]
     assert levels == ["ok", "warning", "stop"]
-    unchecked = judge(SETTINGS, figures(), [], labels=LabelFigures(folds=3, epochs=5, problem="2 images do not decode"))
-    assert "wrong_labels" not in [finding.check for finding in unchecked.findings]
+
+
+def test_labels_that_could_not_be_checked_are_past_a_bound():
+    problem = LabelFigures(folds=3, epochs=5, problem="9 images are fewer than 3 for each of 5 classes")
+    for bound, level in (Bound(stop=0.1), "stop"), (Bound(warn=0.1), "warning"):
+        finding = of(
+            judge(SETTINGS.model_copy(update={"wrong_labels": bound}), figures(), [], labels=problem), "wrong_labels"
+        )
+        assert finding.level == level and problem.problem in finding.text
 
 
 def test_remarks_are_warnings_with_a_count_and_a_fix():

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from components.data.ingest import manifest, prepare, tfrecord
-from components.data.ingest.source import SPLITS
+from components.data.ingest.decisions import decide, read
+from components.data.ingest.source import SPLITS, Record
 from components.errors import DataRefused, UsageError
 from pipeline.beam_tasks import TaskRunner
 from pipeline.settings.beam import BeamSettings
@@ -74,6 +75,7 @@ def test_an_image_with_a_changed_label_keeps_its_split(folder, tmp_path):
         (["id,verdict", "train/cat/00.png,drop", "train/cat/00.png,keep"], ["line 3", "line 2", "duplicated"]),
         (["id,verdict", "train/cat/00.png,delete"], ["line 2", "'delete'", "keep, relabel or drop"]),
         (["id,verdict", ",drop"], ["line 2", "no id"]),
+        (["id,verdict,given", "train/cat/00.png,drop,dog"], ["line 2", "label 'cat'", "'dog' in the column 'given'"]),
         (["id,verdict,at", "train/cat/00.png,drop,yesterday"], ["line 2", "'yesterday'"]),
         (["name,verdict", "train/cat/00.png,drop"], ["no column 'id'", "'name'"]),
         (["id,verdict"], ["no rows"]),
@@ -90,6 +92,32 @@ def test_unknown_classes_are_refused_before_a_source_with_known_classes_is_read(
     decisions = table(tmp_path / "decisions.csv", "id,verdict,label", "digits:0,relabel,ten")
     with pytest.raises(DataRefused, match="'ten'"):
         prepare("sample", tmp_path / "out", decisions=decisions, progress=lambda *_: pytest.fail("it was read"))
+
+
+def test_an_id_that_is_not_text_is_refused(folder, tmp_path):
+    decisions = table(tmp_path / "decisions.jsonl", '{"id": 7, "verdict": "drop"}')
+    with pytest.raises(DataRefused, match="line 1: id 7 is not text"):
+        prepare("images", tmp_path / "out", str(folder), decisions=decisions)
+
+
+def test_the_order_of_decisions_does_not_lead_to_another_span(folder, tmp_path):
+    out, decisions = tmp_path / "out", tmp_path / "decisions.csv"
+    lines = ["train/cat/00.png,drop,,cat,Ada", "train/dog/00.png,relabel,fox,dog,Ada"]
+    for rows in lines, reversed(lines):
+        table(decisions, "id,verdict,label,given,by", *rows)
+        prepare("images", out, str(folder), decisions=decisions)
+    assert [path.name for path in out.glob("span-*")] == ["span-1"]
+
+
+def records(*ids):
+    return [Record("train", "cat", id, b"") for id in ids]
+
+
+def test_two_images_with_the_same_readable_id_are_refused(tmp_path):
+    decisions = read(table(tmp_path / "decisions.jsonl", json.dumps({"id": "a\\xff.png", "verdict": "drop"})))
+    assert [*decide(records(b"a\xff.png"), decisions, set(), set())] == []
+    with pytest.raises(DataRefused, match="two images of the source have the id"):
+        list(decide(records(b"a\xff.png", b"a\\xff.png"), decisions, set(), set()))
 
 
 @pytest.mark.parametrize("name", ["missing.csv", "decisions.txt"])
@@ -111,3 +139,6 @@ def test_workers_of_an_engine_apply_decisions_as_a_single_process_does(folder, t
     unknown = table(tmp_path / "unknown.csv", "id,verdict,label", "train/cat/none.png,drop,")
     with pytest.raises(DataRefused, match=r"has no image 'train/cat/none.png'"):
         prepare("images", tmp_path / "2", str(folder), decisions=unknown, run_tasks=runner)
+    mismatch = table(tmp_path / "mismatch.csv", "id,verdict,given", "train/cat/00.png,drop,dog")
+    with pytest.raises(DataRefused, match=r"'dog' in the column 'given'"):
+        prepare("images", tmp_path / "2", str(folder), decisions=mismatch, run_tasks=runner)

@@ -11,6 +11,7 @@ from components.data.labels.suspects import (
     assign_folds,
     estimate_wrong,
     find_far,
+    find_large_classes,
     find_suspects,
 )
 from components.data.statistics.conflicts import CONFLICTS_SCHEMA
@@ -67,7 +68,7 @@ def test_wrong_labels_are_suspects_with_the_predicted_class():
         row = by_id.loc[b"%03d.png" % number]
         assert (row.label, row.suggested) == (NAMES[labels[number]], NAMES[true[number]])
         assert np.isclose(row.score, 0.1)
-    assert np.isclose(estimate_wrong(labels, confident(true)), 0.01)
+    assert np.isclose(estimate_wrong(labels, confident(true), np.arange(3)), 0.01)
 
 
 def test_suspects_are_ranked_by_score_and_listed_once_with_their_first_reason():
@@ -111,3 +112,23 @@ def test_far_images_are_far_compared_with_those_of_their_fold():
     distances[50:] *= 10
     distances[7] = 0.9  # far in the first fold, near in the second
     assert list(np.flatnonzero(find_far(distances, folds))) == [7]
+
+
+def test_a_class_that_is_too_small_to_be_learned_does_not_change_the_estimate():
+    labels = np.arange(300) % 2
+    labels[[17, 88]] = 2
+    # A ViT that was trained on one image of a class predicts others.
+    probabilities = np.random.default_rng(0).dirichlet([1, 1, 0.05], 300)
+    own = np.arange(300) % 2
+    probabilities[np.arange(300), own] += 4
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    table = images(labels).assign(digest=[f"{number}" for number in range(300)])
+    large = find_large_classes(table, folds=3)
+    assert list(large) == [0, 1]
+    assert estimate_wrong(labels, probabilities, np.arange(3)) > 0 == estimate_wrong(labels, probabilities, large)
+
+
+def test_copies_do_not_make_a_class_larger():
+    table = images(np.arange(60) % 2).assign(digest=[f"{number % 40}" for number in range(60)])
+    assert list(find_large_classes(table, folds=3)) == [0, 1]  # 20 different images of each
+    assert list(find_large_classes(table, folds=11)) == []
