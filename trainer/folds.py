@@ -5,14 +5,14 @@ import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from sklearn.neighbors import NearestNeighbors
 
 from trainer.checkpoint import Checkpoints
-from trainer.input import Split
+from trainer.input import Split, check_free
 from trainer.settings import AugmentSettings, ModelSettings, TrainingSettings
 from trainer.train import build_vit, train
 from trainer.vit import ViT
@@ -101,40 +101,67 @@ def predict_out_of_fold(
         mean: Mean of the pixels of each channel, in units of 0 to 255, [3].
         std: Standard deviation of the pixels of each channel, in units of 0 to 255, [3].
         checkpoints: Folder of the checkpoints of these trainings. Its name is a digest of all other arguments.
+
+    Returns:
+        The predictions.
+
+    Raises:
+        OSError: If TMPDIR has no room for the images of a fold and of the others.
     """
-    count = int(folds.max()) + 1
+    sizes = np.bincount(folds)
+    count, most, fewest = len(sizes), int(sizes.max()), int(sizes.min())
+    copied = len(split) - fewest + most
+    check_free(copied, copied * split.images[0].nbytes)
     probabilities = np.empty((len(split), classes), np.float32)
     distances = np.empty(len(split), np.float32)
-    for fold in range(count):
-        held_out, others = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-        log.info("fold %d of %d", fold + 1, count)
-        trained = train(
-            partial(build_vit, recipe.model, classes, mean, std),
-            classes=classes,
-            augmentation=recipe.augmentation,
-            training=recipe.training,
-            train_split=_subset(split, others),
-            val_split=_subset(split, held_out),
-            log_dir=None,
-            checkpoints=Checkpoints(checkpoints / f"fold-{fold}", others=count),
-        )
-        sample = np.random.default_rng(recipe.training.seed).permutation(others)[:_MOST_COMPARED]
-        known, _ = _classify(trained.last, split, np.sort(sample), recipe.augmentation.flip)
-        features, probabilities[held_out] = _classify(trained.last, split, held_out, recipe.augmentation.flip)
-        neighbours = NearestNeighbors(n_neighbors=min(_NEIGHBOURS, len(known)), metric="cosine").fit(known)
-        distances[held_out] = neighbours.kneighbors(features)[0].mean(axis=1)
+    with tempfile.TemporaryFile() as training_file, tempfile.TemporaryFile() as held_out_file:
+        training_room = _Room(training_file, split, len(split) - fewest)
+        held_out_room = _Room(held_out_file, split, most)
+        for fold in range(count):
+            held_out, others = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+            log.info("fold %d of %d", fold + 1, count)
+            trained = train(
+                partial(build_vit, recipe.model, classes, mean, std),
+                classes=classes,
+                augmentation=recipe.augmentation,
+                training=recipe.training,
+                train_split=training_room.fill(others),
+                val_split=held_out_room.fill(held_out),
+                log_dir=None,
+                checkpoints=Checkpoints(checkpoints / f"fold-{fold}", others=count),
+            )
+            sample = np.random.default_rng(recipe.training.seed).permutation(others)[:_MOST_COMPARED]
+            known, _ = _classify(trained.last, split, np.sort(sample), recipe.augmentation.flip)
+            features, probabilities[held_out] = _classify(trained.last, split, held_out, recipe.augmentation.flip)
+            neighbours = NearestNeighbors(n_neighbors=min(_NEIGHBOURS, len(known)), metric="cosine").fit(known)
+            distances[held_out] = neighbours.kneighbors(features)[0].mean(axis=1)
     return Predictions(probabilities, distances)
 
 
-def _subset(split: Split, rows: np.ndarray) -> Split:
-    """Return some images of a split, copied to a temporary file in TMPDIR, because memory may not hold them."""
-    with tempfile.TemporaryFile() as file:  # the map keeps its content after it is closed
+class _Room:
+    """Copies of some images of a split in a file that is mapped into memory, because memory may not hold them.
+
+    Each fold overwrites the images of the fold before. TensorFlow keeps the data sets of earlier trainings, and a file
+    for each fold would take room on the disk for as long as these are mapped.
+
+    Args:
+        file: An empty file.
+        split: The split.
+        most: Largest number of images that are copied at a time.
+    """
+
+    def __init__(self, file: BinaryIO, split: Split, most: int) -> None:
+        self._file, self._split = file, split
+        self._images = np.memmap(file, np.uint8, "r+", shape=(most, *split.images.shape[1:]))
+
+    def fill(self, rows: np.ndarray) -> Split:
+        """Copy images, and return them with their labels. Images that were copied before are overwritten."""
         # Written rather than mapped: a full disk is then an OSError, and would otherwise kill the process.
+        self._file.seek(0)
         for start in range(0, len(rows), _BATCH):
-            file.write(np.ascontiguousarray(split.images[rows[start : start + _BATCH]]).data)
-        file.flush()
-        images = np.memmap(file, np.uint8, "c", shape=(len(rows), *split.images.shape[1:]))
-    return Split(images, split.labels[rows])
+            self._file.write(np.ascontiguousarray(self._split.images[rows[start : start + _BATCH]]).data)
+        self._file.flush()
+        return Split(self._images[: len(rows)], self._split.labels[rows])
 
 
 def _classify(vit: ViT, split: Split, rows: np.ndarray, mirror: bool) -> tuple[np.ndarray, np.ndarray]:

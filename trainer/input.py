@@ -140,6 +140,20 @@ def check_room(splits: list[tuple[list[str], int]]) -> int:
         if not found:
             raise ValueError(f"no examples in {', '.join(patterns)}")
         images, needed = images + found, needed + found * size**2 * 3
+    check_free(images, needed)
+    return images
+
+
+def check_free(images: int, needed: int) -> None:
+    """Check that TMPDIR has room for decoded images.
+
+    Args:
+        images: Number of the images.
+        needed: Size of their pixels in bytes.
+
+    Raises:
+        OSError: If there is too little room.
+    """
     folder = tempfile.gettempdir()
     free = shutil.disk_usage(folder).free
     if needed > free:
@@ -148,7 +162,6 @@ def check_room(splits: list[tuple[list[str], int]]) -> int:
             f"the pixels of {images:,} images take {needed / 2**30:.2f} GiB, and {folder} has {free / 2**30:.2f} "
             "GiB left: set TMPDIR to a folder with more room",
         )
-    return images
 
 
 def _find(patterns: list[str]) -> list[str]:

@@ -1,11 +1,15 @@
 """Tests of predictions for images by ViTs that were not trained on them."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from trainer.folds import Recipe, predict_out_of_fold, small_recipe
 from trainer.input import Split
 from trainer.settings import AugmentSettings, ModelSettings, TrainingSettings
+from trainer.train import train
 
 # A training that is compiled faster than that of `small_recipe`.
 TINY = Recipe(
@@ -56,6 +60,24 @@ def test_wrong_labels_are_not_learned_from_the_images_themselves(checked):
 
 def test_an_image_like_no_other_is_far_away(checked):
     assert checked[2].distances.argmax() == 50
+
+
+def test_later_folds_take_no_more_room_on_the_disk(checked, monkeypatch):
+    maps = []
+
+    def count_maps(*arguments, **options):
+        maps.append(sum("(deleted)" in line for line in Path("/proc/self/maps").read_text().splitlines()))
+        return train(*arguments, **options)
+
+    monkeypatch.setattr("trainer.folds.train", count_maps)
+    predict_out_of_fold(*checked[0])
+    assert len(maps) == 2 and maps[0] == maps[1] > 0
+
+
+def test_images_that_do_not_fit_on_the_disk_are_refused_before_a_training(checked, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=120 * 8 * 8 * 3 - 1))
+    with pytest.raises(OSError, match=r"the pixels of 120 images take .*: set TMPDIR"):
+        predict_out_of_fold(*checked[0])
 
 
 def test_a_repetition_continues_from_the_checkpoints(checked, caplog):
