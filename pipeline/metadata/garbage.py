@@ -68,7 +68,7 @@ def garbage(store: Reader, pipeline: str, root: Path, keep: int, pushed: Collect
     - the newest passed verdict on each span, which a later span is compared with;
     - the newest export of each pushed model to each format;
     - the statistics and the evaluation of each pushed model, which `vitpipe monitor` compares traffic with, and the
-      newest report of that command;
+      newest report of that command, and its newest report with an alert;
     - the newest result of a tuning of each search space, which a training may use.
 
     Artifacts that an interrupted call marked for deletion are garbage, too, because no run uses them.

@@ -20,7 +20,7 @@ _MOST_ROWS = 200_000  # training images from which the usual looks are measured
 
 @dataclass(frozen=True)
 class Reference:
-    """What traffic is compared with."""
+    """Training images and test answers that traffic is compared with."""
 
     version: int
     classes: list[str]  # in index order

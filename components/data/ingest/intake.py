@@ -39,7 +39,7 @@ class Counted:
 
 @dataclass
 class Tally:
-    """What was found in the records of a source, or of a part of it."""
+    """Counts of the records of a source, or of a part of it."""
 
     records: int = 0
     numbers: dict[str, int] = field(default_factory=dict)  # of the classes, in the order in which they first appear
