@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer import devices
 from trainer.augment import augment, draws_per_image
 from trainer.input import PADDING_LABEL, Share, Split, dataset, evaluation_batches, training_batches
 from trainer.optimizer import build_optimizer, clip_by_global_norm, ema_momentum
@@ -36,8 +37,8 @@ class Learner:
 
     A batch is split evenly over the replicas. Their gradients are summed before they are clipped and applied, and all
     random choices come from the random numbers of the batch. So the number of devices does not change the result,
-    except for rounding. On one device the whole step is one XLA program, except in bfloat16 on a CPU. On several
-    devices XLA compiles the computation of the gradients, which each replica does by itself.
+    except for rounding. On one device the whole step is one XLA program, except in bfloat16 on a CPU with instructions
+    for it. On several devices XLA compiles the computation of the gradients, which each replica does by itself.
 
     Attributes:
         model: The classifier that is trained.
@@ -99,9 +100,11 @@ class Learner:
         self._weights = [weight.value for weight in self.model.trainable_weights]
         self._is_compiled = False
         # On a CPU with instructions for bfloat16, TensorFlow's products are twice as fast in bfloat16 as in float32,
-        # but XLA's are not. All other operations are faster with XLA, which passes over memory less often.
+        # but XLA's are not. On other CPUs, TensorFlow takes many times as long to emulate them, and XLA multiplies in
+        # float32. All other operations are faster with XLA, which passes over memory less often.
         on_cpu = not tf.config.list_physical_devices("GPU")
-        self._xla_multiplies = not (on_cpu and self.model.compute_dtype == "bfloat16")
+        native = on_cpu and devices.cpu_multiplies_bfloat16()
+        self._xla_multiplies = not (native and self.model.compute_dtype == "bfloat16")
         if replicas == 1:
             self._step = self._compile(self._step_on_one_device)
             self._evaluation_step = self._compile(self._evaluate_batch)

@@ -67,7 +67,8 @@ def copy_window(
     """Copy the images of several spans into the folders of their splits.
 
     Images are equal if their pixels are. If several spans contain an image, that of the newest one is copied, because
-    its label may have been corrected. Images that one span contains several times stay repeated. The ids of the copies
+    its label may have been corrected. An image that a decision dropped from a span is not copied from earlier ones.
+    Images that one span contains several times stay repeated. The ids of the copies
     begin with the name of their span, for example `span-2/`, because an id is unique only within its span. Shards
     without such images have equal copies in all windows, so that ImageStatistics measures them only once.
 
@@ -86,6 +87,7 @@ def copy_window(
     Raises:
         DataRefused: if a shard changes while it is copied.
     """
+    manifests = {number: manifest.read(span_folder(data, number)) for number in numbers}
     shards = [
         _Shard(
             number,
@@ -97,7 +99,7 @@ def copy_window(
             str(folders[split] / Path(name).name.replace("part-", f"part-span-{number}-", 1)),
         )
         for number in numbers
-        for name, shard in sorted(manifest.read(span_folder(data, number)).shards.items())
+        for name, shard in sorted(manifests[number].shards.items())
         if (split := name.partition("/")[0]) in folders
     ]
     with make_pipeline() as pipeline:
@@ -113,7 +115,7 @@ def copy_window(
             np.save(shard.kept, new & (each <= last) if shard.split == "train" else new)
         copied[number] = sum(int(np.load(shard.kept).sum()) for shard in of_span)
         if number != numbers[-1]:
-            seen = np.unique(np.concatenate([seen, *keys]))
+            seen = np.unique(np.concatenate([seen, *keys, np.array(manifests[number].dropped, np.uint64)]))
     with make_pipeline() as pipeline:
         _ = pipeline | "shards to copy" >> beam.Create(shards) | beam.Reshuffle() | beam.Map(_copy)
     return copied

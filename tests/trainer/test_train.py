@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tests.helpers.job import PLAIN, TRAINING, split
+from trainer import devices
 from trainer.checkpoint import Checkpoints
 from trainer.input import Split
 from trainer.settings import AugmentSettings, ModelSettings, TrainingSettings
@@ -146,9 +147,16 @@ def test_float16_training_recovers_from_an_overflow(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "training", [{"precision": "bfloat16"}, {"precision": "bfloat16", "accumulate": 2}, {"precision": "float16"}]
+    ("training", "cpu_multiplies"),
+    [
+        ({"precision": "bfloat16"}, True),
+        ({"precision": "bfloat16", "accumulate": 2}, True),
+        ({"precision": "bfloat16"}, False),
+        ({"precision": "float16"}, False),
+    ],
 )
-def test_mixed_precision_learns_and_exports_float32(tmp_path, training):
+def test_mixed_precision_learns_and_exports_float32(tmp_path, training, cpu_multiplies, monkeypatch):
+    monkeypatch.setattr(devices, "cpu_multiplies_bfloat16", lambda: cpu_multiplies)
     best, _ = run(tmp_path, training)
     assert best.dtype_policy.name == "float32"
     assert history(tmp_path)[-1]["val_accuracy"] > 0.95

@@ -168,12 +168,6 @@ def prepare(
                 "tested on the test split of another span",
                 sys.stderr,
             )
-            if decided.drop:
-                print_line(
-                    "if data.window is above 1, a dropped image comes back from an earlier span that has it: set "
-                    "data.window to 1 to train without it",
-                    sys.stderr,
-                )
     elif _had_decisions(out, before, manifest):
         print_line(
             "decisions were applied to this source in an earlier span, and are not applied in this one: to apply "

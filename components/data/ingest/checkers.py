@@ -90,7 +90,8 @@ def _join(
         if isinstance(record, RejectedRecord):
             yield record
         elif isinstance(answer := next(remaining), str):
-            yield RejectedRecord(record.id, answer, record.class_name)
+            if not record.dropped:
+                yield RejectedRecord(record.id, answer, record.class_name)
         else:
             yield record, answer
 

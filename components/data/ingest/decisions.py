@@ -121,7 +121,7 @@ def _time(where: str, text: str) -> datetime:
 
 
 def apply(source: Source, decisions: Decisions) -> Source:
-    """Return a source with changed labels and without dropped images. Its parts are not changed, see `decide`.
+    """Return a source with changed labels and marked images, see `decide`. Its parts are not changed.
 
     Args:
         source: the source.
@@ -145,7 +145,7 @@ def apply(source: Source, decisions: Decisions) -> Source:
 def decide(
     records: Iterable[Record | RejectedRecord], decisions: Decisions, decided: set[str], classes: set[str]
 ) -> Iterator[Record | RejectedRecord]:
-    """Yield records with changed labels, and leave out those that are dropped.
+    """Yield records with changed labels, and mark those that are dropped.
 
     Args:
         records: the records of a source or of a part of it.
@@ -168,6 +168,8 @@ def decide(
             yield record
         elif decision.class_name is not None:
             yield replace(record, class_name=decision.class_name)
+        elif isinstance(record, Record):
+            yield replace(record, dropped=True)
 
 
 def add_decided(decisions: Decisions, decided: set[str], id: str) -> None:

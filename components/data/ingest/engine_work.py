@@ -285,7 +285,7 @@ def _to_tally(found: dict[str, Any]) -> Tally:
         name: {key: Counted(**group) for key, group in found[name].items()}
         for name in ("rejected", "passed_over", "remarked")
     }
-    return Tally(found["records"], found["numbers"], shapes, **groups)
+    return Tally(found["records"], found["numbers"], shapes, **groups, dropped=found["dropped"])
 
 
 @contextmanager

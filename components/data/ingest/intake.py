@@ -47,6 +47,7 @@ class Tally:
     rejected: dict[str, Counted] = field(default_factory=dict)  # by reason
     passed_over: dict[str, Counted] = field(default_factory=dict)  # by reason
     remarked: dict[str, Counted] = field(default_factory=dict)  # accepted images, by remark
+    dropped: list[int] = field(default_factory=list)  # keys of the pixels of dropped images, see `history.keys`
 
     def number(self, class_name: str) -> int:
         """Return the provisional number of a class."""
@@ -69,6 +70,7 @@ class Tally:
         ):
             for name, counted in others.items():
                 mine.setdefault(name, Counted()).add(counted)
+        self.dropped += later.dropped
         return [self.number(name) for name in later.numbers]
 
 
@@ -80,6 +82,7 @@ class Intake(NamedTuple):
     rejected: tuple[Rejection, ...]
     remarked: tuple[RemarkCount, ...]
     passed_over: Rejection | None
+    dropped: tuple[int, ...]  # sorted keys of the pixels of dropped images
 
 
 def take_in(
@@ -113,6 +116,9 @@ def take_in(
             else:
                 record, image = result
                 recognised_by = keys(record.class_name, record.id, image.digest)
+                if record.dropped:
+                    tally.dropped.append(recognised_by.content)
+                    continue
                 file.add(record.split, tally.number(record.class_name), record.id, record.image, recognised_by)
                 for remark in image.remarks:
                     tally.remarked.setdefault(remark, Counted()).add_id(record.id)
@@ -163,7 +169,8 @@ def accept(
         for name, found in _sorted(tally.remarked)
     )
     shape = tally.shapes[0] if len(tally.shapes) == 1 else None
-    return Intake(names, shape, rejected, remarked, passed_over[0] if passed_over else None), spool
+    dropped = tuple(sorted({*tally.dropped}))
+    return Intake(names, shape, rejected, remarked, passed_over[0] if passed_over else None, dropped), spool
 
 
 def _sorted(groups: dict[str, Counted]) -> list[tuple[str, Counted]]:

@@ -131,6 +131,8 @@ class Manifest(_Frozen):
         rejected: rejected records by reason.
         remarked: accepted images by remark.
         passed_over: files that are obviously not images.
+        dropped: keys of the pixels of images that a decision dropped, see `components.data.ingest.history.keys`. A
+            window takes them from no earlier span.
         history: the history file, or None if an earlier version without histories wrote the span.
         tool_version: the version of vitpipe that wrote the span.
     """
@@ -146,6 +148,7 @@ class Manifest(_Frozen):
     rejected: tuple[Rejection, ...]
     remarked: tuple[RemarkCount, ...] = ()
     passed_over: Rejection | None = None
+    dropped: tuple[NonNegativeInt, ...] = ()
     history: HistoryFile | None = None
     tool_version: str
 
@@ -161,8 +164,9 @@ class Manifest(_Frozen):
         return sum(self.counts[split].values())
 
     def digest(self) -> str:
-        """Return a sha256 over the names and digests of the shards, which is equal for spans with equal shards."""
+        """Return a sha256 over the names and digests of the shards, and over the dropped images if there are any."""
         lines = "".join(f"{self.shards[name].sha256}  {name}\n" for name in sorted(self.shards))
+        lines += "".join(f"{key}  dropped\n" for key in self.dropped)
         return hashlib.sha256(lines.encode()).hexdigest()
 
 

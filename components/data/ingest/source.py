@@ -48,12 +48,14 @@ class Record:
         class_name: name of the class.
         id: origin of the image, unique within the source.
         image: PNG or JPEG bytes.
+        dropped: true if a person decided that the image does not belong to the data.
     """
 
     split: str | None
     class_name: str
     id: bytes
     image: bytes
+    dropped: bool = False
 
 
 @dataclass(frozen=True, slots=True)

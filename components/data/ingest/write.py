@@ -119,6 +119,7 @@ def _write_span(
         rejected=intake.rejected,
         remarked=intake.remarked,
         passed_over=intake.passed_over,
+        dropped=intake.dropped,
         history=history.with_span(number, splits).write(folder),
         tool_version=importlib.metadata.version("vitpipe"),
     )

@@ -47,7 +47,6 @@ def render(span: int, figures: LabelFigures, suspects: pd.DataFrame, folders: Ma
         entries=[
             (row, exhibit, _source_id(row.id, row.shard, span)) for row, exhibit in zip(rows, exhibits, strict=True)
         ],
-        has_window=any(row.shard.startswith(_OF_WINDOW) for row in rows),
         total=len(suspects),
     )
 

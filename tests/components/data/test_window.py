@@ -12,7 +12,7 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.orchestration.portable import runtime_parameter_utils
 
 from components.data.example_gen import SpanExampleGen
-from components.data.ingest import tfrecord
+from components.data.ingest import prepare, tfrecord
 from components.data.span_properties import EARLIER_SPANS, data_digest
 from pipeline.drawing.lineage import describe
 from pipeline.metadata.address import Address
@@ -84,6 +84,23 @@ def test_of_an_image_in_several_spans_that_of_the_newest_counts(ingest, tmp_path
     }
     assert {*read(examples, "val")} == {"span-4/50.png", "span-2/51.png", "span-2/twice.png"}
     assert {path.name for path in tmp_path.glob("root/SpanExampleGen/examples/*/*")} == {"Split-train", "Split-val"}
+
+
+def test_an_image_that_a_decision_dropped_is_not_taken_from_an_earlier_span(ingest, tmp_path):
+    for seed in range(90):
+        path = tmp_path / f"photos/{seed % 3}/{seed}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(picture(seed), "PNG"))
+    data, decisions = tmp_path / "data", tmp_path / "decisions.csv"
+    prepare("images", data, str(tmp_path / "photos"))
+    _, before = ingest(newest=1, window=2)
+    dropped = sorted(read(before))[0]
+    decisions.write_text(f"id,verdict\n{dropped.removeprefix('span-1/')},drop\n")
+    prepare("images", data, str(tmp_path / "photos"), decisions=decisions)
+    _, examples = ingest(newest=2, window=2)
+    assert {*read(examples)} == {id.replace("span-1", "span-2") for id in read(before)} - {
+        dropped.replace("span-1", "span-2")
+    }
 
 
 def test_images_that_were_encoded_again_without_loss_are_equal(ingest, tmp_path):
