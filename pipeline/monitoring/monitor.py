@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from components.data.gate.bounds import DataGateSettings
 from components.data.ingest import rows
-from components.errors import DataRefused, NotFound, UsageError
+from components.errors import DataRefused, NotFound, ServerError, UsageError
 from components.model.serving_folder import ModelRecord, read_record, versions
 from pipeline.metadata.address import Address
 from pipeline.metadata.garbage import FIRST_ALERT
@@ -23,10 +23,11 @@ from pipeline.monitoring.report import REPORT, MonitorReport, Window, log_proble
 from pipeline.monitoring.sample import IMAGES as SAMPLE_IMAGES
 from pipeline.monitoring.sample import Sampler, check_folder, write_sample
 from pipeline.monitoring.serving_log import Answer, parse
+from pipeline.monitoring.webhook import message, send
 from pipeline.monitoring.windows import Sums, Windows
 from pipeline.pushed_models import pushed_artifact
 from pipeline.result.run_result import RunResult
-from pipeline.settings import LayeredSettings, Source, flag_source, merge_sources
+from pipeline.settings import LayeredSettings, Source, explicit_sources, merge_sources
 from pipeline.settings.monitor import MonitorSettings
 
 IMAGES = 1000  # default size of a window
@@ -40,6 +41,13 @@ class WindowSize(NamedTuple):
 
     images: int | None
     seconds: float | None
+
+
+class Recorded(NamedTuple):
+    """Report in ML Metadata."""
+
+    artifact: int  # id
+    file: Path
 
 
 class _Bounds(LayeredSettings):
@@ -199,11 +207,8 @@ class Monitor:
             problems=log_problems(self.problems),
         )
 
-    def record(self, report: MonitorReport) -> int:
+    def record(self, report: MonitorReport) -> Recorded:
         """Record a report in ML Metadata as an execution that read the pushed models.
-
-        Returns:
-            The id of the artifact.
 
         Raises:
             NotFound: if ML Metadata does not know the model of a window.
@@ -233,7 +238,28 @@ class Monitor:
                 FIRST_ALERT: report.first_alert,
                 "logs": report.logs,
             }
-        return output.artifact
+        return Recorded(output.artifact, output.folder / REPORT)
+
+    def send_alerts(self, windows: Sequence[Window], recorded: Recorded | None) -> None:
+        """Send a message about each window with an alert to the webhook of the settings, if it is set.
+
+        Args:
+            windows: the windows.
+            recorded: the report that has them; None if it could not be recorded.
+
+        Raises:
+            ServerError: if a message was not accepted. The windows after it are not sent.
+        """
+        address = self._newest.bounds.monitor.webhook
+        alerted = [window for window in windows if window.alerts]
+        if not address.get_secret_value():
+            return
+        for place, window in enumerate(alerted):
+            try:
+                send(address, message(self.name, window, str(recorded.file) if recorded else None))
+            except ServerError as error:
+                left = len(alerted) - place
+                raise ServerError(f"{error}. {left:,} of {len(alerted):,} windows with alerts were not sent") from None
 
     def write_sample(self, folder: Path, report: int) -> int:
         """Write the images that were chosen for labelling to a new folder.
@@ -306,7 +332,8 @@ def monitor(
         runs: folder of the run folders.
 
     Returns:
-        The report, which ML Metadata records as an artifact that was made from the pushed models.
+        The report, which ML Metadata records as an artifact that was made from the pushed models. Only the command
+        sends alerts to a webhook.
 
     Raises:
         UsageError: if a path, a model or its reference does not exist, or a setting is wrong.
@@ -317,9 +344,9 @@ def monitor(
         check_folder(sample)
     opened = Monitor(name, logs, labels, window, overrides, runs, sample_images if sample else 0)
     report = opened.read_all()
-    artifact = opened.record(report)
+    recorded = opened.record(report)
     if sample:
-        opened.write_sample(sample, artifact)
+        opened.write_sample(sample, recorded.artifact)
     return report
 
 
@@ -342,7 +369,8 @@ def window_size(text: str) -> WindowSize:
 def _bounds(run: Run, overrides: Sequence[str]) -> _Bounds:
     recorded = RunResult(run).settings
     values = {group: recorded[group] for group in _Bounds.model_fields if group in recorded}
-    return merge_sources(_Bounds, [*map(flag_source, reversed(overrides)), Source(values, f"run {run.name}")])
+    explicit = explicit_sources(overrides, groups=_Bounds.model_fields)
+    return merge_sources(_Bounds, [*explicit, Source(values, f"run {run.name}")])
 
 
 def _read_labels(table: Path | None) -> dict[str, str]:

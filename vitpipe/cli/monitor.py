@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from components.errors import Exit, UsageError
+from components.errors import Exit, ServerError, UsageError
 from pipeline.console.logs import redirected
 from pipeline.console.terminal import json_text, print_json, print_line
 from pipeline.error_messages import explain_error
@@ -19,7 +19,7 @@ from vitpipe.cli.run import terminate
 from vitpipe.cli.tables import local_time, print_rows, print_warnings
 
 if TYPE_CHECKING:
-    from pipeline.monitoring.monitor import Monitor
+    from pipeline.monitoring.monitor import Monitor, Recorded
     from pipeline.monitoring.report import LogProblem, MonitorReport, Window, WindowFinding
 
 app = typer.Typer()
@@ -90,9 +90,9 @@ def monitor(
         print_rows(_COLUMNS, map(_row, report.windows))
     _print_rest(report)
     sys.stdout.flush()
-    artifact = _record(opened, report)
+    recorded = _record_and_send(opened, report)
     if sample:
-        images = opened.write_sample(sample, artifact)
+        images = opened.write_sample(sample, recorded.artifact)
         print_line(f"{sample}: {images:,} images; enter their classes in {sample / 'labels.csv'}", sys.stderr)
     raise typer.Exit(report.exit)
 
@@ -129,7 +129,7 @@ def _follow(opened: "Monitor", as_json: bool) -> Exit:
 
     def record() -> None:
         try:
-            _record(opened, opened.report(unrecorded))
+            _record_and_send(opened, opened.report(unrecorded))
         except Exception as error:  # the store may answer again later
             print_warnings([f"{len(unrecorded):,} windows are not recorded: {explain_error(error) or error}"])
         unrecorded.clear()
@@ -155,11 +155,20 @@ def _follow(opened: "Monitor", as_json: bool) -> Exit:
     return max(ends, key=(Exit.OK, Exit.NOT_BLESSED, Exit.DATA_REFUSED).index)
 
 
-def _record(opened: "Monitor", report: "MonitorReport") -> int:
-    with redirected(Path(os.devnull)):
-        artifact = opened.record(report)
-    print_line(f"report: artifact {artifact}, see `vitpipe lineage {artifact}`", sys.stderr)
-    return artifact
+def _record_and_send(opened: "Monitor", report: "MonitorReport") -> "Recorded":
+    """Record a report in ML Metadata, and send its alerts to the webhook even if it cannot be recorded."""
+    recorded = None
+    try:
+        with redirected(Path(os.devnull)):
+            recorded = opened.record(report)
+        print_line(f"report: artifact {recorded.artifact}, see `vitpipe lineage {recorded.artifact}`", sys.stderr)
+    finally:
+        try:
+            with redirected(Path(os.devnull)):  # libraries log the address
+                opened.send_alerts(report.windows, recorded)
+        except ServerError as error:
+            print_warnings([error])
+    return recorded
 
 
 _COLUMNS = ("window", "version", "from", "answers", "failed", "invalid", "p95 ms", "expected", "accuracy", "result")

@@ -18,6 +18,7 @@ from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 from tests.helpers.command import command
 from tests.helpers.traffic import ask, json_line, prediction_log, write_records
+from tests.helpers.webhook import webhook
 from vitpipe.ui.app import create_app
 
 ANSWERS = 300
@@ -53,6 +54,12 @@ def served(short_run, tmp_path_factory):
         "id,label\n" + "".join(f"{at},{names[examples[at].label]}\n" for at in {*chosen})
     )
     return folder
+
+
+@pytest.fixture
+def hook():
+    with webhook() as server:
+        yield server
 
 
 def alerts(window):
@@ -116,6 +123,67 @@ def test_bounds_are_overridden(served, in_this_process):
         assert in_this_process(served, *arguments, "--set", wrong).returncode == 2
 
 
+def test_variables_override_the_recorded_bounds_and_flags_override_variables(served, in_this_process, monkeypatch):
+    monkeypatch.setenv("VITPIPE_MONITOR__ERRORS", "{stop: 1}")
+    monkeypatch.setenv("VITPIPE_DATA_GATE__DRIFT_COLOUR__STOP", "7")
+    monkeypatch.setenv("VITPIPE_TRAINING__EPOCHS", "3")  # of a group that the command does not use
+    flag = ["--set", "data_gate.drift_colour.stop=8"]
+    for more, stop in ([], 7), (flag, 8):
+        done = in_this_process(served, "monitor", "sample", "--logs", "clean.jsonl", "--json", *more)
+        [window] = json.loads(done.stdout)["windows"]
+        bounds = {one["check"]: one["bound"] for one in window["findings"]}
+        assert done.returncode == 0 and bounds["drift_colour"]["stop"] == stop
+        assert bounds["errors"]["stop"] == 1
+    monkeypatch.setenv("VITPIPE_MONITOR__EROORS__STOP", "1")
+    done = in_this_process(served, "monitor", "sample", "--logs", "clean.jsonl")
+    assert done.returncode == 2 and "VITPIPE_MONITOR__EROORS__STOP: monitor.eroors: no such setting" in done.stderr
+
+
+def texts(folder):
+    """Return the content of all files that runs and commands may write."""
+    return b"".join(file.read_bytes() for file in (folder / "runs").rglob("*") if file.is_file())
+
+
+def test_each_window_with_alerts_is_sent_to_the_webhook(served, in_this_process, monkeypatch, hook):
+    arguments = ["monitor", "sample", "--logs", "dark.jsonl", "--window", "100"]
+    monkeypatch.setenv("VITPIPE_MONITOR__WEBHOOK", hook.address)
+    done = in_this_process(served, *arguments, "--json")
+    quiet = in_this_process(served, "monitor", "sample", "--logs", "clean.jsonl")
+    dump = in_this_process(served, "run", "-c", "sample", "--data", "data/sample", "--dry-run")
+    assert (done.returncode, quiet.returncode, dump.returncode) == (3, 0, 0)
+    windows = json.loads(done.stdout)["windows"]
+    assert [one["window"]["number"] for one in hook.messages] == [1, 2, 3]
+    first = hook.messages[0]
+    assert (first["pipeline"], first["version"], first["window"]["answers"]) == ("sample", 1, 100)
+    assert [
+        {"check": one["check"], "value": one["value"], "bound": one["bound"]["stop"], "fix": one["fix"]}
+        for one in alerts(windows[0])
+    ] == [{key: one[key] for key in ("check", "value", "bound", "fix")} for one in first["checks"]]
+    assert "drift_brightness" in {one["check"] for one in first["checks"]}
+    assert first["text"].startswith("sample: ") and "in window 1 of version 1: drift_" in first["text"]
+    assert len(first["text"].splitlines()) == 1
+    assert json.loads(Path(first["report"]).read_text())["windows"][0]["number"] == 1
+    printed = [text for one in (done, quiet, dump) for text in (one.stdout, one.stderr)]
+    assert not any("s3cret" in text for text in printed) and b"s3cret" not in texts(served)
+
+
+def test_a_webhook_that_fails_changes_neither_the_record_nor_the_exit_code(served, in_this_process, monkeypatch, hook):
+    arguments = ["monitor", "sample", "--logs", "dark.jsonl", "--window", "100"]
+    hook.statuses = [200, 404]
+    monkeypatch.setenv("VITPIPE_MONITOR__WEBHOOK", hook.address)
+    done = in_this_process(served, *arguments)
+    assert done.returncode == 3 and "report: artifact" in done.stderr and len(hook.messages) == 2
+    [warning] = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+    assert "127.0.0.1 did not accept an alert (404 Not Found)" in warning
+    assert "2 of 3 windows with alerts were not sent" in warning and "s3cret" not in done.stdout + done.stderr
+    done = in_this_process(served, *arguments, "--set", "monitor.webhook=http://h/s3cret")
+    assert done.returncode == 2 and "only the environment variable VITPIPE_MONITOR__WEBHOOK" in done.stderr
+    assert "s3cret" not in done.stderr
+    monkeypatch.setenv("VITPIPE_MONITOR__WEBHOOK", "ftp://h/s3cret")
+    done = in_this_process(served, *arguments)
+    assert done.returncode == 2 and "it is not a web address" in done.stderr and "s3cret" not in done.stderr
+
+
 def test_a_hostile_log_is_counted_and_escaped(served, in_this_process):
     image = (served / "clean.jsonl").read_text().splitlines()[0]
     lines = [image, "\x1b]0;title\x07\n", json_line(**{"class": "\x1b[2Jzebra"}), json_line(version=99)]
@@ -164,11 +232,12 @@ def test_wrong_usage(served, in_this_process, arguments):
     assert in_this_process(served, "monitor", *arguments).returncode == 2
 
 
-def test_follow_reads_what_is_appended(served):
+def test_follow_reads_what_is_appended(served, hook):
     log = served / "growing.jsonl"
     lines = (served / "dark.jsonl").read_text().splitlines(keepends=True)
     log.write_text("".join(lines[:150]))
-    line, options = command(served, "monitor", "sample", "--logs", log, "--window", "100", "--follow", "--json")
+    arguments = ["monitor", "sample", "--logs", log, "--window", "100", "--follow", "--json"]
+    line, options = command(served, *arguments, VITPIPE_MONITOR__WEBHOOK=hook.address)
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
     try:
         first = json.loads(process.stdout.readline())
@@ -185,6 +254,9 @@ def test_follow_reads_what_is_appended(served):
     assert [window["answers"] for window in (first, second, last)] == [100, 100, 20]
     assert process.returncode == 3, errors
     assert alerts(first) and alerts(second) and errors.count("report: artifact") == 3
+    assert not alerts(last)  # it is too small
+    assert [one["window"]["number"] for one in hook.messages] == [1, 2]
+    assert len({one["report"] for one in hook.messages}) == 2
 
 
 def test_images_worth_labelling_become_the_next_span(served, in_this_process):
