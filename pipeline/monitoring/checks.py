@@ -12,7 +12,6 @@ import numpy as np
 
 from components.data.gate.bounds import Bound, DataGateSettings
 from components.data.gate.checks import divergence, drift
-from components.data.pictures import ExamplePicture
 from components.model.evaluator.measures import exact_interval
 from pipeline.monitoring import chance
 from pipeline.monitoring.calibration import confidence_histogram
@@ -196,10 +195,10 @@ def _colour_limit(reference: Reference, usable: int, trained: int, probability: 
 def _farthest(sums: Sums, names: list[str]) -> list[FarImage]:
     return [
         FarImage(
-            place=one.answer.place,
-            distance=distance,
-            answer=names[one.index] if one.index >= 0 else "",
-            picture=ExamplePicture("", b"", image=one.answer.image or b"").source,
+            place=far.place,
+            distance=far.distance,
+            answer=names[far.predicted] if far.predicted >= 0 else "",
+            picture=far.picture,
         )
-        for distance, _, one in sorted(sums.farthest, key=lambda far: far[:2], reverse=True)
+        for far in sorted(sums.farthest, reverse=True)
     ]

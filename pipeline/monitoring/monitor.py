@@ -2,7 +2,8 @@
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +25,7 @@ from pipeline.monitoring.sample import IMAGES as SAMPLE_IMAGES
 from pipeline.monitoring.sample import Sampler, check_folder, write_sample
 from pipeline.monitoring.serving_log import Answer, parse
 from pipeline.monitoring.webhook import message, send
-from pipeline.monitoring.windows import Sums, Windows
+from pipeline.monitoring.windows import PICTURED, Sums, Windows
 from pipeline.pushed_models import pushed_artifact
 from pipeline.result.run_result import RunResult
 from pipeline.settings import LayeredSettings, Source, explicit_sources, merge_sources
@@ -94,6 +95,7 @@ class Monitor:
         sample: number of images to choose for `write_sample`.
         follow: the logs are read several times, while they grow. False: they are read once, and each window of time has
             the answers of all files.
+        progress: called with the number of answers so far, and the share of the logs that was read.
 
     Raises:
         UsageError: if a path, a model or its reference does not exist, or a setting is wrong.
@@ -111,8 +113,9 @@ class Monitor:
         runs: Path = Path("runs"),
         sample: int = 0,
         follow: bool = False,
+        progress: Callable[[int, float], None] = lambda _answers, _share: None,
     ) -> None:
-        self.name, self._follow = name, follow
+        self.name, self._follow, self._progress = name, follow, progress
         self._sampler = Sampler(sample) if sample else None
         self._logs, self._runs, self._overrides = logs, runs, overrides
         self._size = window_size(window)
@@ -126,6 +129,7 @@ class Monitor:
         self._files = LogFiles(logs, self.problems)
         self._labels = _read_labels(labels)
         self._number = 0  # of the last window
+        self.answered = 0  # answers that were measured
         self._labelled = 0  # answers with a true class, in all windows
         self._unknown: dict[int, str] = {}  # why answers of a version are not used
         newest = self._open(pushed[-1])
@@ -182,12 +186,21 @@ class Monitor:
             self.problems.add("a table of labels of which no id is that of an answer", str(len(self._labels)))
 
     def read_all(self) -> MonitorReport:
-        """Return the report of the whole log.
+        """Return the report of the whole log, with the pictures of the newest windows.
 
         Raises:
             DataRefused: if no answer can be used.
         """
-        report = self.report([*self.read()])
+        windows: list[Window] = []
+        pictured: dict[bool, deque[int]] = {True: deque(), False: deque()}  # windows with and without an alert
+        for window in self.read():
+            places = pictured[bool(window.alerts)]
+            places.append(len(windows))
+            windows.append(window)
+            if len(places) > PICTURED:
+                oldest = places.popleft()
+                windows[oldest] = windows[oldest].without_pictures()
+        report = self.report(windows)
         if not report.windows:
             found = "; ".join(f"{one.count:,}: {one.reason}, first: {', '.join(one.places)}" for one in report.problems)
             raise DataRefused(
@@ -301,6 +314,8 @@ class Monitor:
             version = self.version(number)
             assert version is not None
             yield number, measure_batch(batch, version.reference, self._labels, self.problems)
+            self.answered += len(batch)
+            self._progress(self.answered, self._files.share)
 
     def _judge(self, version: _Version, sums: Sums) -> Window:
         self._number += 1

@@ -1,7 +1,7 @@
 """Report of a monitoring, as it is printed and recorded. Imports no TensorFlow, so that pages can show it."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 from pydantic import AwareDatetime
 
@@ -61,6 +61,11 @@ class Window(Group):
             finding.model_dump(mode="json", by_alias=False) | {"level": finding.level} for finding in self.findings
         ]
         return {**self.model_dump(mode="json", by_alias=False), "findings": findings}
+
+    def without_pictures(self) -> Self:
+        """Return the window with the places of its farthest images only."""
+        farthest = [image.model_copy(update={"picture": ""}) for image in self.farthest]
+        return self.model_copy(update={"farthest": farthest})
 
     @property
     def alerts(self) -> list[WindowFinding]:

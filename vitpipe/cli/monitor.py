@@ -4,13 +4,16 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from components.errors import Exit, ServerError, UsageError
-from pipeline.console.logs import redirected
+from pipeline.console.display import Display
+from pipeline.console.logs import own_stderr, redirected
 from pipeline.console.terminal import json_text, print_json, print_line
 from pipeline.error_messages import explain_error
 from vitpipe.cli.options import Json, Runs
@@ -72,17 +75,19 @@ def monitor(
     """
     if follow and sample:
         raise UsageError("--sample and --follow cannot be used together: leave one of them out")
-    with redirected(Path(os.devnull)):  # TensorFlow prints when it is imported
+    status = _Status()
+    with status.shown("reading the reference of the model"):
         from pipeline.monitoring.monitor import Monitor
         from pipeline.monitoring.sample import check_folder
 
         if sample:
             check_folder(sample)
-        opened = Monitor(name, logs, labels, window, overrides or (), runs, sample_images if sample else 0, follow)
+        number = sample_images if sample else 0
+        opened = Monitor(name, logs, labels, window, overrides or (), runs, number, follow, status.update)
     if follow:
         signal.signal(signal.SIGTERM, terminate)
-        raise typer.Exit(_follow(opened, as_json))
-    with redirected(Path(os.devnull)):
+        raise typer.Exit(_follow(opened, status, as_json))
+    with status.shown("reading the logs"):
         report = opened.read_all()
     if as_json:
         print_json(report.as_json())
@@ -90,14 +95,36 @@ def monitor(
         print_rows(_COLUMNS, map(_row, report.windows))
     _print_rest(report)
     sys.stdout.flush()
-    recorded = _record_and_send(opened, report)
+    recorded = _record_and_send(opened, report, status)
     if sample:
         images = opened.write_sample(sample, recorded.artifact)
         print_line(f"{sample}: {images:,} images; enter their classes in {sample / 'labels.csv'}", sys.stderr)
     raise typer.Exit(report.exit)
 
 
-def _follow(opened: "Monitor", as_json: bool) -> Exit:
+class _Status:
+    """What is being done, beside a spinner on a terminal. The output of libraries is discarded meanwhile."""
+
+    _display: Display
+
+    @contextmanager
+    def shown(self, text: str) -> Iterator[None]:
+        """Show a text until the block ends."""
+        with own_stderr() as stderr, Display(stderr) as self._display, redirected(Path(os.devnull)):
+            self._display.started(text)
+            yield
+
+    def update(self, answers: int, share: float) -> None:
+        """Show how much of the logs was read.
+
+        Args:
+            answers: number of answers.
+            share: share of the bytes of the logs.
+        """
+        self._display.update(f"reading the logs: {answers:,} answers, {share:.0%}")
+
+
+def _follow(opened: "Monitor", status: _Status, as_json: bool) -> Exit:
     """Print windows as they are completed, and record them, until Ctrl-C."""
     unrecorded: list[Window] = []
     ends = {Exit.OK}
@@ -106,7 +133,7 @@ def _follow(opened: "Monitor", as_json: bool) -> Exit:
     def read(final: bool) -> None:
         windows = opened.read(final)
         while True:
-            with redirected(Path(os.devnull)):
+            with status.shown("reading the logs"):
                 window = next(windows, None)
             if window is None:
                 break
@@ -129,7 +156,7 @@ def _follow(opened: "Monitor", as_json: bool) -> Exit:
 
     def record() -> None:
         try:
-            _record_and_send(opened, opened.report(unrecorded))
+            _record_and_send(opened, opened.report(unrecorded), status)
         except Exception as error:  # the store may answer again later
             print_warnings([f"{len(unrecorded):,} windows are not recorded: {explain_error(error) or error}"])
         unrecorded.clear()
@@ -146,8 +173,9 @@ def _follow(opened: "Monitor", as_json: bool) -> Exit:
         while not stopped:
             read(final=False)
             due = time.monotonic() + _POLL
-            while not stopped and time.monotonic() < due:
-                time.sleep(_STEP)
+            with status.shown(f"waiting for answers after {opened.answered:,}"):
+                while not stopped and time.monotonic() < due:
+                    time.sleep(_STEP)
         read(final=True)
     finally:
         if unrecorded:
@@ -155,16 +183,16 @@ def _follow(opened: "Monitor", as_json: bool) -> Exit:
     return max(ends, key=(Exit.OK, Exit.NOT_BLESSED, Exit.DATA_REFUSED).index)
 
 
-def _record_and_send(opened: "Monitor", report: "MonitorReport") -> "Recorded":
+def _record_and_send(opened: "Monitor", report: "MonitorReport", status: _Status) -> "Recorded":
     """Record a report in ML Metadata, and send its alerts to the webhook even if it cannot be recorded."""
     recorded = None
     try:
-        with redirected(Path(os.devnull)):
+        with status.shown("recording the report"):
             recorded = opened.record(report)
         print_line(f"report: artifact {recorded.artifact}, see `vitpipe lineage {recorded.artifact}`", sys.stderr)
     finally:
         try:
-            with redirected(Path(os.devnull)):  # libraries log the address
+            with status.shown("sending alerts to the webhook"):
                 opened.send_alerts(report.windows, recorded)
         except ServerError as error:
             print_warnings([error])

@@ -1,5 +1,7 @@
 """Windows of traffic: what raises an alert, and what does not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from components.data.ingest.tfrecord import RawExample
 from components.data.statistics.figures import Totals
 from components.data.statistics.measure import measure_images
 from components.errors import Exit, UsageError
+from pipeline.monitoring import windows as windows_module
 from pipeline.monitoring.calibration import Calibration
 from pipeline.monitoring.checks import judge
 from pipeline.monitoring.log_files import Problems
@@ -90,6 +93,19 @@ def test_dark_traffic(reference):
     assert alert.value > alert.bound.stop >= 0.2 and "data_gate.drift_brightness.stop" in alert.fix
     assert len(window.farthest) == 8 and window.farthest[0].distance >= window.farthest[-1].distance
     assert window.farthest[0].picture.startswith("data:image/")
+
+
+def test_open_windows_hold_no_images_and_only_the_newest_have_pictures(reference, monkeypatch):
+    monkeypatch.setattr(windows_module, "PICTURED", 2)
+    windows = Windows(1, 3, None, 60, Problems(), keep_open=True)
+    answers = [replace(answer, time=60.0 * (number // 20)) for number, answer in enumerate(traffic(100))]
+    for _ in range(2):  # as logs of two servers that cover the same time
+        assert not [*windows.add(measure_batch(answers, reference, {}, Problems()))]
+    sums = [*windows.finish()]
+    assert [len(one) for one in sums] == [40] * 5 and [len(one.farthest) for one in sums] == [8] * 5
+    pictures = [{bool(far.picture) for far in one.farthest} for one in sums]
+    assert pictures == [{False}] * 3 + [{True}] * 2
+    assert not any(isinstance(value, bytes) for one in sums for far in one.farthest for value in far)
 
 
 def test_a_single_dark_image_is_no_alert(reference):

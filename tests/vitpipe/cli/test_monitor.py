@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -16,7 +18,7 @@ from components.data.ingest import tfrecord
 from pipeline.drawing.lineage import describe
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
-from tests.helpers.command import command
+from tests.helpers.command import command, vitpipe
 from tests.helpers.traffic import ask, json_line, prediction_log, write_records
 from tests.helpers.webhook import webhook
 from vitpipe.ui.app import create_app
@@ -257,6 +259,34 @@ def test_follow_reads_what_is_appended(served, hook):
     assert not alerts(last)  # it is too small
     assert [one["window"]["number"] for one in hook.messages] == [1, 2]
     assert len({one["report"] for one in hook.messages}) == 2
+
+
+def test_pictures_are_kept_for_the_newest_windows(served, in_this_process, monkeypatch):
+    monkeypatch.setattr("pipeline.monitoring.monitor.PICTURED", 2)
+    arguments = ["monitor", "sample", "--logs", "clean.jsonl", "--window", "60", "--json"]
+    windows = json.loads(in_this_process(served, *arguments).stdout)["windows"]
+    pictures = [[bool(image["picture"]) for image in window["farthest"]] for window in windows]
+    assert pictures == [[False] * 8] * 3 + [[True] * 8] * 2
+
+
+def test_a_terminal_shows_the_progress_and_nothing_else_does(served):
+    arguments = ["monitor", "sample", "--logs", "clean.jsonl"]
+    line, options = command(served, *arguments, TERM="xterm", COLUMNS="100")
+    terminal, end = pty.openpty()
+    with subprocess.Popen(line, stdin=end, stdout=subprocess.PIPE, stderr=end, **options) as process:
+        os.close(end)
+        output = b""
+        while True:
+            try:
+                output += os.read(terminal, 4096)
+            except OSError:  # the other end of the terminal was closed
+                break
+        assert process.communicate()[0].splitlines()[-1].endswith("ok")
+    os.close(terminal)
+    assert process.returncode == 0
+    for text in "reading the reference of the model", "reading the logs: 300 answers, 100%", "recording the report":
+        assert text in output.decode(), output.decode()
+    assert "reading" not in vitpipe(served, *arguments).stderr
 
 
 def test_images_worth_labelling_become_the_next_span(served, in_this_process):
