@@ -94,6 +94,7 @@ def monitor(
     else:
         print_rows(_COLUMNS, map(_row, report.windows))
     _print_rest(report)
+    _print_unchecked(report, set())
     sys.stdout.flush()
     recorded = _record_and_send(opened, report, status)
     if sample:
@@ -129,6 +130,7 @@ def _follow(opened: "Monitor", status: _Status, as_json: bool) -> Exit:
     unrecorded: list[Window] = []
     ends = {Exit.OK}
     counts: dict[str, int] = {}  # of the problems that were printed
+    reasons: set[tuple[int, str]] = set()  # of the missing checks that were printed
 
     def read(final: bool) -> None:
         windows = opened.read(final)
@@ -144,6 +146,7 @@ def _follow(opened: "Monitor", status: _Status, as_json: bool) -> Exit:
             sys.stdout.flush()
             one = opened.report([window])
             _print_findings(one)
+            _print_unchecked(one, reasons)
             ends.add(one.exit)
             unrecorded.append(window if window.alerts else window.model_copy(update={"farthest": []}))
             if window.alerts or len(unrecorded) >= _MOST_UNRECORDED:
@@ -232,6 +235,32 @@ def _print_problem(problem: "LogProblem") -> None:
     print_line(f"{problem.count:,} in the log: {problem.reason}, first: {', '.join(problem.places)}", sys.stderr)
 
 
+def _print_unchecked(report: "MonitorReport", printed: set[tuple[int, str]]) -> None:
+    """Print the checks that windows do not have, once for each version and reason.
+
+    Args:
+        report: the report.
+        printed: versions and reasons that were printed before, to which the new ones are added.
+    """
+    found: dict[tuple[int, str], tuple[dict[str, None], list[int]]] = {}
+    for window in report.windows:
+        for one in window.unchecked:
+            checks, numbers = found.setdefault((window.version, one.reason), ({}, []))
+            checks[one.check] = None
+            if window.number not in numbers[-1:]:
+                numbers.append(window.number)
+    for (version, reason), (checks, numbers) in found.items():
+        if (version, reason) not in printed:
+            print_line(f"not checked in {_place(numbers, version)}: {', '.join(checks)}: {reason}", sys.stderr)
+            printed.add((version, reason))
+
+
+def _place(windows: list[int], version: int) -> str:
+    first = ", ".join(map(str, windows[:_NAMED]))
+    more = f" and {len(windows) - _NAMED:,} more" if len(windows) > _NAMED else ""
+    return f"window{'s' if len(windows) > 1 else ''} {first}{more} of version {version}"
+
+
 def _print_findings(report: "MonitorReport") -> None:
     for kind, level in (("alert", "stop"), ("warning", "warning")):
         found: dict[tuple[int, str], list[tuple[int, WindowFinding]]] = {}
@@ -240,9 +269,7 @@ def _print_findings(report: "MonitorReport") -> None:
                 if finding.level == level:
                     found.setdefault((window.version, finding.check), []).append((window.number, finding))
         for (version, _), findings in found.items():
-            first = ", ".join(str(number) for number, _ in findings[:_NAMED])
-            more = f" and {len(findings) - _NAMED:,} more" if len(findings) > _NAMED else ""
-            where = f"window{'s' if len(findings) > 1 else ''} {first}{more} of version {version}"
+            where = _place([number for number, _ in findings], version)
             print_line(f"{kind} in {where}: {findings[0][1]}", sys.stderr)
     if report.alerts:
         print_line("the checks and their thresholds are explained in docs/monitoring.md", sys.stderr)

@@ -1,5 +1,6 @@
 """Windows of traffic: what raises an alert, and what does not."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +29,21 @@ CLASSES = ["cat", "dog", "fox"]
 FRAMING = Framing(32)
 IMAGES = [encoded(picture(seed)) for seed in range(150)]
 TESTED = 600
+CHECKS = [
+    "errors",
+    "invalid_images",
+    "unreadable_answers",
+    "drift_colour",
+    "drift_brightness",
+    "drift_sharpness",
+    "drift_sizes",
+    "drift_formats",
+    "drift_labels_linf",
+    "drift_labels_js",
+    "drift_confidence",
+    "expected_accuracy_loss",
+    "accuracy_loss",
+]
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +134,34 @@ def test_larger_images(reference):
 
     assert "drift_sizes" in alerts(windows_of(traffic(200, change=enlarge), reference, 200))
     as_pixels = traffic(200, change=enlarge, is_pixels=True)  # their size says nothing about what was sent
-    assert "drift_sizes" not in alerts(windows_of(as_pixels, reference, 200))
+    [window] = windows_of(as_pixels, reference, 200)
+    assert "drift_sizes" not in alerts([window])
+    assert [one.check for one in window.unchecked] == ["drift_sizes", "drift_formats"]
+    assert {one.reason for one in window.unchecked} == {
+        "images were sent as pixels, so their files are unknown: send files"
+    }
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        traffic(3),
+        [*traffic(3), *traffic(1, is_pixels=True)],
+        traffic(3, change=None),
+        [Answer("x")] * 3,
+        [Answer("x", image=b"GIF89a")],
+        [Answer("x", class_name="cat")],
+        [Answer("x", failed=True)],
+    ],
+    ids=["complete", "pixels", "no images", "empty", "unusable", "no probability", "failed"],
+)
+def test_every_check_is_done_or_named_with_its_reason(reference, answers):
+    [window] = windows_of(answers, reference)
+    done, named = [one.check for one in window.findings], [one.check for one in window.unchecked]
+    assert sorted(done + named) == sorted(CHECKS) and all(one.reason for one in window.unchecked)
+    assert json.loads(json.dumps(window.as_json()))["unchecked"] == [
+        {"check": one.check, "reason": one.reason} for one in window.unchecked
+    ]
 
 
 def test_answers_of_one_class(reference):

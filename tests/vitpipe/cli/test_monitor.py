@@ -195,6 +195,26 @@ def test_a_hostile_log_is_counted_and_escaped(served, in_this_process):
     assert "version 99" in done.stderr and "zebra" in done.stderr
 
 
+def test_checks_that_the_log_does_not_allow_are_named(served, in_this_process):
+    lines = [json.loads(line) for line in (served / "clean.jsonl").read_text().splitlines()]
+    without = [json.dumps({key: line[key] for key in ("probabilities", "id")}) + "\n" for line in lines]
+    (served / "imageless.jsonl").write_text("".join(without))
+    done = in_this_process(served, "monitor", "sample", "--logs", "imageless.jsonl", "--window", "50", "--json")
+    lines = [
+        line for line in done.stderr.splitlines() if line.startswith("not checked in windows 1, 2, 3, 4, 5 and 1 ")
+    ]
+    checks = "drift_colour, drift_brightness, drift_sharpness, drift_sizes, drift_formats"
+    assert len(lines) == 2 and f" of version 1: {checks}: no answer has an image" in lines[0]
+    assert "accuracy_loss: no answer has a true class: name a table of them with --labels" in lines[1]
+    window = json.loads(done.stdout)["windows"][0]
+    assert [one["check"] for one in window["unchecked"]] == [*checks.split(", "), "accuracy_loss"]
+    client = create_app(served / "runs").test_client()
+    with reader(Address(file=served / "runs" / "sample" / "metadata.db")) as store:
+        report = store.artifacts("MonitorReport")[0]
+    page = client.get(f"/sample/artifacts/{report.id}").text
+    assert page.count("not checked: ") == 6 and "no answer has an image that can be used" in page
+
+
 def test_answers_that_the_model_cannot_have_given_raise_an_alert(served, in_this_process):
     lines = [json.loads(line) for line in (served / "clean.jsonl").read_text().splitlines()]
     broken = [json.dumps(line | {"probabilities": [2.0] * 10}) for line in lines]
