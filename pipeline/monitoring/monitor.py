@@ -4,21 +4,33 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from components.data.gate.bounds import DataGateSettings
 from components.data.ingest import rows
+from components.data.ingest.engine_work import RunTasks
 from components.errors import DataRefused, NotFound, ServerError, UsageError
 from components.model.serving_folder import ModelRecord, read_record, versions
+from pipeline.beam import check_job_service
+from pipeline.beam_tasks import TaskRunner
 from pipeline.metadata.address import Address
 from pipeline.metadata.garbage import FIRST_ALERT
 from pipeline.metadata.records import Artifact, Run
 from pipeline.metadata.stores import find_run
 from pipeline.monitoring.checks import judge
+from pipeline.monitoring.engine_work import measured_parts
 from pipeline.monitoring.log_files import LogFiles, Problems, valid_text
-from pipeline.monitoring.measured import MeasuredAnswer, measure_batch
+from pipeline.monitoring.measured import (
+    BATCH_BYTES,
+    BATCH_IMAGES,
+    MeasuredAnswer,
+    MeasureImages,
+    measure_batch,
+    measure_images_of,
+)
 from pipeline.monitoring.reference import Reference, read_reference
 from pipeline.monitoring.report import REPORT, MonitorReport, Window, log_problems
 from pipeline.monitoring.sample import IMAGES as SAMPLE_IMAGES
@@ -29,12 +41,12 @@ from pipeline.monitoring.windows import PICTURED, Sums, Windows
 from pipeline.pushed_models import pushed_artifact
 from pipeline.result.run_result import RunResult
 from pipeline.settings import LayeredSettings, Source, explicit_sources, merge_sources
+from pipeline.settings.beam import BeamSettings
 from pipeline.settings.monitor import MonitorSettings
 
 IMAGES = 1000  # default size of a window
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _MOST_IMAGES = 10_000_000
-_BATCH_IMAGES, _BATCH_BYTES = 256, 8 * 2**20  # answers that are measured at a time
 
 
 class WindowSize(NamedTuple):
@@ -56,6 +68,12 @@ class _Bounds(LayeredSettings):
 
     data_gate: DataGateSettings = DataGateSettings()
     monitor: MonitorSettings = MonitorSettings()
+
+
+class _Engine(LayeredSettings):
+    """Settings of the engine that measures images. Those that the run recorded are not used."""
+
+    beam: BeamSettings = BeamSettings()
 
 
 class _Version:
@@ -128,6 +146,7 @@ class Monitor:
         self.problems = Problems()
         self._files = LogFiles(logs, self.problems)
         self._labels = _read_labels(labels)
+        self._measure_images: MeasureImages = measure_images_of
         self._number = 0  # of the last window
         self.answered = 0  # answers that were measured
         self._labelled = 0  # answers with a true class, in all windows
@@ -160,7 +179,7 @@ class Monitor:
                     continue
                 batches.setdefault(version, []).append(answer)
                 size += len(answer.image or b"")
-                if len(batches[version]) >= _BATCH_IMAGES or size >= _BATCH_BYTES:
+                if len(batches[version]) >= BATCH_IMAGES or size >= BATCH_BYTES:
                     yield from self._measure(batches)
                     batches, size = {}, 0
         yield from self._measure(batches)
@@ -184,6 +203,22 @@ class Monitor:
                 yield self._judge(of_version, sums)
         if final and self._labels and not self._labelled:
             self.problems.add("a table of labels of which no id is that of an answer", str(len(self._labels)))
+
+    @contextmanager
+    def measured_by(self, run_tasks: RunTasks) -> Iterator[None]:
+        """Let the workers of an engine decode and measure the images. Until the block ends, a reading uses the results.
+
+        Args:
+            run_tasks: function that runs tasks on workers.
+
+        Raises:
+            EngineError: if the engine failed in all attempts, or a worker cannot read a log.
+        """
+        folder = self._folder.parent.resolve()
+        with measured_parts(self._files.parts(), self._newest.reference.framing, folder, run_tasks) as measured:
+            self._measure_images = measured
+            yield
+        self._measure_images = measure_images_of
 
     def read_all(self) -> MonitorReport:
         """Return the report of the whole log, with the pictures of the newest windows.
@@ -313,7 +348,7 @@ class Monitor:
         for number, batch in batches.items():
             version = self.version(number)
             assert version is not None
-            yield number, measure_batch(batch, version.reference, self._labels, self.problems)
+            yield number, measure_batch(batch, version.reference, self._labels, self.problems, self._measure_images)
             self.answered += len(batch)
             self._progress(self.answered, self._files.share)
 
@@ -341,7 +376,8 @@ def monitor(
         logs: a log file, or a folder with files `*.jsonl` and `*.tfrecord*`.
         labels: table with the columns `id` and `label`, which has the true classes.
         window: number of answers in a window, or a time such as `1h`.
-        overrides: settings as `a.b=c`, which override those that the run recorded.
+        overrides: settings as `a.b=c`, which override those that the run recorded. Those of the group `beam` name an
+            engine whose workers decode and measure the images.
         sample: new folder for images that are worth labelling; None to write none.
         sample_images: number of these images.
         runs: folder of the run folders.
@@ -357,12 +393,38 @@ def monitor(
     """
     if sample:
         check_folder(sample)
+    run_tasks = engine(overrides, lambda _message: None)
     opened = Monitor(name, logs, labels, window, overrides, runs, sample_images if sample else 0)
-    report = opened.read_all()
+    with opened.measured_by(run_tasks) if run_tasks else nullcontext():
+        report = opened.read_all()
     recorded = opened.record(report)
     if sample:
         opened.write_sample(sample, recorded.artifact)
     return report
+
+
+def engine(overrides: Sequence[str], repeated: Callable[[str], None]) -> TaskRunner | None:
+    """Return the function that runs tasks on the engine of the settings `beam.*`; None without an engine.
+
+    Args:
+        overrides: settings as `a.b=c`, of which only those of the engine are used.
+        repeated: called with a message before tasks are run again.
+
+    Raises:
+        SettingsError: if a setting is wrong.
+        EngineError: if the job service of the engine does not answer.
+    """
+    flags = [flag for flag in overrides if is_engine_setting(flag)]
+    settings = merge_sources(_Engine, explicit_sources(flags, groups=_Engine.model_fields)).beam
+    if settings.runner == "local":
+        return None
+    check_job_service(settings)
+    return TaskRunner(settings, repeated)
+
+
+def is_engine_setting(flag: str) -> bool:
+    """Return whether a flag `a.b=c` sets something in the group `beam`."""
+    return flag.partition("=")[0].partition(".")[0] == "beam"
 
 
 def window_size(text: str) -> WindowSize:
@@ -384,7 +446,8 @@ def window_size(text: str) -> WindowSize:
 def _bounds(run: Run, overrides: Sequence[str]) -> _Bounds:
     recorded = RunResult(run).settings
     values = {group: recorded[group] for group in _Bounds.model_fields if group in recorded}
-    explicit = explicit_sources(overrides, groups=_Bounds.model_fields)
+    flags = [flag for flag in overrides if not is_engine_setting(flag)]
+    explicit = explicit_sources(flags, groups=_Bounds.model_fields)
     return merge_sources(_Bounds, [*explicit, Source(values, f"run {run.name}")])
 
 

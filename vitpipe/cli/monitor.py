@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,7 +57,11 @@ def monitor(
     ] = False,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="A.B=C", help="Override a bound, such as `monitor.errors.stop=0.1`. Repeatable."),
+        typer.Option(
+            "--set",
+            metavar="A.B=C",
+            help="Override a bound, such as `monitor.errors.stop=0.1`, or name an engine with `beam.*`. Repeatable.",
+        ),
     ] = None,
     sample: Annotated[
         Path | None,
@@ -77,8 +81,12 @@ def monitor(
         raise UsageError("--sample and --follow cannot be used together: leave one of them out")
     status = _Status()
     with status.shown("reading the reference of the model"):
-        from pipeline.monitoring.monitor import Monitor
+        from pipeline.monitoring.monitor import Monitor, engine, is_engine_setting
         from pipeline.monitoring.sample import check_folder
+
+        if follow and (flag := next(filter(is_engine_setting, overrides or ()), None)):
+            raise UsageError(f"--set {flag} has no effect with --follow, which reads logs without an engine: remove it")
+        run_tasks = None if follow else engine(overrides or (), lambda message: print_warnings([message]))
 
         if sample:
             check_folder(sample)
@@ -87,8 +95,12 @@ def monitor(
     if follow:
         signal.signal(signal.SIGTERM, terminate)
         raise typer.Exit(_follow(opened, status, as_json))
-    with status.shown("reading the logs"):
-        report = opened.read_all()
+    with ExitStack() as stack:
+        if run_tasks:
+            with status.shown("decoding and measuring the images on the engine"):
+                stack.enter_context(opened.measured_by(run_tasks))
+        with status.shown("reading the logs"):
+            report = opened.read_all()
     if as_json:
         print_json(report.as_json())
     else:

@@ -15,9 +15,12 @@ import pytest
 from PIL import Image
 
 from components.data.ingest import tfrecord
+from pipeline.beam_tasks import TaskRunner
 from pipeline.drawing.lineage import describe
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
+from pipeline.monitoring.monitor import Monitor
+from pipeline.settings.beam import BeamSettings
 from tests.helpers.command import command, vitpipe
 from tests.helpers.traffic import ask, json_line, prediction_log, write_records
 from tests.helpers.webhook import webhook
@@ -232,6 +235,29 @@ def test_a_log_without_a_usable_answer_exits_with_3(served, in_this_process):
     (served / "other.jsonl").write_text(json_line(version=99) * 5)
     done = in_this_process(served, "monitor", "sample", "--logs", "other.jsonl")
     assert done.returncode == 3 and "version 99: it is not in the folder of pushed models" in done.stderr
+
+
+def test_the_workers_of_an_engine_change_no_window(served, monkeypatch):
+    monkeypatch.setattr("pipeline.monitoring.log_files._PART", 20_000)
+    options = {"window": "80", "runs": served / "runs", "labels": served / "labels.csv"}
+    for log in "dark.jsonl", "clean.tfrecord":
+        alone = Monitor("sample", served / log, **options).read_all()
+        opened = Monitor("sample", served / log, **options)
+        with opened.measured_by(TaskRunner(BeamSettings())):
+            monkeypatch.setattr("pipeline.monitoring.engine_work.measure_images_of", None)  # every image has a row
+            report = opened.read_all()
+        monkeypatch.undo()
+        assert report.windows == alone.windows and len(report.windows) == 4
+
+
+def test_an_engine_that_cannot_be_used(served, in_this_process):
+    flags = ["--set", "beam.runner=flink", "--set", "beam.job_service=127.0.0.1:1", "--set", "beam.worker_pool=w:1"]
+    done = in_this_process(served, "monitor", "sample", "--logs", "clean.jsonl", *flags)
+    assert done.returncode == 1 and "127.0.0.1:1" in done.stderr
+    done = in_this_process(served, "monitor", "sample", "--logs", "clean.jsonl", "--follow", *flags)
+    assert done.returncode == 2 and "beam.runner=flink has no effect with --follow" in done.stderr
+    done = in_this_process(served, "monitor", "sample", "--logs", "clean.jsonl", *flags[:2])
+    assert done.returncode == 2 and "beam.runner flink requires beam.job_service" in done.stderr
 
 
 def test_labels_that_belong_to_no_answer_are_reported(served, in_this_process):
