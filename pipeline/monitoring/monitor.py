@@ -36,6 +36,7 @@ from pipeline.monitoring.report import REPORT, MonitorReport, Window, log_proble
 from pipeline.monitoring.sample import IMAGES as SAMPLE_IMAGES
 from pipeline.monitoring.sample import Sampler, check_folder, write_sample
 from pipeline.monitoring.serving_log import Answer, parse
+from pipeline.monitoring.since import LAST, UNITS, recorded_ends, since_time
 from pipeline.monitoring.webhook import message, send
 from pipeline.monitoring.windows import PICTURED, Sums, Windows
 from pipeline.pushed_models import pushed_artifact
@@ -45,7 +46,6 @@ from pipeline.settings.beam import BeamSettings
 from pipeline.settings.monitor import MonitorSettings
 
 IMAGES = 1000  # default size of a window
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _MOST_IMAGES = 10_000_000
 
 
@@ -113,6 +113,8 @@ class Monitor:
         sample: number of images to choose for `write_sample`.
         follow: the logs are read several times, while they grow. False: they are read once, and each window of time has
             the answers of all files.
+        since: time from which on answers are used, see `since_time`, or `last` for those after the recorded windows of
+            these logs. None for all answers.
         progress: called with the number of answers so far, and the share of the logs that was read.
 
     Raises:
@@ -131,6 +133,7 @@ class Monitor:
         runs: Path = Path("runs"),
         sample: int = 0,
         follow: bool = False,
+        since: str | None = None,
         progress: Callable[[int, float], None] = lambda _answers, _share: None,
     ) -> None:
         self.name, self._follow, self._progress = name, follow, progress
@@ -154,6 +157,17 @@ class Monitor:
         newest = self._open(pushed[-1])
         self._versions: dict[int, _Version] = {pushed[-1]: newest}
         self._newest = newest
+        self._since = 0.0 if since in (None, LAST) else since_time(since)
+        self._ends: dict[int, float] = {}  # of the recorded windows, by version
+        if since == LAST:
+            self._ends = recorded_ends(newest.address, self._root, valid_text(str(logs)))
+        self._old = 0  # answers before that
+        self._needs_time = bool(self._size.seconds or since)
+
+    @property
+    def _root(self) -> Path:
+        """Absolute path of the folder of the pipeline's artifacts."""
+        return self._folder.parent.resolve() / "root"
 
     def answers(self, final: bool = True) -> Iterator[tuple[int, list[MeasuredAnswer]]]:
         """Yield the answers that were not read before, in batches of one version.
@@ -174,8 +188,12 @@ class Monitor:
                     reason = "an answer of a version that is not pushed, or whose reference no longer exists"
                     self.problems.add(reason, f"{answer.place} version {version}: {self._unknown[version]}")
                     continue
-                if self._size.seconds and answer.time is None:
-                    self.problems.add("an answer without a time, which belongs to no window of time", answer.place)
+                if self._needs_time and answer.time is None:
+                    reason = "an answer without a time, which --since and windows of time need: log the time"
+                    self.problems.add(reason, answer.place)
+                    continue
+                if answer.time is not None and not self._is_new(version, answer.time):
+                    self._old += 1
                     continue
                 batches.setdefault(version, []).append(answer)
                 size += len(answer.image or b"")
@@ -221,7 +239,7 @@ class Monitor:
         self._measure_images = measure_images_of
 
     def read_all(self) -> MonitorReport:
-        """Return the report of the whole log, with the pictures of the newest windows.
+        """Return the report of the whole log, with the pictures of the newest windows. It may have no new answers.
 
         Raises:
             DataRefused: if no answer can be used.
@@ -236,7 +254,7 @@ class Monitor:
                 oldest = places.popleft()
                 windows[oldest] = windows[oldest].without_pictures()
         report = self.report(windows)
-        if not report.windows:
+        if not report.windows and not self._old:
             found = "; ".join(f"{one.count:,}: {one.reason}, first: {', '.join(one.places)}" for one in report.problems)
             raise DataRefused(
                 f"{self._logs}: no answer can be used ({found or 'it has no records'}): name the log of a server of "
@@ -274,8 +292,7 @@ class Monitor:
                     "recorded: see `vitpipe models verify`"
                 )
             inputs.append((version.artifact[0], version.artifact[1].id))
-        root = self._folder.parent.resolve() / "root"
-        recorder = StandaloneRecorder(self._newest.address, self.name, root, MONITOR)
+        recorder = StandaloneRecorder(self._newest.address, self.name, self._root, MONITOR)
         with recorder.recorded(inputs) as output:
             output.folder.mkdir(parents=True)
             (output.folder / REPORT).write_text(report.model_dump_json(indent=1) + "\n", "utf-8")
@@ -339,6 +356,9 @@ class Monitor:
                 self._unknown[number] = str(error)
         return self._versions.get(number)
 
+    def _is_new(self, version: int, seconds: float) -> bool:
+        return seconds >= self._since and seconds > self._ends.get(version, -1.0)
+
     def _open(self, number: int) -> _Version:
         return _Version(
             self._folder / str(number), self._runs, self._overrides, self._size, self.problems, not self._follow
@@ -367,6 +387,7 @@ def monitor(
     overrides: Sequence[str] = (),
     sample: Path | None = None,
     sample_images: int = SAMPLE_IMAGES,
+    since: str | None = None,
     runs: Path = Path("runs"),
 ) -> MonitorReport:
     """Compare what a model server logged with the training images and the test answers of the model.
@@ -380,11 +401,13 @@ def monitor(
             engine whose workers decode and measure the images.
         sample: new folder for images that are worth labelling; None to write none.
         sample_images: number of these images.
+        since: time from which on answers are used, in ISO 8601 or such as `1h` for an hour ago, or `last` for those
+            after the recorded windows of these logs. None for all answers.
         runs: folder of the run folders.
 
     Returns:
-        The report, which ML Metadata records as an artifact that was made from the pushed models. Only the command
-        sends alerts to a webhook.
+        The report, which ML Metadata records as an artifact that was made from the pushed models, unless it has no
+        windows because no answer is new. Only the command sends alerts to a webhook.
 
     Raises:
         UsageError: if a path, a model or its reference does not exist, or a setting is wrong.
@@ -394,9 +417,11 @@ def monitor(
     if sample:
         check_folder(sample)
     run_tasks = engine(overrides, lambda _message: None)
-    opened = Monitor(name, logs, labels, window, overrides, runs, sample_images if sample else 0)
+    opened = Monitor(name, logs, labels, window, overrides, runs, sample_images if sample else 0, since=since)
     with opened.measured_by(run_tasks) if run_tasks else nullcontext():
         report = opened.read_all()
+    if not report.windows:
+        return report
     recorded = opened.record(report)
     if sample:
         opened.write_sample(sample, recorded.artifact)
@@ -440,7 +465,7 @@ def window_size(text: str) -> WindowSize:
             "1000, 30m, 1h or 1d"
         )
     number = int(match[1])
-    return WindowSize(None, float(number * _UNITS[match[2]])) if match[2] else WindowSize(number, None)
+    return WindowSize(None, float(number * UNITS[match[2]])) if match[2] else WindowSize(number, None)
 
 
 def _bounds(run: Run, overrides: Sequence[str]) -> _Bounds:

@@ -55,6 +55,14 @@ def monitor(
     follow: Annotated[
         bool, typer.Option("--follow", help="Continue to read what is appended to the logs. Stop with Ctrl-C.")
     ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME|last",
+            help="Use only answers from this time on, such as `2026-01-31T12:00:00Z` or `1h` ago, or those after the "
+            "windows of these logs that are recorded already.",
+        ),
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option(
@@ -91,7 +99,7 @@ def monitor(
         if sample:
             check_folder(sample)
         number = sample_images if sample else 0
-        opened = Monitor(name, logs, labels, window, overrides or (), runs, number, follow, status.update)
+        opened = Monitor(name, logs, labels, window, overrides or (), runs, number, follow, since, status.update)
     if follow:
         signal.signal(signal.SIGTERM, terminate)
         raise typer.Exit(_follow(opened, status, as_json))
@@ -108,6 +116,9 @@ def monitor(
     _print_rest(report)
     _print_unchecked(report, set())
     sys.stdout.flush()
+    if not report.windows:
+        print_line(f"no answer since the time of --since {since}: nothing is recorded", sys.stderr)
+        raise typer.Exit(report.exit)
     recorded = _record_and_send(opened, report, status)
     if sample:
         images = opened.write_sample(sample, recorded.artifact)

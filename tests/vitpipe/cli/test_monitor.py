@@ -335,6 +335,31 @@ def test_a_terminal_shows_the_progress_and_nothing_else_does(served):
     assert "reading" not in vitpipe(served, *arguments).stderr
 
 
+def test_only_new_answers_are_used_if_the_user_wishes(served, in_this_process):
+    lines = (served / "clean.jsonl").read_text().splitlines(keepends=True)  # one answer each second
+    log = served / "since.jsonl"
+    log.write_text("".join(lines[:200]))
+
+    def monitor(*options):
+        return in_this_process(served, "monitor", "sample", "--logs", "since.jsonl", "--json", *options)
+
+    def answers(*options):
+        return sum(window["answers"] for window in json.loads(monitor(*options).stdout)["windows"])
+
+    assert answers("--since", "last", "--window", "50") == 200  # nothing is recorded yet
+    log.write_text("".join(lines[:260]))
+    assert answers("--since", "last") == 60
+    assert answers("--since", "1970-01-01T00:04:00") == 20
+    assert answers() == 260
+    done = monitor("--since", "last")
+    assert done.returncode == 0 and "no answer since the time of --since last" in done.stderr
+    assert "report: artifact" not in done.stderr
+    assert monitor("--since", "yesterday").returncode == 2
+    log.write_text(json_line(None, [0.1] * 10))
+    done = monitor("--since", "1h")
+    assert done.returncode == 3 and "an answer without a time, which --since" in done.stderr
+
+
 def test_images_worth_labelling_become_the_next_span(served, in_this_process):
     arguments = ["monitor", "sample", "--logs", "dark.jsonl", "--sample", "to-label", "--sample-images", "130"]
     assert in_this_process(served, *arguments).returncode == 3
