@@ -70,7 +70,7 @@ class StoreError(VitpipeError):
 
 
 class ServerError(VitpipeError):
-    """A model server did not answer, or gave an unexpected answer."""
+    """A model server or a webhook did not answer, or gave an unexpected answer."""
 
 
 class StudyError(VitpipeError):

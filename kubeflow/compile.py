@@ -159,7 +159,9 @@ def _pipeline(settings: Settings, edges: dict[str, list[str]], tune: bool) -> Ba
     resolved = settings.model_copy(update={"metadata": MetadataSettings(address=store)})
     # Without an engine, the package stays the one of versions that had no such setting.
     without = {"beam": True} if settings.beam == BeamSettings() else {}
-    text = resolved.model_dump_json(exclude={"metadata": {"password"}, "kubeflow": True, **without})
+    text = resolved.model_dump_json(
+        exclude={"metadata": {"password"}, "monitor": {"webhook"}, "kubeflow": True, **without}
+    )
     defaults = {
         "span": NEWEST,
         **{f"gate_{name}": value for name, value in settings.gate.model_dump().items()},

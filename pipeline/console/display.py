@@ -60,6 +60,11 @@ class Display:
         self.idle()
         self._progress.add_task(printable(activity))
 
+    def update(self, text: str) -> None:
+        """Change the text beside the spinner."""
+        for task in self._progress.task_ids:
+            self._progress.update(task, description=printable(text))
+
     def activity(self, text: str) -> None:
         """Show what is being computed: beside the spinner on a terminal, otherwise as a line."""
         if self._console.is_terminal:

@@ -12,19 +12,28 @@ import numpy as np
 
 from components.data.gate.bounds import Bound, DataGateSettings
 from components.data.gate.checks import divergence, drift
-from components.data.pictures import ExamplePicture
 from components.model.evaluator.measures import exact_interval
 from pipeline.monitoring import chance
 from pipeline.monitoring.calibration import confidence_histogram
 from pipeline.monitoring.reference import Reference
-from pipeline.monitoring.report import FarImage, Window, WindowFinding
+from pipeline.monitoring.report import FarImage, Unchecked, Window, WindowFinding
 from pipeline.monitoring.windows import Sums, moment, percentiles
 from pipeline.settings.monitor import MonitorSettings
 
-_CHECKS = 13  # in a window at most
 _LEVEL = 0.95  # confidence level of the intervals of accuracies
 _COLOURS = 255.0  # range of a colour
 _LABEL_CHECKS = ("drift_labels_linf", "drift_labels_js")
+_FILE_CHECKS = ("drift_sizes", "drift_formats")
+_IMAGE_CHECKS = ("drift_colour", "drift_brightness", "drift_sharpness", *_FILE_CHECKS)
+_CHECKS_OF_ANSWERS = (
+    "invalid_images",
+    "unreadable_answers",
+    *_IMAGE_CHECKS,
+    *_LABEL_CHECKS,
+    "drift_confidence",
+    "expected_accuracy_loss",
+    "accuracy_loss",
+)
 _CHANGE = "look at the images of this window, and label some of them to train on them"
 _GATE = (
     "look at the images of this window; training alone does not change the test set, so prepare labelled traffic as a "
@@ -44,8 +53,9 @@ def judge(
         data_gate: thresholds of the drift of images and classes.
         settings: the other thresholds.
     """
-    probability = settings.false_alerts / (number * (number + 1)) / _CHECKS
+    probability = settings.false_alerts / (number * (number + 1)) / (1 + len(_CHECKS_OF_ANSWERS))
     findings: list[WindowFinding] = []
+    reasons = _reasons(sums, reference)
 
     def add(
         check: str,
@@ -83,7 +93,7 @@ def judge(
         )
 
     share("errors", sums.failed, len(sums), "requests failed", "read the log of the model server")
-    if sums.answers:
+    if "invalid_images" not in reasons:
         share(
             "invalid_images",
             sums.invalid,
@@ -113,12 +123,12 @@ def judge(
     shown = (images or reference.train).model_copy(update={"labels": predicted})
     for check, value, text in drift(shown, reference.train.model_copy(update={"labels": tested})):
         if check in _LABEL_CHECKS:
-            if n and sum(reference.answers):
+            if check not in reasons:
                 limit = (chance.share_limit if check == _LABEL_CHECKS[0] else chance.divergence_limit)(
                     len(names), n, sum(reference.answers), probability
                 )
                 add(check, value, limit, f"in the answers, {text} since the test set", data_gate, _GATE)
-        elif usable and not (check == "drift_sizes" and sums.pixels):
+        elif check not in reasons:
             limit = {
                 "drift_colour": lambda: _colour_limit(reference, usable, trained, probability),
                 "drift_brightness": lambda: histogram_limit(len(reference.train.brightness)),
@@ -126,7 +136,7 @@ def judge(
                 "drift_sizes": lambda: histogram_limit(len(reference.train.sides)),
             }[check]()
             add(check, value, limit, f"{text} since training on span {reference.span}", data_gate)
-    if images and usable and not sums.pixels:
+    if images and "drift_formats" not in reasons:
         formats = {*images.formats, *reference.train.formats}
         now, before = ({name: of.formats.get(name, 0) for name in formats} for of in (images, reference.train))
         value = divergence(now, before)
@@ -180,8 +190,32 @@ def judge(
         accuracy=accuracy,
         accuracy_interval=accuracy_interval,
         findings=findings,
+        unchecked=[Unchecked(check=check, reason=reason) for check, reason in reasons.items()],
         farthest=_farthest(sums, names),
     )
+
+
+def _reasons(sums: Sums, reference: Reference) -> dict[str, str]:
+    """Return the checks that a window cannot have, with the reason."""
+    if not sums.answers:
+        return dict.fromkeys(_CHECKS_OF_ANSWERS, "all requests failed")
+    reasons: dict[str, str] = {}
+    if not sums.images or not sums.images.usable:
+        reasons |= dict.fromkeys(_IMAGE_CHECKS, "no answer has an image that can be used: log the images")
+    elif sums.pixels:
+        # The size and format of the other images would say nothing about those that were sent as pixels.
+        reasons |= dict.fromkeys(_FILE_CHECKS, "images were sent as pixels, so their files are unknown: send files")
+    if not sums.predicted:
+        reasons |= dict.fromkeys(_LABEL_CHECKS, "no answer has a class that the model has: log the answers")
+    if not sum(reference.answers):
+        reasons |= dict.fromkeys(_LABEL_CHECKS, "the model has no answer on the test set: train again")
+    if not sums.confidence:
+        reasons |= dict.fromkeys(
+            ("drift_confidence", "expected_accuracy_loss"), "no answer has a probability: log the probabilities"
+        )
+    if not sums.labelled:
+        reasons["accuracy_loss"] = "no answer has a true class: name a table of them with --labels"
+    return reasons
 
 
 def _colour_limit(reference: Reference, usable: int, trained: int, probability: float) -> float:
@@ -196,10 +230,10 @@ def _colour_limit(reference: Reference, usable: int, trained: int, probability: 
 def _farthest(sums: Sums, names: list[str]) -> list[FarImage]:
     return [
         FarImage(
-            place=one.answer.place,
-            distance=distance,
-            answer=names[one.index] if one.index >= 0 else "",
-            picture=ExamplePicture("", b"", image=one.answer.image or b"").source,
+            place=far.place,
+            distance=far.distance,
+            answer=names[far.predicted] if far.predicted >= 0 else "",
+            picture=far.picture,
         )
-        for distance, _, one in sorted(sums.farthest, key=lambda far: far[:2], reverse=True)
+        for far in sorted(sums.farthest, reverse=True)
     ]

@@ -5,7 +5,6 @@ reading.
 """
 
 import io
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -16,13 +15,14 @@ from typing import NamedTuple
 from components.data.ingest import safe_files, tfrecord
 from components.data.ingest.images import MAX_BYTES
 from components.errors import DataRefused, UsageError
+from pipeline.monitoring.positions import Position, Positions
 
 MAX_LINE = (MAX_BYTES + 2) // 3 * 4 + 2**20  # bytes: the base64 of the largest image, and 1 MiB for all other values
 LINES, RECORDS = ".jsonl", ".tfrecord"
 
 _EXAMPLES = 3  # places that are named for each kind of problem
 _CHUNK = 2**20
-_HEAD = 1024  # bytes at the beginning of a file that tell it from another file with the same inode
+_PART = 2**24  # bytes of a part of a file
 
 # A rotated log has a number or a date after its ending, and TensorFlow writes `.tfrecord-00000-of-00001`.
 _ENDING = re.compile(rf"({re.escape(LINES)}|{re.escape(RECORDS)})(?=[.-]|$)")
@@ -61,23 +61,22 @@ class LogRecord(NamedTuple):
     """One record of a log file."""
 
     place: str  # file name and number, for messages
-    folder: Path  # folder of the file
+    file: Path
+    offset: int  # of its first byte
     data: bytes
     is_json: bool
 
 
-@dataclass
-class _Position:
-    """Place in a file where the next reading begins."""
+class LogPart(NamedTuple):
+    """Part of a log file: the records that begin in it."""
 
-    head: bytes = b""  # first bytes of the file
-    offset: int = 0
-    number: int = 0  # of records before it
-    unreadable: bool = False  # the rest of the file cannot be read
+    file: str  # absolute path
+    start: int  # first byte
+    end: int  # byte after the last one
 
 
 class LogFiles:
-    """Log files, each of which is read once from beginning to end, even if it grows or is renamed.
+    """Log files, each of which is read once from beginning to end, even if it grows or is rotated.
 
     Args:
         path: a file, or a folder. Names contain `.jsonl` or `.tfrecord`, and the files of a folder are read in the
@@ -95,8 +94,8 @@ class LogFiles:
         if not self._is_folder and _log_ending(path) is None:
             raise UsageError(f"{path} is not a log: {_ALLOWED}. Rename it or decompress it")
         self._path, self._problems = path, problems
-        # A path does not identify a file: when logs are rotated, files get other names, and new files get their names.
-        self._positions: dict[tuple[int, int], _Position] = {}  # by device and inode
+        self._positions = Positions()
+        self.share = 0.0  # of the bytes of all files that the last reading has read
         self._reported: set[Path] = set()  # files that were counted as problems because they cannot be read
 
     def read(self, final: bool = True) -> Iterator[LogRecord]:
@@ -106,18 +105,37 @@ class LogFiles:
             final: count an incomplete record at the end of a file, and a missing file, as damage. False: leave them for
                 the next reading.
         """
-        for file in self._files(final):
+        self._positions.begin()
+        files = self._files(final)
+        sizes = [_size(file) for file in files]
+        before, total = 0, max(sum(sizes), 1)
+        for file, size in zip(files, sizes, strict=True):
             is_json = _log_ending(file) == LINES
             try:
                 with safe_files.open_file(file, follow_link=file == self._path) as opened:
-                    position = self._position(opened)
-                    if position.unreadable:
-                        continue
-                    read = self._lines if is_json else self._records
-                    for place, data in read(file, opened, position, final):
-                        yield LogRecord(place, file.parent, data, is_json)
+                    position = self._positions.seek(opened, file.name, final)
+                    if position is not None and not position.unreadable:
+                        read = _lines if is_json else _records
+                        for place, offset, data in read(file, opened, position, final, self._problems):
+                            self.share = min((before + position.offset) / total, 1.0)
+                            yield LogRecord(place, file, offset, data, is_json)
+                        self._positions.end(opened, position)
             except (DataRefused, OSError) as error:
                 self._report_unopened(file, error, final)
+            before += size
+
+    def parts(self) -> list[LogPart]:
+        """Return the parts of all files, which can be read independently of each other."""
+        parts: list[LogPart] = []
+        for file in self._files(final=False):
+            if file == self._path or not file.is_symlink():
+                size = _size(file.resolve())
+                # A record of a TFRecord file can only be found from the beginning of the file.
+                step = _PART if _log_ending(file) == LINES else max(size, 1)
+                parts += [
+                    LogPart(str(file.resolve()), start, min(start + step, size)) for start in range(0, size, step)
+                ]
+        return parts
 
     def _files(self, final: bool) -> list[Path]:
         if not self._is_folder:
@@ -133,19 +151,6 @@ class LogFiles:
                 self._report(_NOT_A_LOG, file, file.name)
         return logs
 
-    def _position(self, file: io.BufferedReader) -> _Position:
-        """Seek the end of the last reading of a file, and return it."""
-        status = os.fstat(file.fileno())
-        identity = status.st_dev, status.st_ino
-        position = self._positions.setdefault(identity, _Position())
-        head = file.read(_HEAD)
-        # A file that was truncated begins again, and so does a new file that got the inode of a deleted one.
-        if status.st_size < position.offset or not head.startswith(position.head):
-            position = self._positions[identity] = _Position()
-        position.head = head
-        file.seek(position.offset)
-        return position
-
     def _report_unopened(self, file: Path, error: Exception, final: bool) -> None:
         # While logs are rotated, a file is missing for a moment.
         if final or not isinstance(error, FileNotFoundError):
@@ -156,63 +161,96 @@ class LogFiles:
             self._reported.add(file)
             self._problems.add(reason, place)
 
-    def _lines(
-        self, path: Path, file: io.BufferedReader, position: _Position, final: bool
-    ) -> Iterator[tuple[str, bytes]]:
-        while line := file.readline(MAX_LINE + 1):
-            is_long = len(line) > MAX_LINE
-            while is_long and not line.endswith(b"\n") and (rest := file.readline(_CHUNK)):
-                line = rest  # only its end is needed
-            if not line.endswith(b"\n") and not final:
-                return
-            position.offset, position.number = file.tell(), position.number + 1
-            place = f"{valid_text(path.name)}:{position.number}"
-            if is_long:
-                self._problems.add(
-                    f"a line of more than {MAX_LINE:,} bytes: log smaller images, or the paths of images", place
-                )
-            elif line.strip():
-                yield place, line
 
-    def _records(
-        self, path: Path, file: io.BufferedReader, position: _Position, final: bool
-    ) -> Iterator[tuple[str, bytes]]:
-        header, footer = tfrecord.HEADER, tfrecord.FOOTER
-        while start := file.read(header.size):
-            place = f"{valid_text(path.name)} record {position.number + 1}"
-            length, length_crc = header.unpack(start) if len(start) == header.size else (0, None)
-            end = position.offset + header.size + length + footer.size
-            if length_crc is not None and length_crc != tfrecord.masked_crc(start[:8]):
-                # The length is wrong, so the place of the next record is unknown.
-                self._problems.add(
-                    "a damaged record, after which the rest of its file is not read: logs are uncompressed TFRecord "
-                    "files. Copy the file again",
+def read_part(part: LogPart, problems: Problems) -> Iterator[LogRecord]:
+    """Yield the records of a part of a log file.
+
+    Args:
+        part: the part.
+        problems: counts the damaged parts.
+
+    Raises:
+        DataRefused: if the file is a special file.
+        OSError: if the file cannot be read.
+    """
+    path = Path(part.file)
+    is_json = _log_ending(path) == LINES
+    read = _lines if is_json else _records
+    with safe_files.open_file(path) as file:
+        if part.start:  # the line that crosses the start belongs to the part before
+            file.seek(part.start - 1)
+            while (rest := file.readline(_CHUNK)) and not rest.endswith(b"\n"):
+                pass
+        for place, offset, data in read(path, file, Position(offset=file.tell()), True, problems):
+            if offset >= part.end:
+                break
+            yield LogRecord(place, path, offset, data, is_json)
+
+
+def _lines(
+    path: Path, file: io.BufferedReader, position: Position, final: bool, problems: Problems
+) -> Iterator[tuple[str, int, bytes]]:
+    while line := file.readline(MAX_LINE + 1):
+        start, is_long = position.offset, len(line) > MAX_LINE
+        while is_long and not line.endswith(b"\n") and (rest := file.readline(_CHUNK)):
+            line = rest  # only its end is needed
+        if not line.endswith(b"\n") and not final:
+            return
+        position.offset, position.number = file.tell(), position.number + 1
+        place = f"{valid_text(path.name)}:{position.number}"
+        if is_long:
+            problems.add(f"a line of more than {MAX_LINE:,} bytes: log smaller images, or the paths of images", place)
+        elif line.strip():
+            yield place, start, line
+
+
+def _records(
+    path: Path, file: io.BufferedReader, position: Position, final: bool, problems: Problems
+) -> Iterator[tuple[str, int, bytes]]:
+    header, footer = tfrecord.HEADER, tfrecord.FOOTER
+    while start := file.read(header.size):
+        place = f"{valid_text(path.name)} record {position.number + 1}"
+        length, length_crc = header.unpack(start) if len(start) == header.size else (0, None)
+        end = position.offset + header.size + length + footer.size
+        if length_crc is not None and length_crc != tfrecord.masked_crc(start[:8]):
+            # The length is wrong, so the place of the next record is unknown.
+            problems.add(
+                "a damaged record, after which the rest of its file is not read: logs are uncompressed TFRecord "
+                "files. Copy the file again",
+                place,
+            )
+            position.unreadable = True
+            return
+        if length_crc is None or end > safe_files.file_size(file):
+            if final:
+                problems.add(
+                    "a record that is cut at the end of its file: copy the file again if its server still runs",
                     place,
                 )
                 position.unreadable = True
-                return
-            if length_crc is None or end > safe_files.file_size(file):
-                if final:
-                    self._problems.add(
-                        "a record that is cut at the end of its file: copy the file again if its server still runs",
-                        place,
-                    )
-                    position.unreadable = True
-                return
-            if length > tfrecord.MAX_RECORD:
-                self._problems.add(
-                    f"a record of more than {tfrecord.MAX_RECORD:,} bytes: log requests with fewer or smaller images",
-                    place,
-                )
-                file.seek(end)
-            else:
-                data = file.read(length)
-                if file.read(footer.size) == footer.pack(tfrecord.masked_crc(data)):
-                    position.offset, position.number = end, position.number + 1
-                    yield place, data
-                    continue
-                self._problems.add("a record whose checksum does not match: copy its file again", place)
-            position.offset, position.number = end, position.number + 1
+            return
+        if length > tfrecord.MAX_RECORD:
+            problems.add(
+                f"a record of more than {tfrecord.MAX_RECORD:,} bytes: log requests with fewer or smaller images",
+                place,
+            )
+            file.seek(end)
+        else:
+            data = file.read(length)
+            if file.read(footer.size) == footer.pack(tfrecord.masked_crc(data)):
+                offset = position.offset
+                position.offset, position.number = end, position.number + 1
+                yield place, offset, data
+                continue
+            problems.add("a record whose checksum does not match: copy its file again", place)
+        position.offset, position.number = end, position.number + 1
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat(follow_symlinks=False).st_size
+    except OSError:
+        return 0
 
 
 def valid_text(text: str) -> str:

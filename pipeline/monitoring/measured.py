@@ -1,8 +1,9 @@
 """Answers of a log, with everything that can be measured about their images."""
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,9 @@ from components.data.statistics.measure import measure_images, most_images
 from pipeline.monitoring.log_files import Problems
 from pipeline.monitoring.reference import Reference, look_measures
 from pipeline.monitoring.serving_log import Answer
+from trainer.framing import Framing
 
+BATCH_IMAGES, BATCH_BYTES = 256, 8 * 2**20  # answers that are measured at a time
 NO_CLASS, OTHER_CLASS = -1, -2  # in place of an index: unknown, and a true class that the model does not have
 
 _TOLERANCE = 0.01  # by which the sum of rounded probabilities may differ from 1
@@ -38,8 +41,55 @@ class MeasuredAnswer:
         return self.answer.valid is False or (self.row is not None and self.row.reason != "")
 
 
+class MeasureImages(Protocol):
+    """Function that returns measures of the images of answers."""
+
+    def __call__(self, answers: Sequence[Answer], framing: Framing) -> pa.Table:
+        """Return a table with a row for each answer, see `components.data.statistics.measure.ROW`.
+
+        Args:
+            answers: answers that have an image.
+            framing: choices by which an image becomes the model's input.
+        """
+
+
+def measure_images_of(answers: Sequence[Answer], framing: Framing) -> pa.Table:
+    """Decode and measure the images of answers, which must fit into memory together. See `MeasureImages`."""
+    examples = [
+        (place, RawExample(image_digest(answer), answer.image or b"", NO_CLASS)) for place, answer in enumerate(answers)
+    ]
+    most = most_images(framing)
+    tables = [
+        measure_images("train", "", framing, examples[start : start + most]) for start in range(0, len(examples), most)
+    ]
+    return pa.concat_tables(tables).drop_columns(["thumbnail", "digest", "hash"])
+
+
+def image_digest(answer: Answer) -> bytes:
+    """Return a digest of the image of an answer, which is the id of its row."""
+    return hashlib.blake2b(answer.image or b"", digest_size=16).digest()
+
+
+def batches(answers: Iterable[Answer]) -> Iterator[list[Answer]]:
+    """Yield answers in batches whose images fit into memory."""
+    batch: list[Answer] = []
+    size = 0
+    for answer in answers:
+        batch.append(answer)
+        size += len(answer.image or b"")
+        if len(batch) >= BATCH_IMAGES or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
 def measure_batch(
-    answers: Sequence[Answer], reference: Reference, labels: dict[str, str], problems: Problems
+    answers: Sequence[Answer],
+    reference: Reference,
+    labels: dict[str, str],
+    problems: Problems,
+    measure: MeasureImages = measure_images_of,
 ) -> list[MeasuredAnswer]:
     """Measure answers whose images fit into memory together.
 
@@ -48,19 +98,15 @@ def measure_batch(
         reference: the reference of that version.
         labels: true classes by the key of an answer.
         problems: counts answers that do not fit the model.
+        measure: function that measures the images.
     """
     read = [_read(answer, reference, labels, problems) for answer in answers]
     places = [place for place, answer in enumerate(answers) if answer.image is not None]
     if not places:
         return read
+    rows = measure([answers[place] for place in places], reference.framing).to_pandas()
     # The predicted class takes the place of the label, so that the statistics count the predicted classes.
-    examples = [(place, RawExample(b"", answers[place].image or b"", read[place].index)) for place in places]
-    most = most_images(reference.framing)
-    tables = [
-        measure_images("train", "", reference.framing, examples[start : start + most])
-        for start in range(0, len(examples), most)
-    ]
-    rows = pa.concat_tables(tables).drop_columns(["thumbnail", "digest", "hash"]).to_pandas()
+    rows["label"] = [read[place].index for place in places]
     usable = rows[rows.reason == ""]
     distances = np.full(len(rows), np.nan)
     if len(usable):

@@ -2,37 +2,51 @@
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from components.data.gate.bounds import DataGateSettings
 from components.data.ingest import rows
-from components.errors import DataRefused, NotFound, UsageError
+from components.data.ingest.engine_work import RunTasks
+from components.errors import DataRefused, NotFound, ServerError, UsageError
 from components.model.serving_folder import ModelRecord, read_record, versions
+from pipeline.beam import check_job_service
+from pipeline.beam_tasks import TaskRunner
 from pipeline.metadata.address import Address
 from pipeline.metadata.garbage import FIRST_ALERT
 from pipeline.metadata.records import Artifact, Run
 from pipeline.metadata.stores import find_run
 from pipeline.monitoring.checks import judge
+from pipeline.monitoring.engine_work import measured_parts
 from pipeline.monitoring.log_files import LogFiles, Problems, valid_text
-from pipeline.monitoring.measured import MeasuredAnswer, measure_batch
+from pipeline.monitoring.measured import (
+    BATCH_BYTES,
+    BATCH_IMAGES,
+    MeasuredAnswer,
+    MeasureImages,
+    measure_batch,
+    measure_images_of,
+)
 from pipeline.monitoring.reference import Reference, read_reference
 from pipeline.monitoring.report import REPORT, MonitorReport, Window, log_problems
 from pipeline.monitoring.sample import IMAGES as SAMPLE_IMAGES
 from pipeline.monitoring.sample import Sampler, check_folder, write_sample
 from pipeline.monitoring.serving_log import Answer, parse
-from pipeline.monitoring.windows import Sums, Windows
+from pipeline.monitoring.since import LAST, UNITS, recorded_ends, since_time
+from pipeline.monitoring.webhook import message, send
+from pipeline.monitoring.windows import PICTURED, Sums, Windows
 from pipeline.pushed_models import pushed_artifact
 from pipeline.result.run_result import RunResult
-from pipeline.settings import LayeredSettings, Source, flag_source, merge_sources
+from pipeline.settings import LayeredSettings, Source, explicit_sources, merge_sources
+from pipeline.settings.beam import BeamSettings
 from pipeline.settings.monitor import MonitorSettings
 
 IMAGES = 1000  # default size of a window
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _MOST_IMAGES = 10_000_000
-_BATCH_IMAGES, _BATCH_BYTES = 256, 8 * 2**20  # answers that are measured at a time
 
 
 class WindowSize(NamedTuple):
@@ -42,11 +56,24 @@ class WindowSize(NamedTuple):
     seconds: float | None
 
 
+class Recorded(NamedTuple):
+    """Report in ML Metadata."""
+
+    artifact: int  # id
+    file: Path
+
+
 class _Bounds(LayeredSettings):
     """Settings that the checks of a window use."""
 
     data_gate: DataGateSettings = DataGateSettings()
     monitor: MonitorSettings = MonitorSettings()
+
+
+class _Engine(LayeredSettings):
+    """Settings of the engine that measures images. Those that the run recorded are not used."""
+
+    beam: BeamSettings = BeamSettings()
 
 
 class _Version:
@@ -86,6 +113,9 @@ class Monitor:
         sample: number of images to choose for `write_sample`.
         follow: the logs are read several times, while they grow. False: they are read once, and each window of time has
             the answers of all files.
+        since: time from which on answers are used, see `since_time`, or `last` for those after the recorded windows of
+            these logs. None for all answers.
+        progress: called with the number of answers so far, and the share of the logs that was read.
 
     Raises:
         UsageError: if a path, a model or its reference does not exist, or a setting is wrong.
@@ -103,8 +133,10 @@ class Monitor:
         runs: Path = Path("runs"),
         sample: int = 0,
         follow: bool = False,
+        since: str | None = None,
+        progress: Callable[[int, float], None] = lambda _answers, _share: None,
     ) -> None:
-        self.name, self._follow = name, follow
+        self.name, self._follow, self._progress = name, follow, progress
         self._sampler = Sampler(sample) if sample else None
         self._logs, self._runs, self._overrides = logs, runs, overrides
         self._size = window_size(window)
@@ -117,12 +149,25 @@ class Monitor:
         self.problems = Problems()
         self._files = LogFiles(logs, self.problems)
         self._labels = _read_labels(labels)
+        self._measure_images: MeasureImages = measure_images_of
         self._number = 0  # of the last window
+        self.answered = 0  # answers that were measured
         self._labelled = 0  # answers with a true class, in all windows
         self._unknown: dict[int, str] = {}  # why answers of a version are not used
         newest = self._open(pushed[-1])
         self._versions: dict[int, _Version] = {pushed[-1]: newest}
         self._newest = newest
+        self._since = 0.0 if since in (None, LAST) else since_time(since)
+        self._ends: dict[int, float] = {}  # of the recorded windows, by version
+        if since == LAST:
+            self._ends = recorded_ends(newest.address, self._root, valid_text(str(logs)))
+        self._old = 0  # answers before that
+        self._needs_time = bool(self._size.seconds or since)
+
+    @property
+    def _root(self) -> Path:
+        """Absolute path of the folder of the pipeline's artifacts."""
+        return self._folder.parent.resolve() / "root"
 
     def answers(self, final: bool = True) -> Iterator[tuple[int, list[MeasuredAnswer]]]:
         """Yield the answers that were not read before, in batches of one version.
@@ -143,12 +188,16 @@ class Monitor:
                     reason = "an answer of a version that is not pushed, or whose reference no longer exists"
                     self.problems.add(reason, f"{answer.place} version {version}: {self._unknown[version]}")
                     continue
-                if self._size.seconds and answer.time is None:
-                    self.problems.add("an answer without a time, which belongs to no window of time", answer.place)
+                if self._needs_time and answer.time is None:
+                    reason = "an answer without a time, which --since and windows of time need: log the time"
+                    self.problems.add(reason, answer.place)
+                    continue
+                if answer.time is not None and not self._is_new(version, answer.time):
+                    self._old += 1
                     continue
                 batches.setdefault(version, []).append(answer)
                 size += len(answer.image or b"")
-                if len(batches[version]) >= _BATCH_IMAGES or size >= _BATCH_BYTES:
+                if len(batches[version]) >= BATCH_IMAGES or size >= BATCH_BYTES:
                     yield from self._measure(batches)
                     batches, size = {}, 0
         yield from self._measure(batches)
@@ -173,14 +222,39 @@ class Monitor:
         if final and self._labels and not self._labelled:
             self.problems.add("a table of labels of which no id is that of an answer", str(len(self._labels)))
 
+    @contextmanager
+    def measured_by(self, run_tasks: RunTasks) -> Iterator[None]:
+        """Let the workers of an engine decode and measure the images. Until the block ends, a reading uses the results.
+
+        Args:
+            run_tasks: function that runs tasks on workers.
+
+        Raises:
+            EngineError: if the engine failed in all attempts, or a worker cannot read a log.
+        """
+        folder = self._folder.parent.resolve()
+        with measured_parts(self._files.parts(), self._newest.reference.framing, folder, run_tasks) as measured:
+            self._measure_images = measured
+            yield
+        self._measure_images = measure_images_of
+
     def read_all(self) -> MonitorReport:
-        """Return the report of the whole log.
+        """Return the report of the whole log, with the pictures of the newest windows. It may have no new answers.
 
         Raises:
             DataRefused: if no answer can be used.
         """
-        report = self.report([*self.read()])
-        if not report.windows:
+        windows: list[Window] = []
+        pictured: dict[bool, deque[int]] = {True: deque(), False: deque()}  # windows with and without an alert
+        for window in self.read():
+            places = pictured[bool(window.alerts)]
+            places.append(len(windows))
+            windows.append(window)
+            if len(places) > PICTURED:
+                oldest = places.popleft()
+                windows[oldest] = windows[oldest].without_pictures()
+        report = self.report(windows)
+        if not report.windows and not self._old:
             found = "; ".join(f"{one.count:,}: {one.reason}, first: {', '.join(one.places)}" for one in report.problems)
             raise DataRefused(
                 f"{self._logs}: no answer can be used ({found or 'it has no records'}): name the log of a server of "
@@ -199,11 +273,8 @@ class Monitor:
             problems=log_problems(self.problems),
         )
 
-    def record(self, report: MonitorReport) -> int:
+    def record(self, report: MonitorReport) -> Recorded:
         """Record a report in ML Metadata as an execution that read the pushed models.
-
-        Returns:
-            The id of the artifact.
 
         Raises:
             NotFound: if ML Metadata does not know the model of a window.
@@ -221,8 +292,7 @@ class Monitor:
                     "recorded: see `vitpipe models verify`"
                 )
             inputs.append((version.artifact[0], version.artifact[1].id))
-        root = self._folder.parent.resolve() / "root"
-        recorder = StandaloneRecorder(self._newest.address, self.name, root, MONITOR)
+        recorder = StandaloneRecorder(self._newest.address, self.name, self._root, MONITOR)
         with recorder.recorded(inputs) as output:
             output.folder.mkdir(parents=True)
             (output.folder / REPORT).write_text(report.model_dump_json(indent=1) + "\n", "utf-8")
@@ -233,7 +303,28 @@ class Monitor:
                 FIRST_ALERT: report.first_alert,
                 "logs": report.logs,
             }
-        return output.artifact
+        return Recorded(output.artifact, output.folder / REPORT)
+
+    def send_alerts(self, windows: Sequence[Window], recorded: Recorded | None) -> None:
+        """Send a message about each window with an alert to the webhook of the settings, if it is set.
+
+        Args:
+            windows: the windows.
+            recorded: the report that has them; None if it could not be recorded.
+
+        Raises:
+            ServerError: if a message was not accepted. The windows after it are not sent.
+        """
+        address = self._newest.bounds.monitor.webhook
+        alerted = [window for window in windows if window.alerts]
+        if not address.get_secret_value():
+            return
+        for place, window in enumerate(alerted):
+            try:
+                send(address, message(self.name, window, str(recorded.file) if recorded else None))
+            except ServerError as error:
+                left = len(alerted) - place
+                raise ServerError(f"{error}. {left:,} of {len(alerted):,} windows with alerts were not sent") from None
 
     def write_sample(self, folder: Path, report: int) -> int:
         """Write the images that were chosen for labelling to a new folder.
@@ -265,6 +356,9 @@ class Monitor:
                 self._unknown[number] = str(error)
         return self._versions.get(number)
 
+    def _is_new(self, version: int, seconds: float) -> bool:
+        return seconds >= self._since and seconds > self._ends.get(version, -1.0)
+
     def _open(self, number: int) -> _Version:
         return _Version(
             self._folder / str(number), self._runs, self._overrides, self._size, self.problems, not self._follow
@@ -274,7 +368,9 @@ class Monitor:
         for number, batch in batches.items():
             version = self.version(number)
             assert version is not None
-            yield number, measure_batch(batch, version.reference, self._labels, self.problems)
+            yield number, measure_batch(batch, version.reference, self._labels, self.problems, self._measure_images)
+            self.answered += len(batch)
+            self._progress(self.answered, self._files.share)
 
     def _judge(self, version: _Version, sums: Sums) -> Window:
         self._number += 1
@@ -291,6 +387,7 @@ def monitor(
     overrides: Sequence[str] = (),
     sample: Path | None = None,
     sample_images: int = SAMPLE_IMAGES,
+    since: str | None = None,
     runs: Path = Path("runs"),
 ) -> MonitorReport:
     """Compare what a model server logged with the training images and the test answers of the model.
@@ -300,13 +397,17 @@ def monitor(
         logs: a log file, or a folder with files `*.jsonl` and `*.tfrecord*`.
         labels: table with the columns `id` and `label`, which has the true classes.
         window: number of answers in a window, or a time such as `1h`.
-        overrides: settings as `a.b=c`, which override those that the run recorded.
+        overrides: settings as `a.b=c`, which override those that the run recorded. Those of the group `beam` name an
+            engine whose workers decode and measure the images.
         sample: new folder for images that are worth labelling; None to write none.
         sample_images: number of these images.
+        since: time from which on answers are used, in ISO 8601 or such as `1h` for an hour ago, or `last` for those
+            after the recorded windows of these logs. None for all answers.
         runs: folder of the run folders.
 
     Returns:
-        The report, which ML Metadata records as an artifact that was made from the pushed models.
+        The report, which ML Metadata records as an artifact that was made from the pushed models, unless it has no
+        windows because no answer is new. Only the command sends alerts to a webhook.
 
     Raises:
         UsageError: if a path, a model or its reference does not exist, or a setting is wrong.
@@ -315,12 +416,40 @@ def monitor(
     """
     if sample:
         check_folder(sample)
-    opened = Monitor(name, logs, labels, window, overrides, runs, sample_images if sample else 0)
-    report = opened.read_all()
-    artifact = opened.record(report)
+    run_tasks = engine(overrides, lambda _message: None)
+    opened = Monitor(name, logs, labels, window, overrides, runs, sample_images if sample else 0, since=since)
+    with opened.measured_by(run_tasks) if run_tasks else nullcontext():
+        report = opened.read_all()
+    if not report.windows:
+        return report
+    recorded = opened.record(report)
     if sample:
-        opened.write_sample(sample, artifact)
+        opened.write_sample(sample, recorded.artifact)
     return report
+
+
+def engine(overrides: Sequence[str], repeated: Callable[[str], None]) -> TaskRunner | None:
+    """Return the function that runs tasks on the engine of the settings `beam.*`; None without an engine.
+
+    Args:
+        overrides: settings as `a.b=c`, of which only those of the engine are used.
+        repeated: called with a message before tasks are run again.
+
+    Raises:
+        SettingsError: if a setting is wrong.
+        EngineError: if the job service of the engine does not answer.
+    """
+    flags = [flag for flag in overrides if is_engine_setting(flag)]
+    settings = merge_sources(_Engine, explicit_sources(flags, groups=_Engine.model_fields)).beam
+    if settings.runner == "local":
+        return None
+    check_job_service(settings)
+    return TaskRunner(settings, repeated)
+
+
+def is_engine_setting(flag: str) -> bool:
+    """Return whether a flag `a.b=c` sets something in the group `beam`."""
+    return flag.partition("=")[0].partition(".")[0] == "beam"
 
 
 def window_size(text: str) -> WindowSize:
@@ -336,13 +465,15 @@ def window_size(text: str) -> WindowSize:
             "1000, 30m, 1h or 1d"
         )
     number = int(match[1])
-    return WindowSize(None, float(number * _UNITS[match[2]])) if match[2] else WindowSize(number, None)
+    return WindowSize(None, float(number * UNITS[match[2]])) if match[2] else WindowSize(number, None)
 
 
 def _bounds(run: Run, overrides: Sequence[str]) -> _Bounds:
     recorded = RunResult(run).settings
     values = {group: recorded[group] for group in _Bounds.model_fields if group in recorded}
-    return merge_sources(_Bounds, [*map(flag_source, reversed(overrides)), Source(values, f"run {run.name}")])
+    flags = [flag for flag in overrides if not is_engine_setting(flag)]
+    explicit = explicit_sources(flags, groups=_Bounds.model_fields)
+    return merge_sources(_Bounds, [*explicit, Source(values, f"run {run.name}")])
 
 
 def _read_labels(table: Path | None) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """Report of a monitoring, as it is printed and recorded. Imports no TensorFlow, so that pages can show it."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from components.data.gate.bounds import Finding
 from components.data.statistics.figures import SplitFigures
@@ -21,6 +21,13 @@ class WindowFinding(Finding):
     """Finding of a window. Its thresholds are at least `chance`."""
 
     chance: float  # limit that unchanged traffic rarely exceeds by chance
+
+
+class Unchecked(Group):
+    """Check that a window does not have, because the log lacks what it needs."""
+
+    check: str
+    reason: str
 
 
 class FarImage(Group):
@@ -53,6 +60,7 @@ class Window(Group):
     accuracy: float | None  # on the answers with a true label
     accuracy_interval: Interval | None
     findings: list[WindowFinding]
+    unchecked: list[Unchecked] = Field(default_factory=list)  # reports of earlier versions have none
     farthest: list[FarImage]
 
     def as_json(self) -> dict[str, Any]:
@@ -61,6 +69,11 @@ class Window(Group):
             finding.model_dump(mode="json", by_alias=False) | {"level": finding.level} for finding in self.findings
         ]
         return {**self.model_dump(mode="json", by_alias=False), "findings": findings}
+
+    def without_pictures(self) -> Self:
+        """Return the window with the places of its farthest images only."""
+        farthest = [image.model_copy(update={"picture": ""}) for image in self.farthest]
+        return self.model_copy(update={"farthest": farthest})
 
     @property
     def alerts(self) -> list[WindowFinding]:

@@ -50,7 +50,8 @@ class Sampler:
         self._answers: Counter[int] = Counter()
         self._unsure: list[tuple[float, int, MeasuredAnswer]] = []
         self._far: list[tuple[float, int, MeasuredAnswer]] = []
-        self._rare: dict[int, list[MeasuredAnswer]] = {}  # the first answers of each class
+        self._rare: dict[int, list[MeasuredAnswer]] = {}  # the first answers of the rarest classes
+        self._rares = 0  # number of these answers
         self._random: list[MeasuredAnswer] = []
 
     def add(self, measured: Sequence[MeasuredAnswer]) -> None:
@@ -64,9 +65,7 @@ class Sampler:
                 self._keep(self._unsure, -one.confidence, one)
             if one.index >= 0:
                 self._answers[one.index] += 1
-                of_class = self._rare.setdefault(one.index, [])
-                if len(of_class) < self._images:
-                    of_class.append(one)
+                self._keep_rare(one)
             # Reservoir sampling: every image has the same chance.
             if len(self._random) < self._images:
                 self._random.append(one)
@@ -94,6 +93,16 @@ class Sampler:
                     seen.add(_digest(one))
                     chosen.append(Choice(reason, one))
         return chosen
+
+    def _keep_rare(self, one: MeasuredAnswer) -> None:
+        self._rare.setdefault(one.index, []).append(one)
+        self._rares += 1
+        if self._rares > self._images:
+            most = max(self._rare, key=lambda index: (self._answers[index], index))
+            self._rare[most].pop()
+            self._rares -= 1
+            if not self._rare[most]:
+                del self._rare[most]
 
     def _keep(self, heap: list[tuple[float, int, MeasuredAnswer]], score: float, one: MeasuredAnswer) -> None:
         # The number decides between equal scores, because answers cannot be compared.

@@ -48,6 +48,8 @@ class Answer:
     """Logged answer for one image. Everything that the log does not contain is None."""
 
     place: str  # in the log, for a person
+    file: Path | None = None  # of the log
+    offset: int = 0  # of its record in the file
     version: int | None = None  # of the model
     time: float | None = None  # seconds since 1970
     image: bytes | None = None  # PNG or JPEG as it was sent
@@ -98,11 +100,13 @@ def _parse_json(record: LogRecord, problems: Problems) -> Answer:
         raise _BadRecord("a line that is not a JSON object: write one JSON object on each line")
     image = None
     try:
-        image = _json_image(row, record.folder)
+        image = _json_image(row, record.file.parent)
     except _BadRecord as error:  # the answer still counts
         problems.add(str(error), record.place)
     return Answer(
         place=record.place,
+        file=record.file,
+        offset=record.offset,
         version=_whole(row, "version"),
         time=_time(row.get("time")),
         image=image,
@@ -260,6 +264,8 @@ def _parse_prediction_log(record: LogRecord) -> Iterator[Answer]:
     for row in range(rows):
         yield Answer(
             place=f"{record.place} image {row + 1}" if rows > 1 else record.place,
+            file=record.file,
+            offset=record.offset,
             version=spec.version.value if spec else None,
             time=time,
             image=images[row] if images else None,

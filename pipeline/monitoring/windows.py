@@ -1,22 +1,36 @@
 """Windows of answers, and the sums that the answers of a window are added to."""
 
 import heapq
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import numpy as np
 
+from components.data.pictures import ExamplePicture
 from components.data.statistics.figures import Totals
 from pipeline.monitoring.log_files import Problems
 from pipeline.monitoring.measured import MeasuredAnswer, as_table
 
 FARTHEST = 8  # images that are kept of each window
+PICTURED = 100  # windows of which these images are in memory; of more windows, only their places in the log are known
 
 _LATE = (
     "an answer that is more than one window late: answers may arrive late by the length of a window. Use longer "
     "windows, or read the logs without --follow"
 )
+
+
+class Far(NamedTuple):
+    """Image that is far from the training images, in the order of the distance."""
+
+    distance: float
+    order: int  # decides between equal distances
+    place: str  # in the log
+    predicted: int  # index of the predicted class
+    picture: str  # data URI of a small copy; empty if the window has no pictures
 
 
 @dataclass
@@ -31,14 +45,16 @@ class Sums:
     unreadable: int = 0  # answers that the model cannot have given
     images: Totals | None = None
     pixels: int = 0  # images that were sent as pixels, so that their format and size are unknown
-    predicted: list[int] = field(default_factory=list)
-    confidence: list[float] = field(default_factory=list)
+    # Arrays of numbers take a fourth of the memory of lists.
+    predicted: "array[int]" = field(default_factory=lambda: array("l"))
+    confidence: "array[float]" = field(default_factory=lambda: array("d"))
     correct: int = 0
     labelled: int = 0
-    latency_ms: list[float] = field(default_factory=list)
+    latency_ms: "array[float]" = field(default_factory=lambda: array("d"))
     start: float | None = None
     end: float | None = None
-    farthest: list[tuple[float, int, MeasuredAnswer]] = field(default_factory=list)
+    farthest: list[Far] = field(default_factory=list)
+    has_pictures: bool = True
 
     def __len__(self) -> int:
         return self.answers + self.failed
@@ -67,14 +83,28 @@ class Sums:
                 self.labelled += 1
                 self.correct += one.label == one.index
             if one.distance is not None:
-                # The counter decides between equal distances, because answers cannot be compared.
-                heapq.heappush(self.farthest, (one.distance, -self.answers, one))
-                if len(self.farthest) > FARTHEST:
-                    heapq.heappop(self.farthest)
+                self._consider(one, one.distance)
         rows = as_table(one for one in measured if not one.answer.failed)
         if len(rows):
             totals = Totals.of(rows, self.classes)
             self.images = totals if self.images is None else Totals.add([self.images, totals])
+
+    def drop_pictures(self) -> None:
+        """Forget the pictures of the farthest images, and add no others."""
+        self.has_pictures = False
+        self.farthest = [far._replace(picture="") for far in self.farthest]
+
+    def _consider(self, one: MeasuredAnswer, distance: float) -> None:
+        """Keep an answer if its image is one of the farthest."""
+        order = -self.answers
+        if len(self.farthest) == FARTHEST and (distance, order) < self.farthest[0][:2]:
+            return
+        # A small copy takes less memory than the image, and many windows of time may be open.
+        image = ExamplePicture("", b"", image=one.answer.image or b"") if self.has_pictures else None
+        far = Far(distance, order, one.answer.place, one.index, image.source if image else "")
+        heapq.heappush(self.farthest, far)
+        if len(self.farthest) > FARTHEST:
+            heapq.heappop(self.farthest)
 
 
 class Windows:
@@ -123,8 +153,11 @@ class Windows:
                 for one in part:
                     self._problems.add(_LATE, one.answer.place)
                 continue
-            sums = self._open.setdefault(period, Sums(self._version, self._classes))
-            sums.add(part)
+            if period not in self._open:
+                self._open[period] = Sums(self._version, self._classes)
+                for old in sorted(self._open)[:-PICTURED]:
+                    self._open[old].drop_pictures()
+            self._open[period].add(part)
             self._newest = max(self._newest, period)
             for complete in sorted(self._open):
                 is_full = self._images is not None and len(self._open[complete]) >= self._images
@@ -162,7 +195,7 @@ class Windows:
                 yield period, place + 1
 
 
-def percentiles(latency_ms: list[float]) -> dict[str, float]:
+def percentiles(latency_ms: Sequence[float]) -> dict[str, float]:
     """Return the 50th, 95th and 99th percentile; empty without values."""
     if not latency_ms:
         return {}

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Self, TypeVar
@@ -23,7 +23,7 @@ from pipeline.metadata.address import PASSWORD, Address
 from pipeline.settings import strict_yaml
 from pipeline.settings.beam import BeamSettings
 from pipeline.settings.cluster import KubeflowSettings
-from pipeline.settings.monitor import MonitorSettings
+from pipeline.settings.monitor import WEBHOOK, MonitorSettings
 from pipeline.settings.strict_yaml import Place, UnsupportedYamlError, YamlSyntaxError
 from trainer.search_space import TuneSettings, check_space
 from trainer.settings import (
@@ -51,7 +51,7 @@ REMOVED = {
 _RENAMED = {f"model.{old}": f"model.{new}" for old, new in RENAMED.items()}
 TOKEN = "VITPIPE_KUBEFLOW__TOKEN"
 # Settings that only the environment can set.
-_SECRETS = {("metadata", "password"): PASSWORD, ("kubeflow", "token"): TOKEN}
+_SECRETS = {("metadata", "password"): PASSWORD, ("kubeflow", "token"): TOKEN, ("monitor", "webhook"): WEBHOOK}
 
 
 def _checked_path(path: Path) -> Path:
@@ -278,9 +278,12 @@ class Settings(LayeredSettings):
     def resolved(self, span: int) -> str:
         """Return the settings as JSON, with the chosen span, as a run records them.
 
-        The groups `metadata` and `kubeflow` are left out, so that equal runs on different machines have equal records.
+        The groups `metadata` and `kubeflow` and the secrets are left out, so that equal runs on different machines have
+        equal records.
         """
-        settings = self.model_dump(mode="json", exclude={"metadata", "kubeflow"})
+        settings = self.model_dump(
+            mode="json", exclude={"metadata": True, "kubeflow": True, "monitor": {"webhook": True}}
+        )
         settings["data"]["span"] = span
         return json.dumps(settings, sort_keys=True)
 
@@ -353,28 +356,58 @@ def load(
         SettingsError: for settings that cannot be read or used.
     """
     files = _file_sources(source)
-    variables = dict(os.environ if environment is None else environment)
-    # Passwords are kept as raw strings: not every password is valid YAML.
-    secrets = {group: {key: SecretStr(variables.pop(variable, ""))} for (group, key), variable in _SECRETS.items()}
-    overrides = [
-        Source(_nested(name.removeprefix(_PREFIX).lower().split("__"), text, name), name)
-        for name, text in variables.items()
-        if name.startswith(_PREFIX)
-    ]
-    explicit = [*map(flag_source, reversed(flags or [])), *reversed(overrides)]
-    sources = [Source({"data": data or {}}), *explicit, *files]
-    for layer in sources:
-        for (group, key), variable in _SECRETS.items():
-            values = layer.values.get(group)
-            if isinstance(values, dict) and key in values:
-                raise SettingsError(
-                    f"{layer.where((group, key))}{group}.{key}: only the environment variable {variable} may set it; "
-                    "files are copied, and flags appear in lists of processes"
-                )
-    settings = merge_sources(Settings, [*sources, Source(secrets)])
+    explicit = explicit_sources(flags or [], environment)
+    _check_no_secrets(files)
+    settings = merge_sources(Settings, [Source({"data": data or {}}), *explicit, *files])
     if settings.training.tuned:
         _check_not_tuned(settings, explicit)
     return settings
+
+
+def explicit_sources(
+    flags: Sequence[str], environment: Mapping[str, str] | None = None, groups: Collection[str] | None = None
+) -> list[Source]:
+    """Return the sources of flags and of environment variables, of which an earlier one overrides a later one.
+
+    Args:
+        flags: settings as `a.b=c`, of which a later one overrides an earlier one.
+        environment: environment variables, of which `VITPIPE_A__B` sets `a.b`; None for those of this process.
+        groups: groups of settings whose variables are read; None for all.
+
+    Raises:
+        SettingsError: for a flag or variable that cannot be read, or a flag that sets a secret.
+    """
+    variables = {
+        name: text
+        for name, text in (os.environ if environment is None else environment).items()
+        if name.startswith(_PREFIX) and (groups is None or _keys_of_variable(name)[0] in groups)
+    }
+    # Secrets are kept as raw strings: not every password is valid YAML.
+    secrets = {
+        group: {key: SecretStr(variables.pop(variable, ""))}
+        for (group, key), variable in _SECRETS.items()
+        if groups is None or group in groups
+    }
+    overrides = [Source(_nested(_keys_of_variable(name), text, name), name) for name, text in variables.items()]
+    sources = [*map(flag_source, reversed(flags)), *reversed(overrides)]
+    _check_no_secrets(sources)
+    return [*sources, Source(secrets)]
+
+
+def _keys_of_variable(name: str) -> list[str]:
+    return name.removeprefix(_PREFIX).lower().split("__")
+
+
+def _check_no_secrets(sources: Sequence[Source]) -> None:
+    """Raise SettingsError if a file or a flag sets a setting that only the environment may set."""
+    for source in sources:
+        for (group, key), variable in _SECRETS.items():
+            values = source.values.get(group)
+            if isinstance(values, dict) and key in values:
+                raise SettingsError(
+                    f"{source.where((group, key))}{group}.{key}: only the environment variable {variable} may set it; "
+                    "files are copied, and flags appear in lists of processes"
+                )
 
 
 def _check_not_tuned(settings: Settings, explicit: Sequence[Source]) -> None:
@@ -533,7 +566,7 @@ def _explain(problem: ErrorDetails, settings: type[BaseModel]) -> str:
         return f"{key}: {_NO_SETTINGS}, or remove it"
     message = problem["msg"].removeprefix("Value error, ")
     # The value of an address is not shown, because the user may have put a password in it by mistake.
-    shown = not isinstance(problem["input"], dict) and not key.startswith("metadata")
+    shown = not isinstance(problem["input"], dict | SecretStr) and not key.startswith("metadata")
     value = f" (got {_short(repr(problem['input']))})" if shown else ""
     return f"{key}: {message}{value}".removeprefix(": ")  # a problem of all settings together has no key
 

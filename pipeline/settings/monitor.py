@@ -1,8 +1,12 @@
 """Settings of the checks of a model that serves."""
 
-from pydantic import Field
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator
 
 from components.data.gate.bounds import Bound, BoundsGroup
+
+WEBHOOK = "VITPIPE_MONITOR__WEBHOOK"
 
 
 class MonitorSettings(BoundsGroup):
@@ -45,3 +49,25 @@ class MonitorSettings(BoundsGroup):
         Bound(warn=0.02, stop=0.05),
         description="Largest loss of accuracy since the test set, measured on images with a true label.",
     )
+    webhook: SecretStr = Field(
+        SecretStr(""),
+        description="Web address that alerts are sent to. Only an environment variable can set it. It is never "
+        "recorded.",
+    )
+
+    @field_validator("webhook")
+    @classmethod
+    def check_webhook(cls, webhook: SecretStr) -> SecretStr:
+        """Check that the webhook is a web address, or empty. The message does not repeat it: it contains a secret."""
+        address = webhook.get_secret_value().strip()
+        if address and not _is_web_address(address):
+            raise ValueError(f"it is not a web address: write https://HOST/PATH or http://HOST/PATH in {WEBHOOK}")
+        return SecretStr(address)
+
+
+def _is_web_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and text.isprintable()
+    except ValueError:  # a port that is not a number
+        return False

@@ -4,13 +4,16 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from components.errors import Exit, UsageError
-from pipeline.console.logs import redirected
+from components.errors import Exit, ServerError, UsageError
+from pipeline.console.display import Display
+from pipeline.console.logs import own_stderr, redirected
 from pipeline.console.terminal import json_text, print_json, print_line
 from pipeline.error_messages import explain_error
 from vitpipe.cli.options import Json, Runs
@@ -19,7 +22,7 @@ from vitpipe.cli.run import terminate
 from vitpipe.cli.tables import local_time, print_rows, print_warnings
 
 if TYPE_CHECKING:
-    from pipeline.monitoring.monitor import Monitor
+    from pipeline.monitoring.monitor import Monitor, Recorded
     from pipeline.monitoring.report import LogProblem, MonitorReport, Window, WindowFinding
 
 app = typer.Typer()
@@ -52,9 +55,21 @@ def monitor(
     follow: Annotated[
         bool, typer.Option("--follow", help="Continue to read what is appended to the logs. Stop with Ctrl-C.")
     ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME|last",
+            help="Use only answers from this time on, such as `2026-01-31T12:00:00Z` or `1h` ago, or those after the "
+            "windows of these logs that are recorded already.",
+        ),
+    ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="A.B=C", help="Override a bound, such as `monitor.errors.stop=0.1`. Repeatable."),
+        typer.Option(
+            "--set",
+            metavar="A.B=C",
+            help="Override a bound, such as `monitor.errors.stop=0.1`, or name an engine with `beam.*`. Repeatable.",
+        ),
     ] = None,
     sample: Annotated[
         Path | None,
@@ -72,41 +87,78 @@ def monitor(
     """
     if follow and sample:
         raise UsageError("--sample and --follow cannot be used together: leave one of them out")
-    with redirected(Path(os.devnull)):  # TensorFlow prints when it is imported
-        from pipeline.monitoring.monitor import Monitor
+    status = _Status()
+    with status.shown("reading the reference of the model"):
+        from pipeline.monitoring.monitor import Monitor, engine, is_engine_setting
         from pipeline.monitoring.sample import check_folder
+
+        if follow and (flag := next(filter(is_engine_setting, overrides or ()), None)):
+            raise UsageError(f"--set {flag} has no effect with --follow, which reads logs without an engine: remove it")
+        run_tasks = None if follow else engine(overrides or (), lambda message: print_warnings([message]))
 
         if sample:
             check_folder(sample)
-        opened = Monitor(name, logs, labels, window, overrides or (), runs, sample_images if sample else 0, follow)
+        number = sample_images if sample else 0
+        opened = Monitor(name, logs, labels, window, overrides or (), runs, number, follow, since, status.update)
     if follow:
         signal.signal(signal.SIGTERM, terminate)
-        raise typer.Exit(_follow(opened, as_json))
-    with redirected(Path(os.devnull)):
-        report = opened.read_all()
+        raise typer.Exit(_follow(opened, status, as_json))
+    with ExitStack() as stack:
+        if run_tasks:
+            with status.shown("decoding and measuring the images on the engine"):
+                stack.enter_context(opened.measured_by(run_tasks))
+        with status.shown("reading the logs"):
+            report = opened.read_all()
     if as_json:
         print_json(report.as_json())
     else:
         print_rows(_COLUMNS, map(_row, report.windows))
     _print_rest(report)
+    _print_unchecked(report, set())
     sys.stdout.flush()
-    artifact = _record(opened, report)
+    if not report.windows:
+        print_line(f"no answer since the time of --since {since}: nothing is recorded", sys.stderr)
+        raise typer.Exit(report.exit)
+    recorded = _record_and_send(opened, report, status)
     if sample:
-        images = opened.write_sample(sample, artifact)
+        images = opened.write_sample(sample, recorded.artifact)
         print_line(f"{sample}: {images:,} images; enter their classes in {sample / 'labels.csv'}", sys.stderr)
     raise typer.Exit(report.exit)
 
 
-def _follow(opened: "Monitor", as_json: bool) -> Exit:
+class _Status:
+    """What is being done, beside a spinner on a terminal. The output of libraries is discarded meanwhile."""
+
+    _display: Display
+
+    @contextmanager
+    def shown(self, text: str) -> Iterator[None]:
+        """Show a text until the block ends."""
+        with own_stderr() as stderr, Display(stderr) as self._display, redirected(Path(os.devnull)):
+            self._display.started(text)
+            yield
+
+    def update(self, answers: int, share: float) -> None:
+        """Show how much of the logs was read.
+
+        Args:
+            answers: number of answers.
+            share: share of the bytes of the logs.
+        """
+        self._display.update(f"reading the logs: {answers:,} answers, {share:.0%}")
+
+
+def _follow(opened: "Monitor", status: _Status, as_json: bool) -> Exit:
     """Print windows as they are completed, and record them, until Ctrl-C."""
     unrecorded: list[Window] = []
     ends = {Exit.OK}
     counts: dict[str, int] = {}  # of the problems that were printed
+    reasons: set[tuple[int, str]] = set()  # of the missing checks that were printed
 
     def read(final: bool) -> None:
         windows = opened.read(final)
         while True:
-            with redirected(Path(os.devnull)):
+            with status.shown("reading the logs"):
                 window = next(windows, None)
             if window is None:
                 break
@@ -117,6 +169,7 @@ def _follow(opened: "Monitor", as_json: bool) -> Exit:
             sys.stdout.flush()
             one = opened.report([window])
             _print_findings(one)
+            _print_unchecked(one, reasons)
             ends.add(one.exit)
             unrecorded.append(window if window.alerts else window.model_copy(update={"farthest": []}))
             if window.alerts or len(unrecorded) >= _MOST_UNRECORDED:
@@ -129,7 +182,7 @@ def _follow(opened: "Monitor", as_json: bool) -> Exit:
 
     def record() -> None:
         try:
-            _record(opened, opened.report(unrecorded))
+            _record_and_send(opened, opened.report(unrecorded), status)
         except Exception as error:  # the store may answer again later
             print_warnings([f"{len(unrecorded):,} windows are not recorded: {explain_error(error) or error}"])
         unrecorded.clear()
@@ -146,8 +199,9 @@ def _follow(opened: "Monitor", as_json: bool) -> Exit:
         while not stopped:
             read(final=False)
             due = time.monotonic() + _POLL
-            while not stopped and time.monotonic() < due:
-                time.sleep(_STEP)
+            with status.shown(f"waiting for answers after {opened.answered:,}"):
+                while not stopped and time.monotonic() < due:
+                    time.sleep(_STEP)
         read(final=True)
     finally:
         if unrecorded:
@@ -155,11 +209,20 @@ def _follow(opened: "Monitor", as_json: bool) -> Exit:
     return max(ends, key=(Exit.OK, Exit.NOT_BLESSED, Exit.DATA_REFUSED).index)
 
 
-def _record(opened: "Monitor", report: "MonitorReport") -> int:
-    with redirected(Path(os.devnull)):
-        artifact = opened.record(report)
-    print_line(f"report: artifact {artifact}, see `vitpipe lineage {artifact}`", sys.stderr)
-    return artifact
+def _record_and_send(opened: "Monitor", report: "MonitorReport", status: _Status) -> "Recorded":
+    """Record a report in ML Metadata, and send its alerts to the webhook even if it cannot be recorded."""
+    recorded = None
+    try:
+        with status.shown("recording the report"):
+            recorded = opened.record(report)
+        print_line(f"report: artifact {recorded.artifact}, see `vitpipe lineage {recorded.artifact}`", sys.stderr)
+    finally:
+        try:
+            with status.shown("sending alerts to the webhook"):
+                opened.send_alerts(report.windows, recorded)
+        except ServerError as error:
+            print_warnings([error])
+    return recorded
 
 
 _COLUMNS = ("window", "version", "from", "answers", "failed", "invalid", "p95 ms", "expected", "accuracy", "result")
@@ -195,6 +258,32 @@ def _print_problem(problem: "LogProblem") -> None:
     print_line(f"{problem.count:,} in the log: {problem.reason}, first: {', '.join(problem.places)}", sys.stderr)
 
 
+def _print_unchecked(report: "MonitorReport", printed: set[tuple[int, str]]) -> None:
+    """Print the checks that windows do not have, once for each version and reason.
+
+    Args:
+        report: the report.
+        printed: versions and reasons that were printed before, to which the new ones are added.
+    """
+    found: dict[tuple[int, str], tuple[dict[str, None], list[int]]] = {}
+    for window in report.windows:
+        for one in window.unchecked:
+            checks, numbers = found.setdefault((window.version, one.reason), ({}, []))
+            checks[one.check] = None
+            if window.number not in numbers[-1:]:
+                numbers.append(window.number)
+    for (version, reason), (checks, numbers) in found.items():
+        if (version, reason) not in printed:
+            print_line(f"not checked in {_place(numbers, version)}: {', '.join(checks)}: {reason}", sys.stderr)
+            printed.add((version, reason))
+
+
+def _place(windows: list[int], version: int) -> str:
+    first = ", ".join(map(str, windows[:_NAMED]))
+    more = f" and {len(windows) - _NAMED:,} more" if len(windows) > _NAMED else ""
+    return f"window{'s' if len(windows) > 1 else ''} {first}{more} of version {version}"
+
+
 def _print_findings(report: "MonitorReport") -> None:
     for kind, level in (("alert", "stop"), ("warning", "warning")):
         found: dict[tuple[int, str], list[tuple[int, WindowFinding]]] = {}
@@ -203,9 +292,7 @@ def _print_findings(report: "MonitorReport") -> None:
                 if finding.level == level:
                     found.setdefault((window.version, finding.check), []).append((window.number, finding))
         for (version, _), findings in found.items():
-            first = ", ".join(str(number) for number, _ in findings[:_NAMED])
-            more = f" and {len(findings) - _NAMED:,} more" if len(findings) > _NAMED else ""
-            where = f"window{'s' if len(findings) > 1 else ''} {first}{more} of version {version}"
+            where = _place([number for number, _ in findings], version)
             print_line(f"{kind} in {where}: {findings[0][1]}", sys.stderr)
     if report.alerts:
         print_line("the checks and their thresholds are explained in docs/monitoring.md", sys.stderr)

@@ -1,5 +1,8 @@
 """Windows of traffic: what raises an alert, and what does not."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,6 +11,7 @@ from components.data.ingest.tfrecord import RawExample
 from components.data.statistics.figures import Totals
 from components.data.statistics.measure import measure_images
 from components.errors import Exit, UsageError
+from pipeline.monitoring import windows as windows_module
 from pipeline.monitoring.calibration import Calibration
 from pipeline.monitoring.checks import judge
 from pipeline.monitoring.log_files import Problems
@@ -25,6 +29,21 @@ CLASSES = ["cat", "dog", "fox"]
 FRAMING = Framing(32)
 IMAGES = [encoded(picture(seed)) for seed in range(150)]
 TESTED = 600
+CHECKS = [
+    "errors",
+    "invalid_images",
+    "unreadable_answers",
+    "drift_colour",
+    "drift_brightness",
+    "drift_sharpness",
+    "drift_sizes",
+    "drift_formats",
+    "drift_labels_linf",
+    "drift_labels_js",
+    "drift_confidence",
+    "expected_accuracy_loss",
+    "accuracy_loss",
+]
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +111,19 @@ def test_dark_traffic(reference):
     assert window.farthest[0].picture.startswith("data:image/")
 
 
+def test_open_windows_hold_no_images_and_only_the_newest_have_pictures(reference, monkeypatch):
+    monkeypatch.setattr(windows_module, "PICTURED", 2)
+    windows = Windows(1, 3, None, 60, Problems(), keep_open=True)
+    answers = [replace(answer, time=60.0 * (number // 20)) for number, answer in enumerate(traffic(100))]
+    for _ in range(2):  # as logs of two servers that cover the same time
+        assert not [*windows.add(measure_batch(answers, reference, {}, Problems()))]
+    sums = [*windows.finish()]
+    assert [len(one) for one in sums] == [40] * 5 and [len(one.farthest) for one in sums] == [8] * 5
+    pictures = [{bool(far.picture) for far in one.farthest} for one in sums]
+    assert pictures == [{False}] * 3 + [{True}] * 2
+    assert not any(isinstance(value, bytes) for one in sums for far in one.farthest for value in far)
+
+
 def test_a_single_dark_image_is_no_alert(reference):
     assert not alerts(windows_of(traffic(1, change=lambda pixels: pixels // 3), reference))
 
@@ -102,7 +134,34 @@ def test_larger_images(reference):
 
     assert "drift_sizes" in alerts(windows_of(traffic(200, change=enlarge), reference, 200))
     as_pixels = traffic(200, change=enlarge, is_pixels=True)  # their size says nothing about what was sent
-    assert "drift_sizes" not in alerts(windows_of(as_pixels, reference, 200))
+    [window] = windows_of(as_pixels, reference, 200)
+    assert "drift_sizes" not in alerts([window])
+    assert [one.check for one in window.unchecked] == ["drift_sizes", "drift_formats"]
+    assert {one.reason for one in window.unchecked} == {
+        "images were sent as pixels, so their files are unknown: send files"
+    }
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        traffic(3),
+        [*traffic(3), *traffic(1, is_pixels=True)],
+        traffic(3, change=None),
+        [Answer("x")] * 3,
+        [Answer("x", image=b"GIF89a")],
+        [Answer("x", class_name="cat")],
+        [Answer("x", failed=True)],
+    ],
+    ids=["complete", "pixels", "no images", "empty", "unusable", "no probability", "failed"],
+)
+def test_every_check_is_done_or_named_with_its_reason(reference, answers):
+    [window] = windows_of(answers, reference)
+    done, named = [one.check for one in window.findings], [one.check for one in window.unchecked]
+    assert sorted(done + named) == sorted(CHECKS) and all(one.reason for one in window.unchecked)
+    assert json.loads(json.dumps(window.as_json()))["unchecked"] == [
+        {"check": one.check, "reason": one.reason} for one in window.unchecked
+    ]
 
 
 def test_answers_of_one_class(reference):

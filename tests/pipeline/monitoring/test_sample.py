@@ -1,6 +1,7 @@
 """Choice of the images that are worth labelling."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -43,6 +44,16 @@ def test_each_reason_gets_a_quarter():
     assert [choice.measured.answer.place for choice in chosen] == [
         choice.measured.answer.place for choice in choose(answers())
     ]
+
+
+def test_a_sampler_holds_few_images_of_many_classes():
+    sampler = Sampler(10)
+    many = [replace(one, index=number % 97) for number, one in enumerate(answers(2000))]
+    rare = replace(many[0], index=97, answer=Answer("rare", image=b"rare"))
+    sampler.add([*many[:1500], rare, *many[1500:]])
+    held = {id(one) for kind in (sampler._unsure, sampler._far) for _, _, one in kind} | {*map(id, sampler._random)}
+    assert len(held | {id(one) for of_class in sampler._rare.values() for one in of_class}) <= 4 * 10
+    assert ("rare", "rare") in {(choice.reason, choice.measured.answer.place) for choice in sampler.choose()}
 
 
 def test_equal_images_are_chosen_once_and_unusable_ones_never():

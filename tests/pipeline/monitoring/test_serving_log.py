@@ -275,6 +275,83 @@ def test_a_followed_log_is_read_across_rotation(tmp_path, is_folder):
     assert new_ids(files, final=True) == [] and not problems.counts
 
 
+def copytruncate(log, copy):
+    copy.write_bytes(log.read_bytes())
+    os.truncate(log, 0)
+
+
+@pytest.mark.parametrize("copy", ["log.jsonl.1", "log.jsonl-20260102", "log-20260102.jsonl"])
+def test_a_log_that_is_copied_and_truncated_is_read_once(tmp_path, copy):
+    log, problems = tmp_path / "log.jsonl", Problems()
+    log.write_text(lines(*range(50)))
+    files = LogFiles(tmp_path, problems)
+    assert len(new_ids(files)) == 50
+    with log.open("a") as file:
+        file.write(lines("a"))
+    assert new_ids(files) == ["a"]
+    with log.open("a") as file:
+        file.write(lines("b", "c"))  # written after the last reading
+    copytruncate(log, tmp_path / copy)
+    with log.open("a") as file:
+        file.write(lines("d"))
+    read = [id for _ in range(3) for id in new_ids(files)]  # a copy that sorts first is read after its original
+    assert sorted(read) == ["b", "c", "d"]
+    (tmp_path / copy).rename(tmp_path / "log.jsonl.2")
+    copytruncate(log, tmp_path / copy)
+    log.write_text(lines("e"))
+    assert [*new_ids(files), *new_ids(files), *new_ids(files, final=True)] == ["e"] and not problems.counts
+
+
+def test_a_copied_log_of_records_is_read_once(tmp_path):
+    log, problems = tmp_path / "s.tfrecord", Problems()
+    records = [prediction_log([IMAGE], [ANSWER], version=version) for version in range(1, 5)]
+    write_records(log, records[:2])
+    files = LogFiles(tmp_path, problems)
+    assert len([*files.read(final=False)]) == 2
+    with log.open("ab") as opened:
+        opened.write(tfrecord.frame(records[2]))
+    copytruncate(log, tmp_path / "s.tfrecord.1")
+    write_records(log, records[3:])
+    assert sorted(record.place for record in files.read()) == ["s.tfrecord record 1", "s.tfrecord.1 record 3"]
+    assert not problems.counts
+
+
+def test_a_copy_waits_until_it_is_complete_and_its_original_truncated(tmp_path):
+    log, copy = tmp_path / "log.jsonl", tmp_path / "log.jsonl.1"
+    log.write_text(lines("a", "b"))
+    files = LogFiles(tmp_path, Problems())
+    assert new_ids(files) == ["a", "b"]
+    copy.write_text(lines("a", "b")[:30])
+    assert new_ids(files) == []
+    copy.write_text(lines("a", "b", "c"))
+    with log.open("a") as file:
+        file.write(lines("c", "d"))  # "d" was written after the end of the copy
+    assert new_ids(files) == ["c", "d"]
+    log.write_text(lines("e"))
+    assert new_ids(files) == ["e"]
+    assert new_ids(files) == [] and new_ids(files, final=True) == []
+
+
+def test_a_copy_without_a_later_reading_is_read_once(tmp_path):
+    log = tmp_path / "log.jsonl"
+    log.write_text(lines("a", "b"))
+    files = LogFiles(tmp_path, Problems())
+    assert new_ids(files) == ["a", "b"]
+    (tmp_path / "log.jsonl.1").write_text(lines("a", "b", "c"))
+    assert new_ids(files, final=True) == ["c"]
+
+
+def test_files_that_begin_alike_are_both_read(tmp_path):
+    same = json_line(os.urandom(3000), ANSWER, id="same")
+    (tmp_path / "log.jsonl").write_text(same + lines("a"))
+    (tmp_path / "log-2.jsonl").write_text(same + lines("a"))  # as complete logs of two servers may be
+    files = LogFiles(tmp_path, Problems())
+    assert new_ids(files) == ["same", "a"] * 2
+    (tmp_path / "log-3.jsonl").write_text(same + lines("b", "c"))
+    (tmp_path / "log-4.jsonl").write_text(same)
+    assert [*new_ids(files), *new_ids(files, final=True)] == ["same", "b", "c", "same"]
+
+
 def test_a_renamed_file_of_records_is_read_once(tmp_path):
     log, problems = tmp_path / "s.tfrecord", Problems()
     record, other = (prediction_log([IMAGE], [ANSWER], version=version) for version in (1, 2))

@@ -6,6 +6,7 @@ import pytest
 from components.errors import SettingsError
 from pipeline.metadata.address import PASSWORD
 from pipeline.settings import TOKEN, Settings, load, presets
+from pipeline.settings.monitor import WEBHOOK
 
 
 @pytest.mark.parametrize("preset", presets())
@@ -210,14 +211,19 @@ def test_the_store_is_a_file_of_the_run_folder_or_a_server(tmp_path):
 
 
 def test_secrets_are_in_no_text_form_and_the_server_is_not_recorded():
-    settings = load("sample", [f"metadata.address={SERVER}"], {PASSWORD: "s3cret", TOKEN: "s3cret"})
+    settings = load(
+        "sample", [f"metadata.address={SERVER}"], {PASSWORD: "s3cret", TOKEN: "s3cret", WEBHOOK: "https://h/s3cret"}
+    )
     assert settings.kubeflow.token.get_secret_value() == "s3cret"
     here = load("sample", environment={})
     assert "s3cret" not in repr(settings) + str(settings.store) + repr(settings.store) + settings.model_dump_json()
     assert settings.resolved(1) == here.resolved(1)
 
 
-@pytest.mark.parametrize("group, key, variable", [("metadata", "password", PASSWORD), ("kubeflow", "token", TOKEN)])
+@pytest.mark.parametrize(
+    "group, key, variable",
+    [("metadata", "password", PASSWORD), ("kubeflow", "token", TOKEN), ("monitor", "webhook", WEBHOOK)],
+)
 @pytest.mark.parametrize("flag", ["{group}.{key}=s3cret", "{group}={{{key}: s3cret}}"])
 def test_a_secret_comes_from_the_environment_alone(group, key, variable, flag, tmp_path):
     (tmp_path / "mine.yaml").write_text(f"preset: sample\n{group}: {{{key}: s3cret}}\n")
@@ -225,6 +231,16 @@ def test_a_secret_comes_from_the_environment_alone(group, key, variable, flag, t
         with pytest.raises(SettingsError, match=f"only the environment variable {variable}") as refused:
             load(source, flags, environment={})
         assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["s3cret", "ftp://h/s3cret", "https:///s3cret", "https://h:s3cret/", "http://h/s3cret\n2", "https://[s3cret"],
+)
+def test_a_wrong_webhook_is_rejected_without_showing_it(address):
+    with pytest.raises(SettingsError, match=r"monitor\.webhook: it is not a web address: write https://") as refused:
+        load("sample", environment={WEBHOOK: address})
+    assert "s3cret" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

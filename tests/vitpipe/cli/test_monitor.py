@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -13,11 +15,15 @@ import pytest
 from PIL import Image
 
 from components.data.ingest import tfrecord
+from pipeline.beam_tasks import TaskRunner
 from pipeline.drawing.lineage import describe
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
-from tests.helpers.command import command
+from pipeline.monitoring.monitor import Monitor
+from pipeline.settings.beam import BeamSettings
+from tests.helpers.command import command, vitpipe
 from tests.helpers.traffic import ask, json_line, prediction_log, write_records
+from tests.helpers.webhook import webhook
 from vitpipe.ui.app import create_app
 
 ANSWERS = 300
@@ -53,6 +59,12 @@ def served(short_run, tmp_path_factory):
         "id,label\n" + "".join(f"{at},{names[examples[at].label]}\n" for at in {*chosen})
     )
     return folder
+
+
+@pytest.fixture
+def hook():
+    with webhook() as server:
+        yield server
 
 
 def alerts(window):
@@ -116,6 +128,67 @@ def test_bounds_are_overridden(served, in_this_process):
         assert in_this_process(served, *arguments, "--set", wrong).returncode == 2
 
 
+def test_variables_override_the_recorded_bounds_and_flags_override_variables(served, in_this_process, monkeypatch):
+    monkeypatch.setenv("VITPIPE_MONITOR__ERRORS", "{stop: 1}")
+    monkeypatch.setenv("VITPIPE_DATA_GATE__DRIFT_COLOUR__STOP", "7")
+    monkeypatch.setenv("VITPIPE_TRAINING__EPOCHS", "3")  # of a group that the command does not use
+    flag = ["--set", "data_gate.drift_colour.stop=8"]
+    for more, stop in ([], 7), (flag, 8):
+        done = in_this_process(served, "monitor", "sample", "--logs", "clean.jsonl", "--json", *more)
+        [window] = json.loads(done.stdout)["windows"]
+        bounds = {one["check"]: one["bound"] for one in window["findings"]}
+        assert done.returncode == 0 and bounds["drift_colour"]["stop"] == stop
+        assert bounds["errors"]["stop"] == 1
+    monkeypatch.setenv("VITPIPE_MONITOR__EROORS__STOP", "1")
+    done = in_this_process(served, "monitor", "sample", "--logs", "clean.jsonl")
+    assert done.returncode == 2 and "VITPIPE_MONITOR__EROORS__STOP: monitor.eroors: no such setting" in done.stderr
+
+
+def texts(folder):
+    """Return the content of all files that runs and commands may write."""
+    return b"".join(file.read_bytes() for file in (folder / "runs").rglob("*") if file.is_file())
+
+
+def test_each_window_with_alerts_is_sent_to_the_webhook(served, in_this_process, monkeypatch, hook):
+    arguments = ["monitor", "sample", "--logs", "dark.jsonl", "--window", "100"]
+    monkeypatch.setenv("VITPIPE_MONITOR__WEBHOOK", hook.address)
+    done = in_this_process(served, *arguments, "--json")
+    quiet = in_this_process(served, "monitor", "sample", "--logs", "clean.jsonl")
+    dump = in_this_process(served, "run", "-c", "sample", "--data", "data/sample", "--dry-run")
+    assert (done.returncode, quiet.returncode, dump.returncode) == (3, 0, 0)
+    windows = json.loads(done.stdout)["windows"]
+    assert [one["window"]["number"] for one in hook.messages] == [1, 2, 3]
+    first = hook.messages[0]
+    assert (first["pipeline"], first["version"], first["window"]["answers"]) == ("sample", 1, 100)
+    assert [
+        {"check": one["check"], "value": one["value"], "bound": one["bound"]["stop"], "fix": one["fix"]}
+        for one in alerts(windows[0])
+    ] == [{key: one[key] for key in ("check", "value", "bound", "fix")} for one in first["checks"]]
+    assert "drift_brightness" in {one["check"] for one in first["checks"]}
+    assert first["text"].startswith("sample: ") and "in window 1 of version 1: drift_" in first["text"]
+    assert len(first["text"].splitlines()) == 1
+    assert json.loads(Path(first["report"]).read_text())["windows"][0]["number"] == 1
+    printed = [text for one in (done, quiet, dump) for text in (one.stdout, one.stderr)]
+    assert not any("s3cret" in text for text in printed) and b"s3cret" not in texts(served)
+
+
+def test_a_webhook_that_fails_changes_neither_the_record_nor_the_exit_code(served, in_this_process, monkeypatch, hook):
+    arguments = ["monitor", "sample", "--logs", "dark.jsonl", "--window", "100"]
+    hook.statuses = [200, 404]
+    monkeypatch.setenv("VITPIPE_MONITOR__WEBHOOK", hook.address)
+    done = in_this_process(served, *arguments)
+    assert done.returncode == 3 and "report: artifact" in done.stderr and len(hook.messages) == 2
+    [warning] = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+    assert "127.0.0.1 did not accept an alert (404 Not Found)" in warning
+    assert "2 of 3 windows with alerts were not sent" in warning and "s3cret" not in done.stdout + done.stderr
+    done = in_this_process(served, *arguments, "--set", "monitor.webhook=http://h/s3cret")
+    assert done.returncode == 2 and "only the environment variable VITPIPE_MONITOR__WEBHOOK" in done.stderr
+    assert "s3cret" not in done.stderr
+    monkeypatch.setenv("VITPIPE_MONITOR__WEBHOOK", "ftp://h/s3cret")
+    done = in_this_process(served, *arguments)
+    assert done.returncode == 2 and "it is not a web address" in done.stderr and "s3cret" not in done.stderr
+
+
 def test_a_hostile_log_is_counted_and_escaped(served, in_this_process):
     image = (served / "clean.jsonl").read_text().splitlines()[0]
     lines = [image, "\x1b]0;title\x07\n", json_line(**{"class": "\x1b[2Jzebra"}), json_line(version=99)]
@@ -123,6 +196,26 @@ def test_a_hostile_log_is_counted_and_escaped(served, in_this_process):
     done = in_this_process(served, "monitor", "sample", "--logs", "hostile.jsonl")
     assert done.returncode == 0 and "\x1b" not in done.stdout + done.stderr
     assert "version 99" in done.stderr and "zebra" in done.stderr
+
+
+def test_checks_that_the_log_does_not_allow_are_named(served, in_this_process):
+    lines = [json.loads(line) for line in (served / "clean.jsonl").read_text().splitlines()]
+    without = [json.dumps({key: line[key] for key in ("probabilities", "id")}) + "\n" for line in lines]
+    (served / "imageless.jsonl").write_text("".join(without))
+    done = in_this_process(served, "monitor", "sample", "--logs", "imageless.jsonl", "--window", "50", "--json")
+    lines = [
+        line for line in done.stderr.splitlines() if line.startswith("not checked in windows 1, 2, 3, 4, 5 and 1 ")
+    ]
+    checks = "drift_colour, drift_brightness, drift_sharpness, drift_sizes, drift_formats"
+    assert len(lines) == 2 and f" of version 1: {checks}: no answer has an image" in lines[0]
+    assert "accuracy_loss: no answer has a true class: name a table of them with --labels" in lines[1]
+    window = json.loads(done.stdout)["windows"][0]
+    assert [one["check"] for one in window["unchecked"]] == [*checks.split(", "), "accuracy_loss"]
+    client = create_app(served / "runs").test_client()
+    with reader(Address(file=served / "runs" / "sample" / "metadata.db")) as store:
+        report = store.artifacts("MonitorReport")[0]
+    page = client.get(f"/sample/artifacts/{report.id}").text
+    assert page.count("not checked: ") == 6 and "no answer has an image that can be used" in page
 
 
 def test_answers_that_the_model_cannot_have_given_raise_an_alert(served, in_this_process):
@@ -142,6 +235,29 @@ def test_a_log_without_a_usable_answer_exits_with_3(served, in_this_process):
     (served / "other.jsonl").write_text(json_line(version=99) * 5)
     done = in_this_process(served, "monitor", "sample", "--logs", "other.jsonl")
     assert done.returncode == 3 and "version 99: it is not in the folder of pushed models" in done.stderr
+
+
+def test_the_workers_of_an_engine_change_no_window(served, monkeypatch):
+    monkeypatch.setattr("pipeline.monitoring.log_files._PART", 20_000)
+    options = {"window": "80", "runs": served / "runs", "labels": served / "labels.csv"}
+    for log in "dark.jsonl", "clean.tfrecord":
+        alone = Monitor("sample", served / log, **options).read_all()
+        opened = Monitor("sample", served / log, **options)
+        with opened.measured_by(TaskRunner(BeamSettings())):
+            monkeypatch.setattr("pipeline.monitoring.engine_work.measure_images_of", None)  # every image has a row
+            report = opened.read_all()
+        monkeypatch.undo()
+        assert report.windows == alone.windows and len(report.windows) == 4
+
+
+def test_an_engine_that_cannot_be_used(served, in_this_process):
+    flags = ["--set", "beam.runner=flink", "--set", "beam.job_service=127.0.0.1:1", "--set", "beam.worker_pool=w:1"]
+    done = in_this_process(served, "monitor", "sample", "--logs", "clean.jsonl", *flags)
+    assert done.returncode == 1 and "127.0.0.1:1" in done.stderr
+    done = in_this_process(served, "monitor", "sample", "--logs", "clean.jsonl", "--follow", *flags)
+    assert done.returncode == 2 and "beam.runner=flink has no effect with --follow" in done.stderr
+    done = in_this_process(served, "monitor", "sample", "--logs", "clean.jsonl", *flags[:2])
+    assert done.returncode == 2 and "beam.runner flink requires beam.job_service" in done.stderr
 
 
 def test_labels_that_belong_to_no_answer_are_reported(served, in_this_process):
@@ -164,11 +280,12 @@ def test_wrong_usage(served, in_this_process, arguments):
     assert in_this_process(served, "monitor", *arguments).returncode == 2
 
 
-def test_follow_reads_what_is_appended(served):
+def test_follow_reads_what_is_appended(served, hook):
     log = served / "growing.jsonl"
     lines = (served / "dark.jsonl").read_text().splitlines(keepends=True)
     log.write_text("".join(lines[:150]))
-    line, options = command(served, "monitor", "sample", "--logs", log, "--window", "100", "--follow", "--json")
+    arguments = ["monitor", "sample", "--logs", log, "--window", "100", "--follow", "--json"]
+    line, options = command(served, *arguments, VITPIPE_MONITOR__WEBHOOK=hook.address)
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
     try:
         first = json.loads(process.stdout.readline())
@@ -185,6 +302,62 @@ def test_follow_reads_what_is_appended(served):
     assert [window["answers"] for window in (first, second, last)] == [100, 100, 20]
     assert process.returncode == 3, errors
     assert alerts(first) and alerts(second) and errors.count("report: artifact") == 3
+    assert not alerts(last)  # it is too small
+    assert [one["window"]["number"] for one in hook.messages] == [1, 2]
+    assert len({one["report"] for one in hook.messages}) == 2
+
+
+def test_pictures_are_kept_for_the_newest_windows(served, in_this_process, monkeypatch):
+    monkeypatch.setattr("pipeline.monitoring.monitor.PICTURED", 2)
+    arguments = ["monitor", "sample", "--logs", "clean.jsonl", "--window", "60", "--json"]
+    windows = json.loads(in_this_process(served, *arguments).stdout)["windows"]
+    pictures = [[bool(image["picture"]) for image in window["farthest"]] for window in windows]
+    assert pictures == [[False] * 8] * 3 + [[True] * 8] * 2
+
+
+def test_a_terminal_shows_the_progress_and_nothing_else_does(served):
+    arguments = ["monitor", "sample", "--logs", "clean.jsonl"]
+    line, options = command(served, *arguments, TERM="xterm", COLUMNS="100")
+    terminal, end = pty.openpty()
+    with subprocess.Popen(line, stdin=end, stdout=subprocess.PIPE, stderr=end, **options) as process:
+        os.close(end)
+        output = b""
+        while True:
+            try:
+                output += os.read(terminal, 4096)
+            except OSError:  # the other end of the terminal was closed
+                break
+        assert process.communicate()[0].splitlines()[-1].endswith("ok")
+    os.close(terminal)
+    assert process.returncode == 0
+    for text in "reading the reference of the model", "reading the logs: 300 answers, 100%", "recording the report":
+        assert text in output.decode(), output.decode()
+    assert "reading" not in vitpipe(served, *arguments).stderr
+
+
+def test_only_new_answers_are_used_if_the_user_wishes(served, in_this_process):
+    lines = (served / "clean.jsonl").read_text().splitlines(keepends=True)  # one answer each second
+    log = served / "since.jsonl"
+    log.write_text("".join(lines[:200]))
+
+    def monitor(*options):
+        return in_this_process(served, "monitor", "sample", "--logs", "since.jsonl", "--json", *options)
+
+    def answers(*options):
+        return sum(window["answers"] for window in json.loads(monitor(*options).stdout)["windows"])
+
+    assert answers("--since", "last", "--window", "50") == 200  # nothing is recorded yet
+    log.write_text("".join(lines[:260]))
+    assert answers("--since", "last") == 60
+    assert answers("--since", "1970-01-01T00:04:00") == 20
+    assert answers() == 260
+    done = monitor("--since", "last")
+    assert done.returncode == 0 and "no answer since the time of --since last" in done.stderr
+    assert "report: artifact" not in done.stderr
+    assert monitor("--since", "yesterday").returncode == 2
+    log.write_text(json_line(None, [0.1] * 10))
+    done = monitor("--since", "1h")
+    assert done.returncode == 3 and "an answer without a time, which --since" in done.stderr
 
 
 def test_images_worth_labelling_become_the_next_span(served, in_this_process):
