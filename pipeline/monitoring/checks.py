@@ -198,10 +198,12 @@ def judge(
 def _reasons(sums: Sums, reference: Reference) -> dict[str, str]:
     """Return the checks that a window cannot have, with the reason."""
     if not sums.answers:
-        return dict.fromkeys(_CHECKS_OF_ANSWERS, "all requests failed")
+        return dict.fromkeys(_CHECKS_OF_ANSWERS, "all requests failed: read the log of the model server")
     reasons: dict[str, str] = {}
     if not sums.images or not sums.images.usable:
-        reasons |= dict.fromkeys(_IMAGE_CHECKS, "no answer has an image that can be used: log the images")
+        reasons |= dict.fromkeys(
+            _IMAGE_CHECKS, "no answer has an image that can be used: log the images as PNG or JPEG files"
+        )
     elif sums.pixels:
         # The size and format of the other images would say nothing about those that were sent as pixels.
         reasons |= dict.fromkeys(_FILE_CHECKS, "images were sent as pixels, so their files are unknown: send files")

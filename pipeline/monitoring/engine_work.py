@@ -84,13 +84,14 @@ class MeasuredParts:
 
 @contextmanager
 def measured_parts(
-    parts: Sequence[LogPart], framing: Framing, folder: Path, run_tasks: RunTasks
+    parts: Sequence[LogPart], framing: Framing, since: float | None, folder: Path, run_tasks: RunTasks
 ) -> Iterator[MeasuredParts]:
     """Let workers measure the images in parts of logs, and yield their tables.
 
     Args:
         parts: the parts.
         framing: choices by which an image becomes the model's input.
+        since: time from which on answers are measured, in seconds since 1970; None for all.
         folder: absolute path of a folder that this process and the workers have in common.
         run_tasks: function that runs tasks on workers.
 
@@ -101,13 +102,13 @@ def measured_parts(
     scratch.mkdir()
     try:
         tasks = [_Task(number, part) for number, part in enumerate(parts)]
-        run_tasks("images measured", tasks, functools.partial(_measure, framing, scratch))
+        run_tasks("images measured", tasks, functools.partial(_measure, framing, since, scratch))
         yield MeasuredParts(tasks, framing, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _measure(framing: Framing, scratch: Path, task: _Task) -> None:
+def _measure(framing: Framing, since: float | None, scratch: Path, task: _Task) -> None:
     """Measure the images in a part of a log. The result is their table."""
     result = scratch / str(task.number)
     if result.exists():  # in an earlier attempt
@@ -115,13 +116,24 @@ def _measure(framing: Framing, scratch: Path, task: _Task) -> None:
     try:
         problems = Problems()  # the process that reads the log counts them
         records = read_part(task.part, problems)
-        answers = (answer for record in records for answer in parse(record, problems) if answer.image is not None)
-        tables = [measure_images_of(batch, framing) for batch in batches(answers)]
+        answers = (
+            answer
+            for record in records
+            for answer in parse(record, problems)
+            if answer.image is not None and (since is None or answer.time is None or answer.time >= since)
+        )
+        try:
+            tables = [measure_images_of(batch, framing) for batch in batches(answers)]
+        except FileNotFoundError:
+            if not Path(task.part.file).parent.is_dir():
+                raise
+            tables = []  # the log got another name, so the process that reads it measures its images
         with appearing(result, scratch) as partial:
             pyarrow.feather.write_feather(pa.concat_tables(tables) if tables else pa.table({"id": []}), str(partial))
     except OSError as error:
         raise EngineError(
-            f"a worker of the engine cannot use {error.filename}: {error.strerror}. Mount the logs and the run folder "
+            f"a worker of the engine cannot use {error.filename or scratch}: {error.strerror or error}. "
+            "Mount the logs and the run folder "
             "at the same paths on all machines of the engine, and allow the user of the workers to read and write there"
         ) from error
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from components.data.ingest import safe_files, tfrecord
 from components.data.ingest.images import MAX_BYTES
 from components.errors import DataRefused, UsageError
-from pipeline.monitoring.positions import Position, Positions
+from pipeline.monitoring.positions import TAIL, Position, Positions
 
 MAX_LINE = (MAX_BYTES + 2) // 3 * 4 + 2**20  # bytes: the base64 of the largest image, and 1 MiB for all other values
 LINES, RECORDS = ".jsonl", ".tfrecord"
@@ -119,22 +119,23 @@ class LogFiles:
                         for place, offset, data in read(file, opened, position, final, self._problems):
                             self.share = min((before + position.offset) / total, 1.0)
                             yield LogRecord(place, file, offset, data, is_json)
-                        self._positions.end(opened, position)
+                        self._positions.end(position)
             except (DataRefused, OSError) as error:
                 self._report_unopened(file, error, final)
             before += size
 
     def parts(self) -> list[LogPart]:
-        """Return the parts of all files, which can be read independently of each other."""
+        """Return the parts of all files that can be opened. They can be read independently of each other."""
         parts: list[LogPart] = []
         for file in self._files(final=False):
-            if file == self._path or not file.is_symlink():
-                size = _size(file.resolve())
-                # A record of a TFRecord file can only be found from the beginning of the file.
-                step = _PART if _log_ending(file) == LINES else max(size, 1)
-                parts += [
-                    LogPart(str(file.resolve()), start, min(start + step, size)) for start in range(0, size, step)
-                ]
+            try:
+                with safe_files.open_file(file, follow_link=file == self._path) as opened:
+                    size = safe_files.file_size(opened)
+            except (DataRefused, OSError):
+                continue  # a reading counts it as a problem
+            # A record of a TFRecord file can only be found from the beginning of the file.
+            step = _PART if _log_ending(file) == LINES else max(size, 1)
+            parts += [LogPart(str(file.resolve()), start, min(start + step, size)) for start in range(0, size, step)]
         return parts
 
     def _files(self, final: bool) -> list[Path]:
@@ -191,12 +192,14 @@ def _lines(
     path: Path, file: io.BufferedReader, position: Position, final: bool, problems: Problems
 ) -> Iterator[tuple[str, int, bytes]]:
     while line := file.readline(MAX_LINE + 1):
+        if safe_files.file_size(file) < position.offset:
+            return  # truncated meanwhile: what follows would be a piece of a line
         start, is_long = position.offset, len(line) > MAX_LINE
         while is_long and not line.endswith(b"\n") and (rest := file.readline(_CHUNK)):
             line = rest  # only its end is needed
         if not line.endswith(b"\n") and not final:
             return
-        position.offset, position.number = file.tell(), position.number + 1
+        position.advance(file.tell(), line)
         place = f"{valid_text(path.name)}:{position.number}"
         if is_long:
             problems.add(f"a line of more than {MAX_LINE:,} bytes: log smaller images, or the paths of images", place)
@@ -234,16 +237,17 @@ def _records(
                 f"a record of more than {tfrecord.MAX_RECORD:,} bytes: log requests with fewer or smaller images",
                 place,
             )
-            file.seek(end)
+            file.seek(max(end - TAIL, 0))
+            position.advance(end, file.read(TAIL))
         else:
             data = file.read(length)
-            if file.read(footer.size) == footer.pack(tfrecord.masked_crc(data)):
-                offset = position.offset
-                position.offset, position.number = end, position.number + 1
+            crc = file.read(footer.size)
+            offset = position.offset
+            position.advance(end, start + data[-TAIL:] + crc)
+            if crc == footer.pack(tfrecord.masked_crc(data)):
                 yield place, offset, data
-                continue
-            problems.add("a record whose checksum does not match: copy its file again", place)
-        position.offset, position.number = end, position.number + 1
+            else:
+                problems.add("a record whose checksum does not match: copy its file again", place)
 
 
 def _size(file: Path) -> int:

@@ -36,7 +36,7 @@ from pipeline.monitoring.report import REPORT, MonitorReport, Window, log_proble
 from pipeline.monitoring.sample import IMAGES as SAMPLE_IMAGES
 from pipeline.monitoring.sample import Sampler, check_folder, write_sample
 from pipeline.monitoring.serving_log import Answer, parse
-from pipeline.monitoring.since import LAST, UNITS, recorded_ends, since_time
+from pipeline.monitoring.since import UNITS, since_time
 from pipeline.monitoring.webhook import message, send
 from pipeline.monitoring.windows import PICTURED, Sums, Windows
 from pipeline.pushed_models import pushed_artifact
@@ -47,6 +47,7 @@ from pipeline.settings.monitor import MonitorSettings
 
 IMAGES = 1000  # default size of a window
 _MOST_IMAGES = 10_000_000
+_PAUSE = 300.0  # seconds without messages after one that the webhook did not accept
 
 
 class WindowSize(NamedTuple):
@@ -56,7 +57,7 @@ class WindowSize(NamedTuple):
     seconds: float | None
 
 
-class Recorded(NamedTuple):
+class RecordedReport(NamedTuple):
     """Report in ML Metadata."""
 
     artifact: int  # id
@@ -113,8 +114,7 @@ class Monitor:
         sample: number of images to choose for `write_sample`.
         follow: the logs are read several times, while they grow. False: they are read once, and each window of time has
             the answers of all files.
-        since: time from which on answers are used, see `since_time`, or `last` for those after the recorded windows of
-            these logs. None for all answers.
+        since: time from which on answers are used, see `since_time`. None for all answers.
         progress: called with the number of answers so far, and the share of the logs that was read.
 
     Raises:
@@ -150,6 +150,8 @@ class Monitor:
         self._files = LogFiles(logs, self.problems)
         self._labels = _read_labels(labels)
         self._measure_images: MeasureImages = measure_images_of
+        self._no_message_before = 0.0  # in seconds of `time.monotonic`
+        self._unsent = 0  # windows with alerts since the last message
         self._number = 0  # of the last window
         self.answered = 0  # answers that were measured
         self._labelled = 0  # answers with a true class, in all windows
@@ -157,11 +159,7 @@ class Monitor:
         newest = self._open(pushed[-1])
         self._versions: dict[int, _Version] = {pushed[-1]: newest}
         self._newest = newest
-        self._since = 0.0 if since in (None, LAST) else since_time(since)
-        self._ends: dict[int, float] = {}  # of the recorded windows, by version
-        if since == LAST:
-            self._ends = recorded_ends(newest.address, self._root, valid_text(str(logs)))
-        self._old = 0  # answers before that
+        self._since = None if since is None else since_time(since)
         self._needs_time = bool(self._size.seconds or since)
 
     @property
@@ -192,8 +190,7 @@ class Monitor:
                     reason = "an answer without a time, which --since and windows of time need: log the time"
                     self.problems.add(reason, answer.place)
                     continue
-                if answer.time is not None and not self._is_new(version, answer.time):
-                    self._old += 1
+                if self._since is not None and answer.time is not None and answer.time < self._since:
                     continue
                 batches.setdefault(version, []).append(answer)
                 size += len(answer.image or b"")
@@ -219,7 +216,7 @@ class Monitor:
         for _, of_version in sorted(self._versions.items()):
             for sums in of_version.windows.finish() if final else of_version.windows.expire(time.time()):
                 yield self._judge(of_version, sums)
-        if final and self._labels and not self._labelled:
+        if final and self._labels and self.answered and not self._labelled:
             self.problems.add("a table of labels of which no id is that of an answer", str(len(self._labels)))
 
     @contextmanager
@@ -233,16 +230,17 @@ class Monitor:
             EngineError: if the engine failed in all attempts, or a worker cannot read a log.
         """
         folder = self._folder.parent.resolve()
-        with measured_parts(self._files.parts(), self._newest.reference.framing, folder, run_tasks) as measured:
+        framing = self._newest.reference.framing
+        with measured_parts(self._files.parts(), framing, self._since, folder, run_tasks) as measured:
             self._measure_images = measured
             yield
         self._measure_images = measure_images_of
 
     def read_all(self) -> MonitorReport:
-        """Return the report of the whole log, with the pictures of the newest windows. It may have no new answers.
+        """Return the report of the whole log, with the pictures of the newest windows. It is empty if none is new.
 
         Raises:
-            DataRefused: if no answer can be used.
+            DataRefused: if no answer can be used, or without `since`, if there is none.
         """
         windows: list[Window] = []
         pictured: dict[bool, deque[int]] = {True: deque(), False: deque()}  # windows with and without an alert
@@ -254,7 +252,7 @@ class Monitor:
                 oldest = places.popleft()
                 windows[oldest] = windows[oldest].without_pictures()
         report = self.report(windows)
-        if not report.windows and not self._old:
+        if not report.windows and (self._since is None or report.problems):
             found = "; ".join(f"{one.count:,}: {one.reason}, first: {', '.join(one.places)}" for one in report.problems)
             raise DataRefused(
                 f"{self._logs}: no answer can be used ({found or 'it has no records'}): name the log of a server of "
@@ -273,7 +271,7 @@ class Monitor:
             problems=log_problems(self.problems),
         )
 
-    def record(self, report: MonitorReport) -> Recorded:
+    def record(self, report: MonitorReport) -> RecordedReport:
         """Record a report in ML Metadata as an execution that read the pushed models.
 
         Raises:
@@ -303,9 +301,9 @@ class Monitor:
                 FIRST_ALERT: report.first_alert,
                 "logs": report.logs,
             }
-        return Recorded(output.artifact, output.folder / REPORT)
+        return RecordedReport(output.artifact, output.folder / REPORT)
 
-    def send_alerts(self, windows: Sequence[Window], recorded: Recorded | None) -> None:
+    def send_alerts(self, windows: Sequence[Window], recorded: RecordedReport | None) -> None:
         """Send a message about each window with an alert to the webhook of the settings, if it is set.
 
         Args:
@@ -313,18 +311,26 @@ class Monitor:
             recorded: the report that has them; None if it could not be recorded.
 
         Raises:
-            ServerError: if a message was not accepted. The windows after it are not sent.
+            ServerError: if a message was not accepted. The windows after it are not sent, and neither are those of the
+                next minutes, so that a webhook that does not answer does not delay the reading of logs.
         """
         address = self._newest.bounds.monitor.webhook
         alerted = [window for window in windows if window.alerts]
-        if not address.get_secret_value():
+        if not address.get_secret_value() or not alerted:
+            return
+        if time.monotonic() < self._no_message_before:
+            self._unsent += len(alerted)
             return
         for place, window in enumerate(alerted):
             try:
                 send(address, message(self.name, window, str(recorded.file) if recorded else None))
             except ServerError as error:
-                left = len(alerted) - place
-                raise ServerError(f"{error}. {left:,} of {len(alerted):,} windows with alerts were not sent") from None
+                self._no_message_before = time.monotonic() + _PAUSE
+                unsent, self._unsent = self._unsent + len(alerted) - place, 0
+                raise ServerError(
+                    f"{error}. {unsent:,} windows with alerts were not sent, and neither are those of the next "
+                    f"{_PAUSE / 60:g} minutes"
+                ) from None
 
     def write_sample(self, folder: Path, report: int) -> int:
         """Write the images that were chosen for labelling to a new folder.
@@ -355,9 +361,6 @@ class Monitor:
             except (UsageError, DataRefused) as error:
                 self._unknown[number] = str(error)
         return self._versions.get(number)
-
-    def _is_new(self, version: int, seconds: float) -> bool:
-        return seconds >= self._since and seconds > self._ends.get(version, -1.0)
 
     def _open(self, number: int) -> _Version:
         return _Version(
@@ -401,8 +404,7 @@ def monitor(
             engine whose workers decode and measure the images.
         sample: new folder for images that are worth labelling; None to write none.
         sample_images: number of these images.
-        since: time from which on answers are used, in ISO 8601 or such as `1h` for an hour ago, or `last` for those
-            after the recorded windows of these logs. None for all answers.
+        since: time from which on answers are used, in ISO 8601, or such as `1h` for an hour ago. None for all answers.
         runs: folder of the run folders.
 
     Returns:

@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 _HEAD = 1024  # bytes at the beginning of a file that tell it from another file with the same inode
-_TAIL = 1024  # bytes before the end of a reading that tell a copy from a file that begins alike
+TAIL = 1024  # bytes before the end of a reading that tell a copy from a file that begins alike
 _MOST_TRUNCATED = 100  # truncated files whose copies are still recognized
 
 
@@ -21,12 +21,23 @@ class Position:
     head: bytes = b""  # first bytes of the file
     offset: int = 0
     number: int = 0  # of records before it
+    tail: bytes = b""  # bytes before the offset, as they were read, because the file may be truncated meanwhile
     unreadable: bool = False  # the rest of the file cannot be read
     name: str = ""  # of the file in the last reading
     reading: int = 0  # number of the last reading
     # Ends of the last two readings, with the bytes before them. They identify a copy of the file.
     ends: deque[tuple[int, bytes]] = field(default_factory=lambda: deque(maxlen=2))
     original: "Position | None" = None  # position in the file of which this one is a copy
+
+    def advance(self, offset: int, data: bytes) -> None:
+        """Move behind a record.
+
+        Args:
+            offset: the new offset.
+            data: the last bytes of the record, at least 1,024 unless it is shorter.
+        """
+        self.offset, self.number = offset, self.number + 1
+        self.tail = (self.tail + data[-TAIL:])[-TAIL:]
 
     @property
     def stem(self) -> str:
@@ -68,7 +79,8 @@ class Positions:
         position = self._positions.setdefault(identity, Position())
         head = file.read(_HEAD)
         # A file that was truncated begins again, and so does a new file that got the inode of a deleted one.
-        if size < position.offset or not head.startswith(position.head):
+        is_other = bool(position.ends) and _bytes_before(file, position.ends[-1][0]) != position.ends[-1][1]
+        if is_other or size < position.offset or not head.startswith(position.head):
             self._truncated.append(position)
             position = self._positions[identity] = Position()
         if not position.offset and not self._skip_copied(position, file, size, name, head, final):
@@ -77,15 +89,10 @@ class Positions:
         file.seek(position.offset)
         return position
 
-    def end(self, file: io.BufferedReader, position: Position) -> None:
-        """End the reading of a file.
-
-        Args:
-            file: the file.
-            position: the place up to which it was read.
-        """
+    def end(self, position: Position) -> None:
+        """End the reading of a file at a position."""
         if position.offset:
-            position.ends.append((position.offset, _bytes_before(file, position.offset)))
+            position.ends.append((position.offset, position.tail))
 
     def _skip_copied(
         self, position: Position, file: io.BufferedReader, size: int, name: str, head: bytes, final: bool
@@ -116,6 +123,7 @@ class Positions:
                 return False
             if is_copy:
                 position.offset, position.number = min(size, original.offset), original.number
+                position.tail = _bytes_before(file, position.offset)
                 break
         return True
 
@@ -135,6 +143,6 @@ def _ends_alike(file: io.BufferedReader, size: int, original: Position) -> bool:
 
 
 def _bytes_before(file: io.BufferedReader, end: int) -> bytes:
-    start = max(end - _TAIL, 0)
+    start = max(end - TAIL, 0)
     file.seek(start)
     return file.read(end - start)

@@ -50,6 +50,7 @@ class Sampler:
         self._answers: Counter[int] = Counter()
         self._unsure: list[tuple[float, int, MeasuredAnswer]] = []
         self._far: list[tuple[float, int, MeasuredAnswer]] = []
+        self._held: set[tuple[str, str]] = set()  # kind and digest of the images in the two lists above
         self._rare: dict[int, list[MeasuredAnswer]] = {}  # the first answers of the rarest classes
         self._rares = 0  # number of these answers
         self._random: list[MeasuredAnswer] = []
@@ -60,9 +61,9 @@ class Sampler:
             if one.distance is None:
                 continue
             self._number += 1
-            self._keep(self._far, one.distance, one)
+            self._keep("far", self._far, one.distance, one)
             if one.confidence is not None:
-                self._keep(self._unsure, -one.confidence, one)
+                self._keep("unsure", self._unsure, -one.confidence, one)
             if one.index >= 0:
                 self._answers[one.index] += 1
                 self._keep_rare(one)
@@ -98,17 +99,24 @@ class Sampler:
         self._rare.setdefault(one.index, []).append(one)
         self._rares += 1
         if self._rares > self._images:
-            most = max(self._rare, key=lambda index: (self._answers[index], index))
+            # Every class keeps candidates, because the rarest class is known only at the end.
+            most = max(self._rare, key=lambda index: (len(self._rare[index]), self._answers[index], index))
             self._rare[most].pop()
             self._rares -= 1
             if not self._rare[most]:
                 del self._rare[most]
 
-    def _keep(self, heap: list[tuple[float, int, MeasuredAnswer]], score: float, one: MeasuredAnswer) -> None:
+    def _keep(
+        self, kind: str, heap: list[tuple[float, int, MeasuredAnswer]], score: float, one: MeasuredAnswer
+    ) -> None:
+        key = kind, _digest(one)
+        if key in self._held or (len(heap) == self._images and score <= heap[0][0]):
+            return
         # The number decides between equal scores, because answers cannot be compared.
         heapq.heappush(heap, (score, -self._number, one))
+        self._held.add(key)
         if len(heap) > self._images:
-            heapq.heappop(heap)
+            self._held.remove((kind, _digest(heapq.heappop(heap)[2])))
 
 
 def check_folder(folder: Path) -> None:

@@ -61,7 +61,7 @@ def send(address: SecretStr, content: dict[str, Any]) -> None:
     """Send a message. Failures that may pass are tried again, within a limited time.
 
     Args:
-        address: address of the webhook, which may contain a secret in any part. Errors name its host only.
+        address: address of the webhook. Errors name only its host, because the rest may contain a secret.
         content: the message.
 
     Raises:

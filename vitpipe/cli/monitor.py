@@ -22,7 +22,7 @@ from vitpipe.cli.run import terminate
 from vitpipe.cli.tables import local_time, print_rows, print_warnings
 
 if TYPE_CHECKING:
-    from pipeline.monitoring.monitor import Monitor, Recorded
+    from pipeline.monitoring.monitor import Monitor, RecordedReport
     from pipeline.monitoring.report import LogProblem, MonitorReport, Window, WindowFinding
 
 app = typer.Typer()
@@ -58,9 +58,8 @@ def monitor(
     since: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME|last",
-            help="Use only answers from this time on, such as `2026-01-31T12:00:00Z` or `1h` ago, or those after the "
-            "windows of these logs that are recorded already.",
+            metavar="TIME",
+            help="Use only answers from this time on, such as `2026-01-31T12:00:00Z`, or `1h` for an hour ago.",
         ),
     ] = None,
     overrides: Annotated[
@@ -117,9 +116,13 @@ def monitor(
     _print_unchecked(report, set())
     sys.stdout.flush()
     if not report.windows:
-        print_line(f"no answer since the time of --since {since}: nothing is recorded", sys.stderr)
+        print_line(f"no answer is as new as --since {since}, so no report was recorded", sys.stderr)
         raise typer.Exit(report.exit)
-    recorded = _record_and_send(opened, report, status)
+    recorded = None
+    try:
+        recorded = _record(opened, report, status)
+    finally:  # even if it cannot be recorded
+        _send_alerts(opened, report, recorded, status)
     if sample:
         images = opened.write_sample(sample, recorded.artifact)
         print_line(f"{sample}: {images:,} images; enter their classes in {sample / 'labels.csv'}", sys.stderr)
@@ -127,7 +130,7 @@ def monitor(
 
 
 class _Status:
-    """What is being done, beside a spinner on a terminal. The output of libraries is discarded meanwhile."""
+    """Line that says what is being done, beside a spinner on a terminal. Output of libraries is discarded meanwhile."""
 
     _display: Display
 
@@ -181,11 +184,14 @@ def _follow(opened: "Monitor", status: _Status, as_json: bool) -> Exit:
                 _print_problem(problem)
 
     def record() -> None:
+        report = opened.report(unrecorded)
+        recorded = None
         try:
-            _record_and_send(opened, opened.report(unrecorded), status)
+            recorded = _record(opened, report, status)
         except Exception as error:  # the store may answer again later
             print_warnings([f"{len(unrecorded):,} windows are not recorded: {explain_error(error) or error}"])
-        unrecorded.clear()
+        unrecorded.clear()  # before alerts are sent, because a signal may end that
+        _send_alerts(opened, report, recorded, status)
 
     stopped: list[int] = []
 
@@ -209,20 +215,21 @@ def _follow(opened: "Monitor", status: _Status, as_json: bool) -> Exit:
     return max(ends, key=(Exit.OK, Exit.NOT_BLESSED, Exit.DATA_REFUSED).index)
 
 
-def _record_and_send(opened: "Monitor", report: "MonitorReport", status: _Status) -> "Recorded":
-    """Record a report in ML Metadata, and send its alerts to the webhook even if it cannot be recorded."""
-    recorded = None
-    try:
-        with status.shown("recording the report"):
-            recorded = opened.record(report)
-        print_line(f"report: artifact {recorded.artifact}, see `vitpipe lineage {recorded.artifact}`", sys.stderr)
-    finally:
-        try:
-            with status.shown("sending alerts to the webhook"):
-                opened.send_alerts(report.windows, recorded)
-        except ServerError as error:
-            print_warnings([error])
+def _record(opened: "Monitor", report: "MonitorReport", status: _Status) -> "RecordedReport":
+    with status.shown("recording the report"):
+        recorded = opened.record(report)
+    print_line(f"report: artifact {recorded.artifact}, see `vitpipe lineage {recorded.artifact}`", sys.stderr)
     return recorded
+
+
+def _send_alerts(
+    opened: "Monitor", report: "MonitorReport", recorded: "RecordedReport | None", status: _Status
+) -> None:
+    try:
+        with status.shown("sending alerts to the webhook"):
+            opened.send_alerts(report.windows, recorded)
+    except ServerError as error:
+        print_warnings([error])
 
 
 _COLUMNS = ("window", "version", "from", "answers", "failed", "invalid", "p95 ms", "expected", "accuracy", "result")

@@ -57,7 +57,7 @@ def test_every_record_is_in_exactly_one_part(logs):
 def test_rows_equal_those_of_one_process(logs, tmp_path, monkeypatch):
     answers = answers_in(logs)
     expected = columns(measure_images_of(answers, FRAMING))
-    with measured_parts(LogFiles(logs, Problems()).parts(), FRAMING, tmp_path, IN_MEMORY) as measured:
+    with measured_parts(LogFiles(logs, Problems()).parts(), FRAMING, None, tmp_path, IN_MEMORY) as measured:
         monkeypatch.setattr(engine_work, "measure_images_of", lambda *_: pytest.fail("an image was measured again"))
         rows = measured(answers, FRAMING)
     assert len(answers) == 29 and (rows["reason"].to_pandas() != "").sum() == 2
@@ -66,7 +66,7 @@ def test_rows_equal_those_of_one_process(logs, tmp_path, monkeypatch):
 
 
 def test_what_no_worker_measured_is_measured_here(logs, tmp_path):
-    with measured_parts(LogFiles(logs, Problems()).parts(), FRAMING, tmp_path, IN_MEMORY) as measured:
+    with measured_parts(LogFiles(logs, Problems()).parts(), FRAMING, None, tmp_path, IN_MEMORY) as measured:
         (logs / "a.jsonl").rename(logs / "a.jsonl.1")  # it was rotated in the meantime
         (logs / "a.jsonl").write_text("".join(json_line(encoded(picture(seed)), ANSWER) for seed in range(90, 99)))
         answers = answers_in(logs)
@@ -75,12 +75,21 @@ def test_what_no_worker_measured_is_measured_here(logs, tmp_path):
             pd.testing.assert_frame_equal(columns(rows), columns(measure_images_of(answers, framing)))
 
 
-def test_a_worker_without_the_log_names_it(logs, tmp_path):
+def test_a_log_that_is_rotated_before_a_worker_reads_it_is_measured_here(logs, tmp_path):
     parts = LogFiles(logs, Problems()).parts()
-    (logs / "a.jsonl").unlink()
+    (logs / "a.jsonl").rename(logs / "a.jsonl.1")
+    with measured_parts(parts, FRAMING, None, tmp_path, IN_MEMORY) as measured:
+        answers = answers_in(logs)
+        rows = measured(answers, FRAMING)
+    pd.testing.assert_frame_equal(columns(rows), columns(measure_images_of(answers, FRAMING)))
+
+
+def test_a_worker_without_the_folder_of_the_log_names_it(logs, tmp_path):
+    parts = LogFiles(logs, Problems()).parts()
+    logs.rename(tmp_path / "elsewhere")
     with (
         pytest.raises(EngineError, match=r"a worker of the engine cannot use .*a\.jsonl: No such file"),
-        measured_parts(parts, FRAMING, tmp_path, IN_MEMORY),
+        measured_parts(parts, FRAMING, None, tmp_path, IN_MEMORY),
     ):
         pass
-    assert [path.name for path in tmp_path.iterdir()] == ["logs"]
+    assert [path.name for path in tmp_path.iterdir()] == ["elsewhere"]

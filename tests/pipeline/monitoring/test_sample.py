@@ -56,6 +56,11 @@ def test_a_sampler_holds_few_images_of_many_classes():
     assert ("rare", "rare") in {(choice.reason, choice.measured.answer.place) for choice in sampler.choose()}
 
 
+def test_a_class_that_is_frequent_only_at_first_is_found_as_rare():
+    early = [replace(one, index=int(place >= 30)) for place, one in enumerate(answers(1000))]
+    assert {choice.measured.index for choice in choose(early, 20) if choice.reason == "rare"} == {0}
+
+
 def test_equal_images_are_chosen_once_and_unusable_ones_never():
     equal = [MeasuredAnswer(Answer("x", image=b"same"), 1, 0, 0.5, None, distance=1.0)] * 20
     unusable = [MeasuredAnswer(Answer("y", image=b"other"), 1, 0, 0.1, None)] * 20

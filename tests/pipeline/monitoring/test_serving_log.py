@@ -302,6 +302,29 @@ def test_a_log_that_is_copied_and_truncated_is_read_once(tmp_path, copy):
     assert [*new_ids(files), *new_ids(files), *new_ids(files, final=True)] == ["e"] and not problems.counts
 
 
+@pytest.mark.parametrize("after", [1, 20, 50])
+def test_a_log_that_is_truncated_while_it_is_read_is_read_once(tmp_path, after):
+    log, problems = tmp_path / "log.jsonl", Problems()
+    log.write_text(lines(*range(50)))
+    files, read = LogFiles(tmp_path, problems), []
+    for record in files.read(final=False):
+        read += [answer.id for answer in parse(record, Problems())]
+        if len(read) == after:
+            copytruncate(log, tmp_path / "log.jsonl.1")
+            log.write_text(lines("a"))
+    read += [id for _ in range(3) for id in new_ids(files)]
+    assert sorted(read) == sorted([*map(str, range(50)), "a"]) and not problems.counts
+
+
+def test_a_truncated_log_that_begins_alike_and_is_longer_again_is_read_from_its_beginning(tmp_path):
+    probe, log = json_line(os.urandom(3000), ANSWER, id="probe"), tmp_path / "log.jsonl"
+    log.write_text(probe + lines("a"))
+    files = LogFiles(log, Problems())
+    assert new_ids(files) == ["probe", "a"]
+    log.write_text(probe + lines("b", "c", "d"))
+    assert new_ids(files) == ["probe", "b", "c", "d"]
+
+
 def test_a_copied_log_of_records_is_read_once(tmp_path):
     log, problems = tmp_path / "s.tfrecord", Problems()
     records = [prediction_log([IMAGE], [ANSWER], version=version) for version in range(1, 5)]
