@@ -445,6 +445,16 @@ def test_a_busy_server_is_tried_four_times(kfp, settings, messages):
         connected(settings)
 
 
+def test_a_page_waits_for_the_api_server_behind_it(kfp, settings, messages):
+    not_ready = {"status": 200, "body": '{"frontendTagName": "2.17.0", "apiServerReady": false}'}
+    kfp.fail("healthz", times=3, **not_ready)
+    connected(settings, messages)
+    assert len(kfp.requests) == 4 and "the API server behind it does not answer" in messages[0]
+    kfp.fail("healthz", times=4, **not_ready)
+    with pytest.raises(ServerUnavailableError, match=r"tried 4 times: .*kubectl get pods -l app=ml-pipeline"):
+        connected(settings)
+
+
 def test_a_slow_server_times_out_after_the_answer_limit(kfp, settings, messages):
     kfp.fail("healthz", -1, delay_s=0.5)
     connected(settings, messages, answer_s=0.2)
