@@ -290,6 +290,13 @@ def test_a_run_ends_with_the_exit_code_of_a_local_run(kfp, client, run, state, t
     assert (end.exit, end.lines) == (Exit(code), lines)
 
 
+def test_a_driver_that_failed_explains_the_crash(kfp, client, run):
+    kfp.driver_errors[run.id] = "wait: Error (exit code 64): the bucket\ndoes not exist"
+    kfp.end(run.id, "FAILED")
+    [line] = watch.read_ending(client, client.run(run.id)).lines
+    assert line.endswith("or between them: root-driver: wait: Error (exit code 64): the bucket does not exist")
+
+
 def test_a_missing_log_suggests_kubectl(kfp, client, run):
     steps(kfp, run, ("trainer", "FAILED", "x"))
     kfp.end(run.id, "FAILED")
