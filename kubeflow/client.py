@@ -389,8 +389,9 @@ class Client:
         """Return what a pod has logged so far.
 
         The log is requested at two addresses. The first is that of the API server: it is not reachable through the
-        address of the web page, and a single-user server of version 2.17 finds no pods there, because it searches
-        without a namespace. The second is that of the web page. Neither of them can follow a log.
+        address of the web page, and a single-user server of version 2.17 reads there only logs from its archive, which
+        has the pods that have ended. It may not read others, because it searches for them without a namespace. The
+        second is that of the web page. Neither of them can follow a log.
 
         Args:
             run_id: the id of the run.
