@@ -354,6 +354,27 @@ class Client:
 
         The names are read from Argo's workflow, which version 1 of the API returns. Version 2 does not name pods.
         """
+        workflow, nodes = self._argo_nodes(run_id)
+        # The pods of all attempts belong to the group of their task. If the cluster itself retries tasks, there is a
+        # group for each attempt, whose name ends in the number of the attempt.
+        task_of = {node["id"]: _ATTEMPT.sub("", node["displayName"]) for node in nodes if node["type"] == "DAG"}
+        pods: dict[str, list[str]] = {}
+        for node in nodes:
+            if node["type"] == "Pod" and node.get("boundaryID") in task_of:
+                pods.setdefault(task_of[node["boundaryID"]], []).append(_pod_name(workflow, node))
+        return pods
+
+    def pod_errors(self, run_id: str) -> list[str]:
+        """Return what Argo reports about the pods of a run that failed, also those of drivers. The oldest is first."""
+        _, nodes = self._argo_nodes(run_id)
+        return [
+            f"{_ATTEMPT.sub('', node['displayName'])}: {' '.join(node['message'].split())}"
+            for node in nodes
+            if node["type"] == "Pod" and node["phase"] in ("Failed", "Error") and node.get("message")
+        ]
+
+    def _argo_nodes(self, run_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Return Argo's workflow of a run, and its nodes in the order of their start."""
         path = f"/apis/v1beta1/runs/{run_id}"
         text, _ = self._server.get_text(path)
         try:
@@ -361,21 +382,16 @@ class Client:
             nodes = list(workflow["status"].get("nodes", {}).values())
         except (ValueError, KeyError, TypeError) as error:
             raise ClusterError(f"{self._server.endpoint}{path} does not contain a workflow of Argo") from error
-        # The pods of all attempts belong to the group of their task. If the cluster itself retries tasks, there is a
-        # group for each attempt, whose name ends in the number of the attempt.
-        task_of = {node["id"]: _ATTEMPT.sub("", node["displayName"]) for node in nodes if node["type"] == "DAG"}
-        pods: dict[str, list[str]] = {}
-        for node in sorted(nodes, key=lambda node: (node.get("startedAt") or "", node["name"])):
-            if node["type"] == "Pod" and node.get("boundaryID") in task_of:
-                pods.setdefault(task_of[node["boundaryID"]], []).append(_pod_name(workflow, node))
-        return pods
+        nodes.sort(key=lambda node: (node.get("startedAt") or "", node["name"]))
+        return workflow, nodes
 
     def log(self, run_id: str, pod: str) -> str:
         """Return what a pod has logged so far.
 
         The log is requested at two addresses. The first is that of the API server: it is not reachable through the
-        address of the web page, and a single-user server of version 2.17 finds no pods there, because it searches
-        without a namespace. The second is that of the web page. Neither of them can follow a log.
+        address of the web page, and a single-user server of version 2.17 reads there only logs from its archive, which
+        has the pods that have ended. It may not read others, because it searches for them without a namespace. The
+        second is that of the web page. Neither of them can follow a log.
 
         Args:
             run_id: the id of the run.

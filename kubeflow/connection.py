@@ -108,15 +108,9 @@ class ClusterConnection(kfp_server_api.ApiClient):
         This is the first request to a server, so it also checks that the server is Kubeflow Pipelines 2.
         """
         try:
-            answer = kfp_server_api.HealthzServiceApi(self).healthz_service_get_healthz()
-        except ResourceNotFoundError:
-            raise ClusterError(
-                f"{self.endpoint} does not have the API of Kubeflow Pipelines 2 (no /apis/v2beta1/healthz): the "
-                "server is older, or kubeflow.endpoint lacks a path"
-            ) from None
-        if answer.multi_user is None:
-            raise self._not_kfp("an unknown health report")
-        return bool(answer.multi_user)
+            return self._retry(self._ask_multi_user)
+        except _TransientError as error:
+            raise ServerUnavailableError(f"tried {TRIES} times: {error}") from error
 
     def get_text(self, path: str, **query: str) -> tuple[str, str]:
         """Return what the server holds at a path, with its content type.
@@ -184,6 +178,25 @@ class ClusterConnection(kfp_server_api.ApiClient):
         except ValueError:
             raise self._not_kfp(response.getheader("Content-Type") or "something without a content type") from None
         return super().deserialize(response, response_type)
+
+    def _ask_multi_user(self) -> bool:
+        try:
+            answer = kfp_server_api.HealthzServiceApi(self).healthz_service_get_healthz()
+        except ResourceNotFoundError:
+            raise ClusterError(
+                f"{self.endpoint} does not have the API of Kubeflow Pipelines 2 (no /apis/v2beta1/healthz): the "
+                "server is older, or kubeflow.endpoint lacks a path"
+            ) from None
+        if answer.multi_user is not None:
+            return bool(answer.multi_user)
+        # The server of the web page answers this request itself, even if the API server behind it does not answer.
+        report = json.loads(self.last_response.data)
+        if isinstance(report, dict) and report.get("apiServerReady") is False:
+            raise _TransientError(
+                f"{self.endpoint} is the web page of Kubeflow Pipelines, but the API server behind it does not answer: "
+                "see kubectl get pods -l app=ml-pipeline in the namespace of Kubeflow Pipelines"
+            )
+        raise self._not_kfp("an unknown health report")
 
     def _request_once(
         self,

@@ -140,8 +140,11 @@ def read_ending(client: Client, run: ClusterRun) -> Ending:
     if not (task := _deciding_task(run)):
         if run.state == "CANCELED":
             return Ending(Exit.CRASHED, ["terminated on the cluster before it came to a verdict"])
-        reason = f": {run.error}" if run.error else ""
-        return Ending(Exit.CRASHED, [f"crashed before its steps, or between them{reason}"], client.kubectl(run.id))
+        reasons = [run.error] if run.error else []
+        with contextlib.suppress(ClusterError):  # the API of Kubeflow Pipelines often reports no error
+            reasons = reasons or client.pod_errors(run.id)[:1]
+        line = ": ".join(["crashed before its steps, or between them", *reasons])
+        return Ending(Exit.CRASHED, [line], client.kubectl(run.id))
     pod = ""
     try:
         pod = _last_pod(client, run.id, task)

@@ -66,6 +66,7 @@ class Kfp:
         self.packages = {}  # text by version
         self.steps = {}  # tasks by run, with their states, in the order of `play`
         self.logs = {}  # text by pod
+        self.driver_errors = {}  # by run: what Argo reports about the pod of its first driver
         self.ended_with_their_schedule = []  # runs that Kubernetes deleted
         self.failures, self.requests = [], []
         self._clock = datetime(2026, 1, 1, tzinfo=UTC)
@@ -271,7 +272,10 @@ class Kfp:
         root, group = f"{name}(0).root", f"{name}(0).root(0).{GROUP}"
         for path, boundary in ((name, None), (root, f"{name}(0)"), (group, f"{root}(0)")):
             _, before = add_tried(path, "DAG", "root", boundary, "RUNNING", begun, NEVER)
-            add_tried(f"{path}-driver", "Pod", "system-dag-driver", boundary, "SUCCEEDED", begun, begun)
+            error = self.driver_errors.get(run_id) if path == root else None
+            state = "FAILED" if error else "SUCCEEDED"
+            _, driver = add_tried(f"{path}-driver", "Pod", "system-dag-driver", boundary, state, begun, begun)
+            driver["message"] = error or ""
         for task, how in self.steps[run_id].items():
             times = how["state"], how["started"], how["finished"]
             above = f"{group}(0)"

@@ -290,6 +290,13 @@ def test_a_run_ends_with_the_exit_code_of_a_local_run(kfp, client, run, state, t
     assert (end.exit, end.lines) == (Exit(code), lines)
 
 
+def test_a_driver_that_failed_explains_the_crash(kfp, client, run):
+    kfp.driver_errors[run.id] = "wait: Error (exit code 64): the bucket\ndoes not exist"
+    kfp.end(run.id, "FAILED")
+    [line] = watch.read_ending(client, client.run(run.id)).lines
+    assert line.endswith("or between them: root-driver: wait: Error (exit code 64): the bucket does not exist")
+
+
 def test_a_missing_log_suggests_kubectl(kfp, client, run):
     steps(kfp, run, ("trainer", "FAILED", "x"))
     kfp.end(run.id, "FAILED")
@@ -442,6 +449,16 @@ def test_a_busy_server_is_tried_four_times(kfp, settings, messages):
     assert len(kfp.requests) == 4 and [line[-8:] for line in messages] == ["(2 of 4)", "(3 of 4)", "(4 of 4)"]
     kfp.fail("healthz", 503, times=4)
     with pytest.raises(ServerUnavailableError, match=r"tried 4 times: http\S+ is not ready: 503 .*out of order"):
+        connected(settings)
+
+
+def test_a_page_waits_for_the_api_server_behind_it(kfp, settings, messages):
+    not_ready = {"status": 200, "body": '{"frontendTagName": "2.17.0", "apiServerReady": false}'}
+    kfp.fail("healthz", times=3, **not_ready)
+    connected(settings, messages)
+    assert len(kfp.requests) == 4 and "the API server behind it does not answer" in messages[0]
+    kfp.fail("healthz", times=4, **not_ready)
+    with pytest.raises(ServerUnavailableError, match=r"tried 4 times: .*kubectl get pods -l app=ml-pipeline"):
         connected(settings)
 
 
