@@ -198,7 +198,7 @@ def main() -> None:
         rows.append([variant, f"{mean(accuracies):.4f}", error, f"{mean(result['loss'] for result in found):.3f}"])
     for line in (columns, ["-"] * len(columns), *rows):
         print(f"| {' | '.join(line)} |")
-    record.write("recipe", columns, rows)
+    record.write(args.sweep, columns, rows)
 
 
 if __name__ == "__main__":
