@@ -6,10 +6,10 @@
 FOLDER is a working folder in which `vitpipe run -c sample.yaml` has pushed a model. The records of its run, as TFX and
 vitpipe wrote them, are copied in the store: each copy is a run of the same pipeline with its own executions, artifacts
 and events. Then commands are timed, and another run, which finds its steps in the cache except for the last ones. The
-times include the start of Python. CPU seconds are those of all its processes, and not those of a server. At the end,
-FOLDER is as it was.
+times include the start of Python. CPU seconds are those of all processes of the command, without those of a server. At
+the end, FOLDER is as it was.
 
-With `--mariadb`, a server is started on this machine, and the run is repeated on it first.
+With `--mariadb`, a server is also measured, which is started on this machine, and on which the run is repeated first.
 
 `docs/benchmarks.md` has the figures; with RECORD=1 a measurement is added to them.
 """
@@ -132,9 +132,9 @@ def copies_in_mariadb(folder: Path, config: str, copies: int) -> Iterator[tuple[
 
     runs, hidden = folder / "runs", folder / "runs-of-sqlite"
     server = mariadb.Server()
-    os.environ |= {ADDRESS: server.database("store"), PASSWORD: mariadb.PASSWORD}
-    runs.rename(hidden)
     try:
+        os.environ |= {ADDRESS: server.database("store"), PASSWORD: mariadb.PASSWORD}
+        runs.rename(hidden)
         times(["run", "-c", config], folder)
         name = os.environ[ADDRESS].rpartition("/")[2]
         with pymysql.connect(
@@ -152,10 +152,12 @@ def copies_in_mariadb(folder: Path, config: str, copies: int) -> Iterator[tuple[
             size = float(store.fetchone()[0])
         yield executions, size
     finally:
+        if hidden.exists():
+            shutil.rmtree(runs, ignore_errors=True)
+            hidden.rename(runs)
+        for name in ADDRESS, PASSWORD:
+            os.environ.pop(name, None)
         server.remove()
-        del os.environ[ADDRESS], os.environ[PASSWORD]
-        shutil.rmtree(runs, ignore_errors=True)
-        hidden.rename(runs)
 
 
 def times(command: list[str], folder: Path) -> tuple[float, float]:
@@ -179,28 +181,27 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="working folder with a run")
     parser.add_argument("-c", "--config", required=True, help="settings of the run, in the folder")
     parser.add_argument("--copies", type=int, nargs="+", default=[0, 670, 6_670])
-    parser.add_argument("--mariadb", action="store_true", help="use a MariaDB server instead of the SQLite file")
+    parser.add_argument("--mariadb", action="store_true", help="also measure a MariaDB server")
     args = parser.parse_args()
     columns = ["executions", "store", *COMMANDS, "`run`, from the cache", "size, MB"]
     rows = []
     for copies in args.copies:
+        contexts = {"SQLite": copies_in_sqlite(args.folder, copies)}
         if args.mariadb:
-            copied = copies_in_mariadb(args.folder, args.config, copies)
-        else:
-            copied = copies_in_sqlite(args.folder, copies)
-        with copied as (executions, size):
-            cells = [
-                "{:.1f} ({:.1f})".format(*min(times(words, args.folder) for _ in range(ROUNDS)))
-                for words in COMMANDS.values()
-            ]
-            cells.append("{:.0f} ({:.0f})".format(*times(["run", "-c", args.config], args.folder)))
-        store = "MariaDB" if args.mariadb else "SQLite"
-        rows.append([f"{executions:,}", store, *cells, f"{size / 1e6:,.0f}"])
-        print(f"| {' | '.join(rows[-1])} |", flush=True)
+            contexts["MariaDB"] = copies_in_mariadb(args.folder, args.config, copies)
+        for store, context in contexts.items():
+            with context as (executions, size):
+                cells = [
+                    "{:.1f} ({:.1f})".format(*min(times(words, args.folder) for _ in range(ROUNDS)))
+                    for words in COMMANDS.values()
+                ]
+                cells.append("{:.0f} ({:.0f})".format(*times(["run", "-c", args.config], args.folder)))
+            rows.append([f"{executions:,}", store, *cells, f"{size / 1e6:,.0f}"])
+            print(f"| {' | '.join(rows[-1])} |", flush=True)
     for line in (columns, ["-"] * len(columns), *rows):
         print(f"| {' | '.join(line)} |")
     record.write(
-        "store mariadb" if args.mariadb else "store",
+        "store",
         columns,
         rows,
         "Seconds (CPU seconds); the shortest of three for a command, one run.",

@@ -365,12 +365,19 @@ class Client:
         return pods
 
     def pod_errors(self, run_id: str) -> list[str]:
-        """Return what Argo reports about the pods of a run that failed, also those of drivers. The oldest is first."""
+        """Return what Argo reports about the pods of a run that failed for good, also drivers. The oldest is first."""
         _, nodes = self._argo_nodes(run_id)
+        retried = {
+            child
+            for node in nodes
+            if node["type"] == "Retry" and node.get("phase") == "Succeeded"
+            for child in node.get("children", [])
+        }
         return [
             f"{_ATTEMPT.sub('', node['displayName'])}: {' '.join(node['message'].split())}"
             for node in nodes
-            if node["type"] == "Pod" and node["phase"] in ("Failed", "Error") and node.get("message")
+            if node["type"] == "Pod" and node.get("phase") in ("Failed", "Error") and node.get("message")
+            if node["id"] not in retried
         ]
 
     def _argo_nodes(self, run_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -141,7 +141,7 @@ def read_ending(client: Client, run: ClusterRun) -> Ending:
         if run.state == "CANCELED":
             return Ending(Exit.CRASHED, ["terminated on the cluster before it came to a verdict"])
         reasons = [run.error] if run.error else []
-        with contextlib.suppress(ClusterError):  # the API of Kubeflow Pipelines often reports no error
+        with contextlib.suppress(ClusterError, SettingsError):  # the API of Kubeflow Pipelines often reports no error
             reasons = reasons or client.pod_errors(run.id)[:1]
         line = ": ".join(["crashed before its steps, or between them", *reasons])
         return Ending(Exit.CRASHED, [line], client.kubectl(run.id))

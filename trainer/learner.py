@@ -100,8 +100,8 @@ class Learner:
         self._weights = [weight.value for weight in self.model.trainable_weights]
         self._is_compiled = False
         # On a CPU with instructions for bfloat16, TensorFlow's products are twice as fast in bfloat16 as in float32,
-        # but XLA's are not. On other CPUs, TensorFlow takes many times as long to emulate them, and XLA multiplies in
-        # float32. All other operations are faster with XLA, which passes over memory less often.
+        # but XLA's are not. On other CPUs, TensorFlow takes many times as long, because it emulates such products, and
+        # XLA multiplies in float32. All other operations are faster with XLA, which passes over memory less often.
         on_cpu = not tf.config.list_physical_devices("GPU")
         native = on_cpu and devices.cpu_multiplies_bfloat16()
         self._xla_multiplies = not (native and self.model.compute_dtype == "bfloat16")

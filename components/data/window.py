@@ -68,9 +68,9 @@ def copy_window(
 
     Images are equal if their pixels are. If several spans contain an image, that of the newest one is copied, because
     its label may have been corrected. An image that a decision dropped from a span is not copied from earlier ones.
-    Images that one span contains several times stay repeated. The ids of the copies
-    begin with the name of their span, for example `span-2/`, because an id is unique only within its span. Shards
-    without such images have equal copies in all windows, so that ImageStatistics measures them only once.
+    Images that one span contains several times stay repeated. The ids of the copies begin with the name of their span,
+    for example `span-2/`, because an id is unique only within its span. Shards without such images have equal copies in
+    all windows, so that ImageStatistics measures them only once.
 
     Args:
         make_pipeline: function that makes a Beam pipeline.

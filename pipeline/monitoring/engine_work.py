@@ -103,6 +103,9 @@ def measured_parts(
     try:
         tasks = [_Task(number, part) for number, part in enumerate(parts)]
         run_tasks("images measured", tasks, functools.partial(_measure, framing, since, scratch))
+        for task in tasks:
+            if not (scratch / str(task.number)).exists() and Path(task.part.file).exists():
+                raise EngineError(_unusable(task.part.file, "No such file or directory"))
         yield MeasuredParts(tasks, framing, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -127,17 +130,22 @@ def _measure(framing: Framing, since: float | None, scratch: Path, task: _Task) 
         except FileNotFoundError:
             if not Path(task.part.file).parent.is_dir():
                 raise
-            tables = []  # the log got another name, so the process that reads it measures its images
+            return  # the log may have got another name, then the process that reads it measures its images
         with appearing(result, scratch) as partial:
             pyarrow.feather.write_feather(pa.concat_tables(tables) if tables else pa.table({"id": []}), str(partial))
     except OSError as error:
-        raise EngineError(
-            f"a worker of the engine cannot use {error.filename or scratch}: {error.strerror or error}. "
-            "Mount the logs and the run folder "
-            "at the same paths on all machines of the engine, and allow the user of the workers to read and write there"
-        ) from error
+        raise EngineError(_unusable(error.filename or scratch, error.strerror or str(error))) from error
+
+
+def _unusable(file: str | Path, reason: str) -> str:
+    return (
+        f"a worker of the engine cannot use {file}: {reason}. Mount the logs and the run folder at the same paths on "
+        "all machines of the engine, and allow the user of the workers to read and write there"
+    )
 
 
 def _load(scratch: Path, number: int) -> _Table:
+    if not (scratch / str(number)).exists():
+        return _Table(pa.table({"id": []}), {})
     rows = pyarrow.feather.read_table(str(scratch / str(number)))
     return _Table(rows, {digest: place for place, digest in enumerate(rows["id"].to_pylist())})

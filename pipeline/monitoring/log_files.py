@@ -196,7 +196,7 @@ def _lines(
             return  # truncated meanwhile: what follows would be a piece of a line
         start, is_long = position.offset, len(line) > MAX_LINE
         while is_long and not line.endswith(b"\n") and (rest := file.readline(_CHUNK)):
-            line = rest  # only its end is needed
+            line = line[-TAIL:] + rest  # only its end is needed
         if not line.endswith(b"\n") and not final:
             return
         position.advance(file.tell(), line)

@@ -151,7 +151,6 @@ class Monitor:
         self._labels = _read_labels(labels)
         self._measure_images: MeasureImages = measure_images_of
         self._no_message_before = 0.0  # in seconds of `time.monotonic`
-        self._unsent = 0  # windows with alerts since the last message
         self._number = 0  # of the last window
         self.answered = 0  # answers that were measured
         self._labelled = 0  # answers with a true class, in all windows
@@ -160,6 +159,7 @@ class Monitor:
         self._versions: dict[int, _Version] = {pushed[-1]: newest}
         self._newest = newest
         self._since = None if since is None else since_time(since)
+        self._earlier_problems = 0  # number of problems that were found before the last answer that is too old
         self._needs_time = bool(self._size.seconds or since)
 
     @property
@@ -191,6 +191,7 @@ class Monitor:
                     self.problems.add(reason, answer.place)
                     continue
                 if self._since is not None and answer.time is not None and answer.time < self._since:
+                    self._earlier_problems = self.problems.counts.total()
                     continue
                 batches.setdefault(version, []).append(answer)
                 size += len(answer.image or b"")
@@ -240,7 +241,7 @@ class Monitor:
         """Return the report of the whole log, with the pictures of the newest windows. It is empty if none is new.
 
         Raises:
-            DataRefused: if no answer can be used, or without `since`, if there is none.
+            DataRefused: if no answer can be used. With `since`, that includes only what follows the last older answer.
         """
         windows: list[Window] = []
         pictured: dict[bool, deque[int]] = {True: deque(), False: deque()}  # windows with and without an alert
@@ -252,7 +253,7 @@ class Monitor:
                 oldest = places.popleft()
                 windows[oldest] = windows[oldest].without_pictures()
         report = self.report(windows)
-        if not report.windows and (self._since is None or report.problems):
+        if not report.windows and (self._since is None or self.problems.counts.total() > self._earlier_problems):
             found = "; ".join(f"{one.count:,}: {one.reason}, first: {', '.join(one.places)}" for one in report.problems)
             raise DataRefused(
                 f"{self._logs}: no answer can be used ({found or 'it has no records'}): name the log of a server of "
@@ -319,17 +320,18 @@ class Monitor:
         if not address.get_secret_value() or not alerted:
             return
         if time.monotonic() < self._no_message_before:
-            self._unsent += len(alerted)
-            return
+            raise ServerError(
+                f"the webhook did not accept an alert in the last {_PAUSE / 60:g} minutes, so windows with alerts were "
+                f"not sent: {len(alerted):,}"
+            )
         for place, window in enumerate(alerted):
             try:
                 send(address, message(self.name, window, str(recorded.file) if recorded else None))
             except ServerError as error:
                 self._no_message_before = time.monotonic() + _PAUSE
-                unsent, self._unsent = self._unsent + len(alerted) - place, 0
                 raise ServerError(
-                    f"{error}. {unsent:,} windows with alerts were not sent, and neither are those of the next "
-                    f"{_PAUSE / 60:g} minutes"
+                    f"{error}. Windows with alerts that were not sent: {len(alerted) - place:,}; those of the next "
+                    f"{_PAUSE / 60:g} minutes will not be sent either"
                 ) from None
 
     def write_sample(self, folder: Path, report: int) -> int:

@@ -295,6 +295,8 @@ class Kfp:
                 last = attempt == how["attempts"] - 1
                 state = how["state"] if last else "FAILED"
                 pod = add(f"{path}(0).executor({attempt})", "Pod", IMPL, f"{path}(0)", state, *times[1:])
+                if state == "FAILED":
+                    pod["message"] = "pod deleted"
                 retry["children"].append(pod["id"])
                 before = pod  # the next task is a child of the last pod
         return nodes

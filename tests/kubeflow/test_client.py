@@ -297,6 +297,13 @@ def test_a_driver_that_failed_explains_the_crash(kfp, client, run):
     assert line.endswith("or between them: root-driver: wait: Error (exit code 64): the bucket does not exist")
 
 
+@pytest.mark.parametrize(("state", "errors"), [("SUCCEEDED", []), ("FAILED", ["executor: pod deleted"] * 2)])
+def test_a_pod_whose_retry_succeeded_explains_no_crash(kfp, client, run, state, errors):
+    steps(kfp, run, ("trainer", state, "x"))
+    kfp.steps[run.id]["trainer"]["attempts"] = 2
+    assert client.pod_errors(run.id) == errors
+
+
 def test_a_missing_log_suggests_kubectl(kfp, client, run):
     steps(kfp, run, ("trainer", "FAILED", "x"))
     kfp.end(run.id, "FAILED")

@@ -49,7 +49,7 @@ def check_images(
 
     Yields:
         For each record, in order: the record with the result of `components.data.ingest.images.check`, or a rejected
-        record.
+        record. Nothing for a dropped image that cannot be decoded.
 
     Raises:
         DataRefused: if a decoder crashes.

@@ -158,7 +158,8 @@ def accept(
         tuple(Rejection(reason=reason, count=found.count, ids=tuple(found.ids)) for reason, found in _sorted(groups))
         for groups in (tally.rejected, tally.passed_over)
     )
-    _refuse_rejected(rejected, tally.records - sum(files.count for files in passed_over), source, recipe)
+    others = len(tally.dropped) + sum(files.count for files in passed_over)
+    _refuse_rejected(rejected, tally.records - others, source, recipe)
     index = {name: label for label, name in enumerate(names)}
     spool = Spool(images, rows, [index[name] for name in tally.numbers], recipe.seed)
     if (id := spool.repeated_id()) is not None:

@@ -325,6 +325,15 @@ def test_a_truncated_log_that_begins_alike_and_is_longer_again_is_read_from_its_
     assert new_ids(files) == ["probe", "b", "c", "d"]
 
 
+def test_a_line_that_is_too_long_is_read_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(log_files, "MAX_LINE", 3000)
+    monkeypatch.setattr(log_files, "_CHUNK", 1000)
+    log, problems = tmp_path / "log.jsonl", Problems()
+    log.write_text(lines("a") + json_line(os.urandom(2500), ANSWER))
+    files = LogFiles(log, problems)
+    assert [new_ids(files) for _ in range(3)] == [["a"], [], []] and problems.counts.total() == 1
+
+
 def test_a_copied_log_of_records_is_read_once(tmp_path):
     log, problems = tmp_path / "s.tfrecord", Problems()
     records = [prediction_log([IMAGE], [ANSWER], version=version) for version in range(1, 5)]

@@ -180,7 +180,7 @@ def test_a_webhook_that_fails_changes_neither_the_record_nor_the_exit_code(serve
     assert done.returncode == 3 and "report: artifact" in done.stderr and len(hook.messages) == 2
     [warning] = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
     assert "127.0.0.1 did not accept an alert (404 Not Found)" in warning
-    assert "2 windows with alerts were not sent" in warning and "s3cret" not in done.stdout + done.stderr
+    assert "Windows with alerts that were not sent: 2" in warning and "s3cret" not in done.stdout + done.stderr
     done = in_this_process(served, *arguments, "--set", "monitor.webhook=http://h/s3cret")
     assert done.returncode == 2 and "only the environment variable VITPIPE_MONITOR__WEBHOOK" in done.stderr
     assert "s3cret" not in done.stderr
@@ -348,12 +348,14 @@ def test_only_new_answers_are_used_if_the_user_wishes(served, in_this_process):
 
     assert answers("--since", "1970-01-01T00:03:00") == 20
     assert answers() == 200
-    for content in "".join(lines[:200]), "":  # an empty log was rotated
+    for content in "damaged\n" + "".join(lines[:200]), "":  # an empty log was rotated
         log.write_text(content)
         done = monitor("--since", "1h")
         assert done.returncode == 0 and "no answer is as new as --since 1h" in done.stderr
         assert "report: artifact" not in done.stderr
     assert monitor("--since", "yesterday").returncode == 2
+    log.write_text("".join(lines[:200]) + "damaged\n")
+    assert monitor("--since", "1h").returncode == 3
     log.write_text(json_line(None, [0.1] * 10))
     done = monitor("--since", "1h")
     assert done.returncode == 3 and "an answer without a time, which --since" in done.stderr
