@@ -9,6 +9,7 @@ from pathlib import Path
 
 import record
 
+from components.errors import ExportRefused
 from pipeline.export import export
 
 COLUMNS = ("model", "size, MB", "ms for one image", "largest difference of a probability", "same class", "accuracy")
@@ -23,7 +24,11 @@ def main(name: str, runs: Path) -> None:
     """
     rows: list[tuple[object, ...]] = []
     for label, int8 in ("LiteRT, float32", False), ("LiteRT, int8", True):
-        comparison = export(name, to="litert", int8=int8, runs=runs).comparison
+        try:
+            comparison = export(name, to="litert", int8=int8, runs=runs).comparison
+        except ExportRefused as refusal:
+            rows.append((label, "", "", "", "", f"refused: {refusal.args[1]}"))
+            continue
         if not rows:
             rows.append(
                 (
