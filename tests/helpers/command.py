@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -31,6 +32,23 @@ def vitpipe(folder: Path, *arguments: object, **environment: str) -> subprocess.
     """Run the command in `folder` to its end."""
     line, options = command(folder, *arguments, **environment)
     return subprocess.run(line, capture_output=True, **options)
+
+
+def on_terminal(folder: Path, *arguments: object) -> tuple[subprocess.CompletedProcess[str], str]:
+    """Run the command in `folder` to its end. Returns it, and what it wrote to stderr, which is a terminal."""
+    line, options = command(folder, *arguments, TERM="xterm", COLUMNS="100")
+    terminal, end = pty.openpty()
+    with subprocess.Popen(line, stdin=end, stdout=subprocess.PIPE, stderr=end, **options) as process:
+        os.close(end)
+        output = b""
+        while True:
+            try:
+                output += os.read(terminal, 4096)
+            except OSError:  # the other end of the terminal was closed
+                break
+        stdout = process.communicate()[0]
+    os.close(terminal)
+    return subprocess.CompletedProcess(line, process.returncode, stdout), output.decode()
 
 
 def with_settings(settings: Mapping[str, object]) -> list[str]:

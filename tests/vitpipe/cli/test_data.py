@@ -2,7 +2,6 @@
 
 import io
 import os
-import pty
 import shutil
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from PIL import Image
 
 from components.data.ingest import manifest
 from components.data.ingest.sources import SOURCES
+from tests.helpers.command import on_terminal
 
 ROOT = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-m", "vitpipe", "data"]
@@ -184,22 +184,10 @@ def test_refused_data_exits_with_3(vitpipe, tmp_path):
 
 
 def test_a_terminal_shows_bars(pets, tmp_path):
-    terminal, end = pty.openpty()
-    command = [*COMMAND, "prepare", "images", "--source", str(pets), "--out", str(tmp_path)]
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
-    with subprocess.Popen(command, cwd=ROOT, stdin=end, stdout=subprocess.PIPE, stderr=end, env=environment) as process:
-        os.close(end)
-        output = b""
-        while True:
-            try:
-                output += os.read(terminal, 4096)
-            except OSError:  # the other end of the terminal was closed
-                break
-        stdout = process.communicate()[0].decode()
-    os.close(terminal)
-    assert process.returncode == 0
-    assert stdout.endswith("in 3 shards\n")
-    assert "images read" in output.decode() and "━" in output.decode() and "20/20" in output.decode()
+    done, shown = on_terminal(tmp_path, "data", "prepare", "images", "--source", pets, "--out", tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.endswith("in 3 shards\n")
+    assert "images read" in shown and "━" in shown and "20/20" in shown
 
 
 def test_ctrl_c(tmp_path):

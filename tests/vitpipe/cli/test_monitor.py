@@ -3,8 +3,6 @@
 import csv
 import io
 import json
-import os
-import pty
 import shutil
 import signal
 import subprocess
@@ -21,7 +19,7 @@ from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
 from pipeline.monitoring.monitor import Monitor
 from pipeline.settings.beam import BeamSettings
-from tests.helpers.command import command, vitpipe
+from tests.helpers.command import command, on_terminal, vitpipe
 from tests.helpers.traffic import ask, json_line, prediction_log, write_records
 from tests.helpers.webhook import webhook
 from vitpipe.ui.app import create_app
@@ -317,21 +315,10 @@ def test_pictures_are_kept_for_the_newest_windows(served, in_this_process, monke
 
 def test_a_terminal_shows_the_progress_and_nothing_else_does(served):
     arguments = ["monitor", "sample", "--logs", "clean.jsonl"]
-    line, options = command(served, *arguments, TERM="xterm", COLUMNS="100")
-    terminal, end = pty.openpty()
-    with subprocess.Popen(line, stdin=end, stdout=subprocess.PIPE, stderr=end, **options) as process:
-        os.close(end)
-        output = b""
-        while True:
-            try:
-                output += os.read(terminal, 4096)
-            except OSError:  # the other end of the terminal was closed
-                break
-        assert process.communicate()[0].splitlines()[-1].endswith("ok")
-    os.close(terminal)
-    assert process.returncode == 0
+    done, shown = on_terminal(served, *arguments)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1].endswith("ok")
     for text in "reading the reference of the model", "reading the logs: 300 answers, 100%", "recording the report":
-        assert text in output.decode(), output.decode()
+        assert text in shown, shown
     assert "reading" not in vitpipe(served, *arguments).stderr
 
 
