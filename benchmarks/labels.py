@@ -120,6 +120,7 @@ def measure_planted(span: Path, folder: Path, images: int | None, settings: Labe
         "recall of similar classes, all suspects",
     ]
     write(
+        "labels",
         columns,
         rows,
         f"{len(labels):,} training images, {total:,} of them with a planted label. The label check estimates that "
@@ -157,6 +158,7 @@ def measure_test(span: Path, folder: Path, settings: LabelCheckSettings, confirm
     rows = [[f"{figures.accuracy:.3f}", f"{len(suspects):,}", sum(found), len(wrong)]]
     chance = FIRST * len(wrong) / len(examples)
     write(
+        "label errors",
         columns,
         rows,
         f"The 10,000 test images of CIFAR-10, re-encoded as JPEG, with their own labels. {FIRST} images chosen at "
@@ -165,13 +167,13 @@ def measure_test(span: Path, folder: Path, settings: LabelCheckSettings, confirm
     )
 
 
-def write(columns: list[str], rows: list[list[object]], note: str) -> None:
+def write(topic: str, columns: list[str], rows: list[list[object]], note: str) -> None:
     """Print a measurement, and add it to the record."""
     for row in rows:
         for name, cell in zip(columns, row, strict=True):
             print(f"{name}: {cell}")
     print(note)
-    record.write("labels", columns, rows, note)
+    record.write(topic, columns, rows, note)
 
 
 def check(

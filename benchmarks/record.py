@@ -1,9 +1,10 @@
 """Record of the measured figures: `benchmarks/results.jsonl`, from which `docs/benchmarks.md` is made.
 
 Each line is one measurement: a table, with the date, the machine and the command that made it. A script adds its line
-when the variable RECORD is set:
+when the variable RECORD is set. A word other than 1 is added to the topic, for other data or another machine:
 
     RECORD=1 python benchmarks/input.py
+    RECORD=cifar10 python benchmarks/monitor.py cifar10-cpu images    # topic "monitor cifar10"
 """
 
 import datetime
@@ -29,10 +30,11 @@ def write(
         note: Circumstances that the command does not show, as Markdown.
         machine: Description of the machine. Empty: that of this machine.
     """
-    if not os.environ.get("RECORD"):
+    word = os.environ.get("RECORD")
+    if not word:
         return
     measurement = {
-        "topic": topic,
+        "topic": topic if word == "1" else f"{topic} {word}",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": machine or this_machine(),
         "command": " ".join(["python", *sys.argv]),

@@ -39,3 +39,10 @@ def test_script_adds_a_measurement_only_if_asked(tmp_path, monkeypatch):
     written = json.loads(line)
     assert (written["topic"], written["rows"], written["note"]) == ("input", [["64", "100"]], "Small.")
     assert written["command"] == "python benchmarks/input.py --fast" and "cores" in written["machine"]
+
+
+def test_word_is_added_to_the_topic(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "RESULTS", tmp_path / "results.jsonl")
+    monkeypatch.setenv("RECORD", "cifar10")
+    record.write("monitor", ["windows"], [[50]])
+    assert json.loads(record.RESULTS.read_text())["topic"] == "monitor cifar10"
