@@ -61,13 +61,13 @@ class MeasuredParts:
 
     def __call__(self, answers: Sequence[Answer], framing: Framing) -> pa.Table:
         """Return the rows of answers with images."""
-        found = [self._find(answer) if framing == self._framing else None for answer in answers]
+        rows = [self._find(answer) if framing == self._framing else None for answer in answers]
         tables = []
-        for number, group in groupby(zip(found, answers, strict=True), key=lambda one: one[0] and one[0][0]):
+        for number, group in groupby(zip(rows, answers, strict=True), key=lambda pair: pair[0] and pair[0][0]):
             if number is None:
                 tables.append(measure_images_of([answer for _, answer in group], framing))
             else:
-                tables.append(self._load(number).rows.take([one[1] for one, _ in group if one]))
+                tables.append(self._load(number).rows.take([row[1] for row, _ in group if row]))
         return pa.concat_tables(tables)
 
     def _find(self, answer: Answer) -> tuple[int, int] | None:

@@ -115,14 +115,13 @@ def measure_batch(
         )
         distances[usable.index] = reference.looks.distance(looks)
     for place, row, distance in zip(places, rows.itertuples(index=False), distances.tolist(), strict=True):
-        one = read[place]
-        read[place] = replace(one, row=row, distance=None if np.isnan(distance) else distance)
+        read[place] = replace(read[place], row=row, distance=None if np.isnan(distance) else distance)
     return read
 
 
 def as_table(measured: Iterable[MeasuredAnswer]) -> pd.DataFrame:
     """Return the rows of the table of images of all answers that have an image."""
-    return pd.DataFrame([one.row for one in measured if one.row is not None])
+    return pd.DataFrame([item.row for item in measured if item.row is not None])
 
 
 def _read(answer: Answer, reference: Reference, labels: dict[str, str], problems: Problems) -> MeasuredAnswer:

@@ -1,6 +1,5 @@
 """Monitoring of the versions that a pipeline pushed, by the logs of their server."""
 
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -9,17 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from components.data.gate.bounds import DataGateSettings
-from components.data.ingest import rows
 from components.data.ingest.engine_work import RunTasks
-from components.errors import DataRefused, NotFound, ServerError, UsageError
-from components.model.serving_folder import ModelRecord, read_record, versions
-from pipeline.beam import check_job_service
-from pipeline.beam_tasks import TaskRunner
-from pipeline.metadata.address import Address
+from components.errors import DataRefused, NotFound, UsageError
+from components.model.serving_folder import versions
 from pipeline.metadata.garbage import FIRST_ALERT
-from pipeline.metadata.records import Artifact, Run
-from pipeline.metadata.stores import find_run
+from pipeline.monitoring.arguments import engine, read_labels, since_time, window_size
 from pipeline.monitoring.checks import judge
 from pipeline.monitoring.engine_work import measured_parts
 from pipeline.monitoring.log_files import LogFiles, Problems, valid_text
@@ -31,30 +24,15 @@ from pipeline.monitoring.measured import (
     measure_batch,
     measure_images_of,
 )
-from pipeline.monitoring.reference import Reference, read_reference
 from pipeline.monitoring.report import REPORT, MonitorReport, Window, log_problems
 from pipeline.monitoring.sample import IMAGES as SAMPLE_IMAGES
 from pipeline.monitoring.sample import Sampler, check_folder, write_sample
 from pipeline.monitoring.serving_log import Answer, parse
-from pipeline.monitoring.since import UNITS, since_time
-from pipeline.monitoring.webhook import message, send
-from pipeline.monitoring.windows import PICTURED, Sums, Windows
-from pipeline.pushed_models import pushed_artifact
-from pipeline.result.run_result import RunResult
-from pipeline.settings import LayeredSettings, Source, explicit_sources, merge_sources
-from pipeline.settings.beam import BeamSettings
-from pipeline.settings.monitor import MonitorSettings
+from pipeline.monitoring.version import MonitoredVersion
+from pipeline.monitoring.webhook import Webhook, message
+from pipeline.monitoring.windows import PICTURED_WINDOWS, Sums
 
 IMAGES = 1000  # default size of a window
-_MOST_IMAGES = 10_000_000
-_PAUSE = 300.0  # seconds without messages after one that the webhook did not accept
-
-
-class WindowSize(NamedTuple):
-    """Size of a window: a number of answers, or a time."""
-
-    images: int | None
-    seconds: float | None
 
 
 class RecordedReport(NamedTuple):
@@ -62,43 +40,6 @@ class RecordedReport(NamedTuple):
 
     artifact: int  # id
     file: Path
-
-
-class _Bounds(LayeredSettings):
-    """Settings that the checks of a window use."""
-
-    data_gate: DataGateSettings = DataGateSettings()
-    monitor: MonitorSettings = MonitorSettings()
-
-
-class _Engine(LayeredSettings):
-    """Settings of the engine that measures images. Those that the run recorded are not used."""
-
-    beam: BeamSettings = BeamSettings()
-
-
-class _Version:
-    """Pushed version, with the reference and the open windows of its traffic."""
-
-    def __init__(
-        self,
-        folder: Path,
-        runs: Path,
-        overrides: Sequence[str],
-        size: WindowSize,
-        problems: Problems,
-        keep_open: bool,
-    ) -> None:
-        try:
-            self.record: ModelRecord = read_record(folder)
-        except ValueError as error:
-            raise DataRefused(str(error)) from None
-        address, run = find_run(self.record.run_id, runs)
-        self.address: Address = address
-        self.artifact: tuple[str, Artifact] | None = pushed_artifact(self.record, run)
-        self.reference: Reference = read_reference(self.record, run)
-        self.bounds = _bounds(run, overrides)
-        self.windows = Windows(self.record.version, len(self.record.classes), *size, problems, keep_open)
 
 
 class Monitor:
@@ -148,15 +89,15 @@ class Monitor:
             )
         self.problems = Problems()
         self._files = LogFiles(logs, self.problems)
-        self._labels = _read_labels(labels)
+        self._labels = read_labels(labels)
         self._measure_images: MeasureImages = measure_images_of
-        self._no_message_before = 0.0  # in seconds of `time.monotonic`
+        self._webhook = Webhook()
         self._number = 0  # of the last window
         self.answered = 0  # answers that were measured
         self._labelled = 0  # answers with a true class, in all windows
         self._unknown: dict[int, str] = {}  # why answers of a version are not used
         newest = self._open(pushed[-1])
-        self._versions: dict[int, _Version] = {pushed[-1]: newest}
+        self._versions: dict[int, MonitoredVersion] = {pushed[-1]: newest}
         self._newest = newest
         self._since = None if since is None else since_time(since)
         self._earlier_problems = 0  # number of problems that were found before the last answer that is too old
@@ -249,14 +190,17 @@ class Monitor:
             places = pictured[bool(window.alerts)]
             places.append(len(windows))
             windows.append(window)
-            if len(places) > PICTURED:
+            if len(places) > PICTURED_WINDOWS:
                 oldest = places.popleft()
                 windows[oldest] = windows[oldest].without_pictures()
         report = self.report(windows)
         if not report.windows and (self._since is None or self.problems.counts.total() > self._earlier_problems):
-            found = "; ".join(f"{one.count:,}: {one.reason}, first: {', '.join(one.places)}" for one in report.problems)
+            problems = "; ".join(
+                f"{problem.count:,}: {problem.reason}, first: {', '.join(problem.places)}"
+                for problem in report.problems
+            )
             raise DataRefused(
-                f"{self._logs}: no answer can be used ({found or 'it has no records'}): name the log of a server of "
+                f"{self._logs}: no answer can be used ({problems or 'it has no records'}): name the log of a server of "
                 f"{self.name} in one of the formats of docs/monitoring.md"
             )
         return report
@@ -312,27 +256,13 @@ class Monitor:
             recorded: the report that has them; None if it could not be recorded.
 
         Raises:
-            ServerError: if a message was not accepted. The windows after it are not sent, and neither are those of the
-                next minutes, so that a webhook that does not answer does not delay the reading of logs.
+            ServerError: if a message was not accepted, see `Webhook`.
         """
-        address = self._newest.bounds.monitor.webhook
         alerted = [window for window in windows if window.alerts]
-        if not address.get_secret_value() or not alerted:
-            return
-        if time.monotonic() < self._no_message_before:
-            raise ServerError(
-                f"the webhook did not accept an alert in the last {_PAUSE / 60:g} minutes, so windows with alerts were "
-                f"not sent: {len(alerted):,}"
-            )
-        for place, window in enumerate(alerted):
-            try:
-                send(address, message(self.name, window, str(recorded.file) if recorded else None))
-            except ServerError as error:
-                self._no_message_before = time.monotonic() + _PAUSE
-                raise ServerError(
-                    f"{error}. Windows with alerts that were not sent: {len(alerted) - place:,}; those of the next "
-                    f"{_PAUSE / 60:g} minutes will not be sent either"
-                ) from None
+        report = str(recorded.file) if recorded else None
+        self._webhook.send_all(
+            self._newest.bounds.monitor.webhook, [message(self.name, window, report) for window in alerted]
+        )
 
     def write_sample(self, folder: Path, report: int) -> int:
         """Write the images that were chosen for labelling to a new folder.
@@ -348,11 +278,11 @@ class Monitor:
             UsageError: if the folder exists.
         """
         assert self._sampler is not None
-        classes = {number: one.record.classes for number, one in self._versions.items()}
+        classes = {number: version.record.classes for number, version in self._versions.items()}
         origin = {"pipeline": self.name, "logs": str(self._logs), "report": report}
         return write_sample(folder, self._sampler.choose(), classes, origin)
 
-    def version(self, number: int) -> _Version | None:
+    def version(self, number: int) -> MonitoredVersion | None:
         """Return a version; None if it is not pushed, or its reference no longer exists."""
         if number not in self._versions and number not in self._unknown:
             try:
@@ -364,8 +294,8 @@ class Monitor:
                 self._unknown[number] = str(error)
         return self._versions.get(number)
 
-    def _open(self, number: int) -> _Version:
-        return _Version(
+    def _open(self, number: int) -> MonitoredVersion:
+        return MonitoredVersion(
             self._folder / str(number), self._runs, self._overrides, self._size, self.problems, not self._follow
         )
 
@@ -377,7 +307,7 @@ class Monitor:
             self.answered += len(batch)
             self._progress(self.answered, self._files.share)
 
-    def _judge(self, version: _Version, sums: Sums) -> Window:
+    def _judge(self, version: MonitoredVersion, sums: Sums) -> Window:
         self._number += 1
         self._labelled += sums.labelled
         return judge(sums, version.reference, self._number, version.bounds.data_gate, version.bounds.monitor)
@@ -430,68 +360,3 @@ def monitor(
     if sample:
         opened.write_sample(sample, recorded.artifact)
     return report
-
-
-def engine(overrides: Sequence[str], repeated: Callable[[str], None]) -> TaskRunner | None:
-    """Return the function that runs tasks on the engine of the settings `beam.*`; None without an engine.
-
-    Args:
-        overrides: settings as `a.b=c`, of which only those of the engine are used.
-        repeated: called with a message before tasks are run again.
-
-    Raises:
-        SettingsError: if a setting is wrong.
-        EngineError: if the job service of the engine does not answer.
-    """
-    flags = [flag for flag in overrides if is_engine_setting(flag)]
-    settings = merge_sources(_Engine, explicit_sources(flags, groups=_Engine.model_fields)).beam
-    if settings.runner == "local":
-        return None
-    check_job_service(settings)
-    return TaskRunner(settings, repeated)
-
-
-def is_engine_setting(flag: str) -> bool:
-    """Return whether a flag `a.b=c` sets something in the group `beam`."""
-    return flag.partition("=")[0].partition(".")[0] == "beam"
-
-
-def window_size(text: str) -> WindowSize:
-    """Return the size of a window: `500` answers, or a time such as `30m`, `1h` or `1d`.
-
-    Raises:
-        UsageError: if the text is neither.
-    """
-    match = re.fullmatch(r"([1-9][0-9]{0,7})([smhd]?)", text)
-    if match is None or (not match[2] and int(match[1]) > _MOST_IMAGES):
-        raise UsageError(
-            f"--window {text}: it is neither a number of answers up to {_MOST_IMAGES:,} nor a time: write for example "
-            "1000, 30m, 1h or 1d"
-        )
-    number = int(match[1])
-    return WindowSize(None, float(number * UNITS[match[2]])) if match[2] else WindowSize(number, None)
-
-
-def _bounds(run: Run, overrides: Sequence[str]) -> _Bounds:
-    recorded = RunResult(run).settings
-    values = {group: recorded[group] for group in _Bounds.model_fields if group in recorded}
-    flags = [flag for flag in overrides if not is_engine_setting(flag)]
-    explicit = explicit_sources(flags, groups=_Bounds.model_fields)
-    return merge_sources(_Bounds, [*explicit, Source(values, f"run {run.name}")])
-
-
-def _read_labels(table: Path | None) -> dict[str, str]:
-    """Return the true classes by id. Rows without a label are left out."""
-    if table is None:
-        return {}
-    if rows.ending(table) not in rows.ENDINGS:
-        raise UsageError(f"--labels {table}: its name must end in {', '.join(rows.ENDINGS)}")
-    if not table.is_file():
-        raise UsageError(f"--labels {table} is not a file: name a table with the columns id and label")
-    if missing := {"id", "label"} - {*rows.columns(table)}:
-        raise UsageError(f"--labels {table} has no column {' and no column '.join(sorted(missing))}: add it")
-    return {
-        str(row.cells["id"]): label
-        for row in rows.rows(table, ["id", "label"])
-        if (label := rows.class_name(row.cells.get("label"))) is not None and row.cells.get("id") is not None
-    }

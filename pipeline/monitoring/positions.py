@@ -58,7 +58,7 @@ class Positions:
         """Begin a reading of all files."""
         self._reading += 1
         # Files that exist together may have equal content, so only a file that appears later can be a copy.
-        self._earlier = [one for one in (*reversed(self._truncated), *self._positions.values()) if one.ends]
+        self._earlier = [earlier for earlier in (*reversed(self._truncated), *self._positions.values()) if earlier.ends]
 
     def seek(self, file: io.BufferedReader, name: str, final: bool) -> Position | None:
         """Seek the end of the last reading of a file, and return it.
@@ -129,7 +129,7 @@ class Positions:
 
     def _is_untruncated(self, position: Position) -> bool:
         is_there = position.reading >= self._reading - 1
-        return is_there and not any(position is one for one in self._truncated)
+        return is_there and not any(position is truncated for truncated in self._truncated)
 
 
 def _alike(head: bytes, other: bytes) -> bool:
@@ -138,7 +138,7 @@ def _alike(head: bytes, other: bytes) -> bool:
 
 def _ends_alike(file: io.BufferedReader, size: int, original: Position) -> bool:
     """Return whether a file has the same bytes before the last end of a reading of the original that it reaches."""
-    end, tail = max(one for one in original.ends if one[0] <= size)
+    end, tail = max(end for end in original.ends if end[0] <= size)
     return _bytes_before(file, end) == tail
 
 

@@ -57,29 +57,29 @@ class Sampler:
 
     def add(self, measured: Sequence[MeasuredAnswer]) -> None:
         """Consider answers. Those without a usable image are never chosen."""
-        for one in measured:
-            if one.distance is None:
+        for item in measured:
+            if item.distance is None:
                 continue
             self._number += 1
-            self._keep("far", self._far, one.distance, one)
-            if one.confidence is not None:
-                self._keep("unsure", self._unsure, -one.confidence, one)
-            if one.index >= 0:
-                self._answers[one.index] += 1
-                self._keep_rare(one)
+            self._keep("far", self._far, item.distance, item)
+            if item.confidence is not None:
+                self._keep("unsure", self._unsure, -item.confidence, item)
+            if item.index >= 0:
+                self._answers[item.index] += 1
+                self._keep_rare(item)
             # Reservoir sampling: every image has the same chance.
             if len(self._random) < self._images:
-                self._random.append(one)
+                self._random.append(item)
             elif (place := self._draw.randrange(self._number)) < self._images:
-                self._random[place] = one
+                self._random[place] = item
 
     def choose(self) -> list[Choice]:
         """Return different images, at most as many as wanted."""
         by_class = sorted(self._rare, key=lambda index: (self._answers[index], index))
         candidates = {
-            "unsure": [one for _, _, one in sorted(self._unsure, key=lambda far: far[:2], reverse=True)],
-            "far": [one for _, _, one in sorted(self._far, key=lambda far: far[:2], reverse=True)],
-            "rare": [one for index in by_class for one in self._rare[index]],
+            "unsure": [item for _, _, item in sorted(self._unsure, key=lambda far: far[:2], reverse=True)],
+            "far": [item for _, _, item in sorted(self._far, key=lambda far: far[:2], reverse=True)],
+            "rare": [item for index in by_class for item in self._rare[index]],
             "random": self._random,
         }
         chosen: list[Choice] = []
@@ -87,16 +87,16 @@ class Sampler:
         queues = {reason: iter(of_reason) for reason, of_reason in candidates.items()}
         while queues and len(chosen) < self._images:
             for reason in [*queues]:
-                one = next((one for one in queues[reason] if _digest(one) not in seen), None)
-                if one is None:
+                item = next((item for item in queues[reason] if _digest(item) not in seen), None)
+                if item is None:
                     del queues[reason]
                 elif len(chosen) < self._images:
-                    seen.add(_digest(one))
-                    chosen.append(Choice(reason, one))
+                    seen.add(_digest(item))
+                    chosen.append(Choice(reason, item))
         return chosen
 
-    def _keep_rare(self, one: MeasuredAnswer) -> None:
-        self._rare.setdefault(one.index, []).append(one)
+    def _keep_rare(self, item: MeasuredAnswer) -> None:
+        self._rare.setdefault(item.index, []).append(item)
         self._rares += 1
         if self._rares > self._images:
             # Every class keeps candidates, because the rarest class is known only at the end.
@@ -107,13 +107,13 @@ class Sampler:
                 del self._rare[most]
 
     def _keep(
-        self, kind: str, heap: list[tuple[float, int, MeasuredAnswer]], score: float, one: MeasuredAnswer
+        self, kind: str, heap: list[tuple[float, int, MeasuredAnswer]], score: float, item: MeasuredAnswer
     ) -> None:
-        key = kind, _digest(one)
+        key = kind, _digest(item)
         if key in self._held or (len(heap) == self._images and score <= heap[0][0]):
             return
         # The number decides between equal scores, because answers cannot be compared.
-        heapq.heappush(heap, (score, -self._number, one))
+        heapq.heappush(heap, (score, -self._number, item))
         self._held.add(key)
         if len(heap) > self._images:
             self._held.remove((kind, _digest(heapq.heappop(heap)[2])))
@@ -155,15 +155,15 @@ def write_sample(
         with (temporary / TABLE).open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(_COLUMNS)
-            for reason, one in chosen:
-                image = one.answer.image or b""
-                path = f"images/{_digest(one)[:32]}.{'png' if image.startswith(_PNG) else 'jpg'}"
+            for reason, item in chosen:
+                image = item.answer.image or b""
+                path = f"images/{_digest(item)[:32]}.{'png' if image.startswith(_PNG) else 'jpg'}"
                 (temporary / path).write_bytes(image)
-                version = one.version
-                answer = classes[version][one.index] if one.index >= 0 else ""
-                confidence = "" if one.confidence is None else f"{one.confidence:.4f}"
-                label = classes[version][one.label] if one.label is not None and one.label >= 0 else ""
-                table.writerow([path, label, one.answer.key, answer, confidence, reason, version, one.answer.place])
+                version = item.version
+                answer = classes[version][item.index] if item.index >= 0 else ""
+                confidence = "" if item.confidence is None else f"{item.confidence:.4f}"
+                label = classes[version][item.label] if item.label is not None and item.label >= 0 else ""
+                table.writerow([path, label, item.answer.key, answer, confidence, reason, version, item.answer.place])
                 reasons[reason] += 1
         facts = {**origin, "images": reasons.total(), "reasons": reasons}
         (temporary / ORIGIN).write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
@@ -176,5 +176,5 @@ def write_sample(
     return reasons.total()
 
 
-def _digest(one: MeasuredAnswer) -> str:
-    return hashlib.sha256(one.answer.image or b"").hexdigest()
+def _digest(item: MeasuredAnswer) -> str:
+    return hashlib.sha256(item.answer.image or b"").hexdigest()

@@ -1,6 +1,8 @@
 """Alerts as messages to a webhook, such as one of a chat program. Its address is a secret."""
 
 import threading
+import time
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,7 +18,43 @@ TRIES = 3
 _BACK_OFF = 1.0  # seconds before the second try, which double with each further try
 _TIMEOUTS = 5.0, 10.0  # seconds to connect, and between two parts of the answer
 _SECONDS = 30.0  # for all tries
+_PAUSE = 300.0  # seconds without messages after one that was not accepted
 _TRANSIENT = (429, 500, 502, 503, 504)
+
+
+class Webhook:
+    """Sender of messages, which pauses after a failure, so that a webhook that does not answer delays nothing else."""
+
+    def __init__(self) -> None:
+        self._paused_until = 0.0  # in seconds of `time.monotonic`
+
+    def send_all(self, address: SecretStr, messages: Sequence[dict[str, Any]]) -> None:
+        """Send messages in order. Without an address, nothing is sent.
+
+        Args:
+            address: address of the webhook.
+            messages: the messages, each about one window with an alert.
+
+        Raises:
+            ServerError: if a message was not accepted. Neither the messages after it nor those of the next minutes are
+                sent.
+        """
+        if not address.get_secret_value() or not messages:
+            return
+        if time.monotonic() < self._paused_until:
+            raise ServerError(
+                f"the webhook did not accept an alert in the last {_PAUSE / 60:g} minutes, so windows with alerts were "
+                f"not sent: {len(messages):,}"
+            )
+        for place, content in enumerate(messages):
+            try:
+                send(address, content)
+            except ServerError as error:
+                self._paused_until = time.monotonic() + _PAUSE
+                raise ServerError(
+                    f"{error}. Windows with alerts that were not sent: {len(messages) - place:,}; those of the next "
+                    f"{_PAUSE / 60:g} minutes will not be sent either"
+                ) from None
 
 
 class _TransientError(ServerError):

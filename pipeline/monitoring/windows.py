@@ -15,7 +15,9 @@ from pipeline.monitoring.log_files import Problems
 from pipeline.monitoring.measured import MeasuredAnswer, as_table
 
 FARTHEST = 8  # images that are kept of each window
-PICTURED = 100  # windows of which these images are in memory; of more windows, only their places in the log are known
+PICTURED_WINDOWS = (
+    100  # windows of which these images are in memory; of more windows, only their places in the log are known
+)
 
 _LATE = (
     "an answer that is more than one window late: answers may arrive late by the length of a window. Use longer "
@@ -61,8 +63,8 @@ class Sums:
 
     def add(self, measured: Sequence[MeasuredAnswer]) -> None:
         """Add answers, at most some hundreds at a time."""
-        for one in measured:
-            answer = one.answer
+        for item in measured:
+            answer = item.answer
             if answer.time is not None:
                 self.start = min(answer.time, answer.time if self.start is None else self.start)
                 self.end = max(answer.time, answer.time if self.end is None else self.end)
@@ -72,19 +74,19 @@ class Sums:
                 self.failed += 1
                 continue
             self.answers += 1
-            self.invalid += one.invalid
-            self.unreadable += one.unreadable
+            self.invalid += item.invalid
+            self.unreadable += item.unreadable
             self.pixels += answer.is_pixels
-            if one.index >= 0:
-                self.predicted.append(one.index)
-            if one.confidence is not None:
-                self.confidence.append(one.confidence)
-            if one.label is not None:
+            if item.index >= 0:
+                self.predicted.append(item.index)
+            if item.confidence is not None:
+                self.confidence.append(item.confidence)
+            if item.label is not None:
                 self.labelled += 1
-                self.correct += one.label == one.index
-            if one.distance is not None:
-                self._consider(one, one.distance)
-        rows = as_table(one for one in measured if not one.answer.failed)
+                self.correct += item.label == item.index
+            if item.distance is not None:
+                self._consider(item, item.distance)
+        rows = as_table(item for item in measured if not item.answer.failed)
         if len(rows):
             totals = Totals.of(rows, self.classes)
             self.images = totals if self.images is None else Totals.add([self.images, totals])
@@ -94,14 +96,14 @@ class Sums:
         self.has_pictures = False
         self.farthest = [far._replace(picture="") for far in self.farthest]
 
-    def _consider(self, one: MeasuredAnswer, distance: float) -> None:
+    def _consider(self, item: MeasuredAnswer, distance: float) -> None:
         """Keep an answer if its image is one of the farthest."""
         order = -self.answers
         if len(self.farthest) == FARTHEST and (distance, order) < self.farthest[0][:2]:
             return
         # A small copy takes less memory than the image, and many windows of time may be open.
-        image = ExamplePicture("", b"", image=one.answer.image or b"") if self.has_pictures else None
-        far = Far(distance, order, one.answer.place, one.index, image.source if image else "")
+        image = ExamplePicture("", b"", image=item.answer.image or b"") if self.has_pictures else None
+        far = Far(distance, order, item.answer.place, item.index, image.source if image else "")
         heapq.heappush(self.farthest, far)
         if len(self.farthest) > FARTHEST:
             heapq.heappop(self.farthest)
@@ -150,12 +152,12 @@ class Windows:
             if period is None or not part:
                 continue
             if closes_by_time and period < self._newest - 1:
-                for one in part:
-                    self._problems.add(_LATE, one.answer.place)
+                for item in part:
+                    self._problems.add(_LATE, item.answer.place)
                 continue
             if period not in self._open:
                 self._open[period] = Sums(self._version, self._classes)
-                for old in sorted(self._open)[:-PICTURED]:
+                for old in sorted(self._open)[:-PICTURED_WINDOWS]:
                     self._open[old].drop_pictures()
             self._open[period].add(part)
             self._newest = max(self._newest, period)
@@ -189,7 +191,7 @@ class Windows:
             yield from ((0, end) for end in ends)
             return
         assert self._seconds
-        periods = [None if one.answer.time is None else int(one.answer.time // self._seconds) for one in measured]
+        periods = [None if item.answer.time is None else int(item.answer.time // self._seconds) for item in measured]
         for place, period in enumerate(periods):
             if place + 1 == len(periods) or periods[place + 1] != period:
                 yield period, place + 1

@@ -88,7 +88,8 @@ def monitor(
         raise UsageError("--sample and --follow cannot be used together: leave one of them out")
     status = _Status()
     with status.shown("reading the reference of the model"):
-        from pipeline.monitoring.monitor import Monitor, engine, is_engine_setting
+        from pipeline.monitoring.arguments import engine, is_engine_setting
+        from pipeline.monitoring.monitor import Monitor
         from pipeline.monitoring.sample import check_folder
 
         if follow and (flag := next(filter(is_engine_setting, overrides or ()), None)):
@@ -170,10 +171,10 @@ def _follow(opened: "Monitor", status: _Status, as_json: bool) -> Exit:
             else:
                 print_rows(_COLUMNS, [_row(window)])
             sys.stdout.flush()
-            one = opened.report([window])
-            _print_findings(one)
-            _print_unchecked(one, reasons)
-            ends.add(one.exit)
+            report = opened.report([window])
+            _print_findings(report)
+            _print_unchecked(report, reasons)
+            ends.add(report.exit)
             unrecorded.append(window if window.alerts else window.model_copy(update={"farthest": []}))
             if window.alerts or len(unrecorded) >= _MOST_UNRECORDED:
                 record()
@@ -272,14 +273,14 @@ def _print_unchecked(report: "MonitorReport", printed: set[tuple[int, str]]) -> 
         report: the report.
         printed: versions and reasons that were printed before, to which the new ones are added.
     """
-    found: dict[tuple[int, str], tuple[dict[str, None], list[int]]] = {}
+    groups: dict[tuple[int, str], tuple[dict[str, None], list[int]]] = {}
     for window in report.windows:
-        for one in window.unchecked:
-            checks, numbers = found.setdefault((window.version, one.reason), ({}, []))
-            checks[one.check] = None
+        for missing in window.unchecked:
+            checks, numbers = groups.setdefault((window.version, missing.reason), ({}, []))
+            checks[missing.check] = None
             if window.number not in numbers[-1:]:
                 numbers.append(window.number)
-    for (version, reason), (checks, numbers) in found.items():
+    for (version, reason), (checks, numbers) in groups.items():
         if (version, reason) not in printed:
             print_line(f"not checked in {_place(numbers, version)}: {', '.join(checks)}: {reason}", sys.stderr)
             printed.add((version, reason))
@@ -293,12 +294,12 @@ def _place(windows: list[int], version: int) -> str:
 
 def _print_findings(report: "MonitorReport") -> None:
     for kind, level in (("alert", "stop"), ("warning", "warning")):
-        found: dict[tuple[int, str], list[tuple[int, WindowFinding]]] = {}
+        groups: dict[tuple[int, str], list[tuple[int, WindowFinding]]] = {}
         for window in report.windows:
             for finding in window.findings:
                 if finding.level == level:
-                    found.setdefault((window.version, finding.check), []).append((window.number, finding))
-        for (version, _), findings in found.items():
+                    groups.setdefault((window.version, finding.check), []).append((window.number, finding))
+        for (version, _), findings in groups.items():
             where = _place([number for number, _ in findings], version)
             print_line(f"{kind} in {where}: {findings[0][1]}", sys.stderr)
     if report.alerts:

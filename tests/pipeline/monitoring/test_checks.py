@@ -12,11 +12,11 @@ from components.data.statistics.figures import Totals
 from components.data.statistics.measure import measure_images
 from components.errors import Exit, UsageError
 from pipeline.monitoring import windows as windows_module
+from pipeline.monitoring.arguments import WindowSize, window_size
 from pipeline.monitoring.calibration import Calibration
 from pipeline.monitoring.checks import judge
 from pipeline.monitoring.log_files import Problems
 from pipeline.monitoring.measured import OTHER_CLASS, measure_batch
-from pipeline.monitoring.monitor import WindowSize, window_size
 from pipeline.monitoring.reference import Looks, Reference, look_measures
 from pipeline.monitoring.report import MonitorReport
 from pipeline.monitoring.serving_log import Answer
@@ -112,7 +112,7 @@ def test_dark_traffic(reference):
 
 
 def test_open_windows_hold_no_images_and_only_the_newest_have_pictures(reference, monkeypatch):
-    monkeypatch.setattr(windows_module, "PICTURED", 2)
+    monkeypatch.setattr(windows_module, "PICTURED_WINDOWS", 2)
     windows = Windows(1, 3, None, 60, Problems(), keep_open=True)
     answers = [replace(answer, time=60.0 * (number // 20)) for number, answer in enumerate(traffic(100))]
     for _ in range(2):  # as logs of two servers that cover the same time

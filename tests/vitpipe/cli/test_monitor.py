@@ -306,7 +306,7 @@ def test_follow_reads_what_is_appended(served, hook):
 
 
 def test_pictures_are_kept_for_the_newest_windows(served, in_this_process, monkeypatch):
-    monkeypatch.setattr("pipeline.monitoring.monitor.PICTURED", 2)
+    monkeypatch.setattr("pipeline.monitoring.monitor.PICTURED_WINDOWS", 2)
     arguments = ["monitor", "sample", "--logs", "clean.jsonl", "--window", "60", "--json"]
     windows = json.loads(in_this_process(served, *arguments).stdout)["windows"]
     pictures = [[bool(image["picture"]) for image in window["farthest"]] for window in windows]
