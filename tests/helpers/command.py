@@ -34,9 +34,9 @@ def vitpipe(folder: Path, *arguments: object, **environment: str) -> subprocess.
     return subprocess.run(line, capture_output=True, **options)
 
 
-def on_terminal(folder: Path, *arguments: object) -> tuple[subprocess.CompletedProcess[str], str]:
+def on_terminal(folder: Path, *arguments: object, columns: int = 100) -> tuple[subprocess.CompletedProcess[str], str]:
     """Run the command in `folder` to its end. Returns it, and what it wrote to stderr, which is a terminal."""
-    line, options = command(folder, *arguments, TERM="xterm", COLUMNS="100")
+    line, options = command(folder, *arguments, TERM="xterm", COLUMNS=str(columns))
     terminal, end = pty.openpty()
     with subprocess.Popen(line, stdin=end, stdout=subprocess.PIPE, stderr=end, **options) as process:
         os.close(end)

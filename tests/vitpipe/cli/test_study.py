@@ -1,32 +1,20 @@
 """The command `vitpipe study`."""
 
 import json
-import os
-import pty
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parents[3]
+from tests.helpers.command import on_terminal, vitpipe
+
 TINY = ["architectures=[vit-small]", "sizes=[4]", "steps=[2]", "seeds=1", "batch_size=8", "image_size=8"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
-
-
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "vitpipe", *map(str, arguments)]
 
 
 def study(data: Path, out: Path, *more: str) -> list[object]:
     return ["study", "data-regime", "--data", data, "--out", out, *(f"--set={flag}" for flag in TINY), *more]
-
-
-def vitpipe(cwd: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -45,27 +33,17 @@ def pets(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 def test_a_study_shows_its_progress_prints_a_table_and_is_not_computed_twice(pets, tmp_path):
-    terminal, end = pty.openpty()
-    line, output = command(*study(pets, tmp_path / "out")), b""
-    with subprocess.Popen(line, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=end) as process:
-        os.close(end)
-        while True:
-            try:
-                output += os.read(terminal, 4096)
-            except OSError:  # the other end of the terminal was closed
-                break
-        printed = process.communicate()[0].decode()
-    os.close(terminal)
-    assert not process.returncode, output
-    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", output.decode())
+    done, output = on_terminal(tmp_path, *study(pets, tmp_path / "out"), columns=200)
+    assert not done.returncode, output
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", output)
     assert "vit-small, 4 a class, seed 0 " in text and re.search(r"done ━+ +0:\d\d:\d\d", text)
     assert re.search(r"1/1  vit-small, 4 a class, seed 0: \d+\.\d% in (\d+ min )?[\d.]+ s\s", text)
-    assert "ViT, 4 blocks 64 wide" in printed and printed.splitlines()[-1] == "out/study.html"
+    assert "ViT, 4 blocks 64 wide" in done.stdout and done.stdout.splitlines()[-1] == "out/study.html"
 
     again = vitpipe(tmp_path, *study(pets, tmp_path / "out", "--json"))
     assert "1 of 1 cells are already trained" in again.stderr
     [row] = json.loads(again.stdout)["rows"]
-    assert f"{row['accuracy']:.1%}" in printed and row["steps"] == 2
+    assert f"{row['accuracy']:.1%}" in done.stdout and row["steps"] == 2
 
 
 def test_an_error_is_one_line(in_this_process, pets, tmp_path):
