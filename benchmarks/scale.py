@@ -7,7 +7,7 @@ The images are those of CIFAR-10, and variants of them: turned, mirrored, with i
 image is a different picture, in its own PNG file, and the number of near-duplicates grows with the number of images.
 `vitpipe data prepare` turns the files into a span, in memory and on each engine. Then the steps up to the data gate
 run, each in its own process. On Flink, only those that are jobs of Beam run. A worker of Flink is one process with one
-task.
+task. The Evaluator evaluates an untrained model on the test images, one of six; a model that serves is not compared.
 
 Memory is the resident memory of the processes, at its highest in the step. CPU seconds include those of the workers and
 of Flink. Seconds do not include the start of Python, which imports TFX.
@@ -31,7 +31,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from shutil import rmtree
 from threading import Event, Thread
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import psutil
@@ -40,11 +40,15 @@ from PIL import Image
 
 from components.data.ingest import manifest, span_folder, tfrecord
 
+if TYPE_CHECKING:
+    from pipeline.settings import Settings
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 PRESET = "cifar10-cpu"
 FIRST = ("Baseline", "ImportSchemaGen", "PreviousSpan")  # steps that do not read the images
 JOBS = ("ImportExampleGen", "TestExampleGen", "StatisticsGen", "ImageStatistics")  # jobs of Beam
+EVALUATOR = "Evaluator"  # a job, too, but its model is not trained here
 OTHERS = ("ExampleValidator", "DataGate")
 ENGINES = {"memory": 0, "flink-1": 1, "flink-2": 2}  # with the number of workers
 _VARIANTS = 32
@@ -217,23 +221,87 @@ def run_nodes(data: Path, runs: Path, beam: Mapping[str, str], names: list[str])
     from pipeline.graph import compile_graph
     from pipeline.metadata.address import Address
     from pipeline.outcome import NodeState
-    from pipeline.settings import load
 
-    changes = [f"runs={runs}", f"data.dir={data}", "data_gate.near_leaks.stop=null"]
-    changes += [f"{name}={value}" for name, value in beam.items()]
-    settings = load(PRESET, changes, {})
+    settings = settings_of(data, runs, beam)
     settings.folder.mkdir(parents=True, exist_ok=True)
     ir = compile_graph(settings, 1)
     runtime_parameter_utils.substitute_runtime_parameter(ir, {"pipeline-run-id": "only"})
     connection = Address(file=settings.folder / "metadata.db").connection_config()
-    start, before = time.perf_counter(), os.times()
+    before = now()
     for name in names:
         with redirected(runs / f"{name}.log"):
             outcome = node.launch(ir, name, connection)
         if outcome.state is NodeState.FAILED and not outcome.data_refused:
             raise RuntimeError(f"{name} failed: {outcome.error}; see {runs / f'{name}.log'}")
-    after = os.times()
-    print(json.dumps([time.perf_counter() - start, sum(after[:4]) - sum(before[:4])]))
+    print_since(before)
+
+
+def run_evaluator(data: Path, runs: Path, beam: Mapping[str, str]) -> None:
+    """Run the Evaluator on a new model in this process, after the steps before it, and print like `run_nodes`.
+
+    Args:
+        data: The data folder.
+        runs: Folder of the run folders.
+        beam: Settings of the engine.
+    """
+    from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
+    from tfx.types import artifact_utils, standard_artifacts
+    from tfx.utils import path_utils
+
+    from components.artifacts import ImageStatisticsArtifact
+    from components.model.evaluator.component import Executor
+    from pipeline.beam import arguments
+    from pipeline.console.logs import redirected
+    from trainer.serving import export
+    from trainer.train import build_vit
+
+    settings = settings_of(data, runs, beam)
+    root = runs / PRESET / "root"
+    examples, schema, statistics = standard_artifacts.Examples(), standard_artifacts.Schema(), ImageStatisticsArtifact()
+    model, evaluation, blessing = (
+        standard_artifacts.Model(),
+        standard_artifacts.ModelEvaluation(),
+        standard_artifacts.ModelBlessing(),
+    )
+    for artifact, output in (
+        (examples, "TestExampleGen/examples"),
+        (schema, "ImportSchemaGen/schema"),
+        (statistics, "ImageStatistics/statistics"),
+    ):
+        artifact.uri = str(max((root / output).iterdir()))
+    examples.split_names = artifact_utils.encode_split_names(["test"])
+    for artifact, name in ((model, "model"), (evaluation, "evaluation"), (blessing, "blessing")):
+        (root / "Evaluator" / name).mkdir(parents=True)
+        artifact.uri = str(root / "Evaluator" / name)
+    names = manifest.read(span_folder(data, 1)).class_names
+    vit = build_vit(settings.model, len(names), [125.0] * 3, [63.0] * 3)
+    export(vit, [*names], path_utils.serving_model_path(model.uri))
+    before = now()
+    with redirected(runs / "Evaluator.log"):
+        Executor(BaseBeamExecutor.Context(beam_pipeline_args=arguments(settings.beam))).Do(
+            {"examples": [examples], "schema": [schema], "statistics": [statistics], "model": [model]},
+            {"evaluation": [evaluation], "blessing": [blessing]},
+            {"gate": settings.gate.model_dump_json(), "serving": ""},
+        )
+    print_since(before)
+
+
+def settings_of(data: Path, runs: Path, beam: Mapping[str, str]) -> Settings:
+    """Return the settings of a run on the data of a folder."""
+    from pipeline.settings import load
+
+    changes = [f"runs={runs}", f"data.dir={data}", "data_gate.near_leaks.stop=null"]
+    return load(PRESET, [*changes, *(f"{name}={value}" for name, value in beam.items())], {})
+
+
+def now() -> tuple[float, float]:
+    """Return the time, and the CPU time of this process and its children, in seconds."""
+    return time.perf_counter(), sum(os.times()[:4])
+
+
+def print_since(before: tuple[float, float]) -> None:
+    """Print a JSON list with the seconds and CPU seconds since a result of `now`."""
+    print(json.dumps([after - at_start for after, at_start in zip(now(), before, strict=True)]))
 
 
 class Row(NamedTuple):
@@ -276,9 +344,9 @@ def measure_count(data: Path, scratch: Path, count: int, engines: list[str]) -> 
                 return used._replace(seconds=seconds, cpu_seconds=own_cpu + used.others_cpu)
 
             used_by(FIRST)
-            for name in (*JOBS, *OTHERS) if engine == engines[0] else JOBS:
+            for name in (*JOBS, EVALUATOR, *OTHERS) if engine == engines[0] else (*JOBS, EVALUATOR):
                 used = used_by([name])
-                yield Row(name, engine if name in JOBS else "", count, used, size(runs / PRESET / "root" / name))
+                yield Row(name, "" if name in OTHERS else engine, count, used, size(runs / PRESET / "root" / name))
         rmtree(runs)
 
 
@@ -342,6 +410,9 @@ def main() -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--nodes"]:
         _, _, prepared, folder, engine_settings, *nodes = sys.argv
-        run_nodes(Path(prepared), Path(folder), json.loads(engine_settings), nodes)
+        if nodes == [EVALUATOR]:
+            run_evaluator(Path(prepared), Path(folder), json.loads(engine_settings))
+        else:
+            run_nodes(Path(prepared), Path(folder), json.loads(engine_settings), nodes)
     else:
         main()
