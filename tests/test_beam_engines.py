@@ -2,6 +2,8 @@
 
 import functools
 import io
+import json
+import shutil
 import subprocess
 import tarfile
 
@@ -21,6 +23,7 @@ from pipeline.settings import load
 from tests.helpers import beam_engine, same_data
 from tests.helpers.beam_engine import Engine
 from tests.helpers.command import SHORT, command, run_id, states, vitpipe, with_settings
+from tests.helpers.traffic import ask, json_line, prediction_log, write_records
 from trainer.framing import FRAMING, Framing
 
 pytestmark = [pytest.mark.beam_engine, pytest.mark.slow]
@@ -153,3 +156,29 @@ def test_a_worker_that_cannot_read_the_source_names_the_mount(engine, tmp_path):
             [engine_work._Part(0, str(tmp_path / "part"))],
             functools.partial(engine_work._hash, parts, engine_work._Folders(tmp_path, tmp_path)),
         )
+
+
+@pytest.mark.timeout(1200)
+def test_the_monitor_loses_a_worker_tries_again_and_finds_the_windows_of_one_process(engine, short_run, tmp_path):
+    shutil.copytree(short_run[0] / "runs", tmp_path / "runs")
+    images = [example.image for example in tfrecord.read_split(next(short_run[0].rglob("span-1")) / "test")]
+    answers = ask(tmp_path / "runs" / "sample" / "serving" / "1", images)
+    (tmp_path / "logs").mkdir()
+    for number in range(3):
+        lines = [json_line(image, answer) for image, answer in zip(images, answers, strict=True)]
+        (tmp_path / "logs" / f"{number}.jsonl").write_text("".join(lines))
+    write_records(tmp_path / "logs" / "3.tfrecord", [prediction_log(images, answers)])
+
+    monitor = ["monitor", "sample", "--logs", "logs", "--window", "200", "--json"]
+    alone = vitpipe(tmp_path, *monitor)
+    line, options = command(tmp_path, *monitor, *with_settings(engine.settings))
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    try:
+        engine.kill_worker(r"/logs/\d\.(jsonl|tfrecord)$", process)
+        stdout, stderr = process.communicate()
+    finally:
+        process.kill()
+    assert process.returncode == alone.returncode, stderr + engine.log("server")
+    assert stderr.count("attempt 1 of 3 failed: ") == 1 and "attempt 2" not in stderr
+    windows = json.loads(stdout)["windows"]
+    assert windows == json.loads(alone.stdout)["windows"] and len(windows) == 4 * len(images) // 200 + 1

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import apache_beam as beam
 import numpy as np
 
+from components.data import sorted_index
 from components.data.ingest import manifest, safe_files, span_folder, spans, tfrecord
 from components.data.ingest.images import BadImage, open_image, pixel_digest, to_rgb
 from components.data.worker_files import MakePipeline, appearing
@@ -104,18 +105,18 @@ def copy_window(
     ]
     with make_pipeline() as pipeline:
         _ = pipeline | "shards" >> beam.Create(shards) | beam.Reshuffle() | beam.Map(_write_keys)
-    seen = np.empty(0, np.uint64)
+    seen = sorted_index.merge([])
     copied = {}
     for number in numbers:
         of_span = [shard for shard in shards if shard.span == number]
         keys = [np.load(shard.keys) for shard in of_span]
-        fresh = [~_contains(seen, each) for each in keys]
+        fresh = [~sorted_index.contains(seen, each) for each in keys]
         last = _last_key(of_span, keys, fresh, None if number == numbers[0] else most)
         for shard, each, new in zip(of_span, keys, fresh, strict=True):
             np.save(shard.kept, new & (each <= last) if shard.split == "train" else new)
         copied[number] = sum(int(np.load(shard.kept).sum()) for shard in of_span)
         if number != numbers[-1]:
-            seen = np.unique(np.concatenate([seen, *keys, np.array(manifests[number].dropped, np.uint64)]))
+            seen = sorted_index.merge([seen, *keys, np.array(manifests[number].dropped, np.uint64)])
     with make_pipeline() as pipeline:
         _ = pipeline | "shards to copy" >> beam.Create(shards) | beam.Reshuffle() | beam.Map(_copy)
     return copied
@@ -124,17 +125,8 @@ def copy_window(
 def _last_key(shards: list[_Shard], keys: list[np.ndarray], fresh: list[np.ndarray], most: int | None) -> np.uint64:
     """Return the largest key of the images of train to copy: keys are hashes, so those below it are a random sample."""
     of_train = [each[new] for shard, each, new in zip(shards, keys, fresh, strict=True) if shard.split == "train"]
-    sample = np.concatenate(of_train) if of_train else np.empty(0, np.uint64)
-    if most is None or len(sample) <= most:
-        return np.uint64(2**64 - 1)
-    return np.uint64(np.partition(sample, most - 1)[most - 1])
-
-
-def _contains(index: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Return bool [N]: whether a sorted index contains each key."""
-    places = np.searchsorted(index, keys)
-    places[places == len(index)] = 0
-    return index[places] == keys if len(index) else np.zeros(len(keys), bool)
+    sample = sorted_index.merge(of_train)
+    return np.uint64(2**64 - 1 if most is None or len(sample) <= most else sample[most - 1])
 
 
 def _write_keys(shard: _Shard) -> None:

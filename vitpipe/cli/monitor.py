@@ -94,7 +94,7 @@ def monitor(
 
         if follow and (flag := next(filter(is_engine_setting, overrides or ()), None)):
             raise UsageError(f"--set {flag} has no effect with --follow, which reads logs without an engine: remove it")
-        run_tasks = None if follow else engine(overrides or (), lambda message: print_warnings([message]))
+        run_tasks = None if follow else engine(overrides or (), status.warn)
 
         if sample:
             check_folder(sample)
@@ -150,6 +150,10 @@ class _Status:
             share: share of the bytes of the logs.
         """
         self._display.update(f"reading the logs: {answers:,} answers, {share:.0%}")
+
+    def warn(self, message: str) -> None:
+        """Print a warning while a text is shown, when a line to standard error would be discarded."""
+        self._display.line(f"warning: {message}")
 
 
 def _follow(opened: "Monitor", status: _Status, as_json: bool) -> Exit:

@@ -1,7 +1,7 @@
 """Beam steps that find equal and nearly equal images in the table of images. Imports neither TFX nor TensorFlow.
 
-The search moves a few numbers for each image. Ids and thumbnails are read only for images that may have a twin. One
-worker collects these images, and needs about 100 bytes for each of them.
+The search moves a few numbers for each image. Ids and thumbnails are read only for images that may have a twin. A
+sorted index of these images, with 8 bytes for each, is made by one worker and read by all.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet
 from apache_beam.pvalue import AsSingleton, PCollection, TaggedOutput
-from apache_beam.transforms import combiners
 
+from components.data import sorted_index
 from components.data.ingest.source import SPLITS
 from components.data.statistics import conflicts
 from components.data.statistics.candidates import IMAGE, divide_by_bands, similar_pairs
@@ -27,6 +27,7 @@ from components.data.statistics.perceptual import CORRELATION, edge_correlation,
 from components.data.statistics.twins import Image, Twin
 
 _ROWS = 2**14  # rows of the table that are read at a time
+_INDEXED = 2**16  # numbers that are sorted into an index at a time
 _PAIRS = 4096  # pairs whose edges are compared at a time
 
 
@@ -122,17 +123,21 @@ def _find_candidates(part: tuple[int, Iterable[np.ndarray]]) -> Iterator[tuple[b
 
 
 def _index(digests: PCollection[bytes], label: str) -> AsSingleton:
-    """Return the sorted array of the first 8 bytes of digests, uint64 [N], as a side input."""
-    starts = digests | f"{label} starts" >> beam.Map(lambda digest: int.from_bytes(digest[:8]))
-    distinct = starts | f"{label} set" >> combiners.ToSet()
-    return AsSingleton(distinct | f"{label} index" >> beam.Map(lambda found: np.array(sorted(found), np.uint64)))
+    """Return a sorted index of the first 8 bytes of digests, uint64 [N], as a side input."""
+    return AsSingleton(
+        digests
+        | f"{label} starts" >> beam.Map(lambda digest: int.from_bytes(digest[:8]))
+        | f"{label} batches" >> beam.BatchElements(_INDEXED, _INDEXED)
+        | f"{label} arrays" >> beam.Map(lambda starts: np.array(starts, np.uint64))
+        | f"{label} index" >> beam.CombineGlobally(sorted_index.merge)
+    )
 
 
 def _read_indexed(file: str, columns: list[str], index: np.ndarray) -> Iterator[list[dict[str, Any]]]:
     """Yield lists of rows, of the images whose digests are in an index."""
     for batch in _read(file, columns):
-        starts = _digests(batch).view(">u8")[::2]
-        yield batch.filter(pa.array(np.isin(starts, index))).to_pylist()
+        starts = _digests(batch).view(">u8")[::2].astype(np.uint64)
+        yield batch.filter(pa.array(sorted_index.contains(index, starts))).to_pylist()
 
 
 def _read_images(file: str, index: np.ndarray) -> Iterator[tuple[bytes, Image]]:
