@@ -1,10 +1,22 @@
-"""Custom properties of an Examples artifact that say which spans were copied. Imports neither TFX nor TensorFlow."""
+"""Spans that the shards of an Examples artifact were copied from. Imports neither TFX nor TensorFlow."""
 
 import hashlib
 
-# A window of several spans has the folder and the digest of its newest span.
+# Custom properties of the artifact. A window of several spans has the folder and the digest of its newest span.
 SPAN_FOLDER, SPAN_DIGEST = "span_folder", "span_digest"
 EARLIER_SPANS = "earlier_spans"  # digests of the other spans of a window by number, as JSON; missing for a single span
+
+WINDOW_SHARD = "part-span-"  # beginning of the names of the shards of a window, which the number of the span follows
+
+
+def shard_span(shard: str, default: int) -> int:
+    """Return the number of the span that a shard was copied from.
+
+    Args:
+        shard: name of the shard.
+        default: number of the span if the shard does not belong to a window.
+    """
+    return int(shard.removeprefix(WINDOW_SHARD).partition("-")[0]) if shard.startswith(WINDOW_SHARD) else default
 
 
 def data_digest(span_digest: str, earlier_spans: str) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from components.data import sorted_index
 from components.data.ingest import manifest, safe_files, span_folder, spans, tfrecord
 from components.data.ingest.images import BadImage, open_image, pixel_digest, to_rgb
+from components.data.span_properties import WINDOW_SHARD
 from components.data.worker_files import MakePipeline, appearing
 from components.errors import DataRefused
 
@@ -97,7 +98,7 @@ def copy_window(
             shard.sha256,
             str(scratch / f"{number}-{name.replace('/', '-')}"),
             # Readers of a split expect names that begin with `part-`.
-            str(folders[split] / Path(name).name.replace("part-", f"part-span-{number}-", 1)),
+            str(folders[split] / Path(name).name.replace("part-", f"{WINDOW_SHARD}{number}-", 1)),
         )
         for number in numbers
         for name, shard in sorted(manifests[number].shards.items())

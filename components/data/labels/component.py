@@ -34,8 +34,9 @@ from components.data.labels.suspects import (
     find_large_classes,
     find_suspects,
 )
+from components.data.span_properties import shard_span
 from components.data.statistics.component import CONFLICTS
-from components.data.statistics.figures import TABLE, SplitFigures, read_figures
+from components.data.statistics.figures import TABLE, ImageFigures, SplitFigures, read_figures
 from trainer.folds import Predictions, predict_out_of_fold, small_recipe
 from trainer.input import decode_by_framing, load
 from trainer.settings import AugmentSettings, ModelSettings, TrainingSettings
@@ -67,7 +68,7 @@ class Executor(base_executor.BaseExecutor):
         measured = read_figures(statistics)
         names = list(measured.splits["train"].labels)
         folders = split_folders([*input_dict["examples"], *input_dict["test_examples"]])
-        images = _read_images(statistics, folders)
+        images = _read_images(statistics, folders, measured)
         if problem := _problem(images, names, settings.folds):
             log.info("labels are not checked: %s", problem)
             suspects = SUSPECTS_SCHEMA.empty_table().to_pandas()
@@ -78,7 +79,7 @@ class Executor(base_executor.BaseExecutor):
             predictions = _predict(exec_properties, settings, labels, folds, folders, measured.splits["train"])
             is_far = find_far(predictions.distances, folds)
             conflicts = pd.read_parquet(statistics / CONFLICTS)
-            suspects = find_suspects(images, predictions.probabilities, is_far, conflicts, names)
+            suspects = find_suspects(images, predictions.probabilities, large, is_far, conflicts, names)
             figures = LabelFigures(
                 images=len(images),
                 folds=settings.folds,
@@ -96,11 +97,21 @@ class Executor(base_executor.BaseExecutor):
         (folder / PAGE).write_text(render(measured.span, figures, suspects, folders), "utf-8")
 
 
-def _read_images(statistics: Path, folders: dict[str, Path]) -> pd.DataFrame:
-    """Return the table of images in the order in which `trainer.input.load` reads the examples."""
-    images = pa.dataset.dataset(statistics / TABLE).to_table(columns=_COLUMNS).to_pandas()
-    images["file"] = [str(folders[split] / shard) for split, shard in zip(images.split, images.shard, strict=True)]
-    return images.sort_values(["file", "offset"]).reset_index(drop=True)
+def _read_images(statistics: Path, folders: dict[str, Path], measured: ImageFigures) -> pd.DataFrame:
+    """Return the table of images, and their spans, in the order in which `trainer.input.load` reads the examples."""
+    table = pa.dataset.dataset(statistics / TABLE).to_table(columns=_COLUMNS)
+    # Texts that repeat take a number for each image.
+    images = table.to_pandas(categories=["split", "shard", "reason"])
+    shards = images[["split", "shard"]].drop_duplicates()
+    shards["file"] = [str(folders[split] / shard) for split, shard in shards.itertuples(index=False)]
+    shards = shards.sort_values("file").reset_index(drop=True)
+    shards["span"] = [
+        shard_span(shard, measured.gate_span if split == "test" else measured.span)
+        for split, shard in shards[["split", "shard"]].itertuples(index=False)
+    ]
+    shards["place"] = shards.index
+    images = images.merge(shards.drop(columns="file"), "left", ["split", "shard"])
+    return images.sort_values(["place", "offset"]).drop(columns="place").reset_index(drop=True)
 
 
 def _problem(images: pd.DataFrame, names: Sequence[str], folds: int) -> str:

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import pandas as pd
 
 from components.data.labels.suspects import LabelFigures
 from components.data.pictures import ExamplePicture, Exhibit, read_pictures, readable_id, shorten
+from components.data.span_properties import WINDOW_SHARD
 
-_OF_WINDOW = "part-span-"  # beginning of the names of the shards of a window, see `components.data.window`
 _MOST_SHOWN = 300  # suspects on the page, of which each takes a few kB
 
 
@@ -44,18 +45,17 @@ def render(span: int, figures: LabelFigures, suspects: pd.DataFrame, folders: Ma
     return environment.get_template("page.html").render(
         span=span,
         figures=figures,
-        entries=[
-            (row, exhibit, _source_id(row.id, row.shard, span)) for row, exhibit in zip(rows, exhibits, strict=True)
-        ],
+        entries=[(row, exhibit, _source_id(row, span)) for row, exhibit in zip(rows, exhibits, strict=True)],
         total=len(suspects),
     )
 
 
-def _source_id(id: bytes, shard: str, span: int) -> str:
-    """Return the id that an image of the newest span has in its source, or an empty string for an earlier span.
+def _source_id(row: Any, span: int) -> str:
+    """Return the id that the image of a row has in the source of the newest span, or "" if it is from another span.
 
-    In a window, ids begin with the name of their span. The source of an earlier span need not be that of the newest.
+    The source of another span need not be that of the newest: an equal id may belong to another image.
     """
-    if not shard.startswith(_OF_WINDOW):
-        return readable_id(id)
-    return readable_id(id).removeprefix(f"span-{span}/") if shard.startswith(f"{_OF_WINDOW}{span}-") else ""
+    if row.span != span:
+        return ""
+    # In a window, ids begin with the name of their span.
+    return readable_id(row.id).removeprefix(f"span-{span}/" if row.shard.startswith(WINDOW_SHARD) else "")

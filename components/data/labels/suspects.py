@@ -27,6 +27,7 @@ FEWEST = 10  # different images of a class, below which a ViT cannot learn it, s
 SUSPECTS_SCHEMA = pa.schema(
     {
         "split": pa.string(),
+        "span": pa.int64(),  # the span that the image is from; null in tables of earlier versions
         "id": pa.binary(),
         "label": pa.string(),  # class that the image is labelled with
         "suggested": pa.string(),  # class that it may belong to; empty for an outlier
@@ -66,7 +67,7 @@ def read_figures(folder: Path) -> LabelFigures:
 
 def read_suspects(folder: Path) -> pd.DataFrame:
     """Read the table of suspects in the folder of a LabelSuspects artifact."""
-    return pd.read_parquet(folder / SUSPECTS)
+    return pd.read_parquet(folder / SUSPECTS).reindex(columns=SUSPECTS_SCHEMA.names)
 
 
 def assign_folds(images: pd.DataFrame, folds: int) -> np.ndarray:
@@ -125,15 +126,21 @@ def find_far(distances: np.ndarray, folds: np.ndarray) -> np.ndarray:
 
 
 def find_suspects(
-    images: pd.DataFrame, probabilities: np.ndarray, is_far: np.ndarray, conflicts: pd.DataFrame, names: Sequence[str]
+    images: pd.DataFrame,
+    probabilities: np.ndarray,
+    classes: np.ndarray,
+    is_far: np.ndarray,
+    conflicts: pd.DataFrame,
+    names: Sequence[str],
 ) -> pd.DataFrame:
     """Rank the images whose label is probably wrong by score, the most suspicious first.
 
     One label of two twins must be wrong. The score decides which of them comes first.
 
     Args:
-        images: a row for each image, with `split`, `id`, `label`, `shard` and `offset`.
+        images: a row for each image, with `split`, `span`, `id`, `label`, `shard` and `offset`.
         probabilities: predictions by models that were not trained on the image, float [N, classes].
+        classes: result of `find_large_classes`. A prediction makes no image of another class a suspect.
         is_far: result of `find_far`, bool [N].
         conflicts: rows of `components.data.statistics.conflicts.CONFLICTS_SCHEMA`.
         names: class names in index order.
@@ -145,15 +152,16 @@ def find_suspects(
     from cleanlab.rank import get_label_quality_scores
 
     labels = images.label.to_numpy()
-    found = images[[*_PLACE, "id"]].merge(conflicts[[*_PLACE, *_TWIN, "twin_label"]], "left", _PLACE)
+    found = images[[*_PLACE, "span", "id"]].merge(conflicts[[*_PLACE, *_TWIN, "twin_label"]], "left", _PLACE)
     has_twin = found.twin_id.notna().to_numpy()
     is_doubtful = find_label_issues(labels, probabilities, filter_by="confident_learning", n_jobs=1)
+    is_doubtful &= np.isin(labels, classes)
     found["reason"] = np.select([has_twin, is_doubtful, is_far], REASONS, "")
     found["score"] = get_label_quality_scores(labels, probabilities)
     predicted = np.where(has_twin, found.twin_label.fillna(0), probabilities.argmax(axis=1)).astype(int)
-    classes = np.array(names, object)
-    found["label"] = classes[labels]
-    found["suggested"] = np.where(found.reason == OUTLIER, "", classes[predicted])
+    class_names = np.array(names, object)
+    found["label"] = class_names[labels]
+    found["suggested"] = np.where(found.reason == OUTLIER, "", class_names[predicted])
     found = found[found.reason != ""]
     ranked = found.sort_values(["score", "split", "id"])[SUSPECTS_SCHEMA.names]
     return ranked.astype({"twin_offset": "Int64"}).reset_index(drop=True)

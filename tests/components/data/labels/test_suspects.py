@@ -23,6 +23,7 @@ def images(labels):
     return pd.DataFrame(
         {
             "split": "train",
+            "span": 1,
             "id": [b"%03d.png" % number for number in range(len(labels))],
             "label": labels,
             "shard": "part-0",
@@ -51,6 +52,7 @@ def conflict(one, other):
     return pd.DataFrame(rows)
 
 
+ALL = np.arange(3)  # classes
 NO_CONFLICTS = CONFLICTS_SCHEMA.empty_table().to_pandas()
 
 
@@ -59,7 +61,7 @@ def test_wrong_labels_are_suspects_with_the_predicted_class():
     labels = true.copy()
     wrong = [5, 70, 200]
     labels[wrong] = (true[wrong] + 1) % 3
-    table = find_suspects(images(labels), confident(true), np.zeros(300, bool), NO_CONFLICTS, NAMES)
+    table = find_suspects(images(labels), confident(true), ALL, np.zeros(300, bool), NO_CONFLICTS, NAMES)
     assert list(table.columns) == SUSPECTS_SCHEMA.names
     assert sorted(table.id) == [b"005.png", b"070.png", b"200.png"]
     assert {*table.reason} == {PREDICTION}
@@ -81,17 +83,27 @@ def test_suspects_are_ranked_by_score_and_listed_once_with_their_first_reason():
     is_far = np.zeros(300, bool)
     is_far[[0, 9, 30]] = True
     table = images(labels)
-    found = find_suspects(table, probabilities, is_far, conflict(table.loc[0], table.loc[1]), NAMES)
+    found = find_suspects(table, probabilities, ALL, is_far, conflict(table.loc[0], table.loc[1]), NAMES)
     assert list(found.id) == [b"012.png", b"009.png", b"000.png", b"001.png", b"030.png"]
     assert list(found.reason) == [PREDICTION, PREDICTION, TWIN, TWIN, OUTLIER]
     assert list(found.suggested) == ["cat", "cat", "dog", "cat", ""]
     assert list(found.twin_id[2:4]) == [b"001.png", b"000.png"] and found.twin_id[[0, 1, 4]].isna().all()
 
 
+def test_a_prediction_makes_no_image_of_a_class_that_was_not_learned_a_suspect():
+    labels = np.arange(300) % 3
+    true = labels.copy()
+    true[[5, 6]] = (labels[[5, 6]] + 1) % 3
+    is_far = np.zeros(300, bool)
+    is_far[8] = True
+    found = find_suspects(images(labels), confident(true), np.array([0, 1]), is_far, NO_CONFLICTS, NAMES)
+    assert [*zip(found.id, found.reason, strict=True)] == [(b"006.png", PREDICTION), (b"008.png", OUTLIER)]
+
+
 def test_a_class_without_images_does_not_matter():
     labels = np.arange(200) % 2
     labels[3] = 0
-    found = find_suspects(images(labels), confident(np.arange(200) % 2), np.zeros(200, bool), NO_CONFLICTS, NAMES)
+    found = find_suspects(images(labels), confident(np.arange(200) % 2), ALL, np.zeros(200, bool), NO_CONFLICTS, NAMES)
     assert list(found.id) == [b"003.png"]
 
 
