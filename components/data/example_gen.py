@@ -17,7 +17,7 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx import types
 from tfx.components import FileBasedExampleGen
 from tfx.components.example_gen import driver
-from tfx.components.example_gen.utils import SPAN_PROPERTY_NAME
+from tfx.components.example_gen.utils import FINGERPRINT_PROPERTY_NAME, SPAN_PROPERTY_NAME
 from tfx.components.util import examples_utils
 from tfx.dsl.components.base import base_beam_executor, executor_spec
 from tfx.orchestration import data_types
@@ -30,8 +30,8 @@ from tfx.utils import proto_utils
 from components.data.checked_copy import check_and_copy
 from components.data.gate.bounds import DATA_FOLDER
 from components.data.ingest import manifest, safe_files, span_folder
-from components.data.span_properties import EARLIER_SPANS, SPAN_DIGEST, SPAN_FOLDER
-from components.data.window import copy_window, earlier_spans
+from components.data.span_properties import DROPPING_SPANS, EARLIER_SPANS, SPAN_DIGEST, SPAN_FOLDER
+from components.data.window import copy_window, dropping_spans, earlier_spans
 from components.errors import DataRefused
 
 WINDOW, EARLIER_IMAGES = "window", "earlier_images"  # entries of the component's custom config
@@ -56,7 +56,8 @@ class Driver(driver.FileBasedDriver):
             component_info: the node.
 
         Returns:
-            The properties that TFX resolves, with SPAN_FOLDER, SPAN_DIGEST and, for a window, EARLIER_SPANS.
+            The properties that TFX resolves, with SPAN_FOLDER, SPAN_DIGEST and, for a window, EARLIER_SPANS and
+            DROPPING_SPANS.
 
         Raises:
             DataRefused: if the manifest or a shard cannot be read, a split has no shard, or the shards of a span have
@@ -70,7 +71,8 @@ class Driver(driver.FileBasedDriver):
             properties: dict[str, Any] = super().resolve_exec_properties(exec_properties, pipeline_info, component_info)
         except ValueError as error:  # no file of a split
             raise DataRefused(
-                f"{exec_properties['input_base']}: a split of the span has no shard ({error}): restore the span"
+                f"{span_folder(data, span)}: a split of the span has no shard ({error}): restore the span, or prepare "
+                "the data again as the next span"
             ) from error
         with self._metadata_handle as handle:
             used = _used_spans(handle.store.get_artifacts_by_type("Examples"))
@@ -85,15 +87,21 @@ class Driver(driver.FileBasedDriver):
                     f"{before[:12]} in {uri} and is now {now[:12]}. A span must not change: restore it, and prepare "
                     "new data as the next span or into another folder"
                 )
+        dropping = dropping_spans(data, span, min(others, default=span), refused)
         properties |= {SPAN_FOLDER: str(span_folder(data, span)), SPAN_DIGEST: digest}
-        return properties | ({EARLIER_SPANS: json.dumps(others)} if others else {})
+        # TFX's fingerprint has the times of the files, so a restored copy of the span would not be found in the cache.
+        properties[FINGERPRINT_PROPERTY_NAME] = digest
+        for name, numbers in (EARLIER_SPANS, others), (DROPPING_SPANS, dropping):
+            if numbers:
+                properties[name] = json.dumps({number: _digest(span_folder(data, number)) for number in numbers})
+        return properties
 
     def run(self, execution_info: ExecutionInfo) -> DriverOutput:
         """Record the folder and digest of the span, and the other spans of a window, on the Examples artifact."""
         self._pipeline = execution_info.pipeline_info.id  # the `pipeline_info` that TFX passes on is empty
         result = super().run(execution_info)
         [examples] = result.output_artifacts["examples"].artifacts
-        for name in SPAN_FOLDER, SPAN_DIGEST, EARLIER_SPANS:
+        for name in SPAN_FOLDER, SPAN_DIGEST, EARLIER_SPANS, DROPPING_SPANS:
             if name in result.exec_properties:
                 examples.custom_properties[name].string_value = result.exec_properties[name].string_value
         return result
@@ -164,7 +172,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         Args:
             input_dict: not used.
             output_dict: `examples`, where the copies are written.
-            exec_properties: `input_config` with the splits, SPAN_FOLDER, and for a window EARLIER_SPANS.
+            exec_properties: `input_config` with the splits, SPAN_FOLDER, and for a window EARLIER_SPANS and
+                DROPPING_SPANS.
 
         Raises:
             DataRefused: if a span does not match its manifest, or a shard changes while it is copied.
@@ -190,7 +199,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         if window:
             numbers = [examples.get_int_custom_property(SPAN_PROPERTY_NAME), *earlier]
             most = int(window[EARLIER_IMAGES]) if EARLIER_IMAGES in window else None
-            counts = copy_window(self._make_beam_pipeline, folder.parent, numbers, targets, most, scratch)
+            dropping = [int(number) for number in json.loads(exec_properties.get(DROPPING_SPANS, "{}"))]
+            counts = copy_window(self._make_beam_pipeline, folder.parent, numbers, dropping, targets, most, scratch)
             log.info(
                 "images of the window: %s", ", ".join(f"{count:,} of span {number}" for number, count in counts.items())
             )

@@ -6,6 +6,8 @@ import hashlib
 SPAN_FOLDER, SPAN_DIGEST = "span_folder", "span_digest"
 EARLIER_SPANS = "earlier_spans"  # digests of the other spans of a window by number, as JSON; missing for a single span
 
+# Digests, by number as JSON, of refused spans from which a person dropped images that a window therefore leaves out.
+DROPPING_SPANS = "dropping_spans"
 WINDOW_SHARD = "part-span-"  # beginning of the names of the shards of a window, which the number of the span follows
 
 

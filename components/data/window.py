@@ -37,6 +37,19 @@ def earlier_spans(data: Path, span: int, window: int, refused: Iterable[int]) ->
     return sorted(candidates, reverse=True)[: window - 1]
 
 
+def dropping_spans(data: Path, span: int, oldest: int, refused: Iterable[int]) -> list[int]:
+    """Return the refused spans of a window from which decisions dropped images. The decisions count all the same.
+
+    Args:
+        data: the data folder.
+        span: number of the window's newest span.
+        oldest: number of its oldest span.
+        refused: numbers of spans that the data gate refused.
+    """
+    between = {number for number in spans(data) if oldest < number < span} & {*refused}
+    return sorted((number for number in between if manifest.read(span_folder(data, number)).dropped), reverse=True)
+
+
 class _Shard(NamedTuple):
     """A shard of a window."""
 
@@ -62,6 +75,7 @@ def copy_window(
     make_pipeline: MakePipeline,
     data: Path,
     numbers: list[int],
+    dropping: list[int],
     folders: dict[str, Path],
     most: int | None,
     scratch: Path,
@@ -78,6 +92,7 @@ def copy_window(
         make_pipeline: function that makes a Beam pipeline.
         data: the data folder.
         numbers: numbers of the spans, the newest first.
+        dropping: result of `dropping_spans`. Their own images are not copied.
         folders: folder of the copies by split.
         most: largest number of different images of `train` that each earlier span contributes; None for all. The
             choice does not depend on the other spans, except that images of newer spans are left out.
@@ -89,7 +104,7 @@ def copy_window(
     Raises:
         DataRefused: if a shard changes while it is copied.
     """
-    manifests = {number: manifest.read(span_folder(data, number)) for number in numbers}
+    manifests = {number: manifest.read(span_folder(data, number)) for number in (*numbers, *dropping)}
     shards = [
         _Shard(
             number,
@@ -108,14 +123,15 @@ def copy_window(
         _ = pipeline | "shards" >> beam.Create(shards) | beam.Reshuffle() | beam.Map(_write_keys)
     seen = sorted_index.merge([])
     copied = {}
-    for number in numbers:
+    for number in sorted(manifests, reverse=True):
         of_span = [shard for shard in shards if shard.span == number]
         keys = [np.load(shard.keys) for shard in of_span]
         fresh = [~sorted_index.contains(seen, each) for each in keys]
         last = _last_key(of_span, keys, fresh, None if number == numbers[0] else most)
         for shard, each, new in zip(of_span, keys, fresh, strict=True):
             np.save(shard.kept, new & (each <= last) if shard.split == "train" else new)
-        copied[number] = sum(int(np.load(shard.kept).sum()) for shard in of_span)
+        if number in numbers:
+            copied[number] = sum(int(np.load(shard.kept).sum()) for shard in of_span)
         if number != numbers[-1]:
             seen = sorted_index.merge([seen, *keys, np.array(manifests[number].dropped, np.uint64)])
     with make_pipeline() as pipeline:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -86,9 +87,10 @@ def test_of_an_image_in_several_spans_that_of_the_newest_counts(ingest, tmp_path
     assert {path.name for path in tmp_path.glob("root/SpanExampleGen/examples/*/*")} == {"Split-train", "Split-val"}
 
 
-def test_an_image_that_a_decision_dropped_is_not_taken_from_an_earlier_span(ingest, tmp_path):
-    for seed in range(90):
-        path = tmp_path / f"photos/{seed % 3}/{seed}.png"
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_an_image_that_a_decision_dropped_is_not_taken_from_an_earlier_span(ingest, tmp_path, is_refused):
+    for seed in range(180):
+        path = tmp_path / f"{'photos' if seed < 90 else 'more'}/{seed % 3}/{seed}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded(picture(seed), "PNG"))
     data, decisions = tmp_path / "data", tmp_path / "decisions.csv"
@@ -97,10 +99,12 @@ def test_an_image_that_a_decision_dropped_is_not_taken_from_an_earlier_span(inge
     dropped = sorted(read(before))[0]
     decisions.write_text(f"id,verdict\n{dropped.removeprefix('span-1/')},drop\n")
     prepare("images", data, str(tmp_path / "photos"), decisions=decisions)
-    _, examples = ingest(newest=2, window=2)
-    assert {*read(examples)} == {id.replace("span-1", "span-2") for id in read(before)} - {
-        dropped.replace("span-1", "span-2")
-    }
+    if is_refused:  # the decisions are right, even if the span is not
+        record_verdicts(tmp_path, (2, 0, data, "ingestion"))
+        prepare("images", data, str(tmp_path / "more"))
+    _, examples = ingest(newest=3 if is_refused else 2, window=2)
+    of_photos = {id.partition("/")[2] for id in read(examples) if not id.startswith("span-3")}
+    assert of_photos == {id.partition("/")[2] for id in {*read(before)} - {dropped}}
 
 
 def test_images_that_were_encoded_again_without_loss_are_equal(ingest, tmp_path):
@@ -108,6 +112,27 @@ def test_images_that_were_encoded_again_without_loss_are_equal(ingest, tmp_path)
     span(tmp_path / "data", 2, [tfrecord.example(encoded(picture(1), compress_level=0), 0, b"new.png")])
     _, examples = ingest(newest=2, window=2)
     assert {*read(examples)} == {"span-2/new.png", "span-1/2.png"}
+
+
+def test_a_limit_counts_different_images(ingest, tmp_path):
+    repeated = [example(1, id=f"copy-{number}.png") for number in range(6)]
+    span(tmp_path / "data", 1, [*repeated, example(2), example(3), example(4)])
+    span(tmp_path / "data", 2, [example(5)])
+
+    def different(most):
+        _, examples = ingest(newest=2, window=2, most=most)
+        return {"copy" if "copy" in id else id for id in read(examples) if id.startswith("span-1")}
+
+    assert [len(different(most)) for most in (2, 3, 4)] == [2, 3, 4]
+
+
+def test_times_of_files_do_not_change_the_cache(ingest, tmp_path):
+    span(tmp_path / "data", 1, [example(1)])
+    span(tmp_path / "data", 2, [example(2)])
+    ingest(newest=2, window=2)
+    for shard in tmp_path.glob("data/span-*/*/*.tfrecord"):
+        os.utime(shard, (1, 1))
+    assert ingest(newest=2, window=2)[0].state is NodeState.CACHED
 
 
 def test_a_limit_takes_the_same_random_images_of_each_earlier_span(ingest, tmp_path):
@@ -129,25 +154,31 @@ def test_a_limit_takes_the_same_random_images_of_each_earlier_span(ingest, tmp_p
     assert numbers != list(range(5))
 
 
+def record_verdicts(folder, *verdicts):
+    """Record verdicts of data gates: span, whether it passed, data folder, pipeline."""
+    store = MetadataStore(Address(file=folder / "metadata.db").connection_config())
+    kind = store.put_artifact_type(
+        mlmd.ArtifactType(name="DataVerdict", properties={"span": mlmd.INT, "passed": mlmd.INT})
+    )
+    type_id = store.put_context_type(mlmd.ContextType(name="pipeline"))
+    for number, passed, data, pipeline in verdicts:
+        verdict = mlmd.Artifact(type_id=kind, state=mlmd.Artifact.LIVE)
+        verdict.properties["span"].int_value = number
+        verdict.properties["passed"].int_value = passed
+        verdict.custom_properties["data_folder"].string_value = str(data)
+        [id] = store.put_artifacts([verdict])
+        context = store.get_context_by_type_and_name("pipeline", pipeline)
+        made_in = context.id if context else store.put_contexts([mlmd.Context(type_id=type_id, name=pipeline)])[0]
+        store.put_attributions_and_associations([mlmd.Attribution(artifact_id=id, context_id=made_in)], [])
+
+
 def test_a_refused_span_does_not_belong_to_a_window(ingest, tmp_path):
     data = tmp_path / "data"
     for number in (1, 2, 3, 4):
         span(data, number, [example(10 * number)])
-    store = MetadataStore(Address(file=tmp_path / "metadata.db").connection_config())
-    kind = store.put_artifact_type(
-        mlmd.ArtifactType(name="DataVerdict", properties={"span": mlmd.INT, "passed": mlmd.INT})
-    )
-    contexts = store.put_context_type(mlmd.ContextType(name="pipeline"))
-    ours, other = store.put_contexts([mlmd.Context(type_id=contexts, name=name) for name in ("ingestion", "other")])
     # The last two are verdicts on another data folder, and of another pipeline.
-    for number, passed, folder in (2, 0, data), (3, 0, data), (3, 1, data), (3, 0, tmp_path / "other"), (1, 0, data):
-        verdict = mlmd.Artifact(type_id=kind, state=mlmd.Artifact.LIVE)
-        verdict.properties["span"].int_value = number
-        verdict.properties["passed"].int_value = passed
-        verdict.custom_properties["data_folder"].string_value = str(folder)
-        [id] = store.put_artifacts([verdict])
-        made_in = ours if number != 1 else other
-        store.put_attributions_and_associations([mlmd.Attribution(artifact_id=id, context_id=made_in)], [])
+    verdicts = (2, 0, data), (3, 0, data), (3, 1, data), (3, 0, tmp_path / "other"), (1, 0, data)
+    record_verdicts(tmp_path, *((*verdict, "other" if verdict[0] == 1 else "ingestion") for verdict in verdicts))
     _, examples = ingest(newest=4, window=3)
     assert [*json.loads(examples.properties[EARLIER_SPANS])] == ["3", "1"]
     assert {*read(examples)} == {"span-4/40.png", "span-3/30.png", "span-1/10.png"}
