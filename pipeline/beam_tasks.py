@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from components.data.worker_code import with_same_code
 from components.errors import EngineError
 from pipeline.beam import arguments, explain
 from pipeline.settings.beam import BeamSettings
@@ -50,6 +51,6 @@ def _run(name: str, tasks: Sequence[Any], function: Callable[[Any], None], argv:
     logging.disable()  # Beam logs pages of text about an exception of a worker, which it raises as well
     try:
         with beam.Pipeline(argv=argv) as pipeline:
-            _ = pipeline | beam.Create(tasks) | beam.Reshuffle() | name >> beam.Map(function)
+            _ = pipeline | beam.Create(tasks) | beam.Reshuffle() | name >> beam.Map(with_same_code(function))
     finally:
         logging.disable(logging.NOTSET)

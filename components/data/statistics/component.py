@@ -23,6 +23,7 @@ from components.data.statistics.leaks import TWINS_SCHEMA
 from components.data.statistics.measure import ROW, VERSIONS, measure_shard
 from components.data.statistics.shard_tables import write_table
 from components.data.statistics.summary import total
+from components.data.worker_code import with_same_code
 from trainer.examples import class_names
 from trainer.framing import Framing
 
@@ -89,7 +90,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                 | beam.Create(shards)
                 | beam.Reshuffle()
                 | beam.Map(
-                    write_table,
+                    with_same_code(write_table),
                     partial(measure_shard, framing=framing),
                     ROW,
                     "".join([exec_properties["framing"], exec_properties.get("digest", ""), *VERSIONS]),

@@ -98,11 +98,16 @@ class Check(Group):
     def __str__(self) -> str:
         """Return one sentence with the value, the bound and the details."""
         missed = "below" if self.sense == "at least" else "above"
-        interval = f"{self.interval[0]:.4f} to {self.interval[1]:.4f}" if self.interval else ""
+        interval = f"{_figure(self.interval[0])} to {_figure(self.interval[1])}" if self.interval else ""
         detail = "; ".join(filter(None, [self.detail, interval]))
         noise = ", which may be noise" if self.noise and not self.satisfied else ""
-        bound = f"{self.sense if self.satisfied else missed} {self.bound:.4f}{noise}"
-        return f"{self.name} {self.value:.4f} is {bound}" + f" ({detail})" * bool(detail)
+        bound = f"{self.sense if self.satisfied else missed} {_figure(self.bound)}{noise}"
+        return f"{self.name} {_figure(self.value)} is {bound}" + f" ({detail})" * bool(detail)
+
+
+def _figure(value: float) -> str:
+    """Return a value with four decimals, or with two digits if these would not show it."""
+    return f"{value:.2g}" if 0 < abs(value) < 0.001 else f"{value:.4f}"
 
 
 class Override(Group):
