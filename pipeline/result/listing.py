@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from components.errors import NotFound, StoreError
+from components.suggestions import did_you_mean
 from pipeline.metadata import stores
 from pipeline.metadata.reader import Reader
 from pipeline.metadata.records import Run
@@ -69,10 +70,10 @@ def list_runs(
         limit: number of runs; 0 for all.
 
     Raises:
-        NotFound: if there is no store of runs.
+        NotFound: if there is no store of runs, or none that knows the pipeline.
         StoreError: if no store can be read.
     """
-    check_some_store(runs)
+    check_pipeline(runs, pipeline)
     since_ms = int(since.timestamp() * 1000) if since else 0
 
     def matching(store: Reader) -> list[Summary]:
@@ -97,10 +98,29 @@ def list_runs(
     return RunListing(summaries[: limit or None], problems)
 
 
-def check_some_store(runs: Path) -> None:
-    """Raise NotFound if there is no store below `runs`."""
+def check_pipeline(runs: Path, pipeline: str | None = None) -> None:
+    """Check that there is a store of runs, and that one of the stores knows a pipeline.
+
+    Args:
+        runs: folder of the run folders.
+        pipeline: name of the pipeline; None for any.
+
+    Raises:
+        NotFound: if there is no store, or no store knows the pipeline.
+        StoreError: if no store can be read.
+    """
     if not stores.stores(runs):
         raise NotFound(f"no run below {runs}: start one with `vitpipe run`, or name another folder with --runs")
+    if pipeline is None:
+        return
+    answers, problems = stores.ask_all(runs, lambda store: store.pipelines())
+    known = sorted({name for _, names in answers for name in names})
+    if pipeline not in known:
+        raise NotFound(
+            f"--pipeline {pipeline}: no such pipeline below {runs}: {did_you_mean(pipeline, known)}there are "
+            f"{', '.join(known)}",
+            *problems,
+        )
 
 
 def newest(store: Reader, pipeline: str | None, since_ms: int = 0, first_page: int = 0) -> Iterator[Run]:

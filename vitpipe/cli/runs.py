@@ -14,7 +14,7 @@ from pipeline.metadata import stores
 from pipeline.metadata.properties import UnreadableError
 from pipeline.metadata.records import Artifact, Execution, Run
 from pipeline.result.differences import differences
-from pipeline.result.listing import Order, check_some_store, newest
+from pipeline.result.listing import Order, check_pipeline, newest
 from pipeline.result.listing import list_runs as listing_of_runs
 from pipeline.result.run_result import EXIT, PROCESS, RunResult, RunState
 from pipeline.result.summary import summarise
@@ -159,7 +159,7 @@ def export(
     For import into another catalogue of runs. With `--to mlflow`, runs are written to a tracking server of MLflow
     instead. Repeat the command to add new runs; runs that the server has are not exported twice.
     """
-    check_some_store(runs)
+    check_pipeline(runs, pipeline)
     if to is Catalogue.MLFLOW:
         _export_to_mlflow(pipeline, runs)
         return

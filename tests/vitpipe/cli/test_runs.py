@@ -51,12 +51,18 @@ def test_runs_are_listed_newest_first_with_their_outcome(vitpipe):
         (["--state", "failed", "--limit", "2"], [27, 20]),
         (["--state", "not blessed", "--limit", "1"], [28]),
         (["--sort", "accuracy", "--limit", "2"], [29, 28]),
-        (["--pipeline", "other"], []),
+        (["--pipeline", "sample", "--state", "not servable"], []),
     ],
 )
 def test_runs_are_filtered_and_sorted(vitpipe, options, expected):
     _, out = vitpipe("runs", "list", *options, "--json")
     assert [run["run"] for run in json.loads(out)] == [f"sample-run-{number:03}" for number in expected]
+
+
+@pytest.mark.parametrize("command", ["list", "export"])
+def test_an_unknown_pipeline_is_an_error(vitpipe, command):
+    assert vitpipe("runs", command, "--pipeline", "smaple") == (2, "")
+    assert "did you mean sample?" in vitpipe.stderr
 
 
 def test_a_run_whose_process_is_gone_has_died(tmp_path, monkeypatch, capsys):
