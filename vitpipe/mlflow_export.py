@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -254,9 +255,9 @@ def _explained() -> Iterator[None]:
         reason = str(error)
         for secret in secrets:
             reason = reason.replace(secret, "...")
-        reason = " ".join(reason.split())[:_LONGEST_REASON]
+        reason = textwrap.shorten(reason, _LONGEST_REASON, placeholder=" ...")
         if isinstance(error, MlflowException) and error.error_code in _REJECTED:
-            raise RunRejected(f"the tracking server at {ADDRESS} {address} rejects it ({reason})") from None
+            raise RunRejected(f"the tracking server at {ADDRESS} {address} rejects the request ({reason})") from None
         raise TrackingError(
             f"the tracking server at {ADDRESS} {address} cannot be used ({reason}): correct the address or the "
             "credentials, and export again. Runs that were exported are skipped then"
