@@ -107,9 +107,11 @@ def main(name: str, images: str, runs: str = "runs") -> None:
 
 
 def _darken(image: bytes, part: float) -> bytes:
-    pixels = np.asarray(Image.open(io.BytesIO(image)).convert("RGB")) * part
+    """Return a darker image in the same format, so that only the brightness differs."""
+    opened = Image.open(io.BytesIO(image))
+    pixels = np.asarray(opened.convert("RGB")) * part
     out = io.BytesIO()
-    Image.fromarray(pixels.astype(np.uint8)).save(out, "PNG")
+    Image.fromarray(pixels.astype(np.uint8)).save(out, opened.format, quality=95)
     return out.getvalue()
 
 
