@@ -153,7 +153,7 @@ class Monitor:
             assert version is not None
             if self._sampler:
                 self._sampler.add(measured)
-            for sums in version.windows.add(measured):
+            for sums in version.windows.add(measured, time.time()):
                 yield self._judge(version, sums)
         for _, of_version in sorted(self._versions.items()):
             for sums in of_version.windows.finish() if final else of_version.windows.expire(time.time()):
