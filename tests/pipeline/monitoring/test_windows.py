@@ -33,7 +33,9 @@ def windows_of(folder, keep_open):
         for record in LogFiles(folder, problems).read()
         for answer in parse(record, problems)
     ]
-    complete = [sums for place in range(len(measured)) for sums in windows.add(measured[place : place + 1], DAY + 23 * HOUR)]
+    complete = [
+        sums for place in range(len(measured)) for sums in windows.add(measured[place : place + 1], DAY + 23 * HOUR)
+    ]
     return complete, [*windows.finish()], problems
 
 

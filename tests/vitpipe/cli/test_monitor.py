@@ -278,8 +278,9 @@ def test_wrong_usage(served, in_this_process, arguments):
     assert in_this_process(served, "monitor", *arguments).returncode == 2
 
 
-def test_follow_reads_what_is_appended(served, hook):
-    log = served / "growing.jsonl"
+@pytest.mark.parametrize(("end", "code"), [(signal.SIGINT, 3), (signal.SIGTERM, 143)])
+def test_follow_reads_what_is_appended(served, hook, end, code):
+    log = served / f"growing-{code}.jsonl"
     lines = (served / "dark.jsonl").read_text().splitlines(keepends=True)
     log.write_text("".join(lines[:150]))
     arguments = ["monitor", "sample", "--logs", log, "--window", "100", "--follow", "--json"]
@@ -290,7 +291,7 @@ def test_follow_reads_what_is_appended(served, hook):
         with log.open("a") as file:
             file.write("".join(lines[150:220]))
         second = json.loads(process.stdout.readline())
-        process.send_signal(signal.SIGINT)
+        process.send_signal(end)
         rest, errors = process.communicate(timeout=120)
     finally:
         process.kill()
@@ -298,7 +299,7 @@ def test_follow_reads_what_is_appended(served, hook):
     last = json.loads(rest)
     assert [window["number"] for window in (first, second, last)] == [1, 2, 3]
     assert [window["answers"] for window in (first, second, last)] == [100, 100, 20]
-    assert process.returncode == 3, errors
+    assert process.returncode == code, errors
     assert alerts(first) and alerts(second) and errors.count("report: artifact") == 3
     assert not alerts(last)  # it is too small
     assert [one["window"]["number"] for one in hook.messages] == [1, 2]
