@@ -1,5 +1,6 @@
 """Monitoring of the versions that a pipeline pushed, by the logs of their server."""
 
+import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import NamedTuple
 from components.data.ingest.engine_work import RunTasks
 from components.errors import DataRefused, NotFound, UsageError
 from components.model.serving_folder import versions
-from pipeline.metadata.garbage import FIRST_ALERT
+from pipeline.metadata.garbage import FIRST_ALERT, VERSION_ALERTS
 from pipeline.monitoring.arguments import engine, read_labels, since_time, window_size
 from pipeline.monitoring.checks import judge
 from pipeline.monitoring.engine_work import measured_parts
@@ -244,6 +245,7 @@ class Monitor:
                 "windows": len(report.windows),
                 "alerts": report.alerts,
                 FIRST_ALERT: report.first_alert,
+                VERSION_ALERTS: json.dumps(report.version_alerts),
                 "logs": report.logs,
             }
         return RecordedReport(output.artifact, output.folder / REPORT)

@@ -242,3 +242,15 @@ def test_sizes_of_windows():
 def report(windows):
     values = {"pipeline": "x", "created": "2026-01-01T00:00:00Z", "logs": "x", "false_alerts": 0.001, "problems": []}
     return MonitorReport(windows=windows, **values)
+
+
+def test_a_report_has_the_first_alert_of_each_version(reference):
+    dark, *_ = windows_of(traffic(100, change=lambda pixels: pixels // 3), reference)
+    usual, *_ = windows_of(traffic(100), reference)
+    versions = [usual, dark, dark, usual.model_copy(update={"version": 2}), dark.model_copy(update={"version": 3})]
+    windows = [window.model_copy(update={"number": number}) for number, window in enumerate(versions, start=1)]
+    found = report(windows)
+    assert [*found.version_alerts] == ["1", "3"] and found.first_alert == found.version_alerts["1"]
+    assert found.first_alert.startswith("window 2 of version 1: drift_")
+    assert found.version_alerts["3"].startswith("window 5 of version 3: drift_")
+    assert (report([usual]).version_alerts, report([usual]).first_alert) == ({}, "")
