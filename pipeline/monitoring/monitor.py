@@ -78,9 +78,9 @@ class Monitor:
         since: str | None = None,
         progress: Callable[[int, float], None] = lambda _answers, _share: None,
     ) -> None:
-        self.name, self._follow, self._progress = name, follow, progress
+        self.name, self.runs, self._follow, self._progress = name, runs, follow, progress
         self._sampler = Sampler(sample) if sample else None
-        self._logs, self._runs, self._overrides = logs, runs, overrides
+        self._logs, self._overrides = logs, overrides
         self._size = window_size(window)
         self._folder = runs / name / "serving"
         pushed = versions(self._folder)
@@ -92,7 +92,7 @@ class Monitor:
         self._files = LogFiles(logs, self.problems)
         self._labels = read_labels(labels)
         self._measure_images: MeasureImages = measure_images_of
-        self._webhook = Webhook()
+        self._webhook = Webhook(follow)
         self._number = 0  # of the last window
         self.answered = 0  # answers that were measured
         self._labelled = 0  # answers with a true class, in all windows
@@ -298,7 +298,7 @@ class Monitor:
 
     def _open(self, number: int) -> MonitoredVersion:
         return MonitoredVersion(
-            self._folder / str(number), self._runs, self._overrides, self._size, self.problems, not self._follow
+            self._folder / str(number), self.runs, self._overrides, self._size, self.problems, not self._follow
         )
 
     def _measure(self, batches: dict[int, list[Answer]]) -> Iterator[tuple[int, list[MeasuredAnswer]]]:

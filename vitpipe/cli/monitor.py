@@ -13,7 +13,7 @@ import typer
 
 from components.errors import Exit, ServerError, UsageError
 from pipeline.console.display import Display
-from pipeline.console.logs import own_stderr, redirected
+from pipeline.console.logs import own_stderr, redirected, runs_option
 from pipeline.console.terminal import json_text, print_json, print_line
 from pipeline.error_messages import explain_error
 from vitpipe.cli.options import Json, Runs
@@ -228,7 +228,8 @@ def _follow(opened: "Monitor", status: _Status, as_json: bool) -> int:
 def _record(opened: "Monitor", report: "MonitorReport", status: _Status) -> "RecordedReport":
     with status.shown("recording the report"):
         recorded = opened.record(report)
-    print_line(f"report: artifact {recorded.artifact}, see `vitpipe lineage {recorded.artifact}`", sys.stderr)
+    options = f"--pipeline {opened.name}{runs_option(opened.runs)}"
+    print_line(f"report: artifact {recorded.artifact}, see `vitpipe lineage {recorded.artifact} {options}`", sys.stderr)
     return recorded
 
 

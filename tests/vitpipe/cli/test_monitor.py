@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,6 +22,7 @@ from pipeline.metadata.reader import reader
 from pipeline.monitoring.monitor import Monitor
 from pipeline.settings.beam import BeamSettings
 from tests.helpers.command import command, on_terminal, vitpipe
+from tests.helpers.stores import make_store
 from tests.helpers.traffic import ask, json_line, prediction_log, write_records
 from tests.helpers.webhook import webhook
 from vitpipe.ui.app import create_app
@@ -99,6 +102,16 @@ def test_dark_traffic_exits_with_3_and_is_recorded(served, in_this_process, log)
     recorded = json.loads((Path(artifact.uri) / "report.json").read_text())
     assert [window["number"] for window in recorded["windows"]] == [1, 2, 3]
     assert artifact.properties["alerts"] >= 3
+
+
+def test_the_printed_command_shows_the_report_among_several_pipelines(served, in_this_process, tmp_path):
+    runs = tmp_path / "all runs"
+    shutil.copytree(served / "runs" / "sample", runs / "sample")
+    make_store(runs / "other" / "metadata.db", "other", runs=1)
+    done = in_this_process(tmp_path, "monitor", "sample", "--logs", served / "clean.jsonl", "--runs", "all runs")
+    [line] = re.findall(r"^report: artifact \d+, see `vitpipe (.*)`$", done.stderr, re.MULTILINE)
+    done = in_this_process(tmp_path, *shlex.split(line))
+    assert done.returncode == 0 and done.stdout.startswith("MonitorReport "), done.stderr
 
 
 def test_pages_show_the_windows_beside_the_model(served, in_this_process):
