@@ -24,8 +24,8 @@ _LATE = (
     "windows, or read the logs without --follow"
 )
 _EARLY = (
-    "a time in the future: --follow uses an answer if its time is in the current or the next window. Log the time zone, "
-    "or correct the clock of the client or of this machine"
+    "a time in the future: --follow uses an answer if its time is in the current or the next window. Log the time "
+    "zone, or correct the clock of the client or of this machine"
 )
 
 

@@ -68,7 +68,7 @@ def test_a_server_that_does_not_run(hook):
 def test_a_pause_is_reported_only_if_more_messages_may_follow(hook, follow):
     sender, address = Webhook(follow), SecretStr(hook.address)
     hook.statuses = [200, 404]
-    with pytest.raises(ServerError, match="404 .*Windows with alerts that were not sent: 2") as error:
+    with pytest.raises(ServerError, match=r"404 .*Windows with alerts that were not sent: 2") as error:
         sender.send_all(address, [{"text": "one"}, {"text": "two"}, {"text": "three"}])
     assert ("those of the next 5 minutes will not be sent either" in str(error.value)) == follow
     with pytest.raises(ServerError, match="in the last 5 minutes, so windows with alerts were not sent: 1"):
