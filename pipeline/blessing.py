@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from components.errors import DataRefused, Exit, NotServable, UsageError
 from components.model.evaluator.judgement import OVERRIDE
 from components.model.serving_folder import ModelId, push_candidate, serving_now
+from pipeline.console.logs import runs_option
 from pipeline.metadata.garbage import is_own_folder
 from pipeline.metadata.properties import UnreadableError
 from pipeline.metadata.records import Artifact
@@ -73,7 +74,9 @@ def bless(run: str, *, reason: str, runs: Path = Path("runs")) -> Blessing | Non
     if result.blessed:
         return None
     if not result.servable:
-        raise NotServable(f"not blessed: the model of run {run} cannot be served; `vitpipe why {run}` says why")
+        raise NotServable(
+            f"not blessed: the model of run {run} cannot be served; `vitpipe why {run}{runs_option(runs)}` says why"
+        )
     judgement, signatures, data = result.judgement, result.signatures, result.trained_on
     serving_checks = result.serving
     if judgement is None:

@@ -1,5 +1,8 @@
 """Garbage collection: removal of artifact files that nothing needs any more, recorded in ML Metadata."""
 
+import contextlib
+import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +12,14 @@ from components.errors import DataRefused, NotFound, StoreError, UsageError
 from components.model.serving_folder import read_record, versions
 from pipeline.error_messages import disk_full_message, is_disk_full
 from pipeline.metadata.address import ADDRESS, Address
-from pipeline.metadata.garbage import garbage, is_own_folder, remove_folder
+from pipeline.metadata.garbage import MONITOR_SCRATCH, garbage, is_own_folder, remove_folder
 from pipeline.metadata.reader import reader
 from pipeline.metadata.records import Artifact
 from pipeline.metadata.stores import server
 from pipeline.run_lock import lock_for_changes
 
 _BATCH = 50  # artifacts removed before each update of the store
+_ABANDONED = 7 * 86_400.0  # seconds without a new file after which a monitor no longer uses its temporary folder
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ def _collect(name: str, folder: Path, keep: int, dry_run: bool, progress: Progre
             try:
                 _remove(own, root, address, progress)
                 _remove_unlinked(folder / "measured")
+                _remove_abandoned(folder)
             except Exception as error:
                 if not is_disk_full(error):
                     raise
@@ -148,6 +153,17 @@ def _remove_unlinked(folder: Path) -> None:
     for file in folder.iterdir() if folder.is_dir() else ():
         if file.stat().st_nlink == 1:
             file.unlink()
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the temporary folders that killed calls of `vitpipe monitor` left in a run folder.
+
+    A monitor holds no lock of the run folder and may run on another machine, so only the age of a folder tells.
+    """
+    for scratch in folder.glob(f"{MONITOR_SCRATCH}*"):
+        with contextlib.suppress(FileNotFoundError):  # its monitor has just ended
+            if time.time() - scratch.lstat().st_mtime > _ABANDONED:
+                shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _bytes(folder: Path) -> int:

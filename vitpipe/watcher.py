@@ -9,9 +9,10 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from components.data import ingest
 from components.data.ingest import manifest
@@ -19,10 +20,10 @@ from components.errors import AnotherRun, DataRefused, Exit, SettingsError, Stor
 from components.model.serving_folder import versions
 from pipeline.console.duration import duration
 from pipeline.metadata.address import NoStoreError
-from pipeline.metadata.garbage import FIRST_ALERT, MONITORED
-from pipeline.metadata.properties import UnreadableError
+from pipeline.metadata.garbage import FIRST_ALERT, MONITORED, VERSION_ALERTS
+from pipeline.metadata.properties import UnreadableError, read
 from pipeline.metadata.reader import reader
-from pipeline.metadata.records import Artifact, Run
+from pipeline.metadata.records import Run, Value
 from pipeline.result.run_result import RunResult, RunState
 from pipeline.run_lock import lock_for_run
 from pipeline.settings import Settings
@@ -179,7 +180,7 @@ class Watcher:
         if (alert := _newest_alert(self.settings)) is None:
             self.report(f"span {span} waits for an alert of `vitpipe monitor` about the version that serves")
             return None
-        return DRIFT_TRIGGER, f"{alert.properties.get(FIRST_ALERT)} (artifact {alert.id}); {reason}"
+        return DRIFT_TRIGGER, f"{alert.text} (artifact {alert.report}); {reason}"
 
     def _has_new_alert(self, span: int, tried: set[tuple[int, int]]) -> bool:
         """Return whether an alert was recorded for which no training on the span was started, and add it to `tried`."""
@@ -189,9 +190,9 @@ class Watcher:
             alert = _newest_alert(self.settings)
         except (StoreError, OSError):  # the next check may succeed
             return False
-        if alert is None or (span, alert.id) in tried:
+        if alert is None or (span, alert.report) in tried:
             return False
-        tried.add((span, alert.id))
+        tried.add((span, alert.report))
         return True
 
     def _newest(self) -> int | None:
@@ -266,21 +267,37 @@ def _runs_with_verdict(settings: Settings) -> list[Run]:
     return [run for run in runs if RunResult(run).exit in VERDICTS and not RunResult(run).is_tuning]
 
 
-def _newest_alert(settings: Settings) -> Artifact | None:
-    """Return the newest report of `vitpipe monitor` with an alert about the version that serves."""
+class _Alert(NamedTuple):
+    """Alert about the version that serves."""
+
+    report: int  # id of the artifact
+    text: str
+
+
+def _newest_alert(settings: Settings) -> _Alert | None:
+    """Return the first alert about the version that serves, from the newest report that has one."""
     pushed = versions(settings.folder / "serving")
     if not pushed:
         return None
     with reader(settings.store) as store:
         for artifact in store.artifacts(MONITORED):
-            alerts, of_versions = (
-                artifact.properties.get("alerts"),
-                str(artifact.properties.get("versions")).split(", "),
-            )
             is_ours = Path(artifact.uri).is_relative_to(settings.folder / "root")
-            if is_ours and isinstance(alerts, int) and alerts > 0 and str(pushed[-1]) in of_versions:
-                return artifact
+            if is_ours and (text := _first_alerts(artifact.properties).get(str(pushed[-1]))):
+                return _Alert(artifact.id, text)
     return None
+
+
+def _first_alerts(properties: Mapping[str, Value]) -> dict[str, str]:
+    """Return the first alert of each version that has one, from the properties of a report."""
+    if VERSION_ALERTS in properties:
+        with contextlib.suppress(UnreadableError):
+            return read(properties, VERSION_ALERTS, dict[str, str])
+        return {}
+    # Reports of earlier versions of vitpipe do not tell which of their versions has the alert.
+    alerts = properties.get("alerts")
+    if not isinstance(alerts, int) or alerts <= 0:
+        return {}
+    return dict.fromkeys(str(properties.get("versions")).split(", "), str(properties.get(FIRST_ALERT)))
 
 
 def _span(run: Run) -> int | None:

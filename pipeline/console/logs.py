@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,15 @@ def redirected(path: Path) -> Iterator[None]:
 def display_path(path: Path) -> str:
     """Return a path as text, relative if it is below the current folder."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def runs_option(runs: Path) -> str:
+    """Return the option, after a space, that a printed command needs to use the same run folders; empty by default.
+
+    Args:
+        runs: folder of the run folders, as the user named it.
+    """
+    return "" if runs == Path("runs") else f" --runs {shlex.quote(str(runs))}"
 
 
 def _flush() -> None:

@@ -18,6 +18,8 @@ from pipeline.metadata.records import Artifact
 MARKED = "marked for deletion"
 MONITORED = "MonitorReport"  # type of the artifact of a monitoring, whose property `versions` names the versions
 FIRST_ALERT = "first_alert"  # property of a MonitorReport: description of its first alert
+VERSION_ALERTS = "version_alerts"  # property of a MonitorReport: JSON with the first alert of each version that has one
+MONITOR_SCRATCH = ".monitor-"  # beginning of the names of a monitor's temporary folders in the run folder
 EXPORTED = "ExportedModel"  # type of the artifact of an export, whose property `model_id` is a `ModelId` as JSON
 
 

@@ -21,6 +21,7 @@ import pyarrow.feather
 from components.data.ingest.engine_work import RunTasks
 from components.data.worker_files import appearing
 from components.errors import EngineError
+from pipeline.metadata.garbage import MONITOR_SCRATCH
 from pipeline.monitoring.log_files import LogPart, Problems, read_part
 from pipeline.monitoring.measured import batches, image_digest, measure_images_of
 from pipeline.monitoring.serving_log import Answer, parse
@@ -98,7 +99,7 @@ def measured_parts(
     Raises:
         EngineError: if the engine failed in all attempts, or a worker cannot read a log.
     """
-    scratch = folder / f".monitor-{uuid4().hex}"
+    scratch = folder / f"{MONITOR_SCRATCH}{uuid4().hex}"  # if this process is killed, `vitpipe gc` removes it
     scratch.mkdir()
     try:
         tasks = [_Task(number, part) for number, part in enumerate(parts)]

@@ -1,5 +1,6 @@
 """Monitoring of the versions that a pipeline pushed, by the logs of their server."""
 
+import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import NamedTuple
 from components.data.ingest.engine_work import RunTasks
 from components.errors import DataRefused, NotFound, UsageError
 from components.model.serving_folder import versions
-from pipeline.metadata.garbage import FIRST_ALERT
+from pipeline.metadata.garbage import FIRST_ALERT, VERSION_ALERTS
 from pipeline.monitoring.arguments import engine, read_labels, since_time, window_size
 from pipeline.monitoring.checks import judge
 from pipeline.monitoring.engine_work import measured_parts
@@ -77,9 +78,9 @@ class Monitor:
         since: str | None = None,
         progress: Callable[[int, float], None] = lambda _answers, _share: None,
     ) -> None:
-        self.name, self._follow, self._progress = name, follow, progress
+        self.name, self.runs, self._follow, self._progress = name, runs, follow, progress
         self._sampler = Sampler(sample) if sample else None
-        self._logs, self._runs, self._overrides = logs, runs, overrides
+        self._logs, self._overrides = logs, overrides
         self._size = window_size(window)
         self._folder = runs / name / "serving"
         pushed = versions(self._folder)
@@ -91,7 +92,7 @@ class Monitor:
         self._files = LogFiles(logs, self.problems)
         self._labels = read_labels(labels)
         self._measure_images: MeasureImages = measure_images_of
-        self._webhook = Webhook()
+        self._webhook = Webhook(follow)
         self._number = 0  # of the last window
         self.answered = 0  # answers that were measured
         self._labelled = 0  # answers with a true class, in all windows
@@ -153,7 +154,7 @@ class Monitor:
             assert version is not None
             if self._sampler:
                 self._sampler.add(measured)
-            for sums in version.windows.add(measured):
+            for sums in version.windows.add(measured, time.time()):
                 yield self._judge(version, sums)
         for _, of_version in sorted(self._versions.items()):
             for sums in of_version.windows.finish() if final else of_version.windows.expire(time.time()):
@@ -244,6 +245,7 @@ class Monitor:
                 "windows": len(report.windows),
                 "alerts": report.alerts,
                 FIRST_ALERT: report.first_alert,
+                VERSION_ALERTS: json.dumps(report.version_alerts),
                 "logs": report.logs,
             }
         return RecordedReport(output.artifact, output.folder / REPORT)
@@ -296,7 +298,7 @@ class Monitor:
 
     def _open(self, number: int) -> MonitoredVersion:
         return MonitoredVersion(
-            self._folder / str(number), self._runs, self._overrides, self._size, self.problems, not self._follow
+            self._folder / str(number), self.runs, self._overrides, self._size, self.problems, not self._follow
         )
 
     def _measure(self, batches: dict[int, list[Answer]]) -> Iterator[tuple[int, list[MeasuredAnswer]]]:

@@ -1,9 +1,11 @@
 """Reference of a pushed version: the statistics of its training span, and its answers on the test set."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.dataset
 from pydantic import ValidationError
 
@@ -15,7 +17,7 @@ from pipeline.metadata.records import Artifact, Run
 from pipeline.monitoring.calibration import Calibration
 from trainer.framing import Framing
 
-_MOST_ROWS = 200_000  # training images from which the usual looks are measured
+_MOST_ROWS = 200_000  # number of training images from which the usual looks are measured
 
 
 @dataclass(frozen=True)
@@ -121,10 +123,15 @@ def _test_answers(evaluation: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _looks(statistics: Path) -> Looks:
     field = pyarrow.dataset.field
-    table = pyarrow.dataset.dataset(statistics / TABLE).scanner(
-        ["mean", "mean_square", "sharpness"], filter=(field("split") == "train") & (field("reason") == "")
-    )
-    rows = table.head(_MOST_ROWS).to_pandas()
+    table = pyarrow.dataset.dataset(statistics / TABLE)
+    train = (field("split") == "train") & (field("reason") == "")
+    # Each file is a part of one span. With every n-th row, a window of spans is represented as a whole.
+    step = max(1, math.ceil(table.count_rows(filter=train) / _MOST_ROWS))
+    rows, seen = [], 0
+    for batch in table.to_batches(columns=["mean", "mean_square", "sharpness"], filter=train):
+        rows.append(batch.take(pa.array(range(-seen % step, len(batch), step), pa.int64())))
+        seen += len(batch)
+    chosen = pa.Table.from_batches(rows).to_pandas()
     return Looks.of(
-        look_measures(np.stack(rows["mean"]), np.stack(rows["mean_square"]), rows.sharpness.to_numpy(float))
+        look_measures(np.stack(chosen["mean"]), np.stack(chosen["mean_square"]), chosen.sharpness.to_numpy(float))
     )

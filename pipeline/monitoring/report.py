@@ -112,10 +112,17 @@ class MonitorReport(Group):
     @property
     def first_alert(self) -> str:
         """Description of the first alert; empty without alerts."""
+        return next(iter(self.version_alerts.values()), "")
+
+    @property
+    def version_alerts(self) -> dict[str, str]:
+        """Description of the first alert of each version that has one, in the order of the windows."""
+        first: dict[str, str] = {}
         for window in self.windows:
-            for alert in window.alerts:
-                return f"window {window.number} of version {window.version}: {alert.check}: {alert.text}"
-        return ""
+            for alert in window.alerts[:1]:
+                text = f"window {window.number} of version {window.version}: {alert.check}: {alert.text}"
+                first.setdefault(str(window.version), text)
+        return first
 
     @property
     def exit(self) -> Exit:

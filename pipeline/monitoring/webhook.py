@@ -23,9 +23,14 @@ _TRANSIENT = (429, 500, 502, 503, 504)
 
 
 class Webhook:
-    """Sender of messages, which pauses after a failure, so that a webhook that does not answer delays nothing else."""
+    """Sender of messages, which pauses after a failure, so that a webhook that does not answer delays nothing else.
 
-    def __init__(self) -> None:
+    Args:
+        follow: messages are sent several times. False: they are sent once, so that no pause needs to be reported.
+    """
+
+    def __init__(self, follow: bool) -> None:
+        self._follow = follow
         self._paused_until = 0.0  # in seconds of `time.monotonic`
 
     def send_all(self, address: SecretStr, messages: Sequence[dict[str, Any]]) -> None:
@@ -51,9 +56,9 @@ class Webhook:
                 send(address, content)
             except ServerError as error:
                 self._paused_until = time.monotonic() + _PAUSE
+                pause = f"; those of the next {_PAUSE / 60:g} minutes will not be sent either" if self._follow else ""
                 raise ServerError(
-                    f"{error}. Windows with alerts that were not sent: {len(messages) - place:,}; those of the next "
-                    f"{_PAUSE / 60:g} minutes will not be sent either"
+                    f"{error}. Windows with alerts that were not sent: {len(messages) - place:,}{pause}"
                 ) from None
 
 

@@ -23,6 +23,10 @@ _LATE = (
     "an answer that is more than one window late: answers may arrive late by the length of a window. Use longer "
     "windows, or read the logs without --follow"
 )
+_EARLY = (
+    "a time in the future: --follow uses an answer if its time is in the current or the next window. Log the time "
+    "zone, or correct the clock of the client or of this machine"
+)
 
 
 class Far(NamedTuple):
@@ -117,7 +121,7 @@ class Windows:
         classes: number of its classes.
         images: number of answers in a window; None if windows are divided by time.
         seconds: length of a window, if they are divided by time. Windows begin at multiples of it since 1970.
-        problems: counts answers that come after their window was complete.
+        problems: counts answers that come after their window was complete, or are from the future.
         keep_open: whether windows of time are only yielded by `finish`. This is right for complete logs, whose files
             are read one after the other even if they cover the same time.
     """
@@ -137,30 +141,37 @@ class Windows:
         self._newest = 0  # number of the newest period of time
         self._problems = problems
 
-    def add(self, measured: Sequence[MeasuredAnswer]) -> Iterator[Sums]:
+    def add(self, measured: Sequence[MeasuredAnswer], now: float) -> Iterator[Sums]:
         """Add answers, and yield the windows that are complete.
 
         A window of time is complete when an answer is more than one window later, so answers may arrive late by up to
-        the length of a window. With `keep_open`, no window of time is complete before `finish`. Answers without a time
-        are not added to windows of time.
+        the length of a window. An answer whose time is after the next window is not added: its clock is wrong. With
+        `keep_open`, no window of time is complete before `finish`, and answers from the future are added, too. Answers
+        without a time are not added to windows of time.
+
+        Args:
+            measured: the answers.
+            now: seconds since 1970.
         """
         closes_by_time = self._seconds is not None and not self._keep_open
+        current = int(now // self._seconds) if self._seconds else 0
         start = 0
         for period, end in self._parts(measured):
             part = measured[start:end]
             start = end
             if period is None or not part:
                 continue
-            if closes_by_time and period < self._newest - 1:
+            if closes_by_time and not self._newest - 1 <= period <= current + 1:
                 for item in part:
-                    self._problems.add(_LATE, item.answer.place)
+                    self._problems.add(_LATE if period <= current else _EARLY, item.answer.place)
                 continue
             if period not in self._open:
                 self._open[period] = Sums(self._version, self._classes)
                 for old in sorted(self._open)[:-PICTURED_WINDOWS]:
                     self._open[old].drop_pictures()
             self._open[period].add(part)
-            self._newest = max(self._newest, period)
+            # A clock that is ahead must not make the answers of right clocks late.
+            self._newest = max(self._newest, min(period, current))
             for complete in sorted(self._open):
                 is_full = self._images is not None and len(self._open[complete]) >= self._images
                 if is_full or (closes_by_time and complete < self._newest - 1):

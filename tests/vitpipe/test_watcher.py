@@ -114,12 +114,13 @@ def test_a_span_is_trained_on_once(pipeline):
     assert pipeline.trained[1:] == [(3, "span 3 appeared; the last training was on span 1")]
 
 
-def record_monitoring(pipeline, alerts, versions="1"):
-    """Record a report of the monitor, which reads the artifact of a push."""
+def record_monitoring(pipeline, alerts, versions="1", **properties):
+    """Record a report of the monitor, as an earlier version of vitpipe did, with more properties."""
     address = Address(file=pipeline.settings.folder / "metadata.db")
     recorder = StandaloneRecorder(address, "cats", pipeline.settings.folder / "root", MONITOR)
     with recorder.recorded([]) as output:
         output.properties |= {"alerts": alerts, "versions": versions, "first_alert": "drift_colour: it is dark"}
+        output.properties |= properties
 
 
 def push(pipeline, version):
@@ -148,6 +149,20 @@ def test_on_drift_a_new_span_waits_for_an_alert(pipeline):
     pipeline.add_span(3)
     pipeline.once()
     assert pipeline.spans == [1, 2]
+
+
+def test_on_drift_an_alert_about_another_version_starts_no_training(pipeline):
+    pipeline.on_drift = True
+    push(pipeline, 1)
+    push(pipeline, 2)
+    pipeline.add_span(1)
+    for alerts in '{"1": "it is dark"}', "{}", '["2"]', "no JSON":
+        record_monitoring(pipeline, alerts=1, versions="1, 2", version_alerts=alerts)
+        pipeline.once()
+    assert pipeline.spans == [] and "waits for an alert" in pipeline.messages[-1]
+    record_monitoring(pipeline, alerts=2, versions="1, 2", version_alerts='{"1": "it is dark", "2": "it is red"}')
+    pipeline.once()
+    assert pipeline.triggers == ["drift"] and pipeline.trained[-1][1].startswith("it is red (artifact ")
 
 
 def test_on_drift_an_alert_starts_a_training_on_the_span_that_waits(pipeline):

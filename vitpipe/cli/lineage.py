@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.tree import Tree
 
+from pipeline.console.logs import runs_option
 from pipeline.console.terminal import print_json, print_line, printable
 from pipeline.drawing.lineage import Branch, as_json, describe, dot, mermaid, tree
 from pipeline.metadata.reader import reader
@@ -67,7 +68,7 @@ def lineage(
         for run in involved:
             code, reason = run.facts.get("code_version", "unknown"), run.facts.get("reason")
             print_line(
-                f"run {run.name}: code {code}, settings by `vitpipe runs show {run.name} --json`"
+                f"run {run.name}: code {code}, settings by `vitpipe runs show {run.name} --json{runs_option(runs)}`"
                 + (f", {reason}" if reason else "")
             )
 

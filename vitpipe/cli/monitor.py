@@ -13,7 +13,7 @@ import typer
 
 from components.errors import Exit, ServerError, UsageError
 from pipeline.console.display import Display
-from pipeline.console.logs import own_stderr, redirected
+from pipeline.console.logs import own_stderr, redirected, runs_option
 from pipeline.console.terminal import json_text, print_json, print_line
 from pipeline.error_messages import explain_error
 from vitpipe.cli.options import Json, Runs
@@ -53,7 +53,8 @@ def monitor(
         str, typer.Option(metavar="N|TIME", help="Answers in a window, or its length, such as `30m`, `1h` or `1d`.")
     ] = "1000",
     follow: Annotated[
-        bool, typer.Option("--follow", help="Continue to read what is appended to the logs. Stop with Ctrl-C.")
+        bool,
+        typer.Option("--follow", help="Continue to read what is appended to the logs. Stop with Ctrl-C or SIGTERM."),
     ] = False,
     since: Annotated[
         str | None,
@@ -86,6 +87,7 @@ def monitor(
     """
     if follow and sample:
         raise UsageError("--sample and --follow cannot be used together: leave one of them out")
+    signal.signal(signal.SIGTERM, terminate)
     status = _Status()
     with status.shown("reading the reference of the model"):
         from pipeline.monitoring.arguments import engine, is_engine_setting
@@ -101,7 +103,6 @@ def monitor(
         number = sample_images if sample else 0
         opened = Monitor(name, logs, labels, window, overrides or (), runs, number, follow, since, status.update)
     if follow:
-        signal.signal(signal.SIGTERM, terminate)
         raise typer.Exit(_follow(opened, status, as_json))
     with ExitStack() as stack:
         if run_tasks:
@@ -156,8 +157,8 @@ class _Status:
         self._display.line(f"warning: {message}")
 
 
-def _follow(opened: "Monitor", status: _Status, as_json: bool) -> Exit:
-    """Print windows as they are completed, and record them, until Ctrl-C."""
+def _follow(opened: "Monitor", status: _Status, as_json: bool) -> int:
+    """Print windows as they are completed, and record them, until Ctrl-C or SIGTERM. Return the exit code."""
     unrecorded: list[Window] = []
     ends = {Exit.OK}
     counts: dict[str, int] = {}  # of the problems that were printed
@@ -201,11 +202,13 @@ def _follow(opened: "Monitor", status: _Status, as_json: bool) -> Exit:
     stopped: list[int] = []
 
     def stop(signal_number: int, _: object) -> None:
-        # The answers that were read must reach their windows first. A second Ctrl-C interrupts that.
+        # The answers that were read must reach their windows first. A second signal interrupts that.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, terminate)
         stopped.append(signal_number)
 
-    signal.signal(signal.SIGINT, stop)
+    for signal_number in signal.SIGINT, signal.SIGTERM:
+        signal.signal(signal_number, stop)
     try:
         while not stopped:
             read(final=False)
@@ -217,13 +220,16 @@ def _follow(opened: "Monitor", status: _Status, as_json: bool) -> Exit:
     finally:
         if unrecorded:
             record()
+    if signal.SIGTERM in stopped:
+        return 128 + signal.SIGTERM
     return max(ends, key=(Exit.OK, Exit.NOT_BLESSED, Exit.DATA_REFUSED).index)
 
 
 def _record(opened: "Monitor", report: "MonitorReport", status: _Status) -> "RecordedReport":
     with status.shown("recording the report"):
         recorded = opened.record(report)
-    print_line(f"report: artifact {recorded.artifact}, see `vitpipe lineage {recorded.artifact}`", sys.stderr)
+    options = f"--pipeline {opened.name}{runs_option(opened.runs)}"
+    print_line(f"report: artifact {recorded.artifact}, see `vitpipe lineage {recorded.artifact} {options}`", sys.stderr)
     return recorded
 
 

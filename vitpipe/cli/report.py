@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from components.errors import NotFound, StoreError
-from pipeline.console.logs import display_path
+from pipeline.console.logs import display_path, runs_option
 from pipeline.console.terminal import print_json, print_line
 from pipeline.metadata.stores import find_run
 from pipeline.outcome import REPORT
@@ -64,7 +64,8 @@ def _folder(name: str, runs: Path) -> Path:
     if not (folder / PAGE).is_file():
         why = "its files were removed" if was_written else "the run crashed, is running, or is older than reports"
         raise NotFound(
-            f"run {run.name} has no report in {display_path(folder)}: {why}; `vitpipe why {run.name}` says more"
+            f"run {run.name} has no report in {display_path(folder)}: {why}; "
+            f"`vitpipe why {run.name}{runs_option(runs)}` says more"
         )
     return folder
 

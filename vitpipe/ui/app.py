@@ -30,7 +30,7 @@ from vitpipe.ui.headline import headline
 from vitpipe.ui.history import MOST_RUNS, figures, moments
 from vitpipe.ui.key_figures import key_figures
 from vitpipe.ui.listing import SIZE, page_of, runs_page
-from vitpipe.ui.traffic import farthest, traffic
+from vitpipe.ui.traffic import MOST_WINDOWS, traffic
 from vitpipe.ui.training import training
 
 _SERVER = "@server"  # name of a store on a server, in addresses; no pipeline can have it
@@ -188,8 +188,8 @@ def create_app(runs: Path, host: str = "127.0.0.1", token: str | None = None) ->
             artifact=around.artifacts[artifact],
             around=around,
             store=store,
-            windows=windows,
-            farthest=farthest(windows),
+            traffic=windows,
+            most_windows=MOST_WINDOWS,
         )
 
     @app.get("/<store>/artifacts/<int(max=9223372036854775807):artifact>/<any(up, down):direction>")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.console.logs import runs_option
 from pipeline.metadata.properties import UnreadableError
 from pipeline.result.run_result import RunResult, RunState
 from pipeline.result.verdict import verdict
@@ -40,7 +41,7 @@ def headline(result: RunResult, training: Training | None, runs: Path) -> Headli
         runs: Folder of the run folders, as the user named it.
     """
     state, name = result.state, shlex.quote(result.name)
-    where = "" if runs == Path("runs") else f" --runs {shlex.quote(str(runs))}"
+    where = runs_option(runs)
     run = f"vitpipe {'tune' if result.is_tuning else 'run'} -c {_config(result)}"
     why = Command("Show all checks with their values and bounds", f"vitpipe why {name}{where}")
     match state:

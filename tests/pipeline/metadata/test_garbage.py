@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -88,6 +89,20 @@ def test_tables_of_measured_shards_stay_while_an_artifact_contains_them(folder):
     assert unused.exists()
     collect_garbage(1, runs=folder)
     assert used.exists() and not unused.exists()
+
+
+def test_temporary_folders_of_killed_monitors_are_removed_after_a_week(folder):
+    used, abandoned, link = (folder / "sample" / f".monitor-{name}" for name in ("used", "abandoned", "link"))
+    for scratch in used, abandoned, folder / "other":
+        scratch.mkdir()
+        (scratch / "0").touch()
+    link.symlink_to(folder / "other")
+    for scratch, days in (used, 6), (abandoned, 8), (link, 8):
+        os.utime(scratch, (time.time() - days * 86_400,) * 2, follow_symlinks=False)
+    collect_garbage(1, runs=folder, dry_run=True)
+    assert abandoned.exists()
+    collect_garbage(1, runs=folder)
+    assert (used / "0").exists() and not abandoned.exists() and (folder / "other" / "0").exists()
 
 
 def test_artifacts_that_no_kept_run_needs_are_removed_and_marked_as_deleted(folder, monkeypatch, capsys):

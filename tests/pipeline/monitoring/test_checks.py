@@ -29,6 +29,7 @@ CLASSES = ["cat", "dog", "fox"]
 FRAMING = Framing(32)
 IMAGES = [encoded(picture(seed)) for seed in range(150)]
 TESTED = 600
+NOW = 200.0  # seconds since 1970
 CHECKS = [
     "errors",
     "invalid_images",
@@ -85,7 +86,7 @@ def windows_of(answers, reference, size=100, settings=None, gate=None, problems=
     windows = Windows(1, 3, size, None, problems)
     sums = []
     for start in range(0, len(answers), 64):
-        sums += windows.add(measure_batch(answers[start : start + 64], reference, {}, problems))
+        sums += windows.add(measure_batch(answers[start : start + 64], reference, {}, problems), NOW)
     sums += windows.finish()
     gate, settings = gate or DataGateSettings(), settings or MonitorSettings()
     return [judge(one, reference, number, gate, settings) for number, one in enumerate(sums, start=1)]
@@ -116,7 +117,7 @@ def test_open_windows_hold_no_images_and_only_the_newest_have_pictures(reference
     windows = Windows(1, 3, None, 60, Problems(), keep_open=True)
     answers = [replace(answer, time=60.0 * (number // 20)) for number, answer in enumerate(traffic(100))]
     for _ in range(2):  # as logs of two servers that cover the same time
-        assert not [*windows.add(measure_batch(answers, reference, {}, Problems()))]
+        assert not [*windows.add(measure_batch(answers, reference, {}, Problems()), NOW)]
     sums = [*windows.finish()]
     assert [len(one) for one in sums] == [40] * 5 and [len(one.farthest) for one in sums] == [8] * 5
     pictures = [{bool(far.picture) for far in one.farthest} for one in sums]
@@ -225,7 +226,7 @@ def test_windows_of_time(reference):
     windows = Windows(1, 3, None, 60, problems)
     times = [0, 59, 60, 30, 119, 181, 10, 200]
     answers = [Answer(f"at {time}", time=time) for time in times]
-    complete = [*windows.add(measure_batch(answers, reference, {}, problems))]
+    complete = [*windows.add(measure_batch(answers, reference, {}, problems), NOW)]
     assert [(sums.start, sums.end, len(sums)) for sums in complete] == [(0, 59, 3), (60, 119, 2)]
     assert [len(sums) for sums in windows.finish()] == [2]
     assert [*problems.places.values()] == [["at 10"]]
@@ -241,3 +242,15 @@ def test_sizes_of_windows():
 def report(windows):
     values = {"pipeline": "x", "created": "2026-01-01T00:00:00Z", "logs": "x", "false_alerts": 0.001, "problems": []}
     return MonitorReport(windows=windows, **values)
+
+
+def test_a_report_has_the_first_alert_of_each_version(reference):
+    dark, *_ = windows_of(traffic(100, change=lambda pixels: pixels // 3), reference)
+    usual, *_ = windows_of(traffic(100), reference)
+    versions = [usual, dark, dark, usual.model_copy(update={"version": 2}), dark.model_copy(update={"version": 3})]
+    windows = [window.model_copy(update={"number": number}) for number, window in enumerate(versions, start=1)]
+    found = report(windows)
+    assert [*found.version_alerts] == ["1", "3"] and found.first_alert == found.version_alerts["1"]
+    assert found.first_alert.startswith("window 2 of version 1: drift_")
+    assert found.version_alerts["3"].startswith("window 5 of version 3: drift_")
+    assert (report([usual]).version_alerts, report([usual]).first_alert) == ({}, "")

@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from components.errors import ServerError
 from pipeline.monitoring import webhook as module
-from pipeline.monitoring.webhook import TRIES, send
+from pipeline.monitoring.webhook import TRIES, Webhook, send
 from tests.helpers.webhook import webhook
 
 
@@ -62,3 +62,15 @@ def test_a_server_that_does_not_run(hook):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     assert "tried 3 times: Connection refused" in refused(f"http://user:s3cret@127.0.0.1:{port}/s3cret")
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_a_pause_is_reported_only_if_more_messages_may_follow(hook, follow):
+    sender, address = Webhook(follow), SecretStr(hook.address)
+    hook.statuses = [200, 404]
+    with pytest.raises(ServerError, match=r"404 .*Windows with alerts that were not sent: 2") as error:
+        sender.send_all(address, [{"text": "one"}, {"text": "two"}, {"text": "three"}])
+    assert ("those of the next 5 minutes will not be sent either" in str(error.value)) == follow
+    with pytest.raises(ServerError, match="in the last 5 minutes, so windows with alerts were not sent: 1"):
+        sender.send_all(address, [{"text": "four"}])
+    assert len(hook.messages) == 2

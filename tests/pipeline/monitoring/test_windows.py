@@ -11,6 +11,7 @@ from pipeline.monitoring.windows import Windows
 
 HOUR = 3600
 DAY = 1_704_153_600  # 2024-01-02
+NOON = DAY + 12 * HOUR
 FILES = ("server-1.jsonl", "server-2.jsonl", "server-3.jsonl")
 
 
@@ -32,7 +33,9 @@ def windows_of(folder, keep_open):
         for record in LogFiles(folder, problems).read()
         for answer in parse(record, problems)
     ]
-    complete = [sums for place in range(len(measured)) for sums in windows.add(measured[place : place + 1])]
+    complete = [
+        sums for place in range(len(measured)) for sums in windows.add(measured[place : place + 1], DAY + 23 * HOUR)
+    ]
     return complete, [*windows.finish()], problems
 
 
@@ -53,5 +56,20 @@ def test_windows_of_answers_are_complete_when_they_are_full(day):
     windows = Windows(1, 3, 10, None, Problems(), keep_open=True)
     [record, *_] = LogFiles(day, Problems()).read()
     [answer] = parse(record, Problems())
-    complete = [*windows.add([MeasuredAnswer(answer, 1, NO_CLASS, None, None)] * 25)]
+    complete = [*windows.add([MeasuredAnswer(answer, 1, NO_CLASS, None, None)] * 25, DAY)]
     assert [len(sums) for sums in complete] == [10, 10] and [len(sums) for sums in windows.finish()] == [5]
+
+
+@pytest.mark.parametrize(("hours", "places"), [(1, []), (2, ["day.jsonl:2"]), (23, ["day.jsonl:2"])])
+def test_an_answer_from_the_future_makes_no_other_one_late(tmp_path, hours, places):
+    times = [0, hours, *[0.01 * number for number in range(90)], -0.5]
+    lines = [json.dumps({"error": "x", "time": NOON + hour * HOUR}) + "\n" for hour in times]
+    (tmp_path / "day.jsonl").write_text("".join(lines))
+    problems = Problems()
+    windows = Windows(1, 3, None, HOUR, problems)
+    for record in LogFiles(tmp_path, problems).read():
+        [answer] = parse(record, problems)
+        assert not [*windows.add([MeasuredAnswer(answer, 1, NO_CLASS, None, None)], NOON)]
+    assert sum(len(sums) for sums in windows.finish()) == len(times) - len(places)
+    assert [*problems.places.values()] == ([places] if places else [])
+    assert all("a time in the future" in reason for reason in problems.counts)

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,6 +22,7 @@ from pipeline.metadata.reader import reader
 from pipeline.monitoring.monitor import Monitor
 from pipeline.settings.beam import BeamSettings
 from tests.helpers.command import command, on_terminal, vitpipe
+from tests.helpers.stores import make_store
 from tests.helpers.traffic import ask, json_line, prediction_log, write_records
 from tests.helpers.webhook import webhook
 from vitpipe.ui.app import create_app
@@ -101,6 +104,16 @@ def test_dark_traffic_exits_with_3_and_is_recorded(served, in_this_process, log)
     assert artifact.properties["alerts"] >= 3
 
 
+def test_the_printed_command_shows_the_report_among_several_pipelines(served, in_this_process, tmp_path):
+    runs = tmp_path / "all runs"
+    shutil.copytree(served / "runs" / "sample", runs / "sample")
+    make_store(runs / "other" / "metadata.db", "other", runs=1)
+    done = in_this_process(tmp_path, "monitor", "sample", "--logs", served / "clean.jsonl", "--runs", "all runs")
+    [line] = re.findall(r"^report: artifact \d+, see `vitpipe (.*)`$", done.stderr, re.MULTILINE)
+    done = in_this_process(tmp_path, *shlex.split(line))
+    assert done.returncode == 0 and done.stdout.startswith("MonitorReport "), done.stderr
+
+
 def test_pages_show_the_windows_beside_the_model(served, in_this_process):
     in_this_process(served, "monitor", "sample", "--logs", "dark.jsonl")
     client = create_app(served / "runs").test_client()
@@ -108,8 +121,10 @@ def test_pages_show_the_windows_beside_the_model(served, in_this_process):
         pushed, report = store.artifacts("PushedModel")[0], store.artifacts("MonitorReport")[0]
     for artifact in pushed, report:
         page = client.get(f"/sample/artifacts/{artifact.id}").text
-        assert page.count('id="traffic"') == 1 and "alert: drift_brightness" in page
-        assert page.count('<img src="data:image') == 8
+        assert page.count('id="traffic"') == 1 and f'<a class="stop" href="#window-{report.id}-1"' in page
+        assert 'id="stop-drift_brightness"' in page
+        assert page.count("<details open>") == 1
+    assert page.count('<img src="data:image') == 8  # the page of the model shows other reports, too
     other = client.get("/sample/artifacts/1").text
     assert 'id="traffic"' not in other
 
@@ -213,7 +228,7 @@ def test_checks_that_the_log_does_not_allow_are_named(served, in_this_process):
     with reader(Address(file=served / "runs" / "sample" / "metadata.db")) as store:
         report = store.artifacts("MonitorReport")[0]
     page = client.get(f"/sample/artifacts/{report.id}").text
-    assert page.count("not checked: ") == 6 and "no answer has an image that can be used" in page
+    assert page.count("(not checked: ") == 6 and page.count("no answer has an image that can be used") == 1
 
 
 def test_answers_that_the_model_cannot_have_given_raise_an_alert(served, in_this_process):
@@ -278,8 +293,9 @@ def test_wrong_usage(served, in_this_process, arguments):
     assert in_this_process(served, "monitor", *arguments).returncode == 2
 
 
-def test_follow_reads_what_is_appended(served, hook):
-    log = served / "growing.jsonl"
+@pytest.mark.parametrize(("end", "code"), [(signal.SIGINT, 3), (signal.SIGTERM, 143)])
+def test_follow_reads_what_is_appended(served, hook, end, code):
+    log = served / f"growing-{code}.jsonl"
     lines = (served / "dark.jsonl").read_text().splitlines(keepends=True)
     log.write_text("".join(lines[:150]))
     arguments = ["monitor", "sample", "--logs", log, "--window", "100", "--follow", "--json"]
@@ -290,7 +306,7 @@ def test_follow_reads_what_is_appended(served, hook):
         with log.open("a") as file:
             file.write("".join(lines[150:220]))
         second = json.loads(process.stdout.readline())
-        process.send_signal(signal.SIGINT)
+        process.send_signal(end)
         rest, errors = process.communicate(timeout=120)
     finally:
         process.kill()
@@ -298,7 +314,7 @@ def test_follow_reads_what_is_appended(served, hook):
     last = json.loads(rest)
     assert [window["number"] for window in (first, second, last)] == [1, 2, 3]
     assert [window["answers"] for window in (first, second, last)] == [100, 100, 20]
-    assert process.returncode == 3, errors
+    assert process.returncode == code, errors
     assert alerts(first) and alerts(second) and errors.count("report: artifact") == 3
     assert not alerts(last)  # it is too small
     assert [one["window"]["number"] for one in hook.messages] == [1, 2]
