@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from components.errors import UsageError
 from pipeline.monitoring.measured import MeasuredAnswer
+from pipeline.monitoring.serving_log import Answer
 from trainer.disk import sync_tree
 
 TABLE = "labels.csv"  # which a person completes, and `vitpipe data prepare images --source` reads
@@ -163,7 +164,7 @@ def write_sample(
                 answer = classes[version][item.index] if item.index >= 0 else ""
                 confidence = "" if item.confidence is None else f"{item.confidence:.4f}"
                 label = classes[version][item.label] if item.label is not None and item.label >= 0 else ""
-                table.writerow([path, label, item.answer.key, answer, confidence, reason, version, item.answer.place])
+                table.writerow([path, label, _id(item.answer), answer, confidence, reason, version, item.answer.place])
                 reasons[reason] += 1
         facts = {**origin, "images": reasons.total(), "reasons": reasons}
         (temporary / ORIGIN).write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
@@ -174,6 +175,15 @@ def write_sample(
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return reasons.total()
+
+
+def _id(answer: Answer) -> str:
+    """Return the id of an answer, or the sha256 of its image if a spreadsheet or a terminal could interpret the id.
+
+    Spreadsheets take a text that begins with one of `=+-@` for a formula.
+    """
+    is_plain = answer.id.isprintable() and not answer.id.startswith(("=", "+", "-", "@"))
+    return answer.id if answer.id and is_plain else answer.digest
 
 
 def _digest(item: MeasuredAnswer) -> str:
