@@ -124,10 +124,17 @@ def check_folder(folder: Path) -> None:
     """Check that a sample can be written.
 
     Raises:
-        UsageError: if the folder exists.
+        UsageError: if the folder exists, or cannot be made.
     """
-    if folder.exists() or folder.is_symlink():
-        raise UsageError(f"--sample {folder} exists: name a new folder")
+    try:
+        if folder.exists() or folder.is_symlink():
+            raise UsageError(f"--sample {folder} exists: name a new folder")
+        parent = next(parent for parent in folder.absolute().parents if parent.exists())
+        Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=parent)).rmdir()
+    except OSError as error:
+        raise UsageError(
+            f"--sample {folder} cannot be written ({error.strerror}): name a folder where this user may write"
+        ) from None
 
 
 def write_sample(
@@ -145,7 +152,7 @@ def write_sample(
         The number of images.
 
     Raises:
-        UsageError: if the folder exists.
+        UsageError: if the folder exists, or cannot be made.
     """
     check_folder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)

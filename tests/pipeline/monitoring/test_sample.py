@@ -9,7 +9,7 @@ import pytest
 
 from components.errors import UsageError
 from pipeline.monitoring.measured import MeasuredAnswer
-from pipeline.monitoring.sample import Choice, Sampler, write_sample
+from pipeline.monitoring.sample import Choice, Sampler, check_folder, write_sample
 from pipeline.monitoring.serving_log import Answer
 
 
@@ -79,6 +79,15 @@ def test_an_id_that_a_spreadsheet_or_a_terminal_could_interpret_is_replaced_by_t
     with (tmp_path / "new" / "labels.csv").open(newline="") as file:
         first, second = csv.DictReader(file)
     assert first["id"] == hashlib.sha256(item.answer.image).hexdigest() and second["id"] == "a-1=2"
+
+
+def test_a_place_that_cannot_be_written_is_noticed_before_anything_is_read(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in tmp_path / "file" / "new", tmp_path / ("x" * 300):
+        with pytest.raises(UsageError, match="cannot be written"):
+            check_folder(folder)
+    check_folder(tmp_path / "a" / "b" / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_sample_replaces_no_folder(tmp_path):

@@ -490,6 +490,17 @@ def test_a_missing_log_is_a_problem_only_at_the_end(tmp_path):
     assert new_ids(files, final=True) == [] and [*problems.places.values()] == [["log.jsonl (FileNotFoundError)"]]
 
 
+@pytest.mark.parametrize("name", ["LOG.JSONL", "log.JsonL.1", "LOG.TFRECORD", "log.TFRecord-00000-of-00001"])
+def test_the_ending_of_a_log_may_have_upper_case(tmp_path, name):
+    if "jsonl" in name.lower():
+        (tmp_path / name).write_text(lines("a"))
+    else:
+        write_records(tmp_path / name, [prediction_log([IMAGE], [ANSWER])])
+    for path in tmp_path, tmp_path / name:
+        answers, problems = read(path)
+        assert len(answers) == 1 and not problems.counts
+
+
 @pytest.mark.parametrize("name", ["access.log", "log.jsonl.gz", "log.json", "tfrecord"])
 def test_a_named_file_that_is_not_a_log(tmp_path, name):
     (tmp_path / name).write_text(lines("a"))
