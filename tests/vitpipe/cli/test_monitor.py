@@ -247,7 +247,7 @@ def test_images_that_are_missing_raise_an_alert(served, in_this_process):
     (served / "missing.jsonl").write_text("".join(missing))
     done = in_this_process(served, "monitor", "sample", "--logs", "missing.jsonl")
     assert done.returncode == 3 and "300 of 300 images cannot be used" in done.stderr
-    assert done.stdout.rstrip().endswith(" 1 alert")
+    assert done.stdout.rstrip().endswith("\t1 alert")
     assert "300 in the log: an image file that is missing" in done.stderr
 
 
