@@ -167,9 +167,9 @@ def _json_probabilities(values: object) -> np.ndarray | None:
 
 def _json_image(row: dict[str, Any], folder: Path) -> bytes | None:
     encoded, name = row.get("image_bytes"), row.get("image")
-    if isinstance(encoded, dict):  # as TensorFlow Serving's REST protocol writes bytes
-        encoded = encoded.get("b64")
     if encoded is not None:
+        if isinstance(encoded, dict):  # as TensorFlow Serving's REST protocol writes bytes
+            encoded = encoded.get("b64")
         if not isinstance(encoded, str):
             raise _BadRecord(_NOT_BASE64)
         if len(encoded) > MAX_BYTES * 4 // 3 + 4:

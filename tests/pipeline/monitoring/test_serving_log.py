@@ -188,11 +188,12 @@ def test_images_that_are_too_large_or_not_base64(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.monitoring.serving_log.MAX_BYTES", 1000)
     monkeypatch.setattr(log_files, "MAX_LINE", 5000)
     lines = [json_line(bytes(2000)), '{"image_bytes": "%%"}\n', json_line(bytes(9000)), json_line(b"small")]
+    lines.append(json_line(image_bytes={"b64": None}))
     (tmp_path / "log.jsonl").write_text("".join(lines))
     answers, problems = read(tmp_path)
-    assert [answer.image for answer in answers] == [None, None, b"small"]
-    assert [answer.lost_image for answer in answers] == [True, True, False]
-    assert sorted(problems.counts.values()) == [1, 1, 1]
+    assert [answer.image for answer in answers] == [None, None, b"small", None]
+    assert [answer.lost_image for answer in answers] == [True, True, False, True]
+    assert sorted(problems.counts.values()) == [1, 1, 2]
 
 
 def test_damaged_records(tmp_path):
