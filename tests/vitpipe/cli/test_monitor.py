@@ -244,8 +244,8 @@ def test_a_log_without_a_usable_answer_exits_with_3(served, in_this_process):
 def test_images_that_are_missing_raise_an_alert(served, in_this_process):
     lines = [json.loads(line) for line in (served / "clean.jsonl").read_text().splitlines()]
     missing = [json_line(image=f"{line['id']}.png", probabilities=line["probabilities"]) for line in lines]
-    (served / "missing.jsonl").write_text("".join(missing))
-    done = in_this_process(served, "monitor", "sample", "--logs", "missing.jsonl")
+    (served / "lost.jsonl").write_text("".join(missing))
+    done = in_this_process(served, "monitor", "sample", "--logs", "lost.jsonl")
     assert done.returncode == 3 and "300 of 300 images cannot be used" in done.stderr
     assert done.stdout.rstrip().endswith("\t1 alert")
     assert "300 in the log: an image file that is missing" in done.stderr
