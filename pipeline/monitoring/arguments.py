@@ -11,6 +11,7 @@ from components.data.ingest import rows
 from components.errors import UsageError
 from pipeline.beam import check_job_service
 from pipeline.beam_tasks import TaskRunner
+from pipeline.monitoring.serving_log import MAX_ID, answer_id
 from pipeline.settings import LayeredSettings, explicit_sources, merge_sources
 from pipeline.settings.beam import BeamSettings
 
@@ -65,10 +66,11 @@ def since_time(text: str) -> float:
 
 
 def read_labels(table: Path | None) -> dict[str, str]:
-    """Return the true classes by id, or an empty dict without a table. Rows without a label are left out.
+    """Return the true classes by id, or an empty dict without a table. Rows without an id or a label are left out.
 
     Raises:
-        UsageError: if the path is not a table with the columns `id` and `label`.
+        UsageError: if the path is not a table with the columns `id` and `label`, no row has both, or two rows
+            contradict each other.
         DataRefused: if the table cannot be read.
     """
     if table is None:
@@ -79,11 +81,19 @@ def read_labels(table: Path | None) -> dict[str, str]:
         raise UsageError(f"--labels {table} is not a file: name a table with the columns id and label")
     if missing := {"id", "label"} - {*rows.columns(table)}:
         raise UsageError(f"--labels {table} has no column {' and no column '.join(sorted(missing))}: add it")
-    return {
-        str(row.cells["id"]): label
-        for row in rows.rows(table, ["id", "label"])
-        if (label := rows.class_name(row.cells.get("label"))) is not None and row.cells.get("id") is not None
-    }
+    labels: dict[str, str] = {}
+    for where, cells in rows.rows(table, ["id", "label"]):
+        id, label = answer_id(cells.get("id")), rows.class_name(cells.get("label"))
+        if not 0 < len(id) <= MAX_ID or label is None:
+            continue
+        if labels.setdefault(id, label) != label:
+            raise UsageError(
+                f"--labels {table}: {where}: id {id!r} has the label {label!r}, but an earlier row has "
+                f"{labels[id]!r}: keep one of them"
+            )
+    if not labels:
+        raise UsageError(f"--labels {table}: no row has an id and a label that are texts or whole numbers: enter some")
+    return labels
 
 
 def engine(overrides: Sequence[str], repeated: Callable[[str], None]) -> TaskRunner | None:

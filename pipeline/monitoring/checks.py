@@ -99,7 +99,7 @@ def judge(
             sums.invalid,
             sums.answers,
             "images cannot be used",
-            "find out which client sends them; `invalid` in the report has the reasons",
+            "find out which client sends them; `undecodable` and `problems` in the report have the reasons",
         )
         share(
             "unreadable_answers",

@@ -25,7 +25,7 @@ _CHUNK = 2**20
 _PART = 2**24  # bytes of a part of a file
 
 # A rotated log has a number or a date after its ending, and TensorFlow writes `.tfrecord-00000-of-00001`.
-_ENDING = re.compile(rf"({re.escape(LINES)}|{re.escape(RECORDS)})(?=[.-]|$)")
+_ENDING = re.compile(rf"({re.escape(LINES)}|{re.escape(RECORDS)})(?=[.-]|$)", re.ASCII | re.IGNORECASE)
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 _IMAGES = (".png", ".jpg", ".jpeg")  # the lines of a log may name images beside it
 
@@ -265,4 +265,4 @@ def valid_text(text: str) -> str:
 def _log_ending(file: Path) -> str | None:
     """Return LINES or RECORDS for the name of a log, otherwise None."""
     endings = _ENDING.findall(file.name)
-    return endings[-1] if endings and not file.name.lower().endswith(_COMPRESSED) else None
+    return endings[-1].lower() if endings and not file.name.lower().endswith(_COMPRESSED) else None

@@ -38,7 +38,8 @@ class MeasuredAnswer:
     @property
     def invalid(self) -> bool:
         """True if the image cannot be used."""
-        return self.answer.valid is False or (self.row is not None and self.row.reason != "")
+        answer = self.answer
+        return answer.lost_image or answer.valid is False or (self.row is not None and self.row.reason != "")
 
 
 class MeasureImages(Protocol):
@@ -96,7 +97,7 @@ def measure_batch(
     Args:
         answers: the answers of one version of a model.
         reference: the reference of that version.
-        labels: true classes by the key of an answer.
+        labels: true classes by the id of an answer, or by the sha256 of its image.
         problems: counts answers that do not fit the model.
         measure: function that measures the images.
     """
@@ -135,7 +136,11 @@ def _read(answer: Answer, reference: Reference, labels: dict[str, str], problems
                 index, confidence = int(probabilities.argmax()), float(probabilities.max())
         else:
             unreadable = True
-            problems.add(f"an answer that is not a probability for each of the {len(classes)} classes", answer.place)
+            reason = (
+                f"an answer that is not a probability for each of the {len(classes)} classes: log a list of "
+                f"{len(classes)} numbers from 0 to 1 that add up to 1, in index order"
+            )
+            problems.add(reason, answer.place)
     elif answer.class_name:
         if answer.class_name in classes:
             index = classes.index(answer.class_name)
@@ -143,15 +148,17 @@ def _read(answer: Answer, reference: Reference, labels: dict[str, str], problems
                 confidence = answer.confidence
         else:
             unreadable = True
-            problems.add("an answer with a class that the model does not have", f"{answer.place} {answer.class_name!r}")
+            reason = "an answer with a class that the model does not have: log the name as the model returns it"
+            problems.add(reason, f"{answer.place} {answer.class_name!r}")
     label = answer.label
     if label is None and labels:
-        label = labels.get(answer.key)
+        label = labels.get(answer.id) or labels.get(answer.digest)
     # Nobody knows whether an answer is right that the log does not contain, or that cannot be read.
     if label is None or unreadable or (probabilities is None and not answer.class_name):
         return MeasuredAnswer(answer, reference.version, index, confidence, None, unreadable)
     if label not in classes:
-        problems.add("a true label that the model does not have, so its answer is wrong", f"{answer.place} {label!r}")
+        reason = "a true label that the model does not have, so its answer is wrong: correct the label, or leave it out"
+        problems.add(reason, f"{answer.place} {label!r}")
         return MeasuredAnswer(answer, reference.version, index, confidence, OTHER_CLASS)
     return MeasuredAnswer(answer, reference.version, index, confidence, classes.index(label))
 

@@ -35,6 +35,8 @@ from pipeline.monitoring.windows import PICTURED_WINDOWS, Sums
 
 IMAGES = 1000  # default size of a window
 
+_NAMED = 5  # classes that a message names
+
 
 class RecordedReport(NamedTuple):
     """Report in ML Metadata."""
@@ -60,7 +62,7 @@ class Monitor:
         progress: called with the number of answers so far, and the share of the logs that was read.
 
     Raises:
-        UsageError: if a path, a model or its reference does not exist, or a setting is wrong.
+        UsageError: if a path, a model or its reference does not exist, or a setting or the labels are wrong.
         DataRefused: if a record or the labels cannot be read.
         StoreError: if ML Metadata cannot be read.
     """
@@ -90,7 +92,7 @@ class Monitor:
             )
         self.problems = Problems()
         self._files = LogFiles(logs, self.problems)
-        self._labels = read_labels(labels)
+        self._table, self._labels = labels, read_labels(labels)
         self._measure_images: MeasureImages = measure_images_of
         self._webhook = Webhook(follow)
         self._number = 0  # of the last window
@@ -100,6 +102,7 @@ class Monitor:
         newest = self._open(pushed[-1])
         self._versions: dict[int, MonitoredVersion] = {pushed[-1]: newest}
         self._newest = newest
+        self._check_labels(pushed)
         self._since = None if since is None else since_time(since)
         self._earlier_problems = 0  # number of problems that were found before the last answer that is too old
         self._needs_time = bool(self._size.seconds or since)
@@ -125,7 +128,10 @@ class Monitor:
             for answer in parse(record, self.problems):
                 version = self._newest.record.version if answer.version is None else answer.version
                 if self.version(version) is None:
-                    reason = "an answer of a version that is not pushed, or whose reference no longer exists"
+                    reason = (
+                        "an answer of a version that is not pushed, or whose reference no longer exists: log the "
+                        "number of the version's folder, or leave the version out if the newest one answered"
+                    )
                     self.problems.add(reason, f"{answer.place} version {version}: {self._unknown[version]}")
                     continue
                 if self._needs_time and answer.time is None:
@@ -159,8 +165,16 @@ class Monitor:
         for _, of_version in sorted(self._versions.items()):
             for sums in of_version.windows.finish() if final else of_version.windows.expire(time.time()):
                 yield self._judge(of_version, sums)
-        if final and self._labels and self.answered and not self._labelled:
-            self.problems.add("a table of labels of which no id is that of an answer", str(len(self._labels)))
+
+    @property
+    def unused_labels(self) -> str:
+        """Message that no answer so far has a true class; empty if one has, or without a table of labels."""
+        if not self._labels or self._labelled:
+            return ""
+        return (
+            f"--labels {self._table}: none of its {len(self._labels):,} ids, such as {next(iter(self._labels))!r}, is "
+            "that of a usable answer, so they measure no accuracy: write the ids of the log or the sha256 of the images"
+        )
 
     @contextmanager
     def measured_by(self, run_tasks: RunTasks) -> Iterator[None]:
@@ -301,6 +315,19 @@ class Monitor:
             self._folder / str(number), self.runs, self._overrides, self._size, self.problems, not self._follow
         )
 
+    def _check_labels(self, pushed: Sequence[int]) -> None:
+        """Check that a label of the table is a class of a pushed version."""
+        labels = {*self._labels.values()}
+        opened = (self.version(number) for number in reversed(pushed))
+        if not labels or any(not labels.isdisjoint(version.record.classes) for version in opened if version):
+            return
+        classes = self._newest.record.classes
+        more = f" and {len(classes) - _NAMED:,} more" if len(classes) > _NAMED else ""
+        raise UsageError(
+            f"--labels {self._table}: none of its labels, such as {min(labels)!r}, is a class of the model: write the "
+            f"names of its classes, which are {', '.join(map(repr, classes[:_NAMED]))}{more}"
+        )
+
     def _measure(self, batches: dict[int, list[Answer]]) -> Iterator[tuple[int, list[MeasuredAnswer]]]:
         for number, batch in batches.items():
             version = self.version(number)
@@ -346,7 +373,7 @@ def monitor(
         windows because no answer is new. Only the command sends alerts to a webhook.
 
     Raises:
-        UsageError: if a path, a model or its reference does not exist, or a setting is wrong.
+        UsageError: if a path, a model or its reference does not exist, or a setting or the labels are wrong.
         DataRefused: if a record or the labels cannot be read.
         StoreError: if ML Metadata cannot be read or written.
     """

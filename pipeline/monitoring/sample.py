@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from components.errors import UsageError
 from pipeline.monitoring.measured import MeasuredAnswer
+from pipeline.monitoring.serving_log import Answer
 from trainer.disk import sync_tree
 
 TABLE = "labels.csv"  # which a person completes, and `vitpipe data prepare images --source` reads
@@ -123,10 +124,17 @@ def check_folder(folder: Path) -> None:
     """Check that a sample can be written.
 
     Raises:
-        UsageError: if the folder exists.
+        UsageError: if the folder exists, or cannot be made.
     """
-    if folder.exists() or folder.is_symlink():
-        raise UsageError(f"--sample {folder} exists: name a new folder")
+    try:
+        if folder.exists() or folder.is_symlink():
+            raise UsageError(f"--sample {folder} exists: name a new folder")
+        parent = next(parent for parent in folder.absolute().parents if parent.exists())
+        Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=parent)).rmdir()
+    except OSError as error:
+        raise UsageError(
+            f"--sample {folder} cannot be written ({error.strerror}): name a folder where this user may write"
+        ) from None
 
 
 def write_sample(
@@ -144,7 +152,7 @@ def write_sample(
         The number of images.
 
     Raises:
-        UsageError: if the folder exists.
+        UsageError: if the folder exists, or cannot be made.
     """
     check_folder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -163,7 +171,7 @@ def write_sample(
                 answer = classes[version][item.index] if item.index >= 0 else ""
                 confidence = "" if item.confidence is None else f"{item.confidence:.4f}"
                 label = classes[version][item.label] if item.label is not None and item.label >= 0 else ""
-                table.writerow([path, label, item.answer.key, answer, confidence, reason, version, item.answer.place])
+                table.writerow([path, label, _id(item.answer), answer, confidence, reason, version, item.answer.place])
                 reasons[reason] += 1
         facts = {**origin, "images": reasons.total(), "reasons": reasons}
         (temporary / ORIGIN).write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
@@ -174,6 +182,15 @@ def write_sample(
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return reasons.total()
+
+
+def _id(answer: Answer) -> str:
+    """Return the id of an answer, or the sha256 of its image if a spreadsheet or a terminal could interpret the id.
+
+    Spreadsheets take a text that begins with one of `=+-@` for a formula.
+    """
+    is_plain = answer.id.isprintable() and not answer.id.startswith(("=", "+", "-", "@"))
+    return answer.id if answer.id and is_plain else answer.digest
 
 
 def _digest(item: MeasuredAnswer) -> str:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import tenacity
 from pydantic import SecretStr
 
+from components.counts import counted
 from components.errors import ServerError
 from pipeline.console.terminal import json_text, printable
 from pipeline.monitoring.report import Window
@@ -76,11 +77,11 @@ def message(pipeline: str, window: Window, report: str | None) -> dict[str, Any]
     """
     alerts = window.alerts
     more = f" (and {', '.join(alert.check for alert in alerts[1:])})" if len(alerts) > 1 else ""
-    many = "1 alert" if len(alerts) == 1 else f"{len(alerts)} alerts"
     return {
         # Chat programs show this line.
         "text": printable(
-            f"{pipeline}: {many} in window {window.number} of version {window.version}: {alerts[0]}{more}"
+            f"{pipeline}: {counted(len(alerts), 'alert')} in window {window.number} of version {window.version}: "
+            f"{alerts[0]}{more}"
         ),
         "pipeline": pipeline,
         "version": window.version,

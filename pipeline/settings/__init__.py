@@ -559,6 +559,8 @@ def _explain(problem: ErrorDetails, settings: type[BaseModel]) -> str:
         return f"{key} was renamed to {_RENAMED[key]}"
     if key in REMOVED:
         return f"{key} no longer exists, because {REMOVED[key]}: leave it out"
+    if problem["type"] == "extra_forbidden" and key in _keys(Settings):
+        return f"{key}: this command does not use this setting: leave it out"
     if problem["type"] == "extra_forbidden":
         hint = did_you_mean(key[:_LONGEST_SHOWN], _keys(settings)).strip()
         return f"{_short(key)}: no such setting" + (f"; {hint}" if hint else "")

@@ -66,8 +66,13 @@ class MonitorSettings(BoundsGroup):
 
 
 def _is_web_address(text: str) -> bool:
+    import requests  # takes long to import
+
     try:
         parts = urlsplit(text)
+        # The checks that sending and the look-up of the host would make later.
+        requests.Request("POST", text).prepare()
+        (parts.hostname or "").encode("idna")
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and text.isprintable()
-    except ValueError:  # a port that is not a number
+    except (requests.RequestException, ValueError):
         return False

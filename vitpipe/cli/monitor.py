@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from components.counts import counted
 from components.errors import Exit, ServerError, UsageError
 from pipeline.console.display import Display
 from pipeline.console.logs import own_stderr, redirected, runs_option
@@ -103,7 +104,9 @@ def monitor(
         number = sample_images if sample else 0
         opened = Monitor(name, logs, labels, window, overrides or (), runs, number, follow, since, status.update)
     if follow:
-        raise typer.Exit(_follow(opened, status, as_json))
+        code = _follow(opened, status, as_json)
+        _warn_unused_labels(opened)
+        raise typer.Exit(code)
     with ExitStack() as stack:
         if run_tasks:
             with status.shown("decoding and measuring the images on the engine"):
@@ -116,6 +119,7 @@ def monitor(
         print_rows(_COLUMNS, map(_row, report.windows))
     _print_rest(report)
     _print_unchecked(report, set())
+    _warn_unused_labels(opened)
     sys.stdout.flush()
     if not report.windows:
         print_line(f"no answer is as new as --since {since}, so no report was recorded", sys.stderr)
@@ -127,7 +131,7 @@ def monitor(
         _send_alerts(opened, report, recorded, status)
     if sample:
         images = opened.write_sample(sample, recorded.artifact)
-        print_line(f"{sample}: {images:,} images; enter their classes in {sample / 'labels.csv'}", sys.stderr)
+        print_line(f"{sample}: {counted(images, 'image')}; enter their classes in {sample / 'labels.csv'}", sys.stderr)
     raise typer.Exit(report.exit)
 
 
@@ -257,7 +261,7 @@ def _row(window: "Window") -> tuple[str, ...]:
         f"{window.latency_ms['p95']:.1f}" if window.latency_ms else "-",
         _with_interval(window.expected_accuracy, window.expected_accuracy_interval),
         _with_interval(window.accuracy, window.accuracy_interval),
-        f"{len(window.alerts)} alerts" if window.alerts else "warnings" if window.warnings else "ok",
+        counted(len(window.alerts), "alert") if window.alerts else "warnings" if window.warnings else "ok",
     )
 
 
@@ -274,6 +278,11 @@ def _print_rest(report: "MonitorReport") -> None:
 
 def _print_problem(problem: "LogProblem") -> None:
     print_line(f"{problem.count:,} in the log: {problem.reason}, first: {', '.join(problem.places)}", sys.stderr)
+
+
+def _warn_unused_labels(opened: "Monitor") -> None:
+    if opened.answered and opened.unused_labels:
+        print_warnings([opened.unused_labels])
 
 
 def _print_unchecked(report: "MonitorReport", printed: set[tuple[int, str]]) -> None:

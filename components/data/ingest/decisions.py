@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from components.counts import counted
 from components.data.ingest import rows
 from components.data.ingest.manifest import DecisionsFile
 from components.data.ingest.source import Record, RejectedRecord, Source
@@ -210,8 +211,8 @@ def check(source: Source, decisions: Decisions, decided: Collection[str], classe
     if unknown := [id for id in decisions.by_id if id not in decided]:
         raise DataRefused(
             f"{decisions.by_id[unknown[0]].where}: {source.description} has no image {unknown[0]!r} "
-            f"({len(unknown):,} such rows): write ids as `vitpipe data suspects` prints them, without the `span-N/` of "
-            "a window, or remove the rows"
+            f"({counted(len(unknown), 'such row')}): write ids as `vitpipe data suspects` prints them, without the "
+            "`span-N/` of a window, or remove the rows"
         )
     _check_classes(source, decisions, classes if source.class_names is None else source.class_names)
 

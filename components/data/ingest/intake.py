@@ -153,11 +153,14 @@ def accept(
             fewer than two classes, the classes are not those that the source must have, or a class name is not
             printable or has two spellings.
     """
-    names = _class_names(tally.numbers, source, earlier_classes)
     rejected, passed_over = (
         tuple(Rejection(reason=reason, count=found.count, ids=tuple(found.ids)) for reason, found in _sorted(groups))
         for groups in (tally.rejected, tally.passed_over)
     )
+    if not tally.numbers and (rejected or passed_over):
+        reasons = describe_rejections([*rejected, *passed_over])
+        raise DataRefused(f"{source.description}: no record has a class: {reasons}")
+    names = _class_names(tally.numbers, source, earlier_classes)
     others = len(tally.dropped) + sum(files.count for files in passed_over)
     _refuse_rejected(rejected, tally.records - others, source, recipe)
     index = {name: label for label, name in enumerate(names)}
@@ -188,7 +191,9 @@ def _class_names(found: dict[str, int], source: Source, earlier: Sequence[str]) 
             raise DataRefused(f"{source.description}: classes {_two_spellings(other, name)}: merge them")
     if source.class_names is None:
         if len(found) < 2:
-            raise DataRefused(f"{source.description}: at least 2 classes are needed, found {sorted(found)}")
+            raise DataRefused(
+                f"{source.description}: at least 2 classes are needed, found {sorted(found)}: add images of others"
+            )
         return tuple(earlier) if set(earlier) == set(found) else tuple(sorted(found))
     if set(found) != set(source.class_names):
         advice = source.unknown_class_fix

@@ -70,15 +70,20 @@ def rows(path: Path, wanted: Collection[str]) -> Iterator[Row]:
     return _json_rows(path) if ending(path) == ".jsonl" else _csv_rows(path)
 
 
-def class_name(value: object) -> str | None:
-    """Return the name of the class that a cell holds, or None if the cell is empty or holds no usable name."""
+def cell_text(value: object) -> str:
+    """Return the text or whole number that a cell holds, without spaces around it; empty if it holds neither."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # pandas writes whole numbers as floats if a column has empty cells
     if not isinstance(value, str | int):
-        return None
-    name = str(value).strip()
-    if match := _WHOLE.fullmatch(name):
-        name = match[1]  # the same float in a CSV or text file
+        return ""
+    text = str(value).strip()
+    match = _WHOLE.fullmatch(text)  # the same float in a CSV or text file
+    return match[1] if match else text
+
+
+def class_name(value: object) -> str | None:
+    """Return the name of the class that a cell holds, or None if the cell is empty or holds no usable name."""
+    name = cell_text(value)
     try:
         size = len(name.encode())
     except UnicodeEncodeError:  # JSON can hold lone surrogates

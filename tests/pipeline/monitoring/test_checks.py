@@ -193,6 +193,18 @@ def test_failed_requests_and_unusable_images(reference):
     assert report([window]).exit is Exit.DATA_REFUSED
 
 
+def test_images_that_the_log_names_but_that_cannot_be_read(reference):
+    answers = [replace(answer, image=None, lost_image=True) for answer in traffic(80)]
+    [window] = windows_of(answers, reference, 1000)
+    assert window.invalid == 80 and window.figures is None and alerts([window]) == {"invalid_images"}
+
+
+def test_malformed_probabilities(reference):
+    malformed = np.empty(0, np.float32)
+    [window] = windows_of([replace(answer, probabilities=malformed) for answer in traffic(80)], reference, 1000)
+    assert window.unreadable == 80 and window.labelled == 0 and alerts([window]) == {"unreadable_answers"}
+
+
 def test_bounds_can_be_raised_or_disabled(reference):
     gate = DataGateSettings(drift_brightness={"stop": None, "warn": None}, drift_colour={"warn": 9, "stop": 9})
     dark = traffic(300, change=lambda pixels: pixels // 3)
@@ -217,7 +229,7 @@ def test_classes_that_the_model_does_not_have(reference):
 def test_labels_that_come_later(reference):
     [answer] = traffic(1)
     later = Answer("x", image=answer.image, probabilities=answer.probabilities)
-    [measured] = measure_batch([later], reference, {later.key: "fox"}, Problems())
+    [measured] = measure_batch([later], reference, {later.digest: "fox"}, Problems())
     assert measured.label == 2
 
 

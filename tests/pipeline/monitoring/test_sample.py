@@ -1,5 +1,7 @@
 """Choice of the images that are worth labelling."""
 
+import csv
+import hashlib
 from collections import Counter
 from dataclasses import replace
 
@@ -7,7 +9,7 @@ import pytest
 
 from components.errors import UsageError
 from pipeline.monitoring.measured import MeasuredAnswer
-from pipeline.monitoring.sample import Sampler, write_sample
+from pipeline.monitoring.sample import Choice, Sampler, check_folder, write_sample
 from pipeline.monitoring.serving_log import Answer
 
 
@@ -66,6 +68,26 @@ def test_equal_images_are_chosen_once_and_unusable_ones_never():
     unusable = [MeasuredAnswer(Answer("y", image=b"other"), 1, 0, 0.1, None)] * 20
     assert len(choose([*equal, *unusable])) == 1
     assert len(choose(answers(12))) == 12
+
+
+@pytest.mark.parametrize("id", ["=1+1", "+1", "-1", "@x", "\x1b[2Ja", "a\tb", "a\u202eb", ""])
+def test_an_id_that_a_spreadsheet_or_a_terminal_could_interpret_is_replaced_by_the_sha256(tmp_path, id):
+    [item] = answers(1)
+    item = replace(item, answer=replace(item.answer, id=id))
+    plain = replace(item, answer=replace(item.answer, id="a-1=2"))
+    write_sample(tmp_path / "new", [Choice("random", item), Choice("far", plain)], {1: ["cat", "dog"]}, {})
+    with (tmp_path / "new" / "labels.csv").open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert first["id"] == hashlib.sha256(item.answer.image).hexdigest() and second["id"] == "a-1=2"
+
+
+def test_a_place_that_cannot_be_written_is_noticed_before_anything_is_read(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in tmp_path / "file" / "new", tmp_path / ("x" * 300):
+        with pytest.raises(UsageError, match="cannot be written"):
+            check_folder(folder)
+    check_folder(tmp_path / "a" / "b" / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_sample_replaces_no_folder(tmp_path):

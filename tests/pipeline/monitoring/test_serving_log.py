@@ -12,7 +12,7 @@ from components.data.ingest import tfrecord
 from components.errors import UsageError
 from pipeline.monitoring import log_files
 from pipeline.monitoring.log_files import LogFiles, Problems
-from pipeline.monitoring.serving_log import parse
+from pipeline.monitoring.serving_log import answer_id, parse
 from tests.helpers.spans import encoded, picture
 from tests.helpers.traffic import json_line, prediction_log, write_records
 
@@ -40,8 +40,8 @@ def test_json_lines(tmp_path):
     assert (first.image, first.version, first.time, first.latency_ms) == (IMAGE, 3, 1767312000, 1.5)
     assert first.probabilities.tolist() == ANSWER and first.label == "cat" and first.valid is True
     assert (second.image, second.class_name, second.confidence, second.time) == (IMAGE, "dog", 0.5, 86400)
-    assert third.image == IMAGE and third.key == "a" and first.key == second.key != "a"
-    assert fourth.failed and fourth.key == ""
+    assert third.image == IMAGE and third.id == "a" and first.digest == third.digest != ""
+    assert fourth.failed and fourth.id == fourth.digest == ""
 
 
 def test_prediction_logs_of_each_signature(tmp_path):
@@ -68,21 +68,14 @@ def test_prediction_logs_of_each_signature(tmp_path):
         b"not JSON\n",
         b"[1]\n",
         b"[" * 100_000 + b"\n",
-        b'{"probabilities": "x"}\n',
-        b'{"probabilities": [[1, 2], [3]]}\n',
-        b'{"probabilities": [[0.25, 0.75]]}\n',
-        b'{"probabilities": 1}\n',
-        b'{"probabilities": [' + b"0," * 100_000 + b"0]}\n",
         b'{"x": [' + b"[]," * 1_000_000 + b"0]}\n",
-        b'{"version": true}\n',
-        b'{"version": 1.5}\n',
-        b'{"time": "yesterday"}\n',
-        b'{"time": 1e300}\n',
-        b'{"time": "2969-01-01"}\n',
-        b'{"time": NaN}\n',
-        b'{"latency_ms": -1}\n',
-        b'{"class": ["cat"]}\n',
-        b'{"id": "' + b"x" * 2000 + b'"}\n',
+        b'{"version": true, "valid": true}\n',
+        b'{"version": 1.5, "valid": true}\n',
+        b'{"version": "v1", "valid": true}\n',
+        b'{"version": -1, "valid": true}\n',
+        b'{"version": [1], "valid": true}\n',
+        b'{"ts": 1, "level": "info", "msg": "GET /"}\n',
+        b'{"probs": [0.25, 0.75], "img": "a.png", "version": 1}\n',
     ],
 )
 def test_a_bad_line_is_counted_and_the_next_one_is_read(tmp_path, line):
@@ -92,12 +85,75 @@ def test_a_bad_line_is_counted_and_the_next_one_is_read(tmp_path, line):
     assert problems.counts.total() == 1 and [*problems.places.values()] == [["log.jsonl:1"]]
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"time": "yesterday"},
+        {"time": "1767312000"},
+        {"time": 1e300},
+        {"time": "2969-01-01"},
+        {"latency_ms": -1},
+        {"latency_ms": "5"},
+        {"probability": "high"},
+        {"id": "x" * 2000},
+        {"id": ["a"]},
+        {"label": 3.5},
+        {"label": ["cat"]},
+    ],
+)
+def test_an_answer_is_used_without_a_value_that_is_wrong(tmp_path, values):
+    (tmp_path / "log.jsonl").write_text(json_line(IMAGE, ANSWER, **values))
+    [answer], problems = read(tmp_path)
+    assert answer.image == IMAGE and answer.probabilities.tolist() == ANSWER
+    assert problems.counts.total() == 1 and [*problems.places.values()] == [["log.jsonl:1"]]
+    assert (answer.time, answer.latency_ms, answer.confidence, answer.id, answer.label) == (None, None, None, "", None)
+
+
+@pytest.mark.parametrize("absent", [None, float("nan")])
+def test_null_and_nan_are_absent_values(tmp_path, absent):
+    keys = ("time", "latency_ms", "probability", "id", "label", "version", "image", "class", "error", "valid")
+    (tmp_path / "log.jsonl").write_text(json_line(IMAGE, ANSWER, **dict.fromkeys(keys, absent)))
+    [answer], problems = read(tmp_path)
+    assert answer.image == IMAGE and not answer.failed and not answer.lost_image and not problems.counts
+    assert answer.version is answer.time is answer.label is answer.class_name is None and answer.id == ""
+
+
+def test_numbers_that_pandas_writes_as_floats(tmp_path):
+    lines = [json_line(None, ANSWER, version=version) for version in (1, 1.0, "1", "1.0")]
+    lines.append(json_line(**{"class": 3.0, "label": 3.0, "id": 5.0}))
+    (tmp_path / "log.jsonl").write_text("".join(lines))
+    (*versions, last), problems = read(tmp_path)
+    assert [answer.version for answer in versions] == [1] * 4 and not problems.counts
+    assert (last.class_name, last.label, last.id) == ("3", "3", "5")
+
+
+@pytest.mark.parametrize(
+    "probabilities",
+    ["x", 1, [[0.25, 0.75]], [[1, 2], [3]], ["a"], {"cat": 1}, [0] * 100_001],
+    ids=["text", "number", "nested", "ragged", "texts", "object", "long"],
+)
+def test_malformed_probabilities_are_an_answer_of_no_model(tmp_path, probabilities):
+    (tmp_path / "log.jsonl").write_text(json_line(IMAGE, probabilities=probabilities))
+    [answer], _ = read(tmp_path)
+    assert answer.image == IMAGE and answer.probabilities.shape == (0,)
+
+
+def test_a_class_that_is_not_a_name_is_an_answer_of_no_model(tmp_path):
+    (tmp_path / "log.jsonl").write_text(json_line(**{"class": ["cat"]}) + json_line(**{"class": "x" * 1_000_000}))
+    (first, second), problems = read(tmp_path)
+    assert first.class_name == "['cat']" and len(second.class_name) == 100 and not problems.counts
+
+
+def test_an_id_is_compared_without_spaces_and_a_sha256_in_lower_case():
+    assert [*map(answer_id, (" 5 ", 5, 5.0, "5.0", "A" * 64, "A", "a.0"))] == ["5"] * 4 + ["a" * 64, "A", "a.0"]
+
+
 def test_a_time_in_the_future_is_reported_and_a_clock_may_be_a_little_ahead(tmp_path):
     now = datetime.now(UTC)
     times = [now + timedelta(hours=1), now + timedelta(days=30)]
     (tmp_path / "log.jsonl").write_text("".join(json_line(None, ANSWER, time=time.isoformat()) for time in times))
-    [answer], problems = read(tmp_path)
-    assert answer.time == times[0].timestamp()
+    (answer, later), problems = read(tmp_path)
+    assert answer.time == times[0].timestamp() and later.time is None
     [reason] = problems.counts
     assert reason.startswith("a time in the future") and problems.places[reason] == ["log.jsonl:2"]
 
@@ -112,7 +168,7 @@ def test_a_blank_label_is_unknown(tmp_path, label, expected):
 def test_texts_are_valid(tmp_path):
     (tmp_path / "log.jsonl").write_text(json_line(None, ANSWER, id="\ud800") + json_line(**{"class": "\udfff"}))
     (first, second), problems = read(tmp_path)
-    assert first.key == r"\ud800" and second.class_name == r"\udfff" and not problems.counts
+    assert first.id == r"\ud800" and second.class_name == r"\udfff" and not problems.counts
 
 
 @pytest.mark.parametrize("image", ["../secret.png", "/etc/hostname", "out/secret.png", "link.png", "", ".", "a\0b", 7])
@@ -124,7 +180,7 @@ def test_no_path_leads_out_of_the_folder_of_the_log(tmp_path, image):
     (folder / "link.png").symlink_to(tmp_path / "secret.png")
     (folder / "log.jsonl").write_text(json_line(None, ANSWER, image=image))
     [answer], problems = read(folder)
-    assert answer.image is None and problems.counts.total() == 1
+    assert answer.image is None and answer.lost_image and problems.counts.total() == 1
     assert answer.probabilities is not None  # the answer still counts
 
 
@@ -132,10 +188,12 @@ def test_images_that_are_too_large_or_not_base64(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.monitoring.serving_log.MAX_BYTES", 1000)
     monkeypatch.setattr(log_files, "MAX_LINE", 5000)
     lines = [json_line(bytes(2000)), '{"image_bytes": "%%"}\n', json_line(bytes(9000)), json_line(b"small")]
+    lines.append(json_line(image_bytes={"b64": None}))
     (tmp_path / "log.jsonl").write_text("".join(lines))
     answers, problems = read(tmp_path)
-    assert [answer.image for answer in answers] == [None, None, b"small"]
-    assert sorted(problems.counts.values()) == [1, 1, 1]
+    assert [answer.image for answer in answers] == [None, None, b"small", None]
+    assert [answer.lost_image for answer in answers] == [True, True, False, True]
+    assert sorted(problems.counts.values()) == [1, 1, 2]
 
 
 def test_damaged_records(tmp_path):
@@ -167,8 +225,8 @@ def test_damaged_records(tmp_path):
 
 def test_a_tensor_cannot_claim_more_memory_than_it_has_values(tmp_path):
     log = log_with_shape(prediction_log([IMAGE], [ANSWER]), [2**20, 2**20])
-    answers, problems = read(write_records(tmp_path / "log.tfrecord", [log]))
-    assert not answers and problems.counts.total() == 1
+    [answer], problems = read(write_records(tmp_path / "log.tfrecord", [log]))
+    assert answer.image == IMAGE and answer.probabilities.shape == (0,) and problems.counts.total() == 1
 
 
 def log_with_shape(data, shape):
@@ -196,9 +254,11 @@ def test_a_value_is_not_repeated_over_the_shape_of_its_tensor(tmp_path, signatur
         tensor.tensor_shape.dim.add(size=size)
     data = log.SerializeToString()
     assert len(data) < 60
-    answers, problems = read(write_records(tmp_path / "log.tfrecord", [data]))
+    [answer], problems = read(write_records(tmp_path / "log.tfrecord", [data]))
     [reason] = problems.counts
-    assert not answers and "do not fit its shape" in reason
+    assert "do not fit its shape" in reason
+    assert answer.lost_image == (signature == "images") and answer.image is None
+    assert (answer.probabilities is None) == answer.lost_image
 
 
 def response(**outputs):
@@ -212,16 +272,40 @@ def response(**outputs):
     return log.SerializeToString()
 
 
-def test_outputs_of_wrong_shapes_and_too_many_answers(tmp_path):
+def test_outputs_of_other_numbers_of_images_and_too_many_answers(tmp_path):
     logs = [
-        response(probabilities=np.float32(0.5)),  # a scalar
-        response(probabilities=np.zeros([1, 100_001], np.float32)),
         response(valid=np.ones(100_001, bool)),
         response(probabilities=np.zeros([2, 3], np.float32), valid=np.bool_(True)),
+        response(probabilities=np.zeros([0, 3], np.float32), valid=[True]),
         prediction_log([IMAGE], [ANSWER]),
     ]
     answers, problems = read(write_records(tmp_path / "log.tfrecord", logs))
-    assert [answer.place for answer in answers] == ["log.tfrecord record 5"] and problems.counts.total() == 4
+    assert [answer.place for answer in answers] == ["log.tfrecord record 4"] and problems.counts.total() == 3
+
+
+def test_malformed_probabilities_in_records_are_answers_of_no_model(tmp_path):
+    logs = [
+        response(probabilities=np.float32(0.5)),
+        response(probabilities=np.zeros([1, 100_001], np.float32)),
+        response(probabilities=np.zeros([2, 2, 2], np.float32), valid=[True, True]),
+        response(probabilities=["0.5"], valid=[True]),
+    ]
+    answers, problems = read(write_records(tmp_path / "log.tfrecord", logs))
+    assert [answer.probabilities.shape for answer in answers] == [(0,)] * 5 and problems.counts.total() == 4
+
+
+def test_a_record_is_used_without_a_value_that_is_wrong(tmp_path):
+    examples = [tfrecord.example(IMAGE, 0, b"x"), b"no example"]
+    logs = [
+        prediction_log(examples, [ANSWER, ANSWER], signature="examples"),
+        prediction_log(np.zeros([1, 8, 8, 4], np.uint8), [ANSWER], signature="images"),
+        prediction_log([IMAGE], [ANSWER], seconds=2**35),  # in the future
+    ]
+    answers, problems = read(write_records(tmp_path / "log.tfrecord", logs))
+    assert [answer.lost_image for answer in answers] == [False, True, True, False]
+    assert [answer.image for answer in answers] == [IMAGE, None, None, IMAGE]
+    assert all(np.array_equal(answer.probabilities, np.float32(ANSWER)) for answer in answers)
+    assert answers[3].time is None and problems.counts.total() == 3
 
 
 def test_answers_that_do_not_match_the_images(tmp_path):
@@ -405,6 +489,17 @@ def test_a_missing_log_is_a_problem_only_at_the_end(tmp_path):
     log.unlink()
     assert new_ids(files) == [] and not problems.counts
     assert new_ids(files, final=True) == [] and [*problems.places.values()] == [["log.jsonl (FileNotFoundError)"]]
+
+
+@pytest.mark.parametrize("name", ["LOG.JSONL", "log.JsonL.1", "LOG.TFRECORD", "log.TFRecord-00000-of-00001"])
+def test_the_ending_of_a_log_may_have_upper_case(tmp_path, name):
+    if "jsonl" in name.lower():
+        (tmp_path / name).write_text(lines("a"))
+    else:
+        write_records(tmp_path / name, [prediction_log([IMAGE], [ANSWER])])
+    for path in tmp_path, tmp_path / name:
+        answers, problems = read(path)
+        assert len(answers) == 1 and not problems.counts
 
 
 @pytest.mark.parametrize("name", ["access.log", "log.jsonl.gz", "log.json", "tfrecord"])

@@ -235,7 +235,18 @@ def test_a_secret_comes_from_the_environment_alone(group, key, variable, flag, t
 
 @pytest.mark.parametrize(
     "address",
-    ["s3cret", "ftp://h/s3cret", "https:///s3cret", "https://h:s3cret/", "http://h/s3cret\n2", "https://[s3cret"],
+    [
+        "s3cret",
+        "ftp://h/s3cret",
+        "https:///s3cret",
+        "https://h:s3cret/",
+        "http://h/s3cret\n2",
+        "https://[s3cret",
+        "http://exa mple/s3cret",
+        "http://.example/s3cret",
+        "http://a..b/s3cret",
+        f"http://{'a' * 64}/s3cret",
+    ],
 )
 def test_a_wrong_webhook_is_rejected_without_showing_it(address):
     with pytest.raises(SettingsError, match=r"monitor\.webhook: it is not a web address: write https://") as refused:

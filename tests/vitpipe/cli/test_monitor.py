@@ -139,6 +139,8 @@ def test_bounds_are_overridden(served, in_this_process):
     assert in_this_process(served, *arguments, *off).returncode == 0
     for wrong in "training.epochs=3", "monitor.errors.stop=-1", "monitor.false_alerts=0":
         assert in_this_process(served, *arguments, "--set", wrong).returncode == 2
+    done = in_this_process(served, *arguments, "--set", "training.epochs=3")
+    assert "training: this command does not use this setting" in done.stderr
 
 
 def test_variables_override_the_recorded_bounds_and_flags_override_variables(served, in_this_process, monkeypatch):
@@ -204,7 +206,7 @@ def test_a_webhook_that_fails_changes_neither_the_record_nor_the_exit_code(serve
 
 def test_a_hostile_log_is_counted_and_escaped(served, in_this_process):
     image = (served / "clean.jsonl").read_text().splitlines()[0]
-    lines = [image, "\x1b]0;title\x07\n", json_line(**{"class": "\x1b[2Jzebra"}), json_line(version=99)]
+    lines = [image, "\x1b]0;title\x07\n", json_line(**{"class": "\x1b[2Jzebra"}), json_line(version=99, valid=True)]
     (served / "hostile.jsonl").write_text("\n".join(lines) + "\n")
     done = in_this_process(served, "monitor", "sample", "--logs", "hostile.jsonl")
     assert done.returncode == 0 and "\x1b" not in done.stdout + done.stderr
@@ -245,9 +247,23 @@ def test_a_log_without_a_usable_answer_exits_with_3(served, in_this_process):
     (served / "empty").mkdir(exist_ok=True)
     done = in_this_process(served, "monitor", "sample", "--logs", "empty")
     assert done.returncode == 3 and "no answer can be used (it has no records)" in done.stderr
-    (served / "other.jsonl").write_text(json_line(version=99) * 5)
+    (served / "other.jsonl").write_text(json_line(version=99, valid=True) * 5)
     done = in_this_process(served, "monitor", "sample", "--logs", "other.jsonl")
     assert done.returncode == 3 and "version 99: it is not in the folder of pushed models" in done.stderr
+    foreign = json_line(ts=1, level="info", msg="GET /"), json_line(probs=[0.1] * 10, img="a.png")
+    (served / "foreign.jsonl").write_text("".join(foreign) * 500)
+    done = in_this_process(served, "monitor", "sample", "--logs", "foreign.jsonl")
+    assert done.returncode == 3 and "1,000: a line with none of the keys image, image_bytes, " in done.stderr
+
+
+def test_images_that_are_missing_raise_an_alert(served, in_this_process):
+    lines = [json.loads(line) for line in (served / "clean.jsonl").read_text().splitlines()]
+    missing = [json_line(image=f"{line['id']}.png", probabilities=line["probabilities"]) for line in lines]
+    (served / "lost.jsonl").write_text("".join(missing))
+    done = in_this_process(served, "monitor", "sample", "--logs", "lost.jsonl")
+    assert done.returncode == 3 and "300 of 300 images cannot be used" in done.stderr
+    assert done.stdout.rstrip().endswith("\t1 alert")
+    assert "300 in the log: an image file that is missing" in done.stderr
 
 
 def test_the_workers_of_an_engine_change_no_window(served, monkeypatch):
@@ -274,9 +290,36 @@ def test_an_engine_that_cannot_be_used(served, in_this_process):
 
 
 def test_labels_that_belong_to_no_answer_are_reported(served, in_this_process):
-    (served / "others.csv").write_text("id,label\nnobody,0\n")
-    done = in_this_process(served, "monitor", "sample", "--logs", "clean.jsonl", "--labels", "others.csv")
-    assert done.returncode == 0 and "a table of labels of which no id is that of an answer" in done.stderr
+    label = (served / "labels.csv").read_text().split(",")[-1]
+    (served / "others.csv").write_text(f"id,label\nnobody,{label}")
+    done = in_this_process(served, "monitor", "sample", "--logs", "clean.jsonl", "--labels", "others.csv", "--json")
+    assert done.returncode == 0 and not json.loads(done.stdout)["problems"]
+    [warning] = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+    assert "--labels others.csv: none of its 1 ids, such as 'nobody', is that of a usable answer" in warning
+
+
+def test_labels_that_are_not_classes_are_refused(served, in_this_process):
+    (served / "indices.csv").write_text("id,label\n1,-1\n2,77\n")
+    done = in_this_process(served, "monitor", "sample", "--logs", "clean.jsonl", "--labels", "indices.csv")
+    assert done.returncode == 2 and "none of its labels, such as '-1', is a class of the model" in done.stderr
+    assert " and 5 more" in done.stderr
+
+
+def test_labels_of_a_sample_belong_to_answers_whose_ids_are_formulas(served, in_this_process):
+    lines = [json.loads(line) for line in (served / "clean.jsonl").read_text().splitlines()[:100]]
+    (served / "formulas.jsonl").write_text("".join(json_line(**line | {"id": f"=cmd|{line['id']}"}) for line in lines))
+    arguments = ["monitor", "sample", "--logs", "formulas.jsonl", "--json"]
+    done = in_this_process(served, *arguments, "--sample", "formulas", "--sample-images", "100")
+    assert done.returncode == 0, done.stderr
+    with (served / "formulas" / "labels.csv").open(newline="") as file:
+        rows = [*csv.DictReader(file)]
+    assert rows and not any(row["id"].startswith("=") for row in rows)
+    with (served / "formulas" / "labels.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows({**row, "label": row["answer"]} for row in rows)
+    [window] = json.loads(in_this_process(served, *arguments, "--labels", "formulas/labels.csv").stdout)["windows"]
+    assert window["labelled"] == 100 and window["accuracy"] == 1
 
 
 @pytest.mark.parametrize(
@@ -287,6 +330,7 @@ def test_labels_that_belong_to_no_answer_are_reported(served, in_this_process):
         ["sample", "--logs", "clean.jsonl", "--window", "5 minutes"],
         ["sample", "--logs", "clean.jsonl", "--labels", "missing.csv"],
         ["sample", "--logs", "clean.jsonl", "--labels", "clean.jsonl"],
+        ["sample", "--logs", "clean.jsonl", "--sample", "clean.jsonl/new"],
     ],
 )
 def test_wrong_usage(served, in_this_process, arguments):

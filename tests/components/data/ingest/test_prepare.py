@@ -255,6 +255,13 @@ def test_later_span_with_another_spelling_of_a_class(folder, tmp_path):
         prepare("images", tmp_path / "out", str(folder))
 
 
+def test_a_table_without_a_label(folder, tmp_path):
+    rows = "".join(f"{path.relative_to(folder)},\n" for path in sorted((folder / "train").rglob("*.png")))
+    (folder / "labels.csv").write_text("path,label\n" + rows)
+    with pytest.raises(DataRefused, match=r"no record has a class: \d+: no label of 1 .*: enter it in the table"):
+        prepare("images", tmp_path / "out", str(folder / "labels.csv"))
+
+
 def test_class_whose_images_are_all_rejected(folder, tmp_path):
     (folder / "train" / "owl").mkdir()
     (folder / "train" / "owl" / "1.png").write_text("")
