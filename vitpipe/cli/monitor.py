@@ -199,7 +199,7 @@ def _follow(opened: "Monitor", status: _Status, as_json: bool) -> int:
         try:
             recorded = _record(opened, report, status)
         except Exception as error:  # the store may answer again later
-            print_warnings([f"{len(unrecorded):,} windows are not recorded: {explain_error(error) or error}"])
+            print_warnings([f"not recorded: {counted(len(unrecorded), 'window')}: {explain_error(error) or error}"])
         unrecorded.clear()  # before alerts are sent, because a signal may end that
         _send_alerts(opened, report, recorded, status)
 
