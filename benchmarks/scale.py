@@ -7,7 +7,7 @@ The images are those of CIFAR-10, and variants of them: turned, mirrored, with i
 image is a different picture, in its own PNG file, and the number of near-duplicates grows with the number of images.
 `vitpipe data prepare` turns the files into a span, in memory and on each engine. Then the steps up to the data gate
 run, each in its own process. On Flink, only those that are jobs of Beam run. A worker of Flink is one process with one
-task. The Evaluator evaluates an untrained model on the test images, one of six; a model that serves is not compared.
+task. The Evaluator evaluates an untrained model on the test images, a sixth of all images, without a serving model.
 
 Memory is the resident memory of the processes, at its highest in the step. CPU seconds include those of the workers and
 of Flink. Seconds do not include the start of Python, which imports TFX.
@@ -237,7 +237,7 @@ def run_nodes(data: Path, runs: Path, beam: Mapping[str, str], names: list[str])
 
 
 def run_evaluator(data: Path, runs: Path, beam: Mapping[str, str]) -> None:
-    """Run the Evaluator on a new model in this process, after the steps before it, and print like `run_nodes`.
+    """Run the Evaluator on a new model in this process, after the steps before it. Print the output of `run_nodes`.
 
     Args:
         data: The data folder.

@@ -25,7 +25,7 @@ _KEPT: dict[str, type[VitpipeError]] = {error.__name__: error for error in (Data
 _KEPT_ERROR = re.compile(
     rf"^{VitpipeError.__module__}\.({'|'.join(_KEPT)}): (.*?)(?=\n\s*\n|\Z)", re.DOTALL | re.MULTILINE
 )
-_STEP = re.compile(r" \[while running '[^']*'\]")  # Beam adds this to the message of an exception
+_STEP = re.compile(r" \[while running '.*?'\]")  # Beam adds this to the message of an exception
 
 
 def arguments(settings: BeamSettings) -> list[str]:

@@ -20,7 +20,7 @@ from components.errors import AnotherRun, DataRefused, Exit, SettingsError, Stor
 from components.model.serving_folder import versions
 from pipeline.console.duration import duration
 from pipeline.metadata.address import NoStoreError
-from pipeline.metadata.garbage import FIRST_ALERT, MONITORED, VERSION_ALERTS
+from pipeline.metadata.garbage import MONITORED, VERSION_ALERTS
 from pipeline.metadata.properties import UnreadableError, read
 from pipeline.metadata.reader import reader
 from pipeline.metadata.records import Run, Value
@@ -288,16 +288,11 @@ def _newest_alert(settings: Settings) -> _Alert | None:
 
 
 def _first_alerts(properties: Mapping[str, Value]) -> dict[str, str]:
-    """Return the first alert of each version that has one, from the properties of a report."""
-    if VERSION_ALERTS in properties:
-        with contextlib.suppress(UnreadableError):
-            return read(properties, VERSION_ALERTS, dict[str, str])
+    """Return the first alert of each version that has one, from the properties of a report; empty if unreadable."""
+    try:
+        return read(properties, VERSION_ALERTS, dict[str, str])
+    except UnreadableError:
         return {}
-    # Reports of earlier versions of vitpipe do not tell which of their versions has the alert.
-    alerts = properties.get("alerts")
-    if not isinstance(alerts, int) or alerts <= 0:
-        return {}
-    return dict.fromkeys(str(properties.get("versions")).split(", "), str(properties.get(FIRST_ALERT)))
 
 
 def _span(run: Run) -> int | None:

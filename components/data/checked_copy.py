@@ -14,6 +14,7 @@ import apache_beam as beam
 from components.data.ingest import manifest, safe_files, verify
 from components.data.ingest.manifest import Shard
 from components.data.ingest.verify import CheckedShard
+from components.data.worker_code import with_same_code
 from components.data.worker_files import MakePipeline, appearing
 from components.errors import DataRefused, EngineError
 
@@ -62,7 +63,12 @@ def check_and_copy(
         if (split := name.partition("/")[0]) in targets
     ]
     with make_pipeline() as pipeline:
-        _ = pipeline | "shards to check" >> beam.Create(work) | beam.Reshuffle() | beam.Map(_check_and_copy)
+        _ = (
+            pipeline
+            | "shards to check" >> beam.Create(work)
+            | beam.Reshuffle()
+            | "CheckShards" >> beam.Map(with_same_code(_check_and_copy))
+        )
     for folder, advice in spans.items():
         checks = {each.name: _result(each) for each in work if each.span == folder}
         problems = verify.layout_problems(folder, manifests[folder])

@@ -89,11 +89,12 @@ class Driver(driver.FileBasedDriver):
                 )
         dropping = dropping_spans(data, span, min(others, default=span), refused)
         properties |= {SPAN_FOLDER: str(span_folder(data, span)), SPAN_DIGEST: digest}
-        # TFX's fingerprint has the times of the files, so a restored copy of the span would not be found in the cache.
+        # TFX's fingerprint contains the times of the files, so the cache would miss a restored copy of the span.
         properties[FINGERPRINT_PROPERTY_NAME] = digest
-        for name, numbers in (EARLIER_SPANS, others), (DROPPING_SPANS, dropping):
-            if numbers:
-                properties[name] = json.dumps({number: _digest(span_folder(data, number)) for number in numbers})
+        dropping_digests = {number: _digest(span_folder(data, number)) for number in dropping}
+        for name, digests in (EARLIER_SPANS, others), (DROPPING_SPANS, dropping_digests):
+            if digests:
+                properties[name] = json.dumps(digests)
         return properties
 
     def run(self, execution_info: ExecutionInfo) -> DriverOutput:

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def merge(parts: Iterable[np.ndarray]) -> np.ndarray:
-    """Return the sorted different numbers of arrays in any order, uint64 [N]."""
+    """Return the distinct numbers of several arrays in ascending order, uint64 [N]."""
     return np.unique(np.concatenate([np.empty(0, np.uint64), *parts]))
 
 

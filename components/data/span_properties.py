@@ -8,6 +8,7 @@ EARLIER_SPANS = "earlier_spans"  # digests of the other spans of a window by num
 
 # Digests, by number as JSON, of refused spans from which a person dropped images that a window therefore leaves out.
 DROPPING_SPANS = "dropping_spans"
+DATA_PROPERTIES = SPAN_DIGEST, EARLIER_SPANS, DROPPING_SPANS  # the arguments of `data_digest`
 WINDOW_SHARD = "part-span-"  # beginning of the names of the shards of a window, which the number of the span follows
 
 
@@ -21,11 +22,13 @@ def shard_span(shard: str, default: int) -> int:
     return int(shard.removeprefix(WINDOW_SHARD).partition("-")[0]) if shard.startswith(WINDOW_SHARD) else default
 
 
-def data_digest(span_digest: str, earlier_spans: str) -> str:
-    """Return the digest of the shards that examples were copied from: of one span, or of all spans of a window.
+def data_digest(span_digest: str, earlier_spans: str, dropping_spans: str) -> str:
+    """Return the digest of the data that examples were copied from: of one span, or of all spans of a window.
 
     Args:
         span_digest: the property SPAN_DIGEST.
         earlier_spans: the property EARLIER_SPANS; empty for a single span.
+        dropping_spans: the property DROPPING_SPANS; empty if it is missing.
     """
-    return hashlib.sha256(f"{span_digest} {earlier_spans}".encode()).hexdigest() if earlier_spans else span_digest
+    digests = [digest for digest in (span_digest, earlier_spans, dropping_spans) if digest]
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest() if len(digests) > 1 else span_digest

@@ -18,6 +18,7 @@ from components.data import sorted_index
 from components.data.ingest import manifest, safe_files, span_folder, spans, tfrecord
 from components.data.ingest.images import BadImage, open_image, pixel_digest, to_rgb
 from components.data.span_properties import WINDOW_SHARD
+from components.data.worker_code import with_same_code
 from components.data.worker_files import MakePipeline, appearing
 from components.errors import DataRefused
 
@@ -38,7 +39,9 @@ def earlier_spans(data: Path, span: int, window: int, refused: Iterable[int]) ->
 
 
 def dropping_spans(data: Path, span: int, oldest: int, refused: Iterable[int]) -> list[int]:
-    """Return the refused spans of a window from which decisions dropped images. The decisions count all the same.
+    """Return the refused spans between the oldest and the newest of a window whose decisions dropped images.
+
+    A window leaves out refused spans, but the images that they dropped stay dropped.
 
     Args:
         data: the data folder.
@@ -92,7 +95,7 @@ def copy_window(
         make_pipeline: function that makes a Beam pipeline.
         data: the data folder.
         numbers: numbers of the spans, the newest first.
-        dropping: result of `dropping_spans`. Their own images are not copied.
+        dropping: result of `dropping_spans`. No images of these spans are copied.
         folders: folder of the copies by split.
         most: largest number of different images of `train` that each earlier span contributes; None for all. The
             choice does not depend on the other spans, except that images of newer spans are left out.
@@ -120,7 +123,12 @@ def copy_window(
         if (split := name.partition("/")[0]) in folders
     ]
     with make_pipeline() as pipeline:
-        _ = pipeline | "shards" >> beam.Create(shards) | beam.Reshuffle() | beam.Map(_write_keys)
+        _ = (
+            pipeline
+            | "shards" >> beam.Create(shards)
+            | beam.Reshuffle()
+            | "WriteKeys" >> beam.Map(with_same_code(_write_keys))
+        )
     seen = sorted_index.merge([])
     copied = {}
     for number in sorted(manifests, reverse=True):
@@ -135,7 +143,12 @@ def copy_window(
         if number != numbers[-1]:
             seen = sorted_index.merge([seen, *keys, np.array(manifests[number].dropped, np.uint64)])
     with make_pipeline() as pipeline:
-        _ = pipeline | "shards to copy" >> beam.Create(shards) | beam.Reshuffle() | beam.Map(_copy)
+        _ = (
+            pipeline
+            | "shards to copy" >> beam.Create(shards)
+            | beam.Reshuffle()
+            | "CopyImages" >> beam.Map(with_same_code(_copy))
+        )
     return copied
 
 

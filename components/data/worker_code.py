@@ -6,35 +6,33 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import components
-import trainer
 from components.errors import EngineError
 
+_ROOT, _PACKAGES = Path(__file__).parents[2], ("components", "pipeline", "trainer")
 _Result = TypeVar("_Result")
 
 
 @functools.cache
 def code_digest() -> str:
-    """Return the sha256 of the sources of `components` and `trainer`, from which workers run functions."""
+    """Return the sha256 of the sources of the packages whose functions workers run."""
     digest = hashlib.sha256()
-    for package in components, trainer:
-        folder = Path(package.__path__[0])
-        for file in sorted(folder.rglob("*.py")):
-            digest.update(f"{package.__name__}/{file.relative_to(folder)}\0".encode() + file.read_bytes() + b"\0")
+    for package in _PACKAGES:
+        for file in sorted((_ROOT / package).rglob("*.py")):
+            digest.update(f"{file.relative_to(_ROOT)}\0".encode() + file.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
 def with_same_code(function: Callable[..., _Result]) -> Callable[..., _Result]:
-    """Return a function for workers that calls another one if the worker runs the code of this process.
+    """Wrap a function of workers, so that it runs only on workers with the code of this process.
 
-    A worker finds functions by their names, in the code that its pool was started with. After an update, its results
-    would be recorded as those of the new code.
+    A worker finds functions by their names, in the code that its pool was started with. After an update, results of the
+    old code would be recorded as those of the new code.
 
     Args:
         function: the function, which workers find by its name.
 
     Returns:
-        The function. It raises EngineError on a worker that runs other code.
+        A function that raises EngineError on a worker with other code.
     """
     return functools.partial(_call, code_digest(), function)
 

@@ -13,7 +13,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 
 from components.artifacts import DataVerdictArtifact
 from components.data.gate.component import find_verdict
-from components.data.span_properties import EARLIER_SPANS, SPAN_DIGEST, data_digest
+from components.data.span_properties import DATA_PROPERTIES, EARLIER_SPANS, SPAN_DIGEST, data_digest
 from components.model.evaluator.judgement import Check, Judgement
 from components.model.model_card import CardFacts, model_card
 from components.model.serving_folder import ModelId, push_candidate, serving_now
@@ -62,7 +62,7 @@ class Executor(executor.Executor):
             else:
                 self._MarkNotPushed(pushed_model)
         else:
-            span_digest, earlier = map(examples.get_string_custom_property, (SPAN_DIGEST, EARLIER_SPANS))
+            data = [examples.get_string_custom_property(name) for name in DATA_PROPERTIES]
             facts = CardFacts(
                 run_id=self._context.pipeline_run_id,
                 code_version=exec_properties["code_version"],
@@ -70,12 +70,12 @@ class Executor(executor.Executor):
                 settings_digest=hashlib.sha256(exec_properties["settings"].encode()).hexdigest(),
                 model=ModelId(uri=model.uri, created_ms=model.mlmd_artifact.create_time_since_epoch),
                 span=examples.get_int_custom_property("span"),
-                data_digest=data_digest(span_digest, earlier),
+                data_digest=data_digest(*data),
                 gate_data_digest=test_examples.get_string_custom_property(SPAN_DIGEST),
                 judgement=Judgement.model_validate_json(blessing.get_string_custom_property("judgement")),
                 serving=[Check(**check) for check in json.loads(infra_blessing.get_string_custom_property("checks"))],
                 data=find_verdict(Path(verdict.uri)),
-                earlier_spans=tuple(map(int, json.loads(earlier or "{}"))),
+                earlier_spans=tuple(map(int, json.loads(examples.get_string_custom_property(EARLIER_SPANS) or "{}"))),
                 warm_start=model.has_custom_property(WARM_START),
             )
             record = push_candidate(

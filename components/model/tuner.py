@@ -13,7 +13,7 @@ from tfx.dsl.components.base import base_executor, executor_spec
 from tfx.proto import trainer_pb2
 from tfx.types import artifact_utils
 
-from components.data.span_properties import EARLIER_SPANS, SPAN_DIGEST, data_digest
+from components.data.span_properties import DATA_PROPERTIES, data_digest
 from components.model import tuning_record
 from components.model.trainer import add_inputs, training_inputs
 from trainer.run import WITHOUT_EFFECT
@@ -77,7 +77,7 @@ class Executor(base_executor.BaseExecutor):
                 "epochs": str(tune.epochs),
                 "space": space,
                 "code": config["code"],
-                "data": data_digest(*map(examples.get_string_custom_property, (SPAN_DIGEST, EARLIER_SPANS))),
+                "data": data_digest(*map(examples.get_string_custom_property, DATA_PROPERTIES)),
                 "leave_out": hashlib.sha256(leave_out).hexdigest(),
             }
         )

@@ -1,6 +1,7 @@
 """Monitoring of the versions that a pipeline pushed, by the logs of their server."""
 
 import json
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from components.data.ingest.engine_work import RunTasks
-from components.errors import DataRefused, NotFound, UsageError
+from components.errors import DataRefused, NotFound, StoreError, UsageError
 from components.model.serving_folder import versions
 from pipeline.metadata.garbage import FIRST_ALERT, VERSION_ALERTS
 from pipeline.monitoring.arguments import engine, read_labels, since_time, window_size
@@ -106,6 +107,11 @@ class Monitor:
         self._since = None if since is None else since_time(since)
         self._earlier_problems = 0  # number of problems that were found before the last answer that is too old
         self._needs_time = bool(self._size.seconds or since)
+        self._stop_at = math.inf  # in seconds of `time.monotonic`
+
+    def stop_within(self, seconds: float) -> None:
+        """Let readings end before the end of the logs if they take longer than some seconds from now."""
+        self._stop_at = time.monotonic() + seconds
 
     @property
     def _root(self) -> Path:
@@ -125,6 +131,8 @@ class Monitor:
         batches: dict[int, list[Answer]] = {}
         size = 0
         for record in self._files.read(final):
+            if time.monotonic() > self._stop_at:
+                break
             for answer in parse(record, self.problems):
                 version = self._newest.record.version if answer.version is None else answer.version
                 if self.version(version) is None:
@@ -135,7 +143,7 @@ class Monitor:
                     self.problems.add(reason, f"{answer.place} version {version}: {self._unknown[version]}")
                     continue
                 if self._needs_time and answer.time is None:
-                    reason = "an answer without a time, which --since and windows of time need: log the time"
+                    reason = "an answer without a usable time, which --since and windows of time need: log the time"
                     self.problems.add(reason, answer.place)
                     continue
                 if self._since is not None and answer.time is not None and answer.time < self._since:
@@ -168,12 +176,12 @@ class Monitor:
 
     @property
     def unused_labels(self) -> str:
-        """Message that no answer so far has a true class; empty if one has, or without a table of labels."""
-        if not self._labels or self._labelled:
+        """Warning that no answer so far has a true class; empty if one has, or without answers or labels."""
+        if not self._labels or not self.answered or self._labelled:
             return ""
         return (
-            f"--labels {self._table}: none of its {len(self._labels):,} ids, such as {next(iter(self._labels))!r}, is "
-            "that of a usable answer, so they measure no accuracy: write the ids of the log or the sha256 of the images"
+            f"--labels {self._table}: no usable answer has one of its ids, such as {next(iter(self._labels))!r}, so no "
+            "accuracy is measured: write the ids of the log or the sha256 of the images"
         )
 
     @contextmanager
@@ -308,6 +316,10 @@ class Monitor:
                     self._unknown[number] = "it is not in the folder of pushed models"
             except (UsageError, DataRefused) as error:
                 self._unknown[number] = str(error)
+            except (StoreError, OSError) as error:
+                if not self._follow:
+                    raise
+                self._unknown[number] = str(error)  # until the next reading
         return self._versions.get(number)
 
     def _open(self, number: int) -> MonitoredVersion:

@@ -138,12 +138,12 @@ def _parse_json(record: LogRecord, problems: Problems) -> Answer:
 
 
 def _usable(read: Callable[[], _T], problems: Problems, place: str) -> _T | None:
-    """Return a value of an answer. If it cannot be used, it is counted, and the answer is used without it.
+    """Return a value of an answer. If it cannot be used, count a problem and return None.
 
     Args:
         read: function that returns the value.
         problems: counts a value that cannot be used.
-        place: of the answer in the log.
+        place: place of the answer in the log.
     """
     try:
         return read()
@@ -153,7 +153,7 @@ def _usable(read: Callable[[], _T], problems: Problems, place: str) -> _T | None
 
 
 def _json_probabilities(values: object) -> np.ndarray | None:
-    """Return probabilities; an empty array, which is the answer of no model, if they are not a list of numbers."""
+    """Return probabilities, or an empty array, which matches no model, if they are not a list of numbers."""
     if values is None:
         return None
     if not isinstance(values, list) or len(values) > _MAX_PROBABILITIES:
@@ -202,7 +202,7 @@ def _json_image(row: dict[str, Any], folder: Path) -> bytes | None:
 
 
 def answer_id(value: object) -> str:
-    """Return an id as it is compared in a log and in a table of labels; empty if the value is none.
+    """Return an id as it is compared in a log and in a table of labels; empty if the value is not an id.
 
     Spaces around it are removed, whole numbers have no `.0`, and a sha256 is in lower case.
     """
@@ -270,7 +270,7 @@ def _time(value: object) -> float | None:
         raise _BadRecord(
             "a time that is neither ISO 8601 nor seconds since 1970: write for example 2026-01-31T12:00:00Z"
         )
-    # One answer from the future would make all later answers late.
+    # A time that is certainly wrong would become the start or end of a window, or begin a window of its own.
     if seconds > datetime.now(UTC).timestamp() + _MAX_FUTURE:
         raise _BadRecord("a time in the future: at most one day after now is allowed. Set the clock of the server")
     return seconds
@@ -313,7 +313,7 @@ def _parse_prediction_log(record: LogRecord, problems: Problems) -> Iterator[Ans
         sizes.add(len(probabilities))
     if len(sizes) > 1:
         raise _BadRecord("a PredictionLog whose answers do not match its images: log requests and responses unmodified")
-    # At least one image was sent if it, or the answer for it, cannot be read.
+    # If the request or its probabilities cannot be read, the record still has at least one image.
     is_malformed = "probabilities" in outputs and probabilities is None
     count = sizes.pop() if sizes else int(sent is None or is_malformed)
     if count > _MAX_IMAGES:

@@ -27,14 +27,14 @@ class Bounds(LayeredSettings):
 
 
 class MonitoredVersion:
-    """Pushed version of a model that is monitored.
+    """Pushed version, with the reference, the bounds and the open windows of its traffic.
 
     Args:
         folder: folder of the pushed version.
         runs: folder of the run folders.
         overrides: settings as `a.b=c`, which override those that the run recorded.
         size: size of a window.
-        problems: counts answers that come too late for their window.
+        problems: counts answers that no window can take, see `Windows`.
         keep_open: see `Windows`.
 
     Raises:

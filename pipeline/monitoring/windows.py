@@ -15,9 +15,8 @@ from pipeline.monitoring.log_files import Problems
 from pipeline.monitoring.measured import MeasuredAnswer, as_table
 
 FARTHEST = 8  # images that are kept of each window
-PICTURED_WINDOWS = (
-    100  # windows of which these images are in memory; of more windows, only their places in the log are known
-)
+# Windows of which these images are in memory. Of other windows, only the places of the images in the log are known.
+PICTURED_WINDOWS = 100
 
 _LATE = (
     "an answer that is more than one window late: answers may arrive late by the length of a window. Use longer "
@@ -192,6 +191,8 @@ class Windows:
         if self._seconds:
             for period in sorted(self._open):
                 if (period + 2) * self._seconds < now:
+                    # A later answer of this period is late, and must not open the window again.
+                    self._newest = max(self._newest, period + 2)
                     yield self._open.pop(period)
 
     def _parts(self, measured: Sequence[MeasuredAnswer]) -> Iterator[tuple[int | None, int]]:

@@ -115,12 +115,11 @@ def check_pipeline(runs: Path, pipeline: str | None = None) -> None:
         return
     answers, problems = stores.ask_all(runs, lambda store: store.pipelines())
     known = sorted({name for _, names in answers for name in names})
+    if pipeline not in known and problems:
+        raise problems[0]  # the store that cannot be read may know it
     if pipeline not in known:
-        raise NotFound(
-            f"--pipeline {pipeline}: no such pipeline below {runs}: {did_you_mean(pipeline, known)}there are "
-            f"{', '.join(known)}",
-            *problems,
-        )
+        names = f"name one of {', '.join(known)}" if known else "start a run with `vitpipe run`"
+        raise NotFound(f"--pipeline {pipeline} is not a pipeline below {runs}: {did_you_mean(pipeline, known)}{names}")
 
 
 def newest(store: Reader, pipeline: str | None, since_ms: int = 0, first_page: int = 0) -> Iterator[Run]:

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, Field, PositiveInt
 
 from components.data.gate.bounds import PAGE, Finding
-from components.data.span_properties import EARLIER_SPANS, SPAN_DIGEST, data_digest
+from components.data.span_properties import DROPPING_SPANS, EARLIER_SPANS, SPAN_DIGEST, data_digest
 from components.errors import Exit
 from components.model import tuning_record
 from components.model.evaluator.judgement import OVERRIDE, Check, Judgement, Override
@@ -289,6 +289,7 @@ class RunResult:
             data_digest(
                 read_text(examples.properties, SPAN_DIGEST),
                 read_text(examples.properties, EARLIER_SPANS) if in_window else "",
+                read_text(examples.properties, DROPPING_SPANS) if DROPPING_SPANS in examples.properties else "",
             ),
             tuple(read(examples.properties, EARLIER_SPANS, dict[int, str])) if in_window else (),
         )

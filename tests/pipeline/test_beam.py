@@ -142,8 +142,9 @@ def test_exceptions_of_our_code_in_a_worker_are_no_failures_of_the_engine(argv):
 
 
 def test_other_errors_are_returned_unchanged(argv):
-    in_memory = explain(DataRefused("a: cut [while running 'Map(write_table)']"), IN_MEMORY)
-    assert isinstance(in_memory, DataRefused) and str(in_memory) == "a: cut"
+    for step in "Map(write_table)", "Map(functools.partial(<function f>, '94956d', <function g>))":
+        in_memory = explain(DataRefused(f"a: cut [while running '{step}']"), IN_MEMORY)
+        assert isinstance(in_memory, DataRefused) and str(in_memory) == "a: cut"
     for error in ValueError("x"), RuntimeError("x"), TimeoutError("x"):
         assert explain(error, argv) is error
     lost = RuntimeError(_LOST)

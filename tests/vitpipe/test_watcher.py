@@ -114,13 +114,15 @@ def test_a_span_is_trained_on_once(pipeline):
     assert pipeline.trained[1:] == [(3, "span 3 appeared; the last training was on span 1")]
 
 
-def record_monitoring(pipeline, alerts, versions="1", **properties):
-    """Record a report of the monitor, as an earlier version of vitpipe did, with more properties."""
+DARK = '{"1": "drift_colour: it is dark"}'
+
+
+def record_monitoring(pipeline, version_alerts):
+    """Record a report of the monitor, with the first alert of each version as JSON."""
     address = Address(file=pipeline.settings.folder / "metadata.db")
     recorder = StandaloneRecorder(address, "cats", pipeline.settings.folder / "root", MONITOR)
     with recorder.recorded([]) as output:
-        output.properties |= {"alerts": alerts, "versions": versions, "first_alert": "drift_colour: it is dark"}
-        output.properties |= properties
+        output.properties["version_alerts"] = version_alerts
 
 
 def push(pipeline, version):
@@ -137,11 +139,11 @@ def test_on_drift_a_new_span_waits_for_an_alert(pipeline):
     push(pipeline, 1)
     pipeline.add_span(2)
     pipeline.once()
-    record_monitoring(pipeline, alerts=0)
-    record_monitoring(pipeline, alerts=1, versions="2")
+    record_monitoring(pipeline, "{}")
+    record_monitoring(pipeline, '{"2": "it is red"}')
     pipeline.once()
     assert pipeline.spans == [1] and "waits for an alert" in pipeline.messages[-1]
-    record_monitoring(pipeline, alerts=2, versions="1, 2")
+    record_monitoring(pipeline, DARK)
     pipeline.once()
     assert (pipeline.spans, pipeline.triggers) == ([1, 2], ["span", "drift"])
     assert pipeline.trained[-1][1].startswith("drift_colour: it is dark (artifact ")
@@ -157,10 +159,10 @@ def test_on_drift_an_alert_about_another_version_starts_no_training(pipeline):
     push(pipeline, 2)
     pipeline.add_span(1)
     for alerts in '{"1": "it is dark"}', "{}", '["2"]', "no JSON":
-        record_monitoring(pipeline, alerts=1, versions="1, 2", version_alerts=alerts)
+        record_monitoring(pipeline, alerts)
         pipeline.once()
     assert pipeline.spans == [] and "waits for an alert" in pipeline.messages[-1]
-    record_monitoring(pipeline, alerts=2, versions="1, 2", version_alerts='{"1": "it is dark", "2": "it is red"}')
+    record_monitoring(pipeline, '{"1": "it is dark", "2": "it is red"}')
     pipeline.once()
     assert pipeline.triggers == ["drift"] and pipeline.trained[-1][1].startswith("it is red (artifact ")
 
@@ -175,9 +177,9 @@ def test_on_drift_an_alert_starts_a_training_on_the_span_that_waits(pipeline):
 
     def say_and_drift(line):
         if "waiting for another span" in line and not pipeline.trained:
-            record_monitoring(pipeline, alerts=1)
+            record_monitoring(pipeline, DARK)
         if pipeline.trained and "waiting for another span" in line:
-            record_monitoring(pipeline, alerts=1)  # another alert, but the span is done
+            record_monitoring(pipeline, DARK)  # another alert, but the span is done
         say(line)
 
     pipeline.say = say_and_drift

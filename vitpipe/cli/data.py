@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -259,7 +258,7 @@ def suspects(run: RunName, limit: Limit = 20, runs: Runs = Path("runs"), as_json
     listed = [
         {
             "split": row.split,
-            "span": "" if isnan(row.span) else int(row.span),
+            "span": row.span,
             "id": readable_id(row.id),
             "label": row.label,
             "suggested": row.suggested,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 _POLL = 5.0  # seconds between two readings of a log that is followed
+_LAST_READING = 10.0  # seconds to read on after Ctrl-C or SIGTERM, because a cluster kills a process soon after it
 _STEP = 0.1  # seconds within which Ctrl-C ends the wait
 _NAMED = 5  # windows that are named for a check
 _MOST_UNRECORDED = 1_000  # windows without an alert that one report of a log that is followed has
@@ -209,6 +210,7 @@ def _follow(opened: "Monitor", status: _Status, as_json: bool) -> int:
         # The answers that were read must reach their windows first. A second signal interrupts that.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, terminate)
+        opened.stop_within(_LAST_READING)
         stopped.append(signal_number)
 
     for signal_number in signal.SIGINT, signal.SIGTERM:
@@ -281,8 +283,8 @@ def _print_problem(problem: "LogProblem") -> None:
 
 
 def _warn_unused_labels(opened: "Monitor") -> None:
-    if opened.answered and opened.unused_labels:
-        print_warnings([opened.unused_labels])
+    if message := opened.unused_labels:
+        print_warnings([message])
 
 
 def _print_unchecked(report: "MonitorReport", printed: set[tuple[int, str]]) -> None:

@@ -45,13 +45,21 @@ class Row:
         return self.findings[0].level if self.findings else "ok"
 
     @property
+    def title(self) -> str:
+        """Description of the window with its findings."""
+        start = self.window.start.strftime(" from %Y-%m-%d %H:%M:%S UTC") if self.window.start else ""
+        findings = [f"alert {alert.check}" for alert in self.window.alerts]
+        findings += [f"warning {warning.check}" for warning in self.window.warnings]
+        return f"Window {self.report}, {self.window.number}{start}: {', '.join(findings) or 'ok'}"
+
+    @property
     def pictures(self) -> list[FarImage]:
         """Images that are farthest from the training images, the farthest first."""
         return [image for image in self.window.farthest if image.picture]
 
 
 @dataclass(frozen=True)
-class Group:
+class FindingGroup:
     """Windows in which the same check has an alert, or a warning."""
 
     rows: list[Row]
@@ -59,7 +67,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Missing:
+class MissingChecks:
     """Checks that windows do not have for one reason."""
 
     reason: str
@@ -80,21 +88,21 @@ class Traffic:
         return Counter(row.level for row in self.rows)
 
     @property
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[FindingGroup]:
         """Alerts, then warnings, each with its windows."""
-        groups: dict[tuple[str, str], Group] = {}
+        groups: dict[tuple[str, str], FindingGroup] = {}
         for row in self.rows:
             for finding in row.findings:
-                groups.setdefault((finding.level, finding.check), Group([], finding)).rows.append(row)
+                groups.setdefault((finding.level, finding.check), FindingGroup([], finding)).rows.append(row)
         return sorted(groups.values(), key=lambda group: group.finding.level != "stop")
 
     @property
-    def missing(self) -> list[Missing]:
+    def missing(self) -> list[MissingChecks]:
         """Checks that windows do not have, by reason."""
-        reasons: dict[str, Missing] = {}
+        reasons: dict[str, MissingChecks] = {}
         for row in self.rows:
             for unchecked in row.window.unchecked:
-                missing = reasons.setdefault(unchecked.reason, Missing(unchecked.reason, [], []))
+                missing = reasons.setdefault(unchecked.reason, MissingChecks(unchecked.reason, [], []))
                 if unchecked.check not in missing.checks:
                     missing.checks.append(unchecked.check)
                 if row not in missing.rows[-1:]:
@@ -143,7 +151,7 @@ def _reports(store: Reader, artifact: Artifact, runs: Path) -> Iterator[tuple[in
         candidates = [
             report
             for report in store.artifacts(MONITORED, "live", since_ms=artifact.created_ms, limit=_MOST_REPORTS)
-            if report.uri.partition("/root/")[0] == artifact.uri.partition("/root/")[0]
+            if report.uri.rpartition("/root/")[0] == artifact.uri.rpartition("/root/")[0]
             and artifact.properties.get("pushed_version") in str(report.properties.get("versions")).split(", ")
         ]
     else:

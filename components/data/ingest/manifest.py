@@ -181,7 +181,10 @@ def read(span: Path) -> Manifest:
         safe_files.check_folder(span)
         return Manifest.model_validate_json(safe_files.read_bytes(path, _MAX_BYTES))
     except FileNotFoundError:
-        raise DataRefused(f"{path}: missing; the folder is not a span that `vitpipe data prepare` wrote") from None
+        raise DataRefused(
+            f"{path}: missing, so the folder is not a span that `vitpipe data prepare` wrote: restore the file, or "
+            "remove the folder"
+        ) from None
     except OSError as error:
         raise DataRefused(f"{path}: {error.strerror}") from error
     except ValidationError as error:

@@ -100,7 +100,7 @@ class Executor(base_executor.BaseExecutor):
 def _read_images(statistics: Path, folders: dict[str, Path], measured: ImageFigures) -> pd.DataFrame:
     """Return the table of images, and their spans, in the order in which `trainer.input.load` reads the examples."""
     table = pa.dataset.dataset(statistics / TABLE).to_table(columns=_COLUMNS)
-    # Texts that repeat take a number for each image.
+    # As categories, texts that repeat take only a number for each image.
     images = table.to_pandas(categories=["split", "shard", "reason"])
     shards = images[["split", "shard"]].drop_duplicates()
     shards["file"] = [str(folders[split] / shard) for split, shard in shards.itertuples(index=False)]

@@ -27,7 +27,7 @@ FEWEST = 10  # different images of a class, below which a ViT cannot learn it, s
 SUSPECTS_SCHEMA = pa.schema(
     {
         "split": pa.string(),
-        "span": pa.int64(),  # the span that the image is from; null in tables of earlier versions
+        "span": pa.int64(),  # the span that the image is from
         "id": pa.binary(),
         "label": pa.string(),  # class that the image is labelled with
         "suggested": pa.string(),  # class that it may belong to; empty for an outlier
@@ -67,7 +67,7 @@ def read_figures(folder: Path) -> LabelFigures:
 
 def read_suspects(folder: Path) -> pd.DataFrame:
     """Read the table of suspects in the folder of a LabelSuspects artifact."""
-    return pd.read_parquet(folder / SUSPECTS).reindex(columns=SUSPECTS_SCHEMA.names)
+    return pd.read_parquet(folder / SUSPECTS)
 
 
 def assign_folds(images: pd.DataFrame, folds: int) -> np.ndarray:
@@ -140,7 +140,7 @@ def find_suspects(
     Args:
         images: a row for each image, with `split`, `span`, `id`, `label`, `shard` and `offset`.
         probabilities: predictions by models that were not trained on the image, float [N, classes].
-        classes: result of `find_large_classes`. A prediction makes no image of another class a suspect.
+        classes: result of `find_large_classes`. Images of other classes are no suspects by prediction.
         is_far: result of `find_far`, bool [N].
         conflicts: rows of `components.data.statistics.conflicts.CONFLICTS_SCHEMA`.
         names: class names in index order.

@@ -89,7 +89,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                 pipeline
                 | beam.Create(shards)
                 | beam.Reshuffle()
-                | beam.Map(
+                | "MeasureShards"
+                >> beam.Map(
                     with_same_code(write_table),
                     partial(measure_shard, framing=framing),
                     ROW,

@@ -106,7 +106,7 @@ class Check(Group):
 
 
 def _figure(value: float) -> str:
-    """Return a value with four decimals, or with two digits if these would not show it."""
+    """Return a value with four decimals, or with two significant digits if it is between -0.001 and 0.001."""
     return f"{value:.2g}" if 0 < abs(value) < 0.001 else f"{value:.4f}"
 
 

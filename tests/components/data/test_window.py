@@ -14,7 +14,7 @@ from tfx.orchestration.portable import runtime_parameter_utils
 
 from components.data.example_gen import SpanExampleGen
 from components.data.ingest import prepare, tfrecord
-from components.data.span_properties import EARLIER_SPANS, data_digest
+from components.data.span_properties import DATA_PROPERTIES, EARLIER_SPANS, data_digest
 from pipeline.drawing.lineage import describe
 from pipeline.metadata.address import Address
 from pipeline.metadata.reader import reader
@@ -99,7 +99,7 @@ def test_an_image_that_a_decision_dropped_is_not_taken_from_an_earlier_span(inge
     dropped = sorted(read(before))[0]
     decisions.write_text(f"id,verdict\n{dropped.removeprefix('span-1/')},drop\n")
     prepare("images", data, str(tmp_path / "photos"), decisions=decisions)
-    if is_refused:  # the decisions are right, even if the span is not
+    if is_refused:  # the decisions of a refused span still apply
         record_verdicts(tmp_path, (2, 0, data, "ingestion"))
         prepare("images", data, str(tmp_path / "more"))
     _, examples = ingest(newest=3 if is_refused else 2, window=2)
@@ -194,8 +194,7 @@ def test_a_window_has_a_digest_of_its_own_and_is_cached(ingest, tmp_path):
     assert [first.state, second.state] == [NodeState.COMPLETE, NodeState.CACHED]
     assert EARLIER_SPANS not in single.properties
     digests = {
-        data_digest(examples.properties["span_digest"], examples.properties.get(EARLIER_SPANS, ""))
-        for examples in (single, window)
+        data_digest(*(examples.properties.get(name, "") for name in DATA_PROPERTIES)) for examples in (single, window)
     }
     assert len(digests) == 2
     address = Address(file=tmp_path / "metadata.db")

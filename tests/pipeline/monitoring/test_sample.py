@@ -81,7 +81,7 @@ def test_an_id_that_a_spreadsheet_or_a_terminal_could_interpret_is_replaced_by_t
     assert first["id"] == hashlib.sha256(item.answer.image).hexdigest() and second["id"] == "a-1=2"
 
 
-def test_a_place_that_cannot_be_written_is_noticed_before_anything_is_read(tmp_path):
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     for folder in tmp_path / "file" / "new", tmp_path / ("x" * 300):
         with pytest.raises(UsageError, match="cannot be written"):

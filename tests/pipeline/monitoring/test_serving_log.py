@@ -132,13 +132,13 @@ def test_numbers_that_pandas_writes_as_floats(tmp_path):
     ["x", 1, [[0.25, 0.75]], [[1, 2], [3]], ["a"], {"cat": 1}, [0] * 100_001],
     ids=["text", "number", "nested", "ragged", "texts", "object", "long"],
 )
-def test_malformed_probabilities_are_an_answer_of_no_model(tmp_path, probabilities):
+def test_malformed_probabilities_become_an_empty_array(tmp_path, probabilities):
     (tmp_path / "log.jsonl").write_text(json_line(IMAGE, probabilities=probabilities))
     [answer], _ = read(tmp_path)
     assert answer.image == IMAGE and answer.probabilities.shape == (0,)
 
 
-def test_a_class_that_is_not_a_name_is_an_answer_of_no_model(tmp_path):
+def test_a_class_that_is_not_a_name_becomes_a_short_text(tmp_path):
     (tmp_path / "log.jsonl").write_text(json_line(**{"class": ["cat"]}) + json_line(**{"class": "x" * 1_000_000}))
     (first, second), problems = read(tmp_path)
     assert first.class_name == "['cat']" and len(second.class_name) == 100 and not problems.counts
@@ -272,7 +272,7 @@ def response(**outputs):
     return log.SerializeToString()
 
 
-def test_outputs_of_other_numbers_of_images_and_too_many_answers(tmp_path):
+def test_records_whose_outputs_do_not_match_their_images(tmp_path):
     logs = [
         response(valid=np.ones(100_001, bool)),
         response(probabilities=np.zeros([2, 3], np.float32), valid=np.bool_(True)),
@@ -283,7 +283,7 @@ def test_outputs_of_other_numbers_of_images_and_too_many_answers(tmp_path):
     assert [answer.place for answer in answers] == ["log.tfrecord record 4"] and problems.counts.total() == 3
 
 
-def test_malformed_probabilities_in_records_are_answers_of_no_model(tmp_path):
+def test_malformed_probabilities_in_records_become_empty_arrays(tmp_path):
     logs = [
         response(probabilities=np.float32(0.5)),
         response(probabilities=np.zeros([1, 100_001], np.float32)),

@@ -73,3 +73,19 @@ def test_an_answer_from_the_future_makes_no_other_one_late(tmp_path, hours, plac
     assert sum(len(sums) for sums in windows.finish()) == len(times) - len(places)
     assert [*problems.places.values()] == ([places] if places else [])
     assert all("a time in the future" in reason for reason in problems.counts)
+
+
+def test_a_window_that_the_clock_completed_is_not_opened_again(tmp_path):
+    problems = Problems()
+    windows = Windows(1, 3, None, 60, problems)
+
+    def add(time):
+        (tmp_path / "log.jsonl").write_text(json.dumps({"error": "x", "time": time}) + "\n")
+        [record] = LogFiles(tmp_path, problems).read()
+        [answer] = parse(record, problems)
+        return [*windows.add([MeasuredAnswer(answer, 1, NO_CLASS, None, None)], NOON + 120)]
+
+    assert add(NOON + 10) == []
+    assert [sums.failed for sums in windows.expire(NOON + 121)] == [1]
+    assert add(NOON + 20) == [] and [*windows.expire(NOON + 122)] == []
+    assert problems.counts.total() == 1

@@ -289,13 +289,19 @@ def test_an_engine_that_cannot_be_used(served, in_this_process):
     assert done.returncode == 2 and "beam.runner flink requires beam.job_service" in done.stderr
 
 
+def test_a_reading_that_takes_too_long_ends_with_the_windows_so_far(served):
+    opened = Monitor("sample", served / "clean.jsonl", runs=served / "runs", window="100", follow=True)
+    opened.stop_within(-1)
+    assert [*opened.read()] == [] and opened.answered == 0
+
+
 def test_labels_that_belong_to_no_answer_are_reported(served, in_this_process):
     label = (served / "labels.csv").read_text().split(",")[-1]
     (served / "others.csv").write_text(f"id,label\nnobody,{label}")
     done = in_this_process(served, "monitor", "sample", "--logs", "clean.jsonl", "--labels", "others.csv", "--json")
     assert done.returncode == 0 and not json.loads(done.stdout)["problems"]
     [warning] = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
-    assert "--labels others.csv: none of its 1 ids, such as 'nobody', is that of a usable answer" in warning
+    assert "--labels others.csv: no usable answer has one of its ids, such as 'nobody'" in warning
 
 
 def test_labels_that_are_not_classes_are_refused(served, in_this_process):
@@ -405,7 +411,7 @@ def test_only_new_answers_are_used_if_the_user_wishes(served, in_this_process):
     assert monitor("--since", "1h").returncode == 3
     log.write_text(json_line(None, [0.1] * 10))
     done = monitor("--since", "1h")
-    assert done.returncode == 3 and "an answer without a time, which --since" in done.stderr
+    assert done.returncode == 3 and "an answer without a usable time, which --since" in done.stderr
 
 
 def test_images_worth_labelling_become_the_next_span(served, in_this_process):

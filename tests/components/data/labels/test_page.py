@@ -42,4 +42,4 @@ def test_without_a_window_an_id_is_that_of_the_source(page):
 
 
 def test_classes_that_the_estimate_leaves_out_are_named(page):
-    assert re.search("leaves out 1 classes .*: fox", page(("part-0.tfrecord", b"a.png", 2)))
+    assert re.search("leaves out 1 class with .*: fox", page(("part-0.tfrecord", b"a.png", 2)))
