@@ -158,7 +158,7 @@ def _remove_unlinked(folder: Path) -> None:
 def _remove_abandoned(folder: Path) -> None:
     """Remove the temporary folders that killed calls of `vitpipe monitor` left in a run folder.
 
-    A monitor holds no lock of the run folder and may run on another machine, so only the age of a folder tells.
+    A monitor holds no lock and may run on another machine, so only the age of a folder shows that it is not used.
     """
     for scratch in folder.glob(f"{MONITOR_SCRATCH}*"):
         with contextlib.suppress(FileNotFoundError):  # its monitor has just ended

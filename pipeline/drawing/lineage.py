@@ -6,9 +6,9 @@ import json
 from collections import defaultdict
 from typing import Any
 
-from components.counts import counted
 from components.data.span_properties import EARLIER_SPANS, SPAN_DIGEST, SPAN_FOLDER
 from components.model import tuning_record
+from components.quantities import quantity
 from pipeline.console.terminal import printable
 from pipeline.metadata.garbage import EXPORTED, MONITORED
 from pipeline.metadata.properties import UnreadableError, read
@@ -78,13 +78,13 @@ def describe(artifact: Artifact) -> str:
     if artifact.type == "Backbone":
         words.append(f"{properties.get('source')}, sha256 {str(properties.get('content_digest', ''))[:12]}")
     if artifact.type == tuning_record.ARTIFACT and tuning_record.VALUES in properties:
-        words.append(f"{properties[tuning_record.VALUES]}, {counted(properties.get(tuning_record.TRIALS), 'trial')}")
+        words.append(f"{properties[tuning_record.VALUES]}, {quantity(properties.get(tuning_record.TRIALS), 'trial')}")
     if artifact.type == EXPORTED:
         words.append(f"version {properties.get('version')} as {properties.get('format')}")
         words.append(f"sha256 {str(properties.get('sha256', ''))[:12]}")
     if artifact.type == MONITORED:
-        words.append(f"{counted(properties.get('windows'), 'window')} of version {properties.get('versions')}")
-        words.append(counted(properties.get("alerts"), "alert"))
+        words.append(f"{quantity(properties.get('windows'), 'window')} of version {properties.get('versions')}")
+        words.append(quantity(properties.get("alerts"), "alert"))
     if properties.get("pushed_version"):
         words.append(
             f"version {properties['pushed_version']}" + (" (not pushed again)" * (not properties.get("pushed")))

@@ -92,7 +92,7 @@ def read_labels(table: Path | None) -> dict[str, str]:
                 f"{labels[id]!r}: keep one of them"
             )
     if not labels:
-        raise UsageError(f"--labels {table}: no row has an id and a label that are texts or whole numbers: enter some")
+        raise UsageError(f"--labels {table}: no row has both an id and a label, as texts or whole numbers: enter them")
     return labels
 
 

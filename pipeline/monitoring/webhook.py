@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 import tenacity
 from pydantic import SecretStr
 
-from components.counts import counted
 from components.errors import ServerError
+from components.quantities import quantity
 from pipeline.console.terminal import json_text, printable
 from pipeline.monitoring.report import Window
 from pipeline.settings.monitor import WEBHOOK
@@ -80,7 +80,7 @@ def message(pipeline: str, window: Window, report: str | None) -> dict[str, Any]
     return {
         # Chat programs show this line.
         "text": printable(
-            f"{pipeline}: {counted(len(alerts), 'alert')} in window {window.number} of version {window.version}: "
+            f"{pipeline}: {quantity(len(alerts), 'alert')} in window {window.number} of version {window.version}: "
             f"{alerts[0]}{more}"
         ),
         "pipeline": pipeline,

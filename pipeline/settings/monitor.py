@@ -70,7 +70,7 @@ def _is_web_address(text: str) -> bool:
 
     try:
         parts = urlsplit(text)
-        # The checks that sending and the look-up of the host would make later.
+        # Sending a message and resolving its host would fail on the same checks later.
         requests.Request("POST", text).prepare()
         (parts.hostname or "").encode("idna")
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and text.isprintable()

@@ -9,7 +9,7 @@ import typer
 from rich.filesize import decimal
 from rich.progress import Progress
 
-from components.counts import counted
+from components.quantities import quantity
 from pipeline.console.terminal import Console, print_json, print_line
 from pipeline.garbage_collection import Collection, collect_garbage
 from vitpipe.cli.options import Json, OnlyPipeline, Runs
@@ -95,6 +95,6 @@ def _print(collection: Collection, dry_run: bool) -> None:
         sizes.setdefault(artifact.type, []).append(artifact.bytes)
     rows = [(name, str(len(of_type)), decimal(sum(of_type))) for name, of_type in sorted(sizes.items())]
     print_rows(("type", "artifacts", "size"), rows)
-    total = f"{counted(len(removed), 'artifact')}, {decimal(sum(artifact.bytes for artifact in removed))}"
+    total = f"{quantity(len(removed), 'artifact')}, {decimal(sum(artifact.bytes for artifact in removed))}"
     done = "would be removed" if dry_run else "removed"
     print_line(f"{collection.pipeline}: {total} {done}" if removed else f"{collection.pipeline}: nothing to remove")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from components.counts import counted
 from components.errors import Exit, ServerError, UsageError
+from components.quantities import quantity
 from pipeline.console.display import Display
 from pipeline.console.logs import own_stderr, redirected, runs_option
 from pipeline.console.terminal import json_text, print_json, print_line
@@ -132,7 +132,7 @@ def monitor(
         _send_alerts(opened, report, recorded, status)
     if sample:
         images = opened.write_sample(sample, recorded.artifact)
-        print_line(f"{sample}: {counted(images, 'image')}; enter their classes in {sample / 'labels.csv'}", sys.stderr)
+        print_line(f"{sample}: {quantity(images, 'image')}; enter their classes in {sample / 'labels.csv'}", sys.stderr)
     raise typer.Exit(report.exit)
 
 
@@ -200,7 +200,7 @@ def _follow(opened: "Monitor", status: _Status, as_json: bool) -> int:
         try:
             recorded = _record(opened, report, status)
         except Exception as error:  # the store may answer again later
-            print_warnings([f"not recorded: {counted(len(unrecorded), 'window')}: {explain_error(error) or error}"])
+            print_warnings([f"not recorded: {quantity(len(unrecorded), 'window')}: {explain_error(error) or error}"])
         unrecorded.clear()  # before alerts are sent, because a signal may end that
         _send_alerts(opened, report, recorded, status)
 
@@ -263,7 +263,7 @@ def _row(window: "Window") -> tuple[str, ...]:
         f"{window.latency_ms['p95']:.1f}" if window.latency_ms else "-",
         _with_interval(window.expected_accuracy, window.expected_accuracy_interval),
         _with_interval(window.accuracy, window.accuracy_interval),
-        counted(len(window.alerts), "alert") if window.alerts else "warnings" if window.warnings else "ok",
+        quantity(len(window.alerts), "alert") if window.alerts else "warnings" if window.warnings else "ok",
     )
 
 

@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from components.counts import counted
 from components.data.ingest import rows
 from components.data.ingest.manifest import DecisionsFile
 from components.data.ingest.source import Record, RejectedRecord, Source
 from components.errors import DataRefused, UsageError
+from components.quantities import quantity
 from components.suggestions import did_you_mean
 
 _KEEP, _RELABEL, _DROP = VERDICTS = ("keep", "relabel", "drop")
@@ -211,7 +211,7 @@ def check(source: Source, decisions: Decisions, decided: Collection[str], classe
     if unknown := [id for id in decisions.by_id if id not in decided]:
         raise DataRefused(
             f"{decisions.by_id[unknown[0]].where}: {source.description} has no image {unknown[0]!r} "
-            f"({counted(len(unknown), 'such row')}): write ids as `vitpipe data suspects` prints them, without the "
+            f"({quantity(len(unknown), 'such row')}): write ids as `vitpipe data suspects` prints them, without the "
             "`span-N/` of a window, or remove the rows"
         )
     _check_classes(source, decisions, classes if source.class_names is None else source.class_names)

@@ -192,7 +192,8 @@ def _class_names(found: dict[str, int], source: Source, earlier: Sequence[str]) 
     if source.class_names is None:
         if len(found) < 2:
             raise DataRefused(
-                f"{source.description}: at least 2 classes are needed, found {sorted(found)}: add images of others"
+                f"{source.description}: at least 2 classes are needed, found {sorted(found)}: add images of other "
+                "classes"
             )
         return tuple(earlier) if set(earlier) == set(found) else tuple(sorted(found))
     if set(found) != set(source.class_names):

@@ -29,5 +29,5 @@ def test_two_labels_of_one_id_are_refused(tmp_path):
 def test_a_table_without_a_usable_row_is_refused(tmp_path, values):
     table = tmp_path / "labels.parquet"
     pd.DataFrame(values).to_parquet(table)
-    with pytest.raises(UsageError, match="no row has an id and a label"):
+    with pytest.raises(UsageError, match="no row has both an id and a label"):
         read_labels(table)

@@ -1,7 +1,7 @@
 """Numbers of things in messages."""
 
 
-def counted(number: object, noun: str) -> str:
+def quantity(number: object, noun: str) -> str:
     """Return a number with its noun, such as "1 alert" or "1,000 alerts".
 
     Args:
