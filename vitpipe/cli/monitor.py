@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 _POLL = 5.0  # seconds between two readings of a log that is followed
-_LAST_READING = 10.0  # seconds to read on after Ctrl-C or SIGTERM, because a cluster kills a process soon after it
+_LAST_READING = 10.0  # seconds to read on after Ctrl-C or SIGTERM, before a cluster would kill the process
 _STEP = 0.1  # seconds within which Ctrl-C ends the wait
 _NAMED = 5  # windows that are named for a check
 _MOST_UNRECORDED = 1_000  # windows without an alert that one report of a log that is followed has
